@@ -1,0 +1,122 @@
+"""What can go wrong, as one tree; every message says what to do next.
+
+    MousetrapError
+    ├── SettingsError          a setting has a value that cannot work (also a ValueError)
+    ├── WireError              the broker, or the way to it
+    │   ├── BrokerUnreachable  nobody answers AMQP at that address
+    │   ├── AccessRefused      user, password, vhost or permission (never retried)
+    │   ├── ConnectionLost     the connection broke; publishing again with the same id is right
+    │   └── ChannelLost        the broker closed the channel
+    │       ├── QueueMissing   no queue of that name (404)
+    │       └── TopologyMismatch  the queue exists with other arguments (406)
+    ├── PublishError           one message did not verifiably arrive; `.receipt` tells which
+    │   ├── Unroutable         no queue is bound there: the broker gave it back
+    │   ├── PublishRefused     the broker said no (nack: queue full, reject-publish)
+    │   └── OutcomeUnknown     no answer in time: the broker may have it or not
+    ├── UndecodableMessage     the bytes are not what the stage reads
+    ├── Reject                 raised *by a handler*: bury this message now, do not retry
+    ├── BrokerSetupError       a broker could not be brought up
+    └── CheckError             a notebook check
+        ├── ParameterError     unknown, mistyped or secret-like; no kernel was started
+        ├── CheckFailed        a cell raised; the executed copy is kept
+        └── DeadlineExceeded   time is up; the kernel and its workers were ended
+
+pika's exceptions are translated to these in one place, `mousetrap.translation.translate`; the
+original stays attached as ``__cause__``. No message contains a password or a body.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class MousetrapError(Exception):
+    """The root: catch this to catch whatever mousetrap raises on purpose."""
+
+
+class SettingsError(MousetrapError, ValueError):
+    """A setting cannot work; names the variable, the value and what is allowed."""
+
+
+class WireError(MousetrapError):
+    """The broker, or the way to it."""
+
+
+class BrokerUnreachable(WireError):
+    """Nobody answered AMQP at that address in time."""
+
+
+class AccessRefused(WireError):
+    """The broker refused user, password, vhost or permission; asking again will not help."""
+
+
+class ConnectionLost(WireError):
+    """The connection broke; what was not confirmed may or may not have arrived."""
+
+
+class ChannelLost(WireError):
+    """The broker closed the channel; its text is in the message."""
+
+
+class QueueMissing(ChannelLost):
+    """There is no queue of that name in this vhost (404 NOT_FOUND)."""
+
+
+class TopologyMismatch(ChannelLost):
+    """The queue exists with other arguments than ours (406 PRECONDITION_FAILED)."""
+
+
+class PublishError(MousetrapError):
+    """One message did not verifiably arrive; it was not lost silently: here it is."""
+
+
+class Unroutable(PublishError):
+    """The broker returned the message: no queue of that name exists."""
+
+
+class PublishRefused(PublishError):
+    """The broker refused the message (nack), for example because the queue is full."""
+
+
+class OutcomeUnknown(PublishError):
+    """No answer before the deadline or the disconnect; the broker may have the message or not."""
+
+
+class UndecodableMessage(MousetrapError, ValueError):
+    """The bytes are not what was expected.
+
+    `offset` is the byte where decoding stopped (None when the bytes parse but have the wrong
+    type); `reason` says what is wrong without quoting the body.
+    """
+
+    def __init__(self, reason: str, offset: int | None = None) -> None:
+        where = "" if offset is None else f" at byte {offset}"
+        super().__init__(f"{reason}{where}")
+        self.reason = reason
+        self.offset = offset
+
+
+class Reject(MousetrapError):
+    """Raise it in a handler to send the message to the dead queue without a retry."""
+
+
+class BrokerSetupError(MousetrapError):
+    """A broker could not be brought up, or not in time."""
+
+
+class CheckError(MousetrapError):
+    """A notebook check did not pass; `output` is the executed copy, None if it never began."""
+
+    output: Path | None = None
+
+
+class ParameterError(CheckError, ValueError):
+    """A notebook parameter is unknown, mistyped or looks like a secret; no kernel was started."""
+
+
+class CheckFailed(CheckError):
+    """A cell of the notebook raised; the executed copy says which."""
+
+
+class DeadlineExceeded(CheckError, TimeoutError):
+    """The check took too long; its kernel and workers were ended."""

@@ -1,0 +1,269 @@
+"""What travels: a plain JSON body, and everything of ours in AMQP properties and headers.
+
+So ``json.loads(body)`` in a plain pika consumer works on our messages, and a message that plain
+pika sent is one we can handle. Nothing here talks to a broker. Prototyped in
+``notebooks/03_worker.ipynb``.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from mousetrap.errors import UndecodableMessage
+
+MAX_BODY = 16 * 1024 * 1024  # bytes; what RabbitMQ 4 accepts unless told otherwise
+MAX_ID = 255  # bytes of a short string of AMQP
+MAX_ATTEMPT = 1000  # a guess at "absurd": nobody configures a thousand retry delays
+_IDS = uuid.UUID("a3b1c9f2-6a0e-5d8b-9d0a-6d6f75736574")  # namespace of derived ids: fixed for ever
+_NOT_YET: Any = object()
+_OFFSET = re.compile(r"\(byte (\d+)\)")
+
+ATTEMPT, PARENT, JOB = "mousetrap-attempt", "mousetrap-parent", "mousetrap-job"
+RETRIES = "mousetrap-retries"
+REASON, TRACEBACK, ORIGIN = "mousetrap-reason", "mousetrap-traceback", "mousetrap-origin"
+DIED, REPLAYED, DROPPED = "mousetrap-died", "mousetrap-replayed", "mousetrap-dropped"
+
+current: ContextVar[Message] = ContextVar("mousetrap.current")
+"""The message that is being handled in this thread or coroutine; unset outside a worker."""
+
+
+class Message:
+    """A body with an id, an attempt number and a family tree.
+
+    ``Message({"seed": 1})`` is a new job with a random id; ``parent.child(data, "fetch", 0)`` is
+    its first output, whose id is the same each time that job is done again. `data` and `body` are
+    two views of the same thing, converted when first asked for.
+
+    Threads: read from any; not changed after it was made.
+    """
+
+    __slots__ = ("_body", "_data", "attempt", "headers", "id", "job", "parent", "past_retries")
+
+    def __init__(
+        self,
+        data: Any = _NOT_YET,
+        *,
+        body: bytes | None = None,
+        id: str | None = None,
+        attempt: int = 1,
+        parent: str | None = None,
+        job: str | None = None,
+        past_retries: int = 0,
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:
+        if body is not None:
+            _check_size(body)
+        if id is not None and len(id.encode()) > MAX_ID:
+            raise ValueError(f"a message id of more than {MAX_ID} bytes: AMQP has no room for it")
+        self._data = data
+        self._body = b"" if data is _NOT_YET and body is None else body
+        self.id = id or uuid.uuid4().hex
+        self.attempt = attempt
+        self.parent = parent
+        self.job = job or self.id
+        self.past_retries = past_retries  # of its ancestors
+        self.headers: Mapping[str, Any] = headers or {}
+
+    @property
+    def body(self) -> bytes:
+        """The bytes on the wire; encoded on first use (see `encode`)."""
+        if self._body is None:
+            self._body = encode(self._data)
+        return self._body
+
+    @property
+    def data(self) -> Any:
+        """What the body says, as plain Python values; an empty body says None.
+
+        Raises:
+            UndecodableMessage: the body is not JSON.
+        """
+        if self._data is _NOT_YET:
+            self._data = decode(self.body) if self.body else None
+        return self._data
+
+    @property
+    def retries(self) -> int:
+        """How many handlings of this message and its ancestors failed and were tried again."""
+        return self.past_retries + self.attempt - 1
+
+    @property
+    def reason(self) -> str | None:
+        """Why it died, as ``ValueError: no luck``; None for the living."""
+        return _text(self.headers.get(REASON))
+
+    @property
+    def traceback(self) -> str | None:
+        """Where in the handler it died."""
+        return _text(self.headers.get(TRACEBACK))
+
+    @property
+    def origin(self) -> str | None:
+        """The queue it was read from when it failed."""
+        return _text(self.headers.get(ORIGIN))
+
+    @property
+    def died(self) -> int | None:
+        """When it died, in seconds since 1970 on the clock of the worker that buried it."""
+        at = self.headers.get(DIED)
+        return at if isinstance(at, int) and not isinstance(at, bool) else None
+
+    @property
+    def replayed(self) -> int:
+        """How often it was taken out of the dead queue and sent again."""
+        return _clamped(self.headers.get(REPLAYED), 0)
+
+    def child(self, data: Any, stage: str, index: int) -> Message:
+        """Return the *index*-th output of *stage* for this message; always with the same id."""
+        id = uuid.uuid5(_IDS, f"{self.id}/{stage}/{index}").hex
+        return Message(data, id=id, parent=self.id, job=self.job, past_retries=self.retries)
+
+    def again(self, attempt: int, headers: Mapping[str, Any]) -> Message:
+        """Return the same message, same bytes and id, as its *attempt*-th try."""
+        message = Message(
+            id=self.id,
+            attempt=attempt,
+            parent=self.parent,
+            job=self.job,
+            past_retries=self.past_retries,
+            headers=headers,
+        )
+        message._body = self.body
+        return message
+
+    def wire_headers(self) -> dict[str, Any]:
+        """All headers to send, ours included."""
+        ours = {ATTEMPT: self.attempt, JOB: self.job}
+        if self.parent is not None:
+            ours[PARENT] = self.parent
+        if self.past_retries:
+            ours[RETRIES] = self.past_retries
+        return {**self.headers, **ours}
+
+    @classmethod
+    def from_wire(
+        cls, body: bytes, message_id: str | None, headers: Mapping[str, Any] | None
+    ) -> Message:
+        """Read what arrived; forged or absurd values of our headers are clamped, never trusted."""
+        headers = headers or {}
+        id = _text(message_id) or uuid.uuid4().hex
+        message = cls(
+            id=id,
+            attempt=_clamped(headers.get(ATTEMPT), 1),
+            parent=_text(headers.get(PARENT)),
+            job=_text(headers.get(JOB)) or id,
+            past_retries=_clamped(headers.get(RETRIES), 0),
+            headers={key: value for key, value in headers.items() if key not in _FAMILY},
+        )
+        message._body = body  # past the size check: this broker has shown that it takes it
+        return message
+
+    def __repr__(self) -> str:
+        """Say what it is, not what it says: a body appears nowhere unless asked for."""
+        size = "" if self._body is None else f", {len(self._body):,} bytes"
+        died = f", died of {self.reason!r}" if self.reason else ""
+        return f"<Message {self.id[:8]}, attempt {self.attempt}{size}{died}>"
+
+
+_FAMILY = frozenset((ATTEMPT, PARENT, JOB, RETRIES))
+
+
+def without_death(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *headers* less what a death left: our reason and the broker's own history.
+
+    We count attempts ourselves, because the broker's counts differ by version and queue type.
+    """
+    ours = (REASON, TRACEBACK, ORIGIN, DIED)
+    brokers = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
+    return {
+        key: value
+        for key, value in headers.items()
+        if key not in ours and not key.startswith(brokers)
+    }
+
+
+def encode(data: Any) -> bytes:
+    """Return *data* as JSON bytes; None is the empty body, bytes are taken as they are.
+
+    Raises:
+        TypeError: JSON has no such value.
+        ValueError: not finite (NaN, infinity): JSON has no such number; nested too deep; or larger
+            than `MAX_BODY`.
+    """
+    if data is None:
+        return b""
+    try:
+        body = data if isinstance(data, bytes) else msgspec.json.encode(data)
+    except RecursionError:
+        raise ValueError("nested too deep for JSON: flatten it") from None
+    _check_size(body)
+    if isinstance(data, bytes):
+        return body
+    # msgspec writes NaN and infinity as null: silently another value. Only a body with a null in
+    # it can hide one, and the strict writer of the standard library finds it.
+    if b"null" in body:
+        import json
+
+        json.dumps(msgspec.to_builtins(data), allow_nan=False)
+    return body
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > MAX_BODY:  # the broker would close the channel, with everybody's messages on it
+        raise ValueError(
+            f"a body of {len(body):,} bytes: brokers take up to {MAX_BODY:,}; store it elsewhere "
+            f"and send the way to it"
+        )
+
+
+def decode(body: bytes, type: Any = Any) -> Any:
+    """Return *body* as a value of *type* (whatever `msgspec` can validate: dataclasses, ...).
+
+    Raises:
+        UndecodableMessage: not JSON, not UTF-8, nested too deep, or not of *type*; says where.
+    """
+    try:
+        return _decoder(type).decode(body)
+    except msgspec.ValidationError as error:
+        raise UndecodableMessage(f"wrong type: {error}") from None
+    except msgspec.DecodeError as error:
+        found = _OFFSET.search(str(error))
+        reason = _OFFSET.sub("", str(error)).strip().removeprefix("JSON is malformed: ")
+        raise UndecodableMessage(
+            f"not JSON: {reason}", int(found[1]) if found else len(body)
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UndecodableMessage(f"not UTF-8: {error.reason}", _first_bad_byte(body)) from None
+    except (RecursionError, ValueError) as error:
+        raise UndecodableMessage(f"not usable JSON: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _decoder(type: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(type)
+
+
+def _first_bad_byte(body: bytes) -> int | None:
+    # msgspec decodes each string by itself and counts from its beginning
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
+
+
+def _clamped(value: Any, low: int) -> int:
+    sane = isinstance(value, int) and not isinstance(value, bool)
+    return min(max(value, low), MAX_ATTEMPT) if sane else low
+
+
+def _text(value: Any) -> str | None:
+    """Header values may be anything: keep short strings, drop the rest."""
+    return value[:20_000] if isinstance(value, str) and value else None

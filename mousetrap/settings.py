@@ -1,0 +1,198 @@
+"""Where the broker is and how patient we are: one frozen value, read when asked for.
+
+The environment is read by `Settings.from_environment`, never at import; the variables of the
+tutorial (``RABBITMQ_HOST``, ``RABBITMQ_USER``, ``RABBITMQ_PASSWORD``) keep its defaults.
+All times are in seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+
+from mousetrap.errors import SettingsError
+from mousetrap.topology import Topology
+
+T = TypeVar("T")
+
+MASK = "********"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything needed to reach a broker; its `repr` masks the password.
+
+    ``Settings()`` is the tutorial's development broker. Values are checked when the object is
+    made: a bad one raises `SettingsError` that names it.
+    """
+
+    host: str = "localhost"
+    port: int = 5672
+    user: str = "DEV_USER"
+    password: str = field(default="CHANGE_ME", repr=False)
+    vhost: str = "/"
+    tls: bool = False  # amqps://: certificate and host name are verified
+
+    namespace: str = ""  # prefix of all queue names: "run-7f3a" -> "run-7f3a.start_fetch"
+    queue_type: str = "classic"  # or "quorum"
+    queue_expiry: float = 600.0  # unused queues of a namespace vanish after this time
+
+    heartbeat: float = 60.0  # the broker's own default; 0 switches heartbeats off
+    connect_timeout: float = 3.0  # for the first connection; later ones are retried for ever
+    confirm_timeout: float = 30.0  # a publish without an answer is `unknown` after this time
+    max_in_flight: int = 2000  # unconfirmed publishes; measured: more is not faster
+
+    def __post_init__(self) -> None:
+        limits = {
+            "port": (1, 65_535), "queue_expiry": (1, 86_400 * 7), "heartbeat": (0, 3600),
+            "connect_timeout": (0.1, 600), "confirm_timeout": (0.05, 3600),
+            "max_in_flight": (1, 65_535),
+        }  # fmt: skip
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise SettingsError(f"{name} is {value!r}: it must lie in {low}..{high}")
+        if not self.host:
+            raise SettingsError("host is empty: give a name or an address, e.g. localhost")
+        if re.search(r"[/@\s]", self.host):  # not quoted: somebody's URL, maybe with a password
+            raise SettingsError(
+                "host is not a name or an address: a URL belongs into RABBITMQ_URL, or into parts"
+            )
+        try:
+            self.host.encode("idna")
+        except UnicodeError:
+            raise SettingsError(f"host is {self.host[:80]!r}: no host can be called so") from None
+        for name in ("user", "password", "vhost"):
+            if re.search(r"[\ud800-\udfff]", getattr(self, name)):  # bytes that were no UTF-8
+                raise SettingsError(f"{name} is not valid UTF-8: check how the variable was set")
+        if self.queue_type not in ("classic", "quorum"):
+            raise SettingsError(f"queue_type is {self.queue_type!r}: use 'classic' or 'quorum'")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{0,40}", self.namespace):
+            raise SettingsError(
+                f"namespace is {self.namespace[:60]!r}: use up to 40 letters, digits, '_', '-', '.'"
+            )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read ``RABBITMQ_*`` and ``MOUSETRAP_*`` now; what is not set keeps its default.
+
+        ``RABBITMQ_URL`` (``amqp://user:password@host:port/vhost``) wins over the parts.
+
+        Raises:
+            SettingsError: a variable has a bad value; names the variable, the value (never a
+                password) and what is allowed.
+        """
+        environment = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for name, (variable, convert) in _VARIABLES.items():
+            text = environment.get(variable)
+            if text is None or (text == "" and name not in ("password", "namespace")):
+                continue
+            try:
+                values[name] = convert(text)
+            except ValueError as error:
+                raise SettingsError(f"{variable} is {text!r}: {error}") from None
+        if url := environment.get("RABBITMQ_URL"):
+            values |= _parts_of(url)
+        try:
+            return cls(**values)
+        except SettingsError as error:
+            name = str(error).split()[0]
+            if name not in values:
+                raise
+            variable = "RABBITMQ_URL" if url and name in _URL_PARTS else _VARIABLES[name][0]
+            raise SettingsError(f"{variable}: {error}") from None
+
+    def but(self, **changes: Any) -> Settings:
+        """Return a copy with some values changed: ``settings.but(namespace="run-7f3a")``."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def url(self) -> str:
+        """The address with the password masked, fit for a log: ``amqp://me:****@host:5672/``."""
+        return self._url(MASK)
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables that make a child process see the same settings.
+
+        Contains the password: hand it to a child's environment, nothing else.
+        """
+        return {"RABBITMQ_URL": self._url(quote(self.password, safe=""))} | {
+            variable: str(getattr(self, name))
+            for name, (variable, _) in _VARIABLES.items()
+            if name not in _URL_PARTS
+        }
+
+    @property
+    def topology(self) -> Topology:
+        """How these settings turn names into queues."""
+        return Topology(self.namespace, self.queue_type, self.queue_expiry)
+
+    def _url(self, password: str) -> str:
+        scheme = "amqps" if self.tls else "amqp"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        vhost = quote(self.vhost, safe="")
+        return f"{scheme}://{quote(self.user, safe='')}:{password}@{host}:{self.port}/{vhost}"
+
+
+def _number(kind: Callable[[str], T]) -> Callable[[str], T]:
+    def convert(text: str) -> T:
+        try:
+            return kind(text)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise ValueError(f"it must be {noun}") from None
+
+    return convert
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "host": ("RABBITMQ_HOST", str),
+    "port": ("RABBITMQ_PORT", _number(int)),
+    "user": ("RABBITMQ_USER", str),
+    "password": ("RABBITMQ_PASSWORD", str),
+    "vhost": ("RABBITMQ_VHOST", str),
+    "namespace": ("MOUSETRAP_NAMESPACE", str),
+    "queue_type": ("MOUSETRAP_QUEUE_TYPE", str),
+    "queue_expiry": ("MOUSETRAP_QUEUE_EXPIRY", _number(float)),
+    "heartbeat": ("MOUSETRAP_HEARTBEAT", _number(float)),
+    "connect_timeout": ("MOUSETRAP_CONNECT_TIMEOUT", _number(float)),
+    "confirm_timeout": ("MOUSETRAP_CONFIRM_TIMEOUT", _number(float)),
+    "max_in_flight": ("MOUSETRAP_MAX_IN_FLIGHT", _number(int)),
+}
+_URL_PARTS = ("host", "port", "user", "password", "vhost", "tls")
+
+
+def _parts_of(url: str) -> dict[str, Any]:
+    """Split an AMQP URL (https://www.rabbitmq.com/docs/uri-spec); never quotes it in an error."""
+    problem = SettingsError(
+        "RABBITMQ_URL must look like amqp://user:password@host:5672/vhost, with /, @, :, ? and # "
+        "in a user, password or vhost written as %2F, %40, %3A, %3F and %23"
+    )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise problem from None
+    if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
+        raise problem
+    # a query, a fragment or a second @: a password that was cut in two by its own ?, # or /
+    if parts.query or parts.fragment or "@" in parts.path:
+        raise problem
+    tls = parts.scheme == "amqps"
+    values: dict[str, Any] = {"host": parts.hostname, "port": port}
+    if port is None:
+        values["port"] = 5671 if tls else 5672
+    values["tls"] = tls
+    if parts.username is not None:
+        values["user"] = unquote(parts.username)
+    if parts.password is not None:
+        values["password"] = unquote(parts.password)
+    if parts.path not in ("", "/"):
+        values["vhost"] = unquote(parts.path[1:])
+    return values

@@ -1,0 +1,307 @@
+import json
+import math
+import pickle
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mousetrap import message
+from mousetrap.errors import UndecodableMessage
+from mousetrap.fetch_data import Place
+from mousetrap.message import (
+    ATTEMPT,
+    JOB,
+    MAX_ATTEMPT,
+    MAX_BODY,
+    ORIGIN,
+    PARENT,
+    REASON,
+    RETRIES,
+    TRACEBACK,
+    Message,
+    decode,
+    encode,
+)
+
+numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@dataclass
+class Job:
+    seed: int
+    name: str = "any"
+
+
+# --- bodies ------------------------------------------------------------------------------------
+
+
+@given(json_values.filter(lambda data: data is not None))
+def test_encode_and_decode_are_inverse(data):
+    """Whatever JSON can say arrives as it was sent."""
+    assert decode(encode(data)) == data
+
+
+@given(json_values.filter(lambda data: data is not None))
+def test_encode_writes_plain_json(data):
+    """A tutorial consumer reads our bodies with json.loads."""
+    assert json.loads(encode(data)) == data
+
+
+@given(json_values)
+def test_decode_reads_plain_json(data):
+    """A tutorial producer writes bodies with json.dumps."""
+    assert decode(json.dumps(data).encode()) == data
+
+
+@given(st.binary())
+def test_decode_answers_any_bytes_with_data_or_undecodable(body):
+    """No bytes from the wire raise anything that a worker does not expect."""
+    offset: int | None = None
+    try:
+        decode(body)
+    except UndecodableMessage as error:
+        offset = error.offset
+
+    assert offset is None or 0 <= offset <= len(body)
+
+
+def test_encode_makes_of_nothing_an_empty_body():
+    """The tutorial's trigger has no body: None and b"" are the same message."""
+    assert encode(None) == b""
+    assert Message(body=b"").data is None
+    assert Message().body == b""
+
+
+def test_encode_takes_bytes_as_they_are():
+    """What is encoded already is not encoded again."""
+    assert encode(b"not json") == b"not json"
+
+
+def test_encode_knows_dataclasses():
+    """A stage may return its own types; decoding validates them."""
+    assert decode(encode(Job(7)), Job) == Job(7)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"a": [None, x]}, lambda x: Job(x)])
+def test_encode_refuses_what_is_not_finite(bad, wrap):
+    """JSON has no such number; null in its place would be another value, silently."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode(wrap(bad))
+
+
+def test_encode_refuses_what_json_has_no_word_for():
+    """An object of somebody's class is not sent as its repr."""
+    with pytest.raises(TypeError):
+        encode(object())
+
+
+def test_encode_refuses_text_that_has_no_utf8():
+    """A lone surrogate cannot travel."""
+    with pytest.raises(ValueError, match="surrogates"):
+        encode("\ud800")
+
+
+def test_encode_refuses_what_is_nested_too_deep():
+    """A list that contains lists that contain lists ends in a clear error."""
+    data = []
+    for _ in range(100_000):
+        data = [data]
+
+    with pytest.raises(ValueError, match="nested too deep"):
+        encode(data)
+
+
+def test_encode_refuses_what_no_broker_takes():
+    """A body that is too large is refused before the broker closes the channel over it."""
+    with pytest.raises(ValueError, match="store it elsewhere"):
+        encode(b"x" * (MAX_BODY + 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "offset"),
+    [
+        (b"", "not JSON", 0),
+        (b"hello", "not JSON", 0),
+        (b'{"seed": 1', "not JSON", 10),
+        (b"[1, 2] 3", "not JSON", 8),
+        (b"NaN", "not JSON", 0),
+        (b"[1, -Infinity]", "not JSON", 5),
+        (b"{'seed': 1}", "not JSON", 1),
+        (b"\x80\x04\x95", "not JSON", 0),
+        (b"\xef\xbb\xbf{}", "not JSON", 0),
+        (b'["ok", "\xff"]', "not UTF-8", 8),
+        (b'{"caf\xe9": 1}', "not UTF-8", 5),
+        (b"[" * 10_000 + b"]" * 10_000, "recursion", None),
+        (b'{"a":' * 10_000, "recursion", None),
+        (b"9" * 5_000, "out of range", None),
+        (b"1e999", "out of range", None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_decode_says_what_is_wrong_and_where(body, reason, offset):
+    """Reason and byte are told, and the body is not quoted."""
+    with pytest.raises(UndecodableMessage, match=reason) as caught:
+        decode(body)
+
+    assert caught.value.offset == offset
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("body", "type", "reason"),
+    [
+        (b'{"seed": "hunter2"}', Job, "wrong type: Expected `int`, got `str`"),
+        (b'{"name": "x"}', Job, "wrong type: Object missing required field `seed`"),
+        (b"[]", Job, "wrong type: Expected `object`, got `array`"),
+        (b"[[1, 2]]", list[Place], "wrong type: Expected `array` of length 5"),
+        (b"[[1, 2, 3, 4, 5]]", list[Place], "wrong type: Expected `str`, got `int`"),
+        (b"null", Job, "wrong type"),
+    ],
+)
+def test_decode_says_what_is_ill_typed(body, type, reason):
+    """JSON of another shape is as undecodable as no JSON, and the value is not quoted."""
+    with pytest.raises(UndecodableMessage, match=reason) as caught:
+        decode(body, type)
+
+    assert caught.value.offset is None
+    assert "hunter2" not in str(caught.value)
+
+
+# --- identity ----------------------------------------------------------------------------------
+
+
+def test_messages_have_ids_of_their_own():
+    """Two roots with the same data are two jobs."""
+    assert Message({"seed": 1}).id != Message({"seed": 1}).id
+
+
+def test_children_have_the_same_id_each_time():
+    """A job done twice gives the same ids, so that a sink can tell."""
+    job = Message({"seed": 1}, id="a")
+
+    assert job.child(1, "fetch", 0).id == Message(id="a").child(2, "fetch", 0).id
+
+
+@given(st.lists(st.tuples(st.text(), st.integers(0, 99)), unique=True, max_size=20))
+def test_children_have_different_ids(places):
+    """Another stage or another index is another message."""
+    job = Message(id="a")
+
+    assert len({job.child(None, stage, index).id for stage, index in places}) == len(places)
+
+
+def test_children_know_their_family():
+    """Parent and job travel on, and so does how often ancestors were retried."""
+    job = Message({"seed": 1}, attempt=3)
+    child = job.child([1], "fetch", 0)
+    grandchild = child.child([2], "process", 0)
+
+    assert (child.parent, child.job, child.attempt) == (job.id, job.id, 1)
+    assert (grandchild.parent, grandchild.job) == (child.id, job.id)
+    assert (job.retries, child.retries, grandchild.retries) == (2, 2, 2)
+
+
+def test_again_is_the_same_message():
+    """A retry has the same id, bytes and family, and the next attempt number."""
+    job = Message({"seed": 1}).child([1], "fetch", 0)
+    again = job.again(2, {REASON: "OSError: down"})
+
+    assert (again.id, again.body, again.parent, again.job) == (
+        job.id,
+        job.body,
+        job.parent,
+        job.job,
+    )
+    assert (again.attempt, again.retries, again.reason) == (2, 1, "OSError: down")
+
+
+# --- the wire ----------------------------------------------------------------------------------
+
+
+@given(json_values, st.integers(1, MAX_ATTEMPT), st.integers(0, MAX_ATTEMPT))
+def test_messages_come_off_the_wire_as_they_went_on(data, attempt, past):
+    """Body, id, attempt, family and the sender's own headers survive."""
+    parent = Message(id="p", past_retries=past)
+    sent = parent.child(data, "fetch", 0).again(attempt, {"colour": "red"})
+
+    arrived = Message.from_wire(sent.body, sent.id, sent.wire_headers())
+
+    assert (arrived.data, arrived.id, arrived.attempt) == (sent.data, sent.id, attempt)
+    assert (arrived.parent, arrived.job, arrived.past_retries) == ("p", "p", past)
+    assert arrived.headers == {"colour": "red"}
+    assert arrived.wire_headers() == sent.wire_headers()
+
+
+def test_messages_of_plain_pika_are_jobs():
+    """No id, no headers, no body: a valid job, with an id from us."""
+    job = Message.from_wire(b"", None, None)
+
+    assert job.data is None
+    assert len(job.id) == 32
+    assert (job.attempt, job.parent, job.job, dict(job.headers)) == (1, None, job.id, {})
+
+
+@pytest.mark.parametrize(
+    ("forged", "believed"),
+    [
+        (None, 1), (0, 1), (-5, 1), (10**9, MAX_ATTEMPT), (2**63, MAX_ATTEMPT), (True, 1),
+        (False, 1), ("7", 1), (b"7", 1), (2.5, 1), (math.nan, 1), ([3], 1), ({}, 1), (7, 7),
+    ],
+)  # fmt: skip
+def test_forged_attempts_are_clamped(forged, believed):
+    """Nobody gets endless retries, or none, by writing into our header."""
+    arrived = Message.from_wire(b"1", "a", {ATTEMPT: forged, RETRIES: forged})
+
+    assert arrived.attempt == believed
+    assert 0 <= arrived.past_retries <= MAX_ATTEMPT
+
+
+@pytest.mark.parametrize("forged", [5, b"x", "", None, [], {"a": 1}, math.nan, object()])
+def test_forged_families_are_dropped(forged):
+    """A header of the wrong kind is as good as none."""
+    names = (PARENT, JOB, REASON, TRACEBACK, ORIGIN)
+    arrived = Message.from_wire(b"1", "a", dict.fromkeys(names, forged))
+
+    assert (arrived.parent, arrived.job) == (None, "a")
+    assert (arrived.reason, arrived.traceback, arrived.origin) == (None, None, None)
+
+
+def test_absurdly_long_headers_are_cut():
+    """A book in a header does not travel on."""
+    assert len(Message.from_wire(b"1", "a", {JOB: "x" * 10**6}).job) == 20_000
+
+
+def test_repr_shows_no_body():
+    """A message in a log or a notebook says what it is, not what it says."""
+    shown = repr(Message.from_wire(b'"hunter2"', "abcdef0123456789", {REASON: "OSError: down"}))
+
+    assert shown == "<Message abcdef01, attempt 1, 9 bytes, died of 'OSError: down'>"
+
+
+def test_undecodable_data_raises_each_time():
+    """Looking twice at a bad body is no way around the error."""
+    bad = Message(body=b"{")
+
+    for _ in range(2):
+        with pytest.raises(UndecodableMessage):
+            _ = bad.data
+
+
+def test_current_is_unset_outside_a_worker():
+    """Code that asks for the message it handles learns that there is none."""
+    with pytest.raises(LookupError):
+        message.current.get()
+
+
+def test_nothing_is_pickled():
+    """A pickle on the wire is refused like any other bytes that are not JSON."""
+    with pytest.raises(UndecodableMessage):
+        decode(pickle.dumps({"seed": 1}))

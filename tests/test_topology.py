@@ -1,0 +1,120 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mousetrap.errors import SettingsError
+from mousetrap.topology import MAX_DELAY, Declaration, Queue, Topology, check_queue_name
+
+
+def test_queue_knows_the_places_where_its_failures_wait():
+    """Retry and dead queues are named after the work queue, which comes first."""
+    queue = Queue("start_fetch", retry_delays=(1, 0.5))
+
+    assert queue.names() == [
+        "start_fetch",
+        "start_fetch.retry.1s",
+        "start_fetch.retry.0.5s",
+        "start_fetch.dead",
+    ]
+
+
+def test_work_queues_are_declared_without_arguments():
+    """A notebook that declares them in plain pika never meets 406."""
+    declarations = {each.name: each.arguments for each in Topology().declarations(Queue("q"))}
+
+    assert declarations["q"] == {}
+    assert declarations["q.dead"] == {}
+
+
+def test_retry_queues_lead_back_after_their_delay():
+    """A message waits in milliseconds and is dead-lettered to the work queue by name."""
+    [_, retry, _] = Topology().declarations(Queue("q", retry_delays=(2.5,)))
+
+    assert retry == Declaration(
+        "q.retry.2.5s",
+        {
+            "x-message-ttl": 2500,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": "q",
+        },
+    )
+
+
+def test_a_namespace_is_a_prefix_and_expires():
+    """A killed kernel cleans up after itself: all its queues have a lease."""
+    topology = Topology("run-7f3a", expiry=60.0)
+    declarations = topology.declarations(Queue("q", retry_delays=(1,)))
+
+    assert [each.name for each in declarations] == [
+        "run-7f3a.q",
+        "run-7f3a.q.retry.1s",
+        "run-7f3a.q.dead",
+    ]
+    assert all(each.arguments["x-expires"] == 60_000 for each in declarations)
+    assert declarations[1].arguments["x-dead-letter-routing-key"] == "run-7f3a.q"
+
+
+def test_quorum_queues_lose_nothing_on_the_way_back():
+    """A quorum retry queue keeps a message until its target has it."""
+    [work, retry, dead] = Topology(queue_type="quorum").declarations(Queue("q", (1,)))
+
+    assert {each.arguments["x-queue-type"] for each in (work, retry, dead)} == {"quorum"}
+    assert retry.arguments["x-dead-letter-strategy"] == "at-least-once"
+    assert retry.arguments["x-overflow"] == "reject-publish"
+
+
+@pytest.mark.parametrize("namespace", ["", "run-7f3a"])
+def test_plain_name_is_the_inverse_of_wire_name(namespace):
+    """People see the names that they wrote."""
+    topology = Topology(namespace)
+
+    assert topology.plain_name(topology.wire_name("start_fetch")) == "start_fetch"
+
+
+@given(
+    st.lists(st.floats(0, MAX_DELAY, exclude_min=True), max_size=6),
+    st.text("ä", min_size=95, max_size=95),
+)
+def test_every_name_fits_into_amqp(delays, name):
+    """Even the longest name, in the longest namespace, with the oddest delay, has 255 bytes."""
+    topology = Topology("n" * 40)
+
+    declarations = topology.declarations(Queue(name, tuple(delays)))
+
+    assert max(len(each.name.encode()) for each in declarations) <= 255
+    assert all(each.arguments.get("x-message-ttl", 1) >= 1 for each in declarations)
+
+
+@pytest.mark.parametrize("delay", [0, -1, math.nan, math.inf, MAX_DELAY + 1])
+def test_queue_refuses_a_delay_that_cannot_be(delay):
+    """The error names the queue and what is allowed."""
+    with pytest.raises(SettingsError, match=r"retry delay .* of queue 'q': .* up to 86400"):
+        Queue("q", retry_delays=(delay,))
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "is empty"),
+        ("q" * 191, "longer than 190 bytes"),
+        ("ä" * 96, "longer than 190 bytes"),
+        ("a\nb", "control characters"),
+        ("a\x00", "control characters"),
+        ("a\udcff", "not valid UTF-8"),
+        ("amq.gen", "belongs to the broker"),
+    ],
+)
+def test_queue_refuses_a_name_that_cannot_be(name, problem):
+    """The error says what is wrong with the name, and stays short."""
+    with pytest.raises(SettingsError, match=problem) as caught:
+        Queue(name)
+
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["start_fetch", "a.b-c:d", "Aufträge", "q" * 190, "with space"])
+def test_check_queue_name_returns_a_name_that_can_be(name):
+    """Any other text is a name."""
+    assert check_queue_name(name) == name
