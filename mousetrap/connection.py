@@ -1,0 +1,269 @@
+"""One AMQP connection on an I/O thread of its own, which reconnects by itself.
+
+Here lives the only thread that touches a pika connection. What the channel is used for is not
+known here: a publisher or a worker hands in a `Session` and is told when a channel is open and
+when it is lost. Prototyped in
+``notebooks/01_channel.ipynb``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Literal, Protocol
+
+import pika
+from pika.adapters.select_connection import IOLoop
+from pika.channel import Channel
+
+from mousetrap.errors import (
+    AccessRefused,
+    BrokerUnreachable,
+    ConnectionLost,
+    MousetrapError,
+    QueueMissing,
+    TopologyMismatch,
+)
+from mousetrap.retry import backoff
+from mousetrap.settings import Settings
+from mousetrap.translation import parameters, translate
+
+State = Literal["new", "connecting", "open", "blocked", "failed", "closed"]
+
+log = logging.getLogger("mousetrap.connection")
+
+FATAL = (AccessRefused, TopologyMismatch, QueueMissing)  # asking again gives the same answer
+
+
+class Session(Protocol):
+    """Who uses the channel of a `Connection`. All three are called on the I/O thread."""
+
+    def opened(self, channel: Channel, ready: Callable[[], None]) -> None:
+        """Set up the new channel by asynchronous calls, then call *ready*."""
+
+    def lost(self, error: MousetrapError) -> None:
+        """The channel is gone; whatever was in flight on it has an unknown outcome."""
+
+    def failed(self, error: MousetrapError) -> None:
+        """The connection has given up: *error* will not go away by asking again."""
+
+
+class Connection:
+    """Keeps one connection with one channel open until it is closed.
+
+    The first connection must succeed within ``settings.connect_timeout`` seconds (`open` raises
+    otherwise); a lost one is restored for ever, with `retry.backoff` between the tries. Refused
+    access and channels that cannot be set up (403, 404, 406) are not tried again: the state
+    becomes ``failed`` and the session is told.
+
+    Threads: every method may be called from any thread; nothing waits on the I/O thread.
+    """
+
+    def __init__(self, settings: Settings, purpose: str, session: Session) -> None:
+        self.settings = settings
+        self.purpose = purpose
+        self.state: State = "new"
+        self.error: MousetrapError | None = None  # the last thing that went wrong
+        self.reconnects = 0
+        self._session = session
+        self._changed = threading.Condition()
+        self._loop: Any = IOLoop()
+        self._connection: pika.SelectConnection | None = None
+        self._channel: Channel | None = None
+        self._failures = 0
+        self._was_open = False
+        self._closing = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"mousetrap-io {purpose}", daemon=True
+        )
+
+    def open(self) -> None:
+        """Start the I/O thread and return when the session is ready.
+
+        Raises:
+            BrokerUnreachable: nobody answered in ``settings.connect_timeout`` seconds.
+            AccessRefused, TopologyMismatch: at once; trying again cannot help.
+        """
+        with self._changed:
+            if self.state != "new":
+                return
+            self._set_state("connecting")
+        self._thread.start()
+        patience = self.settings.connect_timeout
+        with self._changed:
+            self._changed.wait_for(lambda: self.state != "connecting", patience)
+            error = self.error
+        if self.is_open:
+            return
+        self.close(timeout=1.0)
+        raise error or BrokerUnreachable(
+            f"no AMQP answer from {self.settings.url} within {patience:g} s: check RABBITMQ_HOST "
+            f"and RABBITMQ_PORT (the management UI's port is another one), or give a slow broker "
+            f"longer by MOUSETRAP_CONNECT_TIMEOUT"
+        )
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close politely; after *timeout* seconds, abruptly. Safe to call twice."""
+        with self._changed:
+            self._closing = True
+            never_ran = self.state == "new"
+            if never_ran:
+                self._set_state("closed")
+        if never_ran:
+            self._loop.close()
+            return
+        self.call(self._close)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+            if self._thread.is_alive():  # no answer to our close: an alarm, a dead link
+                self.call(self._loop.stop)
+                self._thread.join(1.0)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run *function* on the I/O thread soon; dropped when the connection is closed for good."""
+        with suppress(Exception):  # a loop that has just been closed: nobody is left to call
+            self._loop.add_callback_threadsafe(function)
+
+    def call_later(self, delay: float, function: Callable[[], object]) -> None:
+        """Run *function* on the I/O thread in *delay* seconds."""
+        self.call(lambda: self._loop.call_later(delay, function))
+
+    def reset(self, error: MousetrapError) -> None:
+        """Give up the present channel and set up a new one (I/O thread only)."""
+        channel = self._channel
+        if channel is not None:
+            self._lose_channel(error)
+            if channel.is_open:
+                channel.close(320, "mousetrap starts afresh")
+            self._after(self._open_channel)
+
+    @property
+    def is_open(self) -> bool:
+        """A channel is set up and usable (perhaps blocked by an alarm)."""
+        return self.state in ("open", "blocked")
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.purpose}: {self.state}, {self.settings.url}>"
+
+    # ---- everything below runs on the I/O thread ---------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop.call_later(0, self._connect)
+            self._loop.start()
+        except BaseException as error:
+            log.exception("the I/O thread of %s died", self.purpose)
+            self._lose_channel(ConnectionLost(f"the I/O thread died of {error!r}"))
+            self._fail(ConnectionLost(f"the I/O thread died of {error!r}; this is a bug"))
+        finally:
+            self._lose_channel(ConnectionLost("the connection was closed"))
+            with self._changed:
+                if self.state != "failed":
+                    self._set_state("closed")
+            with suppress(Exception):  # a loop that broke may not close cleanly either
+                self._loop.close()
+
+    def _connect(self) -> None:
+        if self._closing:
+            self._loop.stop()
+            return
+        self._connection = pika.SelectConnection(
+            parameters(self.settings, self.purpose),
+            on_open_callback=lambda _: self._open_channel(),
+            on_open_error_callback=lambda _, error: self._on_closed(error),
+            on_close_callback=lambda _, error: self._on_closed(error),
+            custom_ioloop=self._loop,
+        )
+        self._connection.add_on_connection_blocked_callback(lambda *_: self._blocked(True))
+        self._connection.add_on_connection_unblocked_callback(lambda *_: self._blocked(False))
+
+    def _open_channel(self) -> None:
+        if self._connection is None or not self._connection.is_open or self._closing:
+            return
+
+        def on_open(channel: Channel) -> None:
+            self._channel = channel
+            self._session.opened(channel, lambda: self._ready(channel))
+
+        channel = self._connection.channel(on_open_callback=on_open)
+        channel.add_on_close_callback(self._on_channel_closed)
+
+    def _ready(self, channel: Channel) -> None:
+        if channel is not self._channel:
+            return
+        self._failures = 0
+        if self._was_open:
+            self.reconnects += 1
+            log.warning("%s is connected again (%d×)", self.purpose, self.reconnects)
+        self._was_open = True
+        with self._changed:
+            self._set_state("open")
+
+    def _on_channel_closed(self, channel: Channel, reason: Exception) -> None:
+        if channel is not self._channel:  # an older one, or the whole connection is going down
+            return
+        error = translate(reason, self.settings)
+        setting_up = not self.is_open
+        self._lose_channel(error)
+        if setting_up and isinstance(error, FATAL):
+            self._fail(error)
+        elif self._connection is not None and self._connection.is_open and not self._closing:
+            self._after(self._open_channel)
+
+    def _on_closed(self, reason: BaseException) -> None:
+        self._connection = None
+        error = translate(reason, self.settings)
+        self._lose_channel(error)
+        if self._closing:
+            self._loop.stop()
+        elif isinstance(error, FATAL):
+            self._fail(error)
+        else:
+            self._after(self._connect)
+
+    def _after(self, step: Callable[[], None]) -> None:
+        self._failures += 1
+        delay = backoff(self._failures)
+        log.log(  # one line when it breaks, one when it is back, and the rest for who asks
+            logging.WARNING if self._was_open and self._failures == 1 else logging.DEBUG,
+            "%s: %s; next try in %.1f s", self.purpose, self.error, delay,
+        )  # fmt: skip
+        self._loop.call_later(delay, step)
+
+    def _lose_channel(self, error: MousetrapError) -> None:
+        channel, self._channel = self._channel, None
+        if not self._closing:  # the end that was asked for is no error, and hides none
+            self.error = error
+        if self.is_open:
+            with self._changed:
+                self._set_state("connecting")
+        if channel is not None:
+            self._session.lost(error)
+
+    def _fail(self, error: MousetrapError) -> None:
+        self.error, self._closing = error, True
+        with self._changed:
+            self._set_state("failed")
+        self._session.failed(error)
+        self._close()
+
+    def _blocked(self, is_blocked: bool) -> None:
+        log.warning("%s is %s", self.purpose,
+                    "blocked: the broker has a memory or disk alarm" if is_blocked
+                    else "no longer blocked")  # fmt: skip
+        if self.is_open:
+            with self._changed:
+                self._set_state("blocked" if is_blocked else "open")
+
+    def _close(self) -> None:
+        self._closing = True
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()  # its callback stops the loop
+        elif self._connection is None or not self._connection.is_closing:
+            self._loop.stop()
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        self._changed.notify_all()

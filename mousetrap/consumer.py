@@ -1,0 +1,188 @@
+"""Taking deliveries and acking them, across reconnects.
+
+A delivery tag means something only on the channel that it came by. Each channel is therefore a
+*generation*; an ack for an older one is dropped, because on the new channel the same tag may be
+an innocent message. Prototyped in ``notebooks/03_worker.ipynb``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pika
+from pika import spec
+from pika.channel import Channel
+
+from mousetrap.connection import Connection
+from mousetrap.errors import ChannelLost, MousetrapError
+from mousetrap.publisher import queue_declare
+from mousetrap.settings import Settings
+from mousetrap.topology import Declaration
+
+log = logging.getLogger("mousetrap.consumer")
+
+
+class Delivery:
+    """One message as it was handed over; `generation` and `tag` say how to ack it."""
+
+    __slots__ = ("body", "generation", "is_dropped", "properties", "tag")
+
+    def __init__(
+        self, generation: int, tag: int, properties: pika.BasicProperties, body: bytes
+    ) -> None:
+        self.generation = generation
+        self.tag = tag
+        self.properties = properties
+        self.body = body
+        self.is_dropped = False  # given up without an ack
+
+
+class Consumer:
+    """Consumes one queue with a bounded prefetch, and declares what it needs first.
+
+    *on_delivery* is called on the I/O thread and must hand over at once; *on_failed* when there
+    is no way to go on. A consumer that the broker cancels (its queue was deleted) declares the
+    queue again and goes on. In a namespace it renews the lease of its queues.
+
+    Threads: `ack`, `cancel`, `is_current` and `close` from any; acks never block.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        queue: str,
+        prefetch: int,
+        declarations: Sequence[Declaration],
+        *,
+        on_delivery: Callable[[Delivery], object],
+        on_failed: Callable[[MousetrapError], object],
+    ) -> None:
+        self.connection = Connection(settings, f"worker {queue}", self)
+        self.settings = settings
+        self.queue = queue  # as on the wire
+        self.prefetch = prefetch
+        self._declarations = declarations
+        self._on_delivery = on_delivery
+        self._on_failed = on_failed
+        self._generation = 0  # written on the I/O thread, read everywhere
+        self._lock = threading.Lock()
+        self._settled: deque[Delivery] = deque()
+        self._flush_is_due = False
+        # I/O thread only:
+        self._channel: Channel | None = None
+        self._consumer_tag = ""
+        self._outstanding: dict[int, Delivery] = {}  # not yet acked, in order of tags
+
+    def open(self) -> None:
+        """Connect and consume; raises what `Connection.open` raises."""
+        self.connection.open()
+        if self.settings.namespace:
+            self.connection.call_later(self._renewal_interval, self._renew)
+
+    def ack(self, delivery: Delivery) -> None:
+        """Have *delivery* acked soon, together with its neighbours."""
+        with self._lock:
+            self._settled.append(delivery)
+            if self._flush_is_due:
+                return
+            self._flush_is_due = True  # wake the I/O thread once per batch
+        self.connection.call(self._flush)
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Say whether the channel it came by still lives; if not, it will be delivered again."""
+        return delivery.generation == self._generation
+
+    def cancel(self) -> None:
+        """Ask the broker for no more deliveries."""
+        self.connection.call(self._cancel)
+
+    def close(self, timeout: float) -> None:
+        """Send the acks that are due and close; what is not acked goes back to the queue."""
+        self.connection.call(self._flush)
+        self.connection.close(timeout)
+
+    # ---- I/O thread ----------------------------------------------------------------------------
+
+    def opened(self, channel: Channel, ready: Callable[[], None]) -> None:
+        """Session: declare, set the prefetch, consume."""
+        self._generation += 1
+        self._outstanding.clear()
+        self._channel = channel
+        channel.add_on_cancel_callback(self._on_cancelled)
+        channel.basic_qos(prefetch_count=self.prefetch)
+        for declaration in self._declarations:
+            queue_declare(channel, declaration)
+        self._consumer_tag = channel.basic_consume(
+            self.queue, self._on_message, callback=lambda _: ready()
+        )
+
+    def lost(self, error: MousetrapError) -> None:
+        """Session: what was delivered on this channel will be delivered again."""
+        self._channel = None
+        self._generation += 1
+        self._outstanding.clear()
+        log.debug("%s: channel lost: %s", self.queue, error)
+
+    def failed(self, error: MousetrapError) -> None:
+        """Session: the connection will not come back."""
+        self._on_failed(error)
+
+    def _on_message(
+        self,
+        _: Channel,
+        method: spec.Basic.Deliver,
+        properties: pika.BasicProperties,
+        body: bytes,
+    ) -> None:
+        delivery = Delivery(self._generation, method.delivery_tag, properties, body)
+        self._outstanding[delivery.tag] = delivery
+        self._on_delivery(delivery)
+
+    def _on_cancelled(self, _: Any) -> None:
+        self.connection.reset(
+            ChannelLost(f"the broker cancelled the consumer: queue {self.queue!r} was deleted")
+        )
+
+    def _cancel(self) -> None:
+        if self._channel is not None and self._channel.is_open and self._consumer_tag:
+            self._channel.basic_cancel(self._consumer_tag)
+
+    def _flush(self) -> None:
+        """Ack what is settled, the unbroken row at the front by a single frame."""
+        with self._lock:
+            self._flush_is_due = False
+            batch, self._settled = self._settled, deque()
+        tags = [each.tag for each in batch if self.is_current(each)]
+        if self._channel is None or not self._channel.is_open or not tags:
+            return
+        for tag in tags:
+            del self._outstanding[tag]
+        oldest = next(iter(self._outstanding), None)
+        row = [tag for tag in tags if oldest is None or tag < oldest]
+        if row:
+            self._channel.basic_ack(max(row), multiple=True)
+        for tag in tags:
+            if oldest is not None and tag > oldest:  # behind a slow one: it must not hold these
+                self._channel.basic_ack(tag)
+
+    @property
+    def _renewal_interval(self) -> float:
+        return self.settings.queue_expiry / 4  # seconds; three may fail before the lease ends
+
+    def _renew(self) -> None:
+        """Declare again: the use that keeps a namespace's queues from expiring."""
+        if self._channel is not None and self._channel.is_open:
+            for each in self._declarations:
+                # With a callback, hence an answer: no-wait declarations do not renew the lease
+                # (measured on RabbitMQ 4.3).
+                self._channel.queue_declare(
+                    each.name,
+                    durable=True,
+                    arguments=dict(each.arguments),
+                    callback=lambda _: None,
+                )
+        self.connection.call_later(self._renewal_interval, self._renew)

@@ -1,0 +1,90 @@
+"""A plain function as a worker sees it: which type it reads, and what its result becomes.
+
+Rules, once and for both threads and coroutines: the first parameter is the message's data,
+decoded to its annotated type (annotated `Message`, it is the message itself); an empty body calls
+the function with no argument; a returned value is one output, a generator's values are one output
+each, None is no output. Prototyped in
+``notebooks/03_worker.ipynb``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from mousetrap.errors import UndecodableMessage
+from mousetrap.message import Message, decode
+
+
+class Handler:
+    """Wraps *function*; `name` enters the ids of its outputs, so renaming it changes them.
+
+    Raises:
+        TypeError: the function takes no message (needs two arguments, or none is positional).
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+        self.function = function
+        self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.accepts: Any = Any
+        parameters = list(inspect.signature(function).parameters.values())
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                      inspect.Parameter.VAR_POSITIONAL)  # fmt: skip
+        needed = [
+            each.name for each in parameters
+            if each.default is each.empty
+            and each.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        ]  # fmt: skip
+        self._takes_data = bool(parameters) and parameters[0].kind in positional
+        self._needs_data = bool(needed)
+        if len(needed) > 1 or (needed and (not self._takes_data or needed != [parameters[0].name])):
+            raise TypeError(
+                f"{self.name} cannot handle messages: it is called with one argument, the "
+                f"message's data; give {', '.join(needed[self._takes_data :])} a default"
+            )
+        if self._takes_data:
+            self.accepts = _hints(function).get(parameters[0].name, Any)
+
+    def arguments(self, message: Message) -> tuple[Any, ...]:
+        """Return the arguments to call the function with for *message*.
+
+        Raises:
+            UndecodableMessage: the body is not JSON, not of the annotated type, or empty where
+                the function needs data.
+        """
+        if self.accepts is Message:
+            return (message,)
+        if not message.body:
+            if self._needs_data:
+                raise UndecodableMessage(f"empty body, but {self.name} needs data", 0)
+            return ()
+        if not self._takes_data:
+            return ()
+        return (decode(message.body, self.accepts),)
+
+    def outputs(self, result: Any, message: Message) -> list[Message]:
+        """Return what *result* sends on, encoded, with ids that a second handling repeats.
+
+        A generator is exhausted first: what fails half-way has sent nothing.
+        """
+        if result is None:
+            return []
+        values = result if inspect.isgenerator(result) else (result,)
+        outputs = [message.child(value, self.name, n) for n, value in enumerate(values)]
+        for output in outputs:
+            output.body  # noqa: B018 -- encode here, where an error counts as the handler's
+        return outputs
+
+    def __repr__(self) -> str:
+        accepts = getattr(self.accepts, "__name__", self.accepts)
+        return f"<Handler {self.name}({accepts}){' async' if self.is_async else ''}>"
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        return get_type_hints(target)
+    except NameError:  # an annotation that exists only under TYPE_CHECKING: no validation then
+        return {}

@@ -1,0 +1,223 @@
+"""A channel to the job queues, and the short questions one asks of a queue.
+
+`open_channel` is what the tutorial wrote: it declares `QUEUES` and returns a channel with pika's
+blocking methods. The rest opens such a channel for the moment it needs one. Consuming for good is
+the worker's business, sending many messages the publisher's. Prototyped in
+``notebooks/01_channel.ipynb``.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pika
+
+from mousetrap.channel import JobChannel, connect
+from mousetrap.errors import BrokerUnreachable, QueueMissing
+from mousetrap.message import Message
+from mousetrap.settings import Settings
+from mousetrap.topology import Declaration, Queue
+from mousetrap.translation import remaining, translated
+
+QUEUES = ["start_fetch", "data_processing"]
+
+
+def open_channel(settings: Settings | None = None) -> JobChannel:
+    """Open a connection and a channel, declare `QUEUES` durable, and return the channel.
+
+    Raises:
+        BrokerUnreachable, AccessRefused: with the variable to check.
+        TopologyMismatch: one of the queues exists with other arguments.
+    """
+    settings = settings or Settings.from_environment()
+    channel = connect(settings, "channel")
+    try:
+        with translated(settings):
+            for name in QUEUES:
+                _declare(channel, settings.topology.work_queue(name))
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+def declare(*queues: Queue | str, settings: Settings | None = None) -> None:
+    """Declare queues; a `Queue` with its retry and dead queues, a name just so.
+
+    Raises:
+        TopologyMismatch: one exists with other arguments; says which argument.
+    """
+    settings = settings or Settings.from_environment()
+    with short_channel(settings) as channel:
+        for queue in queues:
+            for declaration in _declarations(queue, settings):
+                _declare(channel, declaration)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How full a queue is: messages ready for delivery (not the unacked ones), and consumers."""
+
+    queue: str
+    messages: int
+    consumers: int
+
+
+def depth(queue: str, settings: Settings | None = None) -> Depth:
+    """Ask how many messages are ready in *queue*, and how many consumers it has.
+
+    Raises:
+        QueueMissing: there is no such queue.
+    """
+    [answer] = depths([queue], settings)
+    if answer is None:
+        raise QueueMissing(f"there is no queue {queue!r}; declare it (mousetrap.job_queue.declare)")
+    return answer
+
+
+def depths(queues: Iterable[str], settings: Settings | None = None) -> list[Depth | None]:
+    """Ask for many queues over one connection; None where there is no such queue."""
+    settings = settings or Settings.from_environment()
+    answers: list[Depth | None] = []
+    with short_channel(settings) as channel:
+        for queue in queues:
+            name = settings.topology.wire_name(queue)
+            # A missing queue closes the channel: ask each on a channel of its own.
+            asking = channel.connection.channel()
+            try:
+                found = asking.queue_declare(name, passive=True).method
+                answers.append(Depth(queue, found.message_count, found.consumer_count))
+                asking.close()
+            except pika.exceptions.ChannelClosedByBroker as closed:
+                if closed.reply_code != 404:
+                    raise
+                answers.append(None)
+    return answers
+
+
+def peek(queue: str, n: int = 10, settings: Settings | None = None) -> list[Message]:
+    """Look at up to *n* messages and give them back.
+
+    Not free of traces: the broker marks them as redelivered, and a message may change places with
+    another that is delivered at the same moment.
+    """
+    settings = settings or Settings.from_environment()
+    with short_channel(settings) as channel:
+        found = _get(channel, settings.topology.wire_name(queue), n)
+        # Closing the channel gives all of them back, in their order.
+        return [message for _, message in found]
+
+
+def drain(
+    queue: str,
+    n: int | None = None,
+    *,
+    idle: float = 0.0,
+    timeout: float = 30.0,
+    settings: Settings | None = None,
+    on_message: Callable[[Message], object] | None = None,
+) -> list[Message]:
+    """Take messages out of *queue* and return them; always ends.
+
+    Ends after *n* messages, or when nothing came for *idle* seconds (0: as soon as the queue is
+    empty), or after *timeout* seconds. With *n* and no *idle* it waits for all *n* until the
+    timeout. A message is acked once it is in the list (after *on_message* returned, if given),
+    so what an exception interrupts goes back to the queue.
+    """
+    settings = settings or Settings.from_environment()
+    name = settings.topology.wire_name(queue)
+    taken: list[Message] = []
+    now = time.monotonic()
+    deadline, last = now + timeout, now
+    patience = timeout if n is not None and not idle else idle
+    with short_channel(settings) as channel:
+        while (n is None or len(taken) < n) and time.monotonic() < deadline:
+            found = _get(channel, name, 1)
+            for tag, message in found:
+                if on_message is not None:
+                    on_message(message)
+                taken.append(message)
+                channel.basic_ack(tag)
+                last = time.monotonic()
+            if not found:
+                quiet = time.monotonic() - last
+                if quiet >= patience:
+                    break
+                # basic.get cannot wait, a consumer would prefetch what others may want
+                pause = min(0.02, patience - quiet, remaining(deadline))
+                channel.connection.process_data_events(pause)
+    return taken
+
+
+def purge(queue: str, settings: Settings | None = None) -> int:
+    """Throw away the messages that are ready in *queue*; return how many."""
+    settings = settings or Settings.from_environment()
+    with short_channel(settings) as channel:
+        answer = channel.queue_purge(settings.topology.wire_name(queue))
+        return int(answer.method.message_count)
+
+
+def delete(*queues: Queue | str, settings: Settings | None = None) -> None:
+    """Delete queues with whatever is in them; those that do not exist are no error."""
+    settings = settings or Settings.from_environment()
+    with short_channel(settings) as channel:
+        for queue in queues:
+            for declaration in _declarations(queue, settings):
+                channel.queue_delete(declaration.name)
+
+
+def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
+    """Send a message through the broker and get it back; return the seconds it took.
+
+    The proof that a broker is ready: an open port or a greeting is not. Uses an exclusive queue
+    that vanishes with the connection.
+
+    Raises:
+        BrokerUnreachable, AccessRefused: with the variable to check.
+    """
+    settings = (settings or Settings.from_environment()).but(connect_timeout=timeout)
+    started = time.monotonic()
+    with short_channel(settings) as channel:
+        name = str(channel.queue_declare("", exclusive=True).method.queue)
+        token = uuid.uuid4().bytes
+        channel.basic_publish("", name, token)
+        while remaining(started + timeout):
+            _, _, body = channel.basic_get(name, auto_ack=True)
+            if body == token:
+                return time.monotonic() - started
+    raise BrokerUnreachable(
+        f"{settings.url} took a message and did not give it back in {timeout:g} s"
+    )
+
+
+@contextmanager
+def short_channel(settings: Settings) -> Iterator[JobChannel]:
+    """Open a channel for a question or two; pika's errors come out as ours."""
+    with connect(settings, "question") as channel, translated(settings):
+        yield channel
+
+
+def _declare(channel: JobChannel, declaration: Declaration) -> None:
+    channel.queue_declare(
+        declaration.name, durable=True, arguments=dict(declaration.arguments) or None
+    )
+
+
+def _declarations(queue: Queue | str, settings: Settings) -> list[Declaration]:
+    topology = settings.topology
+    return [topology.work_queue(queue)] if isinstance(queue, str) else topology.declarations(queue)
+
+
+def _get(channel: JobChannel, name: str, n: int) -> list[tuple[int, Message]]:
+    found: list[tuple[int, Message]] = []
+    while len(found) < n:
+        method, properties, body = channel.basic_get(name)
+        if method is None:
+            break
+        message = Message.from_wire(body, properties.message_id, properties.headers)
+        found.append((method.delivery_tag, message))
+    return found

@@ -1,0 +1,390 @@
+"""Sending without waiting, and knowing what became of each message.
+
+Every publish is persistent and mandatory and gets a confirm, a return, a refusal or, after its
+deadline, the honest word *unknown*. Many may be in flight at once, which is what makes confirmed
+publishing fast. Prototyped in ``notebooks/02_publisher.ipynb``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import takewhile
+from typing import Any
+
+import pika
+from pika import spec
+from pika.channel import Channel
+
+from mousetrap.connection import Connection
+from mousetrap.errors import ConnectionLost, MousetrapError, OutcomeUnknown, Unroutable
+from mousetrap.message import Message
+from mousetrap.receipt import Outcome, Receipt
+from mousetrap.settings import Settings
+from mousetrap.topology import Declaration
+from mousetrap.translation import remaining
+
+PERSISTENT = 2
+RESEND_DELAY = 1.0  # seconds
+
+
+class Publisher:
+    """Publishes confirmed, pipelined, from any thread, and survives reconnects.
+
+    What is not yet written when the connection breaks is written after it is restored; what was
+    written and not yet confirmed becomes *unknown*.
+
+    Threads: any. `publish` blocks only while ``settings.max_in_flight`` receipts are open.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        purpose: str = "publisher",
+        *,
+        on_failed: Callable[[MousetrapError], object] = lambda _: None,
+    ) -> None:
+        self.settings = settings or Settings.from_environment()
+        self.connection = Connection(self.settings, purpose, self)
+        self._topology = self.settings.topology
+        self._names: dict[str, str] = {}  # plain -> on the wire, checked
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)  # notified when the window is half empty
+        self._idle = threading.Condition(self._lock)  # notified when nothing is open
+        self._open = 0  # receipts that are waiting
+        self._outbox: deque[Receipt] = deque()
+        self._drain_is_due = False
+        self._failure: MousetrapError | None = None
+        self._on_failed = on_failed
+        # I/O thread only:
+        self._channel: Channel | None = None
+        self._tag = 0
+        self._pending: dict[int, Receipt] = {}  # delivery tag -> receipt, in order of tags
+        self._declared: list[Declaration] = []
+
+    def open(self) -> Publisher:
+        """Connect; raises what `Connection.open` raises. Safe to call twice."""
+        if self.connection.state == "new":
+            self.connection.open()
+            self.connection.call_later(self._patrol_interval, self._patrol)
+        return self
+
+    def publish(
+        self,
+        message: Message,
+        queue: str,
+        *,
+        properties: pika.BasicProperties | None = None,
+        callback: Callable[[Receipt], None] | None = None,
+    ) -> Receipt:
+        """Send *message* to *queue* without waiting; the receipt tells what became of it.
+
+        Receipts resolve in any order. *callback* is called with the receipt on the I/O thread:
+        it must be quick and must not publish. *properties* are the base for ours, for a message
+        that keeps what another client gave it (correlation id, priority, ...).
+
+        Raises:
+            TypeError, ValueError: the data cannot be JSON.
+            OutcomeUnknown: the window stayed full for ``settings.confirm_timeout``.
+            MousetrapError: the publisher is closed or has failed for good.
+        """
+        receipt = self._receipt(message, queue, properties, callback)
+        with self._lock:
+            self._wait_for_room(receipt.deadline)
+            self._submit((receipt,))
+        return receipt
+
+    def publish_many(self, messages: Iterable[Message], queue: str) -> list[Receipt]:
+        """Send many messages to *queue*; returns their receipts in the same order, without waiting.
+
+        Blocks, like `publish`, only while the window is full.
+        """
+        receipts: list[Receipt] = []
+        batch: list[Receipt] = []
+
+        def hand_over() -> None:
+            with self._lock:
+                self._wait_for_room(batch[0].deadline)
+                self._submit(batch)
+            receipts.extend(batch)
+            batch.clear()
+
+        for message in messages:
+            batch.append(self._receipt(message, queue, None, None))
+            if len(batch) >= min(256, self.settings.max_in_flight // 2 + 1):
+                hand_over()
+        if batch:
+            hand_over()
+        return receipts
+
+    def publish_until_confirmed(
+        self, messages: Iterable[Message], queue: str, timeout: float = 60.0
+    ) -> list[Receipt]:
+        """Send many messages and return when the broker has confirmed every one.
+
+        What was refused or became unknown (a broker restarting, a cut wire) is sent again with
+        its id, so the queue may hold it twice, but not never.
+
+        Raises:
+            Unroutable: there is no such queue; waiting would not help.
+            TimeoutError: some are not confirmed after *timeout* seconds; says how many and why.
+        """
+        deadline = time.monotonic() + timeout
+        receipts = self.publish_many(messages, queue)
+        while True:
+            with suppress(TimeoutError):  # what is still waiting then is counted below
+                self.flush(remaining(deadline))
+            missing = [n for n, receipt in enumerate(receipts) if not receipt.confirmed]
+            if not missing:
+                return receipts
+            first = receipts[missing[0]]
+            if isinstance(first.error, Unroutable):
+                raise first.error
+            if not remaining(deadline):
+                raise TimeoutError(
+                    f"{len(missing):,} of {len(receipts):,} messages are not confirmed after "
+                    f"{timeout:g} s; the first one is {first.outcome} ({first.reason})"
+                )
+            # the cause needs a moment to go away; asking once a second harms nobody
+            threading.Event().wait(min(RESEND_DELAY, remaining(deadline)))
+            for n in missing:
+                receipts[n] = self.send_again(receipts[n])
+
+    def send_again(self, receipt: Receipt) -> Receipt:
+        """Publish what *receipt* stands for once more, same id, same callback; never blocks.
+
+        Threads: any, the I/O thread too.
+        """
+        again = Receipt(receipt.message, receipt.queue, receipt.properties,
+                        time.monotonic() + self.settings.confirm_timeout,
+                        receipt._callback)  # fmt: skip
+        with self._lock:
+            self._submit((again,))
+        return again
+
+    def declare(self, declarations: Iterable[Declaration]) -> None:
+        """Declare queues before whatever is published from now on, and after each reconnect."""
+        new = list(declarations)
+
+        def declare() -> None:
+            self._declared += [each for each in new if each not in self._declared]
+            if self._channel is not None:
+                for each in new:
+                    queue_declare(self._channel, each)
+
+        self.connection.call(declare)
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Return when no receipt is waiting any more, whatever became of each.
+
+        Raises:
+            TimeoutError: some are still waiting after *timeout* seconds; says how many.
+        """
+        with self._lock:
+            if not self._idle.wait_for(lambda: self._open == 0, timeout):
+                raise TimeoutError(
+                    f"{self._open:,} messages are without an answer after {timeout:g} s; "
+                    f"the connection is {self.connection.state}"
+                )
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Wait up to *timeout* seconds for open receipts, then close; the rest becomes unknown."""
+        deadline = time.monotonic() + timeout
+        if self.connection.is_open:
+            with self._lock:
+                self._idle.wait_for(lambda: self._open == 0, timeout)
+        self.connection.close(max(0.5, remaining(deadline)))
+        self._give_up(ConnectionLost("this publisher was closed; make a new one"))
+
+    @property
+    def in_flight(self) -> int:
+        """How many receipts are waiting."""
+        return self._open
+
+    def __enter__(self) -> Publisher:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Publisher to {self.settings.url}: {self.connection.state}, {self._open} in flight>"
+        )
+
+    # ---- handing over --------------------------------------------------------------------------
+
+    def _receipt(
+        self,
+        message: Message,
+        queue: str,
+        base: pika.BasicProperties | None,
+        callback: Callable[[Receipt], None] | None,
+    ) -> Receipt:
+        message.body  # noqa: B018 -- encode here: a bad value is the caller's error, in its thread
+        properties: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
+        properties.message_id = message.id
+        properties.headers = message.wire_headers()
+        properties.delivery_mode = PERSISTENT
+        properties.content_type = properties.content_type or "application/json"
+        deadline = time.monotonic() + self.settings.confirm_timeout
+        name = self._names.get(queue) or self._checked_name(queue)
+        return Receipt(message, name, properties, deadline, callback)
+
+    def _checked_name(self, queue: str) -> str:
+        name = self._topology.wire_name(queue)
+        if not 0 < len(name.encode()) <= 255:  # a lone surrogate is a ValueError here as well
+            raise ValueError(f"queue name {name[:60]!r} is empty or longer than 255 bytes")
+        self._names[queue] = name
+        return name
+
+    def _wait_for_room(self, deadline: float) -> None:
+        """Hold the caller back while the window is full; the lock is held."""
+        limit = self.settings.max_in_flight
+        if self._open >= limit and not self._room.wait_for(
+            lambda: self._open < limit or self._failure, remaining(deadline)
+        ):
+            raise OutcomeUnknown(
+                f"{self._open:,} messages were without an answer for "
+                f"{self.settings.confirm_timeout:g} s; the connection is {self.connection.state}. "
+                f"This one was not sent"
+            )
+
+    def _submit(self, receipts: Iterable[Receipt]) -> None:
+        """Queue receipts for the I/O thread; the lock is held."""
+        if self._failure is not None:
+            raise self._failure
+        for receipt in receipts:
+            self._outbox.append(receipt)
+            self._open += 1
+        if not self._drain_is_due:  # wake the I/O thread once per batch, not once per message
+            self._drain_is_due = True
+            self.connection.call(self._drain)
+
+    # ---- I/O thread ----------------------------------------------------------------------------
+
+    def opened(self, channel: Channel, ready: Callable[[], None]) -> None:
+        """Session: switch confirms on, declare, and write what waits."""
+        self._tag = 0
+        channel.add_on_return_callback(self._on_return)
+
+        def on_confirming(_: Any) -> None:
+            self._channel = channel
+            for declaration in self._declared:
+                queue_declare(channel, declaration)
+            ready()
+            self._drain()
+
+        channel.confirm_delivery(self._on_confirm, callback=on_confirming)
+
+    def lost(self, error: MousetrapError) -> None:
+        """Session: whatever was written and not answered is unknown now."""
+        self._channel = None
+        pending, self._pending = list(self._pending.values()), {}
+        self._settle(pending, "unknown", str(error))
+
+    def failed(self, error: MousetrapError) -> None:
+        """Session: the connection will not come back."""
+        self._give_up(error)
+        self._on_failed(error)
+
+    def _drain(self) -> None:
+        with self._lock:
+            self._drain_is_due = False
+            if self._channel is None:
+                return
+            batch, self._outbox = self._outbox, deque()
+        for position, receipt in enumerate(batch):
+            channel = self._channel
+            if channel is None or not channel.is_open:  # lost while writing: keep the rest
+                with self._lock:
+                    self._outbox.extendleft(reversed(list(batch)[position:]))
+                return
+            try:
+                channel.basic_publish("", receipt.queue, receipt.message.body, receipt.properties,
+                                      mandatory=True)  # fmt: skip
+            except Exception as error:  # noqa: BLE001 -- pika encodes before it writes: not sent
+                kind = type(error).__name__
+                self._settle([receipt], "refused", f"a header or property cannot be sent: {kind}")
+                continue
+            self._tag += 1
+            self._pending[self._tag] = receipt
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        if method.multiple:
+            tags = list(takewhile(lambda tag: tag <= method.delivery_tag, self._pending))
+        else:
+            tags = [method.delivery_tag]
+        settled = [receipt for tag in tags if (receipt := self._pending.pop(tag, None))]
+        if isinstance(method, spec.Basic.Ack):
+            self._settle(settled, "confirmed")
+        else:
+            self._settle(settled, "refused", "nack")
+
+    def _on_return(
+        self, _: Channel, method: spec.Basic.Return, properties: pika.BasicProperties, __: bytes
+    ) -> None:
+        # The broker answers in order and the return comes just before its ack, so the first
+        # receipt that matches is the one, and it stands near the front.
+        for tag, receipt in self._pending.items():
+            if (receipt.message.id == properties.message_id
+                    and receipt.queue == method.routing_key):  # fmt: skip
+                del self._pending[tag]
+                self._settle([receipt], "returned", str(method.reply_text))
+                return
+
+    def _settle(self, receipts: list[Receipt], outcome: Outcome, reason: str = "") -> None:
+        if not receipts:
+            return
+        for receipt in receipts:
+            receipt.reason = reason
+            receipt.outcome = outcome
+            if receipt._done is not None:
+                receipt._done.set()
+        with self._lock:
+            self._open -= len(receipts)
+            if self._open <= self.settings.max_in_flight // 2:
+                self._room.notify_all()
+            if self._open == 0:
+                self._idle.notify_all()
+        for receipt in receipts:
+            if receipt._callback is not None:
+                receipt._callback(receipt)
+
+    @property
+    def _patrol_interval(self) -> float:
+        return min(1.0, self.settings.confirm_timeout / 4)  # seconds
+
+    def _patrol(self) -> None:
+        """Give the word *unknown* to whatever is past its deadline."""
+        now = time.monotonic()
+        late = [tag for tag, receipt in self._pending.items() if receipt.deadline < now]
+        unanswered = [self._pending.pop(tag) for tag in late]
+        with self._lock:
+            while self._outbox and self._outbox[0].deadline < now:
+                unanswered.append(self._outbox.popleft())
+        patience = self.settings.confirm_timeout
+        self._settle(unanswered, "unknown", f"no answer in {patience:g} s; "
+                     f"the connection was {self.connection.state}")  # fmt: skip
+        self.connection.call_later(self._patrol_interval, self._patrol)
+
+    def _give_up(self, error: MousetrapError) -> None:
+        with self._lock:
+            self._failure = self._failure or error
+            waiting, self._outbox = list(self._outbox), deque()
+            self._room.notify_all()
+        self._settle(waiting, "unknown", str(error))
+
+
+def queue_declare(channel: Channel, declaration: Declaration) -> None:
+    """Declare one durable queue without waiting; a refusal closes the channel.
+
+    No callback means AMQP's no-wait, so that what is published next cannot overtake it.
+    """
+    channel.queue_declare(
+        declaration.name, durable=True, arguments=dict(declaration.arguments) or None
+    )

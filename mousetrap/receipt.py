@@ -1,0 +1,93 @@
+"""What became of one publish.
+
+Prototyped in ``notebooks/02_publisher.ipynb``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+import pika
+
+from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
+from mousetrap.message import Message
+
+Outcome = Literal["waiting", "confirmed", "returned", "refused", "unknown"]
+
+
+class Receipt:
+    """What became of one publish: `outcome` starts as ``waiting`` and changes once.
+
+    ``confirmed``: the broker has taken responsibility. ``returned``: no such queue. ``refused``:
+    the broker said no. ``unknown``: no answer in time or the connection broke; the broker may
+    have it or not, so publishing the same message again, with its id, is right.
+
+    Threads: any.
+    """
+
+    __slots__ = ("_callback", "_done", "deadline", "message", "outcome", "properties", "queue",
+                 "reason")  # fmt: skip
+
+    def __init__(
+        self,
+        message: Message,
+        queue: str,
+        properties: pika.BasicProperties,
+        deadline: float,
+        callback: Callable[[Receipt], None] | None,
+    ) -> None:
+        self.message = message
+        self.queue = queue  # as on the wire, with its namespace
+        self.properties = properties
+        self.deadline = deadline  # on the monotonic clock
+        self.outcome: Outcome = "waiting"
+        self.reason = ""
+        self._callback = callback
+        self._done: threading.Event | None = None
+
+    @property
+    def confirmed(self) -> bool:
+        """The broker has taken responsibility for the message."""
+        return self.outcome == "confirmed"
+
+    @property
+    def error(self) -> PublishError | None:
+        """What to raise for this outcome; None while waiting and when confirmed."""
+        match self.outcome:
+            case "returned":
+                return Unroutable(
+                    f"message {self.message.id[:8]} came back: there is no queue {self.queue!r}; "
+                    f"declare it (mousetrap.job_queue.declare) or check its name and namespace"
+                )
+            case "refused":
+                return PublishRefused(
+                    f"the broker refused message {self.message.id[:8]} for queue {self.queue!r} "
+                    f"({self.reason or 'queue full?'}); publish it again later, with the same id"
+                )
+            case "unknown":
+                return OutcomeUnknown(
+                    f"whether message {self.message.id[:8]} reached queue {self.queue!r} is "
+                    f"unknown ({self.reason}); publish it again, with the same id"
+                )
+        return None
+
+    def wait(self, timeout: float = 30.0) -> Receipt:
+        """Return when the outcome is known and good.
+
+        Raises:
+            Unroutable, PublishRefused, OutcomeUnknown: the outcome is known and not good.
+            TimeoutError: it is still waiting after *timeout* seconds.
+        """
+        if self.outcome == "waiting":
+            done = self._done = self._done or threading.Event()
+            # settled between the look and the event: look once more before waiting
+            if self.outcome == "waiting" and not done.wait(timeout):
+                raise TimeoutError(f"no answer for message {self.message.id[:8]} in {timeout:g} s")
+        if error := self.error:
+            raise error
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Receipt {self.message.id[:8]} → {self.queue}: {self.outcome}>"

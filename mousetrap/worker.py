@@ -1,0 +1,389 @@
+"""Runs a function on the messages of a queue: take, handle, send on, then ack.
+
+The order is the promise: a source message is acked only after the broker has confirmed everything
+that came of it, be it the outputs, the retry or the dead letter. So whatever dies in between, the
+message comes again and its outputs have the same ids. Prototyped in ``notebooks/03_worker.ipynb``.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pika
+
+from mousetrap import retry
+from mousetrap.consumer import Consumer, Delivery
+from mousetrap.errors import MousetrapError, OutcomeUnknown
+from mousetrap.handler import Handler
+from mousetrap.hands import Coroutines, Hands, Threads
+from mousetrap.message import (
+    DIED,
+    DROPPED,
+    ORIGIN,
+    REASON,
+    TRACEBACK,
+    Message,
+    current,
+    without_death,
+)
+from mousetrap.publisher import RESEND_DELAY, Publisher
+from mousetrap.receipt import Receipt
+from mousetrap.settings import Settings
+from mousetrap.topology import Queue
+from mousetrap.translation import kept_properties, remaining
+
+Fate = Literal["done", "retried", "dead"]
+
+log = logging.getLogger("mousetrap.worker")
+
+# All headers of a message must fit one frame, which is 128 KiB unless the broker says otherwise.
+MAX_HEADERS = 64_000  # characters of other clients' headers that a failure takes along
+MAX_TRACEBACK = 8_000  # characters
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a worker has done so far; counts are messages since it started."""
+
+    state: str  # connecting, open, blocked, failed, closed
+    received: int  # deliveries, repeated ones too
+    done: int  # handled, outputs confirmed
+    retried: int  # failed and sent to a retry queue, confirmed
+    dead: int  # failed and sent to the dead queue, confirmed
+    in_hand: int  # taken and without a fate yet
+    reconnects: int
+    problem: str  # what it is waiting for, or the last thing that went wrong; "" when all is well
+
+
+class Worker:
+    """Runs *handler* on each message of *queue* and sends its results to the queue *writes*.
+
+    *handler* is a plain function or coroutine function of one argument (see `handler`); it may
+    raise `Reject` to bury a message at once; any other error is retried as ``queue.retry_delays``
+    say and then buried. *concurrency* is how many messages are handled at a time; *prefetch* how
+    many the broker may hand over beyond the acked ones (default: twice the concurrency, at least
+    16, so that the next message is here when a hand is free).
+
+    Two connections: one consumes, one publishes, because a broker with a memory alarm stops
+    reading from connections that publish, and acks must still get through.
+
+    Threads: every method from any thread; `stop` not from inside a handler.
+    """
+
+    def __init__(
+        self,
+        queue: Queue | str,
+        handler: Callable[..., Any] | Handler,
+        settings: Settings | None = None,
+        *,
+        writes: str | None = None,
+        concurrency: int = 1,
+        prefetch: int | None = None,
+    ) -> None:
+        if concurrency < 1 or (prefetch is not None and not 1 <= prefetch <= 65_535):
+            raise ValueError("concurrency must be at least 1 and prefetch lie in 1..65535")
+        self.queue = Queue(queue) if isinstance(queue, str) else queue
+        self.handler = handler if isinstance(handler, Handler) else Handler(handler)
+        self.settings = settings or Settings.from_environment()
+        self.writes = writes
+        self.concurrency = concurrency
+        self.prefetch = prefetch or max(16, 2 * concurrency)
+        self.error: MousetrapError | None = None  # why it stopped for good
+        topology = self.settings.topology
+        self._declarations = topology.declarations(self.queue)
+        if writes is not None:
+            self._declarations.append(topology.work_queue(writes))
+        self._consumer = Consumer(
+            self.settings,
+            topology.wire_name(self.queue.name),
+            self.prefetch,
+            self._declarations,
+            on_delivery=self._on_delivery,
+            on_failed=self.failed,
+        )
+        self._publisher = Publisher(
+            self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed
+        )
+        self._publisher.declare(self._declarations)
+        name = self.handler.name
+        self._hands: Hands[Delivery] = (
+            Coroutines(self._handle_async, concurrency, name, self._crashed)
+            if self.handler.is_async
+            else Threads(self._handle, concurrency, name, self._crashed)
+        )
+        self._changed = threading.Condition()  # guards what follows
+        self._counts: dict[str, int] = dict.fromkeys(("received", "done", "retried", "dead"), 0)
+        self._in_hand = 0
+        self._problem = ""
+        self._is_started = False
+        self._stopping = False
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    def start(self) -> Worker:
+        """Connect and begin to consume; returns when the broker has accepted the consumer.
+
+        Safe to call twice, so that ``with stage.start() as worker`` works.
+
+        Raises:
+            BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start; nothing is left.
+        """
+        if self._is_started:
+            return self
+        self._is_started = True
+        try:
+            self._publisher.open()
+            self._hands.start()
+            self._consumer.open()
+        except BaseException:
+            self._publisher.close(0.5)
+            self._hands.stop(0.5)
+            raise
+        return self
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Finish the messages in hand, then close; what was not begun goes back to its queue.
+
+        Raises:
+            TimeoutError: a handler still ran, or the broker had not confirmed its outputs, after
+                *timeout* seconds; that message will be delivered again, so it may be done twice.
+        """
+        deadline = time.monotonic() + timeout
+        self._stopping = True  # hands drop what they have not begun
+        self._consumer.cancel()  # first: nothing new may arrive while we finish
+        finished = self._hands.stop(timeout)
+        with self._changed:  # before closing: an unconfirmed output is an unacked job
+            finished &= self._changed.wait_for(
+                lambda: self._in_hand == 0 or self.error is not None, remaining(deadline)
+            )
+        self._consumer.close(max(1.0, remaining(deadline)))
+        self._publisher.close(max(1.0, remaining(deadline)))
+        if not finished:
+            raise TimeoutError(
+                f"worker of {self.queue.name!r} still had {self._in_hand} messages in hand after "
+                f"{timeout:g} s; they will be delivered again"
+            )
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the worker has stopped for good; say whether it has.
+
+        Raises:
+            MousetrapError: what stopped it.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.error is not None or self._stopping, timeout)
+        if self.error is not None:
+            raise self.error
+        return self._stopping
+
+    def wait_until(self, *, timeout: float = 30.0, **counts: int) -> Statistics:
+        """Wait until each named count is reached: ``worker.wait_until(done=10, dead=1)``.
+
+        Raises:
+            TimeoutError: not in *timeout* seconds; says how far it got.
+            MousetrapError: the worker stopped for good.
+        """
+        with self._changed:
+            reached = self._changed.wait_for(
+                lambda: (
+                    self.error is not None
+                    or all(self._counts[name] >= number for name, number in counts.items())
+                ),
+                timeout,
+            )
+        if self.error is not None:
+            raise self.error
+        if not reached:
+            raise TimeoutError(f"waited {timeout:g} s for {counts}; so far: {self.statistics()}")
+        return self.statistics()
+
+    def statistics(self) -> Statistics:
+        """Count what has happened so far."""
+        with self._changed:
+            problem = str(self.error or "") or self._problem
+            connection = self._consumer.connection
+            if connection.state not in ("open", "closed"):
+                problem = problem or str(connection.error or connection.state)
+            return Statistics(
+                state="failed" if self.error else connection.state,
+                in_hand=self._in_hand,
+                reconnects=connection.reconnects + self._publisher.connection.reconnects,
+                problem=problem,
+                **self._counts,
+            )
+
+    def __enter__(self) -> Worker:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        way = f"{self.queue.name} → {self.handler.name}" + f" → {self.writes}" * bool(self.writes)
+        counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
+        return f"<Worker {way}: {now.state}, {counts}, {now.in_hand} in hand>"
+
+    # ---- handling: on the hands ----------------------------------------------------------------
+
+    def _handle(self, delivery: Delivery) -> None:
+        if (message := self._begin(delivery)) is None:
+            return
+        token = current.set(message)
+        try:
+            result = self.handler.function(*self.handler.arguments(message))
+            outputs = self.handler.outputs(result, message)
+        except BaseException as error:  # noqa: BLE001 -- sys.exit() in a handler is a failure too
+            self._handle_failure(delivery, message, error)
+        else:
+            self._send(delivery, outputs)
+        finally:
+            current.reset(token)
+
+    async def _handle_async(self, delivery: Delivery) -> None:
+        if (message := self._begin(delivery)) is None:
+            return
+        token = current.set(message)
+        try:
+            result = await self.handler.function(*self.handler.arguments(message))
+            outputs = self.handler.outputs(result, message)
+        except BaseException as error:  # noqa: BLE001 -- as above
+            self._handle_failure(delivery, message, error)
+        else:
+            self._send(delivery, outputs)
+        finally:
+            current.reset(token)
+
+    def _begin(self, delivery: Delivery) -> Message | None:
+        with self._changed:
+            if self._stopping or not self._consumer.is_current(delivery):
+                return None  # the broker will deliver it again
+            self._in_hand += 1
+        properties = delivery.properties
+        return Message.from_wire(delivery.body, properties.message_id, properties.headers)
+
+    def _send(self, delivery: Delivery, outputs: list[Message]) -> None:
+        if self.writes is None:  # results nobody asked for
+            outputs = []
+        self._publish(delivery, [(each, self.writes or "", None) for each in outputs], "done")
+
+    def _handle_failure(self, delivery: Delivery, message: Message, error: BaseException) -> None:
+        decision = retry.decide(message.attempt, error, self.queue)
+        headers = without_death(message.headers)
+        if len(repr(headers)) > MAX_HEADERS:  # too large a frame ends the connection, every time
+            headers = {DROPPED: "the other headers: with ours they would not fit one frame"}
+        if isinstance(decision, retry.RetryAfter):
+            target, attempt = self.queue.retry_queue(decision.delay), message.attempt + 1
+            fate: Fate = "retried"
+        else:
+            target, attempt, fate = self.queue.dead, message.attempt, "dead"
+            headers |= {REASON: decision.reason, ORIGIN: self.queue.name, TRACEBACK: _trace(error),
+                        DIED: int(time.time())}  # fmt: skip
+        # No error text here: it may quote the body, and logs go where bodies must not.
+        log.warning("%s: message %s, attempt %d: %s -> %s", self.queue.name, message.id[:8],
+                    message.attempt, type(error).__name__, target)  # fmt: skip
+        copy = message.again(attempt, headers)
+        self._publish(delivery, [(copy, target, kept_properties(delivery.properties))], fate)
+
+    def _publish(
+        self,
+        delivery: Delivery,
+        outputs: list[tuple[Message, str, pika.BasicProperties | None]],
+        fate: Fate,
+    ) -> None:
+        """Publish all *outputs*; when the last is confirmed, *delivery* has its fate."""
+        waiting = len(outputs)
+
+        def on_outcome(receipt: Receipt) -> None:  # on the publisher's I/O thread, and only there
+            nonlocal waiting
+            if receipt.confirmed:
+                waiting -= 1
+                if waiting == 0:
+                    self._settle(delivery, fate)
+            else:
+                self._send_again_later(delivery, receipt)
+
+        if not outputs:
+            self._settle(delivery, fate)
+        for output in outputs:
+            if not self._hand_over(*output, on_outcome):
+                self._drop(delivery)
+                return
+
+    def _hand_over(
+        self,
+        message: Message,
+        queue: str,
+        properties: pika.BasicProperties | None,
+        callback: Callable[[Receipt], None],
+    ) -> bool:
+        """Give *message* to the publisher; False when that one is closed or has failed."""
+        while True:
+            try:
+                self._publisher.publish(message, queue, properties=properties, callback=callback)
+                return True
+            except OutcomeUnknown as error:  # the window was full all the time: it was not sent
+                self._problem = str(error)
+            except MousetrapError:
+                return False
+
+    def _settle(self, delivery: Delivery, fate: Fate) -> None:
+        """Record the fate and have the source acked."""
+        self._consumer.ack(delivery)  # before it counts: `stop` acks what has been counted
+        with self._changed:
+            self._in_hand -= 1
+            self._counts[fate] += 1
+            self._problem = ""
+            self._changed.notify_all()
+
+    def _send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
+        self._problem = str(receipt.error)
+        log.warning("%s: %s", self.queue.name, receipt.error)
+        delay = RESEND_DELAY * (1 + random.random())  # so at most once a second
+        self._publisher.connection.call_later(delay, lambda: self._send_again(delivery, receipt))
+
+    def _send_again(self, delivery: Delivery, receipt: Receipt) -> None:
+        if not self._consumer.is_current(delivery) or self.error is not None:
+            self._drop(delivery)  # its channel is gone: it comes again as a new delivery
+            return
+        if receipt.outcome == "returned":
+            self._publisher.declare(self._declarations)  # somebody deleted a queue: put it back
+        self._publisher.send_again(receipt)
+
+    def _drop(self, delivery: Delivery) -> None:
+        """Give up on a delivery without an ack; the broker still has the message."""
+        with self._changed:
+            if not delivery.is_dropped:
+                delivery.is_dropped = True
+                self._in_hand -= 1
+                self._changed.notify_all()
+
+    def failed(self, error: MousetrapError) -> None:
+        """Take note that there is no way to go on; whoever waits for this worker gets *error*."""
+        with self._changed:
+            if self.error is None and not self._stopping:
+                log.error("worker of %r stopped: %s", self.queue.name, error)
+                self.error = error
+            self._changed.notify_all()
+
+    def _crashed(self, error: BaseException) -> None:
+        self.failed(MousetrapError(f"a hand of {self.handler.name} died of {error!r}; a defect"))
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._counts["received"] += 1
+        self._hands.take(delivery)
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback from the handler inwards; our own frames say nothing new."""
+    frame = error.__traceback__.tb_next if error.__traceback__ else None
+    text = "".join(traceback.format_exception(type(error), error, frame))
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot travel in a header
+    return text if len(text) <= MAX_TRACEBACK else "...\n" + text[-MAX_TRACEBACK:]
