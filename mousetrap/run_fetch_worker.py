@@ -1,0 +1,32 @@
+"""The first worker: fetches data when told to, and hands it to the next queue.
+
+Prototyped in ``notebooks/03_worker.ipynb``.
+"""
+
+from __future__ import annotations
+
+from mousetrap.fetch_data import Place, fetch_data
+from mousetrap.message import current
+from mousetrap.stage import stage
+from mousetrap.start_fetch import FetchJob
+
+LISTEN_QUEUE = "start_fetch"
+PUSH_QUEUE = "data_processing"
+
+
+@stage(reads=LISTEN_QUEUE, writes=PUSH_QUEUE)
+def fetch(job: FetchJob = FetchJob()) -> list[Place]:  # noqa: B008 -- frozen, so safe to share
+    """Fetch the places *job* asks for; outside a worker this is the first attempt."""
+    message = current.get(None)
+    return fetch_data(
+        job.seed,
+        places=job.places,
+        latency=job.latency,
+        failure_rate=job.failure_rate,
+        attempt=message.attempt if message else 1,
+    )
+
+
+def run_fetch_worker() -> None:
+    """Consume ``start_fetch`` until SIGINT or SIGTERM; blocks, as in the tutorial."""
+    fetch.run()

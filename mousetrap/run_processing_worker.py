@@ -1,0 +1,32 @@
+"""The second worker: sums up the places that were fetched.
+
+Prototyped in ``notebooks/04_stages.ipynb``.
+"""
+
+from __future__ import annotations
+
+from mousetrap.errors import Reject
+from mousetrap.fetch_data import Place
+from mousetrap.process_data import Summary, process_data
+from mousetrap.stage import stage
+
+LISTEN_QUEUE = "data_processing"
+PUSH_QUEUE = "results"
+
+
+@stage(reads=LISTEN_QUEUE, writes=PUSH_QUEUE)
+def process(places: list[Place]) -> Summary:
+    """Return the most northerly place and the centroid of *places*.
+
+    Raises:
+        Reject: the places cannot be summed up, and asking again would not change them.
+    """
+    try:
+        return process_data(places)
+    except ValueError as error:
+        raise Reject(str(error)) from error
+
+
+def run_processing_worker() -> None:
+    """Consume ``data_processing`` until SIGINT or SIGTERM; blocks."""
+    process.run()

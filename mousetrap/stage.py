@@ -1,0 +1,109 @@
+"""A stage: a plain function, with the queue it reads and the queue it writes.
+
+Calling the stage calls the function, so it is tested and prototyped without a broker. Prototyped
+in ``notebooks/04_stages.ipynb``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from mousetrap.handler import Handler
+from mousetrap.lifetime import run_until_told
+from mousetrap.settings import Settings
+from mousetrap.topology import DEFAULT_RETRY_DELAYS, Queue
+from mousetrap.worker import Worker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Stage(Generic[P, R]):
+    """What the `stage` decorator makes; see there."""
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        queue: Queue,
+        writes: str | None,
+        concurrency: int,
+        prefetch: int | None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.handler = Handler(function)
+        self.name = self.handler.name
+        self.queue = queue
+        self.writes = writes
+        self.concurrency = concurrency
+        self.prefetch = prefetch
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function; no broker is involved."""
+        return self.function(*args, **kwargs)
+
+    def worker(
+        self,
+        settings: Settings | None = None,
+        *,
+        concurrency: int | None = None,
+        prefetch: int | None = None,
+        retry_delays: tuple[float, ...] | None = None,
+    ) -> Worker:
+        """Return a worker for this stage, not started; what is given wins over the decorator's."""
+        queue = self.queue if retry_delays is None else Queue(self.queue.name, retry_delays)
+        return Worker(
+            queue,
+            self.handler,
+            settings,
+            writes=self.writes,
+            concurrency=concurrency or self.concurrency,
+            prefetch=prefetch or self.prefetch,
+        )
+
+    def start(self, settings: Settings | None = None, **options: Any) -> Worker:
+        """Start a worker in the background and return it; *options* as for `worker`.
+
+        Raises:
+            BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start.
+        """
+        return self.worker(settings, **options).start()
+
+    def run(self, settings: Settings | None = None, **options: Any) -> None:
+        """Work until SIGINT or SIGTERM, then finish what is in hand; see `run_until_told`."""
+        run_until_told(self.worker(settings, **options))
+
+    def __repr__(self) -> str:
+        arrow = f" → {self.writes}" if self.writes else ""
+        return f"<Stage {self.queue.name} → {self.name}{arrow}, concurrency {self.concurrency}>"
+
+
+def stage(
+    reads: Queue | str,
+    writes: str | None = None,
+    *,
+    retry_delays: tuple[float, ...] = DEFAULT_RETRY_DELAYS,
+    concurrency: int = 1,
+    prefetch: int | None = None,
+) -> Callable[[Callable[P, R]], Stage[P, R]]:
+    """Bind a plain function to the queue it *reads* and the queue it *writes*.
+
+    The function gets the message's data, decoded to the annotated type of its first parameter,
+    and returns what to send on (see `mousetrap.handler`); `async def` works too. *retry_delays*
+    are the seconds between attempts; *concurrency* how many messages are handled at a time.
+
+        @stage(reads="start_fetch", writes="data_processing", concurrency=4)
+        def fetch(job: FetchJob = FetchJob()) -> list[Place]: ...
+
+    Raises:
+        SettingsError: a queue name or a delay that cannot work.
+        TypeError: a function that cannot be called with one argument.
+    """
+    queue = Queue(reads, retry_delays) if isinstance(reads, str) else reads
+
+    def bind(function: Callable[P, R]) -> Stage[P, R]:
+        return Stage(function, queue, writes, concurrency, prefetch)
+
+    return bind
