@@ -1,0 +1,178 @@
+"""Come by a broker: one that is named, one that answers, one in Docker, or a private node.
+
+`ensure` returns a broker that works and says which it is; `up` leaves one running, `down` stops it,
+`status` reports. Everything above this package only sees a `Broker` with its `Settings`.
+
+- `external`: somebody else's. Used if ``RABBITMQ_URL`` or ``RABBITMQ_HOST`` name it, or if one
+  answers on the default address with the login of the settings.
+- `docker`: the compose file ``deploy/development.yml``.
+- `local`: a private node of the ``rabbitmq-server`` installed here (`local` decides, `node` knows
+  how, `keeper` is the process that keeps it, `program` and `configuration` are what it needs).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mousetrap.broker import docker, external, local, probe
+from mousetrap.broker.node import LocalNode
+from mousetrap.broker.probe import Say, say_on_stderr
+from mousetrap.broker.way import Way
+from mousetrap.errors import AccessRefused, BrokerSetupError, SettingsError, WireError
+from mousetrap.job_queue import ping
+from mousetrap.settings import Settings
+
+__all__ = ["KINDS", "Broker", "LocalNode", "Way", "down", "ensure", "status", "up"]
+
+KINDS = ("external", "docker", "local")
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker that has given a message back, and how to reach it.
+
+    ``str(broker)`` is the line to show: ``local: RabbitMQ 3.10.8 on 127.0.0.1:41233``.
+    """
+
+    kind: str
+    settings: Settings
+    description: str
+    node: LocalNode | None = field(default=None, repr=False, compare=False)  # if it is ours alone
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make a child process use this broker and start none of its own.
+
+        Contains the password: hand it to a child's environment, nothing else.
+        """
+        return self.settings.to_environment() | {"MOUSETRAP_BROKER": "external"}
+
+    def close(self) -> None:
+        """End a node that `ensure` started for this process; any other broker stays."""
+        if self.node is not None:
+            self.node.close()
+
+    def __str__(self) -> str:
+        return self.description
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def ensure(
+    kind: str | None = None,
+    settings: Settings | None = None,
+    *,
+    timeout: float = 120.0,
+    say: Say = say_on_stderr,
+) -> Broker:
+    """Return a broker that works, starting one if need be; *say* is told which, and each wait.
+
+    *kind* (or ``MOUSETRAP_BROKER``) picks the way; without it they are tried in the order named,
+    answering, docker, local. A private node that has to be started ends with this process; a
+    dockerised broker stays up, as people expect of it.
+
+    Raises:
+        SettingsError: there is no such kind.
+        BrokerUnreachable, AccessRefused: the broker that was named does not answer; no other is
+            tried in its place.
+        BrokerSetupError: none could be brought up within *timeout* seconds (pulling an image is
+            not counted); one sentence for each way that was tried.
+    """
+    return _bring(kind, settings, timeout, say, stays=False)
+
+
+def up(
+    kind: str | None = None,
+    settings: Settings | None = None,
+    *,
+    timeout: float = 120.0,
+    say: Say = say_on_stderr,
+) -> Broker:
+    """Like `ensure`, but what it starts stays up after this process, until `down`.
+
+    A private node then listens on the port of the settings, where everybody looks first, and keeps
+    its data over `down` and `up`. Calling it twice changes nothing.
+    """
+    return _bring(kind, settings, timeout, say, stays=True)
+
+
+def down(kind: str | None = None, *, say: Say = say_on_stderr) -> list[str]:
+    """Stop what `up` left running, of one kind or of all, and keep its data; return the kinds."""
+    _known(kind)
+    stopped = []
+    if kind in (None, "docker") and docker.down(say):
+        stopped.append("docker")
+    if kind in (None, "local") and local.down():
+        stopped.append("local")
+    return stopped
+
+
+def status(settings: Settings | None = None) -> list[Way]:
+    """Report how each way stands; starts and changes nothing."""
+    settings = settings or Settings.from_environment()
+    return [external.status(settings), docker.status(), local.status(settings)]
+
+
+def _bring(
+    kind: str | None, settings: Settings | None, timeout: float, say: Say, *, stays: bool
+) -> Broker:
+    settings = settings or Settings.from_environment()
+    kind = _known(kind or os.environ.get("MOUSETRAP_BROKER") or None)
+    deadline = time.monotonic() + timeout
+
+    def from_docker() -> Broker:
+        left = deadline - time.monotonic()
+        return _found("docker", docker.up(settings, left, say), say)
+
+    def from_local() -> Broker:
+        left = deadline - time.monotonic()
+        running = (local.up if stays else local.join)(settings, left, say)
+        if running is not None:
+            return _found("local", running, say)
+        node = local.start(settings, left, say)
+        return _found("local", node.settings, say, node)
+
+    ways: dict[str, Callable[[], Broker]] = {"docker": from_docker, "local": from_local}
+    if kind == "external" or (kind is None and external.is_named(settings)):
+        ping(settings, timeout=settings.connect_timeout)
+        return _found("external", settings, say)
+    if kind is not None:
+        return ways[kind]()
+    try:
+        ping(settings, timeout=settings.connect_timeout)
+    except AccessRefused as refused:
+        say(f"not using what runs here: {refused}")
+    except WireError:
+        pass  # nobody there, which is why we start one
+    else:
+        return _found("external", settings, say)
+    reasons = []
+    for name, bring in ways.items():
+        try:
+            return bring()
+        except (BrokerSetupError, WireError) as error:
+            say(f"not using {name}: {error}")
+            reasons.append(f"{name}: {error}")
+    raise BrokerSetupError("no broker could be brought up.\n  " + "\n  ".join(reasons))
+
+
+def _found(kind: str, settings: Settings, say: Say, node: LocalNode | None = None) -> Broker:
+    version = probe.version(settings) or "an AMQP broker"
+    broker = Broker(kind, settings, f"{kind}: {version} on {settings.host}:{settings.port}", node)
+    say(f"using the broker {broker}")
+    return broker
+
+
+def _known(kind: str | None) -> str | None:
+    if kind is not None and kind not in KINDS:
+        raise SettingsError(
+            f"there is no kind of broker called {kind!r}: use one of {', '.join(KINDS)} "
+            f"(--broker or MOUSETRAP_BROKER)"
+        )
+    return kind

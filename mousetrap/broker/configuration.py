@@ -1,0 +1,80 @@
+"""What a private node reads when it starts: its files, its ports, its environment.
+
+All of it lies in the node's own folder, which only this user can read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from mousetrap.broker.place import deploy_file
+from mousetrap.broker.program import find_epmd, find_server, search_path
+from mousetrap.settings import Settings
+
+NAME = "mousetrap@localhost"  # unique enough: each node has an epmd of its own
+LOOPBACK = "127.0.0.1"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ask the system for *count* different ports that are free on 127.0.0.1 at this moment."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((LOOPBACK, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def configure(folder: Path, settings: Settings) -> Settings:
+    """Write everything a node needs into *folder*; return the settings that reach it.
+
+    The node's AMQP port is ``settings.port``; the two ports that Erlang needs are chosen here, anew
+    at each call.
+    """
+    dist_port, epmd_port = free_ports(2)
+    (folder / "rabbitmq.conf").write_text(
+        f"listeners.tcp.1 = {LOOPBACK}:{settings.port}\n" + deploy_file("rabbitmq.conf").read_text()
+    )
+    # The password goes into a file as byte values: rabbitmq.conf has no way to write a '#', and a
+    # command line or an environment can be seen by others.
+    credentials = ", ".join(
+        f"{{{name}, <<{','.join(map(str, value.encode()))}>>}}"
+        for name, value in (
+            ("default_user", settings.user),
+            ("default_pass", settings.password),
+            ("default_vhost", settings.vhost),
+        )
+    )
+    (folder / "advanced.config").write_text(f"[{{rabbit, [{credentials}]}}].\n")
+    (folder / "advanced.config").chmod(0o600)
+    (folder / "enabled_plugins").write_text("[].\n")  # none: the management UI doubles the boot
+    cookie = folder / ".erlang.cookie"  # our own: Erlang's is guessed from a weak seed
+    if not cookie.exists():
+        cookie.touch(0o600)
+        cookie.write_text(secrets.token_hex(20))
+        cookie.chmod(0o400)  # Erlang insists on it
+    environment = {  # nothing is inherited: RABBITMQ_* and ERL_* of the user mean another node
+        "PATH": search_path(),
+        "HOME": str(folder),  # where Erlang looks for its cookie
+        "LANG": "C.UTF-8",
+        "RABBITMQ_NODENAME": NAME,
+        "RABBITMQ_CONF_ENV_FILE": os.devnull,  # not /etc/rabbitmq/rabbitmq-env.conf
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_DIST_PORT": str(dist_port),
+        "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node: one process, one pid
+        "ERL_EPMD_PORT": str(epmd_port),
+        "ERL_EPMD_ADDRESS": LOOPBACK,
+        "ERL_AFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",  # rabbitmqctl's too
+        "ERL_CRASH_DUMP_SECONDS": "0",  # a dump would hold the password
+    }
+    spec = {"server": str(find_server()), "epmd": str(find_epmd()), "environment": environment}
+    (folder / "spec.json").write_text(json.dumps(spec | {"port": settings.port}))
+    return settings.but(host=LOOPBACK, tls=False)

@@ -1,0 +1,584 @@
+"""Coming by a broker: the order of the ways, private nodes, containers, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from mousetrap import broker as brokers
+from mousetrap.broker import docker, local, node, probe, program
+from mousetrap.broker.configuration import configure, free_ports
+from mousetrap.errors import (
+    AccessRefused,
+    BrokerSetupError,
+    BrokerUnreachable,
+    SettingsError,
+)
+from mousetrap.job_queue import declare, depth, ping
+from mousetrap.message import Message
+from mousetrap.publisher import Publisher
+from mousetrap.settings import Settings
+
+PROJECT = "mousetrap-test"  # a compose project of our own: never the developer's
+
+
+def needs(problem: str | None):
+    """Skip at home and fail in CI where *problem* says that a tool is missing."""
+    if problem and os.environ.get("CI"):
+        pytest.fail(problem)
+    if problem:
+        pytest.skip(problem)
+
+
+def eventually(claim, timeout=20.0):
+    """Wait until *claim* holds."""
+    deadline = time.monotonic() + timeout
+    while not claim():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
+
+
+def listening(pid):
+    """The addresses (hexadecimal, as in /proc/net) that process *pid* listens on."""
+    sockets = set()
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = handle.readlink()
+        except OSError:
+            continue
+        sockets.add(str(target).removeprefix("socket:[").removesuffix("]"))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                found.add(fields[1].split(":")[0])
+    return found
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    """No broker is named, and what would outlive us goes to a folder of this test."""
+    for name in list(os.environ):
+        if name.startswith(("RABBITMQ_", "MOUSETRAP_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("MOUSETRAP_COMPOSE_PROJECT", PROJECT)
+
+
+@pytest.fixture
+def said():
+    """What was said; its `append` is the *say* to hand in."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def private():
+    """A private node for the tests that do not harm it."""
+    needs(program.problem())
+    with brokers.ensure("local", Settings(password="p#s'\"w")) as broker:
+        yield broker
+
+
+# ---- a private node ------------------------------------------------------------------------------
+
+
+@pytest.mark.local
+def test_local_gives_a_message_back(private):
+    """What `ensure` returns is ready, and its line names the kind, the version and the address."""
+    address = f"127.0.0.1:{private.settings.port}"
+
+    assert ping(private.settings) < 3
+    assert str(private).startswith("local: RabbitMQ ")
+    assert str(private).endswith(f" on {address}")
+    assert "p#s" not in repr(private)
+
+
+@pytest.mark.local
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
+def test_local_listens_on_loopback_only(private):
+    """Neither AMQP nor Erlang's distribution nor epmd can be reached from another machine."""
+    state = private.node.state()
+    addresses = listening(state["node"]) | listening(state["epmd"])
+
+    assert addresses
+    assert addresses <= {"0100007F", "00000000000000000000000001000000"}
+
+
+@pytest.mark.local
+def test_local_folder_is_private(private):
+    """Data, cookie and password are readable by this user only; no command line holds the last."""
+    mode = stat.S_IMODE(private.node.folder.stat().st_mode)
+    everyone = subprocess.run(
+        ["ps", "-eww", "-o", "args="], capture_output=True, text=True, check=True
+    )
+
+    assert mode == 0o700
+    assert "p#s" not in everyone.stdout
+
+
+@pytest.mark.local
+def test_local_nodes_do_not_collide(private, said):
+    """Two at once have their own ports and their own data."""
+    with brokers.ensure("local", say=said.append) as other:
+        assert other.settings.port != private.settings.port
+        assert other.node.pid != private.node.pid
+        assert ping(other.settings) < 3
+        assert ping(private.settings) < 3
+
+    assert not other.node.folder.exists()
+    assert private.node.pid is not None
+
+
+@pytest.mark.local
+def test_local_node_keeps_messages_when_it_is_killed_and_started_again(said):
+    """A crash and a recovery: same port, same durable queue, same persistent message."""
+    needs(program.problem())
+    with brokers.ensure("local", say=said.append) as broker:
+        declare("kept", settings=broker.settings)
+        with Publisher(broker.settings) as publisher:
+            publisher.publish_until_confirmed([Message({"seed": 1})], "kept")
+        first = broker.node.pid
+
+        broker.node.kill()
+        was_gone = broker.node.pid is None
+        broker.node.start(say=said.append)
+
+        assert was_gone
+        assert broker.node.pid not in (None, first)
+        assert depth("kept", broker.settings).messages == 1
+
+
+@pytest.mark.local
+def test_local_node_stops_properly(private, said):
+    """`stop` ends the node and `start` brings it back on the same port."""
+    private.node.stop()
+    with pytest.raises(BrokerUnreachable):
+        ping(private.settings)
+    private.node.start(say=said.append)
+
+    assert ping(private.settings) < 3
+
+
+@pytest.mark.local
+def test_local_vanishes_when_its_process_is_killed():
+    """SIGKILL runs no clean-up here, and yet node, epmd, keeper and folder are gone."""
+    needs(program.problem())
+    script = textwrap.dedent("""
+        import json, sys
+        from mousetrap.broker import ensure
+        node = ensure("local").node
+        print(json.dumps(node.state() | {"folder": str(node.folder)}), flush=True)
+        sys.stdin.read()
+    """)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    state = json.loads(parent.stdout.readline())
+    pids = [state[role] for role in ("node", "epmd", "keeper")]
+    were_alive = [is_alive(pid) for pid in pids]
+
+    parent.kill()
+    parent.communicate()
+
+    assert all(were_alive)
+    eventually(lambda: not any(is_alive(pid) for pid in pids))
+    eventually(lambda: not Path(state["folder"]).exists())
+
+
+@pytest.mark.local
+def test_local_close_leaves_nothing_when_the_keeper_was_killed(said):
+    """Should the keeper itself be killed, `close` ends what it kept."""
+    needs(program.problem())
+    with brokers.ensure("local", say=said.append) as broker:
+        state = broker.node.state()
+        os.kill(state["keeper"], signal.SIGKILL)
+
+    eventually(lambda: not is_alive(state["node"]) and not is_alive(state["epmd"]))
+    assert not broker.node.folder.exists()
+
+
+@pytest.mark.local
+def test_local_up_stays_until_down_and_both_are_idempotent(said):
+    """`up` twice is one node, on the port of the settings; `down` twice stops it once."""
+    needs(program.problem())
+    settings = Settings(port=free_ports(1)[0])
+    script = f"from mousetrap.broker import up; from mousetrap.settings import Settings\n" \
+             f"up('local', Settings(port={settings.port}))"  # fmt: skip
+    try:
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+        again = brokers.up("local", settings, say=said.append)
+        joined = brokers.ensure("local", settings, say=said.append)
+        [way] = [way for way in brokers.status(settings) if way.kind == "local"]
+    finally:
+        stopped = [brokers.down("local", say=said.append) for _ in range(2)]
+    [after] = [way for way in brokers.status(settings) if way.kind == "local"]
+
+    assert again.settings.port == joined.settings.port == settings.port
+    assert joined.node is None  # not ours to end
+    assert (way.is_running, way.address) == (True, f"127.0.0.1:{settings.port}")
+    assert way.version.startswith("RabbitMQ ")
+    assert stopped == [["local"], []]
+    assert not after.is_running
+
+
+@pytest.mark.local
+def test_local_up_says_that_the_port_is_taken(said):
+    """`up` does not start a node next to whatever has its port."""
+    needs(program.problem())
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(BrokerSetupError, match=f"port {port} is taken .* RABBITMQ_PORT="):
+            brokers.up("local", Settings(port=port), say=said.append)
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("victim", ["amqp", "distribution", "epmd"])
+def test_local_node_says_that_a_port_was_taken_first(victim, tmp_path, monkeypatch, said):
+    """Whichever of its three ports is lost, the node ends and says so instead of hanging."""
+    needs(program.problem())
+    amqp, distribution, epmd = free_ports(3)
+    lost = {"amqp": amqp, "distribution": distribution, "epmd": epmd}[victim]
+    monkeypatch.setattr("mousetrap.broker.configuration.free_ports", lambda _: [distribution, epmd])
+    with socket.create_server(("127.0.0.1", lost)):
+        lone = node.LocalNode(tmp_path, configure(tmp_path, Settings(port=amqp)))
+        with lone, pytest.raises(BrokerSetupError, match=node.PORT_TAKEN):
+            lone.start(30, said.append)
+
+
+@pytest.mark.local
+def test_local_start_tries_other_ports(monkeypatch, said):
+    """A port that is lost between choosing and using is no failure: there are others."""
+    needs(program.problem())
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        choices = iter([[free_ports(1)[0], other.getsockname()[1]], free_ports(2)])
+        monkeypatch.setattr("mousetrap.broker.configuration.free_ports", lambda _: next(choices))
+        private = local.start(Settings(), 60, said.append)
+    private.close()
+
+    assert any(node.PORT_TAKEN in line for line in said)
+
+
+# ---- which one -----------------------------------------------------------------------------------
+
+
+def fail_if_asked(*_):
+    raise AssertionError("this way should not have been tried")
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """Settings of an address where nobody listens, and ways that fail with their names."""
+
+    def refuse(name):
+        def up(*_):
+            raise BrokerSetupError(f"{name} cannot be had")
+
+        return up
+
+    monkeypatch.setattr(docker, "up", refuse("docker"))
+    monkeypatch.setattr(local, "up", refuse("local"))
+    monkeypatch.setattr(local, "start", refuse("local"))
+    return Settings(port=free_ports(1)[0])
+
+
+@pytest.mark.parametrize("kind", ["podman", "Docker"])
+def test_ensure_refuses_an_unknown_kind(kind):
+    """The error names the kinds that there are."""
+    with pytest.raises(SettingsError, match="external, docker, local"):
+        brokers.ensure(kind)
+    with pytest.raises(SettingsError, match="external, docker, local"):
+        brokers.down(kind)
+
+
+def test_ensure_does_not_replace_a_named_broker(nobody, monkeypatch, said):
+    """Who names a broker gets that one or an error, never another one's data."""
+    monkeypatch.setattr(docker, "up", fail_if_asked)
+    monkeypatch.setenv("RABBITMQ_HOST", "localhost")
+    with pytest.raises(BrokerUnreachable, match="RABBITMQ_PORT"):
+        brokers.ensure(settings=nobody, say=said.append)
+    monkeypatch.delenv("RABBITMQ_HOST")
+    monkeypatch.setenv("RABBITMQ_URL", f"amqp://localhost:{nobody.port}")
+    with pytest.raises(BrokerUnreachable):
+        brokers.ensure(say=said.append)
+    with pytest.raises(BrokerUnreachable):
+        brokers.ensure("external", nobody, say=said.append)
+
+
+def test_ensure_tries_docker_then_local_and_gives_every_reason(nobody, said):
+    """When nothing works, one error holds one sentence for each way."""
+    with pytest.raises(BrokerSetupError, match=r"docker: docker cannot.*\n.*local: local cannot"):
+        brokers.ensure(settings=nobody, say=said.append)
+
+    assert said == [
+        "not using docker: docker cannot be had",
+        "not using local: local cannot be had",
+    ]
+
+
+def test_ensure_takes_the_kind_from_the_environment(nobody, monkeypatch, said):
+    """MOUSETRAP_BROKER=local is --broker local; an argument wins over it."""
+    monkeypatch.setenv("MOUSETRAP_BROKER", "local")
+    with pytest.raises(BrokerSetupError, match="local cannot be had"):
+        brokers.ensure(settings=nobody, say=said.append)
+    with pytest.raises(BrokerSetupError, match="docker cannot be had"):
+        brokers.ensure("docker", nobody, say=said.append)
+
+
+@pytest.mark.local
+def test_ensure_uses_what_answers(private, monkeypatch, said):
+    """A broker that is there and lets us in is used, and said to be used."""
+    monkeypatch.setattr(docker, "up", fail_if_asked)
+
+    found = brokers.ensure(settings=private.settings.but(host="localhost"), say=said.append)
+
+    assert found.kind == "external"
+    assert said == [f"using the broker {found}"]
+
+
+@pytest.mark.local
+def test_ensure_passes_by_what_refuses_the_login(private, nobody, said):
+    """A system service with other credentials on the default port is left alone, audibly."""
+    stranger = private.settings.but(user="stranger", password="Se3ret")
+
+    with pytest.raises(BrokerSetupError, match="docker cannot be had"):
+        brokers.ensure(settings=stranger, say=said.append)
+
+    assert said[0].startswith("not using what runs here: ")
+    assert "'stranger'" in said[0]
+    assert "Se3ret" not in "".join(said)
+
+
+@pytest.mark.local
+def test_environment_makes_children_use_the_same_broker(private, monkeypatch, said):
+    """A kernel that calls `ensure` gets its parent's broker and starts none of its own."""
+    monkeypatch.setenv("MOUSETRAP_BROKER", "local")
+    for name, value in private.environment().items():
+        monkeypatch.setenv(name, value)
+
+    found = brokers.ensure(say=said.append)
+
+    assert (found.kind, found.node) == ("external", None)
+    assert found.settings.port == private.settings.port
+
+
+@pytest.mark.local
+def test_status_reports_and_changes_nothing(private, said):
+    """One `Way` for each kind, with version and address where it runs."""
+    external, in_docker, on_machine = brokers.status(private.settings)
+
+    assert (external.kind, external.is_running, external.is_available) == ("external", True, True)
+    assert external.version.startswith("RabbitMQ ")
+    assert (in_docker.kind, in_docker.is_running) == ("docker", False)
+    assert (on_machine.kind, on_machine.is_running) == ("local", False)  # it is tied, not up
+
+
+def test_version_is_none_where_nobody_speaks_amqp():
+    """A closed port and a server of another kind both have no version."""
+    closed = Settings(port=free_ports(1)[0])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mute = Settings(host="127.0.0.1", port=silent.getsockname()[1])
+
+        assert probe.version(mute, timeout=0.2) is None
+    assert probe.version(closed) is None
+
+
+# ---- what is missing -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """A PATH with nothing on it but what the test puts there."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setattr(program, "PLACES", ())
+    monkeypatch.setattr(program.sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", str(folder))
+
+    def put(name, script="exit 0"):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    return put
+
+
+def test_local_says_what_is_missing(path, said):
+    """No rabbitmq-server, then no Erlang: one sentence each, with the way out of the first."""
+    with pytest.raises(BrokerSetupError, match="apt-get install rabbitmq-server"):
+        brokers.ensure("local", say=said.append)
+    path("rabbitmq-server")
+    with pytest.raises(BrokerSetupError, match="Erlang is not installed"):
+        brokers.ensure("local", say=said.append)
+
+
+def test_local_prefers_the_real_script_to_a_wrapper(path, tmp_path):
+    """Debian's and conda's wrappers change user or folder; the real one lies beside them."""
+    path("rabbitmq-script-wrapper")
+    path("rabbitmq-env")
+    wrapper = tmp_path / "sbin" / "rabbitmq-server"
+    wrapper.parent.mkdir()
+    wrapper.symlink_to(tmp_path / "bin" / "rabbitmq-script-wrapper")
+    program.PLACES = (str(wrapper.parent),)
+
+    assert program.find_server() == wrapper  # no real one there yet
+    path("rabbitmq-server")
+    assert program.find_server() == tmp_path / "bin" / "rabbitmq-server"
+
+
+def test_local_says_why_the_node_ended(path, said, monkeypatch):
+    """A node that cannot boot is quoted, without the password."""
+    monkeypatch.setattr(node.sys, "executable", sys._base_executable)
+    path("rabbitmq-server", "echo 'noise'; echo 'error: no luck with hunter2'; exit 3")
+    path("rabbitmq-env")
+    path("epmd", f'exec {sys._base_executable} -c "{FAKE_EPMD}" $2')
+
+    with pytest.raises(BrokerSetupError, match=r"exit code 3\): error: no luck with \*") as caught:
+        brokers.ensure("local", Settings(password="hunter2"), say=said.append)
+
+    assert "hunter2" not in str(caught.value)
+
+
+FAKE_EPMD = "import socket,sys,time; s=socket.create_server(('127.0.0.1',int(sys.argv[1]))); s.accept(); time.sleep(60)"  # noqa: E501 -- one line, for `sh`
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        (None, "Docker is not installed .* --broker local"),
+        ('[ "$1" = info ]', "no `docker compose`.*docker-compose-plugin"),
+        ('[ "$1" = compose ] || { echo "Cannot connect" >&2; exit 1; }', "daemon is not running"),
+        (
+            '[ "$1" = compose ] || { echo "permission denied" >&2; exit 1; }',
+            "may not use Docker.*usermod",
+        ),
+    ],
+)
+def test_docker_says_what_is_missing(script, sentence, path, said):
+    """No program, no plugin, no daemon, no permission: one sentence each."""
+    if script:
+        path("docker", script)
+
+    with pytest.raises(BrokerSetupError, match=sentence):
+        brokers.ensure("docker", say=said.append)
+    assert docker.status().note
+    assert brokers.down("docker", say=said.append) == []
+
+
+COMPOSE = 'case "$*" in *"config --images"*) echo rabbitmq:4.3-management;; {} esac'
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        (
+            '"image inspect"*) exit 1;; *pull*) echo "no such host" >&2; exit 1;;',
+            r"rabbitmq:4.3-management is not here .*no such host.*RABBITMQ_IMAGE",
+        ),
+        (
+            '*" up "*) echo "Bind for 127.0.0.1:PORT failed: already allocated" >&2; exit 1;;',
+            "port PORT is taken",
+        ),
+        (
+            '*" up "*) echo "unhealthy" >&2; exit 1;; *logs*) echo "[error] hunter2";;',
+            r"not ready after \d+ s \(\[error\] \*+\).*down --volumes",
+        ),
+    ],
+)
+def test_docker_says_why_it_is_not_up(script, sentence, path, said):
+    """Image, port and boot failures are told apart, each with its way out and no password."""
+    settings = Settings(port=free_ports(1)[0], password="hunter2")
+    path("docker", COMPOSE.format(script.replace("PORT", str(settings.port))))
+
+    with pytest.raises(BrokerSetupError, match=sentence.replace("PORT", str(settings.port))) as no:
+        brokers.ensure("docker", settings, say=said.append)
+    assert "hunter2" not in str(no.value)
+
+
+def test_docker_says_that_the_port_is_taken(path, said):
+    """Whoever has the port is not asked to share it."""
+    path("docker")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(BrokerSetupError, match=f"port {port} is taken"):
+            brokers.ensure("docker", Settings(port=port), say=said.append)
+
+
+def test_docker_does_not_move_a_running_container(path, said):
+    """Another port or image than the running one's is refused: somebody may be using that."""
+    path("docker", 'case "$1" in ps) echo "rabbitmq:4.3-management 127.0.0.1:7->5672/tcp";; esac')
+
+    with pytest.raises(BrokerSetupError, match=r"runs already, on port 7 .*mousetrap broker down"):
+        brokers.ensure("docker", say=said.append)
+
+
+# ---- containers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("port", "management"), [(5672, 15_672), (60_033, 50_033)])
+def test_docker_management_port_follows_the_amqp_port(port, management, monkeypatch):
+    """Two brokers on two ports never meet on the default port of the management UI."""
+    monkeypatch.delenv("RABBITMQ_MANAGEMENT_PORT", raising=False)
+
+    assert docker._environment(Settings(port=port))["RABBITMQ_MANAGEMENT_PORT"] == str(management)
+
+
+@pytest.fixture
+def compose(monkeypatch):
+    """Settings on ports of their own; the project's containers and volume are removed after."""
+    needs(docker.problem())
+    port, management = free_ports(2)
+    monkeypatch.setenv("RABBITMQ_MANAGEMENT_PORT", str(management))
+    settings = Settings(port=port)
+    environment = docker._environment(settings)
+    yield settings
+    docker._compose("down", "--volumes", "--timeout", "1", environment=environment, timeout=60)
+
+
+@pytest.mark.docker
+def test_docker_up_and_down_are_idempotent(compose, said):
+    """`up` twice is one container, `ensure` joins it, `down` twice stops it once."""
+    first = brokers.up("docker", compose, say=said.append)
+    second = brokers.up("docker", compose, say=said.append)
+    joined = brokers.ensure("docker", compose, say=said.append)
+    way = docker.status()
+    stopped = [brokers.down("docker", say=said.append) for _ in range(2)]
+
+    assert first == second == joined
+    assert (way.is_running, way.address) == (True, f"localhost:{compose.port}")
+    assert way.version in str(first)
+    assert stopped == [["docker"], []]
+    assert not docker.status().is_running
+
+
+@pytest.mark.docker
+def test_docker_says_that_the_volume_has_other_credentials(compose, said):
+    """A password that changed since the volume was made is explained, not just refused."""
+    brokers.up("docker", compose, say=said.append)
+    environment = docker._environment(compose)
+    docker._compose("down", "--timeout", "1", environment=environment, timeout=60)
+
+    with pytest.raises(BrokerSetupError, match=r"refused the login.*down --volumes") as refused:
+        brokers.up("docker", compose.but(password="hunter2"), say=said.append)
+    assert isinstance(refused.value.__cause__, AccessRefused)
+    assert "hunter2" not in str(refused.value)

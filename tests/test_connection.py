@@ -1,0 +1,189 @@
+"""The connection: how it starts, restores itself and gives up."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from mousetrap.connection import Connection
+from mousetrap.errors import AccessRefused, BrokerUnreachable, TopologyMismatch
+from mousetrap.job_queue import declare, open_channel
+from mousetrap.topology import Declaration
+
+
+class Listener:
+    """The smallest session: counts what it is told."""
+
+    def __init__(self, declaration=None):
+        self.declaration = declaration
+        self.openings = 0
+        self.losses = []
+        self.failure = None
+        self.changed = threading.Condition()
+
+    def opened(self, channel, ready):
+        def on_qos(_):
+            ready()
+            with self.changed:
+                self.openings += 1
+                self.changed.notify_all()
+
+        if self.declaration:
+            channel.queue_declare(
+                self.declaration.name, durable=True, arguments=dict(self.declaration.arguments)
+            )
+        channel.basic_qos(prefetch_count=1, callback=on_qos)
+
+    def lost(self, error):
+        with self.changed:
+            self.losses.append(error)
+            self.changed.notify_all()
+
+    def failed(self, error):
+        with self.changed:
+            self.failure = error
+            self.changed.notify_all()
+
+    def wait(self, claim, timeout=10):
+        with self.changed:
+            assert self.changed.wait_for(claim, timeout)
+
+
+@pytest.fixture
+def listener():
+    return Listener()
+
+
+@pytest.fixture
+def connect(listener):
+    made = []
+
+    def connect(settings, session=listener):
+        made.append(Connection(settings, "test", session))
+        made[-1].open()
+        return made[-1]
+
+    yield connect
+    for connection in made:
+        connection.close()
+
+
+def test_connection_opens_and_closes(settings, connect, listener):
+    """After `open` the session has its channel; after `close` the I/O thread is gone."""
+    connection = connect(settings)
+
+    assert connection.state == "open"
+    connection.close()
+    assert connection.state == "closed"
+    assert not any("mousetrap-io test" in thread.name for thread in threading.enumerate())
+    connection.close()  # twice is fine
+
+
+def test_connection_restores_itself_when_it_is_cut(proxy, connect, listener):
+    """A reset wire is replaced, the session is told of the loss and gets a new channel."""
+    connection = connect(proxy.settings)
+
+    for n in range(1, 4):
+        proxy.cut()
+        listener.wait(lambda n=n: listener.openings == n + 1)
+
+    assert connection.state == "open"
+    assert connection.reconnects == 3
+    assert len(listener.losses) == 3
+
+
+def test_connection_keeps_asking_while_the_broker_is_away(proxy, connect, listener):
+    """After the first success there is no limit to the tries, and they get slower."""
+    connection = connect(proxy.settings)
+
+    proxy.refuse()
+    proxy.cut()
+    listener.wait(lambda: listener.losses)
+    before = proxy.connections
+    proxy.wait_for_connections(before + 3)
+    proxy.accept()
+    listener.wait(lambda: listener.openings == 2)
+
+    assert connection.state == "open"
+    assert proxy.connections < before + 10  # backs off instead of storming
+
+
+def test_connection_waits_for_a_late_broker(settings, connect):
+    """A broker that comes up within the connect time-out is not missed."""
+    with socket.socket() as placeholder:
+        placeholder.bind(("127.0.0.1", 0))
+        port = placeholder.getsockname()[1]
+
+        def relay():
+            listener = socket.create_server(("127.0.0.1", port))
+            with listener:
+                client, _ = listener.accept()
+                server = socket.create_connection((settings.host, settings.port))
+                threading.Thread(target=pump, args=(server, client), daemon=True).start()
+                pump(client, server)
+
+        def pump(source, sink):
+            try:
+                while data := source.recv(4096):
+                    sink.sendall(data)
+            except OSError:
+                pass
+
+    threading.Timer(0.7, relay).start()
+    connection = connect(settings.but(host="127.0.0.1", port=port, connect_timeout=10))
+
+    assert connection.state == "open"
+    assert connection.reconnects == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"password": "wr0ng-canary"}, AccessRefused, "RABBITMQ_PASSWORD"),
+        ({"user": "nobody"}, AccessRefused, "RABBITMQ_USER"),
+        ({"vhost": "nowhere"}, AccessRefused, "RABBITMQ_VHOST"),
+        ({"host": "no-such-host.invalid"}, BrokerUnreachable, "RABBITMQ_HOST"),
+        ({"host": "127.0.0.1", "port": 1}, BrokerUnreachable, "RABBITMQ_PORT"),
+    ],
+)
+def test_connection_says_what_to_check(settings, connect, change, error, says):
+    """Each way of being wrong gets one sentence that names the variable, and no password."""
+    with pytest.raises(error) as caught:
+        connect(settings.but(connect_timeout=1, **change))
+
+    text = str(caught.value)
+    assert says in text
+    assert "\n" not in text
+    assert "wr0ng-canary" not in text
+    assert settings.password not in text
+
+
+def test_connection_is_not_fooled_by_a_dumb_port(settings, connect):
+    """A port that is open and says nothing is an error within the connect time-out."""
+    with socket.create_server(("127.0.0.1", 0)) as dumb, pytest.raises(BrokerUnreachable):
+        connect(settings.but(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.5))
+
+
+def test_connection_fails_for_good_on_a_topology_mismatch(settings, connect):
+    """Declaring a queue with other arguments (406) is not tried again."""
+    declare("here", settings=settings)
+    ours = settings.topology.work_queue("here")
+    other = Declaration(ours.name, {**ours.arguments, "x-max-length": 1})
+    listener = Listener(other)
+
+    with pytest.raises(TopologyMismatch, match="x-max-length"):
+        connect(settings, listener)
+
+    assert isinstance(listener.failure, TopologyMismatch)
+
+
+def test_connection_stays_when_the_password_is_right_again(settings, connect):
+    """One refused login ends the attempt at once and leaves nothing running."""
+    with pytest.raises(AccessRefused):
+        connect(settings.but(password="x"))
+
+    assert not any("mousetrap-io" in thread.name for thread in threading.enumerate())
+    with open_channel(settings):
+        pass

@@ -1,0 +1,245 @@
+"""Short questions to a queue, and the channel that stays alive."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pika
+import pytest
+
+from mousetrap.errors import BrokerUnreachable, QueueMissing, TopologyMismatch
+from mousetrap.job_queue import (
+    declare,
+    delete,
+    depth,
+    depths,
+    drain,
+    open_channel,
+    peek,
+    ping,
+    purge,
+)
+from mousetrap.topology import Queue
+
+
+@pytest.fixture
+def channel(settings):
+    with open_channel(settings) as channel:
+        yield channel
+
+
+@pytest.fixture
+def work(channel, settings):
+    """A queue with three messages: 0, 1, 2."""
+    declare("work", settings=settings)
+    name = settings.topology.wire_name("work")
+    channel.confirm_delivery()
+    for n in range(3):
+        channel.basic_publish("", name, str(n).encode())
+    return name
+
+
+def test_ping_is_a_round_trip(settings):
+    """A live broker gives the message back."""
+    assert 0 < ping(settings) < 3
+
+
+def test_ping_of_nobody_says_what_to_check(settings):
+    """A closed port is one sentence, at once."""
+    with pytest.raises(BrokerUnreachable, match="RABBITMQ_PORT"):
+        ping(settings.but(host="127.0.0.1", port=1))
+
+
+def test_peek_gives_back_in_order(work, settings):
+    """Peeking twice shows the same messages, and the queue still has all."""
+    first, second = peek("work", 2, settings), peek("work", 9, settings)
+
+    assert [m.data for m in first] == [0, 1]
+    assert [m.data for m in second] == [0, 1, 2]
+    assert depth("work", settings).messages == 3
+
+
+def test_drain_takes_all_and_ends(work, settings):
+    """Without limits it ends as soon as the queue is empty."""
+    assert [m.data for m in drain("work", settings=settings)] == [0, 1, 2]
+    assert drain("work", settings=settings) == []
+
+
+def test_drain_takes_n(work, settings):
+    """With n it takes n, and the rest stays."""
+    assert [m.data for m in drain("work", 2, settings=settings)] == [0, 1]
+    assert depth("work", settings).messages == 1
+
+
+def test_drain_waits_for_n_until_the_timeout(work, settings):
+    """Asked for more than there is, it ends at its time-out with what it got."""
+    started = time.monotonic()
+
+    taken = drain("work", 5, timeout=0.5, settings=settings)
+
+    assert len(taken) == 3
+    assert 0.4 < time.monotonic() - started < 3
+
+
+def test_drain_gives_back_what_an_error_interrupts(work, settings):
+    """A message is acked only after it was taken note of."""
+
+    def breaks_at_one(message):
+        if message.data == 1:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        drain("work", settings=settings, on_message=breaks_at_one)
+
+    assert [m.data for m in drain("work", settings=settings)] == [1, 2]
+
+
+def test_purge_says_how_many(work, settings):
+    """Purging counts what it throws away."""
+    assert purge("work", settings) == 3
+    assert depth("work", settings).messages == 0
+
+
+def test_depth_of_a_missing_queue_says_what_to_do(settings):
+    """404 becomes an error with the way out; `depths` says None and goes on."""
+    declare("there", settings=settings)
+
+    with pytest.raises(QueueMissing, match="declare"):
+        depth("nowhere", settings)
+    assert [d and d.queue for d in depths(["nowhere", "there"], settings)] == [None, "there"]
+
+
+def test_declare_makes_retry_and_dead_queues_beside(settings):
+    """A `Queue` is declared with everything that belongs to it, and deleted likewise."""
+    queue = Queue("work", retry_delays=(0.5, 2))
+
+    declare(queue, settings=settings)
+    assert all(depths(queue.names(), settings))
+    delete(queue, settings=settings)
+    assert not any(depths(queue.names(), settings))
+
+
+def test_declare_twice_is_no_error_and_otherwise_is(settings, channel):
+    """Idempotent; other arguments are named (406)."""
+    declare("work", "work", settings=settings)
+    name = settings.topology.wire_name("odd")
+    ours = settings.topology.work_queue("odd").arguments
+    channel.queue_declare(name, durable=True, arguments={**ours, "x-max-priority": 3})
+
+    with pytest.raises(TopologyMismatch, match="x-max-priority"):
+        declare("odd", settings=settings)
+    channel.queue_delete(name)
+
+
+def test_quorum_queues_are_a_setting(settings):
+    """With ``queue_type='quorum'`` work, retry and dead queues are quorum queues and work."""
+    quorum = settings.but(queue_type="quorum")
+
+    declare(Queue("work"), settings=quorum)
+
+    with pytest.raises(TopologyMismatch, match="x-queue-type"):
+        declare("work", settings=settings)
+
+
+def test_channel_closes_its_connection(settings):
+    """In the tutorial the connection leaks; here the channel takes it along."""
+    channel = open_channel(settings)
+    connection = channel.connection
+    channel.close()
+
+    assert not connection.is_open
+    channel.close()  # twice is fine
+    assert "closed" in repr(channel)
+
+
+def test_channel_survives_an_idle_kernel(settings):
+    """Heartbeat 2 s, nobody touches the channel for 7 s, and it still works."""
+    with open_channel(settings.but(heartbeat=2.0)) as channel:
+        threading.Event().wait(7)
+
+        channel.queue_declare("", exclusive=True)
+
+
+def test_channel_survives_a_long_callback(settings):
+    """A tutorial callback that works for 7 s at heartbeat 2 s keeps its connection and acks."""
+    name = settings.topology.wire_name("start_fetch")
+    with open_channel(settings.but(heartbeat=2.0)) as channel:
+        channel.basic_publish("", name, b"1")
+
+        def callback(ch, method, properties, body):
+            threading.Event().wait(7)
+            ch.basic_ack(delivery_tag=method.delivery_tag)
+            ch.stop_consuming()
+
+        channel.basic_consume(queue=name, on_message_callback=callback)
+        channel.start_consuming()
+
+    assert depth("start_fetch", settings).messages == 0
+
+
+def test_channel_holds_messages_back_until_somebody_consumes(settings):
+    """The heartbeat thread never runs a callback: that stays in the caller's thread."""
+    name = settings.topology.wire_name("start_fetch")
+    threads = []
+    with open_channel(settings.but(heartbeat=2.0)) as channel:
+        channel.basic_consume(
+            queue=name,
+            on_message_callback=lambda *_: threads.append(threading.current_thread()),
+            auto_ack=True,
+        )
+        channel.basic_publish("", name, b"1")
+        threading.Event().wait(1.0)
+        assert threads == []
+        channel.connection.process_data_events(1)
+
+    assert threads == [threading.main_thread()]
+
+
+def test_channel_takes_callbacks_from_other_threads(settings):
+    """`add_callback_threadsafe`, pika's way to ack from a thread, waits for nobody."""
+    name = settings.topology.wire_name("start_fetch")
+    with open_channel(settings) as channel:
+        channel.basic_publish("", name, b"1")
+
+        def callback(ch, method, properties, body):
+            def done():
+                ch.basic_ack(method.delivery_tag)
+                ch.stop_consuming()
+
+            threading.Thread(target=ch.connection.add_callback_threadsafe, args=(done,)).start()
+
+        channel.basic_consume(queue=name, on_message_callback=callback)
+        channel.start_consuming()
+
+    assert depth("start_fetch", settings).messages == 0
+
+
+def test_channel_generator_consumes_and_ends(settings):
+    """`consume` with an inactivity time-out, as pika documents it."""
+    name = settings.topology.wire_name("start_fetch")
+    with open_channel(settings) as channel:
+        channel.basic_publish("", name, b"1")
+        bodies = []
+        for method, _, body in channel.consume(name, inactivity_timeout=0.5):
+            if method is None:
+                break
+            bodies.append(body)
+            channel.basic_ack(method.delivery_tag)
+        channel.cancel()
+
+    assert bodies == [b"1"]
+
+
+def test_second_channel_leaves_the_connection_open(channel):
+    """`connection.channel()` opens a channel of its own on the same connection."""
+    with channel.connection.channel() as other:
+        assert other.channel_number != channel.channel_number
+
+    assert channel.is_open
+    channel.queue_declare("", exclusive=True)
+
+
+def test_pika_still_has_what_the_channel_leans_on():
+    """The one private of pika that `channel` uses; if pika drops it, this says so first."""
+    assert hasattr(pika.BlockingConnection, "_acquire_event_dispatch")

@@ -1,0 +1,143 @@
+"""Worker processes: they stop when told, end with their parent, and say why they fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mousetrap.errors import MousetrapError
+from mousetrap.job_queue import declare, depth, drain
+from mousetrap.message import Message
+from mousetrap.processes import WorkerProcesses
+from mousetrap.publisher import Publisher
+from mousetrap.topology import Queue
+
+PROGRAM = """
+import sys, threading
+from mousetrap import Worker
+from mousetrap.lifetime import run_until_told
+
+def slow(seconds: float) -> float:
+    print("begun", flush=True)
+    threading.Event().wait(seconds)
+    return seconds
+
+worker = Worker("work", slow, writes="out")
+run_until_told(worker, grace=10, with_parent="--with-parent" in sys.argv)
+print("ended", flush=True)
+"""
+
+
+@pytest.fixture
+def run(settings):
+    """Start the program above; it is ended at the end of the test whatever happens."""
+    running = []
+
+    def run(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            env=os.environ | settings.to_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait(timeout=10)
+
+
+def send(settings, *data):
+    declare(Queue("work"), settings=settings)
+    with Publisher(settings) as publisher:
+        for receipt in publisher.publish_many(map(Message, data), "work"):
+            receipt.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_finishes_the_message_in_hand(run, settings, number):
+    """One signal: the message in hand is done, the others go back, exit code 0."""
+    send(settings, 0.7, 0.7, 0.7)
+    process = run()
+    assert process.stdout.readline() == "begun\n"
+
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=10)
+
+    assert process.returncode == 0, errors
+    assert output == "ended\n"
+    assert depth("out", settings).messages == 1
+    assert depth("work", settings).messages == 2
+
+
+def test_second_signal_ends_at_once(run, settings):
+    """Two signals: no waiting for the handler; the message is delivered again."""
+    send(settings, 30)
+    process = run()
+    assert process.stdout.readline() == "begun\n"
+
+    process.send_signal(signal.SIGTERM)
+    threading.Event().wait(0.3)  # so that the two are two
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(timeout=3) == 128 + signal.SIGTERM
+    assert [m.data for m in drain("work", 1, timeout=10, settings=settings)] == [30]
+
+
+def test_worker_ends_with_its_parent(run, settings):
+    """``with_parent``: when the pipe on stdin closes, the worker stops as by a signal."""
+    send(settings, 0.1)
+    process = run("--with-parent")
+    assert process.stdout.readline() == "begun\n"
+
+    process.stdin.close()
+
+    assert process.wait(timeout=10) == 0
+
+
+def test_worker_killed_in_the_handler_loses_nothing(run, settings):
+    """kill -9 while a handler runs: another worker gets the message."""
+    send(settings, 1.0)
+    process = run()
+    assert process.stdout.readline() == "begun\n"
+    process.kill()
+
+    other = run()
+    assert other.stdout.readline() == "begun\n"
+    [result] = drain("out", 1, timeout=10, settings=settings)
+
+    assert result.data == 1.0
+
+
+def test_processes_work_and_stop(settings):
+    """Two processes share the work; after the block they are gone and their queues stay."""
+    declare("start_fetch", "data_processing", settings=settings)
+    with WorkerProcesses({"fetch": 2}, settings) as workers:
+        with Publisher(settings) as publisher:
+            publisher.publish_many((Message({"seed": n}) for n in range(20)), "start_fetch")
+            publisher.flush()
+        results = drain("data_processing", 20, timeout=20, settings=settings)
+        workers.check()
+        assert "fetch-1 running" in repr(workers)
+
+    assert len(results) == 20
+    assert repr(workers) == "<WorkerProcesses none>"
+
+
+def test_processes_say_which_one_died(settings):
+    """A worker that cannot start is an error with its own words, not a silent wait."""
+    with WorkerProcesses({"no_such_stage": 1}, settings) as workers:
+        [process] = workers._running.values()
+        assert process.wait(timeout=10) != 0
+
+        with pytest.raises(MousetrapError, match=r"no_such_stage-0 ended with exit code"):
+            workers.check()

@@ -1,0 +1,289 @@
+"""The publisher: every message gets an answer, and the answer is true."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mousetrap.errors import OutcomeUnknown, PublishRefused, Unroutable
+from mousetrap.job_queue import declare, depth, drain, open_channel
+from mousetrap.ledger import percentiles
+from mousetrap.message import Message
+from mousetrap.publisher import Publisher
+
+
+def test_publish_is_confirmed_and_arrives(settings):
+    """A confirmed message is in the queue, with its id, its body and our headers."""
+    declare("work", settings=settings)
+
+    with Publisher(settings) as publisher:
+        receipt = publisher.publish(Message({"seed": 1}), "work").wait()
+
+    [arrived] = drain("work", settings=settings)
+    assert receipt.confirmed
+    assert (arrived.id, arrived.data, arrived.attempt) == (receipt.message.id, {"seed": 1}, 1)
+
+
+def test_publish_is_persistent_json(settings):
+    """What plain pika sees: a persistent message of JSON with an id."""
+    declare("work", settings=settings)
+    with Publisher(settings) as publisher:
+        sent = publisher.publish(Message([1.5, "é"]), "work").wait().message
+
+    with open_channel(settings) as channel:
+        _, properties, body = channel.basic_get(settings.topology.wire_name("work"), auto_ack=True)
+
+    assert body == '[1.5,"é"]'.encode()
+    assert properties.delivery_mode == 2
+    assert properties.message_id == sent.id
+    assert properties.content_type == "application/json"
+
+
+def test_publish_many_keeps_order_and_confirms_all(settings):
+    """Receipts come in the order of the messages, and so do the messages."""
+    declare("work", settings=settings)
+
+    with Publisher(settings.but(max_in_flight=50)) as publisher:
+        receipts = publisher.publish_many((Message(n) for n in range(1000)), "work")
+        publisher.flush()
+
+    assert all(receipt.confirmed for receipt in receipts)
+    assert [message.data for message in drain("work", settings=settings)] == list(range(1000))
+
+
+def test_publish_to_a_missing_queue_comes_back(settings):
+    """Unroutable is an error that names the queue, not silence."""
+    with Publisher(settings) as publisher:
+        receipt = publisher.publish(Message(1), "nowhere")
+
+        with pytest.raises(Unroutable, match=r"nowhere.*declare"):
+            receipt.wait()
+    assert receipt.outcome == "returned"
+
+
+def test_publish_tells_returned_from_confirmed_in_one_batch(settings):
+    """Only those without a queue come back, however they are mixed."""
+    declare("work", settings=settings)
+
+    with Publisher(settings) as publisher:
+        receipts = [
+            publisher.publish(Message(n), "nowhere" if n % 3 == 0 else "work") for n in range(300)
+        ]
+        publisher.flush()
+
+    outcomes = [receipt.outcome for receipt in receipts]
+    assert outcomes == ["returned" if n % 3 == 0 else "confirmed" for n in range(300)]
+
+
+def test_publish_to_a_full_queue_is_refused(settings):
+    """A queue that rejects when full gives a nack, and the receipt says so."""
+    name = settings.topology.wire_name("small")
+    with open_channel(settings) as channel:
+        channel.queue_declare(
+            name, durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+        )
+        with Publisher(settings) as publisher:
+            receipts = publisher.publish_many([Message(n) for n in range(20)], "small")
+            publisher.flush()
+        channel.queue_delete(name)
+
+    refused = [receipt for receipt in receipts if receipt.outcome == "refused"]
+    assert refused
+    with pytest.raises(PublishRefused, match="small"):
+        refused[0].wait()
+
+
+def test_receipts_are_unknown_when_the_wire_is_cut(proxy):
+    """What was written and not answered is *unknown*, neither confirmed nor refused."""
+    declare("work", settings=proxy.settings)
+    with Publisher(proxy.settings) as publisher:
+        publisher.publish(Message(0), "work").wait()
+        proxy.hold()
+        receipts = publisher.publish_many([Message(n) for n in range(10)], "work")
+        with pytest.raises(TimeoutError):
+            publisher.flush(0.3)
+        proxy.release()
+        proxy.cut()
+        publisher.flush(10)
+
+        assert {receipt.outcome for receipt in receipts} == {"unknown"}
+        with pytest.raises(OutcomeUnknown, match="same id"):
+            receipts[0].wait()
+
+
+def test_publisher_sends_again_with_the_same_id_after_a_reconnect(proxy):
+    """Publishing an unknown message again, with its id, is how nothing gets lost."""
+    declare("work", settings=proxy.settings)
+    with Publisher(proxy.settings) as publisher:
+        publisher.publish(Message(0), "work").wait()
+        proxy.cut()
+        receipt = publisher.publish(Message(1), "work")
+        publisher.flush(10)
+        if not receipt.confirmed:
+            receipt = publisher.send_again(receipt).wait()
+
+        assert receipt.confirmed
+    assert receipt.message.id in {m.id for m in drain("work", settings=proxy.settings)}
+
+
+def test_publish_until_confirmed_outlasts_a_cut(proxy):
+    """Cut in the middle: what became unknown is sent again, and in the end all are there."""
+    declare("work", settings=proxy.settings)
+    with Publisher(proxy.settings) as publisher:
+        publisher.publish(Message(0), "work").wait()
+        proxy.hold()
+        threading.Timer(0.3, lambda: (proxy.release(), proxy.cut())).start()
+        receipts = publisher.publish_until_confirmed([Message(n) for n in range(50)], "work", 20)
+
+    assert all(receipt.confirmed for receipt in receipts)
+    arrived = {m.id for m in drain("work", settings=proxy.settings)}
+    assert {receipt.message.id for receipt in receipts} <= arrived
+
+
+def test_publish_until_confirmed_knows_when_to_give_up(proxy):
+    """No queue: at once. No answer: at its time-out."""
+    with Publisher(proxy.settings.but(confirm_timeout=0.3)) as publisher:
+        with pytest.raises(Unroutable):
+            publisher.publish_until_confirmed([Message(1)], "nowhere")
+        declare("work", settings=proxy.settings)
+        proxy.hold()
+        with pytest.raises(TimeoutError, match="1 of 1 messages are not confirmed"):
+            publisher.publish_until_confirmed([Message(1)], "work", timeout=1)
+        proxy.cut()
+
+
+def test_receipt_is_unknown_at_its_deadline(proxy):
+    """A broker that never answers cannot make anybody wait longer than the confirm time-out."""
+    declare("work", settings=proxy.settings)
+    with Publisher(proxy.settings.but(confirm_timeout=0.5)) as publisher:
+        publisher.publish(Message(0), "work").wait()
+        proxy.hold()
+        receipt = publisher.publish(Message(1), "work")
+
+        with pytest.raises(OutcomeUnknown, match="no answer"):
+            receipt.wait(5)
+        proxy.release()
+
+
+def test_publish_blocks_at_the_window_and_no_longer_than_the_deadline(proxy):
+    """A full window holds the caller back; it is told when nothing moves."""
+    declare("work", settings=proxy.settings)
+    with Publisher(proxy.settings.but(max_in_flight=4, confirm_timeout=0.5)) as publisher:
+        proxy.hold()
+        receipts = [publisher.publish(Message(n), "work") for n in range(4)]
+        fifth = threading.Thread(target=publish_patiently, args=(publisher,))
+        fifth.start()
+        fifth.join(0.2)
+        assert fifth.is_alive()
+        assert publisher.in_flight == 4
+
+        fifth.join(5)
+        assert not fifth.is_alive()
+        publisher.flush(5)
+        proxy.cut()
+        assert {receipt.outcome for receipt in receipts} == {"unknown"}
+
+
+def publish_patiently(publisher):
+    """Publish into a full window; being told that it stayed full is an answer too."""
+    with contextlib.suppress(OutcomeUnknown):
+        publisher.publish(Message(5), "work")
+
+
+def test_publish_works_from_many_threads(settings):
+    """Eight threads publish at once and each message is there once."""
+    declare("work", settings=settings)
+    with Publisher(settings.but(max_in_flight=64)) as publisher:
+        threads = [
+            threading.Thread(
+                target=publisher.publish_many,
+                args=([Message([k, n]) for n in range(200)], "work"),
+            )
+            for k in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        publisher.flush()
+
+    assert depth("work", settings).messages == 1600
+
+
+@pytest.mark.parametrize("data", [float("nan"), [float("inf")], {"x": float("-inf")}, {1, 2j}])
+def test_publish_refuses_what_is_not_json(settings, data):
+    """What JSON has no word for is the caller's error, before anything is sent."""
+    with Publisher(settings) as publisher:
+        with pytest.raises((TypeError, ValueError)):
+            publisher.publish(Message(data), "work")
+        assert publisher.in_flight == 0
+
+
+def test_publish_refuses_a_body_no_broker_takes(settings):
+    """A body beyond 16 MiB would close the channel under everybody's messages."""
+    with Publisher(settings) as publisher, pytest.raises(ValueError, match="store it elsewhere"):
+        publisher.publish(Message("x" * (16 * 1024 * 1024)), "work")
+
+
+def test_publish_of_a_header_that_cannot_travel_is_refused(settings):
+    """One message that pika cannot encode harms neither the connection nor its neighbours."""
+    declare("work", settings=settings)
+    with Publisher(settings) as publisher:
+        bad = publisher.publish(Message(1, headers={"score": 0.5}), "work")
+        good = publisher.publish(Message(2), "work").wait()
+
+        with pytest.raises(PublishRefused, match="header"):
+            bad.wait()
+    assert good.confirmed
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300, "\ud800"])
+def test_publish_refuses_impossible_queue_names(settings, name):
+    """A name that AMQP cannot carry is the caller's error; the publisher goes on."""
+    declare("work", settings=settings.but(namespace=""))
+    with Publisher(settings.but(namespace="")) as publisher:
+        with pytest.raises(ValueError):
+            publisher.publish(Message(1), name)
+        assert publisher.publish(Message(1), "work").wait().confirmed
+    drain("work", settings=settings.but(namespace=""))
+
+
+def test_message_refuses_what_amqp_has_no_room_for():
+    """An id beyond 255 bytes and a body beyond 16 MiB are errors where they are made."""
+    with pytest.raises(ValueError, match="255"):
+        Message(1, id="x" * 256)
+    with pytest.raises(ValueError, match="store it elsewhere"):
+        Message(body=bytes(16 * 1024 * 1024 + 1))
+
+
+def test_closed_publisher_says_so(settings):
+    """Publishing after `close` is an error that says what to do."""
+    with Publisher(settings) as publisher:
+        pass
+
+    with pytest.raises(Exception, match="make a new one"):
+        publisher.publish(Message(1), "work")
+
+
+def test_reprs_show_no_password_and_no_body(settings):
+    """What a notebook shows by itself keeps secrets."""
+    declare("work", settings=settings)
+    with Publisher(settings) as publisher:
+        receipt = publisher.publish(Message({"card": "4711-canary"}), "work").wait()
+
+        shown = f"{publisher!r} {receipt!r} {receipt.message!r} {publisher.connection!r}"
+        assert settings.password not in shown
+        assert "4711-canary" not in shown
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1))
+def test_percentiles_are_values_that_occurred(values):
+    """Nearest rank never invents a latency, and they are in order."""
+    found = percentiles(values)
+
+    assert all(any(abs(each - value) < 1e-6 for value in values) for each in found.values())
+    assert found["p50"] <= found["p90"] <= found["p99"] <= found["max"]

@@ -1,0 +1,180 @@
+"""The contract with the tutorial: its code runs unchanged on our package and a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+
+import pika
+import pytest
+
+from mousetrap import job_queue
+from mousetrap.settings import Settings
+
+# The tutorial's worker module, word for word.
+RUN_FETCH_WORKER = '''
+import json
+
+from mousetrap.fetch_data import fetch_data
+from mousetrap.job_queue import open_channel
+
+LISTEN_QUEUE = "start_fetch"
+PUSH_QUEUE = "data_processing"
+
+
+def callback(ch, method, properties, body):
+    """
+    Fetches data and hands it off to the next queue.
+    """
+
+    print("Fetch data job started...")
+
+    # Fall the fetch data component to create and fetch data
+    data = fetch_data()
+
+    # Send data to the next queue
+    ch.basic_publish(exchange="", routing_key=PUSH_QUEUE, body=json.dumps(data))
+
+    # Acknowledge the incoming message to remove it from the queue
+    ch.basic_ack(delivery_tag=method.delivery_tag)
+
+    print("Done. Data sent to to queue for data processing.")
+
+
+def run_fetch_worker():
+    """
+    Sets up and runs the fetch worker 1.
+    Creates a blocking connection so remains running.
+    """
+
+    # Get a new channel from the base
+    channel = open_channel()
+
+    # Register the callback
+    channel.basic_consume(queue=LISTEN_QUEUE, on_message_callback=callback)
+
+    # This is a blocking connection
+    channel.start_consuming()
+'''
+
+# The tutorial's job_queue module, word for word, as somebody's own code beside ours.
+JOB_QUEUE = '''
+import os
+import pika
+
+QUEUES = ["start_fetch", "data_processing"]
+
+username = os.environ.get("RABBITMQ_USER", "DEV_USER")
+password = os.environ.get("RABBITMQ_PASSWORD", "CHANGE_ME")
+host = os.environ.get("RABBITMQ_HOST", "localhost")
+
+
+def open_channel():
+    """
+    Opens a connection, a channel, creates queues and then returns this to the caller.
+    """
+
+    # Create the connection
+    credentials = pika.PlainCredentials(username, password)
+    connection = pika.BlockingConnection(
+        pika.ConnectionParameters(host=host, credentials=credentials)
+    )
+    channel = connection.channel()
+
+    # Create all the queues
+    for queue in QUEUES:
+        channel.queue_declare(queue=queue, durable=True)
+
+    return channel
+'''
+
+
+@pytest.fixture
+def vhost(broker):
+    """Settings on a vhost of its own, because the tutorial's queue names carry no namespace."""
+    yield from _fresh_vhost(broker.settings)
+
+
+def _fresh_vhost(settings: Settings):
+    # No management API is assumed: a vhost cannot be made over AMQP, so isolate by draining first.
+    for queue in ("start_fetch", "data_processing", "results"):
+        job_queue.delete(queue, settings=settings)
+    yield settings
+    for queue in ("start_fetch", "data_processing", "results"):
+        job_queue.delete(queue, settings=settings)
+
+
+def test_tutorial_worker_runs_unchanged(vhost, tmp_path):
+    """Its listing, saved as a module and run as it says, answers a trigger with an empty body."""
+    (tmp_path / "worker.py").write_text(RUN_FETCH_WORKER)
+    worker = subprocess.Popen(
+        [sys.executable, "-u", "-c", "from worker import run_fetch_worker; run_fetch_worker()"],
+        cwd=tmp_path,
+        env=os.environ | vhost.to_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with job_queue.open_channel(vhost) as channel:
+            channel.basic_publish(exchange="", routing_key="start_fetch", body="")
+        [message] = job_queue.drain("data_processing", 1, timeout=20, settings=vhost)
+    finally:
+        worker.kill()
+        output, _ = worker.communicate(timeout=10)
+
+    assert len(json.loads(message.body)) == 10
+    assert all(len(place) == 5 for place in json.loads(message.body))
+    assert "Fetch data job started..." in output
+
+
+def test_tutorial_consumer_reads_what_our_stages_write(vhost):
+    """Our fetch stage takes the tutorial's empty trigger; plain pika and json read its output."""
+    from mousetrap.run_fetch_worker import LISTEN_QUEUE, PUSH_QUEUE, fetch
+
+    with fetch.start(vhost) as worker, job_queue.open_channel(vhost) as channel:
+        channel.basic_publish(exchange="", routing_key=LISTEN_QUEUE, body="")
+        worker.wait_until(done=1)
+        _, _, body = channel.basic_get(PUSH_QUEUE, auto_ack=True)
+
+    lat, lon, name, country, timezone = json.loads(body)[0]
+    assert -90 <= float(lat) <= 90
+    assert -180 <= float(lon) <= 180
+    assert all(isinstance(text, str) for text in (name, country, timezone))
+
+
+def test_tutorial_job_queue_meets_no_406_beside_ours(vhost, tmp_path):
+    """Its own `open_channel` declares the queues after ours did, and before: no mismatch."""
+    if vhost.port != 5672 or vhost.vhost != "/":
+        pytest.skip("the tutorial's listing knows no port: it needs the broker on 5672")
+    program = JOB_QUEUE + (
+        "\nfrom mousetrap.job_queue import open_channel as ours, QUEUES as our_queues"
+        "\nassert QUEUES == our_queues"
+        "\nopen_channel(); ours().close(); open_channel()\n"
+    )
+    environment = os.environ | vhost.to_environment() | {
+        "RABBITMQ_HOST": vhost.host, "RABBITMQ_USER": vhost.user,
+        "RABBITMQ_PASSWORD": vhost.password,
+    }  # fmt: skip
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_plain_pika_declares_our_queues_without_arguments(settings):
+    """Outside a namespace the work queues carry no arguments at all."""
+    bare = settings.but(namespace="")
+    name = f"plain-{uuid.uuid4().hex[:8]}"
+    job_queue.declare(job_queue.Queue(name), settings=bare)
+    try:
+        with job_queue.open_channel(settings) as channel:
+            channel.queue_declare(name, durable=True)  # 406 if ours had any
+            with pytest.raises(pika.exceptions.ChannelClosedByBroker):
+                channel.queue_declare(name, durable=True, arguments={"x-max-length": 1})
+    finally:
+        job_queue.delete(job_queue.Queue(name), settings=bare)

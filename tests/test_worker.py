@@ -1,0 +1,498 @@
+"""The worker: nothing is acked before what came of it is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+
+import pytest
+
+from mousetrap.errors import AccessRefused, MousetrapError, Reject, TopologyMismatch
+from mousetrap.job_queue import declare, delete, depth, drain, open_channel
+from mousetrap.message import Message, current
+from mousetrap.publisher import Publisher
+from mousetrap.topology import Queue
+from mousetrap.worker import Worker
+
+
+@dataclass(frozen=True)
+class Job:
+    seed: int
+    name: str = ""
+
+
+QUICK = Queue("work", retry_delays=(0.05, 0.1))
+
+
+def send(settings, *messages, queue="work"):
+    """Put messages on a queue that is there; data or whole messages."""
+    declare(queue, settings=settings)
+    with Publisher(settings) as publisher:
+        receipts = [
+            publisher.publish(each if isinstance(each, Message) else Message(each), queue)
+            for each in messages
+        ]
+        for receipt in receipts:
+            receipt.wait()
+    return [receipt.message for receipt in receipts]
+
+
+def double(n: int) -> int:
+    return 2 * n
+
+
+def always_fails(_: object) -> None:
+    raise ValueError("no luck")
+
+
+def test_worker_sends_results_on_and_acks(settings):
+    """Each message becomes a result; then the source queue is empty and nothing is unacked."""
+    send(settings, *range(50))
+
+    with Worker(QUICK, double, settings, writes="out") as worker:
+        worker.wait_until(done=50, timeout=10)
+
+    assert sorted(m.data for m in drain("out", settings=settings)) == [2 * n for n in range(50)]
+    assert depth("work", settings).messages == 0
+
+
+def test_worker_results_have_the_same_id_each_time(settings):
+    """Done twice, a job's result has the same id and names its parent and its job."""
+    [job] = send(settings, Message(3, id="j1"))
+    with Worker(QUICK, double, settings, writes="out") as worker:
+        worker.wait_until(done=1)
+        send(settings, Message(3, id="j1"))
+        worker.wait_until(done=2)
+
+    first, second = drain("out", settings=settings)
+    assert first.id == second.id
+    assert first.id != job.id
+    assert (first.parent, first.job) == ("j1", "j1")
+
+
+def test_worker_retries_with_the_configured_delays_and_then_succeeds(settings):
+    """A handler that fails twice is asked a third time; nobody but the handler notices."""
+    attempts = []
+
+    def fails_twice(n: int) -> int:
+        attempts.append(current.get().attempt)
+        if len(attempts) < 3:
+            raise ConnectionError("not yet")
+        return n
+
+    send(settings, 7)
+    with Worker(QUICK, fails_twice, settings, writes="out") as worker:
+        worker.wait_until(done=1, retried=2)
+
+    [result] = drain("out", settings=settings)
+    assert attempts == [1, 2, 3]
+    assert (result.data, result.retries) == (7, 2)
+
+
+def test_worker_dead_letters_when_retries_are_used_up(settings):
+    """A job that always fails ends in the dead queue, once, with the reason it failed."""
+    [sent] = send(settings, {"seed": 1})
+
+    with Worker(QUICK, always_fails, settings) as worker:
+        worker.wait_until(dead=1, timeout=5)
+
+    [buried] = drain(QUICK.dead, settings=settings)
+    assert buried.id == sent.id
+    assert buried.attempt == 3
+    assert buried.reason == "ValueError: no luck"
+    assert "always_fails" in buried.traceback
+    assert buried.origin == "work"
+
+
+def test_worker_buries_a_rejected_message_at_once(settings):
+    """`Reject` means: trying again will not help."""
+
+    def rejects(_: object) -> None:
+        raise Reject("there is no such customer")
+
+    send(settings, 1)
+    with Worker(QUICK, rejects, settings) as worker:
+        now = worker.wait_until(dead=1)
+
+    assert now.retried == 0
+    assert drain(QUICK.dead, settings=settings)[0].attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"{bad json", "not JSON"),
+        (b'{"seed": "one"}', "wrong type"),
+        (b"\xff\xfe", "not"),
+        (b"NaN", "not JSON"),
+        (b"", "empty body"),
+        (b'{"seed":' * 10_000, "wrong type"),
+    ],
+)
+def test_worker_buries_what_it_cannot_read_and_neighbours_pass(settings, body, reason):
+    """A malformed message keeps its bytes and gets a reason; those around it are handled."""
+    send(settings, {"seed": 1}, Message(body=body), {"seed": 2})
+
+    def seed_of(job: Job) -> int:
+        return job.seed
+
+    with Worker(QUICK, seed_of, settings, writes="out") as worker:
+        worker.wait_until(done=2, dead=1)
+
+    [buried] = drain(QUICK.dead, settings=settings)
+    assert buried.body == body
+    assert buried.reason.startswith("UndecodableMessage: ")
+    assert reason in buried.reason
+    assert [m.data for m in drain("out", settings=settings)] == [1, 2]
+
+
+def test_worker_survives_a_handler_that_exits(settings):
+    """`sys.exit` in a handler is a failure of that message, not the end of the worker."""
+
+    def exits(n: int) -> int:
+        if n == 0:
+            raise SystemExit(0)
+        return n
+
+    send(settings, 0, 1)
+    with Worker(QUICK, exits, settings) as worker:
+        worker.wait_until(done=1, dead=1)
+
+    assert drain(QUICK.dead, settings=settings)[0].reason == "SystemExit: 0"
+
+
+def test_worker_keeps_what_another_client_set(settings):
+    """Correlation id and foreign headers survive a retry and the dead queue."""
+    import pika
+
+    declare(QUICK, settings=settings)
+    with open_channel(settings) as channel:
+        channel.basic_publish(
+            "",
+            settings.topology.wire_name("work"),
+            b"1",
+            pika.BasicProperties(correlation_id="c-1", headers={"tenant": "x"}, expiration="60000"),
+        )
+        with Worker(QUICK, always_fails, settings) as worker:
+            worker.wait_until(dead=1)
+        _, properties, _ = channel.basic_get(settings.topology.wire_name(QUICK.dead), auto_ack=True)
+
+    assert properties.correlation_id == "c-1"
+    assert properties.headers["tenant"] == "x"
+    assert properties.expiration is None  # a dead letter must not evaporate
+    assert not [key for key in properties.headers if key.startswith("x-")]
+
+
+def test_worker_buries_a_message_whose_headers_fill_a_frame(settings):
+    """Its body is kept; headers that would burst the frame with ours are left out, said so."""
+    import pika
+
+    declare(QUICK, settings=settings)
+    with open_channel(settings) as channel:
+        properties = pika.BasicProperties(headers={"absurd": "x" * 125_000})
+        channel.basic_publish("", settings.topology.wire_name("work"), b"1", properties)
+    with Worker(QUICK, always_fails, settings) as worker:
+        worker.wait_until(dead=1)
+        assert worker.statistics().reconnects == 0
+
+    [buried] = drain(QUICK.dead, settings=settings)
+    assert buried.body == b"1"
+    assert "would not fit" in buried.headers["mousetrap-dropped"]
+
+
+def test_worker_does_not_ack_before_the_result_is_confirmed(settings):
+    """While the way out is closed the source stays unacked; when it opens, all arrive once."""
+    name = settings.topology.wire_name("out")
+    arguments = {"x-max-length": 1, "x-overflow": "reject-publish", "x-expires": 60_000}
+    with open_channel(settings) as channel:
+        channel.queue_declare(name, durable=True, arguments=arguments)
+        channel.basic_publish("", name, b"fills it")
+        send(settings, 1, 2, 3)
+        worker = Worker(QUICK, double, settings)
+        worker.writes = "out"  # without declaring it: its arguments are not ours
+        with worker:
+            wait_for(lambda: "refused" in worker.statistics().problem)
+            assert worker.statistics().done == 0
+            results = []
+            while len(results) < 4:  # the queue holds one at a time
+                method, _, body = channel.basic_get(name, auto_ack=True)
+                results += [body] if method else []
+                channel.connection.process_data_events(0.05)
+            worker.wait_until(done=3)
+
+    assert sorted(results) == [b"2", b"4", b"6", b"fills it"]
+    assert depth("work", settings).messages == 0
+
+
+def test_worker_puts_back_a_deleted_output_queue(settings):
+    """Somebody deletes the downstream queue: the result waits and the queue comes back."""
+    gate = threading.Event()
+
+    def waits(n: int) -> int:
+        gate.wait(10)
+        return n
+
+    send(settings, 5)
+    with Worker(QUICK, waits, settings, writes="out") as worker:
+        wait_for(lambda: worker.statistics().in_hand == 1)
+        delete("out", settings=settings)
+        gate.set()
+        worker.wait_until(done=1, timeout=10)
+
+    assert [m.data for m in drain("out", settings=settings)] == [5]
+
+
+def test_worker_comes_back_when_its_queue_is_deleted(settings):
+    """A consumer that the broker cancels is never silent: the queue is declared and read again."""
+    with Worker(QUICK, double, settings, writes="out") as worker:
+        delete("work", settings=settings)
+        wait_for(lambda: worker.statistics().reconnects == 1)
+        send(settings, 4)
+        worker.wait_until(done=1)
+
+    assert [m.data for m in drain("out", settings=settings)] == [8]
+
+
+def test_worker_loses_nothing_when_the_wire_is_cut(settings, proxy):
+    """Cut again and again under load: every job has a result, doubled at worst, never missing."""
+    jobs = send(settings, *range(300))
+    with Worker(QUICK, double, proxy.settings, writes="out", concurrency=4) as worker:
+        for done in (50, 100, 150, 200):
+            worker.wait_until(done=done)
+            proxy.cut()
+        wait_for(lambda: depth("work", settings).messages == 0 and not worker.statistics().in_hand)
+
+    results = drain("out", settings=settings, idle=0.2)
+    assert {result.job for result in results} == {job.id for job in jobs}
+    assert depth("work", settings).messages == 0
+
+
+def test_worker_gives_back_what_it_has_not_begun(settings):
+    """Stopping finishes the message in hand; the prefetched ones are in the queue again."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def waits(n: int) -> int:
+        begun.set()
+        gate.wait(10)
+        return n
+
+    send(settings, *range(10))
+    worker = Worker(QUICK, waits, settings, writes="out").start()
+    assert begun.wait(10)
+    threading.Timer(0.2, gate.set).start()
+    worker.stop()
+
+    assert worker.statistics().done == 1
+    assert depth("out", settings).messages == 1
+    assert depth("work", settings).messages == 9
+
+
+def test_worker_stop_says_when_a_handler_outlives_it(settings):
+    """The time-out of `stop` is kept, and the message is not lost."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def hangs(_: int) -> None:
+        begun.set()
+        gate.wait(30)
+
+    send(settings, 1)
+    worker = Worker(QUICK, hangs, settings).start()
+    assert begun.wait(10)
+
+    with pytest.raises(TimeoutError, match="delivered again"):
+        worker.stop(timeout=0.3)
+    gate.set()
+    wait_for(lambda: depth("work", settings).messages == 1)
+
+
+def test_worker_handles_as_many_at_a_time_as_told(settings):
+    """Concurrency 5: five are in the handler at once, never six."""
+    barrier = threading.Barrier(5, timeout=10)
+
+    def meets(n: int) -> int:
+        barrier.wait()  # passes only if five are here
+        return n
+
+    send(settings, *range(20))
+    with Worker(QUICK, meets, settings, concurrency=5) as worker:
+        worker.wait_until(done=20)
+
+
+def test_worker_runs_coroutines_concurrently(settings):
+    """An `async def` handler: many wait at once on one loop."""
+    here = 0
+    most = 0
+
+    async def meets(n: int) -> int:
+        nonlocal here, most
+        here += 1
+        most = max(most, here)
+        while most < 20:
+            await asyncio.sleep(0)
+        here -= 1
+        return n
+
+    send(settings, *range(20))
+    with Worker(QUICK, meets, settings, writes="out", concurrency=20) as worker:
+        worker.wait_until(done=20)
+
+    assert len(drain("out", settings=settings)) == 20
+
+
+def test_worker_retries_coroutines_too(settings):
+    """A failing coroutine goes the same way as a failing function."""
+
+    async def fails(_: int) -> None:
+        raise ValueError("no luck")
+
+    send(settings, 1)
+    with Worker(QUICK, fails, settings) as worker:
+        worker.wait_until(retried=2, dead=1)
+
+
+def test_worker_sends_each_value_of_a_generator(settings):
+    """A generator's values are messages of their own, and half a generator sends nothing."""
+
+    def split(n: int):
+        yield from range(n)
+        if n == 2:
+            raise ValueError("half-way")
+
+    send(settings, 3, 2)
+    with Worker(QUICK, split, settings, writes="out") as worker:
+        worker.wait_until(done=1, dead=1)
+
+    results = drain("out", settings=settings)
+    assert [m.data for m in results] == [0, 1, 2]
+    assert len({m.id for m in results}) == 3
+
+
+def test_worker_shares_with_a_slow_neighbour(settings):
+    """Bounded prefetch: while one worker is stuck, the other does nearly everything."""
+    gate = threading.Event()
+
+    def slow(n: int) -> int:
+        gate.wait(20)
+        return n
+
+    with (
+        Worker(QUICK, slow, settings, prefetch=2) as stuck,
+        Worker(QUICK, double, settings, prefetch=2) as quick,
+    ):
+        send(settings, *range(100))
+        quick.wait_until(done=98)
+        gate.set()
+        stuck.wait_until(done=1)
+
+
+def test_worker_heartbeats_go_on_while_it_idles_and_while_a_handler_works(settings):
+    """Heartbeat 2 s: idle for 7 s, then a handler of 7 s, and the connection is the first one."""
+
+    def slow(_: int) -> None:
+        threading.Event().wait(7)
+
+    with Worker(QUICK, slow, settings.but(heartbeat=2.0)) as worker:
+        assert worker.wait(7) is False
+        send(settings, 1)
+        worker.wait_until(done=1)
+
+        assert worker.statistics().reconnects == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_worker_idle_for_three_minutes_and_a_handler_of_one(settings):
+    """The real thing: heartbeat 20 s, 180 s idle, then a handler of 60 s: no disconnect."""
+
+    def slow(_: int) -> None:
+        threading.Event().wait(60)
+
+    with Worker(QUICK, slow, settings.but(heartbeat=20.0)) as worker:
+        assert worker.wait(180) is False
+        send(settings, 1)
+        worker.wait_until(done=1, timeout=90)
+
+        assert worker.statistics().reconnects == 0
+
+
+def test_worker_keeps_its_namespace_alive(settings):
+    """Queues that expire after a second are still there after three, with their messages."""
+    short = settings.but(queue_expiry=1.0)
+    queue = Queue("work", retry_delays=(2.5,))
+
+    def fails_once(n: int) -> int:
+        if current.get().attempt == 1:
+            raise ValueError("later")
+        return n
+
+    with Worker(queue, fails_once, short, writes="out") as worker:
+        send(short, 1)
+        worker.wait_until(done=1, retried=1)
+
+        assert depth("out", short).messages == 1
+
+
+def test_worker_does_not_start_without_access(settings):
+    """A wrong password is an error of `start`, and leaves no thread behind."""
+    with pytest.raises(AccessRefused):
+        Worker(QUICK, double, settings.but(password="x")).start()
+
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("mousetrap-")]
+
+
+def test_worker_does_not_start_on_a_mismatched_queue(settings):
+    """Another's arguments on our queue: an error that names the argument, not an endless loop."""
+    name = settings.topology.wire_name("work")
+    with open_channel(settings) as channel:
+        channel.queue_declare(name, durable=True, arguments={"x-max-length": 5})
+        with pytest.raises(TopologyMismatch, match="inequivalent arg"):
+            Worker(QUICK, double, settings).start()
+        channel.queue_delete(name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_worker_says_when_a_hand_dies(settings, monkeypatch):
+    """A defect of ours in a handler thread stops the worker with an error, not silently."""
+    worker = Worker(QUICK, double, settings, writes="out")
+    monkeypatch.setattr(worker, "_send", lambda *_: 1 / 0)
+    send(settings, 1)
+
+    with worker, pytest.raises(MousetrapError, match="ZeroDivisionError"):
+        worker.wait_until(done=1)
+
+    assert worker.statistics().state == "failed"
+    assert depth("work", settings).messages == 1
+
+
+def test_worker_wait_until_says_how_far_it_got(settings):
+    """A wait that fails tells the counts."""
+    with (
+        Worker(QUICK, double, settings) as worker,
+        pytest.raises(TimeoutError, match="received=0"),
+    ):
+        worker.wait_until(done=1, timeout=0.1)
+
+
+def test_worker_logs_no_body_and_no_error_text(settings, caplog):
+    """An error text may quote the body; the log has its type alone, the dead letter the rest."""
+
+    def quotes(card: str) -> None:
+        raise ValueError(f"cannot charge {card}")
+
+    send(settings, "4711-canary")
+    with Worker(Queue("work", ()), quotes, settings) as worker:
+        worker.wait_until(dead=1)
+
+    assert "ValueError" in caplog.text
+    assert "4711-canary" not in caplog.text
+
+
+def wait_for(claim, timeout=10):
+    """Ask until *claim* holds; a test's last resort where nothing can be waited upon."""
+    pause = threading.Event()
+    for _ in range(int(timeout / 0.02)):
+        if claim():
+            return
+        pause.wait(0.02)
+    raise AssertionError("it did not come to pass in time")
