@@ -1,0 +1,110 @@
+"""The processes that a run started, and how to end every one of them.
+
+Killing the process group of papermill is not enough: jupyter_client starts the kernel in a
+session of its own, and what the kernel starts may be in another one yet, or outlive it. So we
+follow parents to children, and find those that lost their parent by a mark in their environment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import defaultdict
+from contextlib import suppress
+
+import psutil  # type: ignore[import-untyped]  # ships no types
+
+MARK = "MOUSETRAP_CHECK"
+"""The environment variable that every process of a run inherits; its value is the run's id."""
+
+INTERRUPT_PATIENCE = 3.0  # seconds a cell has to clean up after its interrupt; a guess
+TERMINATE_PATIENCE = 2.0  # seconds between SIGTERM and SIGKILL; a guess
+_PAUSE = 0.02  # seconds between two looks at processes that are ending
+
+
+class Descendants:
+    """All processes below process *root* that are, or once were, seen; *root* is not one of them.
+
+    A process is missed only if it left its parent before anybody looked *and* was started with
+    an environment of its own.
+
+    Threads: one at a time.
+    """
+
+    def __init__(self, root: int, mark: str) -> None:
+        self._root = root
+        self._mark = mark
+        self._seen: set[psutil.Process] = set()  # a Process is pid and start time: no pid reuse
+
+    def look(self) -> None:
+        """Take note of the descendants that run now."""
+        children = defaultdict(list)
+        for process in psutil.process_iter():
+            try:
+                children[process.ppid()].append(process)
+            except psutil.Error:
+                continue
+        families = [self._root, *(process.pid for process in self._seen if is_alive(process))]
+        while families:
+            for child in children.pop(families.pop(), []):
+                self._seen.add(child)
+                families.append(child.pid)
+
+    def interrupt_children(self) -> None:
+        """Send SIGINT to the direct children of root: papermill's only child is the kernel.
+
+        The cell that runs then raises KeyboardInterrupt, so the executed copy shows where it was.
+        """
+        if os.name == "nt":
+            return  # Windows has no such signal; `end` follows
+        with suppress(psutil.Error):
+            for child in psutil.Process(self._root).children():
+                child.send_signal(signal.SIGINT)
+
+    def end(self, patience: float) -> int:
+        """End all of them, by SIGTERM and after *patience* seconds by SIGKILL; return how many."""
+        self._look_for_mark()
+        ended = {process for process in self._seen if is_alive(process)}
+        for process in ended:
+            with suppress(psutil.Error):
+                process.terminate()
+        _wait_until_gone(ended, patience)
+        # A process that is being killed may start another one: look again until nobody is left.
+        for _ in range(20):
+            self._look_for_mark()
+            rest = {process for process in self._seen if is_alive(process)}
+            if not rest:
+                break
+            ended |= rest
+            for process in rest:
+                with suppress(psutil.Error):
+                    process.kill()
+            _wait_until_gone(rest, 1.0)
+        return len(ended)
+
+    def _look_for_mark(self) -> None:
+        self.look()
+        for process in psutil.process_iter():
+            if process.pid in (self._root, os.getpid()):
+                continue
+            try:
+                if process.environ().get(MARK) == self._mark:
+                    self._seen.add(process)
+            except (psutil.Error, OSError):
+                continue  # another user's
+        self.look()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie only waits for its parent, and does nothing any more."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _wait_until_gone(processes: set[psutil.Process], patience: float) -> None:
+    limit = time.monotonic() + patience
+    while any(is_alive(process) for process in processes) and time.monotonic() < limit:
+        time.sleep(_PAUSE)

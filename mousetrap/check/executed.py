@@ -1,0 +1,228 @@
+"""The executed copy of a notebook: what papermill saves, what we add, and how to read it back.
+
+The copy is written beside its final place and moved there when the run is over, so that no half
+written file is ever taken for a result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mousetrap.check.parameters import parameters_in, read_notebook
+from mousetrap.errors import CheckError, ParameterError
+from mousetrap.ledger import RECORD_TYPE
+
+_INJECTED = "injected-parameters"
+_MARKER = "papermill-error-cell-tag"  # papermill's name: it clears cells tagged so on the next run
+_ANSI = re.compile(
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f]"
+)
+_PASSWORD = re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+@")
+
+
+@dataclass(frozen=True)
+class FailingCell:
+    """The cell that kept a notebook from passing.
+
+    `number` counts all cells of the source notebook from 1; `count` is its ``In [count]``, None
+    when it never ran; `line` is its first line that is no comment; `error` reads
+    ``ValueError: no luck``.
+    """
+
+    number: int
+    count: int | None
+    line: str
+    error: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What came of running a notebook; `record` is the last thing displayed as `RECORD_TYPE`.
+
+    `cells` is how many code cells ran to their end, `seconds` how long the whole run took. A
+    result of `read` may tell of a failure: then `error` says what happened and `failing` where.
+    """
+
+    notebook: Path
+    output: Path
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    seconds: float = 0.0
+    cells: int = 0
+    record: dict[str, Any] | None = None
+    failing: FailingCell | None = None
+    error: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every cell ran, and none raised."""
+        return self.error is None
+
+    def __repr__(self) -> str:
+        """Say how it went; the record may be long, so only its size is told."""
+        record = "no record" if self.record is None else f"a record of {len(self.record)} fields"
+        how = "passed" if self.passed else "failed"
+        return (
+            f"<CheckResult {self.notebook.name} {how}: {self.cells} cells in "
+            f"{self.seconds:.1f} s, {record}>"
+        )
+
+
+def default_output(notebook: Path) -> Path:
+    """Where the executed copy goes: ``notebooks/_build/check_x.ipynb``."""
+    return notebook.parent / "_build" / notebook.name
+
+
+def read(path: str | Path) -> CheckResult:
+    """Read an executed copy back, also one that plain papermill wrote.
+
+    Raises:
+        CheckError: there is no such file, or it is not a notebook.
+    """
+    path = Path(path)
+    document = read_notebook(path)
+    ours = document.metadata.get("mousetrap", {})
+    theirs = document.metadata.get("papermill", {})
+    failing = FailingCell(**ours["failing"]) if ours.get("failing") else failing_cell(document)
+    parameters = defaults_of(document, path) | dict(theirs.get("parameters") or {})
+    return CheckResult(
+        notebook=Path(ours.get("notebook") or theirs.get("input_path") or path),
+        output=path,
+        parameters=parameters,
+        seconds=float(ours.get("seconds") or theirs.get("duration") or 0.0),
+        cells=cells_done(document, failing),
+        record=record_in(document),
+        failing=failing,
+        error=ours.get("error") or (f"cell {failing.number}: {failing.error}" if failing else None),
+    )
+
+
+def defaults_of(document: Any, path: Path) -> dict[str, object]:
+    """The defaults of its parameters; empty when there are none, or none that can be read."""
+    try:
+        return {each.name: each.default for each in parameters_in(document, path) or []}
+    except ParameterError:
+        return {}
+
+
+def code_cells(document: Any) -> Iterator[tuple[int, int, Any]]:
+    """Yield the code cells that are not empty: index here, number in the source notebook, cell."""
+    number = 0
+    for index, cell in enumerate(document.cells):
+        if {_INJECTED, _MARKER} & set(cell.metadata.get("tags", [])):
+            continue  # papermill put it there
+        number += 1
+        if cell.cell_type == "code" and cell.source.strip():
+            yield index, number, cell
+
+
+def cells_done(document: Any, failing: FailingCell | None) -> int:
+    """How many code cells ran to their end."""
+    # A cell that takes the kernel with it has a count and no error.
+    stopped = None if failing is None else failing.number
+    return sum(
+        cell.execution_count is not None and number != stopped
+        for _, number, cell in code_cells(document)
+    )
+
+
+def failing_cell(document: Any) -> FailingCell | None:
+    """Return the first code cell that raised or never ran; None when all is well.
+
+    papermill takes ``raise SystemExit(0)`` for success and leaves the cells after it alone;
+    we do not.
+    """
+    for _, number, cell in code_cells(document):
+        errors = _errors(cell)
+        if errors:
+            return _failing(number, cell, f"{errors[0].ename}: {errors[0].evalue}")
+        if cell.execution_count is None:
+            return _failing(number, cell, "it never ran")
+    return None
+
+
+def cell_named(document: Any, number: int, error: str) -> FailingCell | None:
+    """Return cell *number* as the failing one, for a reason that it cannot show itself."""
+    for _, each, cell in code_cells(document):
+        if each == number:
+            return _failing(number, cell, error)
+    return None
+
+
+def record_in(document: Any) -> dict[str, Any] | None:
+    """Return the last record that a cell displayed."""
+    found = None
+    for cell in document.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {}).get(RECORD_TYPE)
+            if isinstance(data, dict):
+                found = data
+    # plain dicts instead of nbformat's kind, which hides typos by its attribute access
+    return None if found is None else dict(json.loads(json.dumps(found)))
+
+
+def open_draft(path: Path, text: str) -> None:
+    """Make the file that becomes the executed copy, readable by its owner only.
+
+    Raises:
+        CheckError: the folder cannot be made or written.
+    """
+    try:
+        if path.parent.name == "_build" and not path.parent.exists():
+            path.parent.mkdir(parents=True)
+            write(path.parent / ".gitignore", "# executed copies: results, not sources\n*\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, text)
+    except OSError as error:
+        raise CheckError(f"the executed copy cannot be written to {path.parent}: {error}") from None
+
+
+def write(path: Path, text: str) -> None:
+    """Write *text* to *path* in one step: a reader sees the old file or the new one."""
+    half = path.with_name(f"{path.name}.half")
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    half.replace(path)
+
+
+def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> None:
+    """Move *draft* to *output*, with *facts* in its metadata and a note on top if it failed."""
+    import nbformat
+
+    document = read_notebook(draft)
+    document.metadata["mousetrap"] = dict(facts)
+    if "papermill" in document.metadata:
+        document.metadata.papermill["output_path"] = str(output)
+    if facts.get("error"):
+        if document.cells and _MARKER in document.cells[0].metadata.get("tags", []):
+            del document.cells[0]  # papermill's says less than ours
+        note = nbformat.v4.new_markdown_cell(f"**This run failed.**\n\n```\n{facts['error']}\n```")  # type: ignore[no-untyped-call]  # half annotated
+        note.metadata["tags"] = [_MARKER]
+        document.cells.insert(0, note)
+    write(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
+    draft.replace(output)
+
+
+def plain(text: str, lines: int = 12) -> str:
+    """Return *text* without terminal colours and URL passwords, and not longer than *lines*."""
+    text = _PASSWORD.sub(r"\1********@", _ANSI.sub("", text))
+    kept = [line[:300] for line in text.strip().splitlines()]
+    if len(kept) > lines:
+        kept = [*kept[: lines - 2], "...", kept[-1]]
+    return "\n".join(kept)
+
+
+def _failing(number: int, cell: Any, error: str) -> FailingCell:
+    lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
+    line = next((line for line in lines if not line.startswith("#")), lines[0])
+    return FailingCell(number, cell.execution_count, plain(line)[:80], plain(error))
+
+
+def _errors(cell: Any) -> list[Any]:
+    return [output for output in cell.get("outputs", []) if output.output_type == "error"]

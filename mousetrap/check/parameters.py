@@ -1,0 +1,289 @@
+"""What a notebook lets others set: read its ``parameters`` cell, refuse what does not fit it.
+
+papermill only warns of a misspelt parameter and injects whatever it is given; here both are
+errors, and they come before a kernel starts. The cell is read by Python's own parser, not by
+papermill's regular expression, which gives up on ``url = "a=b"``. Nothing here runs a notebook.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import io
+import math
+import re
+import tokenize
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mousetrap.errors import CheckError, ParameterError
+
+INSTALL = "pip install 'mousetrap[notebook]'"
+
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_SECRET = re.compile(
+    r"passw(or)?d|passphrase|secret|credential"
+    r"|(^|_)(pwd|token|auth|apikey|(api|access|private)_key)(_|$)|(^|_)pass$"
+)
+_PASSWORD_IN_URL = re.compile(r"\w://[^/\s:@]*:[^/\s@]+@")
+
+
+class Expression(str):
+    """The source text of a default that only the kernel can evaluate, such as ``2 * minutes``."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of the parameters cell: ``jobs: int = 500  # how many jobs to send``.
+
+    `type` is ``"str"``, ``"int"``, ``"float"`` or ``"bool"``; None when neither annotation nor
+    default tells, and then nobody can set it. `default` is the value, or an `Expression`.
+    """
+
+    name: str
+    type: str | None
+    default: object
+    help: str = ""
+
+
+def parameters_of(notebook: str | Path) -> list[Parameter]:
+    """Return what can be set in *notebook*, in the order of its cell tagged ``parameters``.
+
+    Raises:
+        CheckError: there is no such file, or it is not a notebook.
+        ParameterError: the cell is not plain Python.
+    """
+    return parameters_in(read_notebook(notebook), Path(notebook)) or []
+
+
+def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
+    """Turn ``["jobs=500", "seed=1"]`` into ``{"jobs": "500", "seed": "1"}``.
+
+    Raises:
+        ParameterError: a pair is not ``name=value``, or a name comes twice; no value is quoted.
+    """
+    parsed: dict[str, str] = {}
+    for position, pair in enumerate(pairs, start=1):
+        name, equals, value = pair.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise ParameterError(f"parameter {position} is not name=value: write it as jobs=500")
+        if name in parsed:
+            raise ParameterError(f"parameter {name!r} is given twice: leave one out")
+        parsed[name] = value
+    return parsed
+
+
+def read_notebook(notebook: str | Path) -> Any:
+    """Return the notebook as nbformat's newest kind of document.
+
+    Raises:
+        CheckError: not installed, not there, or not a notebook; says which.
+    """
+    try:
+        import nbformat
+    except ImportError:
+        raise CheckError(f"nbformat is not installed, which reads notebooks: {INSTALL}") from None
+    path = Path(notebook)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CheckError(f"there is no notebook {path}{_neighbours(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckError(f"{path} cannot be read as a notebook: {_sentence(error)}") from None
+    try:
+        document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]  # half annotated
+        nbformat.validate(document)
+    except Exception as error:  # noqa: BLE001 -- nbformat lets through whatever its parsers raise
+        raise CheckError(f"{path} is not a Jupyter notebook: {_sentence(error)}") from None
+    return document
+
+
+def parameters_in(document: Any, path: Path) -> list[Parameter] | None:
+    """Return the parameters of a notebook that was read already; None without such a cell."""
+    cell = next(
+        (
+            cell
+            for cell in document.cells
+            if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
+        ),
+        None,
+    )
+    if cell is None:
+        return None
+    source = re.sub(r"(?m)^[%!].*$", "", cell.source)  # IPython's magics are not Python
+    try:
+        tree = ast.parse(source)
+        comments = _comments(source)
+    except (SyntaxError, ValueError, tokenize.TokenError) as error:
+        raise ParameterError(
+            f"the parameters cell of {path} is not plain Python ({_sentence(error)}): "
+            "write lines like jobs: int = 500  # how many"
+        ) from None
+    found: dict[str, Parameter] = {}
+    for statement in tree.body:
+        for name, kind, default in _assignments(statement):
+            line = statement.end_lineno or statement.lineno
+            found[name] = Parameter(name, kind, default, comments.get(line, ""))
+    return list(found.values())
+
+
+def fit(
+    given: Mapping[str, object], declared: list[Parameter] | None, path: Path
+) -> dict[str, object]:
+    """Return *given* with each value in its declared type; text is converted.
+
+    Raises:
+        ParameterError: a parameter is unknown, mistyped or looks like a secret; a value that may
+            be a secret is not quoted.
+    """
+    known = {parameter.name: parameter for parameter in declared or []}
+    for parameter in known.values():
+        _refuse_declared_secret(parameter, path)
+    fitted: dict[str, object] = {}
+    for name, value in given.items():
+        # first of all, so that no later error can quote a secret
+        _refuse_secret(name, value, known.get(name))
+        if declared is None:
+            raise ParameterError(
+                f"{path} has no cell tagged 'parameters', so {_shown(name)} cannot be set: "
+                "tag the cell with the defaults"
+            )
+        if name not in known:
+            raise ParameterError(_unknown(name, list(known), path))
+        fitted[name] = _converted(known[name], value)
+    return fitted
+
+
+def _converted(parameter: Parameter, value: object) -> object:
+    kind = parameter.type
+    if kind is None:
+        raise ParameterError(
+            f"parameter {parameter.name!r} has no type that can be set from outside: "
+            "annotate it as str, int, float or bool"
+        )
+    try:
+        if isinstance(value, str):
+            return _from_text(kind, value)
+        if kind == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return _finite(float(value))
+        if type(value).__name__ == kind:  # a bool is not an int here
+            repr(value)  # fails for an int too long to be written into a cell
+            return value
+    except (ValueError, OverflowError):
+        pass
+    shown = "a value" if _smells_of_secret(parameter.name) else _shown(value)
+    raise ParameterError(f"parameter {parameter.name!r} is {shown}: it must be {_KINDS[kind]}")
+
+
+def _from_text(kind: str, text: str) -> object:
+    if kind == "str":
+        text.encode()  # fails for a lone surrogate: bytes from a shell that are not UTF-8
+        return text
+    if kind == "bool":
+        if text.strip().lower() not in _TRUTH:
+            raise ValueError
+        return _TRUTH[text.strip().lower()]
+    return int(text) if kind == "int" else _finite(float(text))
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _assignments(statement: ast.stmt) -> list[tuple[str, str | None, object]]:
+    """Return (name, type, default) of each plain name that *statement* sets."""
+    if isinstance(statement, ast.AnnAssign):
+        targets: list[ast.expr] = [statement.target]
+        default, _ = _default(statement.value)
+        kind: str | None = ast.unparse(statement.annotation).strip("'\"")
+    elif isinstance(statement, ast.Assign):
+        targets = statement.targets
+        default, kind = _default(statement.value)
+    else:
+        return []
+    kind = kind if kind in _KINDS else None
+    return [(target.id, kind, default) for target in targets if isinstance(target, ast.Name)]
+
+
+def _default(expression: ast.expr | None) -> tuple[object, str | None]:
+    if expression is None:
+        return None, None
+    try:
+        value = ast.literal_eval(expression)
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return Expression(ast.unparse(expression)), None
+    return value, type(value).__name__
+
+
+def _comments(source: str) -> dict[int, str]:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in tokens
+        if token.type == tokenize.COMMENT
+    }
+
+
+def _unknown(name: str, known: list[str], path: Path) -> str:
+    exist = f"it has {', '.join(known)}" if known else "its parameters cell is empty"
+    close = difflib.get_close_matches(name, known, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{path} has no parameter {_shown(name)}{meant} ({exist})"
+
+
+def _refuse_secret(name: str, value: object, parameter: Parameter | None) -> None:
+    number = parameter is not None and parameter.type in ("int", "float", "bool")
+    if _smells_of_secret(name) and not number:  # token_limit: int = 5 is no secret
+        what = f"parameter {name!r} looks like a secret"
+    elif _PASSWORD_IN_URL.search(f"{name}={value if isinstance(value, str) else ''}"):
+        what = "a parameter contains a URL with a password"
+    else:
+        return
+    raise ParameterError(
+        f"{what}, and parameters are saved in the executed notebook: put it into the environment "
+        "and let the notebook read os.environ"
+    )
+
+
+def _refuse_declared_secret(parameter: Parameter, path: Path) -> None:
+    default = parameter.default
+    if not isinstance(default, str) or not default or isinstance(default, Expression):
+        return
+    if _smells_of_secret(parameter.name) or _PASSWORD_IN_URL.search(default):
+        raise ParameterError(
+            f"the default of parameter {parameter.name!r} in {path} looks like a secret: "
+            "take it out and let the notebook read os.environ"
+        )
+
+
+def _smells_of_secret(name: str) -> bool:
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return _SECRET.search(words) is not None
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        return "too long a number"
+    return text if len(text) <= 60 else f"{text[:50]}..."
+
+
+def _neighbours(path: Path) -> str:
+    names = [neighbour.name for neighbour in path.parent.glob("*.ipynb")]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.with_name(close[0])}?" if close else ""
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of an error: nbformat's go on for pages, with the document in them."""
+    first = str(error).strip().splitlines()[:1]
+    return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__

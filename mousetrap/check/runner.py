@@ -1,0 +1,143 @@
+"""The child process in which papermill runs, so that whoever waits for it can always end it.
+
+Spoken to by `mousetrap.check.check` only: one line of JSON arrives on standard input, which then
+stays open as a lifeline; lines of JSON leave on standard output, one per event. When the lifeline
+breaks, our parent was killed; then we end the kernel, and all it started, ourselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mousetrap.check import executed
+from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, Descendants
+
+
+def main() -> None:
+    """Run the notebook named on standard input and report on standard output."""
+    # Take both streams for ourselves: a kernel inherits what is left on 0 and 1, and what it
+    # writes there must not look like an event.
+    lifeline, reports = os.dup(0), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    job = json.loads(_read_line(lifeline))
+    # jupyter_client puts the kernel's connection file, with its key, where temporary files go:
+    # into a folder that is removed even if the kernel is killed. The kernel's own stay as they are.
+    tempfile.tempdir = job["scratch"]
+    run = _Run(job, reports)
+    threading.Thread(target=run.watch, args=(lifeline,), daemon=True).start()
+    run.execute()
+
+
+class _Run:
+    """Threads: `execute` on the main one, `watch` on another."""
+
+    def __init__(self, job: dict[str, Any], reports: Any) -> None:
+        self._job = job
+        self._reports = reports
+        self._numbers: dict[int, int] = {}
+        self._over = threading.Event()
+        self._released = threading.Event()
+
+    def execute(self) -> None:
+        error = kind = None
+        try:
+            self._execute()
+        except Exception as problem:  # noqa: BLE001 -- our parent says it in its own words
+            kind = type(problem).__name__
+            error = str(problem)
+        self._over.set()
+        self._report(event="end", kind=kind, error=error)
+        self._released.wait()
+
+    def watch(self, lifeline: int) -> None:
+        """Wait for the lifeline to break; then leave nothing behind but the executed copy."""
+        while os.read(lifeline, 4096):
+            pass
+        draft = Path(self._job["draft"])
+        if not draft.exists():  # our parent made it the executed copy, so all is well
+            self._released.set()
+            return
+        processes = Descendants(os.getpid(), self._job["mark"])
+        processes.look()
+        processes.interrupt_children()
+        self._over.wait(INTERRUPT_PATIENCE)
+        processes.end(TERMINATE_PATIENCE)
+        facts = self._job["facts"] | {"error": "the process that asked for this run was ended"}
+        executed.finish(draft, Path(self._job["output"]), facts)
+        shutil.rmtree(self._job["scratch"], ignore_errors=True)
+        os._exit(1)  # the main thread may be waiting in papermill for the kernel we killed
+
+    def _execute(self) -> None:
+        import papermill
+        from papermill.iorw import papermill_io
+
+        draft = self._job["draft"]
+        papermill_io.register(draft, _Draft())
+        papermill.execute_notebook(
+            _literal(self._job["notebook"]),
+            _literal(draft),
+            self._job["parameters"],
+            kernel_name=self._job["kernel"],
+            language=self._job["language"],
+            cwd=self._job["folder"],
+            progress_bar=False,
+            autosave_cell_every=2,  # seconds: what a hanging cell printed is worth reading
+            on_notebook_start=self._on_notebook_start,
+            on_cell_execute=self._on_cell_begun,
+            on_cell_executed=self._on_cell_done,
+        )
+
+    def _on_notebook_start(self, notebook: Any) -> None:
+        self._numbers = {index: number for index, number, _ in executed.code_cells(notebook)}
+
+    def _on_cell_begun(self, cell: Any, cell_index: int) -> None:  # noqa: ARG002 -- nbclient's names
+        if cell_index in self._numbers:
+            self._report(event="begun", number=self._numbers[cell_index])
+
+    def _on_cell_done(self, cell: Any, cell_index: int, execute_reply: Any) -> None:  # noqa: ARG002 -- as above
+        if cell_index in self._numbers and execute_reply["content"]["status"] == "ok":
+            self._report(event="done")
+
+    def _report(self, **event: Any) -> None:
+        with suppress(OSError):  # nobody listens any more: the lifeline will tell
+            self._reports.write(json.dumps(event) + "\n")
+            self._reports.flush()
+
+
+class _Draft:
+    """papermill's way to write its output; its own may leave half a file when it is killed."""
+
+    def write(self, text: str, path: str) -> None:
+        executed.write(Path(path), text)
+
+    def pretty_path(self, path: str) -> str:
+        return path
+
+
+def _literal(path: str) -> str:
+    """Keep papermill from filling in ``{name}`` in a path."""
+    return path.replace("{", "{{").replace("}", "}}")
+
+
+def _read_line(descriptor: int) -> bytes:
+    # Not by a buffered file: the watching thread would still hold its lock when Python ends.
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = os.read(descriptor, 65_536)
+        if not chunk:
+            raise SystemExit("mousetrap.check.runner is started by mousetrap.check, not by people")
+        line += chunk
+    return line
+
+
+if __name__ == "__main__":
+    main()
