@@ -1,0 +1,40 @@
+"""The command line: ``mousetrap COMMAND --help`` teaches each.
+
+What is printed for people goes through `mousetrap.cli.show`, because bodies, reasons and names
+come from the network. Exit codes are those of `mousetrap.cli.codes`.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+
+from mousetrap.cli import brokers, checks, dead, queues, sending, working
+from mousetrap.cli.codes import EXIT_CODES, new_app
+
+app = new_app(
+    "Prototype RabbitMQ flows in Jupyter, ship the same functions as workers, prove that it works.",
+    epilog=EXIT_CODES,
+)
+
+app.command()(checks.demo)
+app.command("check")(checks.check_notebooks)
+app.command()(working.work)
+app.command()(sending.send)
+app.command("queues")(queues.show_queues)
+app.command("peek")(queues.peek_queue)
+app.command("drain")(queues.drain_queue)
+app.add_typer(dead.app, name="dead")
+app.add_typer(brokers.app, name="broker")
+app.command()(brokers.version)
+
+
+def main() -> None:
+    """Run the command line; what `pyproject.toml` installs as ``mousetrap``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an old code page cannot show every body
+            stream.reconfigure(errors="backslashreplace")
+    # As Ctrl-C: what was taken is printed, what was started is ended. `work` has a way of its own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app(prog_name="mousetrap")

@@ -1,0 +1,89 @@
+"""``mousetrap broker up|down|status`` and ``mousetrap version``."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version as version_of
+from typing import Annotated
+
+import typer
+
+from mousetrap.cli.codes import ExitCode, new_app
+from mousetrap.cli.options import Json, Kind, finite
+from mousetrap.cli.show import print_json, print_pairs, print_table, say
+from mousetrap.settings import Settings
+
+app = new_app("Bring a RabbitMQ up, take it down, see what there is.")
+
+
+@app.command()
+def up(
+    broker: Kind = None,
+    timeout: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Seconds to wait until it is ready.")
+    ] = 120.0,
+    json: Json = False,
+) -> None:
+    """Start a broker that stays, unless one answers already: docker, else a private local node.
+
+    Example: mousetrap broker up --broker docker
+    """
+    from mousetrap import broker as brokers
+
+    found = brokers.up(broker, timeout=timeout, say=say)
+    if json:
+        print_json({"kind": found.kind, "url": found.settings.url, "broker": str(found)})
+
+
+@app.command()
+def down(broker: Kind = None) -> None:
+    """Stop what `up` started; its data stay for the next `up`.
+
+    Example: mousetrap broker down
+    """
+    from mousetrap import broker as brokers
+
+    stopped = brokers.down(broker, say=say)
+    say(f"stopped: {', '.join(stopped)}" if stopped else "nothing of ours was running")
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Show how each way to a broker stands; exit code 3 if none runs.
+
+    Example: mousetrap broker status --json
+    """
+    from mousetrap import broker as brokers
+
+    ways = brokers.status()
+    if json:
+        print_json([asdict(way) for way in ways])
+    else:
+        print_table(
+            ("kind", "state", "address", "version", "note"),
+            ((way.kind, "running" if way.is_running else "available" if way.is_available else "–",
+              way.address, way.version, way.note) for way in ways),
+        )  # fmt: skip
+    if not any(way.is_running for way in ways):
+        raise typer.Exit(ExitCode.NO_BROKER)
+
+
+def version(json: Json = False) -> None:
+    """Print the versions of mousetrap, pika, Python and, if one answers, the broker.
+
+    Example: mousetrap version --json
+    """
+    from mousetrap.broker import probe
+
+    settings = Settings.from_environment()
+    versions = {
+        "mousetrap": version_of("mousetrap"),
+        "pika": version_of("pika"),
+        "python": platform.python_version(),
+        "broker": probe.version(settings),
+    }
+    if json:
+        print_json(versions)
+    else:
+        print_pairs(versions | {"broker": versions["broker"] or f"none at {settings.url}"})

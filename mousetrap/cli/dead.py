@@ -1,0 +1,109 @@
+"""``mousetrap dead list|replay|purge``: what died, why, and back again."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from mousetrap import dead_letters, job_queue
+from mousetrap.cli.codes import ExitCode, new_app
+from mousetrap.cli.options import Json, Name
+from mousetrap.cli.show import age, complain, err, out, print_json, print_table, progress, safe, say
+from mousetrap.settings import Settings
+from mousetrap.topology import Queue
+
+app = new_app("Dead letters of a queue: look, send back, throw away. QUEUE is the work queue.")
+
+
+@app.command("list")
+def list_letters(
+    queue: Name,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many at most.")] = 100,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in the handler each died.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show reason, attempts and age of each dead letter; bodies are for `peek QUEUE.dead`.
+
+    Example: mousetrap dead list start_fetch --traceback
+    """
+    letters = dead_letters.dead_letters(queue, n, Settings.from_environment())
+    now = time.time()
+    if json:
+        for each in letters:
+            print_json({"id": each.id, "job": each.job, "reason": each.reason,
+                        "attempts": each.attempt, "origin": each.origin, "died": each.died,
+                        "replayed": each.replayed, "size": len(each.body),
+                        "traceback": each.traceback})  # fmt: skip
+        return
+    rows = (
+        (each.id[:8], each.attempt, age(now - each.died) if each.died else "?",
+         f"{len(each.body):,} B", each.reason or "no reason given")
+        for each in letters
+    )  # fmt: skip
+    print_table(("id", "attempts", "age", "size", "reason"), rows, f"{len(letters):,} dead letters")
+    if traceback:
+        for each in letters:
+            lines = [safe(line) for line in (each.traceback or "no traceback").splitlines()]
+            out().print(f"\n{each.id[:8]}", *lines, sep="\n", markup=False)
+
+
+@app.command()
+def replay(
+    queue: Name,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    id: Annotated[
+        list[str] | None, typer.Option("--id", help="Only this id (or its beginning); repeatable.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Send dead letters back to QUEUE, as first attempts, with their ids.
+
+    Example: mousetrap dead replay start_fetch --limit 10
+    """
+    replayed = 0
+    settings = Settings.from_environment()
+    try:
+        with progress(f"replaying to {queue}", limit) as seen:
+
+            def on_replayed(_: object) -> None:
+                nonlocal replayed
+                replayed += 1
+                seen(replayed)
+
+            dead_letters.replay(
+                queue, limit=limit, ids=id or None, settings=settings, on_replayed=on_replayed
+            )
+    finally:  # also when it is interrupted: so many are back in their queue
+        if json:
+            print_json({"replayed": replayed})
+        else:
+            say(f"{replayed:,} replayed to {queue}")
+    if id and not replayed:
+        complain(f"no dead letter of {queue} has that id: mousetrap dead list {queue}")
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def purge(
+    queue: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Throw the dead letters of QUEUE away for good.
+
+    Example: mousetrap dead purge start_fetch --yes
+    """
+    settings = Settings.from_environment()
+    name = Queue(queue).dead
+    there = job_queue.depth(name, settings).messages
+    if not yes:
+        if not err().is_terminal:
+            complain("not a terminal, so nobody can be asked: give --yes")
+            raise typer.Exit(ExitCode.USAGE)
+        if not typer.confirm(f"Throw {there:,} messages of {safe(name)} away?", err=True):
+            say("nothing was thrown away")
+            raise typer.Exit(ExitCode.FAILED)
+    say(f"{job_queue.purge(name, settings):,} thrown away")

@@ -1,0 +1,40 @@
+"""Arguments and options that more than one command has, and what their values may be."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import typer
+
+from mousetrap.errors import SettingsError
+from mousetrap.topology import check_queue_name
+
+
+def queue_name(value: str) -> str:
+    """Check a queue's name here, where it was typed."""
+    return check_queue_name(value)
+
+
+def queue_names(values: list[str] | None) -> list[str]:
+    """Check each of several names."""
+    return [check_queue_name(value) for value in values or []]
+
+
+def finite(value: float) -> float:
+    """Refuse ``nan`` and ``inf``, which pass for numbers and then nothing ever ends."""
+    if not math.isfinite(value):
+        raise SettingsError(f"{value} is not a number of seconds: give one like 30 or 0.5")
+    return value
+
+
+Kind = Annotated[
+    str | None,
+    typer.Option("--broker", metavar="KIND", help="external, docker or local; default: whichever."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="QUEUE", callback=queue_name, help="Its plain name, e.g. start_fetch."),
+]
+Full = Annotated[bool, typer.Option("--full", help="Do not cut bodies.")]

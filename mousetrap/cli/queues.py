@@ -1,0 +1,133 @@
+"""``mousetrap queues``, ``peek`` and ``drain``: what waits where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from mousetrap import job_queue
+from mousetrap.cli.codes import ExitCode
+from mousetrap.cli.options import Full, Json, Name, finite, queue_names
+from mousetrap.cli.show import WIDTH, complain, print_json, print_table, progress, safe, say
+from mousetrap.errors import UndecodableMessage
+from mousetrap.message import Message
+from mousetrap.run_fetch_worker import fetch
+from mousetrap.run_processing_worker import process
+from mousetrap.settings import Settings
+
+
+def show_queues(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="QUEUE", callback=queue_names, help="Default: those of the demo."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show how many messages wait in each queue, and how many consumers it has.
+
+    Example: mousetrap queues
+
+    Example: mousetrap queues words words.dead --json
+    """
+    settings = Settings.from_environment()
+    asked = names or [*fetch.queue.names(), *process.queue.names(), process.writes or ""]
+    found = dict(zip(asked, job_queue.depths(asked, settings), strict=True))
+    there = [each for each in found.values() if each]
+    if json:
+        print_json([asdict(each) for each in there])
+    elif there:
+        print_table(
+            ("queue", "messages", "consumers"),
+            ((each.queue, f"{each.messages:,}", each.consumers) for each in there),
+            f"{settings.url}" + f", namespace {settings.namespace}" * bool(settings.namespace),
+        )
+    missing = ", ".join(name for name, each in found.items() if not each)
+    if names and missing:
+        complain(f"there is no queue {missing}: check its name and MOUSETRAP_NAMESPACE")
+        raise typer.Exit(ExitCode.FAILED)
+    if not there:
+        say(f"none of the demo's queues exists on {settings.url} yet: run mousetrap demo, or name "
+            f"the queues to show")  # fmt: skip
+
+
+def peek_queue(
+    queue: Name,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many at most.")] = 10,
+    full: Full = False,
+    json: Json = False,
+) -> None:
+    """Look at the first messages of QUEUE and give them back (marked as redelivered).
+
+    Example: mousetrap peek results -n 3
+    """
+    _print_messages(job_queue.peek(queue, n, Settings.from_environment()), full, json)
+
+
+def drain_queue(
+    queue: Name,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Wait for so many.")] = None,
+    idle: Annotated[
+        float,
+        typer.Option(min=0, callback=finite, help="End when nothing came for so many seconds."),
+    ] = 0.0,
+    timeout: Annotated[
+        float, typer.Option(min=0, callback=finite, help="End after so many seconds.")
+    ] = 30.0,
+    full: Full = False,
+    json: Json = False,
+) -> None:
+    """Take messages out of QUEUE and print them; always ends.
+
+    With --json each is printed before it is acked, so not even a crash loses one. Exit code 1 if
+    -n asked for more than came (with --idle, -n is only a limit).
+
+    Example: mousetrap drain results -n 100 --timeout 60 --json > results.jsonl
+    """
+    taken: list[Message] = []
+    # a bar and the lines of JSON would spoil each other on one terminal
+    hidden = json and sys.stdout.isatty()
+    try:
+        with progress(f"draining {queue}", n, hidden=hidden) as seen:
+
+            def take(message: Message) -> None:
+                taken.append(message)
+                if json:
+                    print_json(_as_dict(message))
+                seen(len(taken))
+
+            settings = Settings.from_environment()
+            job_queue.drain(
+                queue, n, idle=idle, timeout=timeout, settings=settings, on_message=take
+            )
+    finally:  # also when interrupted: these are out of the queue
+        if not json:
+            _print_messages(taken, full, False)
+    if n is not None and not idle and len(taken) < n:
+        complain(f"{len(taken):,} of {n:,} messages came to {queue} in {timeout:g} s")
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _print_messages(messages: list[Message], full: bool, json: bool) -> None:
+    if json:
+        for message in messages:
+            print_json(_as_dict(message))
+        return
+    rows: Iterator[tuple[object, ...]] = (
+        (message.id[:8], message.attempt, f"{len(message.body):,} B",
+         safe(message.body.decode("utf-8", "backslashreplace"), None if full else WIDTH))
+        for message in messages
+    )  # fmt: skip
+    print_table(("id", "attempt", "size", "body"), rows, f"{len(messages):,} messages")
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    try:
+        body = {"data": message.data}
+    except UndecodableMessage:
+        body = {"body": message.body.decode("utf-8", "backslashreplace")}
+    return {"id": message.id, "job": message.job, "parent": message.parent,
+            "attempt": message.attempt, **body}  # fmt: skip

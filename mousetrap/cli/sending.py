@@ -1,0 +1,137 @@
+"""``mousetrap send``: messages out of the shell, and what became of each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter, deque
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mousetrap import job_queue
+from mousetrap.cli.codes import ExitCode
+from mousetrap.cli.options import Json, Name
+from mousetrap.cli.show import complain, print_json, progress, say
+from mousetrap.errors import PublishError, SettingsError, UndecodableMessage
+from mousetrap.message import Message, decode, encode
+from mousetrap.publisher import Publisher
+from mousetrap.receipt import Receipt
+from mousetrap.settings import Settings
+from mousetrap.topology import Queue
+
+SHOWN_IDS = 1000  # a guess: more than anybody looks at, less than fills a screen buffer
+
+
+def send(
+    queue: Name,
+    body: Annotated[
+        str | None, typer.Argument(metavar="BODY", help="JSON; - reads it from standard input.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="The body; a .jsonl file is one body per line.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Send it so many times.")] = 1,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Send the text as it is, JSON or not.")
+    ] = False,
+    declare: Annotated[
+        bool, typer.Option("--declare", help="Declare the queue first, with its dead queue.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Send messages to QUEUE and wait until the broker has confirmed each.
+
+    Without BODY the body is empty, which for a stage means its default job.
+
+    Example: mousetrap send start_fetch '{"seed": 1}' --count 100
+
+    Example: mousetrap send words --file words.jsonl --declare
+    """
+    settings = Settings.from_environment()
+    bodies = _bodies(body, file, raw)
+    if declare:
+        job_queue.declare(Queue(queue), settings=settings)
+    tally = _Tally()
+    total = len(bodies) * count
+    try:
+        with Publisher(settings, "send") as out, progress(f"sending to {queue}", total) as seen:
+            for each in (each for _ in range(count) for each in bodies):
+                tally.add(out.publish(Message(body=each), queue))
+                seen(tally.settled)
+            out.flush(settings.confirm_timeout + 1)
+    finally:  # also when it is interrupted: some of them have arrived
+        outcomes = tally.sum_up()
+        if json:
+            print_json({"sent": tally.sent, **outcomes, "ids": tally.ids})
+        elif outcomes:
+            say(", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items()))
+    if tally.problem is not None:
+        hint = " (here: --declare)" if outcomes["returned"] else ""
+        complain(f"{tally.problem}{hint}")
+        raise typer.Exit(ExitCode.FAILED)
+
+
+class _Tally:
+    """Counts outcomes as they become known, so that a million messages are not kept for it."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.ids: list[str] = []  # of the first ones
+        self.problem: PublishError | None = None
+        self._outcomes: Counter[str] = Counter()
+        self._open: deque[Receipt] = deque()
+
+    @property
+    def settled(self) -> int:
+        return self.sent - len(self._open)
+
+    def add(self, receipt: Receipt) -> None:
+        self.sent += 1
+        if self.sent <= SHOWN_IDS:
+            self.ids.append(receipt.message.id)
+        self._open.append(receipt)
+        while self._open and self._open[0].outcome != "waiting":
+            self._count(self._open.popleft())
+
+    def sum_up(self) -> Counter[str]:
+        """Count what is left, whatever became of it."""
+        while self._open:
+            self._count(self._open.popleft())
+        return self._outcomes
+
+    def _count(self, receipt: Receipt) -> None:
+        self._outcomes[receipt.outcome] += 1
+        self.problem = self.problem or receipt.error
+
+
+def _bodies(body: str | None, file: Path | None, raw: bool) -> list[bytes]:
+    if file is not None and body is not None:
+        raise SettingsError("both a BODY and --file are given: give one of them")
+    lines: list[tuple[str, bytes]]  # where it stands, and what stands there
+    if file is None:
+        # fsencode gives back the very bytes that the shell passed, UTF-8 or not
+        lines = [("", sys.stdin.buffer.read() if body == "-" else os.fsencode(body or ""))]
+    else:
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"cannot read {file}: {error.strerror}") from error
+        if file.suffix == ".jsonl":
+            numbered = enumerate(data.splitlines(), 1)
+            lines = [(f"line {n} of {file}: ", line) for n, line in numbered if line.strip()]
+        else:
+            lines = [(f"{file}: ", data)]
+    if not lines:
+        raise SettingsError(f"{file} is empty: there is nothing to send")
+    for where, each in lines:
+        try:
+            encode(each)  # the broker would close the channel on one that is too large
+            if each and not raw:
+                decode(each)
+        except UndecodableMessage as error:
+            raise SettingsError(f"{where}{error}; send it as it is with --raw") from None
+        except ValueError as error:
+            raise SettingsError(f"{where}{error}") from None
+    return [each for _, each in lines]

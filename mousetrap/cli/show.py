@@ -1,0 +1,159 @@
+"""What people see: nothing from the network acts on the terminal, data goes to stdout alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 200  # characters of a body in a table
+SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no bar
+REPORT_EVERY = 10.0  # seconds between two plain lines where there is no terminal
+# Bidirectional controls reorder what is read, two separators begin a line; the rest of Unicode's
+# format characters is left to the fonts.
+_ACTING = {*range(0x2028, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
+
+
+def safe(text: object, limit: int | None = None) -> str:
+    """Return *text* with everything that could act on a terminal spelled out, cut at *limit*."""
+    whole = str(text)
+    cut = whole if limit is None or len(whole) <= limit else whole[: limit - 1] + "…"
+    return "".join(
+        f"\\x{ord(char):02x}" if ord(char) < 32 or 127 <= ord(char) < 160
+        else f"\\u{ord(char):04x}" if ord(char) in _ACTING or 0xD800 <= ord(char) < 0xE000
+        else char
+        for char in cut
+    )  # fmt: skip
+
+
+def out() -> Console:
+    """The console for results."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def err() -> Console:
+    """The console for everything else: progress, remarks, errors."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """Tell people what is going on."""
+    err().print(Text(safe(line)))
+
+
+def complain(text: str) -> None:
+    """Print an error: what happened and what to do next; lines stay lines."""
+    lines = [safe(line) for line in text.splitlines()]
+    err().print(Text.assemble(("error: ", "bold red"), "\n".join(lines)))
+
+
+def print_json(value: object) -> None:
+    """Print *value* as one line of JSON."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=True, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:
+    """Print a table; every cell is made safe."""
+    table = Table(title=Text(safe(title)) if title else None, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(safe(cell)) for cell in row))
+    out().print(table)
+
+
+def print_pairs(pairs: dict[str, Any]) -> None:
+    """Print names and values below each other."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in pairs.items():
+        grid.add_row(Text(safe(name), style="bold"), Text(safe(_plain(value))))
+    out().print(grid)
+
+
+def age(seconds: float) -> str:
+    """Say how long ago in a unit people read: ``12 s``, ``3 min``, ``2.5 h``."""
+    seconds = max(0.0, seconds)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def progress(
+    what: str, total: int | None = None, *, hidden: bool = False
+) -> Iterator[Callable[..., None]]:
+    """Show how far a thing is once it takes long; yields ``advance(done, total=None)``.
+
+    On a terminal that is a bar, elsewhere a plain line now and then. *hidden*: not at all.
+    """
+    console = err()
+    if hidden:
+        yield lambda _done, _total=None: None
+    elif console.is_terminal:
+        with _bar(safe(what), total, console) as advance:
+            yield advance
+    else:
+        yield _reporter(what, total)
+
+
+@contextmanager
+def _bar(what: str, total: int | None, console: Console) -> Iterator[Callable[..., None]]:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())  # fmt: skip
+    # Rich would take stdout for itself, too, and print what is meant for a file on the terminal.
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
+    task = bar.add_task(what, total=total)
+    lock, state = threading.Lock(), "waiting"
+
+    def start() -> None:
+        nonlocal state
+        with lock:
+            if state == "waiting":
+                state = "shown"
+                bar.start()
+
+    def advance(done: int, total: int | None = None) -> None:
+        bar.update(task, completed=done, total=total)
+
+    timer = threading.Timer(SHOWN_AFTER, start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield advance
+    finally:
+        timer.cancel()
+        with lock:
+            if state == "shown":
+                bar.stop()
+            state = "over"
+
+
+def _reporter(what: str, total: int | None) -> Callable[..., None]:
+    due = time.monotonic() + SHOWN_AFTER
+
+    def advance(done: int, of: int | None = None) -> None:
+        nonlocal due
+        if (now := time.monotonic()) > due:
+            due = now + REPORT_EVERY
+            whole = of or total
+            say(f"{what}: {done:,}" + (f" of {whole:,}" if whole else ""))
+
+    return advance
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(each)}" for key, each in value.items()) or "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
