@@ -1,0 +1,255 @@
+"""The notebooks keep to their conventions, and `check_pipeline` tells the truth."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mousetrap import plot
+from mousetrap.check import parameters_of
+from mousetrap.ledger import RECORD_TYPE
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NUMBERED = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
+CHECKS = [path for path in NOTEBOOKS if path.stem.startswith("check_")]
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+every_numbered = pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def calls(path: Path) -> list[tuple[str, str]]:
+    """Each call in the notebook: the function's last name, and the source of its cell."""
+    return [
+        (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id, cell.source)
+        for cell in cells(path, "code")
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Attribute, ast.Name))
+    ]
+
+
+def test_notebooks_are_all_there():
+    """The six to read and the one to run exist, and every notebook is of one kind or the other."""
+    names = {path.stem for path in NOTEBOOKS}
+
+    assert names >= {"00_start_here", "01_channel", "02_publisher", "03_worker", "04_stages",
+                     "05_failures", "check_pipeline"}  # fmt: skip
+    assert sorted(NUMBERED + CHECKS) == NOTEBOOKS
+
+
+@every_notebook
+def test_notebook_is_valid_and_stripped(path):
+    """A notebook is nbformat 4.5 for the kernel python3, and is committed without outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in cells(path, "code"):
+        assert (cell.outputs, cell.execution_count) == ([], None), cell.id
+
+
+@every_notebook
+def test_notebook_begins_with_a_question_and_ends_with_roads_not_taken(path):
+    """The title asks, and the last section says what was not done, and why."""
+    prose = "\n\n".join(cell.source for cell in cells(path, "markdown"))
+    headings = re.findall(r"^#+ .*$", prose, re.MULTILINE)
+
+    assert re.fullmatch(r"# .+\?", headings[0])
+    assert headings[-1] == "## Roads not taken"
+
+
+def test_modules_and_notebooks_name_each_other():
+    """A notebook names the modules it became, and exactly these modules name it as prototype."""
+    named_by_notebooks = {
+        (path.stem, module)
+        for path in NOTEBOOKS
+        for line in re.findall(r"^Refactored into: (.*)$", cells(path, "markdown")[0].source, re.M)
+        for module in re.findall(r"`mousetrap\.([\w.]+)`", line)
+    }
+    named_by_modules = {
+        (notebook, ".".join(file.relative_to(ROOT / "mousetrap").with_suffix("").parts))
+        for file in (ROOT / "mousetrap").rglob("*.py")
+        for notebook in re.findall(
+            r"Prototyped\s+in\s+``notebooks/(\w+)\.ipynb``",
+            ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "",
+        )
+    }
+    named_by_modules = {(one, two.removesuffix(".__init__")) for one, two in named_by_modules}
+
+    assert named_by_notebooks == named_by_modules
+    assert {notebook for notebook, _ in named_by_notebooks} == {path.stem for path in NOTEBOOKS}
+
+
+def test_no_function_is_defined_in_two_notebooks():
+    """What two notebooks need belongs into the package."""
+    homes: dict[str, set[str]] = {}
+    for path in NOTEBOOKS:
+        for cell in cells(path, "code"):
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                    homes.setdefault(node.name, set()).add(path.stem)
+
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+@every_notebook
+def test_no_cell_can_hang(path):
+    """Nothing sleeps or waits for a key, and what consumes says when it stops."""
+    endings = {"start_consuming": "stop_consuming", "consume": "inactivity_timeout"}
+    for name, source in calls(path):
+        assert name not in ("sleep", "input", "run", "run_fetch_worker", "run_processing_worker")
+        assert endings.get(name, "") in source, source
+    for cell in cells(path, "code"):
+        assert "while True" not in cell.source, cell.id
+
+
+@every_notebook
+def test_parameters_are_typed_and_explained(path):
+    """Each parameter has one of the four types that papermill can inject, and a word of help."""
+    parameters = parameters_of(path)
+
+    assert parameters or path not in CHECKS
+    for parameter in parameters:
+        assert parameter.type in ("str", "int", "float", "bool"), parameter
+        assert len(parameter.help) > 10, parameter
+
+
+@pytest.mark.parametrize("path", CHECKS, ids=lambda path: path.stem)
+def test_plain_papermill_understands_the_parameters(path):
+    """papermill's own parser, weaker than ours, reads the same names and the same help."""
+    papermill = pytest.importorskip("papermill")
+
+    seen = papermill.inspect_notebook(str(path))
+
+    ours = {each.name: each.help for each in parameters_of(path)}
+    assert {name: each["help"] for name, each in seen.items()} == ours
+
+
+@every_numbered
+def test_code_cells_are_small(path):
+    """A cell to read has one to four lines; by hand in plain pika it may have 25."""
+    lengths = [len(cell.source.splitlines()) for cell in cells(path, "code")]
+
+    assert 1 <= statistics.median(lengths) <= 4
+    assert max(lengths) <= 25
+
+
+def test_latency_picture_says_so_when_no_job_was_done():
+    """A run in which every job died still gets its picture, with a word instead of a curve."""
+    figure = pytest.importorskip("matplotlib.figure")
+    axes = figure.Figure().add_subplot()
+
+    plot.latencies([], axes)
+
+    assert [text.get_text() for text in axes.texts] == ["no job was done"]
+
+
+# ---- what check_pipeline claims ----------------------------------------------------------------
+
+
+def papermill(source: Path, output: Path, settings, **parameters) -> subprocess.CompletedProcess:
+    """Run *source* by the plain papermill command, as any user of papermill would."""
+    options = [text for name, value in parameters.items() for text in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", source, output, *options]
+    environment = os.environ | settings.to_environment()
+    return subprocess.run(
+        command, env=environment, cwd=output.parent, capture_output=True, text=True, timeout=100
+    )
+
+
+def outputs(path: Path, mime_type: str) -> list:
+    return [
+        output.data[mime_type]
+        for cell in cells(path, "code")
+        for output in cell.outputs
+        if mime_type in output.get("data", {})
+    ]
+
+
+def failed_cell(path: Path) -> str:
+    [failed] = [
+        cell.id
+        for cell in cells(path, "code")
+        if any(output.output_type == "error" for output in cell.outputs)
+    ]
+    return failed
+
+
+@pytest.fixture
+def pipeline() -> Path:
+    return ROOT / "notebooks" / "check_pipeline.ipynb"
+
+
+def test_check_pipeline_accounts_for_every_job(pipeline, settings, tmp_path):
+    """500 jobs, an API that fails one time in ten, two broken bodies: none is lost."""
+    executed = tmp_path / "executed.ipynb"
+
+    run = papermill(pipeline, executed, settings, jobs=500, failure_rate=0.1, broken_jobs=2)
+
+    assert run.returncode == 0, run.stderr[-3000:]
+    [record] = outputs(executed, RECORD_TYPE)
+    assert record["sent"] == record["confirmed"] == record["done"] + record["dead"] == 502
+    assert record["lost"] == 0
+    assert record["retried"] > 20  # about 50, always the same for one seed
+    assert record["dead"] >= 2
+    assert sum(record["reasons"].values()) == record["dead"]
+    assert all(": " in reason for reason in record["reasons"])  # as in "ValueError: no luck"
+    assert len(outputs(executed, "image/png")) == 1
+    assert settings.password not in executed.read_text(encoding="utf-8")
+
+
+def test_check_pipeline_fails_when_a_result_is_lost(pipeline, settings, tmp_path):
+    """Somebody takes results away unseen: the check is red, and says how many jobs are missing."""
+    notebook = nbformat.read(pipeline, as_version=4)
+    at = next(n for n, cell in enumerate(notebook.cells) if cell.id == "run")
+    thief = "thief = Worker(ends[0], lambda message: None, settings).start()"
+    notebook.cells.insert(at, nbformat.v4.new_code_cell(thief))
+    robbed, executed = tmp_path / "robbed.ipynb", tmp_path / "executed.ipynb"
+    nbformat.write(notebook, robbed)
+
+    run = papermill(robbed, executed, settings, jobs=20, broken_jobs=0, failure_rate=0, deadline=4)
+
+    assert run.returncode != 0
+    assert failed_cell(executed) == "run"
+    assert re.search(r"TimeoutError: \d+ of 20 jobs have no fate after 4 s", run.stderr)
+    [record] = outputs(executed, RECORD_TYPE)
+    assert record["lost"] > 0
+
+
+def test_check_pipeline_fails_when_a_dead_letter_is_lost(pipeline, settings, tmp_path):
+    """A job that is neither done nor buried is missed as well: deaths are counted, not assumed."""
+    notebook = nbformat.read(pipeline, as_version=4)
+    [run_cell] = [cell for cell in notebook.cells if cell.id == "run"]
+    run_cell.source = run_cell.source.replace("note_letter", "lambda message: None", 1)
+    careless, executed = tmp_path / "careless.ipynb", tmp_path / "executed.ipynb"
+    nbformat.write(notebook, careless)
+
+    run = papermill(careless, executed, settings, jobs=5, broken_jobs=3, deadline=4)
+
+    assert run.returncode != 0
+    assert "TimeoutError: 3 of 8 jobs have no fate after 4 s" in run.stderr
+
+
+def test_check_pipeline_fails_at_once_when_a_worker_dies(pipeline, settings, tmp_path):
+    """A worker that cannot start is named with its last words, long before the deadline."""
+    executed = tmp_path / "executed.ipynb"
+
+    run = papermill(pipeline, executed, settings, jobs=5, concurrency=0, deadline=60)
+
+    assert run.returncode != 0
+    assert failed_cell(executed) == "run"
+    assert re.search(r"worker process (fetch|process)-\d ended with exit code [12]", run.stderr)
+    assert "concurrency" in run.stderr
