@@ -1,0 +1,164 @@
+"""What `demo.py` and `test.py` share: make ``.venv`` from the lock, see to a broker, run a command.
+
+Standard library only, and nothing here needs to be installed first. The environment is made once; a
+stamp in it tells which lock and which pyproject.toml it was made from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+LOCK = ROOT / "deploy" / "requirements.lock"
+STAMP = VENV / "mousetrap.stamp"
+
+APT = shutil.which("apt-get")  # Debian, Ubuntu and their kin
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal what is going on."""
+    print(f"mousetrap: {line}", file=sys.stderr, flush=True)
+
+
+def make_environment() -> None:
+    """Make ``.venv`` and install what the lock names, hash by hash, unless that is done already."""
+    if sys.version_info < (3, 11):  # noqa: UP036 -- this file is what an older Python meets first
+        version = ".".join(map(str, sys.version_info[:2]))
+        sys.exit(f"mousetrap needs Python 3.11 or newer, and this is {version}")
+    wanted = _fingerprint()
+    if STAMP.is_file() and STAMP.read_text() == wanted:
+        return
+    started = time.monotonic()
+    if not _is_usable():
+        say(f"making {VENV.name} (only this once)")
+        if importlib.util.find_spec("ensurepip") is None:
+            version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+            _apt_install([f"python{version}-venv"], "this Python has no ensurepip, to make .venv")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+    packages = sum("==" in line for line in LOCK.read_text().splitlines())
+    say(f"installing up to {packages} packages from deploy/{LOCK.name}")
+    # Wheels only: building one would run code and fetch tools that no hash in the lock covers.
+    _pip(["--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(LOCK)], packages)
+    _pip(["--no-deps", "--no-build-isolation", "--no-index", "--editable", str(ROOT)], 1)
+    STAMP.write_text(wanted)
+    say(f"installed in {time.monotonic() - started:.0f} s")
+
+
+def require_broker(kind: str | None) -> None:
+    """See to it that a broker can be had: install RabbitMQ on Debian as root, else say what to do.
+
+    *kind* is what was asked for ("docker", "local", "external") or None for any.
+    """
+    question = (
+        "import sys; from mousetrap.broker import status; ways = status();"
+        "print('\\n'.join(f'  {way.kind}: {way.note}' for way in ways if way.note));"
+        "sys.exit(not any(way.is_available and sys.argv[1] in ('', way.kind) for way in ways))"
+    )
+    answer = subprocess.run(
+        [str(PYTHON), "-c", question, kind or ""], capture_output=True, text=True, check=False
+    )
+    named = kind == "external" or os.environ.get("RABBITMQ_URL") or os.environ.get("RABBITMQ_HOST")
+    if answer.returncode == 0 or named:  # a named one that is down: the program says so, and better
+        return
+    if answer.returncode != 1 or answer.stderr:  # settings that cannot work: the program says so
+        return
+    if kind == "docker":
+        sys.exit(f"mousetrap: Docker cannot be used:\n{answer.stdout}")
+    _apt_install(["rabbitmq-server"], f"there is no broker here:\n{answer.stdout.rstrip()}\n")
+
+
+def run(command: list[str], **variables: str) -> int:
+    """Run *command* in ``.venv`` with these environment variables; return its exit code."""
+    environment = os.environ | variables
+    environment["PATH"] = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
+    environment["VIRTUAL_ENV"] = str(VENV)
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+        while True:
+            # Ctrl-C reaches the command too: it cleans up, and we wait for it.
+            with contextlib.suppress(KeyboardInterrupt):
+                return process.wait()
+
+
+def _is_usable() -> bool:
+    """There is a .venv of this very Python version, with pip in it."""
+    question = "import sys, pip; print(*sys.version_info[:2])"
+    try:
+        answer = subprocess.run(
+            [str(PYTHON), "-c", question], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return False
+    return answer.stdout.split() == [str(part) for part in sys.version_info[:2]]
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(f"{sys.version_info[:2]} {ROOT}".encode())
+    for path in (LOCK, ROOT / "pyproject.toml"):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _pip(arguments: list[str], expected: int) -> None:
+    """Run ``pip install``, counting what it collects on one line; show its output if it fails."""
+    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    output, collected = [], 0
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            output.append(line)
+            if line.startswith("Collecting "):
+                collected += 1
+                _progress(f"[{collected}/{expected}] {line.split()[1]}")
+            elif line.startswith("Installing collected"):
+                _progress("unpacking (half a minute or so)")
+    _progress("")
+    if process.returncode:
+        sys.stderr.write("".join(output[-15:]))
+        sys.exit("mousetrap: pip could not install the above; the network, or a proxy?")
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():  # in a log file, a line per package is noise
+        sys.stderr.write(f"\r{text[:70]:<70}\r")
+        sys.stderr.flush()
+
+
+def _apt_install(packages: list[str], reason: str) -> None:
+    names = " ".join(packages)
+    command = f"apt-get install {names}"
+    if APT is None:
+        sys.exit(
+            f"mousetrap: {reason}\nInstall Docker (and start it) or RabbitMQ: "
+            f"brew install rabbitmq, or conda install -c conda-forge rabbitmq-server"
+            if "rabbitmq-server" in packages
+            else f"mousetrap: {reason}\nUse a Python with ensurepip, for example from python.org"
+        )
+    if os.geteuid() != 0:
+        sys.exit(f"mousetrap: {reason}\nAs root: {command}; then run this again")
+    say(f"{reason}\ninstalling {names} by {command} (a minute or two)")
+    environment = os.environ | {
+        "DEBIAN_FRONTEND": "noninteractive",
+        "RUNLEVEL": "1",  # where there is no systemd: do not start the service, we start our own
+    }
+    steps = (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages])
+    for step in steps:
+        done = subprocess.run(
+            [APT, *step], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            sys.stderr.write(done.stdout[-2000:])
+            sys.exit(f"mousetrap: apt-get {step[0]} failed; do it by hand: {command}")

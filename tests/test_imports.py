@@ -1,0 +1,172 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mousetrap
+
+PACKAGE = Path(mousetrap.__file__).parent
+
+# Imports go towards the inner rings only.
+RINGS = [
+    # 0 words: no I/O, no pika
+    {"errors", "settings", "topology", "message", "retry", "ledger"},
+    # 1 wire: the only ring that imports pika
+    {
+        "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
+        "hands", "worker", "lifetime", "job_queue",
+    },
+    # 2 flow: plain functions bound to queues
+    {
+        "stage", "fetch_data", "process_data", "start_fetch", "run_fetch_worker",
+        "run_processing_worker",
+        "dead_letters",
+    },
+    # 3 edges: each could be deleted and the rest would not notice
+    {
+        "run", "notebook", "broker", "check", "doctor", "cli", "pytest_plugin", "processes", "plot",
+        "__main__",
+    },
+]  # fmt: skip
+HEAVY = {"papermill", "IPython", "matplotlib", "nbformat", "faker"}
+
+
+def files_of(word):
+    """The files of a module, which may be a folder."""
+    return sorted((PACKAGE / word).rglob("*.py")) or [PACKAGE / f"{word}.py"]
+
+
+def words():
+    """Every module directly in the package, by the one word that names it."""
+    found = {path.stem for path in PACKAGE.glob("*.py")}
+    return (found | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}) - {"__init__"}
+
+
+def names_imported_by(word):
+    """Dotted names that the module imports anywhere, also inside functions."""
+    names = set()
+    for path in files_of(word):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path} has a relative import: write the full name"
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def words_imported_by(word):
+    """The modules of ours that the module imports."""
+    ours = (name.split(".") for name in names_imported_by(word) if name.startswith("mousetrap."))
+    return {parts[1] for parts in ours} & words()
+
+
+@pytest.mark.parametrize("word", sorted(words()))
+def test_every_module_is_in_one_ring(word):
+    """Who adds a module says how far in it belongs."""
+    assert sum(word in ring for ring in RINGS) == 1
+
+
+@pytest.mark.parametrize("ring", range(len(RINGS)))
+def test_imports_never_point_outwards(ring):
+    """No module knows of a ring further out than its own."""
+    outer = set().union(*RINGS[ring + 1 :])
+    for word in sorted(RINGS[ring] & words()):
+        assert words_imported_by(word).isdisjoint(outer), word
+
+
+def test_only_the_wire_imports_pika():
+    """Elsewhere pika's classes and errors are not known, so they can be exchanged."""
+    for word in sorted(words() - RINGS[1]):
+        packages = {name.partition(".")[0] for name in names_imported_by(word)}
+        assert "pika" not in packages, word
+
+
+def test_words_do_no_io():
+    """The innermost ring imports no sockets, files, processes or clocks that wait."""
+    outside = {"asyncio", "http", "pika", "select", "shutil", "socket", "ssl", "subprocess"}
+    for word in sorted(RINGS[0]):
+        packages = {name.partition(".")[0] for name in names_imported_by(word)}
+        assert packages.isdisjoint(outside), word
+
+
+def test_importing_brings_in_nothing_heavy():
+    """`import mousetrap`, and every module but the edges, costs no papermill, IPython or faker."""
+    inner = sorted(words() - RINGS[3])
+    program = f"""
+import sys, mousetrap
+for word in {inner}:
+    __import__(f"mousetrap.{{word}}")
+print(*sorted({HEAVY} & {{name.partition(".")[0] for name in sys.modules}}))
+"""
+    assert run_python(program) == ""
+
+
+def test_importing_check_brings_in_no_papermill():
+    """`mousetrap --help` does not wait for Jupyter."""
+    program = f"""
+import sys, mousetrap.check
+print(*sorted({HEAVY | {"psutil"}} & {{name.partition(".")[0] for name in sys.modules}}))
+"""
+    assert run_python(program) == ""
+
+
+def test_importing_touches_neither_network_nor_processes():
+    """Every module can be imported where there is no broker, no network and nothing installed."""
+    program = f"""
+import socket, subprocess, sys, threading
+def refuse(*_, **__):
+    raise AssertionError("at import")
+socket.socket.connect = socket.create_connection = refuse
+subprocess.Popen.__init__ = refuse
+for word in {sorted(words() - {"__main__"})}:
+    __import__(f"mousetrap.{{word}}")
+print(*(thread.name for thread in threading.enumerate()))
+"""
+    assert run_python(program) == "MainThread"
+
+
+def test_every_public_name_exists():
+    """The table of contents lists what can be imported, and nothing twice."""
+    public = getattr(mousetrap, "__all__", [])
+
+    assert len(public) == len(set(public))
+    assert all(hasattr(mousetrap, name) for name in public)
+
+
+def test_everything_public_has_a_docstring():
+    """Modules, classes, functions and methods say what they do, unless a leading _ hides them."""
+    silent = [
+        f"{path.relative_to(PACKAGE)}:{node.name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in public_nodes(ast.parse(path.read_text(encoding="utf-8")))
+        if ast.get_docstring(node) is None
+    ]
+
+    assert silent == []
+
+
+def test_every_module_has_a_docstring():
+    """A module says what lives in it."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def public_nodes(scope):
+    """Yield the public classes and functions in *scope* and in its public classes."""
+    for node in scope.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.name.startswith("_"):
+                continue
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public_nodes(node)
+
+
+def run_python(program):
+    """Run *program* in a fresh interpreter, from which nothing was imported yet."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
