@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import uuid
 
 import pytest
@@ -17,6 +18,10 @@ from mousetrap.errors import MousetrapError
 from mousetrap.settings import Settings
 
 _found: Broker | MousetrapError | None = None
+
+# A shell starts what it puts into the background deaf to Ctrl-C, and our children would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
