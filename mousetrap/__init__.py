@@ -9,20 +9,25 @@ The way of a message, once:
 4. `consumer.Consumer` takes it (bounded prefetch) and `worker.Worker` hands it, decoded and
    validated, to the function on a thread of its own.
 5. The function, a `stage.stage`: data in, data out. It never sees a channel.
-6. The outputs are published; when the broker has confirmed them, and only then, the source is
-   acked.
+6. The outputs are published; when the broker has confirmed them, the message's `fate.Fate` is told
+   on the events exchange; when that is confirmed too, and only then, the source is acked.
 7. A failure goes through `retry.decide`: into a retry queue and back, or into the dead queue with
    its reason; that too is confirmed before the source is acked.
+8. Whoever binds a queue to the events exchange hears of every message: a `run.Run` does, and knows
+   by its `ledger.Ledger` when all of them have met their end.
 """
 
 from __future__ import annotations
 
+from mousetrap.case import Case
 from mousetrap.errors import MousetrapError, Reject
 from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
-from mousetrap.ledger import Ledger, Record
+from mousetrap.ledger import Ledger
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.receipt import Receipt
+from mousetrap.record import Record
+from mousetrap.run import Run, run
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage, stage
 from mousetrap.topology import Queue
@@ -37,8 +42,8 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     "Message", "Publisher", "Receipt", "Worker",
     # short questions to a queue
     "open_channel", "declare", "depth", "peek", "drain", "purge", "ping", "QUEUES",
-    # what became of it
-    "Ledger", "Record",
+    # one execution of a flow, and what became of it
+    "run", "Run", "Record", "Ledger", "Case",
     # where the broker is, and what can go wrong
     "Settings", "MousetrapError",
 ]  # fmt: skip

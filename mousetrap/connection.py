@@ -29,6 +29,7 @@ from mousetrap.errors import (
 from mousetrap.retry import backoff
 from mousetrap.settings import Settings
 from mousetrap.translation import parameters, translate
+from mousetrap.wire import Wire
 
 State = Literal["new", "connecting", "open", "blocked", "failed", "closed"]
 
@@ -169,7 +170,7 @@ class Connection:
         if self._closing:
             self._loop.stop()
             return
-        self._connection = pika.SelectConnection(
+        self._connection = Wire(
             parameters(self.settings, self.purpose),
             on_open_callback=lambda _: self._open_channel(),
             on_open_error_callback=lambda _, error: self._on_closed(error),

@@ -19,9 +19,9 @@ from pika.channel import Channel
 
 from mousetrap.connection import Connection
 from mousetrap.errors import ChannelLost, MousetrapError
-from mousetrap.publisher import queue_declare
 from mousetrap.settings import Settings
-from mousetrap.topology import Declaration
+from mousetrap.topology import AnyDeclaration, Declaration
+from mousetrap.translation import declare
 
 log = logging.getLogger("mousetrap.consumer")
 
@@ -56,7 +56,7 @@ class Consumer:
         settings: Settings,
         queue: str,
         prefetch: int,
-        declarations: Sequence[Declaration],
+        declarations: Sequence[AnyDeclaration],
         *,
         on_delivery: Callable[[Delivery], object],
         on_failed: Callable[[MousetrapError], object],
@@ -115,7 +115,7 @@ class Consumer:
         channel.add_on_cancel_callback(self._on_cancelled)
         channel.basic_qos(prefetch_count=self.prefetch)
         for declaration in self._declarations:
-            queue_declare(channel, declaration)
+            declare(channel, declaration)
         self._consumer_tag = channel.basic_consume(
             self.queue, self._on_message, callback=lambda _: ready()
         )
@@ -177,6 +177,8 @@ class Consumer:
         """Declare again: the use that keeps a namespace's queues from expiring."""
         if self._channel is not None and self._channel.is_open:
             for each in self._declarations:
+                if not isinstance(each, Declaration):
+                    continue
                 # With a callback, hence an answer: no-wait declarations do not renew the lease
                 # (measured on RabbitMQ 4.3).
                 self._channel.queue_declare(

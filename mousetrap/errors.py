@@ -15,6 +15,9 @@
     │   └── OutcomeUnknown     no answer in time: the broker may have it or not
     ├── UndecodableMessage     the bytes are not what the stage reads
     ├── Reject                 raised *by a handler*: bury this message now, do not retry
+    ├── RunError               a run of a flow
+    │   ├── NotSettled         messages have no fate in time; `.table` says where each is
+    │   └── MessageDied        a message was dead-lettered, and that was to end the wait
     ├── BrokerSetupError       a broker could not be brought up
     └── CheckError             a notebook check
         ├── ParameterError     unknown, mistyped or secret-like; no kernel was started
@@ -98,6 +101,20 @@ class UndecodableMessage(MousetrapError, ValueError):
 
 class Reject(MousetrapError):
     """Raise it in a handler to send the message to the dead queue without a retry."""
+
+
+class RunError(MousetrapError):
+    """A run of a flow did not go as it should."""
+
+
+class NotSettled(RunError, TimeoutError):
+    """Messages have no fate in time; `table` has a row for each: where it stopped, since when."""
+
+    table: object = None
+
+
+class MessageDied(RunError):
+    """A message was dead-lettered; says which, where and why, with the handler's traceback."""
 
 
 class BrokerSetupError(MousetrapError):

@@ -170,6 +170,34 @@ def delete(*queues: Queue | str, settings: Settings | None = None) -> None:
                 channel.queue_delete(declaration.name)
 
 
+def delete_unused(
+    wire_names: Iterable[str], settings: Settings, *, timeout: float = 15.0
+) -> list[str]:
+    """Delete those queues, by their names on the wire, and return the ones that existed.
+
+    Waits until nobody consumes them any more: a worker would declare its queue again.
+
+    Raises:
+        TimeoutError: one still has consumers after *timeout* seconds; names it.
+    """
+    deadline = time.monotonic() + timeout
+    bare = settings.but(namespace="")
+    deleted = []
+    for name in wire_names:
+        while (found := depths([name], bare)[0]) is not None and found.consumers:
+            if not remaining(deadline):
+                raise TimeoutError(
+                    f"queue {name!r} still has {found.consumers} consumers after {timeout:g} s: "
+                    f"stop them first"
+                )
+            time.sleep(0.1)
+        if found is not None:
+            with short_channel(bare) as channel:
+                channel.queue_delete(name)
+            deleted.append(name)
+    return deleted
+
+
 def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
     """Send a message through the broker and get it back; return the seconds it took.
 

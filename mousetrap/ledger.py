@@ -1,185 +1,269 @@
-"""The record of what became of each job: told what happened, it says what is still open.
+"""The record of what became of each message: told facts, it says what is still open.
 
-Pure bookkeeping, no broker. A job is *settled* when it is done or dead; a run is settled when all
-of its jobs are. Prototyped in ``notebooks/check_pipeline.ipynb``.
+Pure bookkeeping, no broker. The facts are what a run sent and the `Fate` of each handling; in any
+order and however often they come, the same facts give the same ledger. A message is *settled*
+when it is done or dead as often as it is known to have been put into its queue, a run when all its
+messages are. Prototyped in ``notebooks/07_runs.ipynb``.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import html
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from mousetrap.message import Message
+from mousetrap.fate import Fate
+from mousetrap.record import Record, StageRecord, percentiles
 
-RECORD_TYPE = "application/vnd.mousetrap.record+json"
+MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand characters
+SAME_CLOCK = 0.5  # seconds: workers whose clock is less off than that are taken at their word
 
 
-@dataclass(frozen=True)
-class Record:
-    """What became of the jobs of a run; shows itself as a table and leaves its data in a notebook.
+@dataclass
+class Entry:
+    """All that is known of one message. Times are seconds since 1970 on the ledger's clock."""
 
-    ``lost = confirmed − done − dead``: it must be 0. `duplicates` are results beyond the first of
-    a job. `latency` is the time from sending a job to its result, in seconds, by percentile.
-    `reasons` counts the dead by what killed them.
-    """
+    id: str
+    queue: str = ""  # where it was put first, by plain name
+    job: str = ""
+    parent: str | None = None
+    sent: float | None = None  # when this run sent it
+    is_confirmed: bool = False  # sent by this run, and the broker has it
+    origins: list[Fate] = field(default_factory=list)  # handlings that sent it on
+    fates: list[Fate] = field(default_factory=list)
+    ended: float | None = None  # when its first final fate became known
+    body: bytes | None = None
 
-    sent: int
-    confirmed: int
-    done: int
-    retried: int
-    dead: int
-    lost: int
-    duplicates: int
-    seconds: float
-    latency: dict[str, float]
-    reasons: dict[str, int]
+    @property
+    def copies(self) -> int:
+        """How often it is known to have been put into its queue."""
+        return max(1, (self.sent is not None) + len(self.origins))
 
-    def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, ready for JSON."""
-        return dataclasses.asdict(self)
+    @property
+    def finals(self) -> int:
+        """How often it was done or dead: more than once if it was delivered twice."""
+        return sum(fate.is_final for fate in self.fates)
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        rows = self.as_dict()
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(_shown(value))}</td></tr>"
-            for name, value in rows.items()
-        )
-        return {
-            "text/plain": "\n".join(f"{name:>10}  {_shown(value)}" for name, value in rows.items()),
-            "text/html": f"<table>{cells}</table>",
-            RECORD_TYPE: rows,
-        }
+    @property
+    def fate(self) -> Fate | None:
+        """The fate that counts: done if it ever was, else dead, else the latest."""
+        ranks = {"done": 2, "dead": 1, "retried": 0}
+        return max(self.fates, key=lambda f: (ranks[f.outcome], f.attempt, f.begun), default=None)
 
 
 class Ledger:
-    """Keeps, for each job, when it was sent, whether the broker confirmed it, and its fate.
+    """Keeps an `Entry` for each message of a run.
 
-    Facts may come in any order and more than once. Threads: any.
+    *reads* are the queues that stages of the run read, by plain name. What is sent to any other
+    queue is a result: nobody here will say more of it, so it is settled when it is there. Without
+    *reads* every output is expected to be handled.
+
+    Threads: any. `changed` is held while facts are added; wait on it with a predicate.
     """
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._started = time.monotonic()
-        self._ended = self._started
-        self._sent: dict[str, float] = {}  # job -> monotonic time
-        self._confirmed: set[str] = set()
-        self._done: dict[str, float] = {}
-        self._dead: dict[str, str] = {}  # job -> reason
-        self._retries: dict[str, int] = {}
-        self._results = 0
+    def __init__(self, reads: Collection[str] | None = None) -> None:
+        self.changed = threading.Condition()
+        self._reads = None if reads is None else frozenset(reads)
+        self._entries: dict[str, Entry] = {}
+        self._open: set[str] = set()
+        self._known: set[Fate] = set()
+        self._offsets: dict[str, float] = {}  # worker -> least time from its end of work to us
+        self._counts: dict[str, dict[str, int]] = {}  # stage -> outcome -> handlings
+        self.deaths = 0  # messages that are dead, so far as is known
 
-    def sent(self, job: str) -> None:
-        """Note that *job* was handed to the publisher just now."""
-        with self._changed:
-            self._sent.setdefault(job, time.monotonic())
+    # ---- facts -----------------------------------------------------------------------------------
+
+    def sent(self, job: str, queue: str, at: float, body: bytes | None = None) -> None:
+        """Note that *job* was handed to the publisher for *queue* at time *at*."""
+        with self.changed:
+            entry = self._entry(job)
+            entry.queue, entry.job = queue, job
+            entry.sent = at if entry.sent is None else min(entry.sent, at)
+            entry.body = body or entry.body
+            self._weigh(entry)
 
     def confirmed(self, job: str) -> None:
         """Note that the broker has taken responsibility for *job*."""
-        with self._changed:
-            self._confirmed.add(job)
-            self._changed.notify_all()
+        with self.changed:
+            self._entry(job).is_confirmed = True
+            self.changed.notify_all()
 
-    def done(self, result: Message) -> None:
-        """Note that *result* came out at the end of the flow."""
-        with self._changed:
-            self._results += 1
-            self._done.setdefault(result.job, time.monotonic())
-            self._note(result)
-
-    def dead(self, letter: Message) -> None:
-        """Note that *letter* ended in a dead queue."""
-        with self._changed:
-            self._dead.setdefault(letter.job, letter.reason or "no reason given")
-            self._note(letter)
-
-    def settle(self, timeout: float, *, look_after: Callable[[], object] = lambda: None) -> Record:
-        """Wait until every confirmed job is done or dead, and return the record.
-
-        *look_after* is called about once a second meanwhile; what it raises ends the wait. Give
-        it ``WorkerProcesses.check``: a dead worker explains more than a time-out.
-
-        Raises:
-            TimeoutError: some are open after *timeout* seconds; names a few.
-        """
-        deadline = time.monotonic() + timeout
-        while not self._wait(min(1.0, max(0.0, deadline - time.monotonic()))):
-            look_after()
-            if time.monotonic() >= deadline:
-                open_jobs = self.open_jobs()
-                some = ", ".join(job[:8] for job in open_jobs[:5])
-                raise TimeoutError(
-                    f"{len(open_jobs):,} of {len(self._confirmed):,} jobs have no fate after "
-                    f"{timeout:g} s: {some}, ...; look where they wait: mousetrap queues"
+    def add(self, fates: Iterable[Fate], at: float) -> None:
+        """Note *fates*, which became known at time *at*; those known already change nothing."""
+        with self.changed:
+            for fate in fates:
+                self._offsets[fate.worker] = min(
+                    self._offsets.get(fate.worker, at - fate.ended), at - fate.ended
                 )
-        return self.record()
+                entry = self._entry(fate.id)
+                if fate.is_final:
+                    entry.ended = at if entry.ended is None else min(entry.ended, at)
+                if fate not in self._known:
+                    self._known.add(fate)
+                    self._note(entry, fate)
+            self.changed.notify_all()
 
-    def open_jobs(self) -> list[str]:
-        """The confirmed jobs that are neither done nor dead."""
-        return [job for job in self._confirmed if job not in self._done and job not in self._dead]
+    def _note(self, entry: Entry, fate: Fate) -> None:
+        was_dead = self._is_dead(entry)
+        entry.fates.append(fate)
+        entry.queue, entry.parent = fate.queue, fate.parent
+        entry.job = fate.job or fate.id
+        entry.body = entry.body or fate.body
+        self.deaths += self._is_dead(entry) - was_dead
+        counts = self._counts.setdefault(fate.stage, dict.fromkeys(("done", "retried", "dead"), 0))
+        counts[fate.outcome] += 1
+        self._weigh(entry)
+        for output in fate.outputs:
+            child = self._entry(output.id)
+            child.queue, child.parent, child.job = output.queue, fate.id, entry.job
+            child.origins.append(fate)
+            child.body = child.body or output.body
+            self._weigh(child)
+
+    def _entry(self, id: str) -> Entry:
+        if (entry := self._entries.get(id)) is None:
+            entry = self._entries[id] = Entry(id)
+        return entry
+
+    def _weigh(self, entry: Entry) -> None:
+        """Say whether *entry* is open: put into a queue that is read more often than settled."""
+        is_read = self._reads is None or entry.queue in self._reads
+        if is_read and entry.finals < entry.copies:
+            self._open.add(entry.id)
+        else:
+            self._open.discard(entry.id)
+
+    @staticmethod
+    def _is_dead(entry: Entry) -> bool:
+        return entry.fate is not None and entry.fate.outcome == "dead"
+
+    # ---- questions -------------------------------------------------------------------------------
+
+    @property
+    def open(self) -> int:
+        """How many messages have no final fate yet."""
+        return len(self._open)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Handlings by stage and outcome: ``{"fetch": {"done": 88, "retried": 3, "dead": 0}}``."""
+        with self.changed:
+            return {stage: dict(counts) for stage, counts in self._counts.items()}
+
+    def open_entries(self) -> list[Entry]:
+        """The messages without a final fate, in the order in which they became known."""
+        with self.changed:
+            return [entry for id, entry in self._entries.items() if id in self._open]
+
+    def entries(self) -> list[Entry]:
+        """Every message, jobs before what came of them, in the order of sending."""
+        with self.changed:
+            known = list(self._entries.values())
+        return sorted(known, key=lambda e: (self.ready(e) or self.begun(e) or 0.0, e.id))
+
+    def wait_for(self, reached: Callable[[], bool], timeout: float) -> bool:
+        """Wait until *reached*, asked whenever a fact was added; say whether it was."""
+        with self.changed:
+            return self.changed.wait_for(reached, timeout)
+
+    def time(self, fate: Fate, at: float) -> float:
+        """Turn *at* on the worker's clock into the ledger's, should that one be off."""
+        offset = self._offsets[fate.worker]
+        return at if 0 <= offset < SAME_CLOCK else at + offset
+
+    def ready(self, entry: Entry) -> float | None:
+        """When *entry* was first put into its queue."""
+        times = [self.time(origin, origin.ended) for origin in entry.origins]
+        return min([*times, *([] if entry.sent is None else [entry.sent])], default=None)
+
+    def begun(self, entry: Entry) -> float | None:
+        """When somebody first took *entry* in hand."""
+        return min((self.time(fate, fate.begun) for fate in entry.fates), default=None)
+
+    def waits(self, entry: Entry) -> Iterator[tuple[Fate, float]]:
+        """Each handling of *entry*, and how long the message had been waiting for it in seconds.
+
+        A retry waits from the end of its delay. Not before the message was sent on, as far as the
+        clocks of two machines can tell.
+        """
+        ready = self.ready(entry)
+        for fate in sorted(entry.fates, key=lambda fate: (fate.attempt, fate.begun)):
+            if ready is not None:
+                yield fate, max(0.0, self.time(fate, fate.begun) - ready)
+            ready = None
+            if fate.outcome == "retried":
+                ready = self.time(fate, fate.ended) + fate.delay
 
     def latencies(self) -> list[float]:
-        """Seconds from sending to result, for each job that is done, in the order of sending."""
-        return [self._done[job] - sent for job, sent in self._sent.items() if job in self._done]
+        """Seconds from sending to the last fate of what came of it, for each job that is done."""
+        jobs = self._jobs()
+        return [
+            max(entry.ended or 0.0 for entry in family if entry.fates) - root.sent
+            for job, family in jobs.items()
+            if (root := self._entries[job]).sent is not None and self._outcome(family) == "done"
+        ]
 
     def record(self) -> Record:
         """Sum up what is known now."""
-        with self._changed:
-            done = self._done.keys() & self._confirmed
-            dead = (self._dead.keys() & self._confirmed) - done
+        with self.changed:
+            jobs = self._jobs()
+            outcomes = {job: self._outcome(family) for job, family in jobs.items()}
+            ours = [self._entries[job] for job in jobs]
+            first = min((at for each in ours if (at := self.ready(each)) is not None), default=0.0)
+            last = max((each.ended or first for each in self._entries.values()), default=first)
+            done = sum(outcome == "done" for outcome in outcomes.values())
+            dead = sum(outcome == "dead" for outcome in outcomes.values())
+            confirmed = sum(entry.is_confirmed or bool(entry.fates) for entry in ours)
             return Record(
-                sent=len(self._sent),
-                confirmed=len(self._confirmed),
-                done=len(done),
-                retried=sum(self._retries.values()),
-                dead=len(dead),
-                lost=len(self._confirmed) - len(done) - len(dead),
-                duplicates=self._results - len(self._done),
-                seconds=round(self._ended - self._started, 3),
+                sent=len(jobs),
+                confirmed=confirmed,
+                done=done,
+                retried=sum(fate.outcome == "retried" for fate in self._known),
+                dead=dead,
+                lost=confirmed - done - dead,
+                duplicates=sum(max(0, each.finals - 1) for each in self._entries.values()),
+                seconds=round(max(0.0, last - first), 3),
                 latency=percentiles(self.latencies()),
-                reasons=dict(Counter(self._dead[job] for job in dead).most_common()),
+                reasons=self._reasons(),
+                stages=self._stages(),
             )
 
-    def _wait(self, timeout: float) -> bool:
-        """Wait until nothing is open; counting first, as looking at each job is quadratic."""
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: (
-                    len(self._done) + len(self._dead) >= len(self._confirmed)
-                    and not self.open_jobs()
-                ),
-                timeout,
+    def _jobs(self) -> dict[str, list[Entry]]:
+        families: dict[str, list[Entry]] = {}
+        for entry in self._entries.values():
+            families.setdefault(entry.job or entry.id, []).append(entry)
+        return {job: family for job, family in families.items() if job in self._entries}
+
+    def _outcome(self, family: list[Entry]) -> str:
+        if any(entry.id in self._open for entry in family):
+            return "open"
+        return "dead" if any(self._is_dead(entry) for entry in family) else "done"
+
+    def _reasons(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for entry in self._entries.values():
+            if (fate := entry.fate) is not None and fate.outcome == "dead":
+                reason = fate.reason or "no reason given"
+                counts[reason] = counts.get(reason, 0) + 1
+        ranked = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+        rest = sum(count for _, count in ranked[MAX_REASONS:])
+        return dict(ranked[:MAX_REASONS]) | ({"other reasons": rest} if rest else {})
+
+    def _stages(self) -> dict[str, StageRecord]:
+        waits: dict[str, list[float]] = {}
+        for entry in self._entries.values():
+            for fate, wait in self.waits(entry):
+                waits.setdefault(fate.stage, []).append(wait)
+        fates: dict[str, list[Fate]] = {}
+        for fate in self._known:
+            fates.setdefault(fate.stage, []).append(fate)
+        order = sorted(fates, key=lambda stage: min(self.time(f, f.begun) for f in fates[stage]))
+        return {
+            stage: StageRecord(
+                done=sum(fate.outcome == "done" for fate in fates[stage]),
+                retried=sum(fate.outcome == "retried" for fate in fates[stage]),
+                dead=sum(fate.outcome == "dead" for fate in fates[stage]),
+                wait=percentiles(waits.get(stage, [])),
+                handling=percentiles([fate.seconds for fate in fates[stage]]),
             )
-
-    def _note(self, message: Message) -> None:
-        retries = max(message.retries, self._retries.get(message.job, 0))
-        self._retries[message.job] = retries
-        self._ended = time.monotonic()
-        self._changed.notify_all()
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """Return p50, p90, p99 and max by the nearest-rank method; empty for no values.
-
-    Nearest rank: the smallest value with at least p per cent of all values at or below it (NIST
-    Engineering Statistics Handbook, 7.2.6.2, describes this and its alternatives).
-    """
-    ranked = sorted(values)
-    if not ranked:
-        return {}
-    ranks = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
-    return {
-        name: round(ranked[max(0, -(-len(ranked) * p // 100) - 1)], 6) for name, p in ranks.items()
-    }
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_shown(each)}" for key, each in value.items()) or "–"
-    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+            for stage in order
+        }

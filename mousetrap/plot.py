@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mousetrap.fetch_data import Place
-from mousetrap.ledger import percentiles
+from mousetrap.ledger import Ledger
 from mousetrap.process_data import Summary
+from mousetrap.record import percentiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, RED, ORANGE, GREY = "#2b6cb0", "#c53030", "#dd6b20", "#a0aec0"
+STAGES = (BLUE, ORANGE, "#2f855a", "#6b46c1", "#b7791f", "#2c7a7b")
 
 
 def places(places: Sequence[Place], summary: Summary, axes: Axes | None = None) -> None:
@@ -62,18 +65,65 @@ def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
+def run(ledger: Ledger) -> None:
+    """Draw how many jobs and messages had come how far at each moment, and how long the jobs took.
+
+    The upper picture is a cumulative flow diagram: the way between two lines is, upwards, how many
+    messages were between the two stages and, sideways, how long they were on their way.
+    """
+    _, (flow, times) = _figure((9, 6.2), 2)
+    sent, stages, deaths = _moments(ledger)
+    flow.set(xlabel="seconds since the first job was sent", ylabel="messages so far")
+    flow.set_title("How the jobs came through")
+    lines = [("sent", sent, GREY)]
+    lines += [(name, ends, STAGES[n % len(STAGES)]) for n, (name, ends) in enumerate(stages)]
+    last = max((moments[-1] for _, moments, _ in lines if moments), default=1.0)
+    for name, moments, color in lines:
+        steps = [*moments, last] if moments else []
+        counts = [*range(1, len(moments) + 1), len(moments)] if moments else []
+        flow.step(steps, counts, where="post", color=color, linewidth=2, label=name)
+    if deaths:
+        flow.plot(deaths, [0] * len(deaths), "x", color=RED, clip_on=False,
+                  label=f"{len(deaths):,} dead")  # fmt: skip
+    flow.set(xlim=(0, last * 1.02 or 1), ylim=(0, None))
+    flow.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    latencies(ledger.latencies(), times)
+
+
+def _moments(ledger: Ledger) -> tuple[list[float], list[tuple[str, list[float]]], list[float]]:
+    """When jobs were sent, when each stage was done with messages, and when messages died."""
+    entries = ledger.entries()
+    starts = [at for each in entries if (at := ledger.ready(each)) is not None]
+    first = min(starts, default=0.0)
+    sent = [each.sent - first for each in entries if each.sent is not None]
+    ends: dict[str, list[float]] = {}
+    deaths: list[float] = []
+    for entry in entries:
+        if (fate := entry.fate) is not None and fate.is_final:
+            end = max(0.0, ledger.time(fate, fate.ended) - first)
+            (ends.setdefault(fate.stage, []) if fate.outcome == "done" else deaths).append(end)
+    stages = sorted(((name, sorted(each)) for name, each in ends.items()), key=lambda s: s[1][0])
+    return sorted(sent), stages, sorted(deaths)
+
+
 def _axes(size: tuple[float, float]) -> Axes:
+    return _figure(size, 1)[1][0]
+
+
+def _figure(size: tuple[float, float], rows: int) -> tuple[Figure, list[Axes]]:
     try:
         from matplotlib import pyplot
     except ImportError:
         raise ImportError(
             "matplotlib is not installed, which draws: pip install 'mousetrap[notebook]'"
         ) from None
-    axes: Axes = pyplot.subplots(figsize=size, layout="constrained")[1]
-    axes.grid(color="#e2e8f0")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
+    figure, grid = pyplot.subplots(rows, figsize=size, layout="constrained", squeeze=False)
+    found: list[Axes] = list(grid[:, 0])
+    for axes in found:
+        axes.grid(color="#e2e8f0")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, found
 
 
 def _degrees(value: float, directions: str, digits: int = 1) -> str:

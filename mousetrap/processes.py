@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
 
 from mousetrap.errors import MousetrapError
@@ -43,9 +44,11 @@ class WorkerProcesses:
     def start(self) -> WorkerProcesses:
         """Start all processes; they connect by themselves, jobs wait for them in the queues."""
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-workers-")
-        for stage, count in self._stages.items():
-            for n in range(count):
-                name = f"{stage.replace(':', '.')}-{n}"
+        numbers: dict[str, count[int]] = {}
+        for stage, many in self._stages.items():
+            label = stage.rpartition(":")[2]
+            for n in islice(numbers.setdefault(label, count()), many):
+                name = f"{label}-{n}"
                 with self._log(name).open("wb") as log:
                     self._running[name] = subprocess.Popen(
                         [sys.executable, "-m", "mousetrap", "work", stage, "--with-parent",

@@ -24,8 +24,8 @@ from mousetrap.errors import ConnectionLost, MousetrapError, OutcomeUnknown, Unr
 from mousetrap.message import Message
 from mousetrap.receipt import Outcome, Receipt
 from mousetrap.settings import Settings
-from mousetrap.topology import Declaration
-from mousetrap.translation import remaining
+from mousetrap.topology import AnyDeclaration
+from mousetrap.translation import declare, remaining
 
 PERSISTENT = 2
 RESEND_DELAY = 1.0  # seconds
@@ -63,7 +63,7 @@ class Publisher:
         self._channel: Channel | None = None
         self._tag = 0
         self._pending: dict[int, Receipt] = {}  # delivery tag -> receipt, in order of tags
-        self._declared: list[Declaration] = []
+        self._declared: list[AnyDeclaration] = []
 
     def open(self) -> Publisher:
         """Connect; raises what `Connection.open` raises. Safe to call twice."""
@@ -97,10 +97,16 @@ class Publisher:
             self._submit((receipt,))
         return receipt
 
-    def publish_many(self, messages: Iterable[Message], queue: str) -> list[Receipt]:
+    def publish_many(
+        self,
+        messages: Iterable[Message],
+        queue: str,
+        *,
+        callback: Callable[[Receipt], None] | None = None,
+    ) -> list[Receipt]:
         """Send many messages to *queue*; returns their receipts in the same order, without waiting.
 
-        Blocks, like `publish`, only while the window is full.
+        Blocks, like `publish`, only while the window is full; *callback* as there.
         """
         receipts: list[Receipt] = []
         batch: list[Receipt] = []
@@ -113,7 +119,7 @@ class Publisher:
             batch.clear()
 
         for message in messages:
-            batch.append(self._receipt(message, queue, None, None))
+            batch.append(self._receipt(message, queue, None, callback))
             if len(batch) >= min(256, self.settings.max_in_flight // 2 + 1):
                 hand_over()
         if batch:
@@ -160,22 +166,35 @@ class Publisher:
         """
         again = Receipt(receipt.message, receipt.queue, receipt.properties,
                         time.monotonic() + self.settings.confirm_timeout,
-                        receipt._callback)  # fmt: skip
+                        receipt._callback, receipt.exchange)  # fmt: skip
         with self._lock:
             self._submit((again,))
         return again
 
-    def declare(self, declarations: Iterable[Declaration]) -> None:
-        """Declare queues before whatever is published from now on, and after each reconnect."""
+    def announce(
+        self, body: bytes, exchange: str, key: str, callback: Callable[[Receipt], None]
+    ) -> None:
+        """Send *body* to whoever listens on *exchange*; nobody is a fine answer. Never blocks.
+
+        Threads: any, the I/O thread too.
+        """
+        message = Message(body=body)
+        deadline = time.monotonic() + self.settings.confirm_timeout
+        receipt = Receipt(message, key, _properties(message, None), deadline, callback, exchange)
+        with self._lock:
+            self._submit((receipt,))
+
+    def declare(self, declarations: Iterable[AnyDeclaration]) -> None:
+        """Declare these before whatever is published from now on, and after each reconnect."""
         new = list(declarations)
 
-        def declare() -> None:
+        def declare_now() -> None:
             self._declared += [each for each in new if each not in self._declared]
             if self._channel is not None:
                 for each in new:
-                    queue_declare(self._channel, each)
+                    declare(self._channel, each)
 
-        self.connection.call(declare)
+        self.connection.call(declare_now)
 
     def flush(self, timeout: float = 30.0) -> None:
         """Return when no receipt is waiting any more, whatever became of each.
@@ -225,11 +244,7 @@ class Publisher:
         callback: Callable[[Receipt], None] | None,
     ) -> Receipt:
         message.body  # noqa: B018 -- encode here: a bad value is the caller's error, in its thread
-        properties: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
-        properties.message_id = message.id
-        properties.headers = message.wire_headers()
-        properties.delivery_mode = PERSISTENT
-        properties.content_type = properties.content_type or "application/json"
+        properties = _properties(message, base)
         deadline = time.monotonic() + self.settings.confirm_timeout
         name = self._names.get(queue) or self._checked_name(queue)
         return Receipt(message, name, properties, deadline, callback)
@@ -274,7 +289,7 @@ class Publisher:
         def on_confirming(_: Any) -> None:
             self._channel = channel
             for declaration in self._declared:
-                queue_declare(channel, declaration)
+                declare(channel, declaration)
             ready()
             self._drain()
 
@@ -304,8 +319,9 @@ class Publisher:
                     self._outbox.extendleft(reversed(list(batch)[position:]))
                 return
             try:
-                channel.basic_publish("", receipt.queue, receipt.message.body, receipt.properties,
-                                      mandatory=True)  # fmt: skip
+                channel.basic_publish(receipt.exchange, receipt.queue, receipt.message.body,
+                                      receipt.properties,
+                                      mandatory=not receipt.exchange)  # fmt: skip
             except Exception as error:  # noqa: BLE001 -- pika encodes before it writes: not sent
                 kind = type(error).__name__
                 self._settle([receipt], "refused", f"a header or property cannot be sent: {kind}")
@@ -380,11 +396,10 @@ class Publisher:
         self._settle(waiting, "unknown", str(error))
 
 
-def queue_declare(channel: Channel, declaration: Declaration) -> None:
-    """Declare one durable queue without waiting; a refusal closes the channel.
-
-    No callback means AMQP's no-wait, so that what is published next cannot overtake it.
-    """
-    channel.queue_declare(
-        declaration.name, durable=True, arguments=dict(declaration.arguments) or None
-    )
+def _properties(message: Message, base: pika.BasicProperties | None) -> pika.BasicProperties:
+    properties: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
+    properties.message_id = message.id
+    properties.headers = message.wire_headers()
+    properties.delivery_mode = PERSISTENT
+    properties.content_type = properties.content_type or "application/json"
+    return properties  # type: ignore[no-any-return]  # as above

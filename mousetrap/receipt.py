@@ -27,8 +27,8 @@ class Receipt:
     Threads: any.
     """
 
-    __slots__ = ("_callback", "_done", "deadline", "message", "outcome", "properties", "queue",
-                 "reason")  # fmt: skip
+    __slots__ = ("_callback", "_done", "deadline", "exchange", "message", "outcome", "properties",
+                 "queue", "reason")  # fmt: skip
 
     def __init__(
         self,
@@ -37,9 +37,11 @@ class Receipt:
         properties: pika.BasicProperties,
         deadline: float,
         callback: Callable[[Receipt], None] | None,
+        exchange: str = "",
     ) -> None:
         self.message = message
-        self.queue = queue  # as on the wire, with its namespace
+        self.queue = queue  # as on the wire, with its namespace; for an exchange, the routing key
+        self.exchange = exchange  # "" is the default one, where each queue is bound by its name
         self.properties = properties
         self.deadline = deadline  # on the monotonic clock
         self.outcome: Outcome = "waiting"

@@ -1,4 +1,4 @@
-"""What becomes of a message whose handling failed: a pure decision, no clock, no broker.
+"""What becomes of a message whose handling failed: a pure decision, no broker.
 
 Prototyped in ``notebooks/05_failures.ipynb``.
 """
@@ -6,10 +6,25 @@ Prototyped in ``notebooks/05_failures.ipynb``.
 from __future__ import annotations
 
 import random
+import time
+import traceback
 from dataclasses import dataclass
 
 from mousetrap.errors import Reject, UndecodableMessage
+from mousetrap.message import (
+    DIED,
+    DROPPED,
+    ORIGIN,
+    REASON,
+    TRACEBACK,
+    Message,
+    without_death,
+)
 from mousetrap.topology import Queue
+
+# All headers of a message must fit one frame, which is 128 KiB unless the broker says otherwise.
+MAX_HEADERS = 64_000  # characters of other clients' headers that a failure takes along
+MAX_TRACEBACK = 8_000  # characters
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,17 @@ class Bury:
     reason: str
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What is to be published in place of a message whose handling failed, and where."""
+
+    copy: Message
+    target: str  # plain name of the retry queue or the dead queue
+    delay: float | None  # seconds until it comes again; None: never
+    reason: str
+    traceback: str
+
+
 def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Bury:
     """Say what becomes of a message whose *attempt*-th handling (from 1) raised *error*.
 
@@ -34,17 +60,40 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Bur
     """
     hopeless = isinstance(error, (Reject, UndecodableMessage))
     if hopeless or attempt > len(queue.retry_delays):
-        return Bury(reason=_reason(error))
+        return Bury(reason=reason_of(error))
     return RetryAfter(queue.retry_delays[attempt - 1])
 
 
-def _reason(error: BaseException) -> str:
+def after(message: Message, error: BaseException, queue: Queue) -> Failure:
+    """Carry out `decide` for *message* of *queue*, whose handler raised *error*."""
+    decision = decide(message.attempt, error, queue)
+    headers = without_death(message.headers)
+    if len(repr(headers)) > MAX_HEADERS:  # too large a frame ends the connection, every time
+        headers = {DROPPED: "the other headers: with ours they would not fit one frame"}
+    reason, trace = reason_of(error), trace_of(error)
+    if isinstance(decision, RetryAfter):
+        copy = message.again(message.attempt + 1, headers)
+        return Failure(copy, queue.retry_queue(decision.delay), decision.delay, reason, trace)
+    headers |= {REASON: reason, ORIGIN: queue.name, TRACEBACK: trace, DIED: int(time.time())}
+    return Failure(message.again(message.attempt, headers), queue.dead, None, reason, trace)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what to tell of *error*, in at most 1,000 characters that fit into a header."""
     try:
         text = f"{type(error).__name__}: {error}"[:1000]
     except Exception:  # noqa: BLE001 -- somebody's __str__ raises; that must not stop a burial
         text = f"{type(error).__name__}: (it cannot say what it is)"
     # a lone surrogate, from a file name that is not UTF-8, would not go into a header
     return text.encode("utf-8", "replace").decode()
+
+
+def trace_of(error: BaseException) -> str:
+    """The traceback from the handler inwards; the worker's own frames say nothing new."""
+    frame = error.__traceback__.tb_next if error.__traceback__ else None
+    text = "".join(traceback.format_exception(type(error), error, frame))
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot travel in a header
+    return text if len(text) <= MAX_TRACEBACK else "...\n" + text[-MAX_TRACEBACK:]
 
 
 def backoff(failures: int, *, first: float = 0.1, cap: float = 5.0) -> float:

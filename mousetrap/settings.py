@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from mousetrap.errors import SettingsError
-from mousetrap.topology import Topology
+from mousetrap.topology import EVENTS_EXCHANGE, Topology
 
 T = TypeVar("T")
 
@@ -41,6 +41,10 @@ class Settings:
     namespace: str = ""  # prefix of all queue names: "run-7f3a" -> "run-7f3a.start_fetch"
     queue_type: str = "classic"  # or "quorum"
     queue_expiry: float = 600.0  # unused queues of a namespace vanish after this time
+    events_exchange: str = (
+        EVENTS_EXCHANGE  # where workers tell what became of messages; "": nowhere
+    )
+    keep_bodies: int = 0  # bytes; bodies up to this size are told along with what became of them
 
     heartbeat: float = 60.0  # the broker's own default; 0 switches heartbeats off
     connect_timeout: float = 3.0  # for the first connection; later ones are retried for ever
@@ -51,7 +55,7 @@ class Settings:
         limits = {
             "port": (1, 65_535), "queue_expiry": (1, 86_400 * 7), "heartbeat": (0, 3600),
             "connect_timeout": (0.1, 600), "confirm_timeout": (0.05, 3600),
-            "max_in_flight": (1, 65_535),
+            "max_in_flight": (1, 65_535), "keep_bodies": (0, 1_000_000),
         }  # fmt: skip
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -72,6 +76,11 @@ class Settings:
                 raise SettingsError(f"{name} is not valid UTF-8: check how the variable was set")
         if self.queue_type not in ("classic", "quorum"):
             raise SettingsError(f"queue_type is {self.queue_type!r}: use 'classic' or 'quorum'")
+        if not re.fullmatch(r"[A-Za-z0-9_.:-]{0,100}", self.events_exchange):
+            raise SettingsError(
+                f"events_exchange is {self.events_exchange[:60]!r}: use up to 100 letters, digits, "
+                f"'_', '-', '.', ':', or nothing at all to switch events off"
+            )
         if not re.fullmatch(r"[A-Za-z0-9_.-]{0,40}", self.namespace):
             raise SettingsError(
                 f"namespace is {self.namespace[:60]!r}: use up to 40 letters, digits, '_', '-', '.'"
@@ -91,7 +100,7 @@ class Settings:
         values: dict[str, Any] = {}
         for name, (variable, convert) in _VARIABLES.items():
             text = environment.get(variable)
-            if text is None or (text == "" and name not in ("password", "namespace")):
+            if text is None or (text == "" and name not in _MAY_BE_EMPTY):
                 continue
             try:
                 values[name] = convert(text)
@@ -131,7 +140,7 @@ class Settings:
     @property
     def topology(self) -> Topology:
         """How these settings turn names into queues."""
-        return Topology(self.namespace, self.queue_type, self.queue_expiry)
+        return Topology(self.namespace, self.queue_type, self.queue_expiry, self.events_exchange)
 
     def _url(self, password: str) -> str:
         scheme = "amqps" if self.tls else "amqp"
@@ -160,11 +169,14 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "namespace": ("MOUSETRAP_NAMESPACE", str),
     "queue_type": ("MOUSETRAP_QUEUE_TYPE", str),
     "queue_expiry": ("MOUSETRAP_QUEUE_EXPIRY", _number(float)),
+    "events_exchange": ("MOUSETRAP_EVENTS_EXCHANGE", str),
+    "keep_bodies": ("MOUSETRAP_KEEP_BODIES", _number(int)),
     "heartbeat": ("MOUSETRAP_HEARTBEAT", _number(float)),
     "connect_timeout": ("MOUSETRAP_CONNECT_TIMEOUT", _number(float)),
     "confirm_timeout": ("MOUSETRAP_CONFIRM_TIMEOUT", _number(float)),
     "max_in_flight": ("MOUSETRAP_MAX_IN_FLIGHT", _number(int)),
 }
+_MAY_BE_EMPTY = ("password", "namespace", "events_exchange")
 _URL_PARTS = ("host", "port", "user", "password", "vhost", "tls")
 
 

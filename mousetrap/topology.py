@@ -2,7 +2,8 @@
 
 A work queue is declared durable and **without arguments**, so that a notebook that declares it in
 plain pika never meets 406. Whatever retries and dead letters need lives in queues of our own
-beside it. Nothing here talks to a broker. Prototyped in ``notebooks/05_failures.ipynb``.
+beside it. What becomes of messages is told on one exchange. Nothing here talks to a broker.
+Prototyped in ``notebooks/05_failures.ipynb``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from mousetrap.errors import SettingsError
 
 DEFAULT_RETRY_DELAYS = (1.0, 5.0, 25.0)  # seconds; three tries outlast a broker restart
+EVENTS_EXCHANGE = "mousetrap.events"
 MAX_DELAY = 86_400.0  # seconds: a day; longer waits belong in a scheduler, not in a queue
 _NAME = re.compile(r"[^\x00-\x1f\x7f]+")  # AMQP allows any UTF-8; control bytes only confuse people
 _SURROGATE = re.compile("[\ud800-\udfff]")  # what a shell's bytes become that are not UTF-8
@@ -25,6 +27,25 @@ class Declaration:
 
     name: str
     arguments: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One durable topic exchange as the broker is to know it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A queue gets what comes to an exchange with this routing key."""
+
+    queue: str
+    exchange: str
+    key: str
+
+
+AnyDeclaration = Declaration | Exchange | Binding
 
 
 @dataclass(frozen=True)
@@ -79,6 +100,7 @@ class Topology:
     namespace: str = ""
     queue_type: str = "classic"
     expiry: float = 600.0  # seconds
+    events_exchange: str = EVENTS_EXCHANGE  # "" tells nobody
 
     def wire_name(self, name: str) -> str:
         """The name the broker knows."""
@@ -100,6 +122,17 @@ class Topology:
         ]
         dead = Declaration(self.wire_name(queue.dead), self._arguments())  # the name was checked
         return [self.work_queue(queue.name), *retries, dead]
+
+    @property
+    def events_key(self) -> str:
+        """The routing key of this namespace's fates; outside any namespace it is ``-``."""
+        return self.namespace or "-"
+
+    def events_queue(self, name: str = "events") -> list[AnyDeclaration]:
+        """A queue that gets every fate of this namespace, and what it takes to fill it."""
+        queue = Declaration(self.wire_name(name), self._arguments())
+        exchange = Exchange(self.events_exchange)
+        return [queue, exchange, Binding(queue.name, exchange.name, self.events_key)]
 
     def _arguments(self) -> dict[str, object]:
         arguments: dict[str, object] = {}

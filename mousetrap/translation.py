@@ -1,4 +1,4 @@
-"""The door between pika and mousetrap: pika's parameters in, pika's errors out as ours.
+"""The door between pika and mousetrap: our settings and queues in, pika's errors out as ours.
 
 The only place that turns foreign exceptions into the tree of `mousetrap.errors`; each message
 says what to do next.
@@ -21,6 +21,8 @@ from pika.adapters.utils.connection_workflow import (
     AMQPConnectorException,
     AMQPConnectorStackTimeout,
 )
+from pika.channel import Channel
+from pika.exchange_type import ExchangeType
 
 from mousetrap.errors import (
     AccessRefused,
@@ -32,6 +34,7 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.settings import Settings
+from mousetrap.topology import AnyDeclaration, Binding, Declaration, Exchange
 
 PIKA_ERRORS = (pika_errors.AMQPError, AMQPConnectorException, OSError)
 _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)
@@ -56,6 +59,20 @@ def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
         ssl_options=tls,
         client_properties={"connection_name": name},
     )
+
+
+def declare(channel: Channel, declaration: AnyDeclaration) -> None:
+    """Declare a durable queue or exchange, or bind, without waiting; a refusal ends the channel.
+
+    No callback means AMQP's no-wait, so that what is published next cannot overtake it.
+    """
+    match declaration:
+        case Declaration(name, arguments):
+            channel.queue_declare(name, durable=True, arguments=dict(arguments) or None)
+        case Exchange(name):
+            channel.exchange_declare(name, ExchangeType.topic, durable=True)
+        case Binding(queue, exchange, key):
+            channel.queue_bind(queue, exchange, key)
 
 
 def translate(error: BaseException, settings: Settings) -> MousetrapError:

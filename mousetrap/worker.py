@@ -1,51 +1,44 @@
-"""Runs a function on the messages of a queue: take, handle, send on, then ack.
+"""Runs a function on the messages of a queue: take, handle, send on, tell, then ack.
 
 The order is the promise: a source message is acked only after the broker has confirmed everything
-that came of it, be it the outputs, the retry or the dead letter. So whatever dies in between, the
-message comes again and its outputs have the same ids. Prototyped in ``notebooks/03_worker.ipynb``.
+that came of it, be it the outputs, the retry or the dead letter, and then its fate. So whatever
+dies in between, the message comes again and its outputs have the same ids. Prototyped in
+``notebooks/03_worker.ipynb``.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import random
+import socket
 import threading
 import time
-import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pika
 
 from mousetrap import retry
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.errors import MousetrapError, OutcomeUnknown
+from mousetrap.events import Events, Told
+from mousetrap.fate import Fate, Output
+from mousetrap.fate import Outcome as FateOutcome
 from mousetrap.handler import Handler
 from mousetrap.hands import Coroutines, Hands, Threads
-from mousetrap.message import (
-    DIED,
-    DROPPED,
-    ORIGIN,
-    REASON,
-    TRACEBACK,
-    Message,
-    current,
-    without_death,
-)
+from mousetrap.message import Message, current
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
-from mousetrap.topology import Queue
+from mousetrap.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.translation import kept_properties, remaining
-
-Fate = Literal["done", "retried", "dead"]
 
 log = logging.getLogger("mousetrap.worker")
 
-# All headers of a message must fit one frame, which is 128 KiB unless the broker says otherwise.
-MAX_HEADERS = 64_000  # characters of other clients' headers that a failure takes along
-MAX_TRACEBACK = 8_000  # characters
+KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive
 
 
 @dataclass(frozen=True)
@@ -96,8 +89,9 @@ class Worker:
         self.concurrency = concurrency
         self.prefetch = prefetch or max(16, 2 * concurrency)
         self.error: MousetrapError | None = None  # why it stopped for good
+        self.failures: deque[tuple[str, BaseException]] = deque(maxlen=KEPT_FAILURES)
         topology = self.settings.topology
-        self._declarations = topology.declarations(self.queue)
+        self._declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
         if writes is not None:
             self._declarations.append(topology.work_queue(writes))
         self._consumer = Consumer(
@@ -112,6 +106,10 @@ class Worker:
             self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed
         )
         self._publisher.declare(self._declarations)
+        if topology.events_exchange:
+            self._publisher.declare([Exchange(topology.events_exchange)])
+        self._events = Events(self._publisher, self._settle)
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
         name = self.handler.name
         self._hands: Hands[Delivery] = (
             Coroutines(self._handle_async, concurrency, name, self._crashed)
@@ -234,63 +232,92 @@ class Worker:
     # ---- handling: on the hands ----------------------------------------------------------------
 
     def _handle(self, delivery: Delivery) -> None:
-        if (message := self._begin(delivery)) is None:
+        if (handling := self._begin(delivery)) is None:
             return
+        message = handling.message
         token = current.set(message)
         try:
             result = self.handler.function(*self.handler.arguments(message))
             outputs = self.handler.outputs(result, message)
         except BaseException as error:  # noqa: BLE001 -- sys.exit() in a handler is a failure too
-            self._handle_failure(delivery, message, error)
+            self._handle_failure(handling, error)
         else:
-            self._send(delivery, outputs)
+            self._send(handling, outputs)
         finally:
             current.reset(token)
 
     async def _handle_async(self, delivery: Delivery) -> None:
-        if (message := self._begin(delivery)) is None:
+        if (handling := self._begin(delivery)) is None:
             return
+        message = handling.message
         token = current.set(message)
         try:
             result = await self.handler.function(*self.handler.arguments(message))
             outputs = self.handler.outputs(result, message)
         except BaseException as error:  # noqa: BLE001 -- as above
-            self._handle_failure(delivery, message, error)
+            self._handle_failure(handling, error)
         else:
-            self._send(delivery, outputs)
+            self._send(handling, outputs)
         finally:
             current.reset(token)
 
-    def _begin(self, delivery: Delivery) -> Message | None:
+    def _begin(self, delivery: Delivery) -> _Handling | None:
         with self._changed:
             if self._stopping or not self._consumer.is_current(delivery):
                 return None  # the broker will deliver it again
             self._in_hand += 1
         properties = delivery.properties
-        return Message.from_wire(delivery.body, properties.message_id, properties.headers)
+        message = Message.from_wire(delivery.body, properties.message_id, properties.headers)
+        return _Handling(delivery, message)
 
-    def _send(self, delivery: Delivery, outputs: list[Message]) -> None:
+    def _send(self, handling: _Handling, outputs: list[Message]) -> None:
         if self.writes is None:  # results nobody asked for
             outputs = []
-        self._publish(delivery, [(each, self.writes or "", None) for each in outputs], "done")
+        writes = self.writes or ""
+        told = tuple(Output(each.id, writes, self._kept(each.body)) for each in outputs)
+        fate = self._fate(handling, "done", outputs=told)
+        self._publish(handling.delivery, [(each, writes, None) for each in outputs], fate)
 
-    def _handle_failure(self, delivery: Delivery, message: Message, error: BaseException) -> None:
-        decision = retry.decide(message.attempt, error, self.queue)
-        headers = without_death(message.headers)
-        if len(repr(headers)) > MAX_HEADERS:  # too large a frame ends the connection, every time
-            headers = {DROPPED: "the other headers: with ours they would not fit one frame"}
-        if isinstance(decision, retry.RetryAfter):
-            target, attempt = self.queue.retry_queue(decision.delay), message.attempt + 1
-            fate: Fate = "retried"
-        else:
-            target, attempt, fate = self.queue.dead, message.attempt, "dead"
-            headers |= {REASON: decision.reason, ORIGIN: self.queue.name, TRACEBACK: _trace(error),
-                        DIED: int(time.time())}  # fmt: skip
+    def _handle_failure(self, handling: _Handling, error: BaseException) -> None:
+        message = handling.message
+        failure = retry.after(message, error, self.queue)
+        fate = self._fate(
+            handling,
+            "dead" if failure.delay is None else "retried",
+            reason=failure.reason,
+            traceback=failure.traceback,
+            delay=failure.delay or 0.0,
+        )
+        self.failures.append((message.id, error))
         # No error text here: it may quote the body, and logs go where bodies must not.
-        log.warning("%s: message %s, attempt %d: %s -> %s", self.queue.name, message.id[:8],
-                    message.attempt, type(error).__name__, target)  # fmt: skip
-        copy = message.again(attempt, headers)
-        self._publish(delivery, [(copy, target, kept_properties(delivery.properties))], fate)
+        log.log(
+            logging.WARNING if failure.delay is None else logging.INFO,
+            "%s: message %s, attempt %d: %s -> %s", self.queue.name, message.id[:8],
+            message.attempt, type(error).__name__, failure.target,
+        )  # fmt: skip
+        properties = kept_properties(handling.delivery.properties)
+        self._publish(handling.delivery, [(failure.copy, failure.target, properties)], fate)
+
+    def _fate(self, handling: _Handling, outcome: FateOutcome, **more: Any) -> Fate:
+        message = handling.message
+        is_job = message.parent is None
+        return Fate(
+            id=message.id,
+            outcome=outcome,
+            stage=self.handler.name,
+            queue=self.queue.name,
+            worker=self._name,
+            begun=handling.begun,
+            seconds=time.monotonic() - handling.started,
+            attempt=message.attempt,
+            job="" if message.job == message.id else message.job,
+            parent=message.parent,
+            body=self._kept(message.body) if is_job else None,
+            **more,
+        )
+
+    def _kept(self, body: bytes) -> bytes | None:
+        return body if 0 < self.settings.keep_bodies >= len(body) else None
 
     def _publish(
         self,
@@ -298,7 +325,7 @@ class Worker:
         outputs: list[tuple[Message, str, pika.BasicProperties | None]],
         fate: Fate,
     ) -> None:
-        """Publish all *outputs*; when the last is confirmed, *delivery* has its fate."""
+        """Publish all *outputs*; when the last is confirmed, tell the *fate* of *delivery*."""
         waiting = len(outputs)
 
         def on_outcome(receipt: Receipt) -> None:  # on the publisher's I/O thread, and only there
@@ -306,12 +333,12 @@ class Worker:
             if receipt.confirmed:
                 waiting -= 1
                 if waiting == 0:
-                    self._settle(delivery, fate)
+                    self._events.tell(delivery, fate)
             else:
                 self._send_again_later(delivery, receipt)
 
         if not outputs:
-            self._settle(delivery, fate)
+            self._events.tell(delivery, fate)
         for output in outputs:
             if not self._hand_over(*output, on_outcome):
                 self._drop(delivery)
@@ -334,12 +361,15 @@ class Worker:
             except MousetrapError:
                 return False
 
-    def _settle(self, delivery: Delivery, fate: Fate) -> None:
-        """Record the fate and have the source acked."""
-        self._consumer.ack(delivery)  # before it counts: `stop` acks what has been counted
+    def _settle(self, told: list[Told]) -> None:
+        """The broker has everything that came of these deliveries: have them acked."""
+        for delivery, _ in told:  # before they count: `stop` acks what has been counted
+            self._consumer.ack(delivery)
         with self._changed:
-            self._in_hand -= 1
-            self._counts[fate] += 1
+            for delivery, fate in told:
+                if not delivery.is_dropped:
+                    self._in_hand -= 1
+                self._counts[fate.outcome] += 1
             self._problem = ""
             self._changed.notify_all()
 
@@ -374,16 +404,22 @@ class Worker:
             self._changed.notify_all()
 
     def _crashed(self, error: BaseException) -> None:
-        self.failed(MousetrapError(f"a hand of {self.handler.name} died of {error!r}; a defect"))
+        problem = MousetrapError(f"a hand of {self.handler.name} died of {error!r}; a defect")
+        problem.__cause__ = error
+        self.failed(problem)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self._counts["received"] += 1
         self._hands.take(delivery)
 
 
-def _trace(error: BaseException) -> str:
-    """The traceback from the handler inwards; our own frames say nothing new."""
-    frame = error.__traceback__.tb_next if error.__traceback__ else None
-    text = "".join(traceback.format_exception(type(error), error, frame))
-    text = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot travel in a header
-    return text if len(text) <= MAX_TRACEBACK else "...\n" + text[-MAX_TRACEBACK:]
+class _Handling:
+    """One message in somebody's hands, and since when on both clocks."""
+
+    __slots__ = ("begun", "delivery", "message", "started")
+
+    def __init__(self, delivery: Delivery, message: Message) -> None:
+        self.delivery = delivery
+        self.message = message
+        self.begun = time.time()  # to be told
+        self.started = time.monotonic()  # to measure by

@@ -24,7 +24,7 @@ from mousetrap.check import (
 )
 from mousetrap.check.parameters import fit
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded, ParameterError
-from mousetrap.ledger import RECORD_TYPE as RECORD
+from mousetrap.record import RECORD_TYPE as RECORD
 
 PARAMETERS = """\
 # what a person may set

@@ -12,21 +12,26 @@ PACKAGE = Path(mousetrap.__file__).parent
 # Imports go towards the inner rings only.
 RINGS = [
     # 0 words: no I/O, no pika
-    {"errors", "settings", "topology", "message", "retry", "ledger"},
+    {
+        "errors", "settings", "topology", "message", "retry", "fate", "ledger", "record",
+        "account", "table",
+    },
     # 1 wire: the only ring that imports pika
     {
         "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
-        "hands", "worker", "lifetime", "job_queue",
+        "hands", "worker", "lifetime", "job_queue", "events", "wire",
     },
     # 2 flow: plain functions bound to queues
     {
-        "stage", "fetch_data", "process_data", "start_fetch", "run_fetch_worker",
+        "stage", "flow", "case", "diagram", "fetch_data", "process_data", "start_fetch",
+        "run_fetch_worker",
         "run_processing_worker",
         "dead_letters",
     },
     # 3 edges: each could be deleted and the rest would not notice
     {
-        "run", "notebook", "broker", "check", "doctor", "cli", "pytest_plugin", "processes", "plot",
+        "run", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
+        "pytest_plugin", "processes", "plot",
         "__main__",
     },
 ]  # fmt: skip

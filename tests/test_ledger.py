@@ -1,115 +1,251 @@
-"""The ledger: facts in any order, more than once, and the same record comes out."""
+"""The ledger: facts in any order, more than once, and the same account comes out."""
 
 from __future__ import annotations
 
 import threading
+from itertools import count
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap.ledger import RECORD_TYPE, Ledger
-from mousetrap.message import REASON, Message
+from mousetrap import account
+from mousetrap.fate import Fate, Output, pack, unpack
+from mousetrap.ledger import Ledger
+
+READS = ["work", "more"]
+START = 1_000_000.0  # seconds since 1970
 
 
-def result(job):
-    return Message(1, job=job)
+def fate(id, outcome="done", *, queue="work", at=START, **more):
+    """A handling that took 10 ms."""
+    stage = {"work": "first", "more": "second"}[queue]
+    return Fate(
+        id=id, outcome=outcome, stage=stage, queue=queue, worker="here:1", begun=at, seconds=0.01,
+        **more,
+    )  # fmt: skip
 
 
-def letter(job, reason="ValueError: no luck"):
-    return Message(1, job=job, attempt=4, headers={REASON: reason})
+def told(ledger, *fates, delay=0.02):
+    """Each fate becomes known a moment after its end."""
+    for each in fates:
+        ledger.add([each], each.ended + delay)
 
 
-def test_ledger_settles_when_the_last_fate_comes():
-    """`settle` returns because of a fact, not because of a clock."""
-    ledger = Ledger()
-    for job in "abc":
-        ledger.sent(job)
+def sent(ledger, *jobs):
+    for job in jobs:
+        ledger.sent(job, "work", START)
         ledger.confirmed(job)
-    ledger.done(result("a"))
-    ledger.dead(letter("b"))
-    threading.Timer(0.1, ledger.done, [result("c")]).start()
-
-    record = ledger.settle(timeout=5)
-
-    assert (record.sent, record.confirmed, record.done, record.dead, record.lost) == (3, 3, 2, 1, 0)
-    assert record.reasons == {"ValueError: no luck": 1}
-    assert record.retried == 3
 
 
-def test_ledger_says_which_jobs_are_open():
-    """A settle that fails names jobs and leaves them counted as lost."""
-    ledger = Ledger()
-    ledger.sent("a")
-    ledger.confirmed("a")
+@st.composite
+def histories(draw):
+    """Jobs, and all fates of a two-stage flow in which each message is handled to its end once."""
+    ticks = count()
+    jobs = [f"j{n}" for n in range(draw(st.integers(1, 5)))]
+    fates = []
 
-    with pytest.raises(TimeoutError, match="1 of 1 jobs have no fate"):
-        ledger.settle(timeout=0.05)
-    assert ledger.record().lost == 1
+    def handle(id, queue, job, parent):
+        family = {"job": "" if id == job else job, "parent": parent}
+        retries = draw(st.integers(0, 2))
+        for attempt in range(1, retries + 1):
+            at = START + next(ticks) / 7
+            fates.append(fate(id, "retried", queue=queue, at=at, attempt=attempt, delay=0.1,
+                              reason="ValueError: not yet", **family))  # fmt: skip
+        at, attempt = START + next(ticks) / 7, retries + 1
+        if draw(st.integers(0, 4)) == 0:
+            reason = f"ValueError: {draw(st.sampled_from('ab'))}"
+            fates.append(fate(id, "dead", queue=queue, at=at, attempt=attempt, reason=reason,
+                              **family))  # fmt: skip
+            return
+        target = "more" if queue == "work" else "out"
+        ids = [f"{id}/{n}" for n in range(draw(st.integers(0, 2)))]
+        outputs = tuple(Output(each, target) for each in ids)
+        fates.append(fate(id, at=at, queue=queue, attempt=attempt, outputs=outputs, **family))
+        for each in ids if target == "more" else []:
+            handle(each, target, job, id)
+
+    for job in jobs:
+        handle(job, "work", job, None)
+    return jobs, fates
 
 
-def test_ledger_looks_after_others_while_it_waits():
-    """What `look_after` raises ends the wait at once: a dead worker is the better message."""
-    ledger = Ledger()
-    ledger.sent("a")
-    ledger.confirmed("a")
-
-    with pytest.raises(ZeroDivisionError):
-        ledger.settle(timeout=30, look_after=lambda: 1 / 0)
+def everything(ledger):
+    """All that a ledger can be asked."""
+    return (
+        ledger.record(), list(account.messages(ledger, READS, "x")),
+        list(account.open_messages(ledger, START)), ledger.counts(), ledger.deaths,
+    )  # fmt: skip
 
 
-def test_ledger_counts_duplicates_once():
-    """A job done twice is one job done and one duplicate."""
-    ledger = Ledger()
-    ledger.sent("a")
-    ledger.confirmed("a")
-    ledger.done(result("a"))
-    ledger.done(result("a"))
+@given(histories(), st.data())
+def test_ledger_is_the_same_whatever_the_order_of_facts(history, data):
+    """Fates in any order and more than once, before or after the sending: the same ledger."""
+    jobs, fates = history
+    straight, shuffled = Ledger(READS), Ledger(READS)
+    sent(straight, *jobs)
+    told(straight, *fates)
+    again = data.draw(st.lists(st.sampled_from(fates), max_size=5))
+    facts = [(each, each.ended + 0.02) for each in fates]
+    facts += [(each, each.ended + 5.0) for each in again]  # a repetition comes later
+    facts += [(job, None) for job in jobs]
+
+    for fact, at in data.draw(st.permutations(facts)):
+        sent(shuffled, fact) if at is None else shuffled.add([fact], at)
+
+    assert everything(shuffled) == everything(straight)
+
+
+@given(histories(), st.data())
+def test_ledger_is_open_until_the_last_final_fate(history, data):
+    """Whatever has come so far, while one final fate is missing the ledger is not settled."""
+    jobs, fates = history
+    ledger = Ledger(READS)
+    sent(ledger, *jobs)
+    order = data.draw(st.permutations(fates))
+    last = max(n for n, each in enumerate(order) if each.is_final)
+
+    for n, each in enumerate(order):
+        assert (ledger.open > 0) == (n <= last)
+        told(ledger, each)
+    assert ledger.open == 0
+    assert ledger.record().lost == 0
+
+
+@given(histories(), st.data())
+def test_ledger_counts_each_loss(history, data):
+    """Whichever fate never comes, its job is counted as lost and every other one is not."""
+    jobs, fates = history
+    missing = data.draw(st.sampled_from([each for each in fates if each.is_final]))
+    ledger = Ledger(READS)
+    sent(ledger, *jobs)
+
+    told(ledger, *(each for each in fates if each != missing))
 
     record = ledger.record()
-    assert (record.done, record.duplicates, record.lost) == (1, 1, 0)
+    assert record.lost == 1
+    assert missing.id in {entry.id for entry in ledger.open_entries()}
+    assert record.done + record.dead + record.lost == record.confirmed == len(jobs)
 
 
-def test_ledger_ignores_strangers():
-    """A result of somebody else's job hides no loss of ours."""
-    ledger = Ledger()
-    ledger.sent("a")
-    ledger.confirmed("a")
-    ledger.done(result("stranger"))
+@given(histories())
+def test_fates_travel_unchanged(history):
+    """What is packed is what is unpacked."""
+    _, fates = history
 
-    assert ledger.record().lost == 1
+    assert unpack(pack(fates)) == fates
 
 
-FACTS = st.lists(
-    st.tuples(st.sampled_from(["sent", "confirmed", "done", "dead"]), st.sampled_from("abcd")),
-    max_size=30,
-)
+def test_ledger_waits_for_every_known_copy():
+    """A message that was put into its queue twice is settled when it was handled twice."""
+    ledger = Ledger(READS)
+    sent(ledger, "j")
+    child = (Output("j/0", "more"),)
+    told(ledger, fate("j", outputs=child), fate("j", outputs=child, at=START + 1))
+    told(ledger, fate("j/0", queue="more", parent="j", job="j", at=START + 2))
+    assert ledger.open == 1
+
+    told(ledger, fate("j/0", queue="more", parent="j", job="j", at=START + 3))
+
+    assert ledger.open == 0
+    assert ledger.record().duplicates == 2  # of the job, and of what came of it
 
 
-@given(FACTS, st.randoms())
-def test_ledger_does_not_depend_on_order(facts, random):
-    """Any order of the same facts gives the same counts."""
+def test_ledger_takes_done_for_the_truth_when_a_copy_died():
+    """One delivery died and the other was done: the job is done."""
+    ledger = Ledger(READS)
+    sent(ledger, "j")
+    told(ledger, fate("j", "dead", reason="ValueError: no"), fate("j", at=START + 1))
 
-    def counts(facts):
-        ledger = Ledger()
-        for fact, job in facts:
-            tell = getattr(ledger, fact)
-            tell({"done": result, "dead": letter}.get(fact, lambda job: job)(job))
-        return ledger.record().as_dict() | {"seconds": 0, "latency": 0}
+    record = ledger.record()
 
-    shuffled = random.sample(facts, len(facts))
-    assert counts(facts) == counts(shuffled)
+    assert (record.done, record.dead, record.reasons, ledger.deaths) == (1, 0, {}, 0)
 
 
-def test_record_shows_itself_and_leaves_its_data():
-    """One display carries text, HTML and the machine-readable record; a hostile reason is inert."""
-    ledger = Ledger()
-    ledger.sent("a")
-    ledger.confirmed("a")
-    ledger.dead(letter("a", "<script>alert(1)</script>"))
+def test_ledger_settles_what_goes_to_a_queue_that_nobody_reads():
+    """A result is settled when it is there."""
+    ledger = Ledger(READS)
+    sent(ledger, "j")
+    told(ledger, fate("j", outputs=(Output("j/0", "out"),)))
 
-    shown = ledger.record()._repr_mimebundle_()
+    assert ledger.open == 0
+    assert [row["outcome"] for row in account.messages(ledger, READS, "x")] == ["done", "result"]
 
-    assert shown[RECORD_TYPE]["dead"] == 1
-    assert "<script>" not in shown["text/html"]
-    assert "lost" in shown["text/plain"]
+
+def test_ledger_counts_jobs_that_others_sent():
+    """Who sends by hand into the namespace of a run is part of the account."""
+    ledger = Ledger(READS)
+    told(ledger, fate("theirs"))
+
+    record = ledger.record()
+
+    assert (record.sent, record.confirmed, record.done, record.lost) == (1, 1, 1, 0)
+
+
+def test_ledger_wakes_who_waits():
+    """The last fate ends the wait, not the clock."""
+    ledger = Ledger(READS)
+    sent(ledger, "j")
+    threading.Timer(0.05, lambda: told(ledger, fate("j"))).start()
+
+    assert ledger.wait_for(lambda: not ledger.open, timeout=10)
+    assert not ledger.wait_for(lambda: bool(ledger.open), timeout=0.01)
+
+
+def test_ledger_measures_waits_and_handling_by_stage():
+    """Waiting ends when a function begins; a retry waits from the end of its delay."""
+    ledger = Ledger(READS)
+    sent(ledger, "j")
+    told(
+        ledger,
+        fate("j", "retried", at=START + 1, delay=2.0),
+        fate("j", at=START + 3.5, attempt=2, outputs=(Output("j/0", "more"),)),
+        fate("j/0", queue="more", job="j", parent="j", at=START + 4),
+    )
+
+    stages = ledger.record().stages
+
+    assert list(stages) == ["first", "second"]
+    assert stages["first"].wait["p50"] == pytest.approx(0.49, abs=1e-3)
+    assert stages["first"].wait["max"] == pytest.approx(1.0, abs=1e-3)
+    assert stages["second"].wait["max"] == pytest.approx(0.49, abs=1e-3)
+    assert stages["first"].handling["max"] == pytest.approx(0.01)
+    assert ledger.latencies() == [pytest.approx(4.03)]
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_ledger_is_not_fooled_by_a_worker_whose_clock_is_wrong(ahead):
+    """An hour off on the worker's machine: the waits come out right all the same."""
+    ledger = Ledger(READS)
+    sent(ledger, "j")
+    ledger.add([fate("j", at=START + 1 + ahead)], START + 1.02)
+
+    assert ledger.record().stages["first"].wait["max"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_open_messages_say_where_each_stopped():
+    """A message that waits for its retry is told from one that nobody has taken yet."""
+    ledger = Ledger(READS)
+    sent(ledger, "a", "b")
+    told(ledger, fate("a", "retried", reason="ValueError: no luck", delay=5.0))
+
+    rows = {row["message"]: row for row in account.open_messages(ledger, START + 10)}
+
+    assert rows["a"]["stopped in"] == "work, after 5 s"
+    assert (rows["a"]["attempt"], rows["a"]["last failure"]) == (2, "ValueError: no luck")
+    assert (rows["b"]["stopped in"], rows["b"]["attempt"], rows["b"]["for s"]) == ("work", 1, 10.0)
+    assert account.last_failure(ledger).id == "a"
+
+
+def test_record_keeps_the_most_frequent_reasons():
+    """A thousand different reasons do not make a record of a thousand lines."""
+    ledger = Ledger(READS)
+    for n in range(50):
+        told(ledger, fate(f"x{n}", "dead", reason="ValueError: often"))
+        told(ledger, fate(f"y{n}", "dead", reason=f"ValueError: {n}"))
+
+    reasons = ledger.record().reasons
+
+    assert reasons["ValueError: often"] == 50
+    assert sum(reasons.values()) == 100
+    assert len(reasons) == 21

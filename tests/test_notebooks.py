@@ -15,7 +15,7 @@ import pytest
 
 from mousetrap import plot
 from mousetrap.check import parameters_of
-from mousetrap.ledger import RECORD_TYPE
+from mousetrap.record import RECORD_TYPE
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -36,7 +36,9 @@ def calls(path: Path) -> list[tuple[str, str]]:
         (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id, cell.source)
         for cell in cells(path, "code")
         for node in ast.walk(ast.parse(cell.source))
-        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Attribute, ast.Name))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, (ast.Attribute, ast.Name))
+        and ast.unparse(node.func) != "mousetrap.run"  # which starts, and does not block
     ]
 
 
@@ -207,40 +209,49 @@ def test_check_pipeline_accounts_for_every_job(pipeline, settings, tmp_path):
     assert record["dead"] >= 2
     assert sum(record["reasons"].values()) == record["dead"]
     assert all(": " in reason for reason in record["reasons"])  # as in "ValueError: no luck"
-    assert len(outputs(executed, "image/png")) == 1
+    assert len(outputs(executed, "image/png")) == len(outputs(executed, "image/svg+xml")) == 1
     assert settings.password not in executed.read_text(encoding="utf-8")
 
 
-def test_check_pipeline_fails_when_a_result_is_lost(pipeline, settings, tmp_path):
-    """Somebody takes results away unseen: the check is red, and says how many jobs are missing."""
-    notebook = nbformat.read(pipeline, as_version=4)
-    at = next(n for n, cell in enumerate(notebook.cells) if cell.id == "run")
-    thief = "thief = Worker(ends[0], lambda message: None, settings).start()"
-    notebook.cells.insert(at, nbformat.v4.new_code_cell(thief))
-    robbed, executed = tmp_path / "robbed.ipynb", tmp_path / "executed.ipynb"
-    nbformat.write(notebook, robbed)
+def robbed(source: Path, target: Path, cell: str, line: str) -> Path:
+    """A copy of the notebook in which *line* goes before the cell's line that settles."""
+    notebook = nbformat.read(source, as_version=4)
+    [found] = [each for each in notebook.cells if each.id == cell]
+    assert "    record = run.settle(" in found.source
+    found.source = found.source.replace("    record =", f"    {line}\n    record =")
+    nbformat.write(notebook, target)
+    return target
 
-    run = papermill(robbed, executed, settings, jobs=20, broken_jobs=0, failure_rate=0, deadline=4)
+
+def test_check_pipeline_fails_when_a_message_is_lost(pipeline, settings, tmp_path):
+    """Somebody takes a message on its way unseen: the check is red and says where it stopped."""
+    thief = "drain('start_fetch', n=1, settings=run.settings)"
+    source = robbed(pipeline, tmp_path / "robbed.ipynb", "run", thief)
+    executed = tmp_path / "executed.ipynb"
+
+    run = papermill(source, executed, settings, jobs=2000, broken_jobs=0, latency=0.01, deadline=25)
 
     assert run.returncode != 0
     assert failed_cell(executed) == "run"
-    assert re.search(r"TimeoutError: \d+ of 20 jobs have no fate after 4 s", run.stderr)
-    [record] = outputs(executed, RECORD_TYPE)
-    assert record["lost"] > 0
+    assert "NotSettled: 1 messages have no fate after 25 s" in run.stderr
+    assert "start_fetch" in run.stderr
 
 
-def test_check_pipeline_fails_when_a_dead_letter_is_lost(pipeline, settings, tmp_path):
-    """A job that is neither done nor buried is missed as well: deaths are counted, not assumed."""
-    notebook = nbformat.read(pipeline, as_version=4)
-    [run_cell] = [cell for cell in notebook.cells if cell.id == "run"]
-    run_cell.source = run_cell.source.replace("note_letter", "lambda message: None", 1)
-    careless, executed = tmp_path / "careless.ipynb", tmp_path / "executed.ipynb"
-    nbformat.write(notebook, careless)
+@pytest.mark.parametrize("queue", ["results", "start_fetch.dead"])
+def test_check_pipeline_fails_when_a_queue_lacks_what_the_record_counts(
+    pipeline, settings, tmp_path, queue
+):
+    """A result or a dead letter that is gone is missed: the queues are witnesses of their own."""
+    thief = f"drain({queue!r}, n=1, timeout=20, settings=run.settings)"
+    source = robbed(pipeline, tmp_path / "robbed.ipynb", "run", thief)
+    executed = tmp_path / "executed.ipynb"
 
-    run = papermill(careless, executed, settings, jobs=5, broken_jobs=3, deadline=4)
+    run = papermill(source, executed, settings, jobs=3, broken_jobs=2, failure_rate=0)
 
     assert run.returncode != 0
-    assert "TimeoutError: 3 of 8 jobs have no fate after 4 s" in run.stderr
+    assert failed_cell(executed) == "claims"
+    [record] = outputs(executed, RECORD_TYPE)
+    assert (record["done"], record["dead"]) == (3, 2)
 
 
 def test_check_pipeline_fails_at_once_when_a_worker_dies(pipeline, settings, tmp_path):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from mousetrap.errors import OutcomeUnknown, PublishRefused, Unroutable
 from mousetrap.job_queue import declare, depth, drain, open_channel
-from mousetrap.ledger import percentiles
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
+from mousetrap.record import percentiles
 
 
 def test_publish_is_confirmed_and_arrives(settings):

@@ -21,10 +21,10 @@ def deploy_file(name: str) -> Path:
     raise BrokerSetupError(f"deploy/{name} is missing from this installation: install it again")
 
 
-def state_folder() -> Path:
-    """Make and return the folder for what outlives a process, readable by this user only."""
+def state_folder(name: str = "broker") -> Path:
+    """Make and return a folder for what outlives a process, readable by this user only."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    folder = Path(base) / "mousetrap" / "broker"
+    folder = Path(base) / "mousetrap" / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)  # it may have been there with another mode
     return folder

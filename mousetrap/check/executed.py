@@ -16,7 +16,7 @@ from typing import Any
 
 from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.errors import CheckError, ParameterError
-from mousetrap.ledger import RECORD_TYPE
+from mousetrap.record import RECORD_TYPE
 
 _INJECTED = "injected-parameters"
 _MARKER = "papermill-error-cell-tag"  # papermill's name: it clears cells tagged so on the next run

@@ -13,7 +13,7 @@ from mousetrap.cli.codes import ExitCode, code_of
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.show import complain, print_json, print_pairs, print_table, progress, say
 from mousetrap.errors import CheckError, SettingsError
-from mousetrap.ledger import Record
+from mousetrap.record import Record
 
 if TYPE_CHECKING:
     from mousetrap.check import CheckResult

@@ -15,24 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mousetrap.table import safe
+
 WIDTH = 200  # characters of a body in a table
 SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no bar
 REPORT_EVERY = 10.0  # seconds between two plain lines where there is no terminal
-# Bidirectional controls reorder what is read, two separators begin a line; the rest of Unicode's
-# format characters is left to the fonts.
-_ACTING = {*range(0x2028, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
-
-
-def safe(text: object, limit: int | None = None) -> str:
-    """Return *text* with everything that could act on a terminal spelled out, cut at *limit*."""
-    whole = str(text)
-    cut = whole if limit is None or len(whole) <= limit else whole[: limit - 1] + "…"
-    return "".join(
-        f"\\x{ord(char):02x}" if ord(char) < 32 or 127 <= ord(char) < 160
-        else f"\\u{ord(char):04x}" if ord(char) in _ACTING or 0xD800 <= ord(char) < 0xE000
-        else char
-        for char in cut
-    )  # fmt: skip
 
 
 def out() -> Console:

@@ -17,11 +17,12 @@ from typing import Annotated, Any
 import typer
 
 from mousetrap.cli.options import Json, finite
-from mousetrap.cli.show import print_json, safe, say
+from mousetrap.cli.show import print_json, say
 from mousetrap.errors import SettingsError
 from mousetrap.lifetime import GRACE, run_until_told
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage, stage
+from mousetrap.table import safe
 from mousetrap.worker import Worker
 
 BUILT_IN = {

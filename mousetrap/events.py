@@ -1,0 +1,76 @@
+"""Telling the world what became of messages, many at a time.
+
+Fates that come up while the I/O thread is busy travel in one body. Nobody need listen: the broker
+then drops them, and confirms that as well. Prototyped in ``notebooks/07_runs.ipynb``.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+from mousetrap.consumer import Delivery
+from mousetrap.fate import Fate, pack
+from mousetrap.publisher import RESEND_DELAY, Publisher
+from mousetrap.receipt import Receipt
+
+MAX_SIZE = 4_000_000  # bytes of one body; a guess well below what brokers take
+
+Told = tuple[Delivery, Fate]
+
+
+class Events:
+    """Publishes fates through *publisher* and calls *on_told* with what the broker has confirmed.
+
+    What is refused or becomes unknown is told again until it is confirmed: the same facts twice
+    are one fact for whoever counts them.
+
+    Threads: `tell` from any; *on_told* is called on the publisher's I/O thread, or, where events
+    are switched off, in the thread that told.
+    """
+
+    def __init__(self, publisher: Publisher, on_told: Callable[[list[Told]], object]) -> None:
+        self._publisher = publisher
+        topology = publisher.settings.topology
+        self._exchange = topology.events_exchange
+        self._key = topology.events_key
+        self._on_told = on_told
+        self._lock = threading.Lock()
+        self._waiting: list[Told] = []
+
+    def tell(self, delivery: Delivery, fate: Fate) -> None:
+        """Tell *fate* soon, together with its neighbours; never blocks."""
+        if not self._exchange:
+            self._on_told([(delivery, fate)])
+            return
+        with self._lock:
+            self._waiting.append((delivery, fate))
+            if len(self._waiting) > 1:
+                return  # the I/O thread is coming for the first one already
+        self._publisher.connection.call(self._flush)
+
+    def _flush(self) -> None:
+        with self._lock:
+            batch, self._waiting = self._waiting, []
+        if batch:
+            self._publish(batch)
+
+    def _publish(self, batch: list[Told]) -> None:
+        body = pack([fate for _, fate in batch])
+        if len(body) > MAX_SIZE and len(batch) > 1:
+            half = len(batch) // 2
+            self._publish(batch[:half])
+            self._publish(batch[half:])
+            return
+
+        def on_outcome(receipt: Receipt) -> None:
+            if receipt.confirmed:
+                self._on_told(batch)
+            else:
+                delay = RESEND_DELAY * (1 + random.random())
+                self._publisher.connection.call_later(
+                    delay, lambda: self._publisher.send_again(receipt)
+                )
+
+        self._publisher.announce(body, self._exchange, self._key, on_outcome)

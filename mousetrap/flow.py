@@ -1,0 +1,100 @@
+"""Stages that hang together: which queues they read, where jobs go in and results come out.
+
+Nothing here talks to a broker. Prototyped in ``notebooks/07_runs.ipynb``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from mousetrap.errors import SettingsError
+from mousetrap.stage import Stage
+
+
+class Flow:
+    """The *stages* given to it: a list of them, one alone, or a module that holds some.
+
+    Raises:
+        SettingsError: there is no stage in it, or two have one name.
+    """
+
+    def __init__(
+        self, stages: Flow | Stage[..., Any] | Iterable[Stage[..., Any]] | ModuleType
+    ) -> None:
+        self.stages: list[Stage[..., Any]] = _listed(stages)
+        for each in self.stages:
+            if not isinstance(each, Stage):
+                name = getattr(each, "__name__", type(each).__name__)
+                raise SettingsError(
+                    f"{name} is no stage: decorate it with @stage(reads=..., writes=...)"
+                )
+        names = [each.name for each in self.stages]
+        if not names:
+            raise SettingsError("a flow needs at least one stage: functions decorated with @stage")
+        if len(set(names)) < len(names):
+            raise SettingsError(f"two stages have one name among {', '.join(names)}: rename one")
+
+    @property
+    def reads(self) -> list[str]:
+        """The queues that stages read."""
+        return list(dict.fromkeys(each.queue.name for each in self.stages))
+
+    @property
+    def writes(self) -> list[str]:
+        """The queues that stages write."""
+        return list(dict.fromkeys(each.writes for each in self.stages if each.writes is not None))
+
+    @property
+    def entries(self) -> list[str]:
+        """Where jobs go in: read, and not written by any stage."""
+        return [name for name in self.reads if name not in self.writes]
+
+    @property
+    def results(self) -> list[str]:
+        """Where results come out: written, and not read by any stage."""
+        return [name for name in self.writes if name not in self.reads]
+
+    def entry(self) -> str:
+        """The one queue where jobs go in.
+
+        Raises:
+            SettingsError: there are several, or none because the stages form a circle.
+        """
+        if len(self.entries) != 1:
+            choice = ", ".join(self.entries or self.reads)
+            raise SettingsError(f"say which queue to send to (to=...): one of {choice}")
+        return self.entries[0]
+
+    def __repr__(self) -> str:
+        return f"<Flow {'; '.join(repr(each)[7:-1] for each in self.stages)}>"
+
+
+def reference(stage: Stage[..., Any]) -> str:
+    """Return ``module:attribute``, by which another process finds *stage*.
+
+    Raises:
+        SettingsError: it was made in a notebook or inside a function, where nobody else gets at it.
+    """
+    name = stage.function.__module__
+    module = importlib.import_module(name)
+    attribute = next((key for key, value in vars(module).items() if value is stage), None)
+    if name == "__main__" or attribute is None:
+        raise SettingsError(
+            f"stage {stage.name} cannot be run by another process, because it exists in this one "
+            f"only: put it into a module, or run it on threads (workers='threads')"
+        )
+    return f"{name}:{attribute}"
+
+
+def _listed(stages: Any) -> list[Stage[..., Any]]:
+    if isinstance(stages, Flow):
+        return stages.stages
+    if isinstance(stages, Stage):
+        return [stages]
+    if isinstance(stages, ModuleType):
+        found = [value for value in vars(stages).values() if isinstance(value, Stage)]
+        return list(dict.fromkeys(found))  # one may have several names there
+    return list(stages)

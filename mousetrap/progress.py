@@ -1,0 +1,75 @@
+"""Showing how far a run is, wherever it runs: in a notebook's cell, on a terminal, in a check.
+
+A cell shows one line that changes in place and stays as the saved output. `mousetrap check` reads
+the same figures from the file that ``MOUSETRAP_PROGRESS`` names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+INTERVAL = 0.25  # seconds between two updates
+SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no line
+REPORT_EVERY = 10.0  # seconds between two lines where none can be changed
+
+
+class Progress:
+    """Tells about one wait; `update` as often as you like. Threads: one."""
+
+    def __init__(self) -> None:
+        self._file = os.environ.get("MOUSETRAP_PROGRESS")
+        self._started = time.monotonic()
+        self._due = 0.0
+        self._reported = self._started + SHOWN_AFTER - REPORT_EVERY
+        self._display: Any = None
+        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._is_shown = False
+
+    def update(self, line: str, figures: Mapping[str, Any], *, is_last: bool = False) -> None:
+        """Show *line* if this takes long, and write *figures* where they are wanted."""
+        now = time.monotonic()
+        if now < self._due and not is_last:
+            return
+        self._due = now + INTERVAL
+        if self._file:
+            _write(Path(self._file), figures)
+        if now - self._started >= SHOWN_AFTER:
+            self._show(line, now, is_last)
+
+    def _show(self, line: str, now: float, is_last: bool) -> None:
+        if _in_notebook():
+            data = {"text/plain": line}
+            if self._display is None:
+                from IPython.display import display
+
+                self._display = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call, unused-ignore]
+            else:
+                self._display.update(data, raw=True)
+        elif self._is_terminal:
+            sys.stderr.write(f"\r{line[:100]:<100}" + "\n" * is_last)
+            sys.stderr.flush()
+        elif now - self._reported >= REPORT_EVERY or (is_last and self._is_shown):
+            self._reported = now
+            self._is_shown = True
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+
+def _write(path: Path, figures: Mapping[str, Any]) -> None:
+    with suppress(OSError):  # whoever wanted it is gone
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        draft.write_text(json.dumps(figures))
+        draft.replace(path)  # in one step: a reader never sees half of it
+
+
+def _in_notebook() -> bool:
+    module = sys.modules.get("IPython")
+    shell = module.get_ipython() if module else None
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,138 @@
+"""What became of the jobs of a run, as plain figures that a program can read out of a notebook.
+
+Nothing here talks to a broker. Prototyped in ``notebooks/check_pipeline.ipynb``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+RECORD_TYPE = "application/vnd.mousetrap.record+json"
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What one stage did: handlings by outcome; seconds in its queue and in its function."""
+
+    done: int
+    retried: int
+    dead: int
+    wait: dict[str, float]
+    handling: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of the jobs of a run; shows itself as a table and leaves its data in a notebook.
+
+    ``lost = confirmed − done − dead``: it must be 0 once a run is settled. A job is dead if
+    anything that came of it is. `duplicates` are messages done or dead once more, `retried` counts
+    handlings that failed and were tried again. `latency` is the time from sending a job to the
+    last fate of all that came of it, in seconds, by percentile. `reasons` counts the dead messages
+    by what killed them; `stages` tells what each stage did.
+    """
+
+    sent: int
+    confirmed: int
+    done: int
+    retried: int
+    dead: int
+    lost: int
+    duplicates: int
+    seconds: float
+    latency: dict[str, float]
+    reasons: dict[str, int]
+    stages: dict[str, StageRecord] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def counts(self) -> dict[str, Any]:
+        """The part that is the same whenever the same jobs are run: no times in it."""
+        names = ("sent", "confirmed", "done", "retried", "dead", "lost", "duplicates", "reasons")
+        stages = {
+            name: (stage.done, stage.retried, stage.dead) for name, stage in self.stages.items()
+        }
+        return {name: getattr(self, name) for name in names} | {"stages": stages}
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        rows = self.as_dict()
+        stages = rows.pop("stages")
+        text = "\n".join(f"{name:>10}  {_shown(value)}" for name, value in rows.items())
+        table = _table([[name, _shown(value)] for name, value in rows.items()])
+        if stages:
+            head = ["stage", "done", "retried", "dead", "wait p50", "wait p99", "handling p50",
+                    "handling p99"]  # fmt: skip
+            lines = [_stage_line(name, stage) for name, stage in stages.items()]
+            text += "\n\n" + _aligned([head, *lines])
+            table += _table(lines, head)
+        return {
+            "text/plain": text,
+            "text/html": table,
+            RECORD_TYPE: rows | {"stages": stages},
+        }
+
+    def __str__(self) -> str:
+        return str(self._repr_mimebundle_()["text/plain"])
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """Return p50, p90, p99 and max by the nearest-rank method; empty for no values.
+
+    Nearest rank: the smallest value with at least p per cent of all values at or below it (NIST
+    Engineering Statistics Handbook, 7.2.6.2, describes this and its alternatives).
+    """
+    ranked = sorted(values)
+    if not ranked:
+        return {}
+    ranks = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+    return {
+        name: round(ranked[max(0, -(-len(ranked) * p // 100) - 1)], 6) for name, p in ranks.items()
+    }
+
+
+def duration(seconds: float) -> str:
+    """Say a time in the unit people read: ``480 µs``, ``12 ms``, ``1.5 s``."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _stage_line(name: str, stage: Mapping[str, Any]) -> list[str]:
+    times = [stage[what].get(p) for what in ("wait", "handling") for p in ("p50", "p99")]
+    counts = [f"{stage[outcome]:,}" for outcome in ("done", "retried", "dead")]
+    return [name, *counts, *("–" if time is None else duration(time) for time in times)]
+
+
+def _table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
+    left = "style='text-align:left'"
+    top = "".join(f"<th {left}>{html.escape(cell)}</th>" for cell in head)
+    body = "".join(
+        f"<tr><th {left}>{html.escape(row[0])}</th>"
+        + "".join(f"<td {left}>{html.escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table>{f'<tr>{top}</tr>' if top else ''}{body}</table>"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if n == 0 else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_shown(each)}" for key, each in value.items()) or "–"
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

@@ -1,0 +1,448 @@
+"""One execution of a flow: apart from all others, settled by facts, and accounted for.
+
+A run has a namespace of its own, starts the workers of its stages, hears every fate by a queue
+that it binds before its first message, and takes all of it away at its end. Prototyped in
+``notebooks/07_runs.ipynb``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from mousetrap import account, job_queue
+from mousetrap.broker import Broker, ensure
+from mousetrap.broker.probe import say_on_stderr
+from mousetrap.case import Case
+from mousetrap.consumer import Consumer, Delivery
+from mousetrap.diagram import Diagram
+from mousetrap.errors import (
+    MessageDied,
+    MousetrapError,
+    NotSettled,
+    SettingsError,
+    UndecodableMessage,
+    Unroutable,
+)
+from mousetrap.fate import Fate, unpack
+from mousetrap.flow import Flow, reference
+from mousetrap.lease import Lease
+from mousetrap.ledger import Ledger
+from mousetrap.message import Message
+from mousetrap.processes import WorkerProcesses
+from mousetrap.progress import Progress
+from mousetrap.publisher import RESEND_DELAY, Publisher
+from mousetrap.receipt import Receipt
+from mousetrap.record import Record
+from mousetrap.settings import Settings
+from mousetrap.stage import Stage
+from mousetrap.table import Table
+from mousetrap.topology import AnyDeclaration, Declaration, Queue
+from mousetrap.worker import Worker
+
+Workers = Literal["threads", "processes", "none"]
+
+LOOK = 0.25  # seconds between two looks at the workers while waiting
+EVENTS_PREFETCH = 500  # bodies full of fates; a guess
+
+
+class Run:
+    """One execution of *flow* (a list of stages, one alone, or the module that holds them).
+
+    *workers*: ``"threads"`` of this process; ``"processes"``, *processes* of them for each stage
+    (a number, or one by stage name); ``"none"`` if others work, with `settings` as theirs.
+    *concurrency*, *prefetch* and *retry_delays* (seconds) win over the stages' own. Bodies of up
+    to *keep_bodies* bytes are remembered, for `save`. Without *settings* the broker is the one
+    that `mousetrap.broker.ensure` comes by.
+
+    As a context manager it starts and stops the workers. When the block ends well, all queues of
+    the run are deleted; when it raises, they stay to be looked at until they expire.
+
+    Threads: every method from any thread.
+    """
+
+    def __init__(
+        self,
+        flow: Flow | Stage[..., Any] | Iterable[Stage[..., Any]] | ModuleType,
+        settings: Settings | None = None,
+        *,
+        workers: Workers = "threads",
+        processes: int | Mapping[str, int] = 1,
+        concurrency: int | None = None,
+        prefetch: int | None = None,
+        retry_delays: tuple[float, ...] | None = None,
+        keep_bodies: int = 0,
+    ) -> None:
+        if workers not in ("threads", "processes", "none"):
+            raise SettingsError(f"workers is {workers!r}: use 'threads', 'processes' or 'none'")
+        self.flow = Flow(flow)
+        self._broker: Broker | None = None if settings else ensure()
+        base = settings or (self._broker.settings if self._broker else Settings())
+        if not base.events_exchange:
+            raise SettingsError("a run lives on events: MOUSETRAP_EVENTS_EXCHANGE must not be ''")
+        self.namespace = f"{base.namespace[:31] or 'run'}-{uuid.uuid4().hex[:8]}"
+        self.settings = base.but(namespace=self.namespace, keep_bodies=keep_bodies)
+        self.ledger = Ledger(self.flow.reads)
+        self._queues = [
+            each.queue if retry_delays is None else Queue(each.queue.name, retry_delays)
+            for each in self.flow.stages
+        ]
+        self._kind = workers
+        self._options = {
+            "concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays
+        }  # fmt: skip
+        self._processes: WorkerProcesses | None = None
+        if workers == "processes":
+            self._processes = self._prepare_processes(processes)
+        self._threads: list[Worker] = []
+        self._lock = threading.Lock()
+        self._receipts: dict[str, Receipt] = {}  # not confirmed so far
+        self._resend_due = 0.0
+        self._failure: MousetrapError | None = None
+        self._lease: Lease | None = None
+        self._state = "new"
+        self._publisher = Publisher(self.settings, f"run {self.namespace}")
+        self._events = Consumer(
+            self.settings,
+            self.settings.topology.wire_name("events"),
+            EVENTS_PREFETCH,
+            self._declarations(),
+            on_delivery=self._on_event,
+            on_failed=self._on_failed,
+        )
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    def start(self) -> Run:
+        """Declare the queues, listen to fates, and start the workers. Safe to call twice.
+
+        Raises:
+            BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start; nothing is left.
+            SettingsError: a stage that another process cannot run.
+        """
+        if self._state != "new":
+            return self
+        self._state = "open"
+        try:
+            self._lease = Lease(self.settings, self._wire_names())
+            self._events.open()  # first: no fate may come before there is a queue for it
+            self._publisher.declare(self._declarations())
+            self._publisher.open()
+            if self._kind == "threads":
+                for each in self.flow.stages:
+                    self._threads.append(each.start(self.settings, **self._options))
+            elif self._processes is not None:
+                self._processes.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self, *, keep_queues: bool = False) -> None:
+        """Stop the workers, then take everything of this run away. Safe to call twice.
+
+        Raises:
+            TimeoutError: a handler did not end in time.
+        """
+        if self._state in ("closed", "new"):
+            return
+        self._state = "closed"
+        try:
+            for worker in self._threads:
+                worker.stop()
+        finally:
+            if self._processes is not None:
+                self._processes.stop()
+            self._publisher.close(1.0)
+            self._events.close(1.0)
+            if not keep_queues:
+                self._delete_queues()
+            if self._broker is not None:
+                self._broker.close()
+
+    def __enter__(self) -> Run:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            say_on_stderr(
+                f"the queues of {self.namespace} stay for {self.settings.queue_expiry:g} s: "
+                f"MOUSETRAP_NAMESPACE={self.namespace} mousetrap queues; mousetrap sweep"
+            )
+        self.stop(keep_queues=kind is not None)
+
+    # ---- sending and waiting ---------------------------------------------------------------------
+
+    def send(self, data: Any = None, to: str | None = None) -> Receipt:
+        """Send one job, by default to where the flow begins; no data is the empty body.
+
+        Raises:
+            SettingsError: the flow has several beginnings: say which, by *to*.
+            TypeError, ValueError: the data cannot be JSON.
+        """
+        [receipt] = self.send_many([data], to)
+        return receipt
+
+    def send_many(self, jobs: Iterable[Any], to: str | None = None) -> list[Receipt]:
+        """Send jobs (data, or whole `Message`s) and return a receipt for each, without waiting."""
+        if self._state != "open":
+            raise MousetrapError("this run is not open: use it in a with block, or start() it")
+        queue = to or self.flow.entry()
+        receipts = self._publisher.publish_many(
+            self._noted(jobs, queue), queue, callback=self._on_outcome
+        )
+        with self._lock:
+            self._receipts |= {r.message.id: r for r in receipts if not r.confirmed}
+        return receipts
+
+    def send_case(self, case: Case, *, speed: float | None = None) -> list[Receipt]:
+        """Send the jobs of *case* again, with their ids: at once, or *speed* times as they came.
+
+        Raises:
+            SettingsError: a job's body was not kept.
+        """
+        if missing := sum(job.body is None for job in case.jobs):
+            raise SettingsError(
+                f"{missing:,} of {len(case.jobs):,} bodies were not kept: record the run anew, "
+                f"with keep_bodies=100_000"
+            )
+        started = time.monotonic()
+        receipts = []
+        for job in case.jobs:
+            if speed is not None:
+                pause = started + job.at / speed - time.monotonic()
+                threading.Event().wait(max(0.0, pause))
+            receipts += self.send_many([Message(body=job.body, id=job.id)], job.queue)
+        return receipts
+
+    def settle(self, timeout: float = 60.0, *, fail_fast: bool = False) -> Record:
+        """Wait until every message has met its end, and return the record.
+
+        That is: all that were sent are confirmed, and whatever came of them is done, dead, or a
+        result in a queue that no stage reads. What the broker did not confirm is sent again. With
+        *fail_fast* the first dead letter ends the wait.
+
+        Raises:
+            NotSettled: some have no fate after *timeout* seconds; a table says where each stopped.
+            MessageDied: a message died and *fail_fast* was asked for; a handler's exception in
+                this process is its ``__cause__``.
+            MousetrapError: a worker, or the way to the broker, ended for good.
+        """
+        deadline = time.monotonic() + timeout
+        progress = Progress()
+
+        def is_over() -> bool:
+            return not self.ledger.open or (fail_fast and bool(self.ledger.deaths))
+
+        try:
+            while True:
+                left = max(0.0, deadline - time.monotonic())
+                self._send_unconfirmed()
+                reached = self.ledger.wait_for(is_over, min(LOOK, left))
+                self._look_after()
+                progress.update(*self._state_of_affairs())
+                if fail_fast and self.ledger.deaths:
+                    raise self._death()
+                if reached and not self._unconfirmed():
+                    return self.record()
+                if not left:
+                    raise self._not_settled(timeout)
+        finally:
+            progress.update(*self._state_of_affairs(), is_last=True)
+
+    # ---- what became of it -----------------------------------------------------------------------
+
+    def record(self) -> Record:
+        """Sum up what is known now."""
+        return self.ledger.record()
+
+    def messages(self) -> Table:
+        """One row for each message: its path, times in seconds, attempts, outcome and reason."""
+        return account.messages(self.ledger, self.flow.reads, self.namespace)
+
+    def results(self, timeout: float = 10.0) -> list[Message]:
+        """Take the results out of the queues where the flow ends."""
+        return [
+            message
+            for name in self.flow.results
+            for message in job_queue.drain(name, timeout=timeout, settings=self.settings)
+        ]
+
+    def plot(self) -> None:
+        """Draw how the jobs went through the stages, and how long they took."""
+        from mousetrap import plot
+
+        plot.run(self.ledger)
+
+    def diagram(self) -> Diagram:
+        """Return a picture of the flow with the counts of now."""
+        waiting: dict[str, int] = {}
+        for entry in self.ledger.open_entries():
+            waiting[entry.queue] = waiting.get(entry.queue, 0) + 1
+        results = {
+            name: sum(entry.queue == name for entry in self.ledger.entries())
+            for name in self.flow.results
+        }
+        return Diagram(self.flow, self.record().stages, waiting | results)
+
+    def save(self, path: str | Path) -> Path:
+        """Write what happened to a ``.jsonl`` file, to be replayed: see `mousetrap.case.Case`."""
+        return Case.of(self.ledger, self.flow.reads).save(path)
+
+    def __repr__(self) -> str:
+        stages = " → ".join(stage.name for stage in self.flow.stages)
+        where = self._broker or self.settings.url
+        record = self.record()
+        return (
+            f"<Run {self.namespace} of {stages}: {self._state}, {record.sent:,} sent, "
+            f"{record.done:,} done, {record.dead:,} dead, {self.ledger.open:,} open, on {where}>"
+        )
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _prepare_processes(self, processes: int | Mapping[str, int]) -> WorkerProcesses:
+        counts = (
+            processes if isinstance(processes, Mapping)
+            else dict.fromkeys((each.name for each in self.flow.stages), processes)
+        )  # fmt: skip
+        if unknown := counts.keys() - {each.name for each in self.flow.stages}:
+            raise SettingsError(f"processes names no stage of this flow: {', '.join(unknown)}")
+        options = []
+        for name, value in self._options.items():
+            if value is not None:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                options += [f"--{name.replace('_', '-')}", text]
+        stages = {reference(each): counts.get(each.name, 1) for each in self.flow.stages}
+        return WorkerProcesses(stages, self.settings, options=options)
+
+    def _declarations(self) -> list[AnyDeclaration]:
+        topology = self.settings.topology
+        queues = [each for queue in self._queues for each in topology.declarations(queue)]
+        results = [topology.work_queue(name) for name in self.flow.results]
+        return [*queues, *results, *topology.events_queue()]
+
+    def _wire_names(self) -> list[str]:
+        return [each.name for each in self._declarations() if isinstance(each, Declaration)]
+
+    def _delete_queues(self) -> None:
+        names = self._wire_names()
+        job_queue.delete(*names, settings=self.settings.but(namespace=""))
+        if self._lease is not None:
+            self._lease.drop()
+
+    def _noted(self, jobs: Iterable[Any], queue: str) -> Iterable[Message]:
+        for job in jobs:
+            message = job if isinstance(job, Message) else Message(job)
+            kept = message.body if len(message.body) <= self.settings.keep_bodies else None
+            self.ledger.sent(message.id, queue, time.time(), kept)
+            yield message
+
+    def _on_outcome(self, receipt: Receipt) -> None:
+        if receipt.confirmed:
+            with self._lock:
+                self._receipts.pop(receipt.message.id, None)
+            self.ledger.confirmed(receipt.message.id)
+
+    def _unconfirmed(self) -> list[Receipt]:
+        with self._lock:
+            for receipt in list(self._receipts.values()):
+                if receipt.confirmed:  # it was, before `send_many` put it there
+                    del self._receipts[receipt.message.id]
+            return list(self._receipts.values())
+
+    def _send_unconfirmed(self) -> None:
+        """Send again what was refused or is unknown, at most once a second."""
+        failed = [each for each in self._unconfirmed() if each.outcome != "waiting"]
+        if not failed or time.monotonic() < self._resend_due:
+            return
+        self._resend_due = time.monotonic() + RESEND_DELAY
+        for receipt in failed:
+            if isinstance(receipt.error, Unroutable):  # asking again would not help
+                raise receipt.error
+            again = self._publisher.send_again(receipt)
+            with self._lock:
+                self._receipts[again.message.id] = again
+
+    def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
+        try:
+            self.ledger.add(unpack(delivery.body), time.time())
+        except UndecodableMessage as error:  # somebody else's message on our exchange
+            self._on_failed(error)
+        self._events.ack(delivery)
+
+    def _on_failed(self, error: MousetrapError) -> None:
+        self._failure = self._failure or error
+
+    def _look_after(self) -> None:
+        """Raise what keeps this run from going on: it explains more than a time-out."""
+        if self._failure is not None:
+            raise self._failure
+        for worker in self._threads:
+            if worker.error is not None:
+                raise worker.error
+        if self._processes is not None:
+            self._processes.check()
+
+    def _death(self) -> MessageDied:
+        fate = account.first_death(self.ledger)
+        error = MessageDied(
+            f"message {fate.id[:8]} died in stage {fate.stage} at attempt {fate.attempt}: "
+            f"{fate.reason}\n{fate.traceback}"
+        )
+        error.__cause__ = self._exception(fate)
+        return error
+
+    def _exception(self, fate: Fate) -> BaseException | None:
+        failures = [each for worker in self._threads for each in list(worker.failures)]
+        return next((error for id, error in reversed(failures) if id == fate.id), None)
+
+    def _not_settled(self, timeout: float) -> NotSettled:
+        table = account.open_messages(self.ledger, time.time())
+        names = [name for queue in self._queues for name in queue.names()]
+        places = [
+            f"  {each.queue}: {each.messages:,} wait, {each.consumers} consumers"
+            for each in job_queue.depths(names, self.settings)
+            if each is not None and (each.messages or each.queue in self.flow.reads)
+        ]
+        last = account.last_failure(self.ledger)
+        lines = [
+            f"{len(table):,} messages have no fate after {timeout:g} s, and "
+            f"{len(self._unconfirmed()):,} are not confirmed:",
+            repr(table),
+            *places,
+            "What waits in no queue is in a worker's hands, or lost: look at the workers, or give "
+            "it more time",
+            *([f"The last failure was in {last.stage}:", last.traceback] if last else []),
+        ]
+        error = NotSettled("\n".join(lines))
+        error.table = table
+        error.__cause__ = self._exception(last) if last else None
+        return error
+
+    def _state_of_affairs(self) -> tuple[str, dict[str, Any]]:
+        counts = self.ledger.counts()
+        done = ", ".join(
+            f"{stage} {each['done']:,}" + (f" ({each['dead']:,} dead)" if each["dead"] else "")
+            for stage, each in counts.items()
+        )
+        line = f"{self.namespace}: {self.ledger.open:,} open; done: {done or 'nothing yet'}"
+        return line, {"namespace": self.namespace, "open": self.ledger.open, "stages": counts}
+
+
+def run(
+    flow: Flow | Stage[..., Any] | Iterable[Stage[..., Any]] | ModuleType,
+    settings: Settings | None = None,
+    **options: Any,
+) -> Run:
+    """Return a `Run` of *flow*, to be used in a ``with`` block; the *options* are `Run`'s.
+
+    with mousetrap.run([fetch, process]) as run:
+        run.send_many(FetchJob(seed) for seed in range(100))
+        record = run.settle(timeout=30)
+    """
+    return Run(flow, settings, **options)
