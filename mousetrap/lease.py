@@ -50,8 +50,12 @@ class Lease:
         self._handle.flush()
 
     def drop(self) -> None:
-        """Forget the run."""
+        """Forget the run: nothing is left of it."""
         self.path.unlink(missing_ok=True)
+        self._handle.close()
+
+    def leave(self) -> None:
+        """Leave the rest of the run to `sweep`, or to expiry."""
         self._handle.close()
 
 

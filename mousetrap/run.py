@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -139,7 +140,8 @@ class Run:
             elif self._processes is not None:
                 self._processes.start()
         except BaseException:
-            self.stop()
+            with suppress(MousetrapError, TimeoutError):  # the first error explains more
+                self.stop()
             raise
         return self
 
@@ -152,18 +154,19 @@ class Run:
         if self._state in ("closed", "new"):
             return
         self._state = "closed"
-        try:
-            for worker in self._threads:
-                worker.stop()
-        finally:
-            if self._processes is not None:
-                self._processes.stop()
-            self._publisher.close(1.0)
-            self._events.close(1.0)
-            if not keep_queues:
-                self._delete_queues()
+        with ExitStack() as steps:  # done from the last to the first, each whatever the others do
             if self._broker is not None:
-                self._broker.close()
+                steps.callback(self._broker.close)
+            if self._lease is not None:
+                steps.callback(self._lease.leave)
+            if not keep_queues:
+                steps.callback(self._delete_queues)
+            steps.callback(self._events.close, 1.0)
+            steps.callback(self._publisher.close, 1.0)
+            if self._processes is not None:
+                steps.callback(self._processes.stop)
+            for worker in self._threads:
+                steps.callback(worker.stop)
 
     def __enter__(self) -> Run:
         return self.start()

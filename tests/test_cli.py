@@ -97,6 +97,7 @@ def send(settings, *data, queue="work"):
         "dead list",
         "dead replay",
         "dead purge",
+        "sweep",
         "broker up",
         "broker down",
         "broker status",
@@ -352,6 +353,26 @@ def test_demo_accounts_for_every_job(run):
     assert answer["passed"]
     assert answer["record"]["lost"] == 0
     assert answer["record"]["dead"] >= 1
+
+
+def test_sweep_names_what_it_removes(run, start, settings, tmp_path, monkeypatch):
+    """A run that was killed: its namespace and how many queues went, then nothing more."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    code = (
+        "import mousetrap, os, signal; from mousetrap.run_fetch_worker import fetch\n"
+        "mousetrap.run(fetch, mousetrap.Settings.from_environment()).start()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | settings.to_environment()
+    subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=30)
+
+    first, second = run("sweep", "--json"), run("sweep")
+
+    [leftover] = json.loads(first.stdout)
+    assert leftover["namespace"].startswith(settings.namespace)
+    assert len(leftover["queues"]) == 7  # work, three retries, dead, result, events
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert "nothing is left of any run" in second.stderr
 
 
 def test_version_names_the_broker(run):
