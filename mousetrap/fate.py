@@ -18,7 +18,7 @@ from mousetrap.message import decode
 Outcome = Literal["done", "retried", "dead"]
 
 
-class Output(msgspec.Struct, frozen=True, array_like=True):
+class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One message that a handling sent on: its id, its queue by plain name, perhaps its body."""
 
     id: str
@@ -26,7 +26,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     body: bytes | None = None
 
 
-class Fate(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Fate(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """What became of one handling of message *id*; two handlings of it never compare equal.
 
     `done`: its outputs are confirmed. `retried`: it waits `delay` seconds and comes again as

@@ -9,8 +9,10 @@ messages are. Prototyped in ``notebooks/07_runs.ipynb``.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from mousetrap.fate import Fate
 from mousetrap.record import Record, StageRecord, percentiles
@@ -19,8 +21,10 @@ MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand chara
 SAME_CLOCK = 0.5  # seconds: workers whose clock is less off than that are taken at their word
 
 
-@dataclass
-class Entry:
+_RANK = {"retried": 0, "dead": 1, "done": 2}
+
+
+class Entry(msgspec.Struct, gc=False):  # tuples, not lists: what Python's collector need not visit
     """All that is known of one message. Times are seconds since 1970 on the ledger's clock."""
 
     id: str
@@ -29,26 +33,22 @@ class Entry:
     parent: str | None = None
     sent: float | None = None  # when this run sent it
     is_confirmed: bool = False  # sent by this run, and the broker has it
-    origins: list[Fate] = field(default_factory=list)  # handlings that sent it on
-    fates: list[Fate] = field(default_factory=list)
+    origins: tuple[Fate, ...] = ()  # handlings that sent it on
+    fates: tuple[Fate, ...] = ()
+    fate: Fate | None = None  # the one that counts: done if it ever was, else dead, else the latest
+    finals: int = 0  # how often it was done or dead: more than once if it was delivered twice
     ended: float | None = None  # when its first final fate became known
     body: bytes | None = None
 
     @property
     def copies(self) -> int:
         """How often it is known to have been put into its queue."""
-        return max(1, (self.sent is not None) + len(self.origins))
+        return (len(self.origins) + (self.sent is not None)) or 1
 
     @property
-    def finals(self) -> int:
-        """How often it was done or dead: more than once if it was delivered twice."""
-        return sum(fate.is_final for fate in self.fates)
-
-    @property
-    def fate(self) -> Fate | None:
-        """The fate that counts: done if it ever was, else dead, else the latest."""
-        ranks = {"done": 2, "dead": 1, "retried": 0}
-        return max(self.fates, key=lambda f: (ranks[f.outcome], f.attempt, f.begun), default=None)
+    def is_dead(self) -> bool:
+        """It ended in the dead queue, and was never done."""
+        return self.fate is not None and self.fate.outcome == "dead"
 
 
 class Ledger:
@@ -66,9 +66,8 @@ class Ledger:
         self._reads = None if reads is None else frozenset(reads)
         self._entries: dict[str, Entry] = {}
         self._open: set[str] = set()
-        self._known: set[Fate] = set()
         self._offsets: dict[str, float] = {}  # worker -> least time from its end of work to us
-        self._counts: dict[str, dict[str, int]] = {}  # stage -> outcome -> handlings
+        self._counts: Counter[tuple[str, str]] = Counter()  # handlings by stage and outcome
         self.deaths = 0  # messages that are dead, so far as is known
 
     # ---- facts -----------------------------------------------------------------------------------
@@ -91,32 +90,32 @@ class Ledger:
     def add(self, fates: Iterable[Fate], at: float) -> None:
         """Note *fates*, which became known at time *at*; those known already change nothing."""
         with self.changed:
+            newest: dict[str, float] = {}
             for fate in fates:
-                self._offsets[fate.worker] = min(
-                    self._offsets.get(fate.worker, at - fate.ended), at - fate.ended
-                )
                 entry = self._entry(fate.id)
-                if fate.is_final:
-                    entry.ended = at if entry.ended is None else min(entry.ended, at)
-                if fate not in self._known:
-                    self._known.add(fate)
+                newest[fate.worker] = max(newest.get(fate.worker, 0.0), fate.ended)
+                if fate.outcome != "retried" and (entry.ended is None or at < entry.ended):
+                    entry.ended = at
+                if fate not in entry.fates:
                     self._note(entry, fate)
+            for worker, ended in newest.items():
+                self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
             self.changed.notify_all()
 
     def _note(self, entry: Entry, fate: Fate) -> None:
-        was_dead = self._is_dead(entry)
-        entry.fates.append(fate)
-        entry.queue, entry.parent = fate.queue, fate.parent
-        entry.job = fate.job or fate.id
+        self._counts[fate.stage, fate.outcome] += 1
+        entry.queue, entry.parent, entry.job = fate.queue, fate.parent, fate.job or fate.id
         entry.body = entry.body or fate.body
-        self.deaths += self._is_dead(entry) - was_dead
-        counts = self._counts.setdefault(fate.stage, dict.fromkeys(("done", "retried", "dead"), 0))
-        counts[fate.outcome] += 1
+        was_dead = entry.is_dead
+        entry.fates += (fate,)
+        entry.fate = fate if entry.fate is None else max(entry.fate, fate, key=_weight)
+        entry.finals += fate.outcome != "retried"
+        self.deaths += entry.is_dead - was_dead
         self._weigh(entry)
         for output in fate.outputs:
             child = self._entry(output.id)
             child.queue, child.parent, child.job = output.queue, fate.id, entry.job
-            child.origins.append(fate)
+            child.origins += (fate,)
             child.body = child.body or output.body
             self._weigh(child)
 
@@ -133,10 +132,6 @@ class Ledger:
         else:
             self._open.discard(entry.id)
 
-    @staticmethod
-    def _is_dead(entry: Entry) -> bool:
-        return entry.fate is not None and entry.fate.outcome == "dead"
-
     # ---- questions -------------------------------------------------------------------------------
 
     @property
@@ -147,7 +142,14 @@ class Ledger:
     def counts(self) -> dict[str, dict[str, int]]:
         """Handlings by stage and outcome: ``{"fetch": {"done": 88, "retried": 3, "dead": 0}}``."""
         with self.changed:
-            return {stage: dict(counts) for stage, counts in self._counts.items()}
+            counts = dict(self._counts)
+        stages = dict.fromkeys(stage for stage, _ in counts)
+        return {
+            stage: {
+                outcome: counts.get((stage, outcome), 0) for outcome in ("done", "retried", "dead")
+            }
+            for stage in stages
+        }
 
     def open_entries(self) -> list[Entry]:
         """The messages without a final fate, in the order in which they became known."""
@@ -217,7 +219,7 @@ class Ledger:
                 sent=len(jobs),
                 confirmed=confirmed,
                 done=done,
-                retried=sum(fate.outcome == "retried" for fate in self._known),
+                retried=sum(n for (_, what), n in self._counts.items() if what == "retried"),
                 dead=dead,
                 lost=confirmed - done - dead,
                 duplicates=sum(max(0, each.finals - 1) for each in self._entries.values()),
@@ -236,12 +238,12 @@ class Ledger:
     def _outcome(self, family: list[Entry]) -> str:
         if any(entry.id in self._open for entry in family):
             return "open"
-        return "dead" if any(self._is_dead(entry) for entry in family) else "done"
+        return "dead" if any(entry.is_dead for entry in family) else "done"
 
     def _reasons(self) -> dict[str, int]:
         counts: dict[str, int] = {}
         for entry in self._entries.values():
-            if (fate := entry.fate) is not None and fate.outcome == "dead":
+            if entry.is_dead and (fate := entry.fate) is not None:
                 reason = fate.reason or "no reason given"
                 counts[reason] = counts.get(reason, 0) + 1
         ranked = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
@@ -254,8 +256,9 @@ class Ledger:
             for fate, wait in self.waits(entry):
                 waits.setdefault(fate.stage, []).append(wait)
         fates: dict[str, list[Fate]] = {}
-        for fate in self._known:
-            fates.setdefault(fate.stage, []).append(fate)
+        for entry in self._entries.values():
+            for fate in entry.fates:
+                fates.setdefault(fate.stage, []).append(fate)
         order = sorted(fates, key=lambda stage: min(self.time(f, f.begun) for f in fates[stage]))
         return {
             stage: StageRecord(
@@ -267,3 +270,7 @@ class Ledger:
             )
             for stage in order
         }
+
+
+def _weight(fate: Fate) -> tuple[int, int, float]:
+    return _RANK[fate.outcome], fate.attempt, fate.begun

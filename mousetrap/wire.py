@@ -4,6 +4,7 @@ Each system call gives Python's lock away and has to win it back, which under lo
 the call. pika sends each frame alone (a message is three) and reads 4 KiB at a time; here the
 frames of one turn of the loop go out together, and 64 KiB come in. `pika.SelectConnection` itself
 works as well, only slower; `tests/test_wire.py` fails when pika changes what is used here.
+Prototyped in ``notebooks/bench_flow.ipynb``.
 """
 
 from __future__ import annotations

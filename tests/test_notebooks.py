@@ -20,7 +20,7 @@ from mousetrap.record import RECORD_TYPE
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
-CHECKS = [path for path in NOTEBOOKS if path.stem.startswith("check_")]
+CHECKS = [path for path in NOTEBOOKS if path.stem.startswith(("check_", "bench_"))]
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 every_numbered = pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
