@@ -294,18 +294,6 @@ def test_run_shows_itself(settings):
     assert settings.password not in repr(run)
 
 
-def test_run_is_the_same_each_time(settings):
-    """The same jobs give the same counts, however the messages were interleaved."""
-    counts = []
-    for _ in range(5):
-        with mousetrap.run([fetch, process], settings, retry_delays=QUICK, concurrency=4) as run:
-            run.send_many(FetchJob(n, failure_rate=0.4) for n in range(40))
-            counts.append(run.settle(timeout=30).counts())
-
-    assert counts == counts[:1] * 5
-    assert counts[0]["retried"] > 0
-
-
 @pytest.mark.parametrize(
     ("flow", "options", "says"),
     [
