@@ -14,9 +14,12 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
-from mousetrap.errors import MousetrapError
+from mousetrap.errors import MousetrapError, SettingsError
+from mousetrap.flow import reference
 from mousetrap.settings import Settings
+from mousetrap.stage import Stage
 
 
 class WorkerProcesses:
@@ -40,6 +43,31 @@ class WorkerProcesses:
         self._options = list(options)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._running: dict[str, subprocess.Popen[bytes]] = {}  # "fetch-0" -> process
+
+    @classmethod
+    def of(
+        cls,
+        stages: Sequence[Stage[..., Any]],
+        processes: int | Mapping[str, int],
+        settings: Settings,
+        options: Mapping[str, Any],
+    ) -> WorkerProcesses:
+        """Return *processes* (a number, or one by stage name) for each stage, not started.
+
+        Raises:
+            SettingsError: a name is no stage's, or another process cannot import a stage.
+        """
+        names = [each.name for each in stages]
+        counts = processes if isinstance(processes, Mapping) else dict.fromkeys(names, processes)
+        if unknown := counts.keys() - set(names):
+            raise SettingsError(f"processes names no stage of this flow: {', '.join(unknown)}")
+        arguments = []
+        for name, value in options.items():
+            if value is not None:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                arguments += [f"--{name.replace('_', '-')}", text]
+        wanted = {reference(each): counts.get(each.name, 1) for each in stages}
+        return cls(wanted, settings, options=arguments)
 
     def start(self) -> WorkerProcesses:
         """Start all processes; they connect by themselves, jobs wait for them in the queues."""

@@ -28,18 +28,17 @@ from mousetrap.errors import (
     NotSettled,
     SettingsError,
     UndecodableMessage,
-    Unroutable,
 )
 from mousetrap.fate import Fate, unpack
-from mousetrap.flow import Flow, reference
+from mousetrap.flow import Flow
 from mousetrap.lease import Lease
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message
 from mousetrap.processes import WorkerProcesses
 from mousetrap.progress import Progress
-from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.record import Record
+from mousetrap.sender import Sender
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage
 from mousetrap.table import Table
@@ -99,15 +98,14 @@ class Run:
         }  # fmt: skip
         self._processes: WorkerProcesses | None = None
         if workers == "processes":
-            self._processes = self._prepare_processes(processes)
+            self._processes = WorkerProcesses.of(
+                self.flow.stages, processes, self.settings, self._options
+            )
         self._threads: list[Worker] = []
-        self._lock = threading.Lock()
-        self._receipts: dict[str, Receipt] = {}  # not confirmed so far
-        self._resend_due = 0.0
         self._failure: MousetrapError | None = None
         self._lease: Lease | None = None
         self._state = "new"
-        self._publisher = Publisher(self.settings, f"run {self.namespace}")
+        self._sender = Sender(self.settings, self.ledger)
         self._events = Consumer(
             self.settings,
             self.settings.topology.wire_name("events"),
@@ -132,8 +130,8 @@ class Run:
         try:
             self._lease = Lease(self.settings, self._wire_names())
             self._events.open()  # first: no fate may come before there is a queue for it
-            self._publisher.declare(self._declarations())
-            self._publisher.open()
+            self._sender.publisher.declare(self._declarations())
+            self._sender.publisher.open()
             if self._kind == "threads":
                 for each in self.flow.stages:
                     self._threads.append(each.start(self.settings, **self._options))
@@ -162,7 +160,7 @@ class Run:
             if not keep_queues:
                 steps.callback(self._delete_queues)
             steps.callback(self._events.close, 1.0)
-            steps.callback(self._publisher.close, 1.0)
+            steps.callback(self._sender.publisher.close, 1.0)
             if self._processes is not None:
                 steps.callback(self._processes.stop)
             for worker in self._threads:
@@ -196,12 +194,7 @@ class Run:
         if self._state != "open":
             raise MousetrapError("this run is not open: use it in a with block, or start() it")
         queue = to or self.flow.entry()
-        receipts = self._publisher.publish_many(
-            self._noted(jobs, queue), queue, callback=self._on_outcome
-        )
-        with self._lock:
-            self._receipts |= {r.message.id: r for r in receipts if not r.confirmed}
-        return receipts
+        return self._sender.send_many(jobs, queue)
 
     def send_case(self, case: Case, *, speed: float | None = None) -> list[Receipt]:
         """Send the jobs of *case* again, with their ids: at once, or *speed* times as they came.
@@ -245,14 +238,16 @@ class Run:
         try:
             while True:
                 left = max(0.0, deadline - time.monotonic())
-                self._send_unconfirmed()
+                self._sender.send_again()
                 reached = self.ledger.wait_for(is_over, min(LOOK, left))
                 self._look_after()
                 progress.update(*self._state_of_affairs())
                 if fail_fast and self.ledger.deaths:
                     raise self._death()
-                if reached and not self._unconfirmed():
+                if reached and not self._sender.unconfirmed():
                     return self.record()
+                if reached:  # fates are in, and a confirm is still on its way
+                    self._sender.wait(min(LOOK, left))
                 if not left:
                     raise self._not_settled(timeout)
         finally:
@@ -308,21 +303,6 @@ class Run:
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _prepare_processes(self, processes: int | Mapping[str, int]) -> WorkerProcesses:
-        counts = (
-            processes if isinstance(processes, Mapping)
-            else dict.fromkeys((each.name for each in self.flow.stages), processes)
-        )  # fmt: skip
-        if unknown := counts.keys() - {each.name for each in self.flow.stages}:
-            raise SettingsError(f"processes names no stage of this flow: {', '.join(unknown)}")
-        options = []
-        for name, value in self._options.items():
-            if value is not None:
-                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                options += [f"--{name.replace('_', '-')}", text]
-        stages = {reference(each): counts.get(each.name, 1) for each in self.flow.stages}
-        return WorkerProcesses(stages, self.settings, options=options)
-
     def _declarations(self) -> list[AnyDeclaration]:
         topology = self.settings.topology
         queues = [each for queue in self._queues for each in topology.declarations(queue)]
@@ -337,39 +317,6 @@ class Run:
         job_queue.delete(*names, settings=self.settings.but(namespace=""))
         if self._lease is not None:
             self._lease.drop()
-
-    def _noted(self, jobs: Iterable[Any], queue: str) -> Iterable[Message]:
-        for job in jobs:
-            message = job if isinstance(job, Message) else Message(job)
-            kept = message.body if len(message.body) <= self.settings.keep_bodies else None
-            self.ledger.sent(message.id, queue, time.time(), kept)
-            yield message
-
-    def _on_outcome(self, receipt: Receipt) -> None:
-        if receipt.confirmed:
-            with self._lock:
-                self._receipts.pop(receipt.message.id, None)
-            self.ledger.confirmed(receipt.message.id)
-
-    def _unconfirmed(self) -> list[Receipt]:
-        with self._lock:
-            for receipt in list(self._receipts.values()):
-                if receipt.confirmed:  # it was, before `send_many` put it there
-                    del self._receipts[receipt.message.id]
-            return list(self._receipts.values())
-
-    def _send_unconfirmed(self) -> None:
-        """Send again what was refused or is unknown, at most once a second."""
-        failed = [each for each in self._unconfirmed() if each.outcome != "waiting"]
-        if not failed or time.monotonic() < self._resend_due:
-            return
-        self._resend_due = time.monotonic() + RESEND_DELAY
-        for receipt in failed:
-            if isinstance(receipt.error, Unroutable):  # asking again would not help
-                raise receipt.error
-            again = self._publisher.send_again(receipt)
-            with self._lock:
-                self._receipts[again.message.id] = again
 
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
         try:
@@ -415,7 +362,7 @@ class Run:
         last = account.last_failure(self.ledger)
         lines = [
             f"{len(table):,} messages have no fate after {timeout:g} s, and "
-            f"{len(self._unconfirmed()):,} are not confirmed:",
+            f"{len(self._sender.unconfirmed()):,} are not confirmed:",
             repr(table),
             *places,
             "What waits in no queue is in a worker's hands, or lost: look at the workers, or give "

@@ -9,9 +9,7 @@ dies in between, the message comes again and its outputs have the same ids. Prot
 from __future__ import annotations
 
 import logging
-import os
 import random
-import socket
 import threading
 import time
 from collections import deque
@@ -25,9 +23,9 @@ from mousetrap import retry
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.errors import MousetrapError, OutcomeUnknown
 from mousetrap.events import Events, Told
-from mousetrap.fate import Fate, Output
-from mousetrap.fate import Outcome as FateOutcome
+from mousetrap.fate import Fate, Outcome, Output
 from mousetrap.handler import Handler
+from mousetrap.handling import Handling
 from mousetrap.hands import Coroutines, Hands, Threads
 from mousetrap.message import Message, current
 from mousetrap.publisher import RESEND_DELAY, Publisher
@@ -109,7 +107,6 @@ class Worker:
         if topology.events_exchange:
             self._publisher.declare([Exchange(topology.events_exchange)])
         self._events = Events(self._publisher, self._settle)
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
         name = self.handler.name
         self._hands: Hands[Delivery] = (
             Coroutines(self._handle_async, concurrency, name, self._crashed)
@@ -261,16 +258,16 @@ class Worker:
         finally:
             current.reset(token)
 
-    def _begin(self, delivery: Delivery) -> _Handling | None:
+    def _begin(self, delivery: Delivery) -> Handling | None:
         with self._changed:
             if self._stopping or not self._consumer.is_current(delivery):
                 return None  # the broker will deliver it again
             self._in_hand += 1
         properties = delivery.properties
         message = Message.from_wire(delivery.body, properties.message_id, properties.headers)
-        return _Handling(delivery, message)
+        return Handling(delivery, message)
 
-    def _send(self, handling: _Handling, outputs: list[Message]) -> None:
+    def _send(self, handling: Handling, outputs: list[Message]) -> None:
         if self.writes is None:  # results nobody asked for
             outputs = []
         writes = self.writes or ""
@@ -278,7 +275,7 @@ class Worker:
         fate = self._fate(handling, "done", outputs=told)
         self._publish(handling.delivery, [(each, writes, None) for each in outputs], fate)
 
-    def _handle_failure(self, handling: _Handling, error: BaseException) -> None:
+    def _handle_failure(self, handling: Handling, error: BaseException) -> None:
         message = handling.message
         failure = retry.after(message, error, self.queue)
         fate = self._fate(
@@ -298,22 +295,10 @@ class Worker:
         properties = kept_properties(handling.delivery.properties)
         self._publish(handling.delivery, [(failure.copy, failure.target, properties)], fate)
 
-    def _fate(self, handling: _Handling, outcome: FateOutcome, **more: Any) -> Fate:
-        message = handling.message
-        is_job = message.parent is None
-        return Fate(
-            id=message.id,
-            outcome=outcome,
-            stage=self.handler.name,
-            queue=self.queue.name,
-            worker=self._name,
-            begun=handling.begun,
-            seconds=time.monotonic() - handling.started,
-            attempt=message.attempt,
-            job="" if message.job == message.id else message.job,
-            parent=message.parent,
-            body=self._kept(message.body) if is_job else None,
-            **more,
+    def _fate(self, handling: Handling, outcome: Outcome, **more: Any) -> Fate:
+        kept = self._kept(handling.message.body) if handling.message.parent is None else None
+        return handling.fate(
+            outcome, stage=self.handler.name, queue=self.queue.name, body=kept, **more
         )
 
     def _kept(self, body: bytes) -> bytes | None:
@@ -411,15 +396,3 @@ class Worker:
     def _on_delivery(self, delivery: Delivery) -> None:
         self._counts["received"] += 1
         self._hands.take(delivery)
-
-
-class _Handling:
-    """One message in somebody's hands, and since when on both clocks."""
-
-    __slots__ = ("begun", "delivery", "message", "started")
-
-    def __init__(self, delivery: Delivery, message: Message) -> None:
-        self.delivery = delivery
-        self.message = message
-        self.begun = time.time()  # to be told
-        self.started = time.monotonic()  # to measure by

@@ -75,7 +75,7 @@ DEFECTS = {
     "queue purged": (
         "run", "    run.send_many(range(jobs))",
         "    run._threads[0]._consumer.cancel()\n"
-        "    run.send_many(range(jobs)); run._publisher.flush()\n"
+        "    run.send_many(range(jobs)); run._sender.publisher.flush()\n"
         "    mousetrap.purge('numbers', run.settings)",
     ),
     "result stolen": (

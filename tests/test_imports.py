@@ -19,7 +19,7 @@ RINGS = [
     # 1 wire: the only ring that imports pika
     {
         "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
-        "hands", "worker", "lifetime", "job_queue", "events", "wire",
+        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire",
     },
     # 2 flow: plain functions bound to queues
     {
@@ -30,7 +30,7 @@ RINGS = [
     },
     # 3 edges: each could be deleted and the rest would not notice
     {
-        "run", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
+        "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
         "pytest_plugin", "processes", "plot",
         "__main__",
     },

@@ -1,0 +1,83 @@
+"""Sending the jobs of a run, and seeing to it that the broker confirms each one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from mousetrap.errors import Unroutable
+from mousetrap.ledger import Ledger
+from mousetrap.message import Message
+from mousetrap.publisher import RESEND_DELAY, Publisher
+from mousetrap.receipt import Receipt
+from mousetrap.settings import Settings
+
+
+class Sender:
+    """Sends jobs, tells the *ledger* of each, and keeps the receipts that are not confirmed.
+
+    Threads: every method from any thread.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self.publisher = Publisher(settings, f"run {settings.namespace}")
+        self._settings = settings
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._receipts: dict[str, Receipt] = {}  # not confirmed so far
+        self._resend_due = 0.0  # on the monotonic clock
+
+    def send_many(self, jobs: Iterable[Any], queue: str) -> list[Receipt]:
+        """Send jobs (data, or whole messages) to *queue*, without waiting."""
+        receipts = self.publisher.publish_many(
+            self._noted(jobs, queue), queue, callback=self._on_outcome
+        )
+        with self._lock:
+            self._receipts |= {r.message.id: r for r in receipts if not r.confirmed}
+        return receipts
+
+    def unconfirmed(self) -> list[Receipt]:
+        """The receipts of what the broker has not confirmed so far."""
+        with self._lock:
+            for receipt in list(self._receipts.values()):
+                if receipt.confirmed:  # it was, before `send_many` put it there
+                    del self._receipts[receipt.message.id]
+            return list(self._receipts.values())
+
+    def send_again(self) -> None:
+        """Send again what was refused or is unknown, at most once a second.
+
+        Raises:
+            Unroutable: the queue is gone; sending again would not help.
+        """
+        failed = [each for each in self.unconfirmed() if each.outcome != "waiting"]
+        if not failed or time.monotonic() < self._resend_due:
+            return
+        self._resend_due = time.monotonic() + RESEND_DELAY
+        for receipt in failed:
+            if isinstance(receipt.error, Unroutable):
+                raise receipt.error
+            again = self.publisher.send_again(receipt)
+            with self._lock:
+                self._receipts[again.message.id] = again
+
+    def wait(self, timeout: float) -> None:
+        """Wait until nothing is without an answer, or *timeout* seconds."""
+        with suppress(TimeoutError):
+            self.publisher.flush(timeout)
+
+    def _noted(self, jobs: Iterable[Any], queue: str) -> Iterable[Message]:
+        for job in jobs:
+            message = job if isinstance(job, Message) else Message(job)
+            kept = message.body if len(message.body) <= self._settings.keep_bodies else None
+            self._ledger.sent(message.id, queue, time.time(), kept)
+            yield message
+
+    def _on_outcome(self, receipt: Receipt) -> None:
+        if receipt.confirmed:
+            with self._lock:
+                self._receipts.pop(receipt.message.id, None)
+            self._ledger.confirmed(receipt.message.id)
