@@ -41,6 +41,7 @@ with mousetrap.run(my_stages, mousetrap.Settings.from_environment(), workers=wor
     "record": "record",
     "claims": """\
 assert record.sent == record.done == jobs
+assert run.flow.results == ["words"]
 assert record.lost == record.dead == len(letters) == 0
 assert sorted(each.data for each in results) == sorted(f"number {n * n}" for n in range(jobs))
 """,
@@ -59,9 +60,10 @@ DEFECTS = {
     "handler takes the process along": ("stages", "return n * n", "import os; os._exit(0)"),
     "message of another type": ("stages", "n: int) -> int", "n: str) -> int"),
     "no retries and a first failure": (
-        "stages", "return n * n",
-        "from mousetrap.message import current\n"
-        "    if current.get().attempt == 1: raise OSError('first')\n    return n * n",
+        "stages", "retry_delays=(0.05,))\ndef square(n: int) -> int:",
+        "retry_delays=())\ndef square(n: int) -> int:\n"
+        "    from mousetrap.message import current\n"
+        "    if current.get().attempt == 1: raise OSError('first')",
     ),
     "stage that is not there": ("stages", '@stage(reads="squares"', '#\n@stage(reads="sqaures"'),
     "hand dies": (
