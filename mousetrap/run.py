@@ -7,6 +7,7 @@ that it binds before its first message, and takes all of it away at its end. Pro
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import uuid
@@ -14,11 +15,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mousetrap import account, job_queue
-from mousetrap.broker import Broker, ensure
-from mousetrap.broker.probe import say_on_stderr
 from mousetrap.case import Case
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.diagram import Diagram
@@ -31,7 +30,6 @@ from mousetrap.errors import (
 )
 from mousetrap.fate import Fate, unpack
 from mousetrap.flow import Flow
-from mousetrap.lease import Lease
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message
 from mousetrap.processes import WorkerProcesses
@@ -44,6 +42,10 @@ from mousetrap.stage import Stage
 from mousetrap.table import Table
 from mousetrap.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.worker import Worker
+
+if TYPE_CHECKING:
+    from mousetrap.broker import Broker
+    from mousetrap.lease import Lease
 
 Workers = Literal["threads", "processes", "none"]
 
@@ -81,7 +83,7 @@ class Run:
         if workers not in ("threads", "processes", "none"):
             raise SettingsError(f"workers is {workers!r}: use 'threads', 'processes' or 'none'")
         self.flow = Flow(flow)
-        self._broker: Broker | None = None if settings else ensure()
+        self._broker = None if settings else _ensured()
         base = settings or (self._broker.settings if self._broker else Settings())
         if not base.events_exchange:
             raise SettingsError("a run lives on events: MOUSETRAP_EVENTS_EXCHANGE must not be ''")
@@ -128,6 +130,8 @@ class Run:
             return self
         self._state = "open"
         try:
+            from mousetrap.lease import Lease  # it needs what `_ensured` does
+
             self._lease = Lease(self.settings, self._wire_names())
             self._events.open()  # first: no fate may come before there is a queue for it
             self._sender.publisher.declare(self._declarations())
@@ -171,9 +175,9 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            say_on_stderr(
+            sys.stderr.write(
                 f"the queues of {self.namespace} stay for {self.settings.queue_expiry:g} s: "
-                f"MOUSETRAP_NAMESPACE={self.namespace} mousetrap queues; mousetrap sweep"
+                f"MOUSETRAP_NAMESPACE={self.namespace} mousetrap queues; mousetrap sweep\n"
             )
         self.stop(keep_queues=kind is not None)
 
@@ -382,6 +386,12 @@ class Run:
         )
         line = f"{self.namespace}: {self.ledger.open:,} open; done: {done or 'nothing yet'}"
         return line, {"namespace": self.namespace, "open": self.ledger.open, "stages": counts}
+
+
+def _ensured() -> Broker:
+    from mousetrap.broker import ensure  # a quarter of the time that `import mousetrap` takes
+
+    return ensure()
 
 
 def run(
