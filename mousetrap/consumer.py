@@ -96,6 +96,11 @@ class Consumer:
         """Say whether the channel it came by still lives; if not, it will be delivered again."""
         return delivery.generation == self._generation
 
+    @property
+    def unacked(self) -> int:
+        """How many deliveries of the present channel are not acked yet."""
+        return len(self._outstanding)
+
     def cancel(self) -> None:
         """Ask the broker for no more deliveries."""
         self.connection.call(self._cancel)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 Workers = Literal["threads", "processes", "none"]
 
 LOOK = 0.25  # seconds between two looks at the workers while waiting
+QUIET = 0.02  # seconds between two looks at the queues once every fate is known
 EVENTS_PREFETCH = 500  # bodies full of fates; a guess
 
 
@@ -248,10 +249,8 @@ class Run:
                 progress.update(*self._state_of_affairs())
                 if fail_fast and self.ledger.deaths:
                     raise self._death()
-                if reached and not self._sender.unconfirmed():
+                if reached and self._is_quiet(min(LOOK, left)):
                     return self.record()
-                if reached:  # fates are in, and a confirm is still on its way
-                    self._sender.wait(min(LOOK, left))
                 if not left:
                     raise self._not_settled(timeout)
         finally:
@@ -331,6 +330,22 @@ class Run:
 
     def _on_failed(self, error: MousetrapError) -> None:
         self._failure = self._failure or error
+
+    def _is_quiet(self, patience: float) -> bool:
+        """Every fate is known; say whether no copy of a message is on its way all the same.
+
+        A worker that dies, or loses its connection, between a fate and the ack leaves a copy of
+        a settled message, which comes again.
+        """
+        self._sender.wait(patience)  # for confirms that are slower than the fates
+        if self._sender.unconfirmed():
+            return False
+        names = [name for queue in self._queues for name in (queue.name, *queue.retry_queues())]
+        depths = job_queue.depths(names, self.settings)  # first: what leaves a queue comes in hand
+        if any(each.messages for each in depths if each) or any(w.unacked for w in self._threads):
+            self.ledger.wait_for(lambda: False, min(QUIET, patience))
+            return False
+        return not self.ledger.open
 
     def _look_after(self) -> None:
         """Raise what keeps this run from going on: it explains more than a time-out."""

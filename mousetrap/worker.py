@@ -214,6 +214,11 @@ class Worker:
                 **self._counts,
             )
 
+    @property
+    def unacked(self) -> int:
+        """How many deliveries it holds, begun or not, that are not acked yet."""
+        return self._consumer.unacked
+
     def __enter__(self) -> Worker:
         return self.start()
 
