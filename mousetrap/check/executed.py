@@ -218,10 +218,14 @@ def plain(text: str, lines: int = 12) -> str:
     return "\n".join(kept)
 
 
-def _failing(number: int, cell: Any, error: str) -> FailingCell:
+def first_line(cell: Any) -> str:
+    """Return the first line of a code cell that is no comment, cut to what people read."""
     lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
-    line = next((line for line in lines if not line.startswith("#")), lines[0])
-    return FailingCell(number, cell.execution_count, plain(line)[:80], plain(error))
+    return plain(next((line for line in lines if not line.startswith("#")), lines[0]))[:80]
+
+
+def _failing(number: int, cell: Any, error: str) -> FailingCell:
+    return FailingCell(number, cell.execution_count, first_line(cell), plain(error))
 
 
 def _errors(cell: Any) -> list[Any]:
