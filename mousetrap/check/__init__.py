@@ -6,6 +6,9 @@ deadline its kernel and all it started are ended (`mousetrap.check.descendants`)
 leaves by ``SystemExit(0)``, or takes the kernel with it: that is a failure. And the executed copy
 is always kept, in one piece, with the failing cell named (`mousetrap.check.executed`).
 
+`check_grid` runs one notebook with many sets of parameters, or many notebooks, and reports on all
+of them (`mousetrap.check.report`).
+
 papermill runs in a process of its own (`mousetrap.check.runner`): it can be ended when it hangs,
 and it ends the kernel when we are killed. Importing this module imports neither papermill nor
 IPython.
@@ -15,17 +18,27 @@ from __future__ import annotations
 
 from mousetrap.check.executed import CheckResult, FailingCell, default_output, read
 from mousetrap.check.execution import check
+from mousetrap.check.grid import GridProgress, check_grid
 from mousetrap.check.parameters import Parameter, parameters_of, parse_parameters
+from mousetrap.check.points import Point, parse_axes
 from mousetrap.check.progress import Progress
+from mousetrap.check.results import GridResult, PointResult, read_results
 
 __all__ = [
     "CheckResult",
     "FailingCell",
+    "GridProgress",
+    "GridResult",
     "Parameter",
+    "Point",
+    "PointResult",
     "Progress",
     "check",
+    "check_grid",
     "default_output",
     "parameters_of",
+    "parse_axes",
     "parse_parameters",
     "read",
+    "read_results",
 ]

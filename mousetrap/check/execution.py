@@ -55,9 +55,7 @@ def check(
     begun = time.monotonic()
     shown, source = Path(notebook), Path(notebook).absolute()
     refuse_endless("deadline", deadline)
-    for module in ("papermill", "ipykernel", "psutil"):
-        if importlib.util.find_spec(module) is None:
-            raise CheckError(f"{module} is not installed, which runs notebooks: {INSTALL}")
+    require_papermill()
     document = read_notebook(shown)
     given = fit(parameters or {}, parameters_in(document, shown), shown)
     target = Path(output) if output is not None else default_output(shown)
@@ -123,6 +121,17 @@ def refuse_endless(name: str, seconds: float) -> None:
     """
     if not (seconds > 0 and math.isfinite(seconds)):
         raise CheckError(f"{name} is {seconds!r}: it must be a number of seconds above 0")
+
+
+def require_papermill() -> None:
+    """Say what to install.
+
+    Raises:
+        CheckError: something that runs notebooks is missing.
+    """
+    for module in ("papermill", "ipykernel", "psutil"):
+        if importlib.util.find_spec(module) is None:
+            raise CheckError(f"{module} is not installed, which runs notebooks: {INSTALL}")
 
 
 def _verdict(
