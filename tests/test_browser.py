@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from test_check_report import HOSTILE, make_grid
+
+from mousetrap.check.report import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -156,3 +159,24 @@ def test_start_here_runs_in_jupyterlab(page, settings, tmp_path):
     assert width > 600
     assert height > 300
     assert settings.password not in text
+
+
+def test_report_on_a_grid_is_inert_and_opens_what_is_asked_for(page, tmp_path):
+    """A browser runs nothing that a notebook wrote and loads nothing; links open what they name."""
+    heard = []
+    page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("request", lambda request: heard.append(request.url))
+    address = (tmp_path / "index.html").as_uri()
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+
+    write_report(make_grid(tmp_path, text="".join(HOSTILE)))
+    page.goto(address)
+    page.hover("tbody tr:first-child td")
+    page.screenshot(path=SCREENSHOTS / "report.png", full_page=True)
+    page.click(".squares a:last-child")
+    page.wait_for_selector("#point-2", state="visible")
+    page.click(".plots summary")
+    page.wait_for_selector(".plots details[open] summary")
+
+    assert [each for each in heard if not each.startswith(("data:", address))] == []

@@ -23,6 +23,7 @@ from mousetrap.check import (
     read,
 )
 from mousetrap.check.parameters import fit
+from mousetrap.check.progress import stages_in
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded, ParameterError
 from mousetrap.record import RECORD_TYPE as RECORD
 
@@ -45,6 +46,14 @@ worker = subprocess.Popen(["sleep", "600"], start_new_session=True, env={})
 Path("worker.pid").write_text(str(worker.pid))
 """
 
+# What a Run does as it goes.
+TELL = """\
+import json, os
+from pathlib import Path
+told = {"namespace": "run-7f3a", "open": 12, "stages": {"fetch": {"done": 88, "dead": 0}}}
+Path(os.environ["MOUSETRAP_PROGRESS"]).write_text(json.dumps(told))
+"""
+
 WAIT = "import threading\nthreading.Event().wait()"
 
 
@@ -64,23 +73,26 @@ def passed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("passed {braces}")
     notebook = write_notebook(
         folder / "check_all.ipynb",
-        START_DETACHED + "import os",
+        "# a worker, and a Run\n" + START_DETACHED + TELL,
         f"from IPython.display import display\ndisplay({{{RECORD!r}: {{'lost': 9}}}}, raw=True)",
-        f"""display({{{RECORD!r}: {{
+        f"""from ipykernel import get_connection_info
+display({{{RECORD!r}: {{
+            'transport': get_connection_info(unpack=True)['transport'],
             'jobs': jobs, 'rate': rate, 'queue': queue, 'wet': wet,
             'folder': os.getcwd(), 'given': os.environ["GIVEN"], 'home': "PATH" in os.environ,
         }}}}, raw=True)""",
         "   ",
         parameters=PARAMETERS,
     )
-    progress = []
+    cells, progress = [], []
     result = check(
         notebook,
         {"jobs": "7", "rate": 1, "queue": 'it\'s "{x}"\\n', "wet": "yes"},
         environment={"GIVEN": "by us"},
-        on_cell=lambda done, total: progress.append((done, total)),
+        on_cell=lambda done, total: cells.append((done, total)),
+        on_progress=progress.append,
     )
-    return result, progress
+    return result, cells, progress
 
 
 # --- what can be set ---------------------------------------------------------------------------
@@ -330,7 +342,7 @@ def test_check_says_what_to_install(tmp_path, no_kernel, monkeypatch):
 
 def test_check_runs_with_the_parameters_in_their_types(passed):
     """Text becomes what the notebook declares; defaults hold for the rest."""
-    result, _ = passed
+    result, *_ = passed
 
     seen = {name: result.record[name] for name in ("jobs", "rate", "queue", "wet")}
     assert seen == {"jobs": 7, "rate": 1.0, "queue": 'it\'s "{x}"\\n', "wet": True}
@@ -339,7 +351,7 @@ def test_check_runs_with_the_parameters_in_their_types(passed):
 
 def test_check_returns_the_last_record(passed):
     """A notebook may display its record as it grows; the last one counts."""
-    result, _ = passed
+    result, *_ = passed
 
     assert "lost" not in result.record
     assert result.passed
@@ -347,30 +359,97 @@ def test_check_returns_the_last_record(passed):
 
 def test_check_runs_in_the_notebooks_folder(passed):
     """Relative paths mean what they mean in JupyterLab."""
-    result, _ = passed
+    result, *_ = passed
 
     assert Path(result.record["folder"]).samefile(result.notebook.parent)
 
 
 def test_check_hands_the_environment_on(passed):
     """What is given is added to what there was."""
-    result, _ = passed
+    result, *_ = passed
 
     assert result.record["given"] == "by us"
     assert result.record["home"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there the kernel listens on ports")
+def test_check_talks_to_its_kernel_by_files(passed):
+    """No port is guessed to be free, so kernels that start together are not given the same one."""
+    result, *_ = passed
+
+    assert result.record["transport"] == "ipc"
+
+
 def test_check_reports_progress(passed):
     """Each code cell that is not empty counts as it ends."""
-    result, progress = passed
+    result, cells, _ = passed
 
-    assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert cells == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert result.cells == 4
+
+
+def test_check_tells_which_cell_runs(passed):
+    """A cell is named by its number and its first line; before the first there is none."""
+    _, _, progress = passed
+
+    seen = list(dict.fromkeys((each.number, each.line) for each in progress))
+    assert seen[-4:] == [
+        (1, "jobs: int = 500  # how many jobs to send"),
+        (3, "import subprocess, sys"),
+        (4, "from IPython.display import display"),
+        (5, "from ipykernel import get_connection_info"),
+    ]
+    assert seen[:-4] in ([], [(0, "")])  # a kernel that starts within half a second is not seen
+    assert [each.done for each in progress] == sorted(each.done for each in progress)
+    assert {each.total for each in progress} == {4}
+
+
+def test_check_tells_what_a_run_counts(passed):
+    """The counts of a Run's stages are part of how far the notebook is."""
+    _, _, progress = passed
+
+    assert progress[-1].stages == {"fetch": {"done": 88, "dead": 0}}
+    assert progress[-1].open == 12
+    assert progress[0].open is None
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ('{"open": 3, "stages": {"fetch": {"done": 1}}}',
+         {"open": 3, "stages": {"fetch": {"done": 1}}}),
+        ('{"open": 3}', {"open": 3, "stages": {}}),
+        ('{"open": "many", "stages": {"fetch": {"done": "all", "dead": 0}, "process": 5}}',
+         {"stages": {"fetch": {"dead": 0}, "process": {}}}),
+        ('{"open": true, "stages": [1]}', {"stages": {}}),
+        ('{"open": -1, "stages": {"fetch": {"done": 1e99}}}', {"stages": {"fetch": {}}}),
+        ("[]", {}),
+        ('{"open": 3', {}),
+        ("", {}),
+        pytest.param("[" * 50_000, {}, id="deep"),
+        pytest.param('{"open": 3}' + " " * 200_000, {}, id="long"),
+        ('"\udcff"', {}),
+    ],
+)  # fmt: skip
+def test_progress_of_a_run_is_read_with_care(tmp_path, told, expected):
+    """A notebook can write anything there; what does not look as agreed is left out."""
+    path = tmp_path / "progress.json"
+    path.write_bytes(told.encode(errors="surrogateescape"))
+
+    assert stages_in(path) == expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_progress_of_a_run_is_not_waited_for(tmp_path):
+    """A pipe, a folder or nothing at all of that name keeps nobody waiting."""
+    os.mkfifo(tmp_path / "pipe")
+
+    assert [stages_in(tmp_path / name) for name in ("pipe", "", "missing")] == [{}, {}, {}]
 
 
 def test_check_keeps_the_executed_copy_to_its_owner(passed):
     """The copy lies in _build beside the notebook, for nobody else to read, and no draft does."""
-    result, _ = passed
+    result, *_ = passed
 
     assert result.output == result.notebook.parent / "_build" / "check_all.ipynb"
     assert stat.S_IMODE(result.output.stat().st_mode) == 0o600
@@ -379,7 +458,7 @@ def test_check_keeps_the_executed_copy_to_its_owner(passed):
 
 def test_check_leaves_the_notebook_alone(passed):
     """The source has no outputs afterwards, and no injected cell."""
-    result, _ = passed
+    result, *_ = passed
 
     source = nbformat.read(result.notebook, 4)
     assert len(source.cells) == 6
@@ -388,24 +467,24 @@ def test_check_leaves_the_notebook_alone(passed):
 
 def test_check_ends_what_the_notebook_left_running(passed):
     """A worker that a passing notebook forgot does not live on as a ghost consumer."""
-    result, _ = passed
+    result, *_ = passed
 
     assert is_gone(int((result.notebook.parent / "worker.pid").read_text()))
 
 
 def test_check_result_can_be_read_back(passed):
     """The executed copy holds all that `check` returned."""
-    result, _ = passed
+    result, *_ = passed
 
     assert read(result.output) == result
 
 
 def test_check_result_says_how_it_went(passed):
     """The repr fits on a line and does not spill the record."""
-    result, _ = passed
+    result, *_ = passed
 
     assert repr(result).startswith("<CheckResult check_all.ipynb passed: 4 cells in ")
-    assert repr(result).endswith("s, a record of 7 fields>")
+    assert repr(result).endswith("s, a record of 8 fields>")
 
 
 # --- runs that do not pass ---------------------------------------------------------------------

@@ -172,14 +172,27 @@ def open_draft(path: Path, text: str) -> None:
     Raises:
         CheckError: the folder cannot be made or written.
     """
+    open_folder(path.parent)
     try:
-        if path.parent.name == "_build" and not path.parent.exists():
-            path.parent.mkdir(parents=True)
-            write(path.parent / ".gitignore", "# executed copies: results, not sources\n*\n")
-        path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text)
     except OSError as error:
         raise CheckError(f"the executed copy cannot be written to {path.parent}: {error}") from None
+
+
+def open_folder(folder: Path) -> None:
+    """Make the folder for executed copies; git ignores it if it is, or is in, a new ``_build``.
+
+    Raises:
+        CheckError: the folder cannot be made.
+    """
+    try:
+        for build in (folder, folder.parent):
+            if build.name == "_build" and not build.exists():
+                build.mkdir(parents=True)
+                write(build / ".gitignore", "# executed copies: results, not sources\n*\n")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckError(f"the executed copy cannot be written to {folder}: {error}") from None
 
 
 def write(path: Path, text: str) -> None:
@@ -209,19 +222,28 @@ def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> None:
     draft.replace(output)
 
 
+def without_passwords(text: str) -> str:
+    """Return *text* with the password of every URL in it masked."""
+    return _PASSWORD.sub(r"\1********@", text)
+
+
 def plain(text: str, lines: int = 12) -> str:
     """Return *text* without terminal colours and URL passwords, and not longer than *lines*."""
-    text = _PASSWORD.sub(r"\1********@", _ANSI.sub("", text))
+    text = without_passwords(_ANSI.sub("", text))
     kept = [line[:300] for line in text.strip().splitlines()]
     if len(kept) > lines:
         kept = [*kept[: lines - 2], "...", kept[-1]]
     return "\n".join(kept)
 
 
-def _failing(number: int, cell: Any, error: str) -> FailingCell:
+def first_line(cell: Any) -> str:
+    """Return the first line of a code cell that is no comment, cut to what people read."""
     lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
-    line = next((line for line in lines if not line.startswith("#")), lines[0])
-    return FailingCell(number, cell.execution_count, plain(line)[:80], plain(error))
+    return plain(next((line for line in lines if not line.startswith("#")), lines[0]))[:80]
+
+
+def _failing(number: int, cell: Any, error: str) -> FailingCell:
+    return FailingCell(number, cell.execution_count, first_line(cell), plain(error))
 
 
 def _errors(cell: Any) -> list[Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.errors import CheckError, ParameterError
+from mousetrap.settings import MASK
 
 INSTALL = "pip install 'mousetrap[notebook]'"
 
@@ -49,6 +50,18 @@ class Parameter:
     type: str | None
     default: object
     help: str = ""
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its default, or the text of it, may hold a secret."""
+        if not isinstance(self.default, str) or not self.default:
+            return False  # token_limit: int = 5 is none
+        return _smells_of_secret(self.name) or bool(_PASSWORD_IN_URL.search(self.default))
+
+    @property
+    def shown_default(self) -> str:
+        """Its default as people read it, a secret masked."""
+        return MASK if self.is_secret else str(self.default)
 
 
 def parameters_of(notebook: str | Path) -> list[Parameter]:
@@ -254,10 +267,7 @@ def _refuse_secret(name: str, value: object, parameter: Parameter | None) -> Non
 
 
 def _refuse_declared_secret(parameter: Parameter, path: Path) -> None:
-    default = parameter.default
-    if not isinstance(default, str) or not default or isinstance(default, Expression):
-        return
-    if _smells_of_secret(parameter.name) or _PASSWORD_IN_URL.search(default):
+    if parameter.is_secret and not isinstance(parameter.default, Expression):
         raise ParameterError(
             f"the default of parameter {parameter.name!r} in {path} looks like a secret: "
             "take it out and let the notebook read os.environ"

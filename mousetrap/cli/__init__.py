@@ -12,6 +12,7 @@ import sys
 
 from mousetrap.cli import brokers, checks, dead, queues, sending, sweeping, working
 from mousetrap.cli.codes import EXIT_CODES, new_app
+from mousetrap.cli.help import NotebookCommand
 
 app = new_app(
     "Prototype RabbitMQ flows in Jupyter, ship the same functions as workers, prove that it works.",
@@ -19,7 +20,7 @@ app = new_app(
 )
 
 app.command()(checks.demo)
-app.command("check")(checks.check_notebooks)
+app.command("check", cls=NotebookCommand)(checks.check_notebooks)
 app.command()(working.work)
 app.command()(sending.send)
 app.command("queues")(queues.show_queues)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mousetrap.cli.codes import ExitCode, code_of
+from mousetrap.cli.grids import run_grid
+from mousetrap.cli.live import watch_notebook
 from mousetrap.cli.options import Json, Kind, finite
-from mousetrap.cli.show import complain, print_json, print_pairs, print_table, progress, say
+from mousetrap.cli.show import complain, print_json, print_pairs, print_table, say
 from mousetrap.errors import CheckError, SettingsError
 from mousetrap.record import Record
 
 if TYPE_CHECKING:
-    from mousetrap.check import CheckResult
+    from mousetrap.check import CheckResult, Parameter
 
 Parameters = Annotated[
     list[str] | None,
@@ -57,29 +59,57 @@ def check_notebooks(
     output: Annotated[
         Path | None, typer.Option(help="The executed copy; default: _build/ beside the notebook.")
     ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=V1,V2,...",
+            help="Run it at each of these values; repeatable, for the product of all.",
+        ),
+    ] = None,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="How many runs at a time.")] = 1,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write index.html, results.json, junit.xml and the executed copies there. With "
+            "--grid or --parallel always: by default to _build/NAME.grid beside the notebook, "
+            "for several notebooks to _build/report.",
+        ),
+    ] = None,
     deadline: Deadline = 300.0,
+    total_deadline: Annotated[
+        float,
+        typer.Option(callback=finite, help="Seconds for all runs of a grid or report together."),
+    ] = 3600.0,
     broker: Kind = None,
     show_parameters: Annotated[
-        bool, typer.Option("--parameters", help="List the parameters and end.")
+        bool, typer.Option("--parameters", help="List the parameters as a table and end.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Run notebooks from first cell to last under strict rules; exit code 1 if one does not pass.
 
     An unknown, mistyped or secret-like parameter is an error before a kernel starts. The executed
-    copy is always kept.
+    copy is always kept. With a notebook, this help goes on with its parameters.
+
+    A grid, a report, or more than one run at a time: all points are checked first, each gets a
+    namespace of its own, and what fails does not stop the others.
 
     Example: mousetrap check notebooks/check_pipeline.ipynb -p jobs=500
+
+    Example: mousetrap check notebooks/check_pipeline.ipynb --grid prefetch=1,10,100 --grid
+    jobs=100,1000 --parallel 2
     """
     from mousetrap import broker as brokers
-    from mousetrap.check import parse_parameters
+    from mousetrap.check import parse_axes, parse_parameters
 
     if show_parameters:
         _show_parameters(notebooks, json)
         return
-    if output is not None and len(notebooks) > 1:
-        raise SettingsError("--output is for one notebook: leave it out, or check one at a time")
-    given = parse_parameters(parameters or [])
+    together = bool(grid) or report is not None or parallel > 1
+    if output is not None and (together or len(notebooks) > 1):
+        raise SettingsError("--output is for one run: leave it out; --report names a folder")
+    given, axes = parse_parameters(parameters or []), parse_axes(grid or [])
     code = ExitCode.OK
     environment: dict[str, str] = {}
     found = None
@@ -87,7 +117,12 @@ def check_notebooks(
         found = brokers.ensure(broker, say=say)
         environment = found.environment()
     try:
-        for notebook in notebooks:
+        if together:
+            code = run_grid(
+                notebooks, axes, given, parallel=parallel, deadline=deadline,
+                total_deadline=total_deadline, folder=report, environment=environment, json=json,
+            )  # fmt: skip
+        for notebook in () if together else notebooks:
             try:
                 _run(notebook, given, output, deadline, environment, json)
             except CheckError as error:
@@ -112,9 +147,9 @@ def _run(
 
     say(f"running {_short(notebook)}")
     try:
-        with progress(f"{notebook.name}: cells") as seen:
+        with watch_notebook(notebook.name) as seen:
             result = check(notebook, parameters, output=output, deadline=deadline,
-                           environment=environment, on_cell=seen)  # fmt: skip
+                           environment=environment, on_progress=seen)  # fmt: skip
     except CheckError as error:
         if error.output is not None:
             _show(read(error.output), json)
@@ -139,12 +174,20 @@ def _show_parameters(notebooks: list[Path], json: bool) -> None:
     found = {notebook: parameters_of(notebook) for notebook in notebooks}
     if json:
         print_json(
-            {str(notebook): [asdict(each) for each in found[notebook]] for notebook in found}
+            {
+                str(notebook): [asdict(each) | _masked(each) for each in parameters]
+                for notebook, parameters in found.items()
+            }
         )
         return
     for notebook, parameters in found.items():
-        rows = ((each.name, each.type or "any", each.default, each.help) for each in parameters)
+        rows = ((each.name, each.type or "any", each.shown_default, each.help)
+                for each in parameters)  # fmt: skip
         print_table(("name", "type", "default", "help"), rows, str(notebook))
+
+
+def _masked(parameter: Parameter) -> dict[str, object]:
+    return {"default": parameter.shown_default} if parameter.is_secret else {}
 
 
 def _find_notebook(name: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mousetrap.table import safe
@@ -63,7 +63,7 @@ def print_pairs(pairs: dict[str, Any]) -> None:
     """Print names and values below each other."""
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
-        grid.add_row(Text(safe(name), style="bold"), Text(safe(_plain(value))))
+        grid.add_row(Text(safe(name), style="bold"), Text(safe(readable(value))))
     out().print(grid)
 
 
@@ -79,13 +79,14 @@ def age(seconds: float) -> str:
 def progress(
     what: str, total: int | None = None, *, hidden: bool = False
 ) -> Iterator[Callable[..., None]]:
-    """Show how far a thing is once it takes long; yields ``advance(done, total=None)``.
+    """Show how far a thing is once it takes long; yields ``advance(done, total=None, note="")``.
 
-    On a terminal that is a bar, elsewhere a plain line now and then. *hidden*: not at all.
+    On a terminal that is a bar, elsewhere a plain line now and then. *hidden*: not at all. The
+    note says what goes on just now.
     """
     console = err()
     if hidden:
-        yield lambda _done, _total=None: None
+        yield lambda _done, _total=None, _note="": None
     elif console.is_terminal:
         with _bar(safe(what), total, console) as advance:
             yield advance
@@ -93,13 +94,30 @@ def progress(
         yield _reporter(what, total)
 
 
+def new_bar(console: Console) -> Progress:
+    """Return a bar that fits on a line; its tasks have a field ``note``."""
+    # Rich would take stdout for itself, too, and print what is meant for a file on the terminal.
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(15),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False, table_column=_one_line()),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        expand=True,
+    )
+
+
+def _one_line() -> Column:
+    return Column(no_wrap=True, overflow="ellipsis", ratio=1)
+
+
 @contextmanager
 def _bar(what: str, total: int | None, console: Console) -> Iterator[Callable[..., None]]:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())  # fmt: skip
-    # Rich would take stdout for itself, too, and print what is meant for a file on the terminal.
-    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
-    task = bar.add_task(what, total=total)
+    bar = new_bar(console)
+    task = bar.add_task(what, total=total, note="")
     lock, state = threading.Lock(), "waiting"
 
     def start() -> None:
@@ -109,8 +127,8 @@ def _bar(what: str, total: int | None, console: Console) -> Iterator[Callable[..
                 state = "shown"
                 bar.start()
 
-    def advance(done: int, total: int | None = None) -> None:
-        bar.update(task, completed=done, total=total)
+    def advance(done: int, total: int | None = None, note: str = "") -> None:
+        bar.update(task, completed=done, total=total, note=safe(note))
 
     timer = threading.Timer(SHOWN_AFTER, start)
     timer.daemon = True
@@ -128,19 +146,21 @@ def _bar(what: str, total: int | None, console: Console) -> Iterator[Callable[..
 def _reporter(what: str, total: int | None) -> Callable[..., None]:
     due = time.monotonic() + SHOWN_AFTER
 
-    def advance(done: int, of: int | None = None) -> None:
+    def advance(done: int, of: int | None = None, note: str = "") -> None:
         nonlocal due
         if (now := time.monotonic()) > due:
             due = now + REPORT_EVERY
             whole = of or total
-            say(f"{what}: {done:,}" + (f" of {whole:,}" if whole else ""))
+            count = f"{done:,} of {whole:,}" if whole else f"{done:,}"
+            say(f"{what}: {count}" + (f"; {note}" if note else ""))
 
     return advance
 
 
-def _plain(value: Any) -> str:
+def readable(value: Any) -> str:
+    """Return *value* as people read it."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(each)}" for key, each in value.items()) or "–"
+        return ", ".join(f"{key} {readable(each)}" for key, each in value.items()) or "–"
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

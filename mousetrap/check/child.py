@@ -1,0 +1,157 @@
+"""The child process in which papermill runs, seen from its parent: started, followed, ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mousetrap.check import executed
+from mousetrap.check.progress import PROGRESS
+
+if TYPE_CHECKING:
+    from mousetrap.check.descendants import Descendants
+
+LOOK_EVERY = 0.5  # seconds, at most, between two looks at how far a run is
+
+
+class Child:
+    """The child process with papermill in it, and all that descends from it.
+
+    `done` counts the code cells that ran to their end, `number` is that of the last one begun, in
+    the source notebook.
+    """
+
+    def __init__(self, job: dict[str, Any], environment: Mapping[str, str]) -> None:
+        self._job = job
+        self._environment = environment
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._end: dict[str, Any] | None = None
+        self._gone = False
+        self.done = 0
+        self.number = 0
+
+    def __enter__(self) -> Child:
+        from mousetrap.check.descendants import MARK, Descendants
+
+        self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-", ignore_cleanup_errors=True)
+        self.progress_file = Path(self._folder.name, "progress.json")
+        self._stderr = open(Path(self._folder.name, "stderr"), "w+b")
+        ours = {MARK: self._job["mark"], PROGRESS: str(self.progress_file)}
+        self._process = subprocess.Popen(
+            # -P: a json.py where we happen to stand is not the one to import
+            [sys.executable, "-P", "-m", "mousetrap.check.runner"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env={**os.environ, **self._environment, **ours},
+            start_new_session=True,  # Ctrl-C reaches us alone, and we end it in good order
+        )
+        self._descendants: Descendants = Descendants(self._process.pid, self._job["mark"])
+        threading.Thread(target=self._read_events, daemon=True).start()
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it died already: the missing events will tell
+            job = self._job | {"scratch": self._folder.name}
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()  # the lifeline: now it may go
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+        self._folder.cleanup()
+
+    def follow(self, until: float, tell: Callable[[bool], None]) -> bool:
+        """Read events until the run is over; False when time was up before.
+
+        *tell* is called after each, with whether a cell has ended, and between them.
+        """
+        while (remaining := until - time.monotonic()) > 0:
+            try:
+                # Short waits, also because Windows does not see Ctrl-C while it waits for a lock.
+                event = self._events.get(timeout=min(remaining, LOOK_EVERY))
+            except queue.Empty:
+                tell(False)
+                continue
+            # Now, while the parents live: who is started with another environment and then
+            # orphaned could not be found later.
+            self._descendants.look()
+            if event is None or event["event"] == "end":
+                self._end, self._gone = event, event is None
+                return True
+            if event["event"] == "begun":
+                self.number = event["number"]
+            else:
+                self.done += 1
+            tell(event["event"] == "done")
+        return False
+
+    def stop(self) -> None:
+        """End the run if it is not over, and whatever it left running; nothing writes any more.
+
+        The cell is interrupted first, so that it can clean up and papermill can save where it
+        was. papermill goes before the kernel does: it would report a death that we caused.
+        """
+        from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE
+
+        if self._end is None and not self._gone:
+            self._descendants.look()
+            self._descendants.interrupt_children()
+            if not self._ends_within(INTERRUPT_PATIENCE):
+                self._process.kill()
+                self._process.wait()
+        self._descendants.end(TERMINATE_PATIENCE)
+
+    def _ends_within(self, patience: float) -> bool:
+        limit = time.monotonic() + patience
+        while (remaining := limit - time.monotonic()) > 0:
+            with suppress(queue.Empty):
+                event = self._events.get(timeout=remaining)
+                if event is None or event["event"] == "end":
+                    return event is not None
+        return False
+
+    @property
+    def reason(self) -> str | None:
+        """Why papermill could not go on; None when it could, or a cell raised."""
+        if self._end is None:
+            return f"the process that ran it ended by itself{self._last_words()}"
+        kind, error = self._end["kind"], self._end["error"]
+        if kind in (None, "PapermillExecutionError"):
+            return None
+        if kind == "DeadKernelError":
+            return "the kernel died: a cell left by os._exit, crashed it, or used up the memory"
+        if kind == "NoSuchKernel":
+            return (
+                f"there is no kernel named {self._job['kernel']!r}; see `jupyter kernelspec list`, "
+                "or save the notebook with the kernel 'python3'"
+            )
+        return executed.plain(f"{kind}: {error}{self._last_words()}")
+
+    def _last_words(self) -> str:
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()[-5:]
+        return "".join(f"\n  {line}" for line in lines)
+
+    def _read_events(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._events.put(json.loads(line))
+        self._process.stdout.close()
+        self._events.put(None)

@@ -1,0 +1,49 @@
+"""The results of a grid as JUnit XML, which CI systems show and count."""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from mousetrap.check.markup import visible
+from mousetrap.check.results import GridResult, PointResult
+
+
+def junit(grid: GridResult) -> str:
+    """Return one test case per point: a failure if a cell raised, an error if time was up.
+
+    What did not run has an error as well, and is not skipped: CI takes that for a success.
+    """
+    cases = [_case(point) for point in grid]
+    failures = sum(case.find("failure") is not None for case in cases)
+    errors = sum(case.find("error") is not None for case in cases)
+    suite = Element(
+        "testsuite", name="mousetrap check", tests=str(len(cases)), failures=str(failures),
+        errors=str(errors), skipped="0", time=f"{grid.seconds:.3f}",
+        timestamp=visible(grid.begun.removesuffix("+00:00")),
+    )  # fmt: skip
+    suite.extend(cases)
+    suites = Element("testsuites")
+    suites.append(suite)
+    indent(suites)
+    text = tostring(suites, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def _case(point: PointResult) -> Element:
+    check = point.check
+    case = Element(
+        "testcase", classname=visible(check.notebook.with_suffix("").as_posix().replace("/", ".")),
+        name=visible(point.name), file=visible(check.notebook), time=f"{check.seconds:.3f}",
+    )  # fmt: skip
+    properties = SubElement(case, "properties")
+    told = [("namespace", point.namespace), *check.parameters.items()]
+    told += [(f"record.{name}", value) for name, value in point.figures.items()]
+    for name, value in told:
+        SubElement(properties, "property", name=visible(name), value=visible(value))
+    if not point.passed:
+        kind = "failure" if point.raised else "error"
+        what = SubElement(case, kind, message=visible(point.reason.partition("\n")[0], 300))
+        what.text = visible(check.error or point.verdict)
+        if point.begun:
+            SubElement(case, "system-out").text = visible(f"executed copy: {check.output}")
+    return case

@@ -1,0 +1,67 @@
+"""Markup in which nothing acts that was not written here: HTML elements whose text is text.
+
+What a notebook printed, a parameter or an error may hold tags, control characters and worse.
+Everything goes through `element`, which escapes all but `Html`; characters that cannot be seen and
+change what is read are spelled out. (`mousetrap.cli.show` does so for the terminal.)
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+from mousetrap.check.executed import without_passwords
+
+# Controls but for the end of a line and the tab; Unicode's two line separators and what reorders
+# text; halves of characters and the two codes that are none, which neither XML nor UTF-8 can hold.
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+_VOID = {"meta", "img", "br", "link"}
+
+
+class Html(str):
+    """Text that is markup already; any other `str` is escaped."""
+
+    __slots__ = ()
+
+
+def visible(text: object, limit: int | None = None) -> str:
+    r"""Return *text* without URL passwords, with what cannot be seen spelled out, cut at *limit*.
+
+    What is left can stand in HTML, once it is escaped, and in XML, which knows no ``\x00``.
+    """
+    whole = without_passwords(str(text))
+    if limit is not None and len(whole) > limit:
+        whole = whole[: limit - 1] + "…"
+    return _ACTING.sub(lambda found: _spelled(found[0]), whole)
+
+
+def element(name: str, /, *children: object, **attributes: object) -> Html:
+    """Return ``<name attributes>children</name>``; an attribute that is None is left out.
+
+    ``class_`` stands for class, and ``_`` in other names for ``-``.
+    """
+    words = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escaped(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in _VOID:
+        return Html(f"<{name}{words}>")
+    return Html(f"<{name}{words}>{joined(*children)}</{name}>")
+
+
+def joined(*children: object) -> Html:
+    """Return the children one after another, each escaped unless it is markup."""
+    return Html("".join(child if isinstance(child, Html) else escaped(child) for child in children))
+
+
+def escaped(text: object) -> str:
+    """Return *text* as text in HTML, also within an attribute."""
+    return html.escape(visible(text), quote=True)
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -1,0 +1,70 @@
+"""The pictures in an executed copy, small enough to be put into a page as they are."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mousetrap.check.parameters import read_notebook
+from mousetrap.errors import CheckError
+
+MOST_PICTURES = 4  # of a point, the last ones; a guess: more do not help to compare
+MOST_BYTES = 500_000  # of a picture; a plot of matplotlib has a tenth of it
+MOST_ON_PAGE = 20_000_000  # bytes of all pictures; a guess: more, and a browser gets slow
+
+# How each kind begins, so that no other bytes are taken for a picture. In an <img> no script in an
+# SVG runs, and it loads nothing.
+_KINDS = {
+    "image/png": b"\x89PNG\r\n\x1a\n",
+    "image/jpeg": b"\xff\xd8\xff",
+    "image/gif": b"GIF8",
+    "image/svg+xml": b"<",
+}
+
+
+class Album:
+    """Takes pictures out of executed copies until the page is full; `left_out` counts the rest."""
+
+    def __init__(self) -> None:
+        self._room = MOST_ON_PAGE
+        self.left_out = 0
+
+    def pictures_of(self, copy: Path) -> list[str]:
+        """Return the last pictures in *copy* as ``data:`` addresses, in their order there."""
+        try:
+            found = list(_pictures_in(read_notebook(copy)))
+        except CheckError:  # damaged, or gone
+            return []
+        taken: list[str] = []
+        for kind, data in reversed(found):
+            if len(taken) == MOST_PICTURES or len(data) > min(MOST_BYTES, self._room):
+                self.left_out += 1
+                continue
+            self._room -= len(data)
+            taken.append(f"data:{kind};base64,{base64.b64encode(data).decode()}")
+        return taken[::-1]
+
+
+def _pictures_in(document: Any) -> Iterator[tuple[str, bytes]]:
+    for cell in document.cells:
+        for output in cell.get("outputs", []):
+            for kind, beginning in _KINDS.items():
+                data = _bytes(kind, output.get("data", {}).get(kind))
+                if data.startswith(beginning):
+                    yield kind, data
+                    break  # the others show the same
+
+
+def _bytes(kind: str, value: object) -> bytes:
+    text = "".join(map(str, value)) if isinstance(value, list) else value
+    if not isinstance(text, str):
+        return b""
+    if kind == "image/svg+xml":
+        return text.strip().encode(errors="replace")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return b""

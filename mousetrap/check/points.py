@@ -1,0 +1,184 @@
+"""The points of a grid: each a notebook and what to set in it, checked before anything runs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mousetrap.check.parameters import fit, parameters_in, read_notebook
+from mousetrap.errors import ParameterError, SettingsError
+from mousetrap.settings import Settings
+
+MOST_POINTS = 1000  # a guess: more than anybody reads in a table
+LONGEST_NAMESPACE = 40  # what `Settings` allows
+_LONGEST_NAME = 80  # characters of a file name that say which point it is; the rest is its number
+# A value is quoted, as in CSV, or ends at the next comma.
+_VALUE = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,"]*))\s*(?:,|$)')
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run that is asked for.
+
+    `varying` is what sets it apart from its neighbours, ``{"prefetch": 1, "jobs": 100}``;
+    `parameters` is all that is given, in the types of the notebook. `file` is the name of its
+    executed copy, `namespace` the prefix of its queues.
+    """
+
+    number: int  # from 1
+    notebook: Path
+    name: str
+    varying: Mapping[str, object]
+    parameters: Mapping[str, object]
+    file: str
+    namespace: str
+
+
+def parse_axes(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Turn ``["prefetch=1,10,100"]`` into ``{"prefetch": ["1", "10", "100"]}``.
+
+    A value with a comma in it stands in double quotes: ``delays="0.2,1","5"``.
+
+    Raises:
+        ParameterError: a text does not read so, a name comes twice, or a value is empty; no value
+            is quoted, for it may be a secret.
+    """
+    axes: dict[str, list[str]] = {}
+    for position, text in enumerate(texts, start=1):
+        name, equals, rest = text.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise ParameterError(
+                f"grid {position} is not name=value,value: write it as prefetch=1,10,100"
+            )
+        if name in axes:
+            raise ParameterError(f"{name!r} is in the grid twice: give all of its values at once")
+        axes[name] = _values(name, rest)
+    return axes
+
+
+def plan(
+    notebooks: Sequence[Path],
+    axes: Mapping[str, Iterable[object]],
+    parameters: Mapping[str, object],
+    namespace: str = "",
+) -> list[Point]:
+    """Return every point: each notebook with the product of the values of *axes*.
+
+    The last axis varies fastest. Each point has a namespace of its own, within *namespace* if one
+    is given.
+
+    Raises:
+        ParameterError: a parameter is unknown, mistyped, looks like a secret or is given twice,
+            two points are the same, or there are none or too many.
+        CheckError: not a notebook, or not there.
+        SettingsError: *namespace* is too long for a grid within it.
+    """
+    values = {name: _listed(name, given) for name, given in axes.items()}
+    if twice := sorted(values.keys() & parameters.keys()):
+        raise ParameterError(f"{twice[0]!r} is a parameter and in the grid as well: leave one out")
+    count = len(notebooks) * math.prod(len(each) for each in values.values())
+    if not count:
+        raise ParameterError("there is no notebook to run: name at least one")
+    if count > MOST_POINTS:
+        raise ParameterError(
+            f"the grid has {count:,} points, and {MOST_POINTS:,} are the most: leave values out"
+        )
+    resolved = [notebook.resolve() for notebook in notebooks]
+    for notebook, path in zip(notebooks, resolved, strict=True):
+        if resolved.count(path) > 1:
+            raise ParameterError(f"{notebook} is given twice: leave one out")
+    prefix = _prefix(namespace, len(str(count)))
+    points: list[Point] = []
+    for notebook in notebooks:
+        declared = parameters_in(read_notebook(notebook), notebook)
+        fixed = fit(parameters, declared, notebook)
+        columns = [
+            _different(name, [fit({name: value}, declared, notebook)[name] for value in each])
+            for name, each in values.items()
+        ]
+        for row in itertools.product(*columns):
+            number = len(points) + 1
+            varying = dict(zip(values, row, strict=True))
+            name = _name(notebook, varying, len(notebooks) > 1)
+            points.append(
+                Point(
+                    number=number,
+                    notebook=notebook,
+                    name=name,
+                    varying=varying,
+                    parameters=fixed | varying,
+                    file=f"{number:0{len(str(count))}d}-{_slug(name)}.ipynb",
+                    namespace=f"{prefix}-{number}",
+                )
+            )
+    return points
+
+
+def _values(name: str, text: str) -> list[str]:
+    values: list[str] = []
+    at = 0
+    while True:
+        match = _VALUE.match(text, at)
+        if match is None:
+            raise ParameterError(
+                f"the values of {name!r} in the grid cannot be told apart: put one that contains "
+                'a comma into double quotes, as in delays="0.2,1","5"'
+            )
+        quoted, bare = match.groups()
+        value = bare.strip() if quoted is None else quoted.replace('""', '"')
+        if quoted is None and not value:
+            raise ParameterError(
+                f"a value of {name!r} in the grid is empty: leave it out, or write empty text as "
+                'two double quotes, ""'
+            )
+        values.append(value)
+        at = match.end()
+        if text[at - 1 : at] != ",":
+            return values
+
+
+def _listed(name: str, given: Iterable[object]) -> list[object]:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ParameterError(f"the values of {name!r} in the grid are one value: give a list")
+    # One more than is allowed is enough to know, where somebody gives itertools.count().
+    values = list(itertools.islice(given, MOST_POINTS + 1))
+    if not values:
+        raise ParameterError(f"{name!r} has no values in the grid: give at least one")
+    return values
+
+
+def _different(name: str, values: list[object]) -> list[object]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ParameterError(
+                f"two values of {name!r} in the grid are the same, so two points would be: "
+                f"leave one {str(value)[:60]!r} out"
+            )
+    return values
+
+
+def _prefix(namespace: str, digits: int) -> str:
+    prefix = f"{namespace or 'grid'}-{uuid.uuid4().hex[:6]}"
+    Settings(namespace=namespace)  # raises for what no queue can be called
+    if len(prefix) + 1 + digits > LONGEST_NAMESPACE:
+        raise SettingsError(
+            f"MOUSETRAP_NAMESPACE is {namespace!r}, and a grid within it needs {8 + digits} "
+            f"characters more, {LONGEST_NAMESPACE} in all: shorten it"
+        )
+    return prefix
+
+
+def _name(notebook: Path, varying: Mapping[str, object], several: bool) -> str:
+    words = [f"{name}={value}" for name, value in varying.items()]
+    return ", ".join([notebook.stem, *words] if several or not words else words)
+
+
+def _slug(name: str) -> str:
+    """Letters, digits and a few signs that every file system, shell and URL takes as they are."""
+    return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", name.replace(", ", ","))[:_LONGEST_NAME]

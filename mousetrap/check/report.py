@@ -1,0 +1,31 @@
+"""The report on a grid: a page for people, the same as data, and JUnit XML for CI."""
+
+from __future__ import annotations
+
+import json
+
+from mousetrap.check import executed
+from mousetrap.check.junit import junit
+from mousetrap.check.page import document
+from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult
+from mousetrap.errors import CheckError
+
+
+def write_report(grid: GridResult) -> None:
+    """Write ``index.html``, ``results.json`` and ``junit.xml`` into the grid's folder.
+
+    Each appears in one step, readable by its owner only, like the executed copies beside them.
+
+    Raises:
+        CheckError: the folder cannot be written.
+    """
+    texts = {
+        DATA: json.dumps(grid.as_dict(), indent=1, allow_nan=False) + "\n",
+        JUNIT: junit(grid),
+        PAGE: document(grid),  # last: who finds it finds what it links to
+    }
+    try:
+        for name, text in texts.items():
+            executed.write(grid.folder / name, text)
+    except OSError as error:
+        raise CheckError(f"the report cannot be written to {grid.folder}: {error}") from None

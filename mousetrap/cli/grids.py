@@ -1,0 +1,72 @@
+"""``mousetrap check --grid``: many points, one report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mousetrap.cli.codes import ExitCode
+from mousetrap.cli.live import watch_grid
+from mousetrap.cli.show import complain, print_json, print_table, readable, say
+from mousetrap.errors import CheckError
+
+if TYPE_CHECKING:
+    from mousetrap.check import GridResult
+
+SHOWN_ERRORS = 5  # a guess: the page has them all
+
+
+def run_grid(
+    notebooks: Sequence[Path],
+    axes: Mapping[str, Sequence[str]],
+    parameters: Mapping[str, str],
+    *,
+    parallel: int,
+    deadline: float,
+    total_deadline: float,
+    folder: Path | None,
+    environment: Mapping[str, str],
+    json: bool,
+) -> ExitCode:
+    """Run all points, show what came of them, and say where the page is."""
+    from mousetrap.check import check_grid, read_results
+    from mousetrap.check.grid import default_folder
+
+    try:
+        with watch_grid() as seen:
+            grid = check_grid(
+                notebooks, axes, parameters, parallel=parallel, deadline=deadline,
+                total_deadline=total_deadline, folder=folder, environment=environment,
+                on_progress=seen,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        with suppress(CheckError):  # it came before anything ran
+            _show(read_results(folder or default_folder(notebooks)), json)
+        raise
+    _show(grid, json)
+    if grid.ended:
+        complain(grid.ended)
+    return ExitCode.OK if grid.passed else ExitCode.FAILED
+
+
+def _show(grid: GridResult, json: bool) -> None:
+    if json:
+        print_json(grid.as_dict())
+    else:
+        rows = grid.rows()
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        print_table(columns, ([_cell(row.get(name)) for name in columns] for row in rows))
+    # those that ended because the grid did are told of once
+    failed = [each for each in grid if not each.passed and each.check.error != grid.ended]
+    for point in failed[:SHOWN_ERRORS]:
+        complain(f"{point.name}: {point.check.error}")
+    if len(failed) > SHOWN_ERRORS:
+        say(f"and {len(failed) - SHOWN_ERRORS} more, which the report names")
+    say(f"{grid.sentence()} in {grid.seconds:.1f} s")
+    say(f"report: {grid.page}")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else readable(value)

@@ -1,0 +1,55 @@
+"""``mousetrap check NOTEBOOK --help``: what the notebook lets others set, after the usual help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand
+
+from mousetrap.cli.show import safe
+from mousetrap.errors import CheckError
+
+if TYPE_CHECKING:
+    from mousetrap.check import Parameter
+
+_NAMED = "mousetrap.notebooks"  # where the context keeps them
+
+
+class NotebookCommand(TyperCommand):
+    """A command whose help goes on with the parameters of the notebooks that are named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note the notebooks before anything else: ``--help`` ends the parsing."""
+        # A parser of its own, for it takes the values of options away from the arguments.
+        named, *_ = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_NAMED] = [each for each in named.get("notebooks") or () if each]
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the usual end, then a section for each notebook."""
+        super().format_epilog(ctx, formatter)
+        for name in ctx.meta.get(_NAMED, ()):
+            with formatter.section(f"Parameters of {safe(name)}"):
+                _write(Path(name), formatter)
+
+
+def _write(notebook: Path, formatter: Any) -> None:
+    from mousetrap.check import parameters_of
+
+    try:
+        parameters = parameters_of(notebook)
+    except CheckError as error:  # the help was asked for all the same
+        formatter.write_text(safe(error))
+        return
+    if not parameters:
+        formatter.write_text("none: no cell is tagged 'parameters', or nothing is set in it")
+        return
+    formatter.write_dl([_line(each) for each in parameters])
+
+
+def _line(parameter: Parameter) -> tuple[str, str]:
+    kind = parameter.type or "cannot be set: no type"
+    default = f"[default: {parameter.shown_default}]"
+    help = f"{parameter.help}  {default}" if parameter.help else default
+    return safe(f"-p {parameter.name} <{kind}>"), safe(help)

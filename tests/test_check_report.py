@@ -1,0 +1,383 @@
+"""The report on a grid: complete in itself, and nothing that a notebook wrote acts in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import stat
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from mousetrap.check import CheckResult, FailingCell, GridResult, PointResult, read_results
+from mousetrap.check import pictures as albums
+from mousetrap.check.markup import Html, element, visible
+from mousetrap.check.page import fragment
+from mousetrap.check.pictures import Album
+from mousetrap.check.report import write_report
+from mousetrap.errors import CheckError
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"not that anybody looks"
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    "</pre></details><img src=x onerror=alert(1)>",
+    '" onmouseover="alert(1)',
+    "' onmouseover='alert(1)",
+    "<svg/onload=alert(1)>",
+    "<iframe src=javascript:alert(1)>",
+    "<meta http-equiv=refresh content=0;url=http://evil>",
+    "javascript:alert(1)",
+    "<!-- --><base href=http://evil>",
+    "]]><x>",
+    "&lt;script&gt;&#x3c;b&#x3e;",
+    "\x00\x07\x08\x0b\x0c\x1b[31m\x1b]8;;http://evil\x07",
+    "\x7f\x85\x9b31m",
+    "\u202egnp.exe\u2066x\u2069\u200f",
+    "\u2028\u2029",
+    "\ud800 \udfff",
+    "\ufffe\uffff",
+    "{{constructor.constructor('alert(1)')()}}",
+    "${alert(1)}",
+]
+
+
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufffe\uffff]")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a report on two points, one of which failed; everything in it is harmless."""
+    write_report(make_grid(tmp_path))
+    return tmp_path
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: elements, their attributes, and the text."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.words, self.open = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == [], "elements that are not closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def tags(self):
+        return [tag for tag, _ in self.elements]
+
+    @property
+    def text(self):
+        return "".join(self.words)
+
+    def values(self, *names):
+        return [attrs[name] for _, attrs in self.elements for name in attrs if name in names]
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def test_page_needs_no_script_and_nothing_from_elsewhere(folder):
+    """Whoever opens it, where ever, sees all of it; and it forbids itself the rest."""
+    page = Page((folder / "index.html").read_text())
+
+    assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
+    assert all(re.match(r"data:image/|#|\./|results\.json$|junit\.xml$", value)
+               for value in page.values("src", "href"))  # fmt: skip
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page.values("content")
+    assert not re.search(r"url\(|@import|https?:", (folder / "index.html").read_text())
+
+
+def test_page_says_what_came_of_each_point(folder):
+    """How many passed, what varies, the figures, and for a failure its cell and its error."""
+    text = Page((folder / "index.html").read_text()).text
+
+    assert "1 of 2 points passed" in text
+    assert "✓ passed" in text
+    assert "✗ failed" in text
+    assert "cell 4, In [3]: assert lost == 0" in text
+    assert "AssertionError: lost 5" in text
+    assert "wait p50" in text
+    for name in ("prefetch", "done", "dead", "lost", "seconds", "p50", "p99", "took", "plots"):
+        assert name in text
+
+
+def test_page_links_to_the_executed_copies_and_the_data(folder):
+    """By relative addresses, quoted as they must be, so that the folder can be moved."""
+    links = Page((folder / "index.html").read_text()).values("href")
+
+    assert "./1-prefetch%3D1.ipynb" in links
+    assert {"results.json", "junit.xml", "#point-2"} <= set(links)
+    assert "./2-prefetch%3D10.ipynb" not in links  # there is none
+
+
+def test_page_shows_the_pictures_of_a_copy(folder):
+    """They are in the page itself."""
+    pictures = Page((folder / "index.html").read_text()).values("src")
+
+    assert pictures == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
+
+
+def test_page_says_why_a_grid_ended(tmp_path):
+    """Somebody who comes later sees that it is not whole, and where it stopped."""
+    grid = make_grid(tmp_path, ended="interrupted")
+    check = CheckResult(Path("a.ipynb"), tmp_path / "3.ipynb", error="interrupted")
+    not_run = PointResult(3, "prefetch=100", {"prefetch": 100}, "x-3", False, check)
+    write_report(replace(grid, points=(*grid.points, not_run)))
+    text = Page((tmp_path / "index.html").read_text()).text
+
+    assert "1 of 3 points passed, 1 not run" in text
+    assert "– not run" in text
+
+
+# --- hostile text --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_is_inert_in_the_page(tmp_path, text):
+    """Wherever it comes from, it is text: the elements are those of a harmless page."""
+    harmless, hostile = tmp_path / "harmless", tmp_path / "hostile"
+    for folder, told in ((harmless, "x"), (hostile, text)):
+        folder.mkdir()
+        write_report(make_grid(folder, text=told))
+    expected, page = (Page((each / "index.html").read_text()) for each in (harmless, hostile))
+
+    acting = ("href", "src", "style", "class")
+    assert page.tags == expected.tags
+    assert [set(each) for _, each in page.elements] == [set(each) for _, each in expected.elements]
+    assert page.values(*acting) == expected.values(*acting)
+    assert visible(text) in page.text
+    assert visible(text) in Page(fragment(make_grid(hostile, text=text))).text
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_breaks_no_junit(tmp_path, text):
+    """XML knows neither control characters nor halves of others: they are spelled out."""
+    write_report(make_grid(tmp_path, text=text))
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()[0]
+
+    assert [case.get("name") for case in suite] == [visible(text), visible(text)]
+    assert visible(text) in suite[1].find("failure").text
+    assert [element.tag for element in suite.iter()] == [
+        "testsuite", "testcase", "properties", *["property"] * 9,
+        "testcase", "properties", *["property"] * 9, "failure", "system-out",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_survives_as_data(tmp_path, text):
+    """Programs get it as it was."""
+    grid = make_grid(tmp_path, text=text)
+    write_report(grid)
+
+    assert read_results(tmp_path) == grid
+
+
+def test_nothing_that_cannot_be_seen_is_left(folder):
+    """What reorders text, moves a cursor or ends a line is spelled out, in any file of a report."""
+    for text in HOSTILE:
+        write_report(make_grid(folder, text=text))
+        for name in ("index.html", "junit.xml", "results.json"):
+            assert not UNSEEN.search((folder / name).read_text())
+
+
+def test_passwords_in_addresses_are_masked(tmp_path):
+    """In parameters, records, errors and reasons alike, in every file."""
+    write_report(make_grid(tmp_path, text="amqp://me:hunter2@host/"))
+
+    for path in (tmp_path / name for name in ("index.html", "junit.xml", "results.json")):
+        assert "hunter2" not in path.read_text()
+        assert "amqp://me:********@host/" in path.read_text()
+    assert "hunter2" not in fragment(make_grid(tmp_path, text="amqp://me:hunter2@host/"))
+
+
+ODD = [float("nan"), float("inf"), -1, 10**400, 0, "", None, [], {}, True]
+
+
+@pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
+def test_odd_figures_break_nothing(tmp_path, value):
+    """A notebook may display any record it likes."""
+    record = dict.fromkeys(("done", "dead", "lost", "seconds", "sent"), value)
+    for odd in (record | {"latency": {"p50": value, "p99": value}}, record | {"latency": value}):
+        write_report(make_grid(tmp_path, record=odd | {"stages": {"fetch": value}}))
+
+        Page((tmp_path / "index.html").read_text())
+        ElementTree.parse(tmp_path / "junit.xml")
+        assert len(read_results(tmp_path)) == 2
+
+
+# --- the files -----------------------------------------------------------------------------------
+
+
+def test_report_files_are_whole_and_for_their_owner_only(folder):
+    """Like the executed copies they may hold what others should not read; no half is left."""
+    names = {"index.html", "results.json", "junit.xml"}
+
+    assert {path.name for path in folder.iterdir()} == names | {"1-prefetch=1.ipynb"}
+    assert {stat.S_IMODE((folder / name).stat().st_mode) for name in names} == {0o600}
+
+
+def test_report_says_when_it_cannot_be_written(tmp_path):
+    """The folder went away while the grid ran."""
+    with pytest.raises(CheckError, match="report cannot be written"):
+        write_report(make_grid(tmp_path / "gone"))
+
+
+def test_junit_counts_what_did_not_pass(folder):
+    """A cell that raised is a failure; the suite has the sums that CI shows."""
+    suite = ElementTree.parse(folder / "junit.xml").getroot()[0]
+
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
+    assert suite[1].find("failure").get("message") == "AssertionError: lost 5"
+    assert suite[1].get("classname") == "notebooks.check_it"
+
+
+def test_junit_has_an_error_for_what_did_not_run(tmp_path):
+    """Skipped would be green."""
+    not_run = CheckResult(Path("a.ipynb"), tmp_path / "1.ipynb", error="interrupted")
+    point = PointResult(1, "a", {}, "x-1", False, not_run)
+    write_report(GridResult((), (point,), tmp_path, "2026-11-25T07:00:00+00:00", 1.0, 1))
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()[0]
+
+    assert suite.get("errors") == "1"
+    assert suite[0].find("error").get("message") == "interrupted"
+
+
+def test_results_hold_no_number_that_json_does_not_know(tmp_path):
+    """NaN is not JSON; what others read has null there."""
+    write_report(make_grid(tmp_path, record={"seconds": float("nan")}))
+    told = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+
+    assert told["points"][0]["record"] == {"seconds": None}
+
+
+# --- its parts -----------------------------------------------------------------------------------
+
+
+def test_element_escapes_all_but_markup():
+    """Text is text, in an attribute too; only what was made here is markup."""
+    made = element("p", "a < b", Html("<br>"), title='"x"', class_="y", id=None)
+
+    assert made == '<p title="&quot;x&quot;" class="y">a &lt; b<br></p>'
+    assert isinstance(made, Html)
+
+
+def test_visible_cuts_and_masks():
+    """What is too long ends in an ellipsis, and no cut leaves half a password."""
+    assert visible("abcdef", 4) == "abc…"
+    assert visible("amqp://me:hunter2@host", 14) == "amqp://me:***…"
+
+
+def test_album_takes_the_last_pictures_and_counts_the_rest(tmp_path):
+    """A notebook with a hundred plots does not make a page that no browser opens."""
+    copy = write_copy(tmp_path / "a.ipynb", *[PNG + bytes([n]) for n in range(10)])
+    album = Album()
+
+    taken = album.pictures_of(copy)
+
+    assert [base64.b64decode(each.partition(",")[2])[-1] for each in taken] == [6, 7, 8, 9]
+    assert album.left_out == 6
+
+
+def test_album_has_a_size(tmp_path, monkeypatch):
+    """Neither one picture nor all of them together grow beyond what was agreed."""
+    monkeypatch.setattr(albums, "MOST_ON_PAGE", 2 * len(PNG))
+    copy = write_copy(tmp_path / "a.ipynb", PNG, PNG + bytes(albums.MOST_BYTES))
+    album = Album()
+
+    assert [len(album.pictures_of(copy)) for _ in range(3)] == [1, 1, 0]
+    assert album.left_out == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("image/png", "no base64!"),
+        ("image/png", base64.b64encode(b"<script>").decode()),
+        ("image/png", '"><script>alert(1)</script>'),
+        ("image/jpeg", base64.b64encode(PNG).decode()),
+        ("text/html", "<img src='data:image/png;base64,x'>"),
+        ("image/webp", base64.b64encode(PNG).decode()),
+    ],
+)
+def test_album_takes_nothing_that_is_no_picture(tmp_path, kind, data):
+    """What a cell calls a picture has to begin like one."""
+    copy = tmp_path / "a.ipynb"
+    output = new_output("display_data", data={kind: data})
+    nbformat.write(new_notebook(cells=[new_code_cell("x", outputs=[output])]), copy)
+
+    assert Album().pictures_of(copy) == []
+
+
+def test_album_takes_drawings(tmp_path):
+    """An SVG in an <img> runs no script and loads nothing, so it may come along."""
+    copy = tmp_path / "a.ipynb"
+    svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    output = new_output("display_data", data={"image/svg+xml": svg})
+    nbformat.write(new_notebook(cells=[new_code_cell("x", outputs=[output])]), copy)
+
+    [picture] = Album().pictures_of(copy)
+
+    assert picture.startswith("data:image/svg+xml;base64,")
+
+
+def test_album_does_without_a_copy_that_is_gone(tmp_path):
+    """A report is better than no report."""
+    assert Album().pictures_of(tmp_path / "gone.ipynb") == []
+
+
+def make_grid(folder, text=None, record=None, ended=None):
+    """Return a grid of two points, one of them failed, with *text* wherever text can come from."""
+    told = text if text is not None else "harmless"
+    record = record or {
+        "sent": 100, "done": 95, "dead": 3, "lost": 0, "seconds": 1.5,
+        "latency": {"p50": 0.1, "p99": 0.25}, "reasons": {told: 3}, told: told,
+        "stages": {told: {"done": 95, told: told, "wait": {"p50": 0.1, told: told}}, "other": told},
+    }  # fmt: skip
+    copy = folder / "1-prefetch=1.ipynb"
+    if folder.exists():
+        write_copy(copy, PNG)
+    notebook = Path("notebooks/check_it.ipynb")
+    axis = "prefetch" if text is None else told
+    failing = FailingCell(4, 3, "assert lost == 0" if text is None else told,
+                          "AssertionError: lost 5" if text is None else told)  # fmt: skip
+    error = f"{notebook} failed in cell 4 (In [3]): {failing.line}\n{failing.error}"
+    checks = (
+        CheckResult(notebook, copy, {axis: 1, "name": told}, 5.0, 5, record),
+        CheckResult(notebook, folder / "2-prefetch=10.ipynb", {axis: 10, "name": told}, 4.0, 3,
+                    record, failing, error),
+    )  # fmt: skip
+    points = tuple(
+        PointResult(number, told, {axis: check.parameters[axis]}, f"grid-{number}", True, check)
+        for number, check in enumerate(checks, start=1)
+    )
+    return GridResult((axis,), points, folder, "2026-11-25T07:00:00+00:00", 9.0, 2, ended)
+
+
+def write_copy(path, *pngs):
+    """Write an executed copy in which a cell displayed each of *pngs*."""
+    outputs = [
+        new_output("display_data", data={"image/png": base64.b64encode(png).decode()})
+        for png in pngs
+    ]
+    nbformat.write(new_notebook(cells=[new_code_cell("plot()", outputs=outputs)]), path)
+    return path
