@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 RECORD_TYPE = "application/vnd.mousetrap.record+json"
+STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait p50", "wait p99", "handling p50",
+                 "handling p99")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,9 @@ class Record:
         text = "\n".join(f"{name:>10}  {_shown(value)}" for name, value in rows.items())
         table = _table([[name, _shown(value)] for name, value in rows.items()])
         if stages:
-            head = ["stage", "done", "retried", "dead", "wait p50", "wait p99", "handling p50",
-                    "handling p99"]  # fmt: skip
-            lines = [_stage_line(name, stage) for name, stage in stages.items()]
-            text += "\n\n" + _aligned([head, *lines])
-            table += _table(lines, head)
+            lines = [stage_line(name, stage) for name, stage in stages.items()]
+            text += "\n\n" + _aligned([STAGE_COLUMNS, *lines])
+            table += _table(lines, STAGE_COLUMNS)
         return {
             "text/plain": text,
             "text/html": table,
@@ -103,7 +103,8 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def _stage_line(name: str, stage: Mapping[str, Any]) -> list[str]:
+def stage_line(name: str, stage: Mapping[str, Any]) -> list[str]:
+    """Return a stage of a record, as plain values, as a row of `STAGE_COLUMNS`."""
     times = [stage[what].get(p) for what in ("wait", "handling") for p in ("p50", "p99")]
     counts = [f"{stage[outcome]:,}" for outcome in ("done", "retried", "dead")]
     return [name, *counts, *("–" if time is None else duration(time) for time in times)]

@@ -15,7 +15,7 @@ from mousetrap.cli.live import watch_notebook
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.show import complain, print_json, print_pairs, print_table, say
 from mousetrap.errors import CheckError, SettingsError
-from mousetrap.record import Record
+from mousetrap.record import STAGE_COLUMNS, Record, stage_line
 
 if TYPE_CHECKING:
     from mousetrap.check import CheckResult, Parameter
@@ -165,7 +165,12 @@ def _show(result: CheckResult, json: bool) -> None:
     elif result.record is not None:
         names = [each.name for each in fields(Record)]  # in this order; the file has them sorted
         known = {name: result.record[name] for name in names if name in result.record}
-        print_pairs(known | result.record)
+        pairs = known | result.record
+        stages = pairs.pop("stages", None) or {}
+        print_pairs(pairs)
+        if stages:
+            rows = (stage_line(name, stage) for name, stage in stages.items())
+            print_table(STAGE_COLUMNS, rows)
 
 
 def _show_parameters(notebooks: list[Path], json: bool) -> None:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mousetrap.cli import show
-from mousetrap.cli.show import err, new_bar, progress, safe, say
+from mousetrap.cli.show import err, new_bar, progress, say
+from mousetrap.table import safe
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
