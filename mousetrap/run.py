@@ -30,6 +30,7 @@ from mousetrap.errors import (
 )
 from mousetrap.fate import Fate, unpack
 from mousetrap.flow import Flow
+from mousetrap.interrupt import finish
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message
 from mousetrap.processes import WorkerProcesses
@@ -151,12 +152,17 @@ class Run:
     def stop(self, *, keep_queues: bool = False) -> None:
         """Stop the workers, then take everything of this run away. Safe to call twice.
 
+        An interrupt ends the waiting; all is taken away all the same.
+
         Raises:
             TimeoutError: a handler did not end in time.
         """
         if self._state in ("closed", "new"):
             return
         self._state = "closed"
+        finish(lambda: self._stop(keep_queues))
+
+    def _stop(self, keep_queues: bool) -> None:
         with ExitStack() as steps:  # done from the last to the first, each whatever the others do
             if self._broker is not None:
                 steps.callback(self._broker.close)
