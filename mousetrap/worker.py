@@ -241,6 +241,11 @@ class Worker:
         return Attached(consumers, ours, others[: consumers - ours])
 
     @property
+    def is_stopping(self) -> bool:
+        """It was told to stop, and has stopped or will have soon."""
+        return self._stopping
+
+    @property
     def unacked(self) -> int:
         """How many deliveries it holds, begun or not, that are not acked yet."""
         return self._consumer.unacked
