@@ -1,7 +1,4 @@
-"""What a cell holds of a consumer in the background: it shows itself and can be waited for.
-
-Prototyped in ``notebooks/08_watching.ipynb``.
-"""
+"""What a cell holds of a consumer in the background: it shows itself and can be waited for."""
 
 from __future__ import annotations
 

@@ -1,26 +1,26 @@
 """What handlers print, log and display, kept with the message that each was handling.
 
 A kernel shows what a thread prints in some cell: ipykernel before 7.1 in the one that started the
-thread, since then in the newest. Neither is the message's place. So while somebody records, `write`
-of ``sys.stdout`` and ``sys.stderr`` asks first whose message this thread or coroutine has in hand;
-whoever has none prints as ever.
+thread, since then in the newest. Neither is the message's place. So while somebody records, what
+stands in for ``sys.stdout`` and ``sys.stderr`` asks first whose message this thread or coroutine
+has in hand; whoever has none prints as ever.
 
-The streams stay the objects that they are, with that one method changed: ipykernel looks at their
-type when a thread starts, and logging handlers keep hold of them. What a handler's child process
-prints, or a thread that it started, is not known to be its own.
+Changing `write` of the streams themselves does not last: IPython 9 does that too, for each cell,
+and puts back what it found. What a handler's child process prints, or a thread that it started, is
+not known to be its own.
 """
 
 from __future__ import annotations
 
 import html
+import logging
 import re
 import sys
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -30,7 +30,7 @@ from mousetrap.table import safe
 
 MOST_OF_ONE = 10_000  # characters of one handling; its end is kept, where failures are
 MOST = 1_000_000  # characters of one recorder
-SHOWN = 10  # handlings
+STREAMS = ("stdout", "stderr")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 _page: ContextVar[Page | None] = ContextVar("mousetrap.page", default=None)
@@ -203,7 +203,7 @@ class _Recording:
 
 
 class _Diversion:
-    """Changes `write` of the streams while anybody records, and changes it back.
+    """Puts stand-ins in the place of the streams while anybody records.
 
     Threads: any.
     """
@@ -211,67 +211,154 @@ class _Diversion:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._recorders: set[Recorder] = set()
-        self._changed: list[tuple[Any, str, Callable[..., Any]]] = []  # object, method, ours
-        self._last: tuple[Any, Any] = (None, None)  # the streams that were looked at
+        self._publisher: Any = None
+        self._seen: tuple[Any, Any] = (None, None)  # the streams that were looked at
 
     def start(self, recorder: Recorder) -> None:
         with self._lock:
             self._recorders.add(recorder)
-            for stream in (sys.stdout, sys.stderr):
-                self._divert(stream, "write", _diverted_write)
+            for name in STREAMS:
+                _stand_in(name)
             publisher = getattr(shell(), "display_pub", None)
-            self._divert(publisher, "publish", _diverted_publish)
+            if self._publisher is None and publisher is not None:
+                self._publisher = publisher
+                publisher.publish = _Publish(publisher.publish)
 
     def stop(self, recorder: Recorder) -> None:
         with self._lock:
             self._recorders.discard(recorder)
             if self._recorders:
                 return
-            changed, self._changed, self._last = self._changed, [], (None, None)
-            for owner, name, ours in changed:
-                if vars(owner).get(name) is ours:  # else somebody changed it after us
-                    delattr(owner, name)
+            for name in STREAMS:
+                if (stream := _stream_of(getattr(sys, name))) is not None:
+                    _move_logging(getattr(sys, name), stream)
+                    setattr(sys, name, stream)
+            publisher, self._publisher = self._publisher, None
+            if publisher is not None and isinstance(publisher.publish, _Publish):
+                del publisher.publish
 
     def look(self) -> None:
-        """Divert the streams of now, should they be others than before (a ``%%capture`` ended)."""
-        if self._last[0] is sys.stdout and self._last[1] is sys.stderr:
+        """See to it that the streams of now are ours, should they be others than before."""
+        now = (sys.stdout, sys.stderr)
+        if now[0] is self._seen[0] and now[1] is self._seen[1]:
             return
         with self._lock:
-            self._last = (sys.stdout, sys.stderr)
-            for stream in self._last if self._recorders else ():
-                # What a handler itself puts there for a while is to get what it prints.
-                if type(stream).__module__.startswith("ipykernel") or stream in _ORIGINAL:
-                    self._divert(stream, "write", _diverted_write)
-
-    def _divert(self, owner: Any, name: str, divert: Callable[[Any], Callable[..., Any]]) -> None:
-        if owner is None or any(owner is each for each, _, _ in self._changed):
-            return
-        ours = divert(getattr(owner, name))
-        with suppress(AttributeError, TypeError):  # an object that bears no change
-            setattr(owner, name, ours)
-            self._changed.append((owner, name, ours))
+            for name in STREAMS if self._recorders else ():
+                stream = getattr(sys, name)
+                # Not what a handler puts there for a while, to have what it prints itself.
+                if _is_kernels(stream) or stream is getattr(sys, f"__{name}__"):
+                    _stand_in(name)
+            self._seen = (sys.stdout, sys.stderr)
 
 
-def _diverted_write(write: Callable[[str], Any]) -> Callable[[str], Any]:
-    def diverted(text: str) -> Any:
+class _StandIn:
+    """In the place of *stream*: everything is the stream's, but the writing may go on a page.
+
+    It says that it is of the stream's class: ipykernel before 7.1 asks when a thread starts.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        object.__setattr__(self, "_stream", stream)
+        object.__setattr__(self, "_write", _Write(stream, None))
+
+    @property
+    def write(self) -> _Write:
+        """What `print` looks for."""
+        return self._write  # type: ignore[no-any-return]  # by __getattr__
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """As every stream's."""
+        for line in lines:
+            self.write(line)
+
+    @property  # type: ignore[misc]  # no class is meant to be changed
+    def __class__(self) -> type:
+        return type(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "write":
+            # IPython puts a writer of its own there for each cell, and ours back afterwards.
+            ours = type(value) is _Write
+            object.__setattr__(self, "_write", value if ours else _Write(self._stream, value))
+        else:
+            setattr(self._stream, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name == "write":
+            object.__setattr__(self, "_write", _Write(self._stream, None))
+        else:
+            delattr(self._stream, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stream)
+
+    def __repr__(self) -> str:
+        return repr(self._stream)
+
+    def __dir__(self) -> Iterable[str]:
+        return dir(self._stream)
+
+
+class _Write:
+    """Writes on the page of the message in hand; without one by *other*, or as the stream does."""
+
+    __slots__ = ("_other", "_stream")
+
+    def __init__(self, stream: Any, other: Callable[..., Any] | None) -> None:
+        self._stream = stream
+        self._other = other
+
+    def __call__(self, text: str, *args: Any, **kwargs: Any) -> Any:
         page = _page.get()
-        return write(text) if page is None else page.write(text)
+        if page is not None:
+            return page.write(text)
+        # looked up each time: while this was made, a cell may have had a writer of its own there
+        return (self._other or self._stream.write)(text, *args, **kwargs)
 
-    return diverted
 
+class _Publish:
+    """What `display` calls: a page gets the text, else a cell gets it all."""
 
-def _diverted_publish(publish: Callable[..., Any]) -> Callable[..., Any]:
-    def diverted(data: Any, *args: Any, **kwargs: Any) -> Any:
+    def __init__(self, publish: Callable[..., Any]) -> None:
+        self._publish = publish
+
+    def __call__(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         page = _page.get()
         if page is None:
-            return publish(data, *args, **kwargs)
+            return self._publish(data, *args, **kwargs)
         page.write(f"{data.get('text/plain') or ', '.join(data)}\n")
         return None
 
-    return diverted
+
+def _stand_in(name: str) -> None:
+    stream = getattr(sys, name)
+    if stream is not None and _stream_of(stream) is None:
+        ours = _StandIn(stream)
+        setattr(sys, name, ours)
+        _move_logging(stream, ours)
 
 
-_ORIGINAL = (sys.__stdout__, sys.__stderr__)
+def _stream_of(stream: Any) -> Any:
+    """The stream that *stream* stands for; None if it is no stand-in."""
+    return object.__getattribute__(stream, "_stream") if type(stream) is _StandIn else None
+
+
+def _is_kernels(stream: Any) -> bool:
+    return type(stream).__module__.startswith("ipykernel")
+
+
+def _move_logging(old: Any, new: Any) -> None:
+    """Have the logging handlers that took *old* when they were made write to *new*."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in getattr(logger, "handlers", ()):  # some are placeholders
+            if isinstance(handler, logging.StreamHandler) and handler.stream is old:
+                handler.setStream(new)
+
+
 _diversion = _Diversion()
 
 

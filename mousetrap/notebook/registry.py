@@ -1,8 +1,7 @@
 """The consumers of this kernel, one for each namespace, queue and name; what makes a re-run safe.
 
 A cell that consumes may be run again and again: the function that it names takes over, and there is
-never a second consumer that takes half of the messages. Prototyped in
-``notebooks/08_watching.ipynb``.
+never a second consumer that takes half of the messages.
 """
 
 from __future__ import annotations
