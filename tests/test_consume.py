@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+from test_interrupt import interrupted
 from test_presence import other_process
 from test_worker import send, wait_for
 
@@ -156,6 +157,28 @@ def test_consume_again_says_that_the_old_handler_hangs(settings, capsys, monkeyp
     gate.set()
 
     assert "they will be delivered again" in capsys.readouterr().err
+
+
+def test_consume_interrupted_while_the_old_handler_hangs(settings):
+    """The cell returns at once; the old one ends behind it, and the next run starts the new one."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def hangs(_: int) -> None:
+        begun.set()
+        gate.wait(20)
+
+    first = consume("work", hangs, settings)
+    send(settings, 1)
+    assert begun.wait(10)
+    with interrupted():
+        consume("work", double, settings, concurrency=2)
+    assert registry.handles() == []
+    gate.set()
+    consume("work", double, settings, concurrency=2)
+
+    wait_for(lambda: first.statistics().state == "closed")
+    assert first.statistics().done == 1
+    assert consumers(settings) == 1
 
 
 def test_consume_changes_between_functions_and_coroutines(settings):

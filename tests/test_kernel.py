@@ -210,7 +210,7 @@ WAITS = ["connect", "wait", "handler", "confirm"]
 
 
 def interrupt_often(kernel, settings, proxy, what, times):
-    """Interrupt a cell that waits; return the seconds that each took to end."""
+    """Interrupt a cell that waits; return the seconds until our call ended, and until the cell."""
     declare("elsewhere", settings=settings)
     # IPython's first traceback takes it half a second of computing, which is not what is measured
     kernel.finish(kernel.start("raise KeyboardInterrupt"))
@@ -234,35 +234,39 @@ sent = 0
     if what == "confirm":
         kernel.run(f"publisher = Publisher({there}).open()")
         proxy.hold()
-    seconds = []
+    waits, cells = [], []
     for _ in range(times):
         if what == "handler":
             send(settings, 1.5)
-        cell = kernel.start(code)
+        cell = kernel.start(f"try: {code}\nexcept KeyboardInterrupt:\n  end = time.time(); raise")
         with pytest.raises(AssertionError, match="in time"):  # that is: it waits
             kernel.finish(cell, 0.4)
-        started = time.monotonic()
+        started = time.time()
         kernel.interrupt()
         kernel.finish(cell, 10)
-        seconds.append(time.monotonic() - started)
+        cells.append(time.time() - started)
         assert cell.error == "KeyboardInterrupt", cell.traceback
+        waits.append(kernel.value("end") - started)
     proxy.cut()
     proxy.release()
     silent.close()
-    return seconds
+    return waits, cells
 
 
 @pytest.mark.parametrize("what", WAITS)
 @pytest.mark.parametrize("times", [3, pytest.param(25, marks=pytest.mark.long)])
 def test_interrupt_ends_the_cell_and_nothing_else(kernel, settings, proxy, what, times):
     """In each wait: the cell returns within a second; the consumer lives, and nothing is lost."""
-    seconds = interrupt_often(kernel, settings, proxy, what, times)
+    waits, cells = interrupt_often(kernel, settings, proxy, what, times)
     more = times if what == "handler" else 0
     send(settings, *[0.0] * 10)
     kernel.run(f"handle.wait_until(done={10 + more}, timeout=60)")
 
-    print(f"{what}: {times} interrupts, the longest took {max(seconds):.2f} s")
-    assert max(seconds) < 1
+    print(f"{what}: {times} interrupts; at most {max(waits):.2f} s until it ended, "
+          f"{max(cells):.2f} s until the cell did")  # fmt: skip
+    assert max(waits) < 1
+    # while a handler computes, IPython's traceback has what it leaves of the processor
+    assert max(cells) < (2 if what == "handler" else 1)
     assert kernel.value("handle.statistics().reconnects, handle.is_running") == (0, True)
     assert consumers(settings) == 1
     assert consumers(settings, "elsewhere") == 0
@@ -374,15 +378,14 @@ SECONDS = pytest.mark.parametrize(
 @SECONDS
 def test_kernel_that_idles_and_computes_stays_connected(start, settings, heartbeat, seconds):
     """Nobody looks after the connection, or pure Python takes all it can: no disconnect."""
-    kernel = start(settings.but(heartbeat=heartbeat))
+    kernel = start(settings.but(heartbeat=heartbeat, queue_expiry=600.0))
     kernel.run(EVERYTHING)
     kernel.read(seconds["idle"])
     kernel.run(
         f"end = time.monotonic() + {seconds['compute']}\nwhile time.monotonic() < end: pass",
         timeout=seconds["compute"] + 60,
     )
-    send(settings, *[0.0] * 20)
-    kernel.run("handle.wait_until(done=20)")
+    kernel.run("publisher.publish_many([Message(0.0)] * 20, 'work'); handle.wait_until(done=20)")
     kernel.run("publisher.publish(Message(0.0), 'other').wait(); other.wait_until(done=1)")
 
     assert kernel.value("[h.statistics().reconnects for h in (handle, other)]") == [0, 0]
@@ -393,7 +396,8 @@ def test_kernel_that_idles_and_computes_stays_connected(start, settings, heartbe
 @SECONDS
 def test_kernel_in_a_c_call_reconnects_at_most_once(start, settings, heartbeat, seconds):
     """Nothing in the process can run, heartbeats neither: at most one reconnect, nothing lost."""
-    kernel = start(settings.but(heartbeat=heartbeat))
+    settings = settings.but(heartbeat=heartbeat, queue_expiry=600.0)
+    kernel = start(settings)
     kernel.run(EVERYTHING)
     send(settings, *[0.05] * 40)
     kernel.run("handle.wait_until(done=3)")

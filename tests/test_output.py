@@ -317,19 +317,23 @@ def kernel(settings):
 
 
 CELL = """
-import asyncio, logging
+import asyncio, logging, warnings
 from IPython.display import display
-logging.basicConfig(level="WARNING")
+log = logging.getLogger("handlers")
+log.addHandler(logging.StreamHandler())
+log.propagate = False
 go = threading.Event()
 def talks(n: int) -> None:
     go.wait(20)
-    print("out", n, flush=True); print("err", n, file=sys.stderr); logging.warning("log %d", n)
+    print("out", n, flush=True); print("err", n, file=sys.stderr); log.warning("log %d", n)
     display({"text/plain": f"shown {n}"}, raw=True)
+    warnings.warn(f"mind {n}")
+    raise ValueError
 async def sings(n: int) -> None:
     print("la", n)
     await asyncio.to_thread(print, "li", n)
     await asyncio.to_thread(display, n)
-one, two = consume("one", talks, concurrency=4), consume("two", sings, concurrency=4)
+one, two = consume(Queue("one", ()), talks, concurrency=4), consume("two", sings, concurrency=4)
 """
 
 
@@ -339,15 +343,18 @@ def test_output_in_a_kernel_comes_into_no_cell(kernel):
     second = kernel.run(
         "for queue in ('one', 'two'): publisher.publish_many(map(Message, range(4)), queue)"
     )
-    third = kernel.run("go.set(); one.wait_until(done=4); two.wait_until(done=4); print('mine')")
+    third = kernel.run("go.set(); one.wait_until(dead=4); two.wait_until(done=4); print('mine')")
     kernel.read(0.5)  # whatever is still on its way
 
     for cell in (first, second):
         assert (cell.stdout, cell.stderr) == ("", "")
     assert (third.stdout, third.stderr, third.shown) == ("mine\n", "", [])
-    ones = kernel.value("sorted(page.text for page in one.output())")
+    ones = kernel.value("sorted(page.lines() for page in one.output())")
     twos = kernel.value("sorted(page.text for page in two.output())")
-    assert ones == [f"out {n}\nerr {n}\nWARNING:root:log {n}\nshown {n}\n" for n in range(4)]
+    for n, lines in enumerate(ones):
+        assert lines[:4] == [f"out {n}", f"err {n}", f"log {n}", f"shown {n}"]
+        assert f"UserWarning: mind {n}" in lines[4]
+        assert "attempt 1: ValueError -> one.dead" in lines[-1]  # what the worker logs of it
     assert twos == [f"la {n}\nli {n}\n{n}\n" for n in range(4)]
 
 

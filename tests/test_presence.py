@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import msgspec
 import pika
@@ -193,6 +194,18 @@ def test_warning_shows_what_strangers_say_and_obeys_nothing():
 
     assert "\x1b" not in lines[1]
     assert len(lines[1]) <= 210  # what is spelled out is longer than what it spells out
+
+
+def test_kernel_is_called_by_its_notebook(monkeypatch):
+    """VS Code tells by a variable, Jupyter by the environment, papermill not at all."""
+    shell = SimpleNamespace(kernel=None, user_ns={})
+    monkeypatch.setattr("mousetrap.kernel.shell", lambda: shell)
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert program() == "a notebook"
+    monkeypatch.setenv("JPY_SESSION_NAME", "work/one.ipynb")
+    assert program() == "one.ipynb"
+    shell.user_ns["__vsc_ipynb_file__"] = "C:\\work\\two.ipynb"
+    assert program() == "two.ipynb"
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def _attend() -> None:
         running.events.register("post_run_cell", _follow)
     if _owner != os.getpid():
         _owner = os.getpid()
-        atexit.register(_stop_all)
+        atexit.register(_stop_all)  # restart and shutdown end here as well: IPython has no event
 
 
 def _name_in_notebook(given: Any) -> str:
