@@ -7,6 +7,7 @@ pika sent is one we can handle. Nothing here talks to a broker. Prototyped in
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ class Message:
             raise ValueError(f"a message id of more than {MAX_ID} bytes: AMQP has no room for it")
         self._data = data
         self._body = b"" if data is _NOT_YET and body is None else body
-        self.id = id or uuid.uuid4().hex
+        self.id = id or new_id()
         self.attempt = attempt
         self.parent = parent
         self.job = job or self.id
@@ -153,7 +154,7 @@ class Message:
     ) -> Message:
         """Read what arrived; forged or absurd values of our headers are clamped, never trusted."""
         headers = headers or {}
-        id = _text(message_id) or uuid.uuid4().hex
+        id = _text(message_id) or new_id()
         message = cls(
             id=id,
             attempt=_clamped(headers.get(ATTEMPT), 1),
@@ -173,6 +174,11 @@ class Message:
 
 
 _FAMILY = frozenset((ATTEMPT, PARENT, JOB, RETRIES))
+
+
+def new_id() -> str:
+    """Return a random id of 32 hexadecimal digits; `uuid.uuid4` takes three times the time."""
+    return os.urandom(16).hex()
 
 
 def without_death(headers: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from mousetrap.receipt import Outcome, Receipt
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration
 from mousetrap.translation import declare, remaining
+from mousetrap.wire import publish
 
 PERSISTENT = 2
 RESEND_DELAY = 1.0  # seconds
@@ -319,9 +320,8 @@ class Publisher:
                     self._outbox.extendleft(reversed(list(batch)[position:]))
                 return
             try:
-                channel.basic_publish(receipt.exchange, receipt.queue, receipt.message.body,
-                                      receipt.properties,
-                                      mandatory=not receipt.exchange)  # fmt: skip
+                publish(channel, receipt.exchange, receipt.queue, receipt.message.body,
+                        receipt.properties, mandatory=not receipt.exchange)  # fmt: skip
             except Exception as error:  # noqa: BLE001 -- pika encodes before it writes: not sent
                 kind = type(error).__name__
                 self._settle([receipt], "refused", f"a header or property cannot be sent: {kind}")
