@@ -19,6 +19,7 @@
     │   ├── NotSettled         messages have no fate in time; `.table` says where each is
     │   └── MessageDied        a message was dead-lettered, and that was to end the wait
     ├── BrokerSetupError       a broker could not be brought up
+    ├── ExtractError           a cell of a notebook cannot become a module (also a ValueError)
     └── CheckError             a notebook check
         ├── ParameterError     unknown, mistyped or secret-like; no kernel was started
         ├── CheckFailed        a cell raised; the executed copy is kept
@@ -119,6 +120,10 @@ class MessageDied(RunError):
 
 class BrokerSetupError(MousetrapError):
     """A broker could not be brought up, or not in time."""
+
+
+class ExtractError(MousetrapError, ValueError):
+    """A cell cannot become part of a module; names the cell, and nothing was written."""
 
 
 class CheckError(MousetrapError):

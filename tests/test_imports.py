@@ -31,6 +31,7 @@ RINGS = [
     # 3 edges: each could be deleted and the rest would not notice
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
+        "extract",
         "pytest_plugin", "processes", "plot",
         "__main__",
     },
