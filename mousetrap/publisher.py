@@ -20,6 +20,7 @@ from pika import spec
 from pika.channel import Channel
 
 from mousetrap.connection import Connection
+from mousetrap.declared import note
 from mousetrap.errors import ConnectionLost, MousetrapError, OutcomeUnknown, Unroutable
 from mousetrap.message import Message
 from mousetrap.receipt import Outcome, Receipt
@@ -385,6 +386,7 @@ def queue_declare(channel: Channel, declaration: Declaration) -> None:
 
     No callback means AMQP's no-wait, so that what is published next cannot overtake it.
     """
+    note(declaration.name)
     channel.queue_declare(
         declaration.name, durable=True, arguments=dict(declaration.arguments) or None
     )
