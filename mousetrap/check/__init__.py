@@ -1,7 +1,8 @@
 """Run a notebook as a check: papermill under strict rules.
 
 What papermill lets pass is an error here. A parameter that is unknown, mistyped or looks like a
-secret: no kernel is started (`mousetrap.check.parameters`). A notebook that does not end: at the
+secret: no kernel is started (`mousetrap.check.parameters`), nor where a function is said to be the
+package's and is not (`mousetrap.check.drift`). A notebook that does not end: at the
 deadline its kernel and all it started are ended (`mousetrap.check.descendants`). A cell that
 leaves by ``SystemExit(0)``, or takes the kernel with it: that is a failure. And the executed copy
 is always kept, in one piece, with the failing cell named (`mousetrap.check.executed`).
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mousetrap.check import executed
+from mousetrap.check.drift import refuse_drift
 from mousetrap.check.executed import CheckResult, FailingCell, default_output, read
 from mousetrap.check.parameters import (
     INSTALL,
@@ -66,13 +68,16 @@ def check(
     deadline: float = 300.0,
     environment: Mapping[str, str] | None = None,
     on_cell: Callable[[int, int], None] | None = None,
+    on_failure: Callable[[], object] | None = None,
 ) -> CheckResult:
     """Run *notebook* with *parameters* from its first cell to its last, or say why not.
 
     Text is converted to the type that the notebook declares (``{"jobs": "500"}``). The kernel runs
     in the notebook's folder, as in JupyterLab; *environment* is added to ours. `on_cell` is called
-    with (done, total) as code cells end. The executed copy is kept at *output*, by default
-    ``_build/<name>.ipynb`` beside the notebook, whatever happens, with permissions 0600.
+    with (done, total) as code cells end, `on_failure` when a cell has raised or time is up, while
+    the kernel and all it started still live: the last chance to see how things stand. The executed
+    copy is kept at *output*, by default ``_build/<name>.ipynb`` beside the notebook, whatever
+    happens, with permissions 0600.
 
     The whole run has *deadline* seconds; after that the cell is interrupted, and what does not end
     by itself within some 5 s is killed: the kernel and every process it started. The same
@@ -81,11 +86,12 @@ def check(
 
     Raises:
         ParameterError: a parameter is unknown, mistyped or looks like a secret.
+        Drifted: a function that is said to be the package's is not the same any more.
         CheckFailed: a cell raised, never ran, or the kernel died; `output` is the executed copy.
         DeadlineExceeded: time was up; `output` is the executed copy.
         CheckError: not a notebook, not installed, no such kernel, or no place for the copy.
 
-    Threads: any; `on_cell` is called in the same one.
+    Threads: any; `on_cell` and `on_failure` are called in the same one.
     """
     begun = time.monotonic()
     shown, source = Path(notebook), Path(notebook).absolute()
@@ -96,6 +102,7 @@ def check(
             raise CheckError(f"{module} is not installed, which runs notebooks: {INSTALL}")
     document = read_notebook(shown)
     given = fit(parameters or {}, parameters_in(document, shown), shown)
+    refuse_drift(document, shown)
     target = Path(output) if output is not None else default_output(shown)
     if target.resolve() == source.resolve():
         raise CheckError(f"the executed copy would overwrite {shown}: give another output")
@@ -121,7 +128,7 @@ def check(
     with _Runner(job, environment or {}) as runner:
         total = sum(1 for _ in executed.code_cells(document))
         try:
-            in_time = runner.follow(begun + deadline, on_cell, total)
+            in_time = runner.follow(begun + deadline, on_cell, on_failure, total)
             runner.stop()
             error, failing = _verdict(runner, draft, shown, None if in_time else deadline)
             facts |= {"error": error and str(error), "failing": failing and asdict(failing)}
@@ -203,11 +210,8 @@ class _Runner:
         )
         self._descendants: Descendants = Descendants(self._process.pid, self._job["mark"])
         threading.Thread(target=self._read_events, daemon=True).start()
-        assert self._process.stdin is not None
-        with suppress(OSError):  # it died already: the missing events will tell
-            job = self._job | {"scratch": self._folder.name}
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
-            self._process.stdin.flush()
+        job = self._job | {"scratch": self._folder.name}
+        self._send(json.dumps(job).encode() + b"\n")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -222,7 +226,13 @@ class _Runner:
         self._stderr.close()
         self._folder.cleanup()
 
-    def follow(self, until: float, on_cell: Callable[[int, int], None] | None, total: int) -> bool:
+    def follow(
+        self,
+        until: float,
+        on_cell: Callable[[int, int], None] | None,
+        on_failure: Callable[[], object] | None,
+        total: int,
+    ) -> bool:
         """Read events until the run is over; False when time was up before."""
         done = 0
         while (remaining := until - time.monotonic()) > 0:
@@ -239,9 +249,17 @@ class _Runner:
                 return True
             if event["event"] == "begun":
                 self.number = event["number"]
+            elif event["event"] == "failed":
+                try:
+                    if on_failure is not None:
+                        on_failure()
+                finally:
+                    self._send(b"seen\n")  # until then the kernel is kept alive
             elif on_cell is not None:
                 done += 1
                 on_cell(done, total)
+        if on_failure is not None:
+            on_failure()
         return False
 
     def stop(self) -> None:
@@ -290,6 +308,12 @@ class _Runner:
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()[-5:]
         return "".join(f"\n  {line}" for line in lines)
+
+    def _send(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it died already: the missing events will tell
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
 
     def _read_events(self) -> None:
         assert self._process.stdout is not None
