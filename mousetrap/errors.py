@@ -22,6 +22,7 @@
     ├── ExtractError           a cell of a notebook cannot become a module (also a ValueError)
     └── CheckError             a notebook check
         ├── ParameterError     unknown, mistyped or secret-like; no kernel was started
+        ├── Drifted            shows a function that the package has otherwise; no kernel started
         ├── CheckFailed        a cell raised; the executed copy is kept
         └── DeadlineExceeded   time is up; the kernel and its workers were ended
 
@@ -134,6 +135,10 @@ class CheckError(MousetrapError):
 
 class ParameterError(CheckError, ValueError):
     """A notebook parameter is unknown, mistyped or looks like a secret; no kernel was started."""
+
+
+class Drifted(CheckError):
+    """A notebook says that its function is the package's, and it is not; no kernel was started."""
 
 
 class CheckFailed(CheckError):

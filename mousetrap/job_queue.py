@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import pika
 
 from mousetrap.channel import JobChannel, connect
+from mousetrap.declared import note
 from mousetrap.errors import BrokerUnreachable, QueueMissing
 from mousetrap.message import Message
 from mousetrap.settings import Settings
@@ -230,6 +231,7 @@ def short_channel(settings: Settings) -> Iterator[JobChannel]:
 
 
 def _declare(channel: JobChannel, declaration: Declaration) -> None:
+    note(declaration.name)
     channel.queue_declare(
         declaration.name, durable=True, arguments=dict(declaration.arguments) or None
     )

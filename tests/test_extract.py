@@ -112,7 +112,6 @@ def test_extract_again_needs_a_word_and_changes_nothing_else(notebook):
 
 def test_a_prototype_that_drifts_is_refused_by_a_check(notebook, here):
     """The mark that was left is what the drift check holds."""
-    pytest.importorskip("mousetrap.check.drift")
     found = extract(notebook, "measure", "my_flow/measure.py")
     found.path.write_text(found.path.read_text().replace("text[:LIMIT]", "text[:LIMIT - 1]"))
 
