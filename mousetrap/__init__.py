@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
     from mousetrap.ledger import Ledger
     from mousetrap.message import Message
+    from mousetrap.notebook.handle import Handle
+    from mousetrap.notebook.registry import consume
     from mousetrap.publisher import Publisher
     from mousetrap.receipt import Receipt
     from mousetrap.record import Record
@@ -49,6 +51,8 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     "stage", "Stage", "Queue", "Reject",
     # sending and working
     "Message", "Publisher", "Receipt", "Worker",
+    # a consumer in the background, safe to run again
+    "consume", "Handle",
     # short questions to a queue
     "open_channel", "declare", "depth", "peek", "drain", "purge", "ping", "QUEUES",
     # one execution of a flow, and what became of it
@@ -65,6 +69,8 @@ _HOMES = {
     ),
     "ledger": ("Ledger",),
     "message": ("Message",),
+    "notebook.handle": ("Handle",),
+    "notebook.registry": ("consume",),
     "publisher": ("Publisher",),
     "receipt": ("Receipt",),
     "record": ("Record",),

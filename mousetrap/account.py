@@ -13,16 +13,24 @@ from mousetrap.ledger import Entry, Ledger
 from mousetrap.table import Table
 
 
-def messages(ledger: Ledger, reads: Collection[str], name: str) -> Table:
-    """One row for each message: its path, times in seconds, attempts, outcome and reason."""
+def messages(
+    ledger: Ledger, reads: Collection[str], name: str, printed: Mapping[str, str] | None = None
+) -> Table:
+    """One row for each message: its path, times in seconds, attempts, outcome and reason.
+
+    And what was *printed* for it (by its id), if anything was for any.
+    """
     entries = ledger.entries()
     known = {entry.id: entry for entry in entries}
     first = min((at for each in entries if (at := ledger.ready(each)) is not None), default=0.0)
-    return Table(
-        ("message", "job", "path", "sent", "wait", "handling", "attempts", "outcome", "reason"),
-        [_row(ledger, entry, known, first, reads) for entry in entries],
-        f"{len(entries):,} messages of {name}",
-    )
+    columns: tuple[str, ...] = (
+        "message", "job", "path", "sent", "wait", "handling", "attempts", "outcome", "reason"
+    )  # fmt: skip
+    rows = [_row(ledger, entry, known, first, reads) for entry in entries]
+    if printed:
+        columns = (*columns, "printed")
+        rows = [(*row, printed.get(e.id)) for row, e in zip(rows, entries, strict=True)]
+    return Table(columns, rows, f"{len(entries):,} messages of {name}")
 
 
 def open_messages(ledger: Ledger, now: float) -> Table:

@@ -15,6 +15,7 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
+from mousetrap.interrupt import finish, is_interrupted
 from mousetrap.settings import Settings
 from mousetrap.translation import PIKA_ERRORS, parameters, translated
 
@@ -50,6 +51,11 @@ class _Turn:
                 yield
             finally:
                 self._owner = None
+
+    @property
+    def is_mine(self) -> bool:
+        """It is the calling thread that is inside."""
+        return self._owner == threading.get_ident()
 
     @contextmanager
     def step_aside(self) -> Iterator[None]:
@@ -133,6 +139,13 @@ class JobChannel:
 
     def close(self) -> None:
         """Close the channel and its connection; safe to call twice and on a broken connection."""
+        if is_interrupted() and not self._turn.is_mine:
+            # With a silent broker pika would wait for as long as its heartbeats do.
+            finish(self._close, daemon=True)
+        else:
+            self._close()
+
+    def _close(self) -> None:
         if self._owns_connection:
             self._turn.over.set()
         with suppress(*PIKA_ERRORS), self._turn.inside():

@@ -26,6 +26,7 @@ from mousetrap.errors import (
     QueueMissing,
     TopologyMismatch,
 )
+from mousetrap.interrupt import Bell
 from mousetrap.retry import backoff
 from mousetrap.settings import Settings
 from mousetrap.translation import parameters, translate
@@ -69,7 +70,8 @@ class Connection:
         self.error: MousetrapError | None = None  # the last thing that went wrong
         self.reconnects = 0
         self._session = session
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = Bell()  # rings when the state does
         self._loop: Any = IOLoop()
         self._connection: pika.SelectConnection | None = None
         self._channel: Channel | None = None
@@ -86,16 +88,20 @@ class Connection:
         Raises:
             BrokerUnreachable: nobody answered in ``settings.connect_timeout`` seconds.
             AccessRefused, TopologyMismatch: at once; trying again cannot help.
+            KeyboardInterrupt: the wait was interrupted; nothing goes on behind it.
         """
-        with self._changed:
+        with self._lock:
             if self.state != "new":
                 return
-            self._set_state("connecting")
-        self._thread.start()
+            self.state = "connecting"
         patience = self.settings.connect_timeout
-        with self._changed:
+        try:
+            self._thread.start()
             self._changed.wait_for(lambda: self.state != "connecting", patience)
-            error = self.error
+        except BaseException:
+            self.close(timeout=0.0)
+            raise
+        error = self.error
         if self.is_open:
             return
         self.close(timeout=1.0)
@@ -106,8 +112,11 @@ class Connection:
         )
 
     def close(self, timeout: float = 5.0) -> None:
-        """Close politely; after *timeout* seconds, abruptly. Safe to call twice."""
-        with self._changed:
+        """Close politely; after *timeout* seconds, abruptly. Safe to call twice.
+
+        With no time at all it returns at once, and the I/O thread ends as soon as it can.
+        """
+        with self._lock:
             self._closing = True
             never_ran = self.state == "new"
             if never_ran:
@@ -115,8 +124,8 @@ class Connection:
         if never_ran:
             self._loop.close()
             return
-        self.call(self._close)
-        if threading.current_thread() is not self._thread:
+        self.call(lambda: self._close(timeout or 1.0))
+        if timeout and self._thread.ident and threading.current_thread() is not self._thread:
             self._thread.join(timeout)
             if self._thread.is_alive():  # no answer to our close: an alarm, a dead link
                 self.call(self._loop.stop)
@@ -160,9 +169,8 @@ class Connection:
             self._fail(ConnectionLost(f"the I/O thread died of {error!r}; this is a bug"))
         finally:
             self._lose_channel(ConnectionLost("the connection was closed"))
-            with self._changed:
-                if self.state != "failed":
-                    self._set_state("closed")
+            if self.state != "failed":
+                self._set_state("closed")
             with suppress(Exception):  # a loop that broke may not close cleanly either
                 self._loop.close()
 
@@ -199,8 +207,7 @@ class Connection:
             self.reconnects += 1
             log.warning("%s is connected again (%d×)", self.purpose, self.reconnects)
         self._was_open = True
-        with self._changed:
-            self._set_state("open")
+        self._set_state("open")
 
     def _on_channel_closed(self, channel: Channel, reason: Exception) -> None:
         if channel is not self._channel:  # an older one, or the whole connection is going down
@@ -238,15 +245,13 @@ class Connection:
         if not self._closing:  # the end that was asked for is no error, and hides none
             self.error = error
         if self.is_open:
-            with self._changed:
-                self._set_state("connecting")
+            self._set_state("connecting")
         if channel is not None:
             self._session.lost(error)
 
     def _fail(self, error: MousetrapError) -> None:
         self.error, self._closing = error, True
-        with self._changed:
-            self._set_state("failed")
+        self._set_state("failed")
         self._session.failed(error)
         self._close()
 
@@ -255,16 +260,16 @@ class Connection:
                     "blocked: the broker has a memory or disk alarm" if is_blocked
                     else "no longer blocked")  # fmt: skip
         if self.is_open:
-            with self._changed:
-                self._set_state("blocked" if is_blocked else "open")
+            self._set_state("blocked" if is_blocked else "open")
 
-    def _close(self) -> None:
+    def _close(self, timeout: float = 1.0) -> None:
         self._closing = True
-        if self._connection is not None and self._connection.is_open:
-            self._connection.close()  # its callback stops the loop
-        elif self._connection is None or not self._connection.is_closing:
+        if self._connection is None or self._connection.is_closed:
             self._loop.stop()
+        elif not self._connection.is_closing:
+            self._connection.close()  # one that only opens, too; its callback stops the loop
+            self._loop.call_later(timeout, self._loop.stop)  # should there be no answer
 
     def _set_state(self, state: State) -> None:
         self.state = state
-        self._changed.notify_all()
+        self._changed.ring()

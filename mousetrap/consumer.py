@@ -19,6 +19,7 @@ from pika.channel import Channel
 
 from mousetrap.connection import Connection
 from mousetrap.errors import ChannelLost, MousetrapError
+from mousetrap.interrupt import Bell
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration, Declaration
 from mousetrap.translation import declare
@@ -46,9 +47,11 @@ class Consumer:
 
     *on_delivery* is called on the I/O thread and must hand over at once; *on_failed* when there
     is no way to go on. A consumer that the broker cancels (its queue was deleted) declares the
-    queue again and goes on. In a namespace it renews the lease of its queues.
+    queue again and goes on. In a namespace it renews the lease of its queues. *beside* is called on
+    the I/O thread with pika's connection, whenever this consumes anew: it may open a channel.
 
-    Threads: `ack`, `cancel`, `is_current` and `close` from any; acks never block.
+    Threads: `ack`, `cancel`, `is_current` and `close` from any, `count` not from an I/O thread;
+    acks never block.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Consumer:
         *,
         on_delivery: Callable[[Delivery], object],
         on_failed: Callable[[MousetrapError], object],
+        beside: Callable[[Any], object] = lambda _: None,
     ) -> None:
         self.connection = Connection(settings, f"worker {queue}", self)
         self.settings = settings
@@ -68,6 +72,7 @@ class Consumer:
         self._declarations = declarations
         self._on_delivery = on_delivery
         self._on_failed = on_failed
+        self._beside = beside
         self._generation = 0  # written on the I/O thread, read everywhere
         self._lock = threading.Lock()
         self._settled: deque[Delivery] = deque()
@@ -101,6 +106,22 @@ class Consumer:
         """How many deliveries of the present channel are not acked yet."""
         return len(self._outstanding)
 
+    def count(self, timeout: float) -> int | None:
+        """Ask the broker how many consume the queue; None if it does not say within *timeout* s."""
+        answer: list[int] = []
+        answered = Bell()
+
+        def on_answer(frame: Any) -> None:
+            answer.append(frame.method.consumer_count)
+            answered.ring()
+
+        def ask() -> None:
+            if self._channel is not None and self._channel.is_open:
+                self._channel.queue_declare(self.queue, passive=True, callback=on_answer)
+
+        self.connection.call(ask)
+        return answer[0] if answered.wait_for(lambda: bool(answer), timeout) else None
+
     def cancel(self) -> None:
         """Ask the broker for no more deliveries."""
         self.connection.call(self._cancel)
@@ -124,6 +145,7 @@ class Consumer:
         self._consumer_tag = channel.basic_consume(
             self.queue, self._on_message, callback=lambda _: ready()
         )
+        self._beside(channel.connection)
 
     def lost(self, error: MousetrapError) -> None:
         """Session: what was delivered on this channel will be delivered again."""

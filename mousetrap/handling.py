@@ -10,17 +10,19 @@ from typing import Any
 
 from mousetrap.consumer import Delivery
 from mousetrap.fate import Fate, Outcome
+from mousetrap.handler import Handler
 from mousetrap.message import Message
 
 
 class Handling:
-    """*message* was taken in hand when this was made; times are kept on both clocks."""
+    """*message* was taken in hand by *handler* when this was made; times are on both clocks."""
 
-    __slots__ = ("begun", "delivery", "message", "started")
+    __slots__ = ("begun", "delivery", "handler", "message", "started")
 
-    def __init__(self, delivery: Delivery, message: Message) -> None:
+    def __init__(self, delivery: Delivery, message: Message, handler: Handler) -> None:
         self.delivery = delivery
         self.message = message
+        self.handler = handler  # to its end, whatever takes over in the meantime
         self.begun = time.time()  # to be told
         self.started = time.monotonic()  # to measure by
 
@@ -30,6 +32,7 @@ class Handling:
         return Fate(
             id=message.id,
             outcome=outcome,
+            stage=self.handler.name,
             worker=worker_name(os.getpid()),
             begun=self.begun,
             seconds=time.monotonic() - self.started,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import msgspec
 
 from mousetrap.fate import Fate
+from mousetrap.interrupt import Bell
 from mousetrap.record import Record, StageRecord, percentiles
 
 MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand characters
@@ -58,11 +59,12 @@ class Ledger:
     queue is a result: nobody here will say more of it, so it is settled when it is there. Without
     *reads* every output is expected to be handled.
 
-    Threads: any. `changed` is held while facts are added; wait on it with a predicate.
+    Threads: any. `changed` is held while facts are added.
     """
 
     def __init__(self, reads: Collection[str] | None = None) -> None:
-        self.changed = threading.Condition()
+        self.changed = threading.RLock()
+        self._bell = Bell()  # rings when facts were added
         self._reads = None if reads is None else frozenset(reads)
         self._entries: dict[str, Entry] = {}
         self._open: set[str] = set()
@@ -85,7 +87,7 @@ class Ledger:
         """Note that the broker has taken responsibility for *job*."""
         with self.changed:
             self._entry(job).is_confirmed = True
-            self.changed.notify_all()
+        self._bell.ring()
 
     def add(self, fates: Iterable[Fate], at: float) -> None:
         """Note *fates*, which became known at time *at*; those known already change nothing."""
@@ -100,7 +102,7 @@ class Ledger:
                     self._note(entry, fate)
             for worker, ended in newest.items():
                 self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
-            self.changed.notify_all()
+        self._bell.ring()
 
     def _note(self, entry: Entry, fate: Fate) -> None:
         self._counts[fate.stage, fate.outcome] += 1
@@ -164,8 +166,12 @@ class Ledger:
 
     def wait_for(self, reached: Callable[[], bool], timeout: float) -> bool:
         """Wait until *reached*, asked whenever a fact was added; say whether it was."""
-        with self.changed:
-            return self.changed.wait_for(reached, timeout)
+
+        def asked() -> bool:
+            with self.changed:  # half-way through a batch of facts, less may be open than is
+                return reached()
+
+        return self._bell.wait_for(asked, timeout)
 
     def time(self, fate: Fate, at: float) -> float:
         """Turn *at* on the worker's clock into the ledger's, should that one be off."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from mousetrap.kernel import is_kernel
 from mousetrap.worker import Worker
 
 GRACE = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
@@ -27,8 +28,9 @@ def run_until_told(
     *on_working* is called once it consumes.
 
     The first SIGINT or SIGTERM asks: nothing new is begun, what is in hand gets *grace* seconds.
-    The second ends the process at once, with exit code 128 + signal. *with_parent*: the end of
-    standard input counts as a signal, so a worker whose parent was killed does not stay behind.
+    The second ends the process at once, with exit code 128 + signal. In a notebook's kernel an
+    interrupt ends the cell, and the worker finishes behind it. *with_parent*: the end of standard
+    input counts as a signal, so a worker whose parent was killed does not stay behind.
 
     Raises:
         MousetrapError: the worker could not start, or cannot go on.
@@ -60,7 +62,8 @@ def _signals(told: threading.Event) -> Iterator[None]:
             os._exit(128 + number)  # not sys.exit: a hanging handler must not delay it
         told.set()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    # not the interrupt of a cell: the second one would take the kernel away
+    numbers = [signal.SIGTERM, *([] if is_kernel() else [signal.SIGINT])]
     before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield

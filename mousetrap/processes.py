@@ -18,6 +18,7 @@ from typing import Any
 
 from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.flow import reference
+from mousetrap.interrupt import finish
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage
 
@@ -108,7 +109,13 @@ class WorkerProcesses:
         return {name: self._log(name).read_text(errors="replace") for name in self._running}
 
     def stop(self, timeout: float = 15.0) -> None:
-        """Have all finish what is in hand; those that do not within *timeout* s are killed."""
+        """Have all finish what is in hand; those that do not within *timeout* s are killed.
+
+        An interrupt ends the waiting; they are stopped all the same.
+        """
+        finish(lambda: self._stop(timeout))
+
+    def _stop(self, timeout: float) -> None:
         for process in self._running.values():
             if process.stdin:
                 process.stdin.close()  # for a worker that means: your parent is done

@@ -21,6 +21,7 @@ from pika.channel import Channel
 
 from mousetrap.connection import Connection
 from mousetrap.errors import ConnectionLost, MousetrapError, OutcomeUnknown, Unroutable
+from mousetrap.interrupt import Bell, finish
 from mousetrap.message import Message
 from mousetrap.receipt import Outcome, Receipt
 from mousetrap.settings import Settings
@@ -53,8 +54,8 @@ class Publisher:
         self._topology = self.settings.topology
         self._names: dict[str, str] = {}  # plain -> on the wire, checked
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)  # notified when the window is half empty
-        self._idle = threading.Condition(self._lock)  # notified when nothing is open
+        self._room = Bell()  # rings when the window is half empty
+        self._idle = Bell()  # rings when nothing is open
         self._open = 0  # receipts that are waiting
         self._outbox: deque[Receipt] = deque()
         self._drain_is_due = False
@@ -93,8 +94,8 @@ class Publisher:
             MousetrapError: the publisher is closed or has failed for good.
         """
         receipt = self._receipt(message, queue, properties, callback)
+        self._wait_for_room(receipt.deadline)
         with self._lock:
-            self._wait_for_room(receipt.deadline)
             self._submit((receipt,))
         return receipt
 
@@ -113,8 +114,8 @@ class Publisher:
         batch: list[Receipt] = []
 
         def hand_over() -> None:
+            self._wait_for_room(batch[0].deadline)
             with self._lock:
-                self._wait_for_room(batch[0].deadline)
                 self._submit(batch)
             receipts.extend(batch)
             batch.clear()
@@ -173,7 +174,12 @@ class Publisher:
         return again
 
     def announce(
-        self, body: bytes, exchange: str, key: str, callback: Callable[[Receipt], None]
+        self,
+        body: bytes,
+        exchange: str,
+        key: str,
+        callback: Callable[[Receipt], None],
+        properties: pika.BasicProperties | None = None,
     ) -> None:
         """Send *body* to whoever listens on *exchange*; nobody is a fine answer. Never blocks.
 
@@ -181,7 +187,9 @@ class Publisher:
         """
         message = Message(body=body)
         deadline = time.monotonic() + self.settings.confirm_timeout
-        receipt = Receipt(message, key, _properties(message, None), deadline, callback, exchange)
+        receipt = Receipt(
+            message, key, _properties(message, properties), deadline, callback, exchange
+        )
         with self._lock:
             self._submit((receipt,))
 
@@ -203,21 +211,18 @@ class Publisher:
         Raises:
             TimeoutError: some are still waiting after *timeout* seconds; says how many.
         """
-        with self._lock:
-            if not self._idle.wait_for(lambda: self._open == 0, timeout):
-                raise TimeoutError(
-                    f"{self._open:,} messages are without an answer after {timeout:g} s; "
-                    f"the connection is {self.connection.state}"
-                )
+        if not self._idle.wait_for(lambda: self._open == 0, timeout):
+            raise TimeoutError(
+                f"{self._open:,} messages are without an answer after {timeout:g} s; "
+                f"the connection is {self.connection.state}"
+            )
 
     def close(self, timeout: float = 5.0) -> None:
-        """Wait up to *timeout* seconds for open receipts, then close; the rest becomes unknown."""
-        deadline = time.monotonic() + timeout
-        if self.connection.is_open:
-            with self._lock:
-                self._idle.wait_for(lambda: self._open == 0, timeout)
-        self.connection.close(max(0.5, remaining(deadline)))
-        self._give_up(ConnectionLost("this publisher was closed; make a new one"))
+        """Wait up to *timeout* seconds for open receipts, then close; the rest becomes unknown.
+
+        An interrupt ends the waiting; the publisher closes all the same.
+        """
+        finish(lambda: self._close(timeout))
 
     @property
     def in_flight(self) -> int:
@@ -257,11 +262,18 @@ class Publisher:
         self._names[queue] = name
         return name
 
+    def _close(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        if self.connection.is_open:
+            self._idle.wait_for(lambda: self._open == 0, timeout)
+        self.connection.close(max(0.5, remaining(deadline)))
+        self._give_up(ConnectionLost("this publisher was closed; make a new one"))
+
     def _wait_for_room(self, deadline: float) -> None:
-        """Hold the caller back while the window is full; the lock is held."""
+        """Hold the caller back while the window is full; several may pass at once."""
         limit = self.settings.max_in_flight
         if self._open >= limit and not self._room.wait_for(
-            lambda: self._open < limit or self._failure, remaining(deadline)
+            lambda: self._open < limit or self._failure is not None, remaining(deadline)
         ):
             raise OutcomeUnknown(
                 f"{self._open:,} messages were without an answer for "
@@ -274,11 +286,13 @@ class Publisher:
         if self._failure is not None:
             raise self._failure
         for receipt in receipts:
-            self._outbox.append(receipt)
+            # An interrupt comes after a call and not between these two lines (CPython), so the
+            # count is right whenever it comes.
             self._open += 1
+            self._outbox.append(receipt)
         if not self._drain_is_due:  # wake the I/O thread once per batch, not once per message
+            self.connection.call(self._drain)  # it waits for the lock: interrupted here, it comes
             self._drain_is_due = True
-            self.connection.call(self._drain)
 
     # ---- I/O thread ----------------------------------------------------------------------------
 
@@ -360,13 +374,14 @@ class Publisher:
             receipt.reason = reason
             receipt.outcome = outcome
             if receipt._done is not None:
-                receipt._done.set()
+                receipt._done.ring()
         with self._lock:
             self._open -= len(receipts)
-            if self._open <= self.settings.max_in_flight // 2:
-                self._room.notify_all()
-            if self._open == 0:
-                self._idle.notify_all()
+            left = self._open
+        if left <= self.settings.max_in_flight // 2:
+            self._room.ring()
+        if left == 0:
+            self._idle.ring()
         for receipt in receipts:
             if receipt._callback is not None:
                 receipt._callback(receipt)
@@ -392,7 +407,7 @@ class Publisher:
         with self._lock:
             self._failure = self._failure or error
             waiting, self._outbox = list(self._outbox), deque()
-            self._room.notify_all()
+        self._room.ring()
         self._settle(waiting, "unknown", str(error))
 
 

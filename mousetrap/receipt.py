@@ -5,13 +5,13 @@ Prototyped in ``notebooks/02_publisher.ipynb``.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Literal
 
 import pika
 
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
+from mousetrap.interrupt import Bell
 from mousetrap.message import Message
 
 Outcome = Literal["waiting", "confirmed", "returned", "refused", "unknown"]
@@ -47,7 +47,7 @@ class Receipt:
         self.outcome: Outcome = "waiting"
         self.reason = ""
         self._callback = callback
-        self._done: threading.Event | None = None
+        self._done: Bell | None = None
 
     @property
     def confirmed(self) -> bool:
@@ -83,9 +83,8 @@ class Receipt:
             TimeoutError: it is still waiting after *timeout* seconds.
         """
         if self.outcome == "waiting":
-            done = self._done = self._done or threading.Event()
-            # settled between the look and the event: look once more before waiting
-            if self.outcome == "waiting" and not done.wait(timeout):
+            done = self._done = self._done or Bell()
+            if not done.wait_for(lambda: self.outcome != "waiting", timeout):
                 raise TimeoutError(f"no answer for message {self.message.id[:8]} in {timeout:g} s")
         if error := self.error:
             raise error

@@ -30,6 +30,8 @@ from mousetrap.errors import (
 )
 from mousetrap.fate import Fate, unpack
 from mousetrap.flow import Flow
+from mousetrap.interrupt import finish
+from mousetrap.kernel import is_kernel
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message
 from mousetrap.processes import WorkerProcesses
@@ -46,11 +48,13 @@ from mousetrap.worker import Worker
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
     from mousetrap.lease import Lease
+    from mousetrap.notebook.output import Recorder
 
 Workers = Literal["threads", "processes", "none"]
 
 LOOK = 0.25  # seconds between two looks at the workers while waiting
 QUIET = 0.02  # seconds between two looks at the queues once every fate is known
+PRINTED = 10  # lines of a handler's output that go with its failure
 EVENTS_PREFETCH = 500  # bodies full of fates; a guess
 
 
@@ -96,7 +100,7 @@ class Run:
             for each in self.flow.stages
         ]
         self._kind = workers
-        self._options = {
+        self._options: dict[str, Any] = {
             "concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays
         }  # fmt: skip
         self._processes: WorkerProcesses | None = None
@@ -105,6 +109,7 @@ class Run:
                 self.flow.stages, processes, self.settings, self._options
             )
         self._threads: list[Worker] = []
+        self._recorder: Recorder | None = None
         self._failure: MousetrapError | None = None
         self._lease: Lease | None = None
         self._state = "new"
@@ -138,8 +143,13 @@ class Run:
             self._sender.publisher.declare(self._declarations())
             self._sender.publisher.open()
             if self._kind == "threads":
+                self._record_output()
                 for each in self.flow.stages:
-                    self._threads.append(each.start(self.settings, **self._options))
+                    worker = each.worker(self.settings, **self._options)
+                    if self._recorder is not None:
+                        worker.around = self._recorder
+                    self._threads.append(worker)
+                    worker.start()
             elif self._processes is not None:
                 self._processes.start()
         except BaseException:
@@ -151,12 +161,17 @@ class Run:
     def stop(self, *, keep_queues: bool = False) -> None:
         """Stop the workers, then take everything of this run away. Safe to call twice.
 
+        An interrupt ends the waiting; all is taken away all the same.
+
         Raises:
             TimeoutError: a handler did not end in time.
         """
         if self._state in ("closed", "new"):
             return
         self._state = "closed"
+        finish(lambda: self._stop(keep_queues))
+
+    def _stop(self, keep_queues: bool) -> None:
         with ExitStack() as steps:  # done from the last to the first, each whatever the others do
             if self._broker is not None:
                 steps.callback(self._broker.close)
@@ -168,6 +183,8 @@ class Run:
             steps.callback(self._sender.publisher.close, 1.0)
             if self._processes is not None:
                 steps.callback(self._processes.stop)
+            if self._recorder is not None:
+                steps.callback(self._recorder.stop)
             for worker in self._threads:
                 steps.callback(worker.stop)
 
@@ -263,8 +280,13 @@ class Run:
         return self.ledger.record()
 
     def messages(self) -> Table:
-        """One row for each message: its path, times in seconds, attempts, outcome and reason."""
-        return account.messages(self.ledger, self.flow.reads, self.namespace)
+        """One row for each message: its path, times in seconds, attempts, outcome and reason.
+
+        In a notebook the last line that was printed for it as well, if anything was.
+        """
+        pages = self._recorder.pages() if self._recorder is not None else []
+        printed = {page.id: page.last_line for page in pages}
+        return account.messages(self.ledger, self.flow.reads, self.namespace, printed)
 
     def results(self, timeout: float = 10.0) -> list[Message]:
         """Take the results out of the queues where the flow ends."""
@@ -361,7 +383,7 @@ class Run:
         fate = account.first_death(self.ledger)
         error = MessageDied(
             f"message {fate.id[:8]} died in stage {fate.stage} at attempt {fate.attempt}: "
-            f"{fate.reason}\n{fate.traceback}"
+            f"{fate.reason}\n{fate.traceback}" + "\n".join(self._printed(fate))
         )
         error.__cause__ = self._exception(fate)
         return error
@@ -369,6 +391,19 @@ class Run:
     def _exception(self, fate: Fate) -> BaseException | None:
         failures = [each for worker in self._threads for each in list(worker.failures)]
         return next((error for id, error in reversed(failures) if id == fate.id), None)
+
+    def _record_output(self) -> None:
+        if is_kernel():  # elsewhere what handlers print appears where everything does
+            from mousetrap.notebook.output import Recorder
+
+            self._recorder = Recorder()
+            self._recorder.start()
+
+    def _printed(self, fate: Fate) -> list[str]:
+        """The end of what the latest handling of that message printed."""
+        pages = self._recorder.pages(fate.id) if self._recorder is not None else []
+        lines = [line for page in pages[-1:] for line in page.lines()]
+        return ["It had printed:", *lines[-PRINTED:]] if lines else []
 
     def _not_settled(self, timeout: float) -> NotSettled:
         table = account.open_messages(self.ledger, time.time())
@@ -387,6 +422,7 @@ class Run:
             "What waits in no queue is in a worker's hands, or lost: look at the workers, or give "
             "it more time",
             *([f"The last failure was in {last.stage}:", last.traceback] if last else []),
+            *(self._printed(last) if last else []),
         ]
         error = NotSettled("\n".join(lines))
         error.table = table

@@ -128,6 +128,11 @@ class Topology:
         """The routing key of this namespace's fates; outside any namespace it is ``-``."""
         return self.namespace or "-"
 
+    @property
+    def question_key(self) -> str:
+        """The routing key of questions to this namespace's workers: no namespace has a colon."""
+        return f"who:{self.events_key}"
+
     def events_queue(self, name: str = "events") -> list[AnyDeclaration]:
         """A queue that gets every fate of this namespace, and what it takes to fill it."""
         queue = Declaration(self.wire_name(name), self._arguments())

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,9 @@ from mousetrap.fate import Fate, Outcome, Output
 from mousetrap.handler import Handler
 from mousetrap.handling import Handling
 from mousetrap.hands import Coroutines, Hands, Threads
+from mousetrap.interrupt import PARTING, Bell, finish
 from mousetrap.message import Message, current
+from mousetrap.presence import PATIENCE, Attached, Ear, here, note
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
@@ -62,6 +65,9 @@ class Worker:
     many the broker may hand over beyond the acked ones (default: twice the concurrency, at least
     16, so that the next message is here when a hand is free).
 
+    `around` is a context manager in which each message is handled, for who wants to keep something
+    of it; set it before the start.
+
     Two connections: one consumes, one publishes, because a broker with a memory alarm stops
     reading from connections that publish, and acks must still get through.
 
@@ -88,6 +94,7 @@ class Worker:
         self.prefetch = prefetch or max(16, 2 * concurrency)
         self.error: MousetrapError | None = None  # why it stopped for good
         self.failures: deque[tuple[str, BaseException]] = deque(maxlen=KEPT_FAILURES)
+        self.around: Callable[[Message], AbstractContextManager[object]] = nullcontext
         topology = self.settings.topology
         self._declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
         if writes is not None:
@@ -99,10 +106,13 @@ class Worker:
             self._declarations,
             on_delivery=self._on_delivery,
             on_failed=self.failed,
+            beside=lambda connection: self._ear.open(connection),
         )
         self._publisher = Publisher(
             self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed
         )
+        self._ear = Ear(self.settings, self._consumer.queue, self._publisher)
+        self._ear.stage = self.handler.name
         self._publisher.declare(self._declarations)
         if topology.events_exchange:
             self._publisher.declare([Exchange(topology.events_exchange)])
@@ -113,7 +123,8 @@ class Worker:
             if self.handler.is_async
             else Threads(self._handle, concurrency, name, self._crashed)
         )
-        self._changed = threading.Condition()  # guards what follows
+        self._changed = Bell()  # rings when a count changes, and when the worker ends
+        self._lock = threading.Lock()  # guards what follows
         self._counts: dict[str, int] = dict.fromkeys(("received", "done", "retried", "dead"), 0)
         self._in_hand = 0
         self._problem = ""
@@ -137,34 +148,39 @@ class Worker:
             self._publisher.open()
             self._hands.start()
             self._consumer.open()
+            self._ear.is_deaf = False
+            note(self.settings, self._consumer.queue, +1)
         except BaseException:
-            self._publisher.close(0.5)
-            self._hands.stop(0.5)
+            finish(self._abandon)
             raise
         return self
 
+    def swap(self, handler: Callable[..., Any] | Handler) -> None:
+        """Have *handler* take the messages from the next one on; those in hand end as they began.
+
+        Raises:
+            TypeError: it takes no message, or one of the two is a coroutine function and the
+                other is not: that needs a new worker.
+        """
+        new = handler if isinstance(handler, Handler) else Handler(handler)
+        if new.is_async is not self.handler.is_async:
+            raise TypeError(
+                f"{new.name} and {self.handler.name} are not both plain functions, nor both "
+                f"coroutine functions: stop this worker and start another"
+            )
+        self.handler = new
+        self._ear.stage = new.name
+
     def stop(self, timeout: float = 10.0) -> None:
         """Finish the messages in hand, then close; what was not begun goes back to its queue.
+
+        An interrupt ends the waiting; the worker stops all the same.
 
         Raises:
             TimeoutError: a handler still ran, or the broker had not confirmed its outputs, after
                 *timeout* seconds; that message will be delivered again, so it may be done twice.
         """
-        deadline = time.monotonic() + timeout
-        self._stopping = True  # hands drop what they have not begun
-        self._consumer.cancel()  # first: nothing new may arrive while we finish
-        finished = self._hands.stop(timeout)
-        with self._changed:  # before closing: an unconfirmed output is an unacked job
-            finished &= self._changed.wait_for(
-                lambda: self._in_hand == 0 or self.error is not None, remaining(deadline)
-            )
-        self._consumer.close(max(1.0, remaining(deadline)))
-        self._publisher.close(max(1.0, remaining(deadline)))
-        if not finished:
-            raise TimeoutError(
-                f"worker of {self.queue.name!r} still had {self._in_hand} messages in hand after "
-                f"{timeout:g} s; they will be delivered again"
-            )
+        finish(lambda: self._stop(timeout))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the worker has stopped for good; say whether it has.
@@ -172,8 +188,7 @@ class Worker:
         Raises:
             MousetrapError: what stopped it.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self.error is not None or self._stopping, timeout)
+        self._changed.wait_for(lambda: self.error is not None or self._stopping, timeout)
         if self.error is not None:
             raise self.error
         return self._stopping
@@ -185,14 +200,13 @@ class Worker:
             TimeoutError: not in *timeout* seconds; says how far it got.
             MousetrapError: the worker stopped for good.
         """
-        with self._changed:
-            reached = self._changed.wait_for(
-                lambda: (
-                    self.error is not None
-                    or all(self._counts[name] >= number for name, number in counts.items())
-                ),
-                timeout,
-            )
+        reached = self._changed.wait_for(
+            lambda: (
+                self.error is not None
+                or all(self._counts[name] >= number for name, number in counts.items())
+            ),
+            timeout,
+        )
         if self.error is not None:
             raise self.error
         if not reached:
@@ -201,7 +215,7 @@ class Worker:
 
     def statistics(self) -> Statistics:
         """Count what has happened so far."""
-        with self._changed:
+        with self._lock:
             problem = str(self.error or "") or self._problem
             connection = self._consumer.connection
             if connection.state not in ("open", "closed"):
@@ -213,6 +227,23 @@ class Worker:
                 problem=problem,
                 **self._counts,
             )
+
+    def attached(self, patience: float = PATIENCE) -> Attached | None:
+        """Say who consumes the queue; None if the broker does not answer in *patience* seconds.
+
+        Takes a few milliseconds, or *patience* if somebody else consumes it and is silent.
+        """
+        consumers = self._consumer.count(patience)
+        if consumers is None:
+            return None
+        ours = min(consumers, here(self.settings, self._consumer.queue))
+        others = self._ear.ask(consumers - ours, patience) if consumers > ours else ()
+        return Attached(consumers, ours, others[: consumers - ours])
+
+    @property
+    def is_stopping(self) -> bool:
+        """It was told to stop, and has stopped or will have soon."""
+        return self._stopping
 
     @property
     def unacked(self) -> int:
@@ -231,46 +262,79 @@ class Worker:
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
         return f"<Worker {way}: {now.state}, {counts}, {now.in_hand} in hand>"
 
+    def _stop(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        self._stopping = True  # hands drop what they have not begun
+        self._changed.ring()
+        self._consumer.cancel()  # first: nothing new may arrive while we finish
+        self._be_gone()
+        finished = self._hands.stop(timeout)
+        # before closing: an unconfirmed output is an unacked job
+        finished &= self._changed.wait_for(
+            lambda: self._in_hand == 0 or self.error is not None, remaining(deadline)
+        )
+        self._consumer.close(max(1.0, remaining(deadline)))
+        self._publisher.close(max(1.0, remaining(deadline)))
+        if not finished:
+            raise TimeoutError(
+                f"worker of {self.queue.name!r} still had {self._in_hand} messages in hand after "
+                f"{timeout:g} s; they will be delivered again"
+            )
+
+    def _be_gone(self) -> None:
+        """Not to be counted any more."""
+        if not self._ear.is_deaf:
+            self._ear.is_deaf = True
+            note(self.settings, self._consumer.queue, -1)
+
+    def _abandon(self) -> None:
+        self._stopping = True
+        self._consumer.close(PARTING)
+        self._publisher.close(PARTING)
+        self._hands.stop(PARTING)
+
     # ---- handling: on the hands ----------------------------------------------------------------
 
     def _handle(self, delivery: Delivery) -> None:
         if (handling := self._begin(delivery)) is None:
             return
-        message = handling.message
-        token = current.set(message)
-        try:
-            result = self.handler.function(*self.handler.arguments(message))
-            outputs = self.handler.outputs(result, message)
-        except BaseException as error:  # noqa: BLE001 -- sys.exit() in a handler is a failure too
-            self._handle_failure(handling, error)
-        else:
-            self._send(handling, outputs)
-        finally:
-            current.reset(token)
+        message, handler = handling.message, handling.handler
+        with self.around(message):
+            token = current.set(message)
+            try:
+                result = handler.function(*handler.arguments(message))
+                outputs = handler.outputs(result, message)
+            except BaseException as error:  # noqa: BLE001 -- sys.exit() in a handler is a failure
+                self._handle_failure(handling, error)
+            else:
+                self._send(handling, outputs)
+            finally:
+                current.reset(token)
 
     async def _handle_async(self, delivery: Delivery) -> None:
         if (handling := self._begin(delivery)) is None:
             return
-        message = handling.message
-        token = current.set(message)
-        try:
-            result = await self.handler.function(*self.handler.arguments(message))
-            outputs = self.handler.outputs(result, message)
-        except BaseException as error:  # noqa: BLE001 -- as above
-            self._handle_failure(handling, error)
-        else:
-            self._send(handling, outputs)
-        finally:
-            current.reset(token)
+        message, handler = handling.message, handling.handler
+        with self.around(message):
+            token = current.set(message)
+            try:
+                result = await handler.function(*handler.arguments(message))
+                outputs = handler.outputs(result, message)
+            except BaseException as error:  # noqa: BLE001 -- as above
+                self._handle_failure(handling, error)
+            else:
+                self._send(handling, outputs)
+            finally:
+                current.reset(token)
 
     def _begin(self, delivery: Delivery) -> Handling | None:
-        with self._changed:
+        with self._lock:
             if self._stopping or not self._consumer.is_current(delivery):
                 return None  # the broker will deliver it again
             self._in_hand += 1
         properties = delivery.properties
         message = Message.from_wire(delivery.body, properties.message_id, properties.headers)
-        return Handling(delivery, message)
+        return Handling(delivery, message, self.handler)
 
     def _send(self, handling: Handling, outputs: list[Message]) -> None:
         if self.writes is None:  # results nobody asked for
@@ -302,9 +366,7 @@ class Worker:
 
     def _fate(self, handling: Handling, outcome: Outcome, **more: Any) -> Fate:
         kept = self._kept(handling.message.body) if handling.message.parent is None else None
-        return handling.fate(
-            outcome, stage=self.handler.name, queue=self.queue.name, body=kept, **more
-        )
+        return handling.fate(outcome, queue=self.queue.name, body=kept, **more)
 
     def _kept(self, body: bytes) -> bytes | None:
         return body if 0 < self.settings.keep_bodies >= len(body) else None
@@ -355,13 +417,13 @@ class Worker:
         """The broker has everything that came of these deliveries: have them acked."""
         for delivery, _ in told:  # before they count: `stop` acks what has been counted
             self._consumer.ack(delivery)
-        with self._changed:
+        with self._lock:
             for delivery, fate in told:
                 if not delivery.is_dropped:
                     self._in_hand -= 1
                 self._counts[fate.outcome] += 1
             self._problem = ""
-            self._changed.notify_all()
+        self._changed.ring()
 
     def _send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
         self._problem = str(receipt.error)
@@ -379,19 +441,19 @@ class Worker:
 
     def _drop(self, delivery: Delivery) -> None:
         """Give up on a delivery without an ack; the broker still has the message."""
-        with self._changed:
+        with self._lock:
             if not delivery.is_dropped:
                 delivery.is_dropped = True
                 self._in_hand -= 1
-                self._changed.notify_all()
+        self._changed.ring()
 
     def failed(self, error: MousetrapError) -> None:
         """Take note that there is no way to go on; whoever waits for this worker gets *error*."""
-        with self._changed:
+        with self._lock:
             if self.error is None and not self._stopping:
                 log.error("worker of %r stopped: %s", self.queue.name, error)
                 self.error = error
-            self._changed.notify_all()
+        self._changed.ring()
 
     def _crashed(self, error: BaseException) -> None:
         problem = MousetrapError(f"a hand of {self.handler.name} died of {error!r}; a defect")

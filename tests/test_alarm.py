@@ -61,5 +61,4 @@ def test_alarm_does_not_hold_a_sender_for_ever(node):
 
 def reaches(connection, state):
     """Wait until *connection* is in *state*, ten seconds at most."""
-    with connection._changed:
-        assert connection._changed.wait_for(lambda: connection.state == state, 10)
+    assert connection._changed.wait_for(lambda: connection.state == state, 10)

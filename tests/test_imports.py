@@ -14,12 +14,13 @@ RINGS = [
     # 0 words: no I/O, no pika
     {
         "errors", "settings", "topology", "message", "retry", "fate", "ledger", "record",
-        "account", "table",
+        "account", "table", "interrupt", "kernel",
     },
     # 1 wire: the only ring that imports pika
     {
         "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
         "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "declared",
+        "presence",
     },
     # 2 flow: plain functions bound to queues
     {

@@ -1,0 +1,101 @@
+"""What an interrupt ends, and what it does not: waiting ends at once, closing goes on to its end.
+
+Ctrl-C, or a notebook's stop button, raises KeyboardInterrupt in the main thread, between any two
+steps of whatever it is doing. So nothing that others need may be in the main thread's hands while
+it waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+log = logging.getLogger("mousetrap.interrupt")
+
+SLICE = 0.25  # seconds; on Windows an interrupt is heard between two of them only
+PARTING = 0.5  # seconds that who was interrupted waits for a closing, which is quick as a rule
+
+
+class Bell:
+    """Wakes whoever waits when something may have changed.
+
+    For waiting it does what a `threading.Condition` does, but has no lock of its own: a condition's
+    is taken in Python code, and an interrupt just then leaves it locked, for the I/O thread too.
+
+    Threads: any.
+    """
+
+    def __init__(self) -> None:
+        self._sleepers: list[threading.Lock] = []  # locked; released to wake who waits for it
+
+    def ring(self) -> None:
+        """Have everybody who waits look again."""
+        for sleeper in tuple(self._sleepers):
+            with suppress(RuntimeError):  # released before, and not asleep yet
+                sleeper.release()
+
+    def wait_for(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until *reached*, asked at each ring; say whether it was within *timeout* seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        sleeper = threading.Lock()
+        sleeper.acquire()
+        try:
+            self._sleepers.append(sleeper)
+            while not reached():
+                left = SLICE if deadline is None else min(SLICE, deadline - time.monotonic())
+                if left <= 0:
+                    return reached()
+                sleeper.acquire(timeout=left)
+            return True
+        finally:
+            with suppress(ValueError):
+                self._sleepers.remove(sleeper)
+
+
+def finish(work: Callable[[], object], *, daemon: bool = False) -> None:
+    """Do *work* to its end and return or raise as it does, unless the caller is interrupted.
+
+    An interrupt ends the waiting and not the work, whose error is then logged. Whoever calls this
+    on the way out of an interrupt (in a ``finally``, at the end of a ``with`` block) is not kept
+    waiting for more than `PARTING`. The interpreter exits after the work is done only, so have it
+    bounded; a *daemon* may be cut short.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        work()  # only the main thread is ever interrupted
+        return
+    outcome: list[BaseException | None] = []
+    ended = Bell()
+    is_left = False
+
+    def do() -> None:
+        error = None
+        try:
+            work()
+        except BaseException as raised:  # noqa: BLE001 -- handed on below
+            error = raised
+        outcome.append(error)
+        ended.ring()
+        if is_left and error is not None:
+            log.warning("%s", error)
+
+    patience = PARTING if is_interrupted() else None
+    try:
+        threading.Thread(target=do, name="mousetrap-closing", daemon=daemon).start()
+    except RuntimeError:  # the interpreter is going down: no new threads, and nobody interrupts
+        work()
+        return
+    try:
+        ended.wait_for(lambda: bool(outcome), patience)
+    finally:
+        is_left = not outcome
+    if outcome and outcome[0] is not None:
+        raise outcome[0]
+
+
+def is_interrupted() -> bool:
+    """Say whether the caller is on its way out of an interrupt."""
+    return isinstance(sys.exc_info()[1], KeyboardInterrupt)

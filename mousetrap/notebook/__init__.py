@@ -1,0 +1,6 @@
+"""Working with queues from a notebook: consumers that a cell may start again and again.
+
+`registry` knows the consumers of this kernel, `handle` is what a cell holds of one, `version` says
+which source it runs, `output` keeps what handlers print. None of it needs a notebook: in a terminal
+or a script it does the same.
+"""

@@ -1,0 +1,244 @@
+"""Who else consumes a queue: the broker knows how many, and ours say who they are when asked.
+
+A question is one message on the events exchange, with a routing key that no fate has. Each worker
+hears it by a queue of its own, which goes with its connection, and answers into that of who asked.
+Nobody pays while nobody asks. Where the broker forbids such a queue, or events are switched off,
+there are numbers and no names.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pika
+from pika.channel import Channel
+
+from mousetrap.errors import MousetrapError, UndecodableMessage
+from mousetrap.interrupt import Bell
+from mousetrap.kernel import is_kernel, program
+from mousetrap.message import decode
+from mousetrap.publisher import Publisher
+from mousetrap.settings import Settings
+from mousetrap.table import safe
+from mousetrap.topology import Exchange
+from mousetrap.translation import declare, remaining
+
+log = logging.getLogger("mousetrap.presence")
+
+PATIENCE = 0.5  # seconds for answers; a worker's I/O thread needs a few milliseconds
+MOST = 100  # answers that are kept; nobody reads a longer list
+LIFE = 2000  # milliseconds that a question or an answer waits to be heard
+_SHARES = {1 / 2: "half", 1 / 3: "a third", 2 / 3: "two thirds", 1 / 4: "a quarter"}
+
+
+class Question(msgspec.Struct, frozen=True, tag=True):
+    """Who consumes *queue*, by its name on the wire?"""
+
+    queue: str
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One worker, as it introduces itself."""
+
+    worker: str  # a word that no other worker has
+    process: str  # one that no other process has; pids repeat from container to container
+    host: str
+    pid: int
+    program: str  # analysis.ipynb, mousetrap work, ...
+    stage: str
+
+    def __str__(self) -> str:
+        return safe(f"{self.program} ({self.stage}) on {self.host}, pid {self.pid}", 200)
+
+
+@dataclass(frozen=True)
+class Attached:
+    """Who consumes a queue at one moment: how many, how many of them here, and who else."""
+
+    consumers: int  # all of them, as the broker says
+    here: int  # those of this process
+    others: tuple[Presence, ...] = ()  # those elsewhere that said who they are
+
+    @property
+    def elsewhere(self) -> int:
+        """How many are not of this process."""
+        return max(0, self.consumers - self.here)
+
+    @property
+    def warning(self) -> str:
+        """What to expect of a queue that others consume as well; "" when nobody else does."""
+        if not self.elsewhere:
+            return ""
+        share = self.here / self.consumers
+        verb = "is" if self.elsewhere == 1 else "are"
+        home = "kernel" if is_kernel() else "process"
+        return (
+            f"{self.consumers} attached, {self.elsewhere} {verb} not from this {home}: you will "
+            f"see about {_SHARES.get(share, f'{share:.0%}')} of the messages"
+        )
+
+    def lines(self) -> list[str]:
+        """The warning, and a line for each of the others; nothing when there are none."""
+        if not self.elsewhere:
+            return []
+        silent = self.elsewhere - len(self.others)
+        rest = f"{silent:,} that did not say who: other clients, or too busy to answer"
+        return [self.warning, *map(str, self.others), *([rest] if silent > 0 else [])]
+
+    def __str__(self) -> str:
+        return self.warning or f"{self.consumers} attached"
+
+
+class Ear:
+    """Hears questions about *queue* (on the wire) and answers them by *publisher*; asks, too.
+
+    It listens on a channel of its own, because the broker closes the one on which it refuses
+    something, and sends by the connection that publishes: a broker with an alarm stops reading
+    from it, which must not happen to the one that acks.
+
+    Threads: `ask` from any but the I/O threads, `open` on that of the connection.
+    """
+
+    def __init__(self, settings: Settings, queue: str, publisher: Publisher) -> None:
+        self.stage = ""  # what the worker is called now
+        self.is_deaf = True  # the worker does not consume yet, or not any more
+        self._exchange = settings.topology.events_exchange
+        self._key = settings.topology.question_key
+        self._queue = queue
+        self._publisher = publisher
+        self._worker = uuid.uuid4().hex
+        self._asking = threading.Lock()
+        self._changed = Bell()
+        self._channel: Channel | None = None
+        self._own_queue = ""  # "" while it does not listen
+        self._is_refused = not self._exchange
+        self._heard: dict[str, Presence] = {}
+
+    def open(self, connection: Any) -> None:
+        """Listen on *connection* (pika's) unless it does already; a refusal does no harm."""
+        if self._exchange and (self._channel is None or self._channel.is_closed):
+            self._own_queue, self._is_refused = "", False
+            self._channel = connection.channel(on_open_callback=self._listen)
+            self._channel.add_on_close_callback(self._on_closed)
+
+    def ask(self, expected: int, patience: float = PATIENCE) -> tuple[Presence, ...]:
+        """Ask who consumes the queue elsewhere; return when *expected* have said so.
+
+        Or after *patience* seconds: others may be silent for ever.
+        """
+        deadline = time.monotonic() + patience
+        with self._asking:
+            self._heard.clear()
+            self._changed.wait_for(lambda: bool(self._own_queue) or self._is_refused, patience)
+            if not self._own_queue:
+                return ()
+            for part in (2, 1):  # twice: one that has just started may not listen yet
+                with suppress(MousetrapError):  # the publisher is closed: so is this worker
+                    self._send(Question(self._queue), self._exchange, self._key, self._own_queue)
+                left = remaining(deadline) / part
+                if self._changed.wait_for(lambda: len(self._heard) >= expected, left):
+                    break
+            found = list(self._heard.values())
+        return tuple(sorted(found, key=lambda each: (each.program, each.host, each.pid)))
+
+    # ---- I/O thread ------------------------------------------------------------------------------
+
+    def _listen(self, channel: Channel) -> None:
+        name = f"{_stem(self._queue)}{uuid.uuid4().hex}"
+
+        def on_consuming(_: Any) -> None:
+            self._own_queue = name
+            self._changed.ring()
+
+        channel.queue_declare(name, exclusive=True, arguments={"x-message-ttl": LIFE})
+        declare(channel, Exchange(self._exchange))
+        channel.queue_bind(name, self._exchange, self._key)
+        channel.basic_consume(name, self._on_message, auto_ack=True, callback=on_consuming)
+
+    def _on_closed(self, _: Channel, reason: Exception) -> None:
+        self._own_queue, self._is_refused = "", True
+        self._changed.ring()
+        log.debug("%s: others cannot ask for this consumer: %s", self._queue, reason)
+
+    def _on_message(
+        self, _: Channel, __: Any, properties: pika.BasicProperties, body: bytes
+    ) -> None:
+        try:
+            message = decode(body, Question | Presence)
+        except UndecodableMessage:  # somebody else's on our exchange
+            return
+        if isinstance(message, Question):
+            self._on_question(message, properties.reply_to)
+        elif message.process != _process() and len(self._heard) < MOST:
+            self._heard[message.worker] = message
+            self._changed.ring()
+
+    def _on_question(self, question: Question, reply_to: object) -> None:
+        # Not into any queue that somebody names: it might be one that people work from.
+        stem = _stem(self._queue)
+        is_ours = isinstance(reply_to, str) and reply_to.startswith(stem)
+        if question.queue == self._queue and is_ours and not self.is_deaf:
+            presence = Presence(
+                worker=self._worker,
+                process=_process(),
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                program=program(),
+                stage=self.stage,
+            )
+            with suppress(MousetrapError):
+                self._send(presence, "", str(reply_to))
+
+    def _send(
+        self, message: Question | Presence, exchange: str, key: str, reply_to: str | None = None
+    ) -> None:
+        properties: Any = pika.BasicProperties(reply_to=reply_to, expiration=str(LIFE))  # type: ignore[no-untyped-call]  # pika's
+        self._publisher.announce(
+            msgspec.json.encode(message), exchange, key, lambda _: None, properties
+        )
+
+
+_counting = threading.Lock()
+_consuming: Counter[tuple[object, ...]] = Counter()  # consumers by place, queue and process
+
+
+def note(settings: Settings, queue: str, change: int) -> None:
+    """Note that this process has *change* more consumers of *queue* (on the wire)."""
+    with _counting:
+        _consuming[_place(settings, queue)] += change
+
+
+def here(settings: Settings, queue: str) -> int:
+    """How many consumers of *queue* (on the wire) this process has."""
+    return _consuming[_place(settings, queue)]
+
+
+def _place(settings: Settings, queue: str) -> tuple[object, ...]:
+    host = "localhost" if settings.host in ("127.0.0.1", "::1") else settings.host
+    return host, settings.port, settings.vhost, queue, os.getpid()  # not the parent's, in a fork
+
+
+_token = ("", 0)
+
+
+def _process() -> str:
+    global _token
+    if _token[1] != os.getpid():  # made anew in a fork
+        _token = (uuid.uuid4().hex, os.getpid())
+    return _token[0]
+
+
+def _stem(queue: str) -> str:
+    # Like the queue: who may use that one may use this, where permissions go by names. An id of
+    # 32 characters follows, and a name may have 255 bytes.
+    return f"{queue.encode()[:200].decode(errors='ignore')}.who."
