@@ -32,13 +32,15 @@ class Progress:
         self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._is_shown = False
 
-    def update(self, line: str, figures: Mapping[str, Any], *, is_last: bool = False) -> None:
-        """Show *line* if this takes long, and write *figures* where they are wanted."""
+    def update(
+        self, line: str, figures: Mapping[str, Any] | None = None, *, is_last: bool = False
+    ) -> None:
+        """Show *line* if this takes long, and write *figures*, if any, where they are wanted."""
         now = time.monotonic()
         if now < self._due and not is_last:
             return
         self._due = now + INTERVAL
-        if self._file:
+        if self._file and figures is not None:
             _write(Path(self._file), figures)
         if now - self._started >= SHOWN_AFTER:
             self._show(line, now, is_last)

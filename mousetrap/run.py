@@ -32,6 +32,7 @@ from mousetrap.fate import Fate, unpack
 from mousetrap.flow import Flow
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message
+from mousetrap.messages import Messages
 from mousetrap.processes import WorkerProcesses
 from mousetrap.progress import Progress
 from mousetrap.receipt import Receipt
@@ -39,7 +40,7 @@ from mousetrap.record import Record
 from mousetrap.sender import Sender
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage
-from mousetrap.table import Table
+from mousetrap.table import Table, safe, safe_lines
 from mousetrap.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.worker import Worker
 
@@ -266,13 +267,14 @@ class Run:
         """One row for each message: its path, times in seconds, attempts, outcome and reason."""
         return account.messages(self.ledger, self.flow.reads, self.namespace)
 
-    def results(self, timeout: float = 10.0) -> list[Message]:
+    def results(self, timeout: float = 10.0) -> Messages:
         """Take the results out of the queues where the flow ends."""
-        return [
+        found = [
             message
             for name in self.flow.results
             for message in job_queue.drain(name, timeout=timeout, settings=self.settings)
         ]
+        return Messages(found, f" out of {', '.join(self.flow.results)}")
 
     def plot(self) -> None:
         """Draw how the jobs went through the stages, and how long they took."""
@@ -295,13 +297,33 @@ class Run:
         """Write what happened to a ``.jsonl`` file, to be replayed: see `mousetrap.case.Case`."""
         return Case.of(self.ledger, self.flow.reads).save(path)
 
+    @property
+    def state(self) -> str:
+        """``new``, ``open`` or ``closed``."""
+        return self._state
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The workers on threads of this process; empty where others work."""
+        return list(self._threads)
+
+    @property
+    def queues(self) -> list[Queue]:
+        """The queue that each stage reads, with the retry delays of this run."""
+        return list(self._queues)
+
+    @property
+    def where(self) -> str:
+        """The broker in use, in words."""
+        return str(self._broker or self.settings.url)
+
     def __repr__(self) -> str:
         stages = " → ".join(stage.name for stage in self.flow.stages)
-        where = self._broker or self.settings.url
         record = self.record()
-        return (
+        return safe(
             f"<Run {self.namespace} of {stages}: {self._state}, {record.sent:,} sent, "
-            f"{record.done:,} done, {record.dead:,} dead, {self.ledger.open:,} open, on {where}>"
+            f"{record.done:,} done, {record.dead:,} dead, {self.ledger.open:,} open, "
+            f"on {self.where}>"
         )
 
     # ---- inside ----------------------------------------------------------------------------------
@@ -359,10 +381,11 @@ class Run:
 
     def _death(self) -> MessageDied:
         fate = account.first_death(self.ledger)
-        error = MessageDied(
-            f"message {fate.id[:8]} died in stage {fate.stage} at attempt {fate.attempt}: "
-            f"{fate.reason}\n{fate.traceback}"
+        reason = safe(fate.reason)  # whatever its lines
+        text = (
+            f"message {fate.id[:8]} died in stage {fate.stage} at attempt {fate.attempt}: {reason}"
         )
+        error = MessageDied(safe_lines(f"{text}\n{fate.traceback}"))
         error.__cause__ = self._exception(fate)
         return error
 
@@ -388,7 +411,7 @@ class Run:
             "it more time",
             *([f"The last failure was in {last.stage}:", last.traceback] if last else []),
         ]
-        error = NotSettled("\n".join(lines))
+        error = NotSettled(safe_lines("\n".join(lines)))
         error.table = table
         error.__cause__ = self._exception(last) if last else None
         return error

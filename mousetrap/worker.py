@@ -31,6 +31,7 @@ from mousetrap.message import Message, current
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
+from mousetrap.table import safe
 from mousetrap.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.translation import kept_properties, remaining
 
@@ -229,7 +230,7 @@ class Worker:
         now = self.statistics()
         way = f"{self.queue.name} → {self.handler.name}" + f" → {self.writes}" * bool(self.writes)
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
-        return f"<Worker {way}: {now.state}, {counts}, {now.in_hand} in hand>"
+        return f"<Worker {safe(way)}: {now.state}, {counts}, {now.in_hand} in hand>"
 
     # ---- handling: on the hands ----------------------------------------------------------------
 
@@ -269,7 +270,9 @@ class Worker:
                 return None  # the broker will deliver it again
             self._in_hand += 1
         properties = delivery.properties
-        message = Message.from_wire(delivery.body, properties.message_id, properties.headers)
+        message = Message.from_wire(
+            delivery.body, properties.message_id, properties.headers, properties.timestamp
+        )
         return Handling(delivery, message)
 
     def _send(self, handling: Handling, outputs: list[Message]) -> None:
@@ -294,8 +297,8 @@ class Worker:
         # No error text here: it may quote the body, and logs go where bodies must not.
         log.log(
             logging.WARNING if failure.delay is None else logging.INFO,
-            "%s: message %s, attempt %d: %s -> %s", self.queue.name, message.id[:8],
-            message.attempt, type(error).__name__, failure.target,
+            "%s: message %s, attempt %d: %s -> %s", safe(self.queue.name), message.short_id,
+            message.attempt, type(error).__name__, safe(failure.target),
         )  # fmt: skip
         properties = kept_properties(handling.delivery.properties)
         self._publish(handling.delivery, [(failure.copy, failure.target, properties)], fate)
@@ -365,7 +368,7 @@ class Worker:
 
     def _send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
         self._problem = str(receipt.error)
-        log.warning("%s: %s", self.queue.name, receipt.error)
+        log.warning("%s: %s", safe(self.queue.name), receipt.error)
         delay = RESEND_DELAY * (1 + random.random())  # so at most once a second
         self._publisher.connection.call_later(delay, lambda: self._send_again(delivery, receipt))
 
