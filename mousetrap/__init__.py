@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.ledger import Ledger
     from mousetrap.message import Message
     from mousetrap.messages import Messages
+    from mousetrap.notebook.panel import Panel, panel
     from mousetrap.publisher import Publisher
     from mousetrap.receipt import Receipt
     from mousetrap.record import Record
@@ -54,8 +55,8 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     "send", "Sent", "Message", "Messages", "Publisher", "Receipt", "Worker",
     # short questions to a queue
     "open_channel", "declare", "depth", "peek", "drain", "purge", "ping", "QUEUES",
-    # what died, why, and back again
-    "dead", "Bench",
+    # what is going on; what died, why, and back again
+    "panel", "Panel", "dead", "Bench",
     # one execution of a flow, and what became of it
     "run", "Run", "Record", "Ledger", "Case",
     # where the broker is, and what can go wrong
@@ -72,6 +73,7 @@ _HOMES = {
     "ledger": ("Ledger",),
     "message": ("Message",),
     "messages": ("Messages",),
+    "notebook.panel": ("Panel", "panel"),
     "publisher": ("Publisher",),
     "receipt": ("Receipt",),
     "record": ("Record",),

@@ -69,6 +69,7 @@ class Ledger:
         self._open: dict[str, Entry] = {}  # in the order in which they became open
         self._offsets: dict[str, float] = {}  # worker -> least time from its end of work to us
         self._counts: Counter[tuple[str, str]] = Counter()  # handlings by stage and outcome
+        self.sent_on: Counter[str] = Counter()  # messages that stages sent, by queue
         self.deaths = 0  # messages that are dead, so far as is known
 
     # ---- facts -----------------------------------------------------------------------------------
@@ -122,6 +123,8 @@ class Ledger:
         self._weigh(entry)
         for output in fate.outputs:
             child = self._entry(output.id)
+            if not child.origins:
+                self.sent_on[output.queue] += 1
             child.queue, child.parent, child.job = output.queue, fate.id, entry.job
             child.origins += (fate,)
             child.body = child.body or output.body

@@ -46,7 +46,7 @@ class Progress:
             self._show(line, now, is_last)
 
     def _show(self, line: str, now: float, is_last: bool) -> None:
-        if _in_notebook():
+        if in_notebook():
             data = {"text/plain": line}
             if self._display is None:
                 from IPython.display import display
@@ -71,7 +71,8 @@ def _write(path: Path, figures: Mapping[str, Any]) -> None:
         draft.replace(path)  # in one step: a reader never sees half of it
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Say whether this process is the kernel of a notebook."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module else None
     return shell is not None and hasattr(shell, "kernel")

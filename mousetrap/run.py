@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -53,6 +54,9 @@ Workers = Literal["threads", "processes", "none"]
 LOOK = 0.25  # seconds between two looks at the workers while waiting
 QUIET = 0.02  # seconds between two looks at the queues once every fate is known
 EVENTS_PREFETCH = 500  # bodies full of fates; a guess
+
+
+_started: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
 class Run:
@@ -131,6 +135,7 @@ class Run:
         if self._state != "new":
             return self
         self._state = "open"
+        _started.add(self)
         try:
             from mousetrap.lease import Lease  # it needs what `_ensured` does
 
@@ -291,11 +296,16 @@ class Run:
             name: sum(entry.queue == name for entry in self.ledger.entries())
             for name in self.flow.results
         }
-        return Diagram(self.flow, self.record().stages, waiting | results)
+        return Diagram(self.flow.steps, self.record().stages, waiting | results)
 
     def save(self, path: str | Path) -> Path:
         """Write what happened to a ``.jsonl`` file, to be replayed: see `mousetrap.case.Case`."""
         return Case.of(self.ledger, self.flow.reads).save(path)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from mousetrap.notebook.panel import Panel  # not for those who never look
+
+        return {"text/plain": repr(self), "text/html": Panel(self).bundle()["text/html"]}
 
     @property
     def state(self) -> str:
@@ -424,6 +434,11 @@ class Run:
         )
         line = f"{self.namespace}: {self.ledger.open:,} open; done: {done or 'nothing yet'}"
         return line, {"namespace": self.namespace, "open": self.ledger.open, "stages": counts}
+
+
+def open_runs() -> list[Run]:
+    """The runs of this process that are open."""
+    return [each for each in list(_started) if each.state == "open"]
 
 
 def _ensured() -> Broker:

@@ -8,10 +8,12 @@ dies in between, the message comes again and its outputs have the same ids. Prot
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,12 +33,13 @@ from mousetrap.message import Message, current
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
-from mousetrap.table import safe
+from mousetrap.table import Table, safe
 from mousetrap.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.translation import kept_properties, remaining
 
 log = logging.getLogger("mousetrap.worker")
 
+_started: weakref.WeakSet[Worker] = weakref.WeakSet()
 KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive
 
 
@@ -50,6 +53,7 @@ class Statistics:
     retried: int  # failed and sent to a retry queue, confirmed
     dead: int  # failed and sent to the dead queue, confirmed
     in_hand: int  # taken and without a fate yet
+    prefetched: int  # handed over by the broker and not begun
     reconnects: int
     problem: str  # what it is waiting for, or the last thing that went wrong; "" when all is well
 
@@ -134,11 +138,13 @@ class Worker:
         if self._is_started:
             return self
         self._is_started = True
+        _started.add(self)
         try:
             self._publisher.open()
             self._hands.start()
             self._consumer.open()
         except BaseException:
+            _started.discard(self)
             self._publisher.close(0.5)
             self._hands.stop(0.5)
             raise
@@ -210,6 +216,7 @@ class Worker:
             return Statistics(
                 state="failed" if self.error else connection.state,
                 in_hand=self._in_hand,
+                prefetched=max(0, self._consumer.unacked - self._in_hand),
                 reconnects=connection.reconnects + self._publisher.connection.reconnects,
                 problem=problem,
                 **self._counts,
@@ -225,6 +232,14 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _repr_html_(self) -> str:
+        now = dataclasses.asdict(self.statistics())
+        facts = [(name, value) for name, value in now.items() if value != ""]
+        return Table(("worker", self.handler.name), [*self._way(), *facts])._repr_html_()
+
+    def _way(self) -> list[tuple[str, str]]:
+        return [("reads", self.queue.name), *([("writes", self.writes)] if self.writes else [])]
 
     def __repr__(self) -> str:
         now = self.statistics()
@@ -404,3 +419,8 @@ class Worker:
     def _on_delivery(self, delivery: Delivery) -> None:
         self._counts["received"] += 1
         self._hands.take(delivery)
+
+
+def running() -> list[Worker]:
+    """The workers of this process that were started and have not ended."""
+    return [each for each in list(_started) if each.statistics().state not in ("failed", "closed")]
