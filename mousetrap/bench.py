@@ -151,7 +151,7 @@ class Bench(Messages):
             MousetrapError: *function* failed with a letter, which is named, or returned None.
             SettingsError: there is no such letter, or its body was not kept.
         """
-        handler = Handler(function)
+        handler = _handler(function)
         chosen = {each.id: each for each in self._chosen(ids)}
         self._check_kept(chosen.values())
         mended = [_mended(each, handler) if each.id in chosen else each for each in self]
@@ -352,6 +352,13 @@ def _letter(run: Run, entry: Entry) -> Message:
         id=entry.id, body=entry.body or b"", attempt=fate.attempt, parent=entry.parent,
         job=entry.job or None, headers=headers, sent=None if sent is None else int(sent),
     )  # fmt: skip
+
+
+def _handler(function: Callable[[Any], Any]) -> Handler:
+    try:
+        return Handler(function)
+    except ValueError:  # `str`, `abs` and their like do not tell what they take
+        return Handler(lambda data: function(data), getattr(function, "__name__", None))
 
 
 def _address(stage: Stage[..., Any]) -> str:

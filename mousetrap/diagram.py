@@ -16,7 +16,7 @@ from mousetrap.record import StageRecord
 from mousetrap.table import safe
 
 BOX, PILL, GAP = 150, 130, 46  # pixels: width of a stage, of a queue, and of the way between
-LIVE_BOX = 170  # pixels: width of a stage that shows what it is doing
+LIVE_BOX = 190  # pixels: width of a stage that shows what it is doing
 HEIGHT, LIVE_HEIGHT, MARGIN = 62, 104, 30  # pixels: of a box, a live one, and between two rows
 BLUE, ORANGE, RED, GREY, INK = "#2b6cb0", "#c05621", "#c53030", "#718096", "#1a202c"
 _NOTHING = StageRecord(0, 0, 0, {}, {})
@@ -153,7 +153,7 @@ class Diagram:
         counts = '<tspan fill="#718096"> · </tspan>'.join(
             f'<tspan fill="{color}">{text}</tspan>' for text, color in parts
         )
-        size = 11 if sum(len(text) + 3 for text, _ in parts) < 27 else 9
+        size = 11 if sum(len(text) + 3 for text, _ in parts) * 6 < self._box else 9
         middle = x + self._box / 2
         label = _text(middle, y + (20 if self.activity else 26), _name(name), INK, 13, bold=True)
         inside = _text(middle, y + self._height - (10 if self.activity else 16), counts, INK, size)

@@ -55,7 +55,7 @@ class Text(str):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return f"<pre class='{IGNORED}'>{html.escape(self)}</pre>"
+        return f"<pre class='{IGNORED}' style='font-family:monospace'>{html.escape(self)}</pre>"
 
 
 class Table(Sequence[Mapping[str, Any]]):
@@ -113,7 +113,9 @@ class Table(Sequence[Mapping[str, Any]]):
         left = "style='text-align:left'"
         head = "".join(f"<th {left}>{html.escape(safe(name))}</th>" for name in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td {left}>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            "<tr>"
+            + "".join(f"<td {_style(cell)}>{html.escape(cell)}</td>" for cell in row)
+            + "</tr>"
             for row in self._shown()
         )
         title = f"<caption {left}>{html.escape(safe(self.title))}</caption>" if self.title else ""
@@ -130,6 +132,11 @@ class Table(Sequence[Mapping[str, Any]]):
         more = len(self) - SHOWN
         rest = [f"... and {more:,} more"] if more > 0 else []
         return [*rest, *([safe(self.note)] if self.note else [])]
+
+
+def _style(cell: str) -> str:
+    """Only what is long may be broken into lines: a size or an age stays in one piece."""
+    return f"style='text-align:left{'' if len(cell) > 20 else ';white-space:nowrap'}'"
 
 
 def _cell(value: Any) -> str:

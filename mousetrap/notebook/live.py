@@ -2,6 +2,7 @@
 
 What was displayed with an id can be replaced later by a message that carries the id. So the thread
 needs no cell: the update goes to wherever the thing is shown, and never into the newest cell.
+Prototyped in ``notebooks/08_watching.ipynb``.
 """
 
 from __future__ import annotations

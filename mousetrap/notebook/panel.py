@@ -314,7 +314,7 @@ def _tint(column: str, cell: str) -> str:
         return f";color:{bad[column]};font-weight:bold"
     if column == "connection" and cell not in ("open", "closed", "–"):
         return f";color:{RED};font-weight:bold"
-    return ""
+    return ";color:#4299e1" if column == COLUMNS[-1] else ""
 
 
 def _remarks(view: View, rows: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 A watch is asked now and then, keeps what it saw in the last minute, and answers with a `View`:
 plain values that a panel can draw. It asks workers and ledgers, which cost nothing to ask; how full
-the queues are it is told by `RunWatch.measured`, `WorkersWatch.measured`.
+the queues are it is told by `Watch.measured`. Prototyped in ``notebooks/08_watching.ipynb``.
 """
 
 from __future__ import annotations
@@ -119,7 +119,10 @@ class Pace:
             for n, grown in enumerate(ticks, self._tick - len(ticks) + 1):
                 seconds[n // size] = seconds.get(n // size, 0) + grown
             ticks = list(seconds.values())[-SHOWN:]
-        return tuple(round(each, 1) for each in (ticks if is_over else ticks[:-1]))
+        if is_over:
+            while len(ticks) > 1 and not ticks[-1]:
+                ticks.pop()
+        return tuple(round(each, 1) for each in (ticks if len(ticks) < 4 else ticks[:-1]))
 
 
 class Arrivals:
