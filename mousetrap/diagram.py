@@ -153,7 +153,8 @@ class Diagram:
         counts = '<tspan fill="#718096"> · </tspan>'.join(
             f'<tspan fill="{color}">{text}</tspan>' for text, color in parts
         )
-        size = 11 if sum(len(text) + 3 for text, _ in parts) * 6 < self._box else 9
+        length = sum(len(text) + 3 for text, _ in parts)
+        size = next((size for size in (11, 10) if length * size * 0.55 < self._box), 9)
         middle = x + self._box / 2
         label = _text(middle, y + (20 if self.activity else 26), _name(name), INK, 13, bold=True)
         inside = _text(middle, y + self._height - (10 if self.activity else 16), counts, INK, size)

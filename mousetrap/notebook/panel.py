@@ -33,6 +33,7 @@ ROWS = 20  # stages shown at most in each
 DRAWN = 12  # stages in a picture at most
 NAME = 60  # characters
 GREEN, ORANGE, RED, GREY = "#38a169", "#dd6b20", "#e53e3e", "#8795a8"  # on white and on black
+WELL = ("", "–", "new", "open", "replaced", "closed")  # states that nobody need worry about
 COLUMNS = ("stage", "connection", "waiting", "oldest", "in hand", "per s", "done", "retried",
            "dead", "last minute")  # fmt: skip
 
@@ -270,7 +271,7 @@ def _picture(view: View, drawn: int) -> str:
         activity={
             each.step.name: Activity(
                 each.rate, each.minute, each.in_hand,
-                "" if each.state in ("", "open", "closed", "new") else each.state,
+                "" if each.state in WELL else each.state,
             )
             for each in stages
         },
@@ -312,7 +313,7 @@ def _tint(column: str, cell: str) -> str:
     bad = {"dead": RED, "retried": ORANGE}
     if column in bad and cell != "0":
         return f";color:{bad[column]};font-weight:bold"
-    if column == "connection" and cell not in ("open", "closed", "–"):
+    if column == "connection" and cell not in WELL:
         return f";color:{RED};font-weight:bold"
     return ";color:#4299e1" if column == COLUMNS[-1] else ""
 

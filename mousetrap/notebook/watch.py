@@ -7,6 +7,7 @@ the queues are it is told by `Watch.measured`. Prototyped in ``notebooks/08_watc
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -25,7 +26,7 @@ TICK = 0.25  # seconds; its pieces as long as there are only a few
 SHOWN = 60  # its pieces at most
 SPAN = 5.0  # seconds over which a rate is taken
 REMEMBERED = 600  # measurements by which an age is told; older than the first is "at least"
-_ENDED = ("failed", "closed")
+_ENDED = ("failed", "closed", "replaced")
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,8 @@ class RunWatch(Watch):
 class WorkersWatch(Watch):
     """Watches workers of one broker and one namespace; those of one function count as one stage.
 
-    *subjects* are workers, or handles that have one: it is asked for each time.
+    *subjects* are workers, or what holds one and counts for itself (a handle); it may have
+    `remarks`, lines to be shown, and be `replaced` by another, which ends it.
     """
 
     def __init__(self, subjects: Sequence[Any], settings: Settings) -> None:
@@ -270,7 +272,7 @@ class WorkersWatch(Watch):
         self._depths = dict(depths)
         for step, members in self._steps().items():
             if (ready := self._ready(step.reads)) is not None:
-                figures = [each.statistics() for each in members]
+                figures = [_figures(each) for each in members]
                 there = ready + sum(each.prefetched + each.in_hand for each in figures)
                 arrivals = self._arrivals.setdefault(step.name, Arrivals())
                 arrivals.add(_settled(figures), there, now)
@@ -279,7 +281,7 @@ class WorkersWatch(Watch):
         """Look at the workers."""
         stages, states = [], []
         for step, members in self._steps().items():
-            figures = [each.statistics() for each in members]
+            figures = [_figures(each) for each in members]
             counts = {
                 name: sum(getattr(each, name) for each in figures)
                 for name in ("done", "retried", "dead")
@@ -303,28 +305,30 @@ class WorkersWatch(Watch):
                 )
             )  # fmt: skip
         is_over = bool(states) and all(state in _ENDED for state in states)
-        end = "failed" if "failed" in states else "closed"
+        end = _worst(states) if states else "open"
         reads = {stage.step.reads for stage in stages}
         ends = {s.step.writes: self._ready(s.step.writes) for s in stages if s.step.writes}
-        named = {step.name: m.statistics() for step, ms in self._steps().items() for m in ms}
+        named = {step.name: _figures(m) for step, ms in self._steps().items() for m in ms}
         return View(
             self._title(), self.settings.url, end if is_over else "open", tuple(stages),
             {name: depth for name, depth in ends.items() if name not in reads}, "waiting",
             _reconnects(named) + self._remarks(),
         )  # fmt: skip
 
-    def _steps(self) -> dict[Step, list[Worker]]:
-        steps: dict[Step, list[Worker]] = {}
+    def _steps(self) -> dict[Step, list[Any]]:
+        steps: dict[Step, list[Any]] = {}
         names: dict[str, Step] = {}
-        for worker in map(worker_of, self.subjects):
+        for subject in self.subjects:
+            worker = worker_of(subject)
             step = Step(worker.handler.name, worker.queue.name, worker.writes)
             if names.setdefault(step.name, step) != step:  # one name, another queue
                 step = step._replace(name=f"{step.name} of {step.reads}")
-            steps.setdefault(step, []).append(worker)
+            steps.setdefault(step, []).append(subject)
         return steps
 
-    def _later(self, worker: Worker) -> int:
-        return sum(self._ready(name) or 0 for name in worker.queue.retry_queues())
+    def _later(self, subject: Any) -> int:
+        queues = worker_of(subject).queue.retry_queues()
+        return sum(self._ready(name) or 0 for name in queues)
 
     def _title(self) -> str:
         number = len(self.subjects)
@@ -341,12 +345,21 @@ def worker_of(subject: Any) -> Worker:
     return subject if isinstance(subject, Worker) else subject.worker
 
 
+def _figures(subject: Any) -> Statistics:
+    found: Statistics = subject.statistics()
+    return dataclasses.replace(found, state="replaced") if _is_replaced(subject) else found
+
+
+def _is_replaced(subject: Any) -> bool:
+    return bool(getattr(subject, "replaced", ""))
+
+
 def _settled(figures: Sequence[Statistics]) -> int:
     return sum(each.done + each.retried + each.dead for each in figures)
 
 
 def _worst(states: Iterable[str]) -> str:
-    order = ("failed", "connecting", "blocked", "new", "open", "closed")
+    order = ("failed", "connecting", "blocked", "new", "open", "replaced", "closed")
     return min(states, key=lambda state: order.index(state) if state in order else -1)
 
 
