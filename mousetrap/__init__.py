@@ -28,17 +28,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
+    from mousetrap.bench import Bench, dead
     from mousetrap.case import Case
     from mousetrap.errors import MousetrapError, Reject
     from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
     from mousetrap.ledger import Ledger
     from mousetrap.message import Message
+    from mousetrap.messages import Messages
     from mousetrap.notebook.handle import Handle
+    from mousetrap.notebook.panel import Panel, panel
     from mousetrap.notebook.registry import consume
     from mousetrap.publisher import Publisher
     from mousetrap.receipt import Receipt
     from mousetrap.record import Record
     from mousetrap.run import Run, run
+    from mousetrap.send import Sent, send
     from mousetrap.settings import Settings
     from mousetrap.stage import Stage, stage
     from mousetrap.topology import Queue
@@ -50,11 +54,13 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
     "stage", "Stage", "Queue", "Reject",
     # sending and working
-    "Message", "Publisher", "Receipt", "Worker",
+    "send", "Sent", "Message", "Messages", "Publisher", "Receipt", "Worker",
     # a consumer in the background, safe to run again
     "consume", "Handle",
     # short questions to a queue
     "open_channel", "declare", "depth", "peek", "drain", "purge", "ping", "QUEUES",
+    # what is going on; what died, why, and back again
+    "panel", "Panel", "dead", "Bench",
     # one execution of a flow, and what became of it
     "run", "Run", "Record", "Ledger", "Case",
     # where the broker is, and what can go wrong
@@ -62,6 +68,7 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
 ]  # fmt: skip
 
 _HOMES = {
+    "bench": ("Bench", "dead"),
     "case": ("Case",),
     "errors": ("MousetrapError", "Reject"),
     "job_queue": (
@@ -71,10 +78,13 @@ _HOMES = {
     "message": ("Message",),
     "notebook.handle": ("Handle",),
     "notebook.registry": ("consume",),
+    "messages": ("Messages",),
+    "notebook.panel": ("Panel", "panel"),
     "publisher": ("Publisher",),
     "receipt": ("Receipt",),
     "record": ("Record",),
     "run": ("Run", "run"),
+    "send": ("Sent", "send"),
     "settings": ("Settings",),
     "stage": ("Stage", "stage"),
     "topology": ("Queue",),

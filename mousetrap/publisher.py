@@ -416,5 +416,7 @@ def _properties(message: Message, base: pika.BasicProperties | None) -> pika.Bas
     properties.message_id = message.id
     properties.headers = message.wire_headers()
     properties.delivery_mode = PERSISTENT
+    if properties.timestamp is None:  # a retry keeps the first one
+        properties.timestamp = int(time.time())
     properties.content_type = properties.content_type or "application/json"
     return properties  # type: ignore[no-any-return]  # as above

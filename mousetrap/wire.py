@@ -27,9 +27,10 @@ _CONTENT = struct.Struct(">HHQH")
 _FLAGS = (
     spec.BasicProperties.FLAG_CONTENT_TYPE | spec.BasicProperties.FLAG_HEADERS
     | spec.BasicProperties.FLAG_DELIVERY_MODE | spec.BasicProperties.FLAG_MESSAGE_ID
+    | spec.BasicProperties.FLAG_TIMESTAMP
 )  # fmt: skip
-_OTHERS = ("content_encoding", "priority", "correlation_id", "reply_to", "expiration", "timestamp",
-           "type", "user_id", "app_id", "cluster_id")  # fmt: skip
+_OTHERS = ("content_encoding", "priority", "correlation_id", "reply_to", "expiration", "type",
+           "user_id", "app_id", "cluster_id")  # fmt: skip
 _OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE  # bytes of a frame around its payload
 
 
@@ -126,11 +127,11 @@ def publish(
 
 
 def _content_header(size: int, properties: pika.BasicProperties) -> bytes:
-    """Return the payload of a content header frame; our own four properties take the short way."""
+    """Return the payload of a content header frame; our own five properties take the short way."""
     known: dict[str, Any] = vars(properties)
     if any(known.get(name) is not None for name in _OTHERS) or not all(
         (properties.content_type, properties.headers, properties.delivery_mode,
-         properties.message_id)
+         properties.message_id, properties.timestamp)
     ):  # fmt: skip
         pieces = properties.encode()  # type: ignore[no-untyped-call]  # pika's
         return struct.pack(">HHQ", spec.BasicProperties.INDEX, 0, size) + b"".join(pieces)
@@ -141,6 +142,7 @@ def _content_header(size: int, properties: pika.BasicProperties) -> bytes:
         len(table).to_bytes(4, "big"), table,
         bytes((properties.delivery_mode,)),
         _short(properties.message_id),
+        properties.timestamp.to_bytes(8, "big"),
     ))  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 
 import pytest
+from lab import chromium
 from proxy import Proxy
 
 from mousetrap.broker import Broker, ensure
@@ -18,6 +19,15 @@ from mousetrap.settings import Settings
 # A shell starts what it puts into the background deaf to Ctrl-C, and our children would inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def page():
+    """A page in a Chromium, as large as a person's window."""
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(60_000)  # milliseconds
+        yield page
 
 
 @pytest.fixture

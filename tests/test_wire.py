@@ -104,7 +104,7 @@ PROPERTIES = st.fixed_dictionaries(
 )  # fmt: skip
 OURS = {
     "content_type": "application/json", "headers": {"mousetrap-attempt": 1, "mousetrap-job": "j"},
-    "delivery_mode": 2, "message_id": "0123456789abcdef",
+    "delivery_mode": 2, "message_id": "0123456789abcdef", "timestamp": 1_790_000_000,
 }  # fmt: skip
 
 

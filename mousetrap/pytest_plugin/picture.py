@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from mousetrap.check.executed import plain
 from mousetrap.errors import MousetrapError
-from mousetrap.job_queue import Depth, depths, peek
+from mousetrap.gauge import Depth
+from mousetrap.job_queue import depths, peek
 from mousetrap.message import Message
 from mousetrap.settings import Settings
 from mousetrap.table import safe
