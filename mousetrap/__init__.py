@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.message import Message
     from mousetrap.messages import Messages
     from mousetrap.notebook.panel import Panel, panel
-    from mousetrap.notebook.panel import Panel, panel
     from mousetrap.publisher import Publisher
     from mousetrap.receipt import Receipt
     from mousetrap.record import Record
@@ -74,7 +73,6 @@ _HOMES = {
     "ledger": ("Ledger",),
     "message": ("Message",),
     "messages": ("Messages",),
-    "notebook.panel": ("Panel", "panel"),
     "notebook.panel": ("Panel", "panel"),
     "publisher": ("Publisher",),
     "receipt": ("Receipt",),
