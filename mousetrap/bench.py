@@ -44,8 +44,8 @@ class Replayed:
         lines = [f"{len(self.sent):,} sent back"]
         for why in dict.fromkeys(self.kept.values()):
             ids = [id for id, reason in self.kept.items() if reason == why]
-            names = ", ".join(safe(id[:8]) for id in ids[:5]) + " ..." * (len(ids) > 5)
-            lines.append(f"{len(ids):,} stay, {why}: {names}")
+            names = ", ".join(id[:8] for id in ids[:5]) + " ..." * (len(ids) > 5)
+            lines.append(safe(f"{len(ids):,} stay, {why}: {names}"))
         return "\n".join(lines)
 
 

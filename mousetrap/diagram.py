@@ -139,7 +139,9 @@ class Diagram:
         label = _text(x + PILL / 2, top + 20, html.escape(safe(name, 19)), INK)
         count = _text(x + PILL / 2, top + 36, " ".join(words), "#4a5568", 11)
         if oldest:
-            count += _text(x + PILL / 2, top + 50, f"oldest {html.escape(oldest)}", ORANGE, 10)
+            count += _text(
+                x + PILL / 2, top + 50, f"oldest {html.escape(safe(oldest, 12))}", ORANGE, 10
+            )
         return (
             f'<g>{_title(name)}<rect x="{x:g}" y="{top:g}" width="{PILL}" height="{height}" '
             f'rx="{(HEIGHT - 16) / 2:g}" fill="#edf2f7" stroke="{GREY}"/>{label}{count}</g>'

@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from mousetrap.check import check
 from mousetrap.errors import CheckError, ExtractError
 from mousetrap.extract import extract
-from mousetrap.job_queue import drain
+from mousetrap.job_queue import declare, drain
 
 IMPORTS = "import json, math as maths\nfrom mousetrap import Message, stage\nimport os.path"
 HELPER = "LIMIT = 10\n\ndef cut(text: str) -> str:\n    return text[:LIMIT]"
@@ -72,6 +72,7 @@ def test_extract_writes_a_module_that_a_worker_runs(notebook, here, settings):
     for needless in ("Message", "os.path", "hello"):
         assert needless not in text
     (here / "send.txt").write_text('"mousetraps!"')
+    declare("words", settings=settings)  # the job may come before the worker does
     environment = os.environ | settings.to_environment()
     command = [sys.executable, "-m", "mousetrap"]
     worker = subprocess.Popen(

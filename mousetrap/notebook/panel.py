@@ -24,7 +24,7 @@ from mousetrap.notebook.watch import RunWatch, StageView, View, Watch, WorkersWa
 from mousetrap.record import StageRecord
 from mousetrap.run import Run, open_runs
 from mousetrap.settings import Settings
-from mousetrap.table import IGNORED, Table, safe
+from mousetrap.table import IGNORED, Table, Text, safe
 from mousetrap.worker import Worker, running
 
 MAX_SIZE = 60_000  # bytes of all that is shown, whatever is watched
@@ -94,8 +94,9 @@ class Panel:
         for drawn, rows in ((DRAWN, ROWS), (4, ROWS), (0, ROWS), (0, 5)):
             bundle = _bundle(views, at, drawn, rows)
             if sum(len(text.encode()) for text in bundle.values()) <= MAX_SIZE:
-                break
-        return bundle
+                return bundle
+        text = bundle["text/plain"][: MAX_SIZE // 10]  # a character may take five bytes in HTML
+        return {"text/plain": text, "text/html": Text(text)._repr_html_()}
 
     def look(self) -> Sequence[View]:
         """Look at everything that is watched."""
@@ -253,7 +254,7 @@ def _html(view: View, at: str, drawn: int, rows: int) -> str:
     return (
         f'<div style="margin:4px 0"><span style="color:{color}">{mark}</span> '
         f"<b>{html.escape(safe(view.title, NAME))}</b> "
-        f"{html.escape(safe(view.state))} · {at} · {html.escape(safe(view.where, 120))}</div>"
+        f"{html.escape(safe(view.state, NAME))} · {at} · {html.escape(safe(view.where, 120))}</div>"
         f'{picture}<table style="margin:4px 0"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>{remarks}"
     )
