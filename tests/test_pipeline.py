@@ -92,6 +92,7 @@ def test_pipeline_survives_a_broker_restart(node: LocalNode, tmp_path, how):
             queues = {
                 name.rpartition(".")[2]: (int(messages), int(consumers))
                 for name, messages, consumers in map(str.split, lines.splitlines())
+                if messages.isdigit()  # not the headings
             }
             messages, fetching = queues.get("start_fetch", (0, 0))
             _, processing = queues.get("data_processing", (0, 0))
