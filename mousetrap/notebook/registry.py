@@ -28,6 +28,7 @@ from mousetrap.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.translation import remaining
 from mousetrap.worker import Worker
 
+GRACE = 10.0  # seconds for what a consumer that is replaced has in hand
 AT_EXIT = 3.0  # seconds for all consumers together; Jupyter kills a kernel after five
 
 Key = tuple[str, str, str]  # namespace, queue, name
@@ -151,7 +152,7 @@ def _take_over(consumer: _Consumer, given: Any, handler: Handler) -> Handle:
 def _replace(old: _Consumer) -> None:
     _retire(old)
     try:
-        _stop(old, 10.0)
+        _stop(old, GRACE)
     except TimeoutError as error:
         _say(f"replacing the consumer of {old}: {error}")
 

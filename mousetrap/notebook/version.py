@@ -27,7 +27,7 @@ class Version:
         self._path = path if path is not None and path.is_file() else None
         self._name = code.co_qualname if code is not None else ""
         self._stamp: object = None  # of the file when it was last read
-        self._source = self._read()
+        self._whole = self._compiled(self._path) if self._path is not None else None
         self._stale = ""
 
     @property
@@ -42,23 +42,20 @@ class Version:
         return self._stale
 
     def _difference(self, path: Path) -> str:
-        source = self._read()
-        if source is None:
-            return f"its file {path.name} is gone"
-        try:
-            module = compile(source, str(path), "exec", dont_inherit=True)
-        except (SyntaxError, ValueError):
-            return f"its file {path.name} has changed, and is no Python now"
+        module = self._compiled(path)
+        if module is None:
+            return f"its file {path.name} is gone, or no Python any more"
         if not any(_digest(each)[:6] == self.mark for each in _codes(module, self._name)):
             return f"its source in {path.name} has changed: import it anew"
-        if source != self._source:
+        if self._whole is not None and _digest(module) != _digest(self._whole):
             return f"{path.name}, where it comes from, has changed: import it anew"
         return ""
 
-    def _read(self) -> bytes | None:
+    @staticmethod
+    def _compiled(path: Path) -> CodeType | None:
         try:
-            return self._path.read_bytes() if self._path is not None else None
-        except OSError:
+            return compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        except (OSError, SyntaxError, ValueError):
             return None
 
     def __str__(self) -> str:

@@ -1,0 +1,454 @@
+"""Consuming in the background: run again it is replaced, never doubled, and it says so."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from test_presence import other_process
+from test_worker import send, wait_for
+
+import mousetrap
+from mousetrap import Queue, Reject, consume, stage
+from mousetrap.errors import AccessRefused, SettingsError
+from mousetrap.job_queue import declare, depth, drain
+from mousetrap.notebook import registry
+from mousetrap.notebook.version import Version, mark
+
+
+@pytest.fixture(autouse=True)
+def no_consumers():
+    """What a test leaves running is stopped."""
+    yield
+    for handle in registry.handles():
+        handle.stop()
+    assert registry.handles() == []
+
+
+def double(n: int) -> int:
+    return 2 * n
+
+
+def triple(n: int) -> int:
+    return 3 * n
+
+
+async def halve(n: int) -> float:
+    return n / 2
+
+
+def consumers(settings, queue="work"):
+    return depth(queue, settings).consumers
+
+
+def test_consume_works_in_the_background(settings):
+    """A function, a queue, and a handle that can be waited for."""
+    handle = consume("work", double, settings, writes="out")
+    send(settings, 1, 2, 3)
+    now = handle.wait_until(done=3)
+
+    assert (now.done, now.state) == (3, "open")
+    assert sorted(m.data for m in drain("out", settings=settings)) == [2, 4, 6]
+    assert registry.handles() == [handle]
+    assert handle.is_running
+
+
+def test_consume_takes_a_stage_with_all_that_it_knows(settings):
+    """What a stage writes and how many it handles at a time need not be said again."""
+
+    @stage(reads="work", writes="out", concurrency=3)
+    def quadruple(n: int) -> int:
+        return 4 * n
+
+    handle = consume("work", quadruple, settings)
+    send(settings, 1)
+    handle.wait_until(done=1)
+
+    assert handle.worker.concurrency == 3
+    assert [m.data for m in drain("out", settings=settings)] == [4]
+
+
+def test_consume_again_is_one_consumer_on_the_same_connection(settings, capsys):
+    """The cell run again: nothing is reconnected, nothing doubled, and counts begin anew."""
+    first = consume("work", double, settings)
+    send(settings, 1)
+    first.wait_until(done=1)
+    second = consume("work", double, settings)
+
+    assert consumers(settings) == 1
+    assert second.worker is first.worker
+    assert second.statistics().done == 0
+    assert (first.is_running, second.is_running) == (False, True)
+    assert "replaced the consumer of 'work': double v1 goes on" in capsys.readouterr().err
+    send(settings, 2)
+    second.wait_until(done=1)
+
+
+def test_consume_again_with_another_function_swaps_between_messages(settings, capsys):
+    """The message in hand ends as it began, the very next one is the new function's."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def scale(n: int) -> int:
+        begun.set()
+        gate.wait(10)
+        return 10 * n
+
+    first = consume("work", scale, settings, writes="out")
+    send(settings, 1, 2, 3)
+    assert begun.wait(10)
+
+    def scale(n: int) -> int:
+        return 100 * n
+
+    second = consume("work", scale, settings, writes="out")
+    gate.set()
+    second.wait_until(done=3)
+
+    assert [m.data for m in drain("out", settings=settings)] == [10, 200, 300]
+    assert second.worker is first.worker
+    assert second.statistics().reconnects == 0
+    assert (first.version.number, second.version.number) == (1, 2)
+    assert "scale v2 takes over from v1 with the next message" in capsys.readouterr().err
+
+
+def test_consume_again_with_other_settings_finishes_and_starts_anew(settings, capsys):
+    """What is in hand is finished, what is not begun goes back, and there is one consumer."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def waits(n: int) -> int:
+        begun.set()
+        gate.wait(10)
+        return n
+
+    first = consume("work", waits, settings, writes="out")
+    send(settings, 1, 2, 3)
+    assert begun.wait(10)
+    threading.Timer(0.2, gate.set).start()
+    second = consume("work", double, settings, writes="out", concurrency=2)
+
+    assert first.statistics().done == 1
+    assert first.worker.is_stopping
+    assert consumers(settings) == 1
+    second.wait_until(done=2)
+    assert sorted(m.data for m in drain("out", settings=settings)) == [1, 4, 6]
+    assert "replaced the consumer of 'work': double v2 has started" in capsys.readouterr().err
+
+
+def test_consume_again_says_that_the_old_handler_hangs(settings, capsys, monkeypatch):
+    """A handler that does not end is left behind, and its message comes again."""
+    monkeypatch.setattr(registry, "GRACE", 0.2)
+    begun, gate = threading.Event(), threading.Event()
+
+    def hangs(_: int) -> None:
+        begun.set()
+        gate.wait(20)
+
+    consume("work", hangs, settings)
+    send(settings, 1)
+    assert begun.wait(10)
+    handle = consume("work", double, settings, concurrency=2)
+    handle.wait_until(done=1)
+    gate.set()
+
+    assert "they will be delivered again" in capsys.readouterr().err
+
+
+def test_consume_changes_between_functions_and_coroutines(settings):
+    """They need other hands, so a new worker starts; there is one consumer all the same."""
+    first = consume("work", double, settings, writes="out")
+    second = consume("work", halve, settings, writes="out")
+    send(settings, 5)
+    second.wait_until(done=1)
+
+    assert first.worker is not second.worker
+    assert consumers(settings) == 1
+    assert [m.data for m in drain("out", settings=settings)] == [2.5]
+
+
+def test_consumers_with_names_stand_side_by_side(settings):
+    """A name makes it another consumer; without it, or with the same, it is the one before."""
+    one = consume("work", double, settings, name="one")
+    two = consume("work", double, settings, name="two")
+    consume("work", double, settings, name="two")
+
+    assert consumers(settings) == 2
+    assert one.is_running
+    assert two.replaced
+    assert one.attached().elsewhere == 0
+
+
+def test_consume_leaves_what_runs_when_it_cannot_begin(settings):
+    """A function that takes no message, or a name that no queue can have: the old one goes on."""
+    handle = consume("work", double, settings)
+
+    with pytest.raises(TypeError, match="cannot handle messages"):
+        consume("work", int.__add__, settings)
+    with pytest.raises(ValueError, match="concurrency"):
+        consume("work", double, settings, concurrency=0)
+    with pytest.raises(SettingsError, match="control characters"):
+        consume("wo\nrk", double, settings)
+
+    assert registry.handles() == [handle]
+    assert handle.is_running
+
+
+def test_consume_that_does_not_start_leaves_nothing(settings):
+    """No consumer, no thread, nothing in the list."""
+    with pytest.raises(AccessRefused):
+        consume("work", double, settings.but(password="x"))
+
+    assert registry.handles() == []
+    wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith("mousetrap")])
+
+
+def test_handle_stops_at_the_end_of_its_block(settings):
+    """As a context manager, and once: stopping twice is no error."""
+    with consume("work", double, settings) as handle:
+        assert consumers(settings) == 1
+    handle.stop()
+
+    assert consumers(settings) == 0
+    assert not handle.is_running
+    assert handle.wait(1) is True
+
+
+def test_replaced_handle_stops_nobody(settings):
+    """The consumer belongs to the newest handle."""
+    old = consume("work", double, settings)
+    new = consume("work", double, settings)
+    old.stop()
+
+    assert new.is_running
+    assert consumers(settings) == 1
+
+
+def test_consume_begins_anew_after_a_failure(settings):
+    """A consumer that ended for good is replaced by one that works."""
+    first = consume("work", double, settings)
+    first.worker.failed(mousetrap.MousetrapError("no way to go on"))
+    second = consume("work", double, settings)
+
+    assert second.worker is not first.worker
+    assert second.is_running
+
+
+def test_handle_says_how_far_it_got(settings):
+    """A wait that fails tells the counts of this handle, not of the ones before."""
+    consume("work", double, settings)
+    send(settings, 1)
+    registry.handles()[0].wait_until(done=1)
+    handle = consume("work", double, settings)
+
+    with pytest.raises(TimeoutError, match=r"\{'done': 1\}; so far: .*done=0"):
+        handle.wait_until(done=1, timeout=0.1)
+
+
+def test_consume_says_who_else_consumes(settings, capsys):
+    """When it starts, and in the handle: how many, how much one will see, and who they are."""
+    with other_process(settings) as other:
+        handle = consume("work", double, settings)
+        said = capsys.readouterr().err
+        shown = repr(handle)
+
+    for text in (said, shown):
+        assert "2 attached, 1 is not from this process: you will see about half" in text
+        assert f"pid {other.pid}" in text
+
+
+def test_handle_counts_others_anew_when_it_is_shown(settings, monkeypatch):
+    """An answer is good for two seconds."""
+    monkeypatch.setattr("mousetrap.notebook.handle.FRESH", 0.0)
+    handle = consume("work", double, settings)
+    with other_process(settings):
+        assert "2 attached" in handle._repr_mimebundle_()["text/plain"]
+
+    wait_for(lambda: "attached" not in handle._repr_mimebundle_()["text/plain"])
+
+
+def test_handle_shows_itself_as_text_and_as_html(settings):
+    """What runs, how far it is, and the last failure; for a terminal and for a page."""
+
+    def rejects(_: object) -> None:
+        print("looked at it")
+        raise Reject("<b>no</b>")
+
+    handle = consume(Queue("work", ()), rejects, settings, writes="out")
+    send(settings, 1)
+    handle.wait_until(dead=1)
+    bundle = handle._repr_mimebundle_()
+
+    assert re.match(r"<Handle work → rejects → out: open, v1 \(\w{6}, [\d:]+\), 0 done, 0 retried, "
+                    r"1 dead, 0 in hand>", bundle["text/plain"])  # fmt: skip
+    assert "last failure: Reject: <b>no</b>" in bundle["text/plain"]
+    assert "Reject: &lt;b&gt;no&lt;/b&gt;" in bundle["text/html"]
+    assert "looked at it" in bundle["text/html"]
+    [failure] = handle.failures
+    assert str(failure.output) == "looked at it\n"
+
+
+def test_handle_obeys_nothing_that_it_shows(settings):
+    """Queue names, errors and output of strangers act neither on a terminal nor on a page."""
+
+    def hostile(_: object) -> None:
+        print("\x1b[2J\u202e<img src=x onerror=alert(1)>$x$")
+        raise ValueError("\x1b]0;title\x07<script>alert(2)</script>")
+
+    handle = consume(Queue("<i>work</i>", ()), hostile, settings)
+    send(settings, 1, queue="<i>work</i>")
+    handle.wait_until(dead=1)
+    text, page = handle._repr_mimebundle_().values()
+
+    for shown in (text, page, repr(handle.output()), handle.output()._repr_html_()):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
+    for shown in (page, handle.output()._repr_html_()):
+        assert not re.search("<(script|img|i)[ >]", shown)
+        assert "tex2jax_ignore" in shown
+
+
+def test_handle_says_what_is_wrong(settings, proxy):
+    """While the broker is away the handle says so; nothing is raised, nothing is lost."""
+    handle = consume("work", double, proxy.settings)
+    proxy.refuse()
+    proxy.cut()
+    wait_for(lambda: handle.statistics().state == "connecting")
+
+    assert "connecting" in repr(handle)
+    assert handle.attached(0.1) is None
+    proxy.accept()
+    wait_for(lambda: handle.statistics().state == "open")
+
+
+# ---- versions ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module of handlers, and import it anew: ``module(source)``."""
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / f"handlers_{os.getpid()}_{abs(hash(tmp_path))}.py"
+
+    def write(source):
+        file.write_text(source)
+        os.utime(file, (0, len(source)))  # another time for another text, however quick we are
+        importlib.invalidate_caches()
+
+    def load(source):
+        write(source)
+        sys.modules.pop(file.stem, None)
+        return importlib.import_module(file.stem)
+
+    load.write = write
+    load.file = file
+    yield load
+    sys.modules.pop(file.stem, None)
+
+
+SOURCE = "RATE = 2\n\ndef scale(n: int) -> int:\n    return RATE * n\n"
+
+
+def test_mark_is_of_what_a_function_does():
+    """Defined twice it is the same; what it says in comments and where it stands do not count."""
+    space = [{}, {}, {}]
+    exec("def f(n):\n    return n + 1", space[0])
+    exec("\n\ndef f(n):\n    # more\n    return n + 1", space[1])
+    exec("def f(n):\n    return n + 2", space[2])
+    first, same, other = (mark(each["f"]) for each in space)
+
+    assert first == same != other
+    assert mark(len) == "no code"
+
+
+def test_version_is_stale_when_its_source_on_disk_is_another(settings, module):
+    """The handle says so, and that it is to be imported anew."""
+    handle = consume("work", module(SOURCE).scale, settings)
+    assert handle.stale == ""
+
+    module.write(SOURCE.replace("RATE * n", "RATE * n + 1"))
+    assert "its source in handlers" in handle.stale
+    assert "stale: its source in handlers" in repr(handle)
+    module.write(SOURCE)
+    assert handle.stale == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "stale"),
+    [
+        ("# moved, with a comment\n\n" + SOURCE, ""),
+        (SOURCE.replace("RATE = 2", "RATE = 3"), "where it comes from, has changed"),
+        (SOURCE.replace("def scale", "def renamed"), "its source in"),
+        ("def scale(:", "no Python any more"),
+    ],
+)
+def test_version_compares_what_python_makes_of_a_file(module, source, stale):
+    """Comments and places do not count; what the function leans on in its module does."""
+    version = Version(module(SOURCE).scale)
+    module.write(source)
+
+    assert bool(version.stale) is bool(stale)
+    assert stale in version.stale
+
+
+def test_version_is_stale_when_its_file_had_changed_before(module):
+    """An hour-old import and a newer file: it need not change while one looks."""
+    scale = module(SOURCE).scale
+    module.write(SOURCE.replace("RATE * n", "n"))
+
+    assert "its source in" in Version(scale).stale
+
+
+def test_version_is_stale_when_its_file_is_gone(module):
+    """Gone is another, too."""
+    version = Version(module(SOURCE).scale)
+    module.file.unlink()
+
+    assert "gone" in version.stale
+
+
+def test_version_sees_through_stages_and_decorators(module):
+    """It is the person's function that is looked at."""
+    scale = module(SOURCE).scale
+
+    assert mark(stage(reads="work")(scale)) == mark(scale)
+    assert Version(stage(reads="work")(scale)).stale == ""
+
+
+# ---- the end -------------------------------------------------------------------------------------
+
+SCRIPT = """
+import os, sys, threading
+from mousetrap import consume
+
+def slow(seconds: float) -> float:
+    print("begun", file=sys.__stdout__, flush=True)
+    threading.Event().wait(seconds)
+    return seconds
+
+handle = consume("work", slow, writes="out")
+handle.wait_until(received=1)
+if os.fork() == 0:
+    sys.exit()  # the consumer is not the child's: it must not stop it
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_script_that_ends_leaves_no_consumer(settings):
+    """At exit the message in hand is finished if it is quick, and the others go back."""
+    declare("out", settings=settings)
+    send(settings, 0.5, 0.5, 0.5)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], env=os.environ | settings.to_environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "begun\n"
+    _, errors = process.communicate("\n", timeout=20)
+
+    assert process.returncode == 0, errors
+    wait_for(lambda: consumers(settings) == 0)
+    assert depth("out", settings).messages == 1
+    assert depth("work", settings).messages == 2

@@ -1,0 +1,457 @@
+"""Consumers in a real kernel: cells run again, interrupted, edited; restarted and killed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+from kernel import Kernel
+from test_worker import send, wait_for
+
+from mousetrap.job_queue import declare, depth, drain
+from mousetrap.worker import Worker
+
+pytestmark = pytest.mark.timeout(180)
+
+MANAGEMENT = "http://localhost:15672/api"  # where development.yml puts it
+
+
+@pytest.fixture
+def start(settings):
+    """Start a kernel that sees *settings*; all are ended with the test."""
+    running = []
+
+    def start(settings=settings, **environment):
+        kernel = Kernel(settings.to_environment() | environment)
+        running.append(kernel)
+        return kernel.__enter__()
+
+    yield start
+    for kernel in running:
+        kernel.__exit__()
+
+
+@pytest.fixture
+def kernel(start):
+    return start()
+
+
+def consumers(settings, queue="work"):
+    return depth(queue, settings).consumers
+
+
+def connections(settings, pid):
+    """The names of this process's connections, as the broker's management knows them."""
+    login = base64.b64encode(f"{settings.user}:{settings.password}".encode()).decode()
+    request = urllib.request.Request(
+        f"{MANAGEMENT}/connections", headers={"Authorization": f"Basic {login}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        names = [each["client_properties"].get("connection_name", "") for each in json.load(answer)]
+    return [name for name in names if name.endswith(f"{socket.gethostname()}:{pid}")]
+
+
+def has_management(settings):
+    """The broker of the tests is the one whose management answers."""
+    try:
+        return settings.host in ("localhost", "127.0.0.1") and settings.port == 5672 and (
+            connections(settings, 0) == []
+        )  # fmt: skip
+    except OSError:
+        return False
+
+
+HANDLER = """
+seen = globals().get("seen", [])
+def work(n: int) -> int:
+    seen.append(({version}, n))
+    return n
+"""
+
+
+# ---- the same cell again -------------------------------------------------------------------------
+
+
+def test_consumer_cell_run_twenty_times_is_one_consumer(kernel, settings):
+    """Edited each time: one consumer at the broker, and each message is the newest function's."""
+    for version in range(20):
+        kernel.run(HANDLER.format(version=version) + "handle = consume('work', work)")
+        assert consumers(settings) == 1
+        send(settings, *range(5 * version, 5 * version + 5))
+        kernel.run("handle.wait_until(done=5)")
+
+    assert kernel.value("seen") == [(n // 5, n) for n in range(100)]
+    assert kernel.value("handle.version.number, handle.statistics().reconnects") == (20, 0)
+    assert depth("work", settings).messages == 0
+
+
+def test_consumer_cell_with_other_settings_each_time_is_one_consumer(kernel, settings):
+    """The same, when each time a new worker has to start."""
+    for n in range(20):
+        options = f"concurrency={1 + n % 2}"
+        kernel.run(HANDLER.format(version=0) + f"handle = consume('work', work, {options})")
+        assert consumers(settings) == 1
+        send(settings, *range(5 * n, 5 * n + 5))
+        kernel.run("handle.wait_until(done=5)")
+
+    assert sorted(kernel.value("[n for _, n in seen]")) == list(range(100))
+    assert kernel.value("len(mousetrap.notebook.registry.handles())") == 1
+
+
+def test_consumer_cell_says_that_it_replaced_one(kernel):
+    """Once for each time, in the cell that did it."""
+    first = kernel.run(HANDLER.format(version=1) + "handle = consume('work', work)")
+    second = kernel.run("handle = consume('work', work)")
+
+    assert first.stderr == ""
+    assert second.stderr == "mousetrap: replaced the consumer of 'work': work v1 goes on\n"
+
+
+def test_handle_shows_itself_in_a_cell(kernel):
+    """As HTML and as text, or as a panel where there is one."""
+    cell = kernel.run(HANDLER.format(version=1) + "consume('work', work)")
+
+    assert "text/plain" in cell.shown[-1]
+    assert "work" in str(cell.shown[-1])
+
+
+# ---- the function's cell -------------------------------------------------------------------------
+
+
+def test_function_that_is_defined_again_takes_over(kernel, settings):
+    """The cell with the function is enough; it says so there, and the handle shows which runs."""
+    kernel.run(HANDLER.format(version=1))
+    kernel.run("handle = consume('work', work, writes='out')")
+    send(settings, 1)
+    kernel.run("handle.wait_until(done=1)")
+    edited = kernel.run(HANDLER.format(version=2))
+    again = kernel.run(HANDLER.format(version=2))
+    send(settings, 2)
+    kernel.run("handle.wait_until(done=2)")
+
+    assert kernel.value("seen") == [(1, 1), (2, 2)]
+    assert edited.stderr == "mousetrap: 'work': work v2 takes over from v1 with the next message\n"
+    assert again.stderr == ""  # the same once more
+    assert ", v2 (" in kernel.run("repr(handle)").result
+    assert kernel.value("handle.statistics().reconnects, handle.replaced") == (0, "")
+
+
+def test_stage_that_is_defined_again_takes_over(kernel, settings):
+    """A decorated function as well."""
+    stage = "@mousetrap.stage(reads='work', writes='out')\ndef scale(n: int) -> int: return {} * n"
+    kernel.run(stage.format(10))
+    kernel.run("handle = consume('work', scale)")
+    kernel.run(stage.format(100))
+    send(settings, 1)
+    kernel.run("handle.wait_until(done=1)")
+
+    assert [m.data for m in drain("out", settings=settings)] == [100]
+
+
+@pytest.mark.parametrize("what", ["work = 5", "def work(one, two): ...", "async def work(n): ..."])
+def test_function_that_cannot_take_over_leaves_the_one_that_runs(kernel, settings, what):
+    """It says so once, the handle is stale, and messages are handled as before."""
+    kernel.run(HANDLER.format(version=1))
+    kernel.run("handle = consume('work', work)")
+    edited = kernel.run(what)
+    later = kernel.run("1 + 1")
+    send(settings, 1)
+    kernel.run("handle.wait_until(done=1)")
+
+    assert edited.stderr.startswith("mousetrap: 'work': v1 goes on, for ")
+    assert later.stderr == ""
+    assert "stale: v1 goes on" in kernel.run("repr(handle)").result
+    kernel.run(HANDLER.format(version=2))
+    assert kernel.value("handle.stale") == ""
+
+
+def test_function_reloaded_in_place_is_another_version(kernel, settings, tmp_path):
+    """What %autoreload does to a module's function; an edited file alone makes the handle stale."""
+    module = tmp_path / "my_handlers.py"
+    module.write_text("def scale(n: int) -> int:\n    return 10 * n\n")
+    kernel.run(f"%load_ext autoreload\n%autoreload 0\nsys.path.insert(0, {str(tmp_path)!r})")
+    kernel.run("from my_handlers import scale\nhandle = consume('work', scale, writes='out')")
+    module.write_text("def scale(n: int) -> int:\n    return 1000 * n\n")
+    assert "its source in my_handlers.py has changed" in kernel.value("handle.stale")
+    reloaded = kernel.run("%autoreload")
+    reloaded = kernel.run("1")  # noqa: F841 -- the extension acts before a cell, we after it
+    send(settings, 1)
+    kernel.run("handle.wait_until(done=1)")
+
+    assert kernel.value("handle.stale, handle.version.number") == ("", 2)
+    assert [m.data for m in drain("out", settings=settings)] == [1000]
+
+
+def test_notebook_is_named_to_others(start, settings):
+    """Who asks hears the notebook's name; and in a kernel it is "this kernel"."""
+    kernel = start(JPY_SESSION_NAME="/home/me/analysis.ipynb")
+    kernel.run(HANDLER.format(version=1) + "handle = consume('work', work)")
+
+    with Worker("work", print, settings) as worker:
+        [line] = worker.attached().lines()[1:]
+        shown = kernel.run("repr(handle.attached())").result
+        warning = kernel.value("handle.attached().warning")
+    assert line == f"analysis.ipynb (work) on {socket.gethostname()}, pid {kernel.pid}"
+    assert "Attached" in shown
+    assert warning.startswith("2 attached, 1 is not from this kernel")
+
+
+# ---- interrupts ----------------------------------------------------------------------------------
+
+WAITS = ["connect", "wait", "handler", "confirm"]
+
+
+def interrupt_often(kernel, settings, proxy, what, times):
+    """Interrupt a cell that waits; return the seconds that each took to end."""
+    declare("elsewhere", settings=settings)
+    # IPython's first traceback takes it half a second of computing, which is not what is measured
+    kernel.finish(kernel.start("raise KeyboardInterrupt"))
+    kernel.run("""
+def work(seconds: float) -> float:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end: pass
+    return seconds
+handle = consume("work", work, writes="out")
+sent = 0
+""")
+    silent = socket.create_server(("127.0.0.1", 0))
+    here = f"Settings.from_environment().but(host='127.0.0.1', port={silent.getsockname()[1]}, "
+    there = f"Settings.from_environment().but(host='127.0.0.1', port={proxy.settings.port})"
+    code = {
+        "connect": f"consume('elsewhere', work, {here}connect_timeout=60))",
+        "wait": "handle.wait_until(done=1_000_000, timeout=60)",
+        "handler": "handle.wait_until(done=1_000_000, timeout=60)",
+        "confirm": "publisher.publish(Message(0.0), 'elsewhere').wait(60)",
+    }[what]
+    if what == "confirm":
+        kernel.run(f"publisher = Publisher({there}).open()")
+        proxy.hold()
+    seconds = []
+    for _ in range(times):
+        if what == "handler":
+            send(settings, 1.5)
+        cell = kernel.start(code)
+        with pytest.raises(AssertionError, match="in time"):  # that is: it waits
+            kernel.finish(cell, 0.4)
+        started = time.monotonic()
+        kernel.interrupt()
+        kernel.finish(cell, 10)
+        seconds.append(time.monotonic() - started)
+        assert cell.error == "KeyboardInterrupt", cell.traceback
+    proxy.cut()
+    proxy.release()
+    silent.close()
+    return seconds
+
+
+@pytest.mark.parametrize("what", WAITS)
+@pytest.mark.parametrize("times", [3, pytest.param(25, marks=pytest.mark.long)])
+def test_interrupt_ends_the_cell_and_nothing_else(kernel, settings, proxy, what, times):
+    """In each wait: the cell returns within a second; the consumer lives, and nothing is lost."""
+    seconds = interrupt_often(kernel, settings, proxy, what, times)
+    more = times if what == "handler" else 0
+    send(settings, *[0.0] * 10)
+    kernel.run(f"handle.wait_until(done={10 + more}, timeout=60)")
+
+    print(f"{what}: {times} interrupts, the longest took {max(seconds):.2f} s")
+    assert max(seconds) < 1
+    assert kernel.value("handle.statistics().reconnects, handle.is_running") == (0, True)
+    assert consumers(settings) == 1
+    assert consumers(settings, "elsewhere") == 0
+    assert depth("out", settings).messages == 10 + more
+    assert kernel.value("len(mousetrap.notebook.registry.handles())") == 1
+
+
+def test_interrupt_of_a_blocking_worker_ends_the_cell(kernel, settings):
+    """``stage.run()`` in a cell, twice interrupted: the kernel lives, the consumer is gone."""
+    declare("work", settings=settings)
+    kernel.run("@mousetrap.stage(reads='work')\ndef work(n: int) -> None: ...")
+    cell = kernel.start("work.run()")
+    wait_for(lambda: consumers(settings) == 1)
+    kernel.interrupt()
+    kernel.interrupt()
+    kernel.finish(cell, 5)
+
+    assert cell.error == "KeyboardInterrupt"
+    assert kernel.value("1 + 1") == 2
+    wait_for(lambda: consumers(settings) == 0)
+
+
+# ---- the end of a kernel -------------------------------------------------------------------------
+
+EVERYTHING = """
+def work(seconds: float) -> float:
+    begun.set()
+    threading.Event().wait(seconds)
+    return seconds
+begun = threading.Event()
+handle = consume("work", work, writes="out")
+other = consume("other", work)
+publisher = Publisher().open()
+channel = mousetrap.open_channel()
+@mousetrap.stage(reads="numbers")
+def count(n: int) -> None: ...
+run = mousetrap.run(count, Settings.from_environment()).start()
+direct = count.start()
+"""
+
+
+def no_connections(settings, pid):
+    """Neither a consumer nor a connection of that process is left."""
+    if any(consumers(settings, queue) for queue in ("work", "other", "numbers")):
+        return False
+    return not has_management(settings) or connections(settings, pid) == []
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_restart_leaves_no_connection(kernel, settings, is_busy):
+    """Idle, or in the middle of a cell that computes: within five seconds there is none."""
+    kernel.run(EVERYTHING)
+    old = kernel.pid
+    if has_management(settings):
+        wait_for(lambda: len(connections(settings, old)) >= 8)
+    if is_busy:
+        kernel.start("while True: pass")
+    started = time.monotonic()
+    kernel.restart()
+    wait_for(lambda: no_connections(settings, old), 10)
+
+    print(f"gone {time.monotonic() - started:.1f} s after the button was pressed")
+    assert time.monotonic() - started < 5
+    assert kernel.pid != old
+    assert kernel.value("mousetrap.notebook.registry.handles()") == []
+
+
+def test_shutdown_finishes_what_is_in_hand(kernel, settings):
+    """A notebook is closed: the message in hand is done, the others are back in the queue."""
+    kernel.run(EVERYTHING)
+    send(settings, 0.7, 0.7, 0.7)
+    kernel.run("begun.wait(10)")
+    kernel.shutdown()
+
+    wait_for(lambda: consumers(settings) == 0)
+    assert depth("out", settings).messages == 1
+    assert depth("work", settings).messages == 2
+
+
+def test_killed_kernel_loses_no_message(start, settings):
+    """kill -9 in a handler: its connections go within two heartbeats, its message to another."""
+    settings = settings.but(heartbeat=2.0)
+    kernel = start(settings)
+    kernel.run(EVERYTHING)
+    send(settings, 30)
+    kernel.run("begun.wait(10)")
+    old, started = kernel.pid, time.monotonic()
+    kernel.kill()
+    wait_for(lambda: no_connections(settings, old))
+
+    assert time.monotonic() - started < 2 * settings.heartbeat
+    assert [m.data for m in drain("work", 1, timeout=10, settings=settings)] == [30]
+
+
+# ---- an idle kernel, a computing kernel ----------------------------------------------------------
+
+SECONDS = pytest.mark.parametrize(
+    ("heartbeat", "seconds"),
+    [
+        (2.0, {"idle": 7, "compute": 7, "hold": 3}),
+        pytest.param(
+            20.0, {"idle": 300, "compute": 90, "hold": 60},
+            marks=[pytest.mark.long, pytest.mark.timeout(700)],
+        ),
+    ],
+)  # fmt: skip
+
+
+@SECONDS
+def test_kernel_that_idles_and_computes_stays_connected(start, settings, heartbeat, seconds):
+    """Nobody looks after the connection, or pure Python takes all it can: no disconnect."""
+    kernel = start(settings.but(heartbeat=heartbeat))
+    kernel.run(EVERYTHING)
+    kernel.read(seconds["idle"])
+    kernel.run(
+        f"end = time.monotonic() + {seconds['compute']}\nwhile time.monotonic() < end: pass",
+        timeout=seconds["compute"] + 60,
+    )
+    send(settings, *[0.0] * 20)
+    kernel.run("handle.wait_until(done=20)")
+    kernel.run("publisher.publish(Message(0.0), 'other').wait(); other.wait_until(done=1)")
+
+    assert kernel.value("[h.statistics().reconnects for h in (handle, other)]") == [0, 0]
+    assert kernel.value("direct.statistics().reconnects, publisher.connection.reconnects") == (0, 0)
+    assert kernel.value("channel.is_open, run.settle(5).lost") == (True, 0)
+
+
+@SECONDS
+def test_kernel_in_a_c_call_reconnects_at_most_once(start, settings, heartbeat, seconds):
+    """Nothing in the process can run, heartbeats neither: at most one reconnect, nothing lost."""
+    kernel = start(settings.but(heartbeat=heartbeat))
+    kernel.run(EVERYTHING)
+    send(settings, *[0.05] * 40)
+    kernel.run("handle.wait_until(done=3)")
+    cell = kernel.start(f"import ctypes; ctypes.PyDLL(None).sleep({seconds['hold']})")
+    kernel.finish(cell, seconds["hold"] + 60)
+    wait_for(lambda: depth("out", settings).messages >= 40, 60)
+    kernel.run("while handle.statistics().in_hand: time.sleep(0.1)")
+
+    each = "[c.reconnects for c in (handle.worker._consumer.connection, " \
+        "handle.worker._publisher.connection, publisher.connection)]"  # fmt: skip
+    assert max(kernel.value(each)) <= 1
+    ids = {message.id for message in drain("out", settings=settings, idle=0.5)}
+    assert len(ids) == 40
+
+
+# ---- wherever it runs ----------------------------------------------------------------------------
+
+EVERYWHERE = """
+import mousetrap
+from mousetrap import Message, Publisher, consume, drain
+
+def shout(word: str) -> str:
+    print("heard", word)
+    return word.upper()
+
+handle = consume("words", shout, writes="loud")
+handle = consume("words", shout, writes="loud")
+with Publisher() as publisher:
+    for word in ("mouse", "trap"):
+        publisher.publish(Message(word), "words").wait()
+now = handle.wait_until(done=2)
+print(now.done, sorted(m.data for m in drain("loud")), [str(p) for p in [handle.output()]])
+"""
+SAID = "2 ['MOUSE', 'TRAP'] ['heard mouse\\nheard trap\\n']\n"
+
+
+def test_consume_is_the_same_in_a_terminal_and_in_a_notebook(start, settings, tmp_path):
+    """A script, a kernel, and papermill: the same lines give the same."""
+    script, kernel, papermill = (
+        settings.but(namespace=f"{settings.namespace}-{n}") for n in range(3)
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", EVERYWHERE], env=os.environ | script.to_environment(),
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    cell = start(kernel).run(EVERYWHERE)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(EVERYWHERE)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "words.ipynb")
+    subprocess.run(
+        [sys.executable, "-m", "papermill", tmp_path / "words.ipynb", tmp_path / "out.ipynb"],
+        env=os.environ | papermill.to_environment(), capture_output=True, timeout=120, check=True,
+    )  # fmt: skip
+    executed = nbformat.read(tmp_path / "out.ipynb", 4)
+    streams = {each.name: each.text for each in executed.cells[0].outputs}
+
+    assert run.stdout == cell.stdout == streams["stdout"] == SAID
+    assert run.stderr == cell.stderr == streams["stderr"]
+    assert run.stderr.startswith("mousetrap: replaced the consumer of 'words': shout v1 goes on")
+    # the kernel still runs, the others have ended
+    assert [consumers(each, "words") for each in (script, kernel, papermill)] == [0, 1, 0]
