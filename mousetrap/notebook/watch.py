@@ -120,10 +120,11 @@ class Pace:
             for n, grown in enumerate(ticks, self._tick - len(ticks) + 1):
                 seconds[n // size] = seconds.get(n // size, 0) + grown
             ticks = list(seconds.values())[-SHOWN:]
-        if is_over:
-            while len(ticks) > 1 and not ticks[-1]:
-                ticks.pop()
-        return tuple(round(each, 1) for each in (ticks if len(ticks) < 4 else ticks[:-1]))
+        if not is_over:
+            ticks.pop()
+        while is_over and len(ticks) > 1 and not ticks[-1]:
+            ticks.pop()
+        return tuple(round(each, 1) for each in ticks)
 
 
 class Arrivals:
