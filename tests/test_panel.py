@@ -79,6 +79,17 @@ def test_pace_shows_all_that_came_in_the_last_minute(looks):
         assert sum(minute) == pytest.approx(count - 7, abs=0.1 * len(minute))
 
 
+def test_pace_of_what_does_not_move_stays_the_same():
+    """Nothing to draw before it begins, and nothing that would have to be drawn anew."""
+    pace = Pace()
+    for n in range(400):
+        pace.add(7, 100 + n / 4)
+        assert (pace.rate, pace.minute(is_over=False)) == (0.0, ())
+    pace.add(8, 201)
+
+    assert len(pace.minute(is_over=True)) <= 7
+
+
 def test_pace_is_even_for_what_is_even():
     """Looks and pieces are not in step, and yet the line has no teeth."""
     pace = Pace()

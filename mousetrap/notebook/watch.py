@@ -111,9 +111,14 @@ class Pace:
     def minute(self, *, is_over: bool) -> tuple[float, ...]:
         """How it grew in up to sixty equal pieces of the last minute, or of what there is of it.
 
-        The present piece is not over, and would look as if the pace were falling.
+        Begins where it began to grow. The present piece is not over, and would look as if the pace
+        were falling.
         """
         ticks = list(self._ticks)
+        if self._grown == 0:
+            return ()
+        first = max(0, len(ticks) - 2 - self._tick + int(self._began / TICK))
+        ticks = ticks[first:]
         if len(ticks) > SHOWN:
             size = int(1 / TICK)
             seconds: dict[int, float] = {}
