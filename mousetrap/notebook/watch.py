@@ -111,19 +111,25 @@ class Pace:
     def minute(self, *, is_over: bool) -> tuple[float, ...]:
         """How it grew in up to sixty equal pieces of the last minute, or of what there is of it.
 
-        The present piece is not over, and would look as if the pace were falling.
+        Begins where it began to grow. The present piece is not over, and would look as if the pace
+        were falling.
         """
         ticks = list(self._ticks)
+        if self._grown == 0:
+            return ()
+        first = max(0, len(ticks) - 2 - self._tick + int(self._began / TICK))
+        ticks = ticks[first:]
         if len(ticks) > SHOWN:
             size = int(1 / TICK)
             seconds: dict[int, float] = {}
             for n, grown in enumerate(ticks, self._tick - len(ticks) + 1):
                 seconds[n // size] = seconds.get(n // size, 0) + grown
             ticks = list(seconds.values())[-SHOWN:]
-        if is_over:
-            while len(ticks) > 1 and not ticks[-1]:
-                ticks.pop()
-        return tuple(round(each, 1) for each in (ticks if len(ticks) < 4 else ticks[:-1]))
+        if not is_over:
+            ticks.pop()
+        while is_over and len(ticks) > 1 and not ticks[-1]:
+            ticks.pop()
+        return tuple(round(each, 1) for each in ticks)
 
 
 class Arrivals:
