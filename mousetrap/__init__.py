@@ -15,25 +15,38 @@ The way of a message, once:
    its reason; that too is confirmed before the source is acked.
 8. Whoever binds a queue to the events exchange hears of every message: a `run.Run` does, and knows
    by its `ledger.Ledger` when all of them have met their end.
+
+A name is imported when it is first asked for: whoever only looks at the package (pytest, which
+finds our plugin in it, in every project where we are installed) pays for none of it.
 """
 
 from __future__ import annotations
 
-from mousetrap.case import Case
-from mousetrap.errors import MousetrapError, Reject
-from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
-from mousetrap.ledger import Ledger
-from mousetrap.message import Message
-from mousetrap.notebook.handle import Handle
-from mousetrap.notebook.registry import consume
-from mousetrap.publisher import Publisher
-from mousetrap.receipt import Receipt
-from mousetrap.record import Record
-from mousetrap.run import Run, run
-from mousetrap.settings import Settings
-from mousetrap.stage import Stage, stage
-from mousetrap.topology import Queue
-from mousetrap.worker import Worker
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
+    from mousetrap.bench import Bench, dead
+    from mousetrap.case import Case
+    from mousetrap.errors import MousetrapError, Reject
+    from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
+    from mousetrap.ledger import Ledger
+    from mousetrap.message import Message
+    from mousetrap.messages import Messages
+    from mousetrap.notebook.handle import Handle
+    from mousetrap.notebook.panel import Panel, panel
+    from mousetrap.notebook.registry import consume
+    from mousetrap.publisher import Publisher
+    from mousetrap.receipt import Receipt
+    from mousetrap.record import Record
+    from mousetrap.run import Run, run
+    from mousetrap.send import Sent, send
+    from mousetrap.settings import Settings
+    from mousetrap.stage import Stage, stage
+    from mousetrap.topology import Queue
+    from mousetrap.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -41,13 +54,69 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
     "stage", "Stage", "Queue", "Reject",
     # sending and working
-    "Message", "Publisher", "Receipt", "Worker",
+    "send", "Sent", "Message", "Messages", "Publisher", "Receipt", "Worker",
     # a consumer in the background, safe to run again
     "consume", "Handle",
     # short questions to a queue
     "open_channel", "declare", "depth", "peek", "drain", "purge", "ping", "QUEUES",
+    # what is going on; what died, why, and back again
+    "panel", "Panel", "dead", "Bench",
     # one execution of a flow, and what became of it
     "run", "Run", "Record", "Ledger", "Case",
     # where the broker is, and what can go wrong
     "Settings", "MousetrapError",
 ]  # fmt: skip
+
+_HOMES = {
+    "bench": ("Bench", "dead"),
+    "case": ("Case",),
+    "errors": ("MousetrapError", "Reject"),
+    "job_queue": (
+        "QUEUES", "declare", "depth", "drain", "open_channel", "peek", "ping", "purge",
+    ),
+    "ledger": ("Ledger",),
+    "message": ("Message",),
+    "notebook.handle": ("Handle",),
+    "notebook.registry": ("consume",),
+    "messages": ("Messages",),
+    "notebook.panel": ("Panel", "panel"),
+    "publisher": ("Publisher",),
+    "receipt": ("Receipt",),
+    "record": ("Record",),
+    "run": ("Run", "run"),
+    "send": ("Sent", "send"),
+    "settings": ("Settings",),
+    "stage": ("Stage", "stage"),
+    "topology": ("Queue",),
+    "worker": ("Worker",),
+}  # fmt: skip
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """The package itself, which imports what it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if home := _HOME_OF.get(name):
+            value = getattr(import_module(f"{__name__}.{home}"), name)
+            super().__setattr__(name, value)
+            return value
+        if not name.startswith("_"):
+            try:
+                return import_module(f"{__name__}.{name}")  # mousetrap.job_queue.depths(...)
+            except ModuleNotFoundError as missing:
+                if missing.name != f"{__name__}.{name}":
+                    raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Python binds each module that is imported to its package. Where module and public name
+        # are one word, the name wins: `mousetrap.stage` is the decorator, whoever comes first.
+        if not (name in _HOME_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

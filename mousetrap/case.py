@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import pprint
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ import msgspec
 
 from mousetrap.errors import SettingsError, UndecodableMessage
 from mousetrap.ledger import Ledger
-from mousetrap.message import Message, current, decode
+from mousetrap.message import Message, decode
 from mousetrap.retry import reason_of
 from mousetrap.stage import Stage
-from mousetrap.table import Table
+from mousetrap.table import Table, safe
 
 FORMAT = 1
 
@@ -184,24 +185,45 @@ class Case:
         return f"<Case of {len(self.jobs):,} jobs, {len(self):,} messages, {kept:,} with bodies>"
 
 
+def test_module(letters: Iterable[Message], module: str, name: str) -> str:
+    """Return a Python module that tests the stage *name* of *module* on each of *letters*."""
+    entries = []
+    for each in letters:
+        body = pprint.pformat(each.body, width=80).replace("\n", "\n        ")
+        family = f"attempt={each.attempt}, job={each.job!a}, parent={each.parent!a}"
+        entries.append(
+            f"    # {safe(each.reason or 'no reason given', 90)}\n"
+            f"    Message(\n        body={body},\n        id={each.id!a},\n"
+            f"        {family},\n    ),\n"
+        )
+    return f'''"""Messages that died in {name}, each handled as a worker would, without a broker."""
+
+import pytest
+from {module} import {name}
+
+from mousetrap import Message
+
+LETTERS = [
+{"".join(entries)}]
+
+
+@pytest.mark.parametrize("letter", LETTERS, ids=lambda letter: letter.short_id)
+def test_{name}_handles_what_it_once_died_of(letter):
+    """What stands above each message is what it died of; it raises no more."""
+    {name}.handle(letter)
+'''
+
+
 def _handled(recorded: CaseMessage, stage: Stage[..., Any]) -> list[CaseMessage]:
     """What *stage* makes of a message now: the message with its outcome, then its outputs."""
     message = Message(
         body=recorded.body, id=recorded.id, attempt=recorded.attempt, parent=recorded.parent,
         job=recorded.job,
     )  # fmt: skip
-    token = current.set(message)
     try:
-        result = stage.function(*stage.handler.arguments(message))
-        if stage.handler.is_async:
-            import asyncio
-
-            result = asyncio.run(result)
-        outputs = stage.handler.outputs(result, message) if stage.writes is not None else []
+        outputs = stage.handle(message)
     except Exception as error:  # noqa: BLE001 -- whatever a handler raises is its outcome
         return [dataclasses.replace(recorded, outcome="dead", reason=reason_of(error), outputs=())]
-    finally:
-        current.reset(token)
     ids = tuple(each.id for each in outputs)
     now = dataclasses.replace(recorded, outcome="done", reason="", outputs=ids)
     sent_on = [

@@ -29,6 +29,7 @@ from mousetrap.errors import (
 from mousetrap.interrupt import Bell
 from mousetrap.retry import backoff
 from mousetrap.settings import Settings
+from mousetrap.table import safe
 from mousetrap.translation import parameters, translate
 from mousetrap.wire import Wire
 
@@ -65,7 +66,7 @@ class Connection:
 
     def __init__(self, settings: Settings, purpose: str, session: Session) -> None:
         self.settings = settings
-        self.purpose = purpose
+        self.purpose = safe(purpose)
         self.state: State = "new"
         self.error: MousetrapError | None = None  # the last thing that went wrong
         self.reconnects = 0

@@ -6,19 +6,20 @@ Prototyped in ``notebooks/05_failures.ipynb``.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from mousetrap.errors import SettingsError
-from mousetrap.job_queue import depth, peek, short_channel
+from mousetrap.job_queue import depth, give_back, peek, short_channel
 from mousetrap.message import REPLAYED, Message, without_death
+from mousetrap.messages import Messages
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
+from mousetrap.stage import queue_of
 from mousetrap.topology import Queue
-from mousetrap.translation import kept_properties
+from mousetrap.translation import PIKA_ERRORS, kept_properties
 
 
-def dead_letters(
-    queue: Queue | str, n: int = 100, settings: Settings | None = None
-) -> list[Message]:
+def dead_letters(queue: Queue | str, n: int = 100, settings: Settings | None = None) -> Messages:
     """Look at up to *n* dead letters of *queue*; they stay where they are (see `peek`).
 
     Each has its `reason`, `traceback`, `attempt`, `died` and the original `body`.
@@ -26,7 +27,7 @@ def dead_letters(
     Raises:
         QueueMissing: nothing has been set up for *queue* yet.
     """
-    return peek(_queue(queue).dead, n, settings)
+    return peek(queue_of(queue).dead, n, settings)
 
 
 def replay(
@@ -49,34 +50,57 @@ def replay(
         QueueMissing: nothing has been set up for *queue* yet.
         PublishError: a copy did not verifiably arrive; its letter stays.
     """
-    settings = settings or Settings.from_environment()
-    queue = _queue(queue)
-    ids = [ids] if isinstance(ids, str) else ids
-    if ids is not None and "" in ids:
+    starts = None if ids is None else tuple([ids] if isinstance(ids, str) else ids)
+    if starts is not None and "" in starts:
         raise SettingsError("an id to replay is empty: leave ids out to replay all letters")
+
+    def pick(letter: Message) -> Message | None:
+        return letter if starts is None or letter.id.startswith(starts) else None
+
+    return send_back(queue, pick, limit=limit, settings=settings, on_replayed=on_replayed)
+
+
+def send_back(
+    queue: Queue | str,
+    pick: Callable[[Message], Message | None],
+    *,
+    limit: int | None = None,
+    settings: Settings | None = None,
+    on_replayed: Callable[[Message], object] = lambda _: None,
+) -> int:
+    """Do what `replay` does for those letters of *queue* that *pick* returns; None: it stays.
+
+    *pick* may return another body than the letter had. Raises what `replay` raises.
+    """
+    settings = settings or Settings.from_environment()
+    queue = queue_of(queue)
     there = depth(queue.dead, settings).messages
     name = settings.topology.wire_name(queue.dead)
     replayed = 0
+    staying: list[int] = []  # delivery tags
     with short_channel(settings) as channel, Publisher(settings, "replay") as publisher:
-        for _ in range(there):
-            if limit is not None and replayed >= limit:
-                break
-            method, properties, body = channel.basic_get(name)
-            if method is None:
-                break
-            letter = Message.from_wire(body, properties.message_id, properties.headers)
-            if ids is not None and not letter.id.startswith(tuple(ids)):
-                continue  # unacked: it goes back when the channel closes
-            headers = without_death(letter.headers) | {REPLAYED: letter.replayed + 1}
-            copy = letter.again(1, headers)
-            publisher.publish(copy, queue.name, properties=kept_properties(properties)).wait(
-                settings.confirm_timeout + 1
-            )
-            channel.basic_ack(method.delivery_tag)
-            replayed += 1
-            on_replayed(copy)
+        try:
+            for _ in range(there):
+                if limit is not None and replayed >= limit:
+                    break
+                method, properties, body = channel.basic_get(name)
+                if method is None:
+                    break
+                letter = Message.from_wire(
+                    body, properties.message_id, properties.headers, properties.timestamp
+                )
+                if (picked := pick(letter)) is None:
+                    staying.append(method.delivery_tag)
+                    continue
+                headers = without_death(picked.headers) | {REPLAYED: letter.replayed + 1}
+                copy = picked.again(1, headers)
+                publisher.publish(copy, queue.name, properties=kept_properties(properties)).wait(
+                    settings.confirm_timeout + 1
+                )
+                channel.basic_ack(method.delivery_tag)
+                replayed += 1
+                on_replayed(copy)
+        finally:
+            with suppress(*PIKA_ERRORS):  # a broken channel has given them back by itself
+                give_back(channel, staying)
     return replayed
-
-
-def _queue(queue: Queue | str) -> Queue:
-    return Queue(queue) if isinstance(queue, str) else queue

@@ -19,8 +19,10 @@
     │   ├── NotSettled         messages have no fate in time; `.table` says where each is
     │   └── MessageDied        a message was dead-lettered, and that was to end the wait
     ├── BrokerSetupError       a broker could not be brought up
+    ├── ExtractError           a cell of a notebook cannot become a module (also a ValueError)
     └── CheckError             a notebook check
         ├── ParameterError     unknown, mistyped or secret-like; no kernel was started
+        ├── Drifted            shows a function that the package has otherwise; no kernel started
         ├── CheckFailed        a cell raised; the executed copy is kept
         └── DeadlineExceeded   time is up; the kernel and its workers were ended
 
@@ -121,6 +123,10 @@ class BrokerSetupError(MousetrapError):
     """A broker could not be brought up, or not in time."""
 
 
+class ExtractError(MousetrapError, ValueError):
+    """A cell cannot become part of a module; names the cell, and nothing was written."""
+
+
 class CheckError(MousetrapError):
     """A notebook check did not pass; `output` is the executed copy, None if it never began."""
 
@@ -129,6 +135,10 @@ class CheckError(MousetrapError):
 
 class ParameterError(CheckError, ValueError):
     """A notebook parameter is unknown, mistyped or looks like a secret; no kernel was started."""
+
+
+class Drifted(CheckError):
+    """A notebook says that its function is the package's, and it is not; no kernel was started."""
 
 
 class CheckFailed(CheckError):

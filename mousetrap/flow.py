@@ -8,10 +8,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from mousetrap.errors import SettingsError
 from mousetrap.stage import Stage
+
+
+class Step(NamedTuple):
+    """One stage as a picture needs it: its name, and which queues it reads and writes."""
+
+    name: str
+    reads: str
+    writes: str | None = None
 
 
 class Flow:
@@ -36,6 +44,11 @@ class Flow:
             raise SettingsError("a flow needs at least one stage: functions decorated with @stage")
         if len(set(names)) < len(names):
             raise SettingsError(f"two stages have one name among {', '.join(names)}: rename one")
+
+    @property
+    def steps(self) -> list[Step]:
+        """The stages as steps."""
+        return [Step(each.name, each.queue.name, each.writes) for each in self.stages]
 
     @property
     def reads(self) -> list[str]:

@@ -36,6 +36,7 @@ class Entry(msgspec.Struct, gc=False):  # tuples, not lists: what Python's colle
     is_confirmed: bool = False  # sent by this run, and the broker has it
     origins: tuple[Fate, ...] = ()  # handlings that sent it on
     fates: tuple[Fate, ...] = ()
+    replays: int = 0  # how often it was taken out of its dead queue and sent again
     fate: Fate | None = None  # the one that counts: done if it ever was, else dead, else the latest
     finals: int = 0  # how often it was done or dead: more than once if it was delivered twice
     ended: float | None = None  # when its first final fate became known
@@ -44,7 +45,7 @@ class Entry(msgspec.Struct, gc=False):  # tuples, not lists: what Python's colle
     @property
     def copies(self) -> int:
         """How often it is known to have been put into its queue."""
-        return (len(self.origins) + (self.sent is not None)) or 1
+        return ((len(self.origins) + (self.sent is not None)) or 1) + self.replays
 
     @property
     def is_dead(self) -> bool:
@@ -67,9 +68,10 @@ class Ledger:
         self._bell = Bell()  # rings when facts were added
         self._reads = None if reads is None else frozenset(reads)
         self._entries: dict[str, Entry] = {}
-        self._open: set[str] = set()
+        self._open: dict[str, Entry] = {}  # in the order in which they became open
         self._offsets: dict[str, float] = {}  # worker -> least time from its end of work to us
         self._counts: Counter[tuple[str, str]] = Counter()  # handlings by stage and outcome
+        self.sent_on: Counter[str] = Counter()  # messages that stages sent, by queue
         self.deaths = 0  # messages that are dead, so far as is known
 
     # ---- facts -----------------------------------------------------------------------------------
@@ -104,6 +106,13 @@ class Ledger:
                 self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
         self._bell.ring()
 
+    def replayed(self, id: str) -> None:
+        """Note that message *id*, which was dead, was put into its queue once more."""
+        with self.changed:
+            entry = self._entry(id)
+            entry.replays += 1
+            self._weigh(entry)
+
     def _note(self, entry: Entry, fate: Fate) -> None:
         self._counts[fate.stage, fate.outcome] += 1
         entry.queue, entry.parent, entry.job = fate.queue, fate.parent, fate.job or fate.id
@@ -116,6 +125,8 @@ class Ledger:
         self._weigh(entry)
         for output in fate.outputs:
             child = self._entry(output.id)
+            if not child.origins:
+                self.sent_on[output.queue] += 1
             child.queue, child.parent, child.job = output.queue, fate.id, entry.job
             child.origins += (fate,)
             child.body = child.body or output.body
@@ -130,9 +141,9 @@ class Ledger:
         """Say whether *entry* is open: put into a queue that is read more often than settled."""
         is_read = self._reads is None or entry.queue in self._reads
         if is_read and entry.finals < entry.copies:
-            self._open.add(entry.id)
+            self._open[entry.id] = entry
         else:
-            self._open.discard(entry.id)
+            self._open.pop(entry.id, None)
 
     # ---- questions -------------------------------------------------------------------------------
 
@@ -154,9 +165,9 @@ class Ledger:
         }
 
     def open_entries(self) -> list[Entry]:
-        """The messages without a final fate, in the order in which they became known."""
+        """The messages without a final fate, in the order in which they became open."""
         with self.changed:
-            return [entry for id, entry in self._entries.items() if id in self._open]
+            return list(self._open.values())
 
     def entries(self) -> list[Entry]:
         """Every message, jobs before what came of them, in the order of sending."""
@@ -228,7 +239,9 @@ class Ledger:
                 retried=sum(n for (_, what), n in self._counts.items() if what == "retried"),
                 dead=dead,
                 lost=confirmed - done - dead,
-                duplicates=sum(max(0, each.finals - 1) for each in self._entries.values()),
+                duplicates=sum(
+                    max(0, each.finals - 1 - each.replays) for each in self._entries.values()
+                ),
                 seconds=round(max(0.0, last - first), 3),
                 latency=percentiles(self.latencies()),
                 reasons=self._reasons(),

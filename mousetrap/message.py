@@ -7,7 +7,9 @@ pika sent is one we can handle. Nothing here talks to a broker. Prototyped in
 
 from __future__ import annotations
 
+import os
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -17,9 +19,11 @@ from typing import Any
 import msgspec
 
 from mousetrap.errors import UndecodableMessage
+from mousetrap.table import Table, age, safe
 
 MAX_BODY = 16 * 1024 * 1024  # bytes; what RabbitMQ 4 accepts unless told otherwise
 MAX_ID = 255  # bytes of a short string of AMQP
+DAY = 86_400.0  # seconds; clocks that differ by more tell nothing
 MAX_ATTEMPT = 1000  # a guess at "absurd": nobody configures a thousand retry delays
 _IDS = uuid.UUID("a3b1c9f2-6a0e-5d8b-9d0a-6d6f75736574")  # namespace of derived ids: fixed for ever
 _NOT_YET: Any = object()
@@ -29,6 +33,7 @@ ATTEMPT, PARENT, JOB = "mousetrap-attempt", "mousetrap-parent", "mousetrap-job"
 RETRIES = "mousetrap-retries"
 REASON, TRACEBACK, ORIGIN = "mousetrap-reason", "mousetrap-traceback", "mousetrap-origin"
 DIED, REPLAYED, DROPPED = "mousetrap-died", "mousetrap-replayed", "mousetrap-dropped"
+EDITED = "mousetrap-edited"
 
 current: ContextVar[Message] = ContextVar("mousetrap.current")
 """The message that is being handled in this thread or coroutine; unset outside a worker."""
@@ -39,12 +44,14 @@ class Message:
 
     ``Message({"seed": 1})`` is a new job with a random id; ``parent.child(data, "fetch", 0)`` is
     its first output, whose id is the same each time that job is done again. `data` and `body` are
-    two views of the same thing, converted when first asked for.
+    two views of the same thing, converted when first asked for. `sent` is when it was first put
+    into a queue, in seconds since 1970 on the clock of whoever did; None where that was not told.
 
     Threads: read from any; not changed after it was made.
     """
 
-    __slots__ = ("_body", "_data", "attempt", "headers", "id", "job", "parent", "past_retries")
+    __slots__ = ("_body", "_data", "attempt", "headers", "id", "job", "parent", "past_retries",
+                 "sent")  # fmt: skip
 
     def __init__(
         self,
@@ -57,6 +64,7 @@ class Message:
         job: str | None = None,
         past_retries: int = 0,
         headers: Mapping[str, Any] | None = None,
+        sent: int | None = None,
     ) -> None:
         if body is not None:
             _check_size(body)
@@ -64,12 +72,18 @@ class Message:
             raise ValueError(f"a message id of more than {MAX_ID} bytes: AMQP has no room for it")
         self._data = data
         self._body = b"" if data is _NOT_YET and body is None else body
-        self.id = id or uuid.uuid4().hex
+        self.id = id or new_id()
         self.attempt = attempt
         self.parent = parent
         self.job = job or self.id
         self.past_retries = past_retries  # of its ancestors
         self.headers: Mapping[str, Any] = headers or {}
+        self.sent = sent
+
+    @property
+    def short_id(self) -> str:
+        """The beginning of its id, fit for a log: ids may come from anybody."""
+        return safe(self.id[:8])
 
     @property
     def body(self) -> bytes:
@@ -120,13 +134,26 @@ class Message:
         """How often it was taken out of the dead queue and sent again."""
         return _clamped(self.headers.get(REPLAYED), 0)
 
+    @property
+    def edited(self) -> bool:
+        """A person changed its body before it was sent again."""
+        return bool(self.headers.get(EDITED))
+
+    def age_at(self, now: float) -> float | None:
+        """Seconds since it died or, for the living, since it was sent; None: not told, or absurd.
+
+        Both are told by other clocks than *now*, which may be a little ahead of it.
+        """
+        since = self.sent if self.died is None else self.died
+        return None if since is None or not 0 <= since <= now + DAY else max(0.0, now - since)
+
     def child(self, data: Any, stage: str, index: int) -> Message:
         """Return the *index*-th output of *stage* for this message; always with the same id."""
         id = uuid.uuid5(_IDS, f"{self.id}/{stage}/{index}").hex
         return Message(data, id=id, parent=self.id, job=self.job, past_retries=self.retries)
 
-    def again(self, attempt: int, headers: Mapping[str, Any]) -> Message:
-        """Return the same message, same bytes and id, as its *attempt*-th try."""
+    def again(self, attempt: int, headers: Mapping[str, Any], body: bytes | None = None) -> Message:
+        """Return the same message, same id and, unless given anew, *body*, as another try."""
         message = Message(
             id=self.id,
             attempt=attempt,
@@ -134,8 +161,9 @@ class Message:
             job=self.job,
             past_retries=self.past_retries,
             headers=headers,
+            sent=self.sent,
         )
-        message._body = self.body
+        message._body = self.body if body is None else body
         return message
 
     def wire_headers(self) -> dict[str, Any]:
@@ -149,11 +177,15 @@ class Message:
 
     @classmethod
     def from_wire(
-        cls, body: bytes, message_id: str | None, headers: Mapping[str, Any] | None
+        cls,
+        body: bytes,
+        message_id: str | None,
+        headers: Mapping[str, Any] | None,
+        sent: int | None = None,
     ) -> Message:
         """Read what arrived; forged or absurd values of our headers are clamped, never trusted."""
         headers = headers or {}
-        id = _text(message_id) or uuid.uuid4().hex
+        id = _text(message_id) or new_id()
         message = cls(
             id=id,
             attempt=_clamped(headers.get(ATTEMPT), 1),
@@ -161,6 +193,7 @@ class Message:
             job=_text(headers.get(JOB)) or id,
             past_retries=_clamped(headers.get(RETRIES), 0),
             headers={key: value for key, value in headers.items() if key not in _FAMILY},
+            sent=sent if isinstance(sent, int) else None,
         )
         message._body = body  # past the size check: this broker has shown that it takes it
         return message
@@ -169,10 +202,32 @@ class Message:
         """Say what it is, not what it says: a body appears nowhere unless asked for."""
         size = "" if self._body is None else f", {len(self._body):,} bytes"
         died = f", died of {self.reason!r}" if self.reason else ""
-        return f"<Message {self.id[:8]}, attempt {self.attempt}{size}{died}>"
+        return f"<Message {self.short_id}, attempt {self.attempt}{size}{died}>"
+
+    def _repr_html_(self) -> str:
+        age_now = self.age_at(time.time())
+        facts = {
+            "message": self.id,
+            "job": None if self.job == self.id else self.job,
+            "parent": self.parent,
+            "attempt": self.attempt,
+            "size": f"{len(self.body):,} bytes",
+            "age" if self.died is None else "dead for": None if age_now is None else age(age_now),
+            "reason": self.reason,
+            "replayed": self.replayed or None,
+            "headers": ", ".join(key for key in self.headers if key not in _OURS) or None,
+        }
+        rows = [(name, fact) for name, fact in facts.items() if fact is not None]
+        return Table(("", ""), rows)._repr_html_()
 
 
 _FAMILY = frozenset((ATTEMPT, PARENT, JOB, RETRIES))
+_OURS = _FAMILY | {REASON, TRACEBACK, ORIGIN, DIED, REPLAYED}
+
+
+def new_id() -> str:
+    """Return a random id of 32 hexadecimal digits; `uuid.uuid4` takes three times the time."""
+    return os.urandom(16).hex()
 
 
 def without_death(headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,6 +247,9 @@ def without_death(headers: Mapping[str, Any]) -> dict[str, Any]:
 def encode(data: Any) -> bytes:
     """Return *data* as JSON bytes; None is the empty body, bytes are taken as they are.
 
+    Beside plain values: dataclasses, `msgspec.Struct`, times, UUIDs and what else msgspec writes,
+    and models of pydantic.
+
     Raises:
         TypeError: JSON has no such value.
         ValueError: not finite (NaN, infinity): JSON has no such number; nested too deep; or larger
@@ -200,7 +258,7 @@ def encode(data: Any) -> bytes:
     if data is None:
         return b""
     try:
-        body = data if isinstance(data, bytes) else msgspec.json.encode(data)
+        body = data if isinstance(data, bytes) else _written(data)
     except RecursionError:
         raise ValueError("nested too deep for JSON: flatten it") from None
     _check_size(body)
@@ -211,8 +269,18 @@ def encode(data: Any) -> bytes:
     if b"null" in body:
         import json
 
-        json.dumps(msgspec.to_builtins(data), allow_nan=False)
+        json.dumps(msgspec.to_builtins(data, enc_hook=_plain), allow_nan=False)
     return body
+
+
+def _plain(value: Any) -> Any:
+    """Return a pydantic model as plain values; it is known by its method, not by an import."""
+    if callable(dump := getattr(value, "model_dump", None)):
+        return dump(mode="json")
+    raise TypeError(f"JSON has no such value: {type(value).__name__}; send plain values instead")
+
+
+_written = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def _check_size(body: bytes) -> None:

@@ -32,19 +32,21 @@ class Progress:
         self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._is_shown = False
 
-    def update(self, line: str, figures: Mapping[str, Any], *, is_last: bool = False) -> None:
-        """Show *line* if this takes long, and write *figures* where they are wanted."""
+    def update(
+        self, line: str, figures: Mapping[str, Any] | None = None, *, is_last: bool = False
+    ) -> None:
+        """Show *line* if this takes long, and write *figures*, if any, where they are wanted."""
         now = time.monotonic()
         if now < self._due and not is_last:
             return
         self._due = now + INTERVAL
-        if self._file:
+        if self._file and figures is not None:
             _write(Path(self._file), figures)
         if now - self._started >= SHOWN_AFTER:
             self._show(line, now, is_last)
 
     def _show(self, line: str, now: float, is_last: bool) -> None:
-        if _in_notebook():
+        if in_notebook():
             data = {"text/plain": line}
             if self._display is None:
                 from IPython.display import display
@@ -69,7 +71,8 @@ def _write(path: Path, figures: Mapping[str, Any]) -> None:
         draft.replace(path)  # in one step: a reader never sees half of it
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Say whether this process is the kernel of a notebook."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module else None
     return shell is not None and hasattr(shell, "kernel")

@@ -27,6 +27,7 @@ from mousetrap.receipt import Outcome, Receipt
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration
 from mousetrap.translation import declare, remaining
+from mousetrap.wire import publish
 
 PERSISTENT = 2
 RESEND_DELAY = 1.0  # seconds
@@ -333,9 +334,8 @@ class Publisher:
                     self._outbox.extendleft(reversed(list(batch)[position:]))
                 return
             try:
-                channel.basic_publish(receipt.exchange, receipt.queue, receipt.message.body,
-                                      receipt.properties,
-                                      mandatory=not receipt.exchange)  # fmt: skip
+                publish(channel, receipt.exchange, receipt.queue, receipt.message.body,
+                        receipt.properties, mandatory=not receipt.exchange)  # fmt: skip
             except Exception as error:  # noqa: BLE001 -- pika encodes before it writes: not sent
                 kind = type(error).__name__
                 self._settle([receipt], "refused", f"a header or property cannot be sent: {kind}")
@@ -416,5 +416,7 @@ def _properties(message: Message, base: pika.BasicProperties | None) -> pika.Bas
     properties.message_id = message.id
     properties.headers = message.wire_headers()
     properties.delivery_mode = PERSISTENT
+    if properties.timestamp is None:  # a retry keeps the first one
+        properties.timestamp = int(time.time())
     properties.content_type = properties.content_type or "application/json"
     return properties  # type: ignore[no-any-return]  # as above

@@ -13,6 +13,7 @@ import pika
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
 from mousetrap.interrupt import Bell
 from mousetrap.message import Message
+from mousetrap.table import safe
 
 Outcome = Literal["waiting", "confirmed", "returned", "refused", "unknown"]
 
@@ -60,18 +61,19 @@ class Receipt:
         match self.outcome:
             case "returned":
                 return Unroutable(
-                    f"message {self.message.id[:8]} came back: there is no queue {self.queue!r}; "
+                    f"message {self.message.short_id} came back: there is no queue {self.queue!r}; "
                     f"declare it (mousetrap.job_queue.declare) or check its name and namespace"
                 )
             case "refused":
                 return PublishRefused(
-                    f"the broker refused message {self.message.id[:8]} for queue {self.queue!r} "
-                    f"({self.reason or 'queue full?'}); publish it again later, with the same id"
+                    f"the broker refused message {self.message.short_id} for queue {self.queue!r} "
+                    f"({safe(self.reason) or 'queue full?'}); publish it again later, with the "
+                    f"same id"
                 )
             case "unknown":
                 return OutcomeUnknown(
-                    f"whether message {self.message.id[:8]} reached queue {self.queue!r} is "
-                    f"unknown ({self.reason}); publish it again, with the same id"
+                    f"whether message {self.message.short_id} reached queue {self.queue!r} is "
+                    f"unknown ({safe(self.reason)}); publish it again, with the same id"
                 )
         return None
 
@@ -85,10 +87,13 @@ class Receipt:
         if self.outcome == "waiting":
             done = self._done = self._done or Bell()
             if not done.wait_for(lambda: self.outcome != "waiting", timeout):
-                raise TimeoutError(f"no answer for message {self.message.id[:8]} in {timeout:g} s")
+                raise TimeoutError(
+                    f"no answer for message {self.message.short_id} in {timeout:g} s"
+                )
         if error := self.error:
             raise error
         return self
 
     def __repr__(self) -> str:
-        return f"<Receipt {self.message.id[:8]} → {self.queue}: {self.outcome}>"
+        why = f" ({safe(self.reason, 100)})" if self.reason else ""
+        return f"<Receipt {self.message.short_id} → {safe(self.queue)}: {self.outcome}{why}>"

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mousetrap.table import IGNORED, WIDTH, safe
+
 RECORD_TYPE = "application/vnd.mousetrap.record+json"
 STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait p50", "wait p99", "handling p50",
                  "handling p99")  # fmt: skip
@@ -73,7 +75,7 @@ class Record:
             table += _table(lines, STAGE_COLUMNS)
         return {
             "text/plain": text,
-            "text/html": table,
+            "text/html": f"<div class='{IGNORED}'>{table}</div>",
             RECORD_TYPE: rows | {"stages": stages},
         }
 
@@ -107,7 +109,7 @@ def stage_line(name: str, stage: Mapping[str, Any]) -> list[str]:
     """Return a stage of a record, as plain values, as a row of `STAGE_COLUMNS`."""
     times = [stage[what].get(p) for what in ("wait", "handling") for p in ("p50", "p99")]
     counts = [f"{stage[outcome]:,}" for outcome in ("done", "retried", "dead")]
-    return [name, *counts, *("–" if time is None else duration(time) for time in times)]
+    return [safe(name), *counts, *("–" if time is None else duration(time) for time in times)]
 
 
 def _table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
@@ -135,5 +137,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_shown(each)}" for key, each in value.items()) or "–"
+        return (
+            ", ".join(f"{safe(key, WIDTH)}: {_shown(each)}" for key, each in value.items()) or "–"
+        )
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

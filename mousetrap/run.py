@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ from mousetrap.interrupt import finish
 from mousetrap.kernel import is_kernel
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message
+from mousetrap.messages import Messages
 from mousetrap.processes import WorkerProcesses
 from mousetrap.progress import Progress
 from mousetrap.receipt import Receipt
@@ -41,7 +43,7 @@ from mousetrap.record import Record
 from mousetrap.sender import Sender
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage
-from mousetrap.table import Table
+from mousetrap.table import Table, safe, safe_lines
 from mousetrap.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.worker import Worker
 
@@ -56,6 +58,9 @@ LOOK = 0.25  # seconds between two looks at the workers while waiting
 QUIET = 0.02  # seconds between two looks at the queues once every fate is known
 PRINTED = 10  # lines of a handler's output that go with its failure
 EVENTS_PREFETCH = 500  # bodies full of fates; a guess
+
+
+_started: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
 class Run:
@@ -135,6 +140,7 @@ class Run:
         if self._state != "new":
             return self
         self._state = "open"
+        _started.add(self)
         try:
             from mousetrap.lease import Lease  # it needs what `_ensured` does
 
@@ -288,13 +294,14 @@ class Run:
         printed = {page.id: page.last_line for page in pages}
         return account.messages(self.ledger, self.flow.reads, self.namespace, printed)
 
-    def results(self, timeout: float = 10.0) -> list[Message]:
+    def results(self, timeout: float = 10.0) -> Messages:
         """Take the results out of the queues where the flow ends."""
-        return [
+        found = [
             message
             for name in self.flow.results
             for message in job_queue.drain(name, timeout=timeout, settings=self.settings)
         ]
+        return Messages(found, f" out of {', '.join(self.flow.results)}")
 
     def plot(self) -> None:
         """Draw how the jobs went through the stages, and how long they took."""
@@ -311,19 +318,44 @@ class Run:
             name: sum(entry.queue == name for entry in self.ledger.entries())
             for name in self.flow.results
         }
-        return Diagram(self.flow, self.record().stages, waiting | results)
+        return Diagram(self.flow.steps, self.record().stages, waiting | results)
 
     def save(self, path: str | Path) -> Path:
         """Write what happened to a ``.jsonl`` file, to be replayed: see `mousetrap.case.Case`."""
         return Case.of(self.ledger, self.flow.reads).save(path)
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from mousetrap.notebook.panel import Panel  # not for those who never look
+
+        return {"text/plain": repr(self), "text/html": Panel(self).bundle()["text/html"]}
+
+    @property
+    def state(self) -> str:
+        """``new``, ``open`` or ``closed``."""
+        return self._state
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The workers on threads of this process; empty where others work."""
+        return list(self._threads)
+
+    @property
+    def queues(self) -> list[Queue]:
+        """The queue that each stage reads, with the retry delays of this run."""
+        return list(self._queues)
+
+    @property
+    def where(self) -> str:
+        """The broker in use, in words."""
+        return str(self._broker or self.settings.url)
+
     def __repr__(self) -> str:
         stages = " → ".join(stage.name for stage in self.flow.stages)
-        where = self._broker or self.settings.url
         record = self.record()
-        return (
+        return safe(
             f"<Run {self.namespace} of {stages}: {self._state}, {record.sent:,} sent, "
-            f"{record.done:,} done, {record.dead:,} dead, {self.ledger.open:,} open, on {where}>"
+            f"{record.done:,} done, {record.dead:,} dead, {self.ledger.open:,} open, "
+            f"on {self.where}>"
         )
 
     # ---- inside ----------------------------------------------------------------------------------
@@ -381,10 +413,12 @@ class Run:
 
     def _death(self) -> MessageDied:
         fate = account.first_death(self.ledger)
-        error = MessageDied(
-            f"message {fate.id[:8]} died in stage {fate.stage} at attempt {fate.attempt}: "
-            f"{fate.reason}\n{fate.traceback}" + "\n".join(self._printed(fate))
+        reason = safe(fate.reason)  # whatever its lines
+        text = (
+            f"message {fate.id[:8]} died in stage {fate.stage} at attempt {fate.attempt}: {reason}"
         )
+        printed = "\n".join(self._printed(fate))
+        error = MessageDied(safe_lines(f"{text}\n{fate.traceback}{printed}"))
         error.__cause__ = self._exception(fate)
         return error
 
@@ -424,7 +458,7 @@ class Run:
             *([f"The last failure was in {last.stage}:", last.traceback] if last else []),
             *(self._printed(last) if last else []),
         ]
-        error = NotSettled("\n".join(lines))
+        error = NotSettled(safe_lines("\n".join(lines)))
         error.table = table
         error.__cause__ = self._exception(last) if last else None
         return error
@@ -437,6 +471,11 @@ class Run:
         )
         line = f"{self.namespace}: {self.ledger.open:,} open; done: {done or 'nothing yet'}"
         return line, {"namespace": self.namespace, "open": self.ledger.open, "stages": counts}
+
+
+def open_runs() -> list[Run]:
+    """The runs of this process that are open."""
+    return [each for each in list(_started) if each.state == "open"]
 
 
 def _ensured() -> Broker:

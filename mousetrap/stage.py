@@ -6,13 +6,16 @@ in ``notebooks/04_stages.ipynb``.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.handler import Handler
 from mousetrap.lifetime import run_until_told
+from mousetrap.message import Message, current
 from mousetrap.settings import Settings
+from mousetrap.table import safe
 from mousetrap.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.worker import Worker
 
@@ -43,6 +46,25 @@ class Stage(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function; no broker is involved."""
         return self.function(*args, **kwargs)
+
+    def handle(self, message: Message) -> list[Message]:
+        """Do with *message* what a worker would, without a broker; return what would be sent on.
+
+        Unlike a call, it decodes the body to the type that the function reads, and outputs get
+        their ids.
+
+        Raises:
+            UndecodableMessage: the body is not what the function reads.
+            Exception: whatever the function raises.
+        """
+        token = current.set(message)
+        try:
+            result = self.handler.function(*self.handler.arguments(message))
+            if self.handler.is_async:
+                result = _awaited(result)
+            return self.handler.outputs(result, message) if self.writes is not None else []
+        finally:
+            current.reset(token)
 
     def worker(
         self,
@@ -77,7 +99,25 @@ class Stage(Generic[P, R]):
 
     def __repr__(self) -> str:
         arrow = f" → {self.writes}" if self.writes else ""
-        return f"<Stage {self.queue.name} → {self.name}{arrow}, concurrency {self.concurrency}>"
+        way = safe(f"{self.queue.name} → {self.name}{arrow}")
+        return f"<Stage {way}, concurrency {self.concurrency}>"
+
+
+def _awaited(coroutine: Any) -> Any:
+    """Run *coroutine* to its end on a thread of its own: a notebook's has a loop already."""
+    import asyncio  # not for those who never need it
+    from concurrent.futures import ThreadPoolExecutor
+
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(context.run, asyncio.run, coroutine).result()
+
+
+def queue_of(target: Stage[..., Any] | Queue | str) -> Queue:
+    """Return the queue that is meant: the one of that name, or that a stage reads."""
+    if isinstance(target, Stage):
+        return target.queue
+    return Queue(target) if isinstance(target, str) else target
 
 
 def stage(

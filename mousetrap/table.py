@@ -12,9 +12,10 @@ from typing import Any
 
 SHOWN = 20  # rows; the rest is counted
 WIDTH = 120  # characters of a cell
-# Bidirectional controls reorder what is read, two separators begin a line; the rest of Unicode's
-# format characters is left to the fonts.
-_ACTING = {*range(0x2028, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
+# Bidirectional controls reorder what is read, two separators begin a line, the last two are no
+# characters and spoil an SVG; Unicode's other format characters are left to the fonts.
+_ACTING = {*range(0x2028, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0xFFFE, 0xFFFF}
+IGNORED = "tex2jax_ignore mathjax_ignore"  # HTML classes: between two dollar signs is no formula
 
 
 def safe(text: object, limit: int | None = None) -> str:
@@ -29,17 +30,51 @@ def safe(text: object, limit: int | None = None) -> str:
     )  # fmt: skip
 
 
+def safe_lines(text: object) -> str:
+    """Return *text* as `safe` does, except that its lines stay lines: a traceback, an error."""
+    return "\n".join(safe(line) for line in str(text).splitlines())
+
+
+def age(seconds: float) -> str:
+    """Say how long ago in a unit people read: ``12 s``, ``3 min``, ``2.5 h``."""
+    seconds = max(0.0, seconds)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class Text(str):
+    """Foreign text made safe, which shows itself line by line, not quoted: a traceback."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: object) -> Text:  # noqa: D102 -- as for __init__
+        return super().__new__(cls, safe_lines(text))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre class='{IGNORED}' style='font-family:monospace'>{html.escape(self)}</pre>"
+
+
 class Table(Sequence[Mapping[str, Any]]):
     """Rows with the same *columns*; a sequence of mappings that shows itself.
 
-    Shows the first `SHOWN` rows; ``table[n]``, ``len(table)`` and `to_pandas` have all of them.
+    Shows the first `SHOWN` rows, and below them *note*; ``table[n]``, ``len(table)`` and
+    `to_pandas` have all rows.
     """
 
     def __init__(
-        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = ""
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        title: str = "",
+        note: str = "",
     ) -> None:
         self.columns = tuple(columns)
         self.title = title
+        self.note = note
         self._rows = rows
 
     def __len__(self) -> int:
@@ -47,7 +82,7 @@ class Table(Sequence[Mapping[str, Any]]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Table(self.columns, self._rows[index], self.title)
+            return Table(self.columns, self._rows[index], self.title, self.note)
         return dict(zip(self.columns, self._rows[index], strict=True))
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
@@ -66,7 +101,7 @@ class Table(Sequence[Mapping[str, Any]]):
         return pandas.DataFrame(list(self._rows), columns=list(self.columns))
 
     def __repr__(self) -> str:
-        rows = [self.columns, *self._shown()]
+        rows = [tuple(safe(name) for name in self.columns), *self._shown()]
         widths = [max(len(row[n]) for row in rows) for n in range(len(self.columns))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -76,17 +111,18 @@ class Table(Sequence[Mapping[str, Any]]):
 
     def _repr_html_(self) -> str:
         left = "style='text-align:left'"
-        head = "".join(f"<th {left}>{html.escape(name)}</th>" for name in self.columns)
+        head = "".join(f"<th {left}>{html.escape(safe(name))}</th>" for name in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td {left}>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            "<tr>"
+            + "".join(f"<td {_style(cell)}>{html.escape(cell)}</td>" for cell in row)
+            + "</tr>"
             for row in self._shown()
         )
         title = f"<caption {left}>{html.escape(safe(self.title))}</caption>" if self.title else ""
         rest = "".join(f"<p>{html.escape(line)}</p>" for line in self._rest())
-        # the class: what stands between two dollar signs is no formula
         return (
-            f"<table class='tex2jax_ignore mathjax_ignore'>{title}<thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table>{rest}"
+            f"<div class='{IGNORED}'><table>{title}<thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table>{rest}</div>"
         )
 
     def _shown(self) -> list[tuple[str, ...]]:
@@ -94,7 +130,13 @@ class Table(Sequence[Mapping[str, Any]]):
 
     def _rest(self) -> list[str]:
         more = len(self) - SHOWN
-        return [f"... and {more:,} more"] if more > 0 else []
+        rest = [f"... and {more:,} more"] if more > 0 else []
+        return [*rest, *([safe(self.note)] if self.note else [])]
+
+
+def _style(cell: str) -> str:
+    """Only what is long may be broken into lines: a size or an age stays in one piece."""
+    return f"style='text-align:left{'' if len(cell) > 20 else ';white-space:nowrap'}'"
 
 
 def _cell(value: Any) -> str:

@@ -24,6 +24,7 @@ from pika.adapters.utils.connection_workflow import (
 from pika.channel import Channel
 from pika.exchange_type import ExchangeType
 
+from mousetrap.declared import note
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
@@ -68,6 +69,7 @@ def declare(channel: Channel, declaration: AnyDeclaration) -> None:
     """
     match declaration:
         case Declaration(name, arguments):
+            note(name)
             channel.queue_declare(name, durable=True, arguments=dict(arguments) or None)
         case Exchange(name):
             channel.exchange_declare(name, ExchangeType.topic, durable=True)

@@ -8,10 +8,12 @@ dies in between, the message comes again and its outputs have the same ids. Prot
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -34,11 +36,13 @@ from mousetrap.presence import PATIENCE, Attached, Ear, here, note
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
+from mousetrap.table import Table, safe
 from mousetrap.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.translation import kept_properties, remaining
 
 log = logging.getLogger("mousetrap.worker")
 
+_started: weakref.WeakSet[Worker] = weakref.WeakSet()
 KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive
 
 
@@ -52,6 +56,7 @@ class Statistics:
     retried: int  # failed and sent to a retry queue, confirmed
     dead: int  # failed and sent to the dead queue, confirmed
     in_hand: int  # taken and without a fate yet
+    prefetched: int  # handed over by the broker and not begun
     reconnects: int
     problem: str  # what it is waiting for, or the last thing that went wrong; "" when all is well
 
@@ -144,6 +149,7 @@ class Worker:
         if self._is_started:
             return self
         self._is_started = True
+        _started.add(self)
         try:
             self._publisher.open()
             self._hands.start()
@@ -151,6 +157,7 @@ class Worker:
             self._ear.is_deaf = False
             note(self.settings, self._consumer.queue, +1)
         except BaseException:
+            _started.discard(self)
             finish(self._abandon)
             raise
         return self
@@ -223,6 +230,7 @@ class Worker:
             return Statistics(
                 state="failed" if self.error else connection.state,
                 in_hand=self._in_hand,
+                prefetched=max(0, self._consumer.unacked - self._in_hand),
                 reconnects=connection.reconnects + self._publisher.connection.reconnects,
                 problem=problem,
                 **self._counts,
@@ -256,11 +264,19 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _repr_html_(self) -> str:
+        now = dataclasses.asdict(self.statistics())
+        facts = [(name, value) for name, value in now.items() if value != ""]
+        return Table(("worker", self.handler.name), [*self._way(), *facts])._repr_html_()
+
+    def _way(self) -> list[tuple[str, str]]:
+        return [("reads", self.queue.name), *([("writes", self.writes)] if self.writes else [])]
+
     def __repr__(self) -> str:
         now = self.statistics()
         way = f"{self.queue.name} → {self.handler.name}" + f" → {self.writes}" * bool(self.writes)
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
-        return f"<Worker {way}: {now.state}, {counts}, {now.in_hand} in hand>"
+        return f"<Worker {safe(way)}: {now.state}, {counts}, {now.in_hand} in hand>"
 
     def _stop(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -333,7 +349,9 @@ class Worker:
                 return None  # the broker will deliver it again
             self._in_hand += 1
         properties = delivery.properties
-        message = Message.from_wire(delivery.body, properties.message_id, properties.headers)
+        message = Message.from_wire(
+            delivery.body, properties.message_id, properties.headers, properties.timestamp
+        )
         return Handling(delivery, message, self.handler)
 
     def _send(self, handling: Handling, outputs: list[Message]) -> None:
@@ -358,8 +376,8 @@ class Worker:
         # No error text here: it may quote the body, and logs go where bodies must not.
         log.log(
             logging.WARNING if failure.delay is None else logging.INFO,
-            "%s: message %s, attempt %d: %s -> %s", self.queue.name, message.id[:8],
-            message.attempt, type(error).__name__, failure.target,
+            "%s: message %s, attempt %d: %s -> %s", safe(self.queue.name), message.short_id,
+            message.attempt, type(error).__name__, safe(failure.target),
         )  # fmt: skip
         properties = kept_properties(handling.delivery.properties)
         self._publish(handling.delivery, [(failure.copy, failure.target, properties)], fate)
@@ -427,7 +445,7 @@ class Worker:
 
     def _send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
         self._problem = str(receipt.error)
-        log.warning("%s: %s", self.queue.name, receipt.error)
+        log.warning("%s: %s", safe(self.queue.name), receipt.error)
         delay = RESEND_DELAY * (1 + random.random())  # so at most once a second
         self._publisher.connection.call_later(delay, lambda: self._send_again(delivery, receipt))
 
@@ -463,3 +481,8 @@ class Worker:
     def _on_delivery(self, delivery: Delivery) -> None:
         self._counts["received"] += 1
         self._hands.take(delivery)
+
+
+def running() -> list[Worker]:
+    """The workers of this process that were started and have not ended."""
+    return [each for each in list(_started) if each.statistics().state not in ("failed", "closed")]

@@ -620,6 +620,46 @@ def test_check_ends_everything_on_ctrl_c(tmp_path):
     assert read(default_output(notebook)).error == "the run was ended by KeyboardInterrupt"
 
 
+def test_check_lets_others_look_while_a_failed_kernel_lives(tmp_path):
+    """Whoever wants to see workers and queues as they were gets there before they are ended."""
+    notebook = write_notebook(tmp_path / "a.ipynb", START_DETACHED, "assert False", "'never'")
+    alive = []
+
+    def look():
+        alive.append(not is_gone(int((tmp_path / "worker.pid").read_text())))
+
+    with pytest.raises(CheckFailed):
+        check(notebook, on_failure=look)
+
+    assert alive == [True]
+    assert is_gone(int((tmp_path / "worker.pid").read_text()))
+
+
+def test_check_lets_others_look_when_time_is_up(tmp_path):
+    """A cell that hangs is looked at before it is interrupted."""
+    notebook = write_notebook(tmp_path / "a.ipynb", START_DETACHED, WAIT)
+    alive = []
+
+    def look():
+        alive.append(not is_gone(int((tmp_path / "worker.pid").read_text())))
+
+    with pytest.raises(DeadlineExceeded):
+        check(notebook, deadline=8, on_failure=look)
+
+    assert alive == [True]
+
+
+def test_check_keeps_the_copy_when_looking_fails(tmp_path):
+    """An error of the onlooker goes on upwards, and the run ends in good order all the same."""
+    notebook = write_notebook(tmp_path / "a.ipynb", "print('so far')\nassert False")
+
+    with pytest.raises(ZeroDivisionError):
+        check(notebook, on_failure=lambda: 1 / 0)
+
+    assert read(default_output(notebook)).error == "the run was ended by ZeroDivisionError"
+    assert "so far" in default_output(notebook).read_text()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_check_leaves_nothing_behind_when_its_process_is_killed(tmp_path):
     """Even kill -9 of the caller ends kernel and workers, and the executed copy is kept."""

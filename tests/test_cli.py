@@ -97,6 +97,7 @@ def send(settings, *data, queue="work"):
         "dead list",
         "dead replay",
         "dead purge",
+        "extract",
         "sweep",
         "broker up",
         "broker down",
@@ -392,6 +393,7 @@ def test_broker_status_is_a_table_and_json(run):
 
 
 CODES = {
+    "ExtractError": 2,
     "SettingsError": 2, "ParameterError": 2, "BrokerUnreachable": 3, "BrokerSetupError": 3,
     "ConnectionLost": 3, "AccessRefused": 4, "TopologyMismatch": 5,
 }  # fmt: skip

@@ -55,7 +55,7 @@ def test_reference_names_a_stage_for_other_processes():
 
 
 def picture(stages, records=None, queues=None):
-    diagram = Diagram(Flow(stages), records or {}, queues or {})
+    diagram = Diagram(Flow(stages).steps, records or {}, queues or {})
     root = ET.fromstring(diagram.svg())
     texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
     boxes = [

@@ -14,13 +14,13 @@ RINGS = [
     # 0 words: no I/O, no pika
     {
         "errors", "settings", "topology", "message", "retry", "fate", "ledger", "record",
-        "account", "table", "interrupt", "kernel",
+        "account", "table", "interrupt", "kernel", "messages", "sparkline",
     },
     # 1 wire: the only ring that imports pika
     {
         "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
-        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire",
-        "presence",
+        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "declared",
+        "presence", "gauge",
     },
     # 2 flow: plain functions bound to queues
     {
@@ -32,7 +32,8 @@ RINGS = [
     # 3 edges: each could be deleted and the rest would not notice
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
-        "pytest_plugin", "processes", "plot",
+        "extract",
+        "pytest_plugin", "processes", "plot", "bench", "send",
         "__main__",
     },
 ]  # fmt: skip
@@ -110,6 +111,18 @@ print(*sorted({HEAVY} & {{name.partition(".")[0] for name in sys.modules}}))
     assert run_python(program) == ""
 
 
+def test_importing_the_package_brings_in_nothing_at_all():
+    """What somebody asks for is imported then; pytest, which looks at our plugin, asks nothing."""
+    program = """
+import sys, mousetrap
+assert not [name for name in sys.modules if name.startswith("mousetrap.")]
+assert not {"pika", "msgspec"} & set(sys.modules)
+mousetrap.Publisher
+print(*sorted({"pika", "msgspec"} & set(sys.modules)))
+"""
+    assert run_python(program) == "msgspec pika"
+
+
 def test_importing_check_brings_in_no_papermill():
     """`mousetrap --help` does not wait for Jupyter."""
     program = f"""
@@ -140,6 +153,38 @@ def test_every_public_name_exists():
 
     assert len(public) == len(set(public))
     assert all(hasattr(mousetrap, name) for name in public)
+
+
+def test_every_public_name_has_one_home():
+    """What type checkers read and what is imported when asked for are the same."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    read = {
+        alias.name: node.module.removeprefix("mousetrap.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("mousetrap.")
+        for alias in node.names
+    }
+
+    assert read == mousetrap._HOME_OF
+    assert set(read) == set(mousetrap.__all__)
+
+
+def test_a_public_name_wins_over_a_module_of_that_name():
+    """`mousetrap.stage` is the decorator, also for whoever imported the module first."""
+    program = """
+import mousetrap.stage
+from mousetrap import stage
+print(stage is mousetrap.stage is sys.modules["mousetrap.stage"].stage)
+"""
+    assert run_python(f"import sys{program}") == "True"
+
+
+def test_modules_are_there_without_being_imported_by_name():
+    """`mousetrap.job_queue.depths` works after `import mousetrap`; a typing error does not."""
+    assert run_python("import mousetrap; print(mousetrap.job_queue.depths.__name__)") == "depths"
+    with pytest.raises(AttributeError, match="'mousetrap' has no attribute 'job_queeu'"):
+        mousetrap.job_queeu  # noqa: B018 -- looking is what is tested
+    assert set(mousetrap.__all__) <= set(dir(mousetrap))
 
 
 def test_everything_public_has_a_docstring():

@@ -6,6 +6,8 @@ import inspect
 
 import pika
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pika import frame, spec
 from pika.adapters.utils import io_services_utils
 
@@ -21,6 +23,7 @@ class Recorder(Wire):
 
     def __init__(self):
         self._outgoing, self._frame_buffer, self.bytes_received = [], b"", 0
+        self._heads, self._body_max_length, self.frames_sent, self.bytes_sent = {}, 1000, 0, 0
         self.written, self.frames, self.later = [], [], []
         self._transport = self._nbio = self
 
@@ -71,6 +74,69 @@ def test_wire_forgets_what_cannot_be_sent_any_more():
     assert wire.written == []
 
 
+class Channel:
+    """Number 7, open until it is closed; it keeps what is published the plain way."""
+
+    channel_number, is_open = 7, True
+
+    def __init__(self):
+        self.plain = []
+
+    def basic_publish(self, *arguments):
+        self.plain.append(arguments)
+
+
+HEADERS = st.dictionaries(
+    st.text(max_size=20),
+    st.text(max_size=30) | st.integers(-(2**62), 2**62) | st.booleans() | st.none()
+    | st.binary(max_size=9) | st.lists(st.integers(0, 9), max_size=3),
+    max_size=4,
+)  # fmt: skip
+PROPERTIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "content_type": st.text(max_size=20), "headers": HEADERS,
+        "delivery_mode": st.sampled_from([1, 2]), "message_id": st.text(max_size=40),
+        "priority": st.integers(0, 9), "correlation_id": st.text(max_size=9),
+        "reply_to": st.text(max_size=9), "timestamp": st.integers(0, 2**40),
+        "app_id": st.text(max_size=9),
+    },
+)  # fmt: skip
+OURS = {
+    "content_type": "application/json", "headers": {"mousetrap-attempt": 1, "mousetrap-job": "j"},
+    "delivery_mode": 2, "message_id": "0123456789abcdef", "timestamp": 1_790_000_000,
+}  # fmt: skip
+
+
+@given(PROPERTIES, st.binary(max_size=1000), st.text(max_size=9), st.booleans())
+@example(OURS, b"{}", "", True)
+@example(OURS | {"headers": {"n": 2**40, "x": "\u00e9"}}, b"", "mousetrap.events", False)
+def test_wire_publishes_the_bytes_that_pika_would(values, body, exchange, mandatory):
+    """Ready-made or not, whatever the properties: the same frames to the last byte."""
+    properties, wire = pika.BasicProperties(**values), Recorder()
+    method = spec.Basic.Publish(exchange=exchange, routing_key="work", mandatory=mandatory)
+    pieces = [frame.Method(7, method), frame.Header(7, len(body), properties)]
+    pieces += [frame.Body(7, body)] if body else []
+    expected = b"".join(each.marshal() for each in pieces)
+
+    for _ in range(2):  # the second time from what was kept
+        wire.publish(Channel(), exchange, "work", body, properties, mandatory)
+
+    assert wire._outgoing == [expected, expected]
+    assert (wire.frames_sent, wire.bytes_sent) == (2 * len(pieces), 2 * len(expected))
+
+
+def test_wire_leaves_to_pika_what_is_large_or_too_late():
+    """A body of several frames, a closed channel: pika splits, or raises."""
+    wire, channel, properties = Recorder(), Channel(), pika.BasicProperties()
+    wire.publish(channel, "", "work", b"x" * 1001, properties, True)
+    channel.is_open = False
+    wire.publish(channel, "", "work", b"x", properties, True)
+
+    assert [len(body) for _, _, body, *_ in channel.plain] == [1001, 1]
+    assert wire._outgoing == []
+
+
 @pytest.mark.parametrize("size", [1, 7, 8, 50, 10_000])
 def test_wire_finds_every_frame_however_the_bytes_are_cut(size):
     """Pieces of any size give the frames that pika's own reading gives."""
@@ -108,6 +174,9 @@ def test_pika_still_has_what_we_override():
     assert "_frame_buffer" in reading
     assert "self._process_frame(frame_value)" in reading
     assert "self.bytes_received +=" in inspect.getsource(own._trim_frame_buffer)
+    publishing = inspect.getsource(pika.channel.Channel.basic_publish)
+    assert publishing.count("self.") == 2, "pika does something new when it publishes"
+    assert "_body_max_length" in inspect.getsource(own._send_message)
     assert isinstance(io_services_utils._AsyncTransportBase._MAX_RECV_BYTES, int)
     assert "_MAX_RECV_BYTES" in inspect.getsource(io_services_utils._AsyncTransportBase._consume)
 

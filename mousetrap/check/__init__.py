@@ -1,7 +1,8 @@
 """Run a notebook as a check: papermill under strict rules.
 
 What papermill lets pass is an error here. A parameter that is unknown, mistyped or looks like a
-secret: no kernel is started (`mousetrap.check.parameters`). A notebook that does not end: at the
+secret: no kernel is started (`mousetrap.check.parameters`), nor where a function is said to be the
+package's and is not (`mousetrap.check.drift`). A notebook that does not end: at the
 deadline its kernel and all it started are ended (`mousetrap.check.descendants`). A cell that
 leaves by ``SystemExit(0)``, or takes the kernel with it: that is a failure. And the executed copy
 is always kept, in one piece, with the failing cell named (`mousetrap.check.executed`).

@@ -58,11 +58,8 @@ class Child:
         )
         self._descendants: Descendants = Descendants(self._process.pid, self._job["mark"])
         threading.Thread(target=self._read_events, daemon=True).start()
-        assert self._process.stdin is not None
-        with suppress(OSError):  # it died already: the missing events will tell
-            job = self._job | {"scratch": self._folder.name}
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
-            self._process.stdin.flush()
+        job = self._job | {"scratch": self._folder.name}
+        self._send(json.dumps(job).encode() + b"\n")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,11 +74,15 @@ class Child:
         self._stderr.close()
         self._folder.cleanup()
 
-    def follow(self, until: float, tell: Callable[[bool], None]) -> bool:
+    def follow(
+        self, until: float, tell: Callable[[bool], None], on_failure: Callable[[], object] | None
+    ) -> bool:
         """Read events until the run is over; False when time was up before.
 
-        *tell* is called after each, with whether a cell has ended, and between them.
+        *tell* is called after each, with whether a cell has ended, and between them; *on_failure*
+        when a cell has raised or time is up, while the kernel lives.
         """
+        look = on_failure or (lambda: None)
         while (remaining := until - time.monotonic()) > 0:
             try:
                 # Short waits, also because Windows does not see Ctrl-C while it waits for a lock.
@@ -97,9 +98,15 @@ class Child:
                 return True
             if event["event"] == "begun":
                 self.number = event["number"]
+            elif event["event"] == "failed":
+                try:
+                    look()
+                finally:
+                    self._send(b"seen\n")  # until then the kernel is kept alive
             else:
                 self.done += 1
             tell(event["event"] == "done")
+        look()
         return False
 
     def stop(self) -> None:
@@ -117,6 +124,12 @@ class Child:
                 self._process.kill()
                 self._process.wait()
         self._descendants.end(TERMINATE_PATIENCE)
+
+    def _send(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it died already: the missing events will tell
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
 
     def _ends_within(self, patience: float) -> bool:
         limit = time.monotonic() + patience

@@ -26,13 +26,16 @@ _PAUSE = 0.02  # seconds between two looks at processes that are ending
 class Descendants:
     """All processes below process *root* that are, or once were, seen; *root* is not one of them.
 
+    Without a root they are those that bear the mark, and what is below them: for a parent, like
+    pytest with nbmake in it, that has other children too.
+
     A process is missed only if it left its parent before anybody looked *and* was started with
     an environment of its own.
 
     Threads: one at a time.
     """
 
-    def __init__(self, root: int, mark: str) -> None:
+    def __init__(self, root: int | None, mark: str) -> None:
         self._root = root
         self._mark = mark
         self._seen: set[psutil.Process] = set()  # a Process is pid and start time: no pid reuse
@@ -45,21 +48,27 @@ class Descendants:
                 children[process.ppid()].append(process)
             except psutil.Error:
                 continue
-        families = [self._root, *(process.pid for process in self._seen if is_alive(process))]
+        families = [process.pid for process in self._seen if is_alive(process)]
+        if self._root is not None:
+            families.append(self._root)
         while families:
             for child in children.pop(families.pop(), []):
                 self._seen.add(child)
                 families.append(child.pid)
 
     def interrupt_children(self) -> None:
-        """Send SIGINT to the direct children of root: papermill's only child is the kernel.
+        """Send SIGINT to the children of root (of ours, that bear the mark): that is the kernel.
 
         The cell that runs then raises KeyboardInterrupt, so the executed copy shows where it was.
         """
         if os.name == "nt":
             return  # Windows has no such signal; `end` follows
         with suppress(psutil.Error):
-            for child in psutil.Process(self._root).children():
+            children = psutil.Process(self._root).children()  # of None: ours
+            if self._root is None:
+                self._look_for_mark()
+                children = [child for child in children if child in self._seen]
+            for child in children:
                 child.send_signal(signal.SIGINT)
 
     def end(self, patience: float) -> int:

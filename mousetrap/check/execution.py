@@ -13,6 +13,7 @@ from typing import Any
 
 from mousetrap.check import executed
 from mousetrap.check.child import Child
+from mousetrap.check.drift import refuse_drift
 from mousetrap.check.executed import CheckResult, FailingCell, default_output, read
 from mousetrap.check.parameters import INSTALL, fit, parameters_in, read_notebook
 from mousetrap.check.progress import Progress, stages_in
@@ -28,6 +29,7 @@ def check(
     environment: Mapping[str, str] | None = None,
     on_cell: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_failure: Callable[[], object] | None = None,
 ) -> CheckResult:
     """Run *notebook* with *parameters* from its first cell to its last, or say why not.
 
@@ -37,7 +39,9 @@ def check(
     with permissions 0600.
 
     `on_cell` is called with (done, total) as code cells end. `on_progress` is called whenever a
-    cell begins or ends, and at least twice a second in between. What either raises ends the run.
+    cell begins or ends, and at least twice a second in between. `on_failure` is called when a cell
+    has raised or time is up, while the kernel and all it started still live: the last chance to
+    see how things stand. What any of them raises ends the run.
 
     The whole run has *deadline* seconds; after that the cell is interrupted, and what does not end
     by itself within some 5 s is killed: the kernel and every process it started. The same
@@ -46,11 +50,12 @@ def check(
 
     Raises:
         ParameterError: a parameter is unknown, mistyped or looks like a secret.
+        Drifted: a function that is said to be the package's is not the same any more.
         CheckFailed: a cell raised, never ran, or the kernel died; `output` is the executed copy.
         DeadlineExceeded: time was up; `output` is the executed copy.
         CheckError: not a notebook, not installed, no such kernel, or no place for the copy.
 
-    Threads: any; `on_cell` and `on_progress` are called in the same one.
+    Threads: any; `on_cell`, `on_progress` and `on_failure` are called in the same one.
     """
     begun = time.monotonic()
     shown, source = Path(notebook), Path(notebook).absolute()
@@ -58,6 +63,7 @@ def check(
     require_papermill()
     document = read_notebook(shown)
     given = fit(parameters or {}, parameters_in(document, shown), shown)
+    refuse_drift(document, shown)
     target = Path(output) if output is not None else default_output(shown)
     if target.resolve() == source.resolve():
         raise CheckError(f"the executed copy would overwrite {shown}: give another output")
@@ -92,7 +98,7 @@ def check(
                 on_progress(Progress(child.done, len(lines), child.number, line, **told))
 
         try:
-            in_time = child.follow(begun + deadline, tell)
+            in_time = child.follow(begun + deadline, tell, on_failure)
             child.stop()
             error, failing = _verdict(child, draft, shown, None if in_time else deadline)
             facts |= {"error": error and str(error), "failing": failing and asdict(failing)}

@@ -173,6 +173,11 @@ def fit(
     return fitted
 
 
+def may_be_secret(name: str, value: object) -> bool:
+    """Tell whether *value* must not be shown, by the name of its parameter or by its looks."""
+    return _smells_of_secret(name) or _PASSWORD_IN_URL.search(f"{name}={value}") is not None
+
+
 def _converted(parameter: Parameter, value: object) -> object:
     kind = parameter.type
     if kind is None:

@@ -1,7 +1,8 @@
 """The child process in which papermill runs, so that whoever waits for it can always end it.
 
 Spoken to by `mousetrap.check.check` only: one line of JSON arrives on standard input, which then
-stays open as a lifeline; lines of JSON leave on standard output, one per event. When the lifeline
+stays open as a lifeline; lines of JSON leave on standard output, one per event. The event of a cell
+that failed is answered by a line on the lifeline, and the kernel waits for that. When the lifeline
 breaks, our parent was killed; then we end the kernel, and all it started, ourselves.
 """
 
@@ -18,6 +19,8 @@ from typing import Any
 
 from mousetrap.check import executed
 from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, Descendants
+
+LOOKING = 30.0  # seconds our parent has to look at a failure before the kernel is ended; a guess
 
 
 def main() -> None:
@@ -44,6 +47,7 @@ class _Run:
         self._job = job
         self._reports = reports
         self._numbers: dict[int, int] = {}
+        self._seen = threading.Event()
         self._over = threading.Event()
         self._released = threading.Event()
 
@@ -61,7 +65,7 @@ class _Run:
     def watch(self, lifeline: int) -> None:
         """Wait for the lifeline to break; then leave nothing behind but the executed copy."""
         while os.read(lifeline, 4096):
-            pass
+            self._seen.set()
         draft = Path(self._job["draft"])
         if not draft.exists():  # our parent made it the executed copy, so all is well
             self._released.set()
@@ -105,8 +109,14 @@ class _Run:
             self._report(event="begun", number=self._numbers[cell_index])
 
     def _on_cell_done(self, cell: Any, cell_index: int, execute_reply: Any) -> None:  # noqa: ARG002 -- as above
-        if cell_index in self._numbers and execute_reply["content"]["status"] == "ok":
+        if cell_index not in self._numbers:
+            return
+        if execute_reply["content"]["status"] == "ok":
             self._report(event="done")
+        else:
+            self._seen.clear()
+            self._report(event="failed")
+            self._seen.wait(LOOKING)
 
     def _report(self, **event: Any) -> None:
         with suppress(OSError):  # nobody listens any more: the lifeline will tell

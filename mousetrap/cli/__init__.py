@@ -10,7 +10,7 @@ import io
 import signal
 import sys
 
-from mousetrap.cli import brokers, checks, dead, queues, sending, sweeping, working
+from mousetrap.cli import brokers, checks, dead, extracting, queues, sending, sweeping, working
 from mousetrap.cli.codes import EXIT_CODES, new_app
 from mousetrap.cli.help import NotebookCommand
 
@@ -26,6 +26,7 @@ app.command()(sending.send)
 app.command("queues")(queues.show_queues)
 app.command("peek")(queues.peek_queue)
 app.command("drain")(queues.drain_queue)
+app.command()(extracting.extract)
 app.command()(sweeping.sweep)
 app.add_typer(dead.app, name="dead")
 app.add_typer(brokers.app, name="broker")

@@ -14,6 +14,7 @@ from mousetrap.errors import (
     BrokerSetupError,
     BrokerUnreachable,
     ConnectionLost,
+    ExtractError,
     MousetrapError,
     ParameterError,
     SettingsError,
@@ -39,7 +40,7 @@ EXIT_CODES = (
 )
 
 _CODES: list[tuple[tuple[type[BaseException], ...], ExitCode]] = [
-    ((ParameterError, SettingsError), ExitCode.USAGE),
+    ((ExtractError, ParameterError, SettingsError), ExitCode.USAGE),
     ((BrokerUnreachable, BrokerSetupError, ConnectionLost), ExitCode.NO_BROKER),
     ((AccessRefused,), ExitCode.REFUSED),
     ((TopologyMismatch,), ExitCode.TOPOLOGY),

@@ -10,9 +10,9 @@ import typer
 from mousetrap import dead_letters, job_queue
 from mousetrap.cli.codes import ExitCode, new_app
 from mousetrap.cli.options import Json, Name
-from mousetrap.cli.show import age, complain, err, out, print_json, print_table, progress, say
+from mousetrap.cli.show import complain, err, out, print_json, print_table, progress, say
 from mousetrap.settings import Settings
-from mousetrap.table import safe
+from mousetrap.table import age, safe
 from mousetrap.topology import Queue
 
 app = new_app("Dead letters of a queue: look, send back, throw away. QUEUE is the work queue.")
@@ -49,7 +49,7 @@ def list_letters(
     if traceback:
         for each in letters:
             lines = [safe(line) for line in (each.traceback or "no traceback").splitlines()]
-            out().print(f"\n{each.id[:8]}", *lines, sep="\n", markup=False)
+            out().print(f"\n{each.short_id}", *lines, sep="\n", markup=False)
 
 
 @app.command()

@@ -56,7 +56,9 @@ def _show(grid: GridResult, json: bool) -> None:
         print_json(grid.as_dict())
     else:
         rows = grid.rows()
-        columns = list(dict.fromkeys(name for row in rows for name in row))
+        told = dict.fromkeys(name for row in rows for name in row)
+        # How long each took was said as it ended, and a terminal is narrow.
+        columns = [name for name in told if name != "took" or name in grid.axes]
         print_table(columns, ([_cell(row.get(name)) for name in columns] for row in rows))
     # those that ended because the grid did are told of once
     failed = [each for each in grid if not each.passed and each.check.error != grid.ended]
@@ -69,4 +71,6 @@ def _show(grid: GridResult, json: bool) -> None:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
     return "" if value is None else readable(value)

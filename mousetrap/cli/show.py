@@ -67,14 +67,6 @@ def print_pairs(pairs: dict[str, Any]) -> None:
     out().print(grid)
 
 
-def age(seconds: float) -> str:
-    """Say how long ago in a unit people read: ``12 s``, ``3 min``, ``2.5 h``."""
-    seconds = max(0.0, seconds)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 @contextmanager
 def progress(
     what: str, total: int | None = None, *, hidden: bool = False

@@ -1,0 +1,39 @@
+"""Which queues were declared by us, for whoever has to look after them.
+
+A broker without its management plugin lists nobody's queues. So where ``MOUSETRAP_DECLARED`` names
+a file, everything of ours that declares a queue writes the name into it, once: the kernel of a
+notebook, its worker processes, a test. Whoever made the file then knows what to show when something
+fails, and what to delete. Without the variable nothing is written. Queues that are declared in
+plain pika are not known here.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+VARIABLE = "MOUSETRAP_DECLARED"
+"""The environment variable; its value is the path of a file."""
+
+_noted: set[tuple[str, str]] = set()  # (path, name) that this process has written already
+
+
+def note(name: str) -> None:
+    """Write the *name* of a queue, as the broker knows it, where `VARIABLE` says.
+
+    Threads: any; processes, too: a line is short enough to be appended in one piece.
+    """
+    path = os.environ.get(VARIABLE)
+    if not path or (path, name) in _noted:
+        return
+    _noted.add((path, name))
+    # Nobody's message waits for this: a file that is gone is no reason to declare nothing.
+    with suppress(OSError), open(path, "a", encoding="utf-8") as file:
+        file.write(f"{name}\n")
+
+
+def names_in(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names that were written to *path*, each once, in the order they came."""
+    with suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
+        return [name for name in dict.fromkeys(file.read().split("\n")) if name]
+    return []

@@ -1,0 +1,286 @@
+"""From a notebook to a module: the cells of a stage, written so that ``mousetrap work`` can run it.
+
+The cells are those tagged ``extract:NAME``. What they need of imports comes along from wherever in
+the notebook it stands; whatever else they need is notebook state, and that is refused, with the
+cell that has it. The cells stay as the prototype: each definition gets a mark,
+``# same as module:name``, that `mousetrap.check.drift` holds, and a new cell imports the module's.
+
+Nothing here runs the notebook. ruff lays the module out if it is installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mousetrap.check.executed import write
+from mousetrap.check.parameters import read_notebook
+from mousetrap.errors import ExtractError
+
+TAG = "extract:"
+_KNOWN = set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
+_PLAIN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom,
+          ast.Assign, ast.AnnAssign)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What came of it: where the module is, how it is called, and what is in it."""
+
+    path: Path
+    module: str
+    names: tuple[str, ...]  # defined there, in their order
+    is_formatted: bool  # ruff was there to do it
+    is_importable: bool  # from the folder of the notebook, as a kernel there would
+
+
+@dataclass(frozen=True)
+class _Cell:
+    number: int  # among all cells of the notebook, from 1
+    cell: Any
+    tree: ast.Module
+
+
+def extract(
+    notebook: str | Path, stage: str, output: str | Path, *, replace: bool = False
+) -> Extracted:
+    """Write the cells of *notebook* tagged ``extract:STAGE`` to *output*; have it import them.
+
+    *output* is below the current folder, which names the module: ``my_flow/fetch.py`` is
+    ``my_flow.fetch``. An existing file is overwritten only with *replace*.
+
+    Raises:
+        ExtractError: no such cells, no function of that name in them, a cell that depends on
+            notebook state or does something when it is run; says which cell, what, and the way
+            out. Nothing was written then.
+        CheckError: it is not a notebook.
+    """
+    source, target = Path(notebook), Path(output)
+    module = _module_name(target)
+    if target.exists() and not replace:
+        raise ExtractError(f"{target} exists already: replace it by --replace, or name another")
+    document = read_notebook(source)
+    cells = list(_python_cells(document, source))
+    tagged = [each for each in cells if f"{TAG}{stage}" in each.cell.metadata.get("tags", [])]
+    if not tagged:
+        raise ExtractError(
+            f"{source} has no code cell tagged {TAG}{stage}: tag those that define it (in "
+            f"JupyterLab: the gear at the right, Cell Tags)"
+        )
+    names = [name for each in tagged for name in _defined_in(each.tree, imports=False)]
+    if stage not in names:
+        raise ExtractError(
+            f"the cells tagged {TAG}{stage} of {source} define no {stage!r} but "
+            f"{', '.join(names) or 'nothing'}: tag the cell that defines it"
+        )
+    _require_plain(tagged, source)
+    text = _module_text(tagged, _imports_for(tagged, cells, source), source, stage)
+    text, is_formatted = _formatted(text)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write(target, text)
+    target.chmod(0o644)  # a module is for others to import
+    _have_it_import(document, source, tagged, module, names)
+    return Extracted(target, module, tuple(names), is_formatted, _can_import(module, source))
+
+
+def _module_name(path: Path) -> str:
+    try:
+        parts = path.absolute().relative_to(Path.cwd()).with_suffix("").parts
+    except ValueError:
+        parts = ()
+    if path.suffix != ".py" or not parts or not all(part.isidentifier() for part in parts):
+        raise ExtractError(
+            f"{path} cannot be imported: give a .py file below {Path.cwd()} whose folders and "
+            f"name are plain words, like my_flow/fetch.py"
+        )
+    return ".".join(parts)
+
+
+def _python_cells(document: Any, path: Path) -> Iterator[_Cell]:
+    for number, cell in enumerate(document.cells, start=1):
+        if cell.cell_type != "code":
+            continue
+        try:
+            yield _Cell(number, cell, ast.parse(cell.source))
+        except (SyntaxError, ValueError) as error:
+            if any(tag.startswith(TAG) for tag in cell.metadata.get("tags", [])):
+                raise ExtractError(
+                    f"{path}, cell {number} is not plain Python ({error}): a module knows no "
+                    f"magics and no shell commands"
+                ) from None
+
+
+def _require_plain(tagged: list[_Cell], path: Path) -> None:
+    for each in tagged:
+        for node in each.tree.body:
+            if not isinstance(node, _PLAIN):
+                line = ast.unparse(node).splitlines()[0][:60]
+                raise ExtractError(
+                    f"{path}, cell {each.number} does something when it is run: `{line}`. Leave "
+                    f"definitions, imports and constants in it, and move the rest to a cell of "
+                    f"its own"
+                )
+
+
+def _imports_for(tagged: list[_Cell], cells: list[_Cell], path: Path) -> list[str]:
+    """Return the import statements that the tagged cells need and do not bring themselves."""
+    own = {name for each in tagged for name in _defined_in(each.tree)}
+    found: dict[str, str] = {}
+    for each in tagged:
+        for name in sorted(_free_names(each.tree) - own - _KNOWN):
+            statement = next(
+                (line for other in reversed(cells) if (line := _import_of(name, other.tree))), None
+            )
+            if statement is None:
+                raise ExtractError(_state(name, each, cells, path))
+            found[name] = statement
+    return list(found.values())
+
+
+def _state(name: str, user: _Cell, cells: list[_Cell], path: Path) -> str:
+    home = next((each for each in cells if name in _defined_in(each.tree, imports=False)), None)
+    if home is None:
+        return (
+            f"{path}, cell {user.number} uses {name!r}, and nothing in the notebook defines it: "
+            f"write it in full, or import it"
+        )
+    return (
+        f"{path}, cell {user.number} depends on notebook state: {name!r} comes from cell "
+        f"{home.number}. Give it to the function as an argument with a default, or tag that cell "
+        f"as well"
+    )
+
+
+def _import_of(name: str, tree: ast.Module) -> str | None:
+    """Return the statement in *tree* that imports *name*, and nothing else with it."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                bound = alias.asname or (
+                    alias.name.partition(".")[0] if isinstance(node, ast.Import) else alias.name
+                )
+                if bound == name:
+                    only = (
+                        ast.Import([alias]) if isinstance(node, ast.Import)
+                        else ast.ImportFrom(node.module, [alias], node.level)
+                    )  # fmt: skip
+                    return ast.unparse(only)
+    return None
+
+
+def _defined_in(tree: ast.Module, *, imports: bool = True) -> list[str]:
+    """The names that the statements of *tree* bind at its top level."""
+    names: list[str] = []
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.append(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            if imports:
+                names += [each.asname or each.name.partition(".")[0] for each in node.names]
+        else:
+            names += [
+                each.id for each in ast.walk(node)
+                if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+            ]  # fmt: skip
+    return names
+
+
+def _free_names(tree: ast.Module) -> set[str]:
+    """The names that *tree* reads and that no scope within it binds."""
+    import symtable
+
+    free: set[str] = set()
+
+    def visit(scope: symtable.SymbolTable) -> None:
+        for symbol in scope.get_symbols():
+            is_top = scope.get_type() == "module"
+            if symbol.is_referenced() and (symbol.is_global() or (is_top and symbol.is_local())):
+                free.add(symbol.get_name())
+        for child in scope.get_children():
+            visit(child)
+
+    visit(symtable.symtable(ast.unparse(tree), "cell", "exec"))
+    return free
+
+
+def _module_text(tagged: list[_Cell], imports: list[str], path: Path, stage: str) -> str:
+    """Lay the module out: where it comes from, what it imports, then the cells as they are."""
+    own = [
+        ast.unparse(node) for each in tagged for node in each.tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]  # fmt: skip
+    bodies = [_without_imports(each) for each in tagged]
+    head = f'"""The stage {stage}.\n\nPrototyped in ``{path.as_posix()}``.\n"""\n'
+    parts = [head, "\n".join(dict.fromkeys([*own, *imports])), *bodies]
+    return "\n\n".join(part for part in parts if part.strip()) + "\n"
+
+
+def _without_imports(cell: _Cell) -> str:
+    lines = cell.cell.source.splitlines()
+    for node in cell.tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for line in range(node.lineno - 1, node.end_lineno or node.lineno):
+                lines[line] = ""
+    kept = [line for line in lines if not line.startswith("# same as ")]
+    return "\n".join(kept).strip("\n")
+
+
+def _formatted(text: str) -> tuple[str, bool]:
+    beside = Path(sys.executable).with_name("ruff")
+    ruff = str(beside) if beside.exists() else shutil.which("ruff")
+    if ruff is None:
+        return text, False
+    # the first sorts imports and drops those that are not used, the second lays out
+    for arguments in (["check", "--select", "I,F401", "--fix", "--exit-zero"], ["format"]):
+        done = subprocess.run(
+            [ruff, *arguments, "--quiet", "--isolated", "--line-length", "100", "-"],
+            input=text, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            return text, False
+        text = done.stdout
+    return text, True
+
+
+def _have_it_import(
+    document: Any, path: Path, tagged: list[_Cell], module: str, names: list[str]
+) -> None:
+    """Mark the prototypes, and import the module's after the last of them."""
+    import nbformat
+
+    for each in tagged:
+        lines = each.cell.source.splitlines()
+        for node in reversed(each.tree.body):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                above = min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1
+                mark = f"# same as {module}:{node.name}"
+                if above == 0 or lines[above - 1] != mark:
+                    lines.insert(above, mark)
+        each.cell.source = "\n".join(lines)
+    statement = f"from {module} import {', '.join(names)}"
+    following = document.cells[tagged[-1].number : tagged[-1].number + 1]
+    if not following or not following[0].source.startswith(f"from {module} import "):
+        cell = nbformat.v4.new_code_cell(statement)  # type: ignore[no-untyped-call]  # half annotated
+        document.cells.insert(tagged[-1].number, cell)
+    else:
+        following[0].source = statement
+    mode = path.stat().st_mode
+    write(path, nbformat.writes(document) + "\n")  # type: ignore[no-untyped-call]  # half annotated
+    path.chmod(mode)
+
+
+def _can_import(module: str, notebook: Path) -> bool:
+    """Ask a new Python in the notebook's folder; what the module does then is its own business."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {module}"], cwd=notebook.absolute().parent,
+        env=os.environ, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode == 0

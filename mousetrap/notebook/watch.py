@@ -1,0 +1,377 @@
+"""Watching stages from outside: counts become rates, and a queue's depth the age of its oldest.
+
+A watch is asked now and then, keeps what it saw in the last minute, and answers with a `View`:
+plain values that a panel can draw. It asks workers and ledgers, which cost nothing to ask; how full
+the queues are it is told by `Watch.measured`. Prototyped in ``notebooks/08_watching.ipynb``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mousetrap.flow import Step
+from mousetrap.gauge import Depth
+from mousetrap.run import Run
+from mousetrap.settings import Settings
+from mousetrap.worker import Statistics, Worker
+
+MINUTE = 60.0  # seconds that a sparkline shows
+TICK = 0.25  # seconds; its pieces as long as there are only a few
+SHOWN = 60  # its pieces at most
+SPAN = 5.0  # seconds over which a rate is taken
+REMEMBERED = 600  # measurements by which an age is told; older than the first is "at least"
+_ENDED = ("failed", "closed", "replaced")
+
+
+@dataclass(frozen=True)
+class StageView:
+    """What is known of one stage at a moment; None: nobody here knows."""
+
+    step: Step
+    done: int
+    retried: int
+    dead: int
+    rate: float  # settled per second; once it has ended, on average
+    minute: tuple[float, ...]  # settled in each of up to sixty pieces of the last minute
+    waiting: int | None = None  # in its queue, or handed over and not begun
+    in_hand: int | None = None
+    later: int | None = None  # waiting for a retry
+    oldest: str = ""  # age of the message that waits longest, in whole seconds; "> 5": at least
+    state: str = ""  # of its connections
+    trouble: str = ""  # what it is waiting for, or went wrong
+
+
+@dataclass(frozen=True)
+class View:
+    """What is known of a run, or of workers that share a broker and a namespace."""
+
+    title: str
+    where: str  # the broker
+    state: str  # "open", or how it ended
+    stages: tuple[StageView, ...]
+    queues: Mapping[str, int | None]  # that no stage here reads
+    end: str  # the word for what is in those
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing of it will change any more."""
+        return self.state not in ("open", "new")
+
+
+class Pace:
+    """Remembers how a count grew in the last minute, and how fast it grows."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()  # of the last SPAN seconds
+        self._ticks: deque[float] = deque([0.0], maxlen=int(MINUTE / TICK))  # the present one last
+        self._tick = 0  # number of the present one
+        self._grown = 0
+        self._began = self._grew = 0.0  # when it first grew, and when it last did
+
+    def add(self, count: int, now: float) -> None:
+        """Note that *count* is reached at *now*, on the monotonic clock."""
+        tick = int(now / TICK)
+        if self._marks:
+            before, known = self._marks[-1]
+            self._ticks.extend([0.0] * min(tick - self._tick, int(MINUTE / TICK)))
+            if (grown := count - known) > 0 and now > before:
+                self._spread(grown, before, now, tick)
+                self._began = self._began or before
+                self._grew, self._grown = now, self._grown + grown
+        self._tick = tick
+        self._marks.append((now, count))
+        while len(self._marks) > 2 and self._marks[1][0] < now - SPAN:
+            self._marks.popleft()
+
+    def _spread(self, grown: int, before: float, now: float, last: int) -> None:
+        """Share out what came between two looks evenly: nobody knows when it came."""
+        for n in range(min(len(self._ticks), last - int(before / TICK) + 1)):
+            start = max(before, (last - n) * TICK)
+            end = min(now, (last - n + 1) * TICK)
+            self._ticks[-1 - n] += grown * (end - start) / (now - before)
+
+    @property
+    def rate(self) -> float:
+        """Per second, over the last `SPAN` seconds."""
+        (start, first), (end, last) = self._marks[0], self._marks[-1]
+        return max(0, last - first) / (end - start) if end - start > TICK else 0.0
+
+    @property
+    def average(self) -> float:
+        """Per second, from when it first grew until it last did."""
+        return self._grown / max(TICK, self._grew - self._began)
+
+    def minute(self, *, is_over: bool) -> tuple[float, ...]:
+        """How it grew in up to sixty equal pieces of the last minute, or of what there is of it.
+
+        Begins where it began to grow. The present piece is not over, and would look as if the pace
+        were falling.
+        """
+        ticks = list(self._ticks)
+        if self._grown == 0:
+            return ()
+        first = max(0, len(ticks) - 2 - self._tick + int(self._began / TICK))
+        ticks = ticks[first:]
+        if len(ticks) > SHOWN:
+            size = int(1 / TICK)
+            seconds: dict[int, float] = {}
+            for n, grown in enumerate(ticks, self._tick - len(ticks) + 1):
+                seconds[n // size] = seconds.get(n // size, 0) + grown
+            ticks = list(seconds.values())[-SHOWN:]
+        if not is_over:
+            ticks.pop()
+        while is_over and len(ticks) > 1 and not ticks[-1]:
+            ticks.pop()
+        return tuple(round(each, 1) for each in ticks)
+
+
+class Arrivals:
+    """Tells how old the oldest message of a queue is, from nothing but counts.
+
+    What has come so far is what is settled plus what is there. The oldest message that is there is
+    number *settled* + 1, and came before the first moment at which so many had come. True of a
+    queue whose messages are taken in their order by the workers that are counted.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque(maxlen=REMEMBERED)
+
+    def add(self, settled: int, there: int, now: float) -> None:
+        """Note what was counted at *now*."""
+        come = settled + there
+        for n in range(len(self._seen) - 1, -1, -1):
+            if self._seen[n][1] <= come:
+                break
+            self._seen[n] = (self._seen[n][0], come)  # one was counted twice while it moved on
+        self._seen.append((now, come))
+
+    def oldest(self, settled: int, now: float) -> str:
+        """The age in seconds of message number *settled* + 1, ``""`` if it has not come."""
+        for n, (at, come) in enumerate(self._seen):
+            if come > settled:
+                return f"{'' if n else '> '}{now - at:.0f} s"
+        return ""
+
+
+class Watch(ABC):
+    """Asks one source again and again. Threads: one at a time."""
+
+    settings: Settings
+
+    def __init__(self) -> None:
+        self._paces: dict[str, Pace] = {}
+        self._depths: dict[str, Depth | None] = {}
+
+    @abstractmethod
+    def view(self, now: float) -> View:
+        """Look at it; *now* is on the monotonic clock."""
+
+    @abstractmethod
+    def queues(self) -> list[str]:
+        """Whose depth it would like to know."""
+
+    @abstractmethod
+    def measured(self, depths: Mapping[str, Depth | None], now: float) -> None:
+        """Take note of how full the queues are at *now*."""
+
+    def _ready(self, queue: str) -> int | None:
+        depth = self._depths.get(queue)
+        return None if depth is None else depth.messages
+
+    def _pace(
+        self, name: str, counts: Mapping[str, int], now: float, *, is_over: bool
+    ) -> dict[str, Any]:
+        pace = self._paces.setdefault(name, Pace())
+        pace.add(sum(counts.values()), now)
+        rate = pace.average if is_over else pace.rate
+        return {**counts, "rate": round(rate, 1), "minute": pace.minute(is_over=is_over)}
+
+
+class RunWatch(Watch):
+    """Watches a run; its ledger knows better than any queue what is open, and since when."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+        self.settings = run.settings
+        self._open: dict[str, tuple[int, str]] = {}  # queue -> messages, age of the oldest
+
+    def queues(self) -> list[str]:
+        """Work queues, and where messages wait for a retry."""
+        return [name for queue in self.run.queues for name in queue.names() if name != queue.dead]
+
+    def measured(self, depths: Mapping[str, Depth | None], now: float) -> None:  # noqa: ARG002 -- as for workers
+        """Take note of the depths, and of what is open."""
+        self._depths = dict(depths)
+        self._count_open()
+
+    def view(self, now: float) -> View:
+        """Look at the ledger and the workers."""
+        run = self.run
+        if run.state == "closed":
+            self._depths = {}
+        if not self._depths:
+            self._count_open()
+        counts = run.ledger.counts()
+        workers = {worker.queue.name: worker.statistics() for worker in run.workers}
+        stages = []
+        for step, queue in zip(run.flow.steps, run.queues, strict=True):
+            stage = counts.get(step.name, dict.fromkeys(("done", "retried", "dead"), 0))
+            pace = self._pace(step.name, stage, now, is_over=run.state == "closed")
+            known = workers.get(step.reads)
+            open_here, oldest = self._open.get(step.reads, (0, ""))
+            later = sum(self._ready(name) or 0 for name in queue.retry_queues())
+            in_hand = known.in_hand if known else None
+            waiting = max(0, open_here - later - (in_hand or 0))
+            if known is None and (ready := self._ready(step.reads)) is not None:
+                waiting, in_hand = min(ready, waiting), max(0, waiting - ready)
+            stages.append(
+                StageView(
+                    step, **pace, waiting=waiting, in_hand=in_hand, later=later, oldest=oldest,
+                    state=known.state if known else "", trouble=known.problem if known else "",
+                )
+            )  # fmt: skip
+        ends = {name: run.ledger.sent_on[name] for name in run.flow.results}
+        title = f"run {run.namespace}"
+        return View(title, run.where, run.state, tuple(stages), ends, "out", _reconnects(workers))
+
+    def _count_open(self) -> None:
+        found: dict[str, tuple[int, float | None]] = {}
+        for entry in self.run.ledger.open_entries():
+            number, since = found.get(entry.queue, (0, None))
+            found[entry.queue] = (number + 1, since or self.run.ledger.ready(entry))
+        now = time.time()
+        self._open = {
+            queue: (number, "" if since is None else f"{max(0.0, now - since):.0f} s")
+            for queue, (number, since) in found.items()
+        }
+
+
+class WorkersWatch(Watch):
+    """Watches workers of one broker and one namespace; those of one function count as one stage.
+
+    *subjects* are workers, or what holds one and counts for itself (a handle); it may have
+    `remarks`, lines to be shown, and be `replaced` by another, which ends it.
+    """
+
+    def __init__(self, subjects: Sequence[Any], settings: Settings) -> None:
+        super().__init__()
+        self.subjects = list(subjects)
+        self.settings = settings
+        self._arrivals: dict[str, Arrivals] = {}
+
+    def queues(self) -> list[str]:
+        """Every queue that they read, wait in, or write."""
+        workers = [worker_of(each) for each in self.subjects]
+        names = [name for each in workers for name in each.queue.names() if name != each.queue.dead]
+        return list(dict.fromkeys([*names, *(each.writes for each in workers if each.writes)]))
+
+    def measured(self, depths: Mapping[str, Depth | None], now: float) -> None:
+        """Take note of the depths, and of what must have come by now."""
+        self._depths = dict(depths)
+        for step, members in self._steps().items():
+            if (ready := self._ready(step.reads)) is not None:
+                figures = [_figures(each) for each in members]
+                there = ready + sum(each.prefetched + each.in_hand for each in figures)
+                arrivals = self._arrivals.setdefault(step.name, Arrivals())
+                arrivals.add(_settled(figures), there, now)
+
+    def view(self, now: float) -> View:
+        """Look at the workers."""
+        stages, states = [], []
+        for step, members in self._steps().items():
+            figures = [_figures(each) for each in members]
+            counts = {
+                name: sum(getattr(each, name) for each in figures)
+                for name in ("done", "retried", "dead")
+            }
+            ready = self._ready(step.reads)
+            prefetched = sum(each.prefetched for each in figures)
+            in_hand = sum(each.in_hand for each in figures)
+            waiting = None if ready is None else ready + prefetched
+            oldest = ""
+            if (waiting or in_hand) and step.name in self._arrivals:
+                oldest = self._arrivals[step.name].oldest(_settled(figures), now)
+            states += [each.state for each in figures]
+            ended = all(each.state in _ENDED for each in figures)
+            pace = self._pace(step.name, counts, now, is_over=ended)
+            stages.append(
+                StageView(
+                    step, **pace, waiting=waiting, in_hand=in_hand,
+                    later=self._later(members[0]), oldest=oldest,
+                    state=_worst(each.state for each in figures),
+                    trouble="; ".join(dict.fromkeys(e.problem for e in figures if e.problem)),
+                )
+            )  # fmt: skip
+        is_over = bool(states) and all(state in _ENDED for state in states)
+        end = _worst(states) if states else "open"
+        reads = {stage.step.reads for stage in stages}
+        ends = {s.step.writes: self._ready(s.step.writes) for s in stages if s.step.writes}
+        named = {step.name: _figures(m) for step, ms in self._steps().items() for m in ms}
+        return View(
+            self._title(), self.settings.url, end if is_over else "open", tuple(stages),
+            {name: depth for name, depth in ends.items() if name not in reads}, "waiting",
+            _reconnects(named) + self._remarks(),
+        )  # fmt: skip
+
+    def _steps(self) -> dict[Step, list[Any]]:
+        steps: dict[Step, list[Any]] = {}
+        names: dict[str, Step] = {}
+        for subject in self.subjects:
+            worker = worker_of(subject)
+            step = Step(worker.handler.name, worker.queue.name, worker.writes)
+            if names.setdefault(step.name, step) != step:  # one name, another queue
+                step = step._replace(name=f"{step.name} of {step.reads}")
+            steps.setdefault(step, []).append(subject)
+        return steps
+
+    def _later(self, subject: Any) -> int:
+        queues = worker_of(subject).queue.retry_queues()
+        return sum(self._ready(name) or 0 for name in queues)
+
+    def _title(self) -> str:
+        number = len(self.subjects)
+        what = "1 worker" if number == 1 else f"{number} workers"
+        return what + f" in namespace {self.settings.namespace}" * bool(self.settings.namespace)
+
+    def _remarks(self) -> tuple[str, ...]:
+        found = [remark for each in self.subjects for remark in getattr(each, "remarks", ())]
+        return tuple(dict.fromkeys(found))
+
+
+def worker_of(subject: Any) -> Worker:
+    """The worker that is meant: *subject*, or what it holds."""
+    return subject if isinstance(subject, Worker) else subject.worker
+
+
+def _figures(subject: Any) -> Statistics:
+    found: Statistics = subject.statistics()
+    return dataclasses.replace(found, state="replaced") if _is_replaced(subject) else found
+
+
+def _is_replaced(subject: Any) -> bool:
+    return bool(getattr(subject, "replaced", ""))
+
+
+def _settled(figures: Sequence[Statistics]) -> int:
+    return sum(each.done + each.retried + each.dead for each in figures)
+
+
+def _worst(states: Iterable[str]) -> str:
+    order = ("failed", "connecting", "blocked", "new", "open", "replaced", "closed")
+    return min(states, key=lambda state: order.index(state) if state in order else -1)
+
+
+def _reconnects(figures: Mapping[str, Statistics]) -> tuple[str, ...]:
+    return tuple(
+        f"{name} reconnected {each.reconnects}×"
+        for name, each in figures.items()
+        if each.reconnects
+    )

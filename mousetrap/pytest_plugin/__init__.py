@@ -1,0 +1,256 @@
+"""Tests against a real broker, and notebooks as tests: what pytest finds when we are installed.
+
+Fixtures: `broker`, `namespace`, `channel`, `run`. With ``pytest --nbmake`` each notebook that uses
+mousetrap gets a broker and a namespace of its own by its environment, a deadline, and on failure
+the queues in its report; one with a table of parameter sets (`mousetrap.pytest_plugin.table`)
+becomes one item for each set, run by `mousetrap.check`; and one that shows functions of a package
+(`mousetrap.check.drift`) gets an item that compares them.
+
+pytest imports this module in every project of everybody who has mousetrap installed. So it is thin:
+whatever is more than a question whether we are concerned is imported when the answer is yes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from mousetrap.broker import Broker
+    from mousetrap.channel import JobChannel
+    from mousetrap.pytest_plugin.provision import Provision
+    from mousetrap.pytest_plugin.room import Room
+
+# What is kept with a session: who finds its broker, where the processes of xdist meet, and what
+# pyproject.toml says of each notebook, or None if it does not mention us;
+PROVISION: pytest.StashKey[Provision] = pytest.StashKey()
+_MEETING_POINT: pytest.StashKey[str] = pytest.StashKey()
+ENTRIES: pytest.StashKey[dict[Path, dict[str, Any]] | None] = pytest.StashKey()
+# with an item: whether it is a notebook that gets a room, why it did not get one, the room.
+IS_LODGED: pytest.StashKey[bool] = pytest.StashKey()
+NO_ROOM: pytest.StashKey[str] = pytest.StashKey()
+ROOM: pytest.StashKey[Room] = pytest.StashKey()
+
+MEETING_POINT = "mousetrap_meeting_point"  # in what xdist hands to a worker
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test that needs *what*; in CI, where it has to be there, fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
+
+
+# ---- fixtures ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def broker(pytestconfig: pytest.Config) -> Broker:
+    """A RabbitMQ that works, found or started as by `mousetrap.broker.ensure`.
+
+    Without one the test is skipped, or fails where the environment variable CI is set.
+    """
+    from mousetrap.errors import MousetrapError
+    from mousetrap.pytest_plugin.provision import provision
+
+    try:
+        return provision(pytestconfig).broker()
+    except MousetrapError as error:
+        missing(f"no broker: {error}")
+
+
+@pytest.fixture
+def namespace(request: pytest.FixtureRequest, broker: Broker) -> Iterator[str]:
+    """A namespace for this test alone: the prefix of all its queues.
+
+    While the test runs the environment names it, and the broker: ``Settings.from_environment()``,
+    hence `Publisher()` and ``stage.start()``, and child processes are in it without being told.
+    Afterwards the queues are deleted; what was declared in plain pika expires.
+    """
+    from mousetrap.pytest_plugin.room import Room
+
+    with Room(broker, "test") as room:
+        request.node.stash[ROOM] = room
+        yield room.namespace
+
+
+# No fixture `settings`: pytest-django has one, and must keep it. In a namespace
+# Settings.from_environment() is all there is to it.
+
+
+@pytest.fixture
+def channel(broker: Broker, namespace: str) -> Iterator[JobChannel]:
+    """An open channel in the test's namespace, with the methods of pika's.
+
+    It knows queues by their names on the wire: ``f"{namespace}.start_fetch"``.
+    """
+    from mousetrap.job_queue import open_channel
+
+    with open_channel(broker.settings.but(namespace=namespace)) as channel:
+        yield channel
+
+
+@pytest.fixture
+def run(broker: Broker, namespace: str) -> Iterator[Callable[..., Any]]:
+    """Start flows in the test's namespace: ``run(flow, **options)`` is an entered `mousetrap.Run`.
+
+    *options* are those of `mousetrap.run`. The runs end with the test, the last one first.
+    """
+    start = import_module("mousetrap.run").run
+    settings = broker.settings.but(namespace=namespace)
+    with ExitStack() as runs:
+        yield lambda flow, **options: runs.enter_context(start(flow, settings, **options))
+
+
+# ---- configuration and collection --------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer the default deadline."""
+    explanation = "seconds that a notebook may run, unless its table has its own (default: 300)"
+    parser.addini("mousetrap_deadline", explanation, default="300")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the tables of notebooks, if notebooks are run at all."""
+    if not config.getoption("nbmake", default=False):
+        return
+    from mousetrap.errors import SettingsError
+    from mousetrap.pytest_plugin.table import check_deadline, plans_in
+
+    try:
+        check_deadline(config.getini("mousetrap_deadline"), "ini option mousetrap_deadline")
+        config.stash[ENTRIES] = plans_in(config.rootpath)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(
+    file_path: Path, parent: pytest.Collector
+) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Add our items to what nbmake collects, or put them in its place."""
+    found = yield
+    if not found or file_path.suffix != ".ipynb" or ENTRIES not in parent.config.stash:
+        return found
+    from mousetrap.pytest_plugin.items import collectors
+
+    return collectors(file_path, parent, found, parent.config.stash[ENTRIES])
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist's worker reports what it has collected
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Find out whether anybody needs a broker."""
+    config = session.config
+    if config.option.collectonly:
+        return
+    wanted = False
+    for item in session.items:
+        if item.path.suffix == ".ipynb" and ENTRIES in config.stash:
+            from mousetrap.pytest_plugin.items import needs_room
+
+            item.stash[IS_LODGED] = needs_room(item)
+            wanted = wanted or item.stash[IS_LODGED]
+        else:
+            wanted = wanted or _asks_for_our_broker(item)
+    if wanted:
+        from mousetrap.pytest_plugin.provision import provision
+
+        provision(config).want()
+
+
+def _asks_for_our_broker(item: pytest.Item) -> bool:
+    # Others have fixtures of that name, too: nothing is started for them.
+    known: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    asked = known.get("broker", ())[-1:]  # the last one overrides the others
+    return any(getattr(each.func, "__module__", "") == __name__ for each in asked)
+
+
+# ---- running -----------------------------------------------------------------------------------
+
+
+def meeting_point(config: pytest.Config) -> str:
+    """Return the path of the folder where xdist's workers ask and the controller answers.
+
+    Whoever asks first makes it; as a rule nobody does.
+    """
+    given: str | None = getattr(config, "workerinput", {}).get(MEETING_POINT)
+    name = os.path.join(tempfile.gettempdir(), f"mousetrap-{uuid.uuid4().hex}")
+    return given or config.stash.setdefault(_MEETING_POINT, name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Have the broker ready before the first test, whose time limit should not pay for it."""
+    if not session.testsfailed and PROVISION in session.config.stash:
+        session.config.stash[PROVISION].prepare()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In xdist's controller: tell a new worker where to ask for the broker."""
+    node.workerinput[MEETING_POINT] = meeting_point(node.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any) -> None:
+    """In xdist's controller: a worker knows its tests now, and may have asked."""
+    if os.path.exists(meeting_point(node.config)):
+        from mousetrap.pytest_plugin.provision import provision
+
+        provision(node.config).answer()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Give a notebook its room, from its set-up to the end of its report."""
+    if not item.stash.get(IS_LODGED, False):
+        return (yield)
+    from mousetrap.pytest_plugin.lodging import lodged
+
+    with lodged(item):
+        return (yield)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a notebook, or fail it, where there is no broker for its room."""
+    if reason := item.stash.get(NO_ROOM, ""):
+        missing(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Keep watch over a notebook that nbmake runs."""
+    if not (getattr(item, "nbmake", False) and ROOM in item.stash):
+        return (yield)
+    from mousetrap.pytest_plugin.lodging import watched
+
+    with watched(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure how the queues stood, for a notebook and for a test with a namespace."""
+    report = yield
+    if report.failed and call.excinfo and report.when == "call" and ROOM in item.stash:
+        from mousetrap.pytest_plugin.lodging import explain
+
+        explain(item, call.excinfo, report)
+    return report
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the broker, if one was started for this session alone."""
+    if PROVISION in config.stash:
+        config.stash[PROVISION].close()

@@ -1,0 +1,67 @@
+"""The queue picture in a failure's report: what waits where, who takes it, who died of what.
+
+Never a body. The queues are those that mousetrap declared (see `mousetrap.declared`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mousetrap.check.executed import plain
+from mousetrap.errors import MousetrapError
+from mousetrap.gauge import Depth
+from mousetrap.job_queue import depths, peek
+from mousetrap.message import Message
+from mousetrap.settings import Settings
+from mousetrap.table import safe
+
+QUEUES = 40  # shown at most; the empty ones are left out first
+LETTERS = 5  # messages named per queue
+
+
+def draw(names: list[str], settings: Settings, where: str) -> str:
+    """Describe the queues *names* (as the broker knows them); says so when it cannot be asked."""
+    if not names:
+        return f"{where}\nmousetrap declared no queue here (those of plain pika are not known)"
+    try:
+        return "\n".join([where, *_lines(names, settings)])
+    except MousetrapError as error:
+        return f"{where}\nthe broker could not be asked: {plain(str(error))}"
+
+
+def _lines(names: list[str], settings: Settings) -> Iterator[str]:
+    on_the_wire = settings.but(namespace="")
+    found = dict(zip(names, depths(names, on_the_wire), strict=True))
+    there = [each for each in found.values() if each]
+    shown = sorted(there, key=lambda each: each.messages + each.consumers == 0)[:QUEUES]
+    shown.sort(key=lambda each: names.index(each.queue))
+    plain_name = settings.topology.plain_name
+    width = max((len(safe(plain_name(each.queue))) for each in shown), default=5)
+
+    yield f"{'queue':<{width}}  {'messages':>8}  consumers"
+    for each in shown:
+        name = safe(plain_name(each.queue))
+        yield f"{name:<{width}}  {each.messages:>8,}  {each.consumers:>9,}"
+    if len(there) > len(shown):
+        yield f"and {len(there) - len(shown)} more"
+    if gone := [safe(plain_name(name)) for name, depth in found.items() if depth is None]:
+        yield f"deleted: {', '.join(gone[:QUEUES])}"
+    for each in shown:
+        # a look disturbs (the broker marks what was seen), so only where nobody else is
+        if each.messages and each.queue.startswith(settings.namespace):
+            yield from _messages(each, on_the_wire, safe(plain_name(each.queue)))
+
+
+def _messages(queue: Depth, settings: Settings, name: str) -> Iterator[str]:
+    messages = peek(queue.queue, LETTERS, settings)
+    if messages:
+        which = "all" if len(messages) >= queue.messages else f"the first {len(messages)}"
+        yield f"in {name}, {which} of {queue.messages:,}:"
+    yield from map(_line, messages)
+
+
+def _line(message: Message) -> str:
+    line = f"  {safe(message.id[:8])}  attempt {message.attempt}, {len(message.body):,} bytes"
+    if message.reason:
+        line += f", died of {safe(plain(message.reason, 3).replace(chr(10), ' '), 300)}"
+    return line

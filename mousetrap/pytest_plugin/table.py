@@ -1,0 +1,177 @@
+"""Tables of parameter sets: which runs of a notebook are tests, and how long each may take.
+
+In pyproject.toml, where paths start at pytest's root folder:
+
+    [tool.mousetrap.notebooks."notebooks/check_pipeline.ipynb"]
+    deadline = 120  # seconds; default: pytest's ini option mousetrap_deadline
+    parameters.quick = { jobs = 20 }
+    parameters.stormy = { jobs = 500, failure_rate = 0.3 }
+
+or the same in the notebook's own metadata, under ``mousetrap``; pyproject.toml wins, key by key.
+Where names are no help ``parameters`` is a list, and each set is named by what is in it:
+
+    parameters = [{}, { jobs = 500, failure_rate = 0.1 }]
+
+Nothing here reads what the parameters mean: `mousetrap.check` does, before a kernel starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mousetrap.check.parameters import may_be_secret
+from mousetrap.errors import SettingsError
+
+LONGEST = 80  # characters of a set's name: it is part of a file name, too
+_NAME = re.compile(r"[\w.=+,-]+")
+_KEYS = ("deadline", "parameters")
+_RESERVED = ("drift",)  # the item that compares the notebook with the package
+_COPY = "notebook"  # a key that mousetrap.check leaves in the metadata of executed copies
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a notebook is tested: `sets` of parameters by name; None: once, as it is, by nbmake.
+
+    `deadline` is in seconds; None means the default.
+    """
+
+    sets: Mapping[str, Mapping[str, object]] | None = None
+    deadline: float | None = None
+
+
+def plans_in(root: Path) -> dict[Path, dict[str, Any]] | None:
+    """Return what ``[tool.mousetrap]`` in *root*'s pyproject.toml says of each notebook.
+
+    None means that there is no such table: the project does not use mousetrap on purpose.
+
+    Raises:
+        SettingsError: an entry that cannot work, or names no notebook.
+    """
+    file = root / "pyproject.toml"
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from None
+    ours = document.get("tool", {}).get("mousetrap")
+    if ours is None:
+        return None
+    where = f"{file.name}: [tool.mousetrap"
+    _only(ours, ("notebooks",), f"{where}]")
+    found = {}
+    for name, entry in _table(ours.get("notebooks", {}), f"{where}.notebooks]").items():
+        here = f'{where}.notebooks."{name}"]'
+        if not (root / name).is_file():
+            raise SettingsError(f"{here}: there is no such notebook in {root}{_meant(name, root)}")
+        plan_of(entry, {}, here)  # now, rather than in the middle of the collection
+        found[(root / name).resolve()] = entry
+    return found
+
+
+def plan_of(entry: Any, metadata: Any, where: str) -> Plan:
+    """Make one plan of a notebook's entry in pyproject.toml and of its own metadata.
+
+    Raises:
+        SettingsError: a key, a name or a deadline that cannot work; says where.
+    """
+    entry, metadata = _table(entry, where), _table(metadata, f"{where}, metadata.mousetrap")
+    if _COPY in metadata:
+        metadata = {}
+    _only(entry, _KEYS, where)
+    _only(metadata, _KEYS, f"{where}, metadata.mousetrap")
+    both = metadata | entry
+    given = both.get("deadline")
+    deadline = None if given is None else check_deadline(given, f"{where}: deadline")
+    return Plan(_sets(both.get("parameters"), where), deadline)
+
+
+def check_deadline(given: object, where: str) -> float:
+    """Return *given*, a number or the text of one, in seconds.
+
+    Raises:
+        SettingsError: it is no number above 0.
+    """
+    try:
+        seconds = math.nan if isinstance(given, bool) else float(given)  # type: ignore[arg-type]  # that is the question
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise SettingsError(f"{where} is {given!r}: it must be a number of seconds above 0")
+    return seconds
+
+
+def metadata_of(text: str) -> Any:
+    """Return what a notebook says under ``mousetrap``; {} for a file that is no notebook."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {}  # nbmake says so
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    return metadata.get("mousetrap", {}) if isinstance(metadata, dict) else {}
+
+
+def label(parameters: Mapping[str, object]) -> str:
+    """Name a set by what is in it: ``jobs=500-failure_rate=0.1``; may be seen by anybody.
+
+    What may be a secret is not shown; the check will refuse it, too.
+    """
+    parts = [
+        f"{name}={'hidden' if may_be_secret(name, value) else value}"
+        for name, value in parameters.items()
+    ]
+    text = re.sub(r"[^\w.=+,-]", "_", "-".join(parts)) or "defaults"
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return text
+
+
+def _sets(given: Any, where: str) -> dict[str, dict[str, object]] | None:
+    if given is None:
+        return None
+    if isinstance(given, list):
+        tables = [_table(each, f"{where}: a set of parameters") for each in given]
+        named = {label(each): each for each in tables}
+        if len(named) < len(tables):
+            raise SettingsError(f"{where}: two sets of parameters look alike: give them names")
+        return named
+    sets = _table(given, f"{where}: parameters")
+    for name, parameters in sets.items():
+        _table(parameters, f"{where}: parameters.{name}")
+        if name in _RESERVED or not _NAME.fullmatch(name) or len(name) > LONGEST:
+            raise SettingsError(
+                f"{where}: a set of parameters cannot be called {name[:LONGEST]!r}: use letters, "
+                f"digits and any of . = + , - _ (and not 'drift')"
+            )
+    return sets
+
+
+def _table(given: Any, where: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise SettingsError(f"{where} must be a table, like {{ jobs = 20 }}")
+    return given
+
+
+def _only(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise SettingsError(f"{where} has no {key!r}{meant} (it takes {', '.join(known)})")
+
+
+def _meant(name: str, root: Path) -> str:
+    folder = (root / name).parent
+    names = [path.name for path in folder.glob("*.ipynb")] if folder.is_dir() else []
+    close = difflib.get_close_matches(Path(name).name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,163 @@
+"""Sending from a cell: one value or many, and what became of them summed up.
+
+In a program a `mousetrap.publisher.Publisher` stays open and is faster; this one is opened for
+each call. Prototyped in ``notebooks/08_watching.ipynb``.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from mousetrap.errors import PublishError
+from mousetrap.message import Message
+from mousetrap.progress import INTERVAL, Progress
+from mousetrap.publisher import Publisher
+from mousetrap.receipt import Receipt
+from mousetrap.settings import Settings
+from mousetrap.stage import Stage, queue_of
+from mousetrap.table import IGNORED, safe
+from mousetrap.topology import Queue
+
+log = logging.getLogger("mousetrap.send")
+
+BATCH = 256  # messages between two looks at the clock
+OUTCOMES = ("confirmed", "returned", "refused", "unknown", "waiting")
+
+
+class Sent:
+    """What became of the messages of one `send`: ``1,000 confirmed in 0.08 s``.
+
+    `receipts` has one for each message, in their order; `counts` sums them up; `error` is what the
+    first one that is not confirmed would raise, None if all are.
+    """
+
+    def __init__(self, queue: str, receipts: list[Receipt], seconds: float, hint: str = "") -> None:
+        self.queue = queue
+        self.receipts = receipts
+        self.seconds = seconds
+        self.hint = hint
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many messages had each outcome; those that none had are left out."""
+        found = Counter[str](receipt.outcome for receipt in self.receipts)
+        return {outcome: found[outcome] for outcome in OUTCOMES if found[outcome]}
+
+    @property
+    def error(self) -> PublishError | None:
+        """Why the first message that is not confirmed is not; None if all are."""
+        return next((error for each in self.receipts if (error := each.error)), None)
+
+    @property
+    def ids(self) -> list[str]:
+        """The id of each message."""
+        return [receipt.message.id for receipt in self.receipts]
+
+    def __len__(self) -> int:
+        return len(self.receipts)
+
+    def __repr__(self) -> str:
+        lines = [f"{safe(self._summary())} → {safe(self.queue)}"]
+        return "\n".join([*lines, *(safe(line) for line in self._remarks())])
+
+    def _repr_html_(self) -> str:
+        mark, color = ("✗", "#c53030") if self.error else ("✓", "#2f855a")
+        remarks = "".join(f"<br>{html.escape(safe(line))}" for line in self._remarks())
+        to = html.escape(safe(self.queue))
+        return (
+            f"<div class='{IGNORED}'><span style='color:{color}'>{mark}</span> "
+            f"<b>{html.escape(self._summary())}</b> → {to}{remarks}</div>"
+        )
+
+    def _summary(self) -> str:
+        counts = ", ".join(f"{n:,} {outcome}" for outcome, n in self.counts.items())
+        return f"{counts or 'nothing to send'} in {self.seconds:.2f} s"
+
+    def _remarks(self) -> list[str]:
+        return [*([str(self.error)] if self.error else []), *([self.hint] if self.hint else [])]
+
+
+def send(
+    queue: str | Queue | Stage[..., Any],
+    data: Any = None,
+    count: int = 1,
+    settings: Settings | None = None,
+) -> Sent:
+    """Send *data* to *queue*, *count* times over, and return when the broker has answered for all.
+
+    What JSON has a word for is one message: numbers, text, dicts, lists, and beside them
+    dataclasses, msgspec structs, pydantic models; no data is the empty body. What can only be
+    gone through is a message for each value, as with the results of a stage: a generator, a
+    ``range``, a ``map``. A `Message` travels as it is.
+
+    A message that did not arrive is no exception here: the value says how many and why, and so
+    does a warning in the log.
+
+    Raises:
+        TypeError, ValueError: a value cannot be JSON; what stood before it may have been sent.
+        BrokerUnreachable, AccessRefused: with the variable to check.
+        OutcomeUnknown: the broker stopped answering half-way; a note says how far it came.
+    """
+    settings = settings or Settings.from_environment()
+    name = queue_of(queue).name
+    is_many = _is_many(data)
+    if count > 1:
+        if isinstance(data, Message):
+            raise ValueError("a Message has one id and is sent once: give its data, or count=1")
+        data = list(data) if is_many else data
+    total = count * (len(data) if isinstance(data, Sized) else 0) if is_many else count
+    receipts: list[Receipt] = []
+    progress, started, seconds = Progress(), time.monotonic(), 0.0
+    publisher = Publisher(settings, "send").open()
+
+    def sent(hint: str = "") -> Sent:
+        return Sent(name, receipts, seconds or time.monotonic() - started, hint)
+
+    def show(*, is_last: bool = False) -> None:
+        of = f" of {total:,}" if total else ""
+        line = f"{name}: {len(receipts) - publisher.in_flight:,}{of} answered for"
+        progress.update(safe(line), is_last=is_last)
+
+    try:
+        values = _messages(data, count, is_many)
+        while batch := list(islice(values, BATCH)):
+            receipts += publisher.publish_many(batch, name)
+            show()
+        while publisher.in_flight:  # each is settled by its deadline at the latest
+            with suppress(TimeoutError):
+                publisher.flush(INTERVAL)
+            show()
+        seconds = time.monotonic() - started
+    except BaseException as error:
+        publisher.close(0.5)  # an interrupt is not to wait for what is on its way
+        error.add_note(f"so far: {sent()!r}")
+        raise
+    finally:
+        show(is_last=True)
+    publisher.close()
+    is_list = isinstance(data, (list, tuple)) and not is_many and len(data) > 1
+    result = sent("A list is one message; iter(list) sends each of its values." if is_list else "")
+    if result.error is not None:
+        log.warning("%s", result)
+    return result
+
+
+def _is_many(data: Any) -> bool:
+    """Say whether *data* is several values: it can be gone through, and is no value itself."""
+    if isinstance(data, (str, bytes, bytearray, list, tuple, dict, set, frozenset, Message)):
+        return False
+    is_value = hasattr(data, "model_dump") or hasattr(data, "__dataclass_fields__")
+    return isinstance(data, Iterable) and not is_value
+
+
+def _messages(data: Any, count: int, is_many: bool) -> Iterator[Message]:
+    for _ in range(count):
+        for value in data if is_many else (data,):
+            yield value if isinstance(value, Message) else Message(value)

@@ -1,0 +1,180 @@
+"""From a notebook to a module: what is tagged becomes a worker, what cannot is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from mousetrap.check import check
+from mousetrap.errors import CheckError, ExtractError
+from mousetrap.extract import extract
+from mousetrap.job_queue import declare, drain
+
+IMPORTS = "import json, math as maths\nfrom mousetrap import Message, stage\nimport os.path"
+HELPER = "LIMIT = 10\n\ndef cut(text: str) -> str:\n    return text[:LIMIT]"
+STAGE = '''\
+@stage(reads="words", writes="lengths")
+def measure(word: str) -> dict:
+    """How long it is."""
+    return {"length": maths.floor(len(cut(word))), "as": json.dumps(word)}
+'''
+TAGGED = "extract:measure"
+
+
+def write_notebook(path, *cells):
+    """Cells are sources, or (source, tags)."""
+    notebook = new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python"}})
+    notebook.cells.append(new_markdown_cell("# What is it?"))
+    for cell in cells:
+        source, tags = (cell, []) if isinstance(cell, str) else cell
+        notebook.cells.append(new_code_cell(source, metadata={"tags": tags}))
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A project of somebody's, in which we stand."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def notebook(here):
+    return write_notebook(
+        here / "mine.ipynb", IMPORTS, (HELPER, [TAGGED]), "print('hello')", (STAGE, [TAGGED]),
+        "assert measure('mousetraps!')['length'] == 10",
+    )  # fmt: skip
+
+
+def sources(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "code"]
+
+
+def test_extract_writes_a_module_that_a_worker_runs(notebook, here, settings):
+    """The tagged cells with the imports they need; `mousetrap work` takes it from there."""
+    found = extract(notebook, "measure", "my_flow/measure.py")
+
+    assert (found.module, found.names) == ("my_flow.measure", ("LIMIT", "cut", "measure"))
+    assert found.is_formatted
+    assert found.is_importable
+    text = found.path.read_text()
+    assert "Prototyped in ``" in text
+    for line in ("import json", "import math as maths", "from mousetrap import stage"):
+        assert line in text.splitlines()
+    for needless in ("Message", "os.path", "hello"):
+        assert needless not in text
+    (here / "send.txt").write_text('"mousetraps!"')
+    declare("words", settings=settings)  # the job may come before the worker does
+    environment = os.environ | settings.to_environment()
+    command = [sys.executable, "-m", "mousetrap"]
+    worker = subprocess.Popen(
+        [*command, "work", "my_flow.measure:measure", "--with-parent"],
+        stdin=subprocess.PIPE, env=environment,
+    )  # fmt: skip
+    subprocess.run(
+        [*command, "send", "words", "--file", "send.txt"], env=environment, check=True, timeout=30
+    )
+    [result] = drain("lengths", 1, timeout=20, settings=settings)
+    worker.communicate(timeout=20)
+
+    assert result.data == {"length": 10, "as": '"mousetraps!"'}
+
+
+def test_extract_leaves_the_notebook_importing_it(notebook):
+    """The prototypes stay, marked; the next cell imports what replaced them; and it still runs."""
+    extract(notebook, "measure", "my_flow/measure.py")
+
+    cells = sources(notebook)
+    assert cells[1].startswith("LIMIT = 10\n\n# same as my_flow.measure:cut\ndef cut(")
+    assert cells[3].startswith("# same as my_flow.measure:measure\n@stage(")
+    assert cells[4] == "from my_flow.measure import LIMIT, cut, measure"
+    assert check(notebook).passed
+
+
+def test_extract_again_needs_a_word_and_changes_nothing_else(notebook):
+    """An existing module is not overwritten by accident; done twice is done once."""
+    extract(notebook, "measure", "my_flow/measure.py")
+    once = sources(notebook)
+    with pytest.raises(ExtractError, match="exists already: replace it by --replace"):
+        extract(notebook, "measure", "my_flow/measure.py")
+
+    extract(notebook, "measure", "my_flow/measure.py", replace=True)
+
+    assert sources(notebook) == once
+
+
+def test_a_prototype_that_drifts_is_refused_by_a_check(notebook, here):
+    """The mark that was left is what the drift check holds."""
+    found = extract(notebook, "measure", "my_flow/measure.py")
+    found.path.write_text(found.path.read_text().replace("text[:LIMIT]", "text[:LIMIT - 1]"))
+
+    with pytest.raises(CheckError, match=r"my_flow.measure:cut.*not the same any more"):
+        check(notebook)
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        ([(STAGE, [])], "no code cell tagged extract:measure"),
+        ([("def other(): ...", [TAGGED])], "define no 'measure' but other"),
+        (
+            [IMPORTS, "cut = str.strip", (STAGE, [TAGGED])],
+            "cell 4 depends on notebook state: 'cut' comes from cell 3",
+        ),
+        ([IMPORTS, (STAGE, [TAGGED])], "cell 3 uses 'cut', and nothing in the notebook defines it"),
+        (
+            [IMPORTS, (HELPER, [TAGGED]), (STAGE + "\nmeasure('x')", [TAGGED])],
+            r"cell 4 does something when it is run: `measure\('x'\)`",
+        ),
+        ([IMPORTS, ("%time 1\n" + STAGE, [TAGGED])], "cell 3 is not plain Python"),
+    ],
+)
+def test_extract_refuses_what_depends_on_the_notebook(here, cells, says):
+    """One clear sentence that names the cell; neither module nor notebook is touched."""
+    notebook = write_notebook(here / "mine.ipynb", *cells)
+    before = notebook.read_bytes()
+
+    with pytest.raises(ExtractError, match=says):
+        extract(notebook, "measure", "my_flow/measure.py")
+
+    assert notebook.read_bytes() == before
+    assert not (here / "my_flow").exists()
+
+
+@pytest.mark.parametrize("output", ["my-flow/it.py", "it", "../elsewhere.py", "/tmp/it.py", "1.py"])
+def test_extract_refuses_what_cannot_be_imported(notebook, output):
+    """A module has to have a name."""
+    with pytest.raises(ExtractError, match=r"cannot be imported: give a \.py file below"):
+        extract(notebook, "measure", output)
+
+
+def test_extract_says_when_ruff_is_missing(notebook, monkeypatch):
+    """Without it the module is right, only not laid out."""
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr("mousetrap.extract._can_import", lambda *_: False)
+
+    found = extract(notebook, "measure", "my_flow/measure.py")
+
+    assert not found.is_formatted
+    compile(found.path.read_text(), "module", "exec")
+
+
+def test_extract_from_the_command_line(notebook):
+    """It says what it wrote, and how to run it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mousetrap", "extract", notebook.name, "--stage", "measure",
+         "-o", "my_flow/measure.py"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "mousetrap work my_flow.measure:measure" in done.stderr.replace("\n", " ")

@@ -1,0 +1,322 @@
+"""Whatever comes from a message, an exception or a name is shown, and never obeyed.
+
+Each payload goes through everything of ours that shows something. Nothing here needs a broker.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from urllib.parse import quote, quote_plus
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+
+from mousetrap import Case, Message, Messages, Record, Settings, stage
+from mousetrap.bench import Bench, Replayed, dead
+from mousetrap.case import CaseMessage
+from mousetrap.diagram import Activity, Diagram
+from mousetrap.fate import Fate, Output
+from mousetrap.flow import Step
+from mousetrap.notebook.panel import MAX_SIZE, Panel
+from mousetrap.notebook.watch import StageView, View
+from mousetrap.publisher import _properties
+from mousetrap.receipt import Receipt
+from mousetrap.record import StageRecord
+from mousetrap.run import Run
+from mousetrap.send import Sent
+from mousetrap.settings import MASK
+from mousetrap.table import Table, Text, safe
+from mousetrap.topology import Queue
+
+PASSWORD = "c4n4ry/p@ss word"  # in no text of ours, however it may be written
+
+PAYLOADS = [
+    # elements and attributes that act
+    "<script>alert(1)</script>", "<ScRiPt src=//evil></sCrIpT>", "</script><script>alert(1)",
+    "<img src=x onerror=alert(1)>", "<svg onload=alert(1)>", "<svg><script>alert(1)</script></svg>",
+    "<body onload=alert(1)>", "<iframe src=javascript:alert(1)>", "<object data=//evil>",
+    "<embed src=//evil>", "<link rel=stylesheet href=//evil>", "<style>*{display:none}</style>",
+    "<meta http-equiv=refresh content='0;url=//evil'>", "<base href=//evil>",
+    "<form action=//evil><input autofocus onfocus=alert(1)></form>",
+    "<details open ontoggle=alert(1)>",
+    "<video><source onerror=alert(1)></video>", "<a href=javascript:alert(1)>x</a>",
+    "<math><mtext><img src=x onerror=alert(1)></math>", "<template><script>alert(1)</script>",
+    # out of wherever it stands
+    '"><script>alert(1)</script>', "'><script>alert(1)</script>", "' onmouseover='alert(1)",
+    '" onmouseover="alert(1)', "</td></tr></table><script>alert(1)</script>",
+    "</text></svg><script>alert(1)</script>", "</title><script>alert(1)</script>", "]]><x/>",
+    "<!-- --><script>alert(1)</script>", "<![CDATA[<script>alert(1)</script>]]>",
+    "</pre></div><img src=x onerror=alert(1)>", "</textarea><script>alert(1)</script>",
+    "&lt;script&gt;alert(1)&lt;/script&gt;", "&#60;script&#62;", "&", "<", "<!doctype html>",
+    # markdown and formulas
+    "[x](javascript:alert(1))", "![x](//evil/x.png)", "**bold** `code` # head",
+    "$\\href{javascript:alert(1)}{x}$", "$$\\unicode{x3c}script$$", "\\(x^2\\) \\[y\\]",
+    # templates
+    "{{constructor.constructor('alert(1)')()}}", "${alert(1)}", "{0.__class__} %s %(x)s",
+    # terminals
+    "\x1b[31mred\x1b[0m", "\x1b]8;;http://evil\x07x\x1b]8;;\x07", "\x1b[2J\x1b[H",
+    "\x9b31m \x9d0;x\x07",
+    "\x00 \x07 \x08 \x0b \x0c \x7f", "over\rwritten", "one\nline\r\nmore\ttabs", "\x85\u2028\u2029",
+    # text that lies
+    "\u202egnp.exe", "\u2066x\u2069 \u200e\u200f\u061c", "\ufeff\u200b", "\ufffe\uffff",
+    "\ud800 \udfff", "e\u0301" * 50, "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    # too much of it
+    "x" * 20_000, "<b>" * 3000, "\x1b" * 3000, "&" * 5000, "\u202e" * 3000, "\n" * 3000,
+]  # fmt: skip
+HARMLESS = "quite harmless"
+
+UNSEEN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u200e\u200f\ufffe\uffff]"
+)
+SURROGATE = re.compile("[\ud800-\udfff]")
+ELEMENTS = {"div", "span", "b", "br", "p", "pre", "table", "caption", "thead", "tbody", "tr", "th",
+            "td", "img"}  # fmt: skip
+ATTRIBUTES = {"class", "style", "alt", "src", "width", "height", "decoding"}
+
+each_payload = pytest.mark.parametrize("text", PAYLOADS, ids=range(len(PAYLOADS)))
+
+
+class Parsed(HTMLParser):
+    """The elements of some HTML, with the names of their attributes, and what acts among them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements = Counter()
+        self.first = {}
+        self.acting = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.first = self.first or dict(attrs)
+        self.elements[tag, *sorted(name for name, _ in attrs)] += 1
+        self.acting += [value for name, value in attrs if name in ("src", "style", "class")]
+
+    def handle_comment(self, _):
+        self.elements["no element"] += 1
+
+    handle_decl = handle_pi = unknown_decl = handle_comment
+
+
+# ---- everything that shows something -------------------------------------------------------------
+
+
+def hostile_message(text: str) -> Message:
+    headers = {"mousetrap-reason": text, "mousetrap-traceback": f"Traceback\n{text}", text: text,
+               "mousetrap-died": 1_790_000_000}  # fmt: skip
+    body = text.encode("utf-8", "surrogatepass")
+    message = Message.from_wire(body, wire(text), headers, sent=2**63)
+    message.parent, message.job = text, f"job {text}"
+    return message
+
+
+def wire(text: str) -> str:
+    """As much of *text* as an id can be: AMQP's short strings are UTF-8 of up to 255 bytes."""
+    return text.encode("utf-8", "replace")[:240].decode("utf-8", "ignore")
+
+
+def hostile_run(text: str) -> Run:
+    """A run of which all that came from outside is *text*: what fates can say, others can forge."""
+
+    @stage(reads="words", writes="shares")
+    def share(word: str) -> float: ...
+
+    run = Run(share, Settings(password=PASSWORD), keep_bodies=1_000_000)
+    body = text.encode("utf-8", "surrogatepass")
+    facts = {"queue": "words", "begun": 1.0, "seconds": 0.1, "reason": text, "traceback": text}
+    run.ledger.sent(f"{wire(text)}1", "words", 1.0, body)
+    one, two, three = (f"{wire(text)}{n}" for n in (1, 2, 3))
+    run.ledger.add([
+        Fate(id=one, outcome="dead", stage=text, worker=text, body=body, job=text, **facts),
+        Fate(id=two, outcome="retried", stage=text, worker=text, parent=text, delay=1, **facts),
+        Fate(id=three, outcome="done", stage="share", worker=text, queue="words", begun=1,
+             seconds=1, outputs=(Output(text, text, body),)),
+    ], 2.0)  # fmt: skip
+    return run
+
+
+def hostile_receipt(text: str, outcome: str) -> Receipt:
+    message = hostile_message(text)
+    receipt = Receipt(message, text, _properties(Message(1), None), 0.0, None)
+    receipt.outcome, receipt.reason = outcome, text
+    return receipt
+
+
+def hostile_view(text: str) -> View:
+    steps = [Step(text, f"in {text}", text), Step(f"2 {text}", text)]
+    stages = tuple(
+        StageView(step, 1, 2, 3, 4.5, (1, 2), 6, 7, 8, oldest=text, state=text, trouble=text)
+        for step in steps
+    )
+    return View(text, text, text, stages, {text: 1}, text, (text, text))
+
+
+class Watched(Panel):
+    """A panel that sees nine times a view full of foreign text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__([])
+        self.text = text
+
+    def look(self) -> list[View]:
+        return [hostile_view(self.text)] * 9
+
+
+@pytest.fixture(autouse=True)
+def _no_broker(monkeypatch):
+    monkeypatch.setattr("mousetrap.job_queue.depths", lambda *_: [])
+
+
+def shown(text: str) -> dict[str, object]:
+    """Everything that shows itself, with *text* wherever foreign text can stand."""
+    run, message = hostile_run(text), hostile_message(text)
+    letters = Bench([message], {message.id: Queue("words")}, Settings(password=PASSWORD),
+                    title=text, note=text)  # fmt: skip
+    records = {text: StageRecord(1, 2, 3, {"p50": 1.0}, {})}
+    sent = Sent(text, [hostile_receipt(text, "returned")], 1.0, text)
+    tables = {
+        "table": Table((text, "b"), [(text, 1), (None, text)] * 15, text, text),
+        "text": Text(text),
+        "message": message,
+        "messages": Messages([message], text, text),
+        "bodies": Messages([message], text, text).bodies(),
+        "typed bodies": Messages([message], text).bodies(str),
+        "bench": letters,
+        "bench's bodies": letters.bodies(int),
+        "traceback": letters.traceback(letters[0].id),
+        "replayed": Replayed([text], {text: text}),
+        "sent": sent,
+        "record": Record(1, 1, 1, 0, 0, 0, 0, 1.0, {}, {text: 1}, records),
+        "run's record": run.record(),
+        "run": run,
+        "messages of a run": run.messages(),
+        "diagram of a run": run.diagram(),
+        "dead of a run": dead(run),
+        "died": run._death(),
+        "not settled": run._not_settled(1.0),
+        "settings": Settings(password=PASSWORD),
+        "case": Case([CaseMessage(text, text, text, reason=text)]).differences(
+            Case([CaseMessage(text, text, text, outcome="done", reason=text)])
+        ),
+        "diagram": Diagram([Step(text, f"in {text}", text)], records, {text: 1},
+                           activity={text: Activity(1.0, (1, 2), 1, text)}, oldest={text: text}),
+    }  # fmt: skip
+    for outcome in ("waiting", "confirmed", "returned", "refused", "unknown"):
+        receipt = hostile_receipt(text, outcome)
+        tables[f"receipt {outcome}"] = receipt
+        tables[f"error {outcome}"] = receipt.error
+    return tables | {"panel": Watched(text)}
+
+
+def bundles(text: str) -> dict[str, dict[str, str]]:
+    return {name: bundle(value) for name, value in shown(text).items()}
+
+
+harmless = functools.cache(lambda: bundles(HARMLESS))
+
+
+def bundle(value) -> dict[str, str]:
+    """What IPython would take from *value*: text, HTML, SVG."""
+    if isinstance(value, Panel):
+        return value.bundle()
+    found = {"text/plain": str(value) if isinstance(value, Exception) else repr(value)}
+    if hasattr(value, "_repr_html_"):
+        found["text/html"] = value._repr_html_()
+    if hasattr(value, "_repr_mimebundle_"):
+        found |= {k: v for k, v in value._repr_mimebundle_().items() if isinstance(v, str)}
+    return found
+
+
+@each_payload
+def test_text_is_inert_wherever_it_is_shown(text):
+    """The same elements as for harmless text, none of them acts, and no control byte is left."""
+    hostile = bundles(text)
+
+    for name, shows in hostile.items():
+        for kind, said in shows.items():
+            assert not UNSEEN.search(said), (name, kind)
+            assert not SURROGATE.search(said), (name, kind)
+        if (html := shows.get("text/html")) is not None:
+            assert_inert(html, harmless()[name]["text/html"], name)
+        if (svg := shows.get("image/svg+xml")) is not None:
+            assert tags(svg) == tags(harmless()[name]["image/svg+xml"]), name
+
+
+def assert_inert(html: str, expected: str, name: str) -> None:
+    ours, theirs = Parsed(expected), Parsed(html)
+    assert "mathjax_ignore" in theirs.first["class"], name  # between dollar signs is no formula
+    for element, *attributes in theirs.elements:
+        assert element in ELEMENTS, (name, element)
+        assert set(attributes) <= ATTRIBUTES, (name, attributes)
+    if name not in ("panel", "run"):  # whose picture is left out where it would be too large
+        assert theirs.elements == ours.elements, name
+    for value in theirs.acting:
+        assert value in ours.acting or re.fullmatch(
+            r"data:image/svg\+xml;base64,[\w+/=]+|[a-z0-9_ .;:%#\-]+", value
+        ), (name, value)
+
+
+def tags(svg: str) -> list[tuple[str, tuple[str, ...]]]:
+    """The elements of a picture, which must be well-formed XML."""
+    return [(each.tag, tuple(each.attrib)) for each in ElementTree.fromstring(svg).iter()]
+
+
+@each_payload
+def test_panel_is_bounded_whatever_it_shows(text):
+    """At most sixty thousand bytes, with nine runs of two hundred stages each."""
+    view = hostile_view(text)
+    wide = View(*[getattr(view, name) for name in ("title", "where", "state")], view.stages * 100,
+                *[getattr(view, name) for name in ("queues", "end", "remarks")])  # fmt: skip
+
+    drawn = Panel().draw([wide] * 9)
+
+    assert sum(len(each.encode()) for each in drawn.values()) <= MAX_SIZE
+
+
+def page(exporter, text: str) -> Parsed:
+    """What nbconvert makes of a saved notebook with everything in it as outputs."""
+    values = shown(text).values()
+    outputs = [nbformat.v4.new_output("display_data", bundle(value)) for value in values]
+    outputs += [
+        nbformat.v4.new_output("error", ename="X", evalue=str(e), traceback=str(e).splitlines())
+        for e in values
+        if isinstance(e, Exception)
+    ]
+    cell = nbformat.v4.new_code_cell("all of it", outputs=outputs)
+    return Parsed(exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))[0])
+
+
+@pytest.fixture(scope="module")
+def exporter():
+    return pytest.importorskip("nbconvert").HTMLExporter(template_name="basic")
+
+
+@each_payload
+def test_text_is_inert_in_the_html_of_a_saved_notebook(exporter, text):
+    """nbconvert's page has no element that it has not for harmless text."""
+    made, expected = page(exporter, text), page(exporter, HARMLESS)
+
+    assert set(made.elements) <= set(expected.elements) | {("img", "alt", "src")}
+    assert [value for value in made.acting if "script" in value or "evil" in value] == []
+
+
+def test_no_password_is_shown():
+    """Not plain, not URL-encoded, not in base64: the settings of everything shown have one."""
+    written = [PASSWORD, quote(PASSWORD), quote(PASSWORD, safe=""), quote_plus(PASSWORD),
+               base64.b64encode(PASSWORD.encode()).decode().rstrip("=")]  # fmt: skip
+
+    told = "\n".join(said for shows in bundles(HARMLESS).values() for said in shows.values())
+
+    assert MASK in told  # where there is an address
+    assert [each for each in written if each in told] == []
+
+
+def test_there_are_fifty_payloads_and_each_is_one():
+    """Enough of them, no two alike; `safe` leaves none of the dangerous ones as it is."""
+    assert len(set(PAYLOADS)) == len(PAYLOADS) >= 50
+    assert not any(UNSEEN.search(safe(text)) for text in PAYLOADS)

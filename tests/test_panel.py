@@ -1,0 +1,518 @@
+"""A panel: what is going on, alive in the cell, and its last picture in the saved notebook."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import threading
+import time
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mousetrap
+from mousetrap import Panel, Worker, declare, panel, send, stage
+from mousetrap.diagram import Activity, Diagram
+from mousetrap.flow import Step
+from mousetrap.notebook import live as live_module
+from mousetrap.notebook.live import UPDATES, Live
+from mousetrap.notebook.watch import MINUTE, SHOWN, Arrivals, Pace, WorkersWatch
+from mousetrap.sparkline import bars, points
+
+PATIENCE = 20.0  # seconds
+
+
+@stage(reads="words", writes="lengths", retry_delays=(0.05,))
+def measure(word: str) -> int:
+    if not word:
+        raise ValueError("no word")
+    return len(word)
+
+
+@stage(reads="lengths", writes="shown")
+def show(length: int) -> str:
+    return str(length)
+
+
+def wait_for(reached, timeout: float = PATIENCE):
+    """Return what *reached* returns once that is something; fail when it takes too long."""
+    deadline = time.monotonic() + timeout
+    while not (found := reached()):
+        assert time.monotonic() < deadline, "waited in vain"
+        threading.Event().wait(0.02)
+    return found
+
+
+# ---- counts become rates and ages ----------------------------------------------------------------
+
+
+def test_pace_tells_how_fast_a_count_grows():
+    """Over the last five seconds; over all of it once it has ended; nothing before it began."""
+    pace = Pace()
+    for n in range(101):  # ten seconds at 20 a second, looked at every tenth of a second
+        pace.add(2 * n, 1000 + n / 10)
+    for n in range(1, 30):  # then nothing more
+        pace.add(200, 1010 + n / 10)
+
+    assert pace.average == pytest.approx(20, rel=0.02)
+    assert pace.rate == pytest.approx(42 / 5, rel=0.1)
+
+
+@given(st.lists(st.tuples(st.floats(0.05, 9), st.integers(0, 500)), min_size=1, max_size=60))
+def test_pace_shows_all_that_came_in_the_last_minute(looks):
+    """However far apart one looks, what grew is somewhere in the row, which is never too long."""
+    pace, now, count = Pace(), 500.0, 7
+    pace.add(count, now)
+    for pause, grown in looks:
+        now, count = now + pause, count + grown
+        pace.add(count, now)
+
+    minute = pace.minute(is_over=True)
+    assert len(minute) <= SHOWN
+    assert all(each >= 0 for each in minute)
+    if now < 500 + MINUTE - 1:
+        assert sum(minute) == pytest.approx(count - 7, abs=0.1 * len(minute))
+
+
+def test_pace_of_what_does_not_move_stays_the_same():
+    """Nothing to draw before it begins, and nothing that would have to be drawn anew."""
+    pace = Pace()
+    for n in range(400):
+        pace.add(7, 100 + n / 4)
+        assert (pace.rate, pace.minute(is_over=False)) == (0.0, ())
+    pace.add(8, 201)
+
+    assert len(pace.minute(is_over=True)) <= 7
+
+
+def test_pace_is_even_for_what_is_even():
+    """Looks and pieces are not in step, and yet the line has no teeth."""
+    pace = Pace()
+    for n in range(40):
+        pace.add(30 * n, 2000 + 0.3 * n)
+
+    minute = pace.minute(is_over=False)[1:]
+    assert max(minute) - min(minute) <= 0.1 * max(minute)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=50),
+)
+def test_arrivals_tell_the_age_of_the_oldest_message(steps):
+    """By counts alone, and right to a second for every queue that keeps its order."""
+    arrivals, queue, settled = Arrivals(), [], 0
+    for now, (come, gone) in enumerate(steps):
+        queue += [now] * come
+        settled += len(queue[:gone])
+        del queue[:gone]
+        arrivals.add(settled, len(queue), float(now))
+
+        expected = "" if not queue else f"{now - queue[0]:.0f} s"
+        assert arrivals.oldest(settled, float(now)).removeprefix("> ") == expected
+
+
+def test_arrivals_say_at_least_when_they_came_late():
+    """What was there at the first look may be older."""
+    arrivals = Arrivals()
+    arrivals.add(10, 3, 100.0)
+
+    assert arrivals.oldest(10, 107.0) == "> 7 s"
+    assert arrivals.oldest(13, 107.0) == ""
+
+
+def test_arrivals_forget_what_was_counted_twice():
+    """A message that moved on between two questions was in both answers, for one look."""
+    arrivals = Arrivals()
+    for now, there in ((0.0, 5), (1.0, 0), (2.0, 0), (3.0, 1)):
+        arrivals.add(0 if now == 0 else 4, there, now)
+
+    assert arrivals.oldest(4, 5.0) == "2 s"
+
+
+def test_sparkline_shows_a_single_message():
+    """Zero and only zero is the lowest bar; twenty bars are enough; a line fills its box."""
+    assert bars([0, 1, 1000]) == "▁▂█"
+    assert len(bars(range(60))) == 20
+    assert bars([0, 0]) == "▁▁"
+    assert bars([]) == ""
+    assert points([0, 2, 1], 10, 10, 20, 8) == [(10, 18), (20, 10), (30, 14)]
+    assert points([], 0, 0, 1, 1) == []
+
+
+# ---- what is watched -----------------------------------------------------------------------------
+
+
+def test_panel_of_a_run_knows_what_its_ledger_knows(settings):
+    """Depths, retries, deaths, what came out; at the end how it ended, and on which broker."""
+    with mousetrap.run([measure, show], settings) as run:
+        watching = Panel(run)
+        run.send_many(["mouse", "", "trap"])
+        run.settle(timeout=PATIENCE)
+        watching.measure()
+        alive = watching.look()[0]
+    [view] = watching.look()
+
+    assert (alive.state, view.state, view.is_over) == ("open", "closed", True)
+    assert view.where.startswith("RabbitMQ ")
+    first, second = view.stages
+    assert (first.done, first.retried, first.dead, first.waiting) == (2, 1, 1, 0)
+    assert (second.done, second.oldest) == (2, "")
+    assert view.queues == {"shown": 2}
+    assert "run " + run.namespace in repr(watching)
+    assert settings.password not in repr(watching)
+
+
+def test_panel_of_a_run_in_processes_knows_it_as_well(settings):
+    """Nobody here has the workers: the ledger and the broker tell enough."""
+    with mousetrap.run([measure], settings, workers="none") as run:
+        watching = Panel(run)
+        run.send_many(["mouse", "trap"])
+        wait_for(lambda: run.record().confirmed == 2)
+        watching.measure()
+        [view] = watching.look()
+
+    [only] = view.stages
+    assert (only.waiting, only.in_hand, only.state) == (2, 0, "")
+    assert only.oldest in ("0 s", "1 s")
+
+
+def test_panel_of_workers_counts_what_waits_and_since_when(settings):
+    """In the queue, handed over, in hand; the oldest by counts alone."""
+    gate = threading.Event()
+
+    def handle(_: int) -> None:
+        gate.wait(PATIENCE)
+
+    declare("work", settings=settings)
+    with Worker("work", handle, settings) as worker:
+        watching = Panel(worker)
+        watching.measure()
+        send("work", range(20), settings=settings)
+        wait_for(lambda: worker.statistics().prefetched == 15)
+        watching.measure()
+        [view] = watching.look()
+        gate.set()
+        worker.wait_until(done=20)
+        [after] = watching.look()
+
+    [busy], [idle] = view.stages, after.stages
+    assert (busy.waiting, busy.in_hand, busy.done) == (4 + 15, 1, 0)
+    assert busy.oldest in ("0 s", "1 s")
+    assert (idle.in_hand, idle.done) == (0, 20)
+    [ended] = watching.look()
+    assert (ended.state, ended.stages[0].rate > 0) == ("closed", True)
+
+
+def test_panel_takes_workers_of_one_function_together(settings):
+    """Two workers on one queue are one stage; another queue is another."""
+    declare("other", settings=settings)
+    other = Worker("other", measure.handler, settings)
+    watch = WorkersWatch([measure.worker(settings), measure.worker(settings), other], settings)
+
+    steps = [each.step for each in watch.view(1.0).stages]
+
+    assert steps == [Step("measure", "words", "lengths"), Step("measure of other", "other")]
+
+
+def test_panel_says_when_a_connection_is_lost(settings, proxy):
+    """The state in words, what is the matter below, and later that it came back."""
+    declare("words", settings=settings)
+    with measure.start(proxy.settings) as worker:
+        watching = Panel(worker)
+        proxy.refuse()
+        proxy.cut()
+        cut = wait_for(lambda: worker.statistics().state == "connecting" and watching.look()[0])
+        drawn = repr(watching)
+        proxy.accept()
+        wait_for(lambda: worker.statistics().state == "open")
+        back = repr(watching)
+
+    assert not cut.is_over
+    assert cut.stages[0].trouble
+    assert "connecting" in drawn
+    assert "measure reconnected" in back
+
+
+def test_panel_of_everything_shows_runs_and_workers_once(settings):
+    """What works in this process, found by itself: a run's own workers are in the run."""
+    declare(measure.queue, settings=settings)
+    with mousetrap.run([show], settings) as run, measure.start(settings):
+        views = Panel().look()
+        titles = [view.title for view in views]
+
+    assert titles.count(f"run {run.namespace}") == 1
+    assert titles.count(f"1 worker in namespace {settings.namespace}") == 1
+    assert not any(run.namespace in view.title for view in Panel().look())
+
+
+def test_panel_is_one_for_the_same_thing(settings):
+    """Asked for twice it is one panel in two places; what has ended gets a new one."""
+    worker = measure.worker(settings)
+
+    first = panel(worker)
+
+    assert panel(worker) is first
+    assert panel([worker]) is first
+
+
+def test_panel_refuses_what_it_cannot_watch():
+    """A sentence that says what it can."""
+    with pytest.raises(TypeError, match="cannot watch a int: give it a run, a worker"):
+        panel(7)
+
+
+def test_panel_shows_remarks_and_the_end_of_a_handle(settings):
+    """Whatever holds a worker counts for itself, has something to say, and may be replaced."""
+    worker = measure.worker(settings)
+    handle = SimpleNamespace(
+        worker=worker, statistics=worker.statistics, remarks=["v2 runs, <b>v3</b> is newer"],
+        replaced="",
+    )  # fmt: skip
+    watching = Panel(handle)
+
+    assert "v2 runs, &lt;b&gt;v3&lt;/b&gt; is newer" in watching.bundle()["text/html"]
+    assert not watching.is_over(watching.look())
+    handle.replaced = "replaced at 12:00:00"
+    assert watching.is_over(watching.look())
+    assert "replaced" in repr(watching)
+
+
+# ---- how it looks --------------------------------------------------------------------------------
+
+
+def test_panel_draws_a_picture_and_a_table(settings):
+    """SVG in an image, whose size is said beforehand, and the same figures as words below."""
+    html = Panel(mousetrap.run([measure, show], settings)).bundle()["text/html"]
+
+    [(alt, data, width, height)] = re.findall(
+        r'<img alt="(.*?)" src="data:image/svg\+xml;base64,(.*?)" width="(\d+)" height="(\d+)"',
+        html,
+    )
+    picture = ElementTree.fromstring(base64.b64decode(data))
+    assert (picture.get("width"), picture.get("height")) == (width, height)
+    assert "words (0) → measure → lengths (0)" in alt
+    assert html.count("<tr>") == 3
+    assert "script" not in html.lower()
+
+
+def test_live_diagram_marks_what_is_in_trouble():
+    """Red, with a word for it, in place of a rate that says nothing then."""
+    svg = Diagram([Step("measure", "words")], {}, {"words": None},
+                  activity={"measure": Activity(0.0, (), 1, "connecting")},
+                  oldest={"words": "12 s"}).svg()  # fmt: skip
+
+    for said in ("– waiting", "oldest 12 s", ">connecting<"):
+        assert said in svg
+    assert ">0/s" not in svg
+
+
+# ---- how it lives --------------------------------------------------------------------------------
+
+
+class Counter:
+    """A picture of a number; over when it is negative."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.measured = 0
+        self.is_closed = False
+
+    def look(self) -> int:
+        return self.number
+
+    def draw(self, number, *, is_watched):
+        return {"text/plain": f"{number}{'' if is_watched else ' unwatched'}"}
+
+    def is_over(self, number) -> bool:
+        return number < 0
+
+    def measure(self) -> None:
+        self.measured += 1
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Shell:
+    """What of a notebook's shell a display needs."""
+
+    def __init__(self) -> None:
+        self.execution_count = 1
+        self.published = []  # when, is it an update, text, id
+        self.hooks = []
+        self.display_pub = SimpleNamespace(publish=self._publish)
+        self.events = SimpleNamespace(
+            register=lambda _, hook: self.hooks.append(hook),
+            unregister=lambda _, hook: self.hooks.remove(hook),
+            callbacks={"post_run_cell": self.hooks},
+        )
+
+    def _publish(self, *, data, transient, update, **_):
+        said = (time.monotonic(), update, data["text/plain"], transient["display_id"])
+        self.published.append(said)
+
+    def texts(self):
+        return [text for _, _, text, _ in self.published]
+
+    def end_cell(self):
+        for hook in list(self.hooks):
+            hook(None)
+        self.execution_count += 1
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    shell = Shell()
+    monkeypatch.setattr(live_module, "_shell", lambda: shell)
+    monkeypatch.setattr(live_module, "in_notebook", lambda: True)
+    return shell
+
+
+@pytest.fixture
+def counter():
+    return Counter()
+
+
+@pytest.fixture
+def live(shell, counter):
+    live = Live(counter)
+    yield live
+    live.stop()
+
+
+def test_live_updates_the_display_that_it_made(shell, counter, live):
+    """Once displayed, then only updates with the same id: nothing lands in a newer cell."""
+    assert live.show()
+    shell.end_cell()
+    counter.number = 1
+    wait_for(lambda: "1" in shell.texts())
+
+    kinds = [update for _, update, _, _ in shell.published]
+    assert kinds == [False] + [True] * (len(kinds) - 1)
+    assert len({id for *_, id in shell.published}) == 1
+
+
+def test_live_shows_itself_once_in_a_cell(shell, counter, live):
+    """Called there and named at the cell's end, it is there once; in the next cell it is again."""
+    assert [live.show(), live.show()] == [True, False]
+    shell.end_cell()
+    assert live.show()
+    assert [update for _, update, _, _ in shell.published] == [False, False]
+
+
+def test_live_sends_at_most_four_updates_a_second(shell, counter, live):
+    """However fast things change and cells end, no second has more."""
+    live.show()
+    started = time.monotonic()
+    while time.monotonic() < started + 2.5:
+        counter.number += 1
+        shell.end_cell()
+        threading.Event().wait(0.001)
+    counter.number = -1
+    wait_for(lambda: "-1" in shell.texts())
+
+    times = [at for at, *_ in shell.published]
+    assert len(times) >= 2.5 * 2  # and does not fall asleep
+    for n in range(len(times) - UPDATES):
+        assert times[n + UPDATES] - times[n] >= 1.0
+
+
+def test_live_says_nothing_when_nothing_has_changed(shell, counter, live):
+    """Looks go on; the saved notebook need not."""
+    live.show()
+    before = counter.measured
+    wait_for(lambda: counter.measured >= before + 2)
+    shell.end_cell()
+
+    assert len(shell.published) == 1
+
+
+def test_live_is_up_to_date_at_the_end_of_the_cell(shell, counter, live, monkeypatch):
+    """Under papermill nobody hears what is said between two cells."""
+    monkeypatch.setattr(live_module, "INTERVAL", 60.0)
+    live.show()
+    wait_for(lambda: counter.measured)
+    counter.number = 5
+    shell.end_cell()
+    assert shell.texts()[-1] == "5"
+    counter.number = -1
+    shell.end_cell()
+
+    assert shell.texts()[-1] == "-1"
+
+
+def test_live_ends_by_itself_when_all_is_over(shell, counter, live):
+    """Its thread, its hook and its connections are gone; the last state stays."""
+    live.show()
+    assert live.is_running
+    counter.number = -1
+    wait_for(lambda: not live.is_running)
+
+    assert shell.texts()[-1] == "-1"
+    assert (shell.hooks, counter.is_closed) == ([], True)
+
+
+def test_live_ends_when_it_is_stopped_or_nothing_happens_for_an_hour(
+    shell, counter, live, monkeypatch
+):
+    """It says so in its last picture; shown again, it lives again."""
+    live.show()
+    live.stop()
+    assert (live.is_running, shell.texts()[-1]) == (False, "0 unwatched")
+
+    monkeypatch.setattr(live_module, "GIVEN_UP_AFTER", 0.0)
+    shell.end_cell()
+    live.show()
+    wait_for(lambda: not live.is_running)
+    assert shell.texts()[-2:] == ["0", "0 unwatched"]
+
+
+def test_panel_outside_a_notebook_is_text(settings, capsys):
+    """In a terminal there is no cell: nothing runs, and IPython prints it."""
+    watching = panel(measure.worker(settings))
+
+    watching._ipython_display_()
+
+    assert not watching.is_live
+    assert "measure" in capsys.readouterr().out
+
+
+# ---- in a real kernel ----------------------------------------------------------------------------
+
+CELLS = [
+    "import mousetrap\n"
+    "from mousetrap import stage\n\n"
+    "@stage(reads='words', writes='lengths')\n"
+    "def measure(word: str) -> int:\n"
+    "    return len(word)\n\n"
+    "run = mousetrap.run(measure, mousetrap.Settings.from_environment()).start()",
+    "mousetrap.panel(run)",
+    "'a cell that says something of its own'",
+    "receipts = run.send_many(['mouse'] * 50)\nrecord = run.settle(timeout=20)",
+    "run.stop()",
+    "'the last cell'",
+]
+
+
+def test_panel_in_a_kernel_stays_in_its_cell_and_is_saved_with_its_last_state(settings):
+    """Executed cell by cell, as papermill does: one output, in the one cell, and it is the last."""
+    nbclient = pytest.importorskip("nbclient")
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+
+    client = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3")
+    client.execute(env=os.environ | settings.to_environment())
+
+    counts = [len(cell.outputs) for cell in notebook.cells]
+    assert counts == [0, 1, 1, 0, 0, 1]
+    [output] = notebook.cells[1].outputs
+    assert output.output_type == "display_data"
+    assert "closed" in output.data["text/plain"]
+    assert re.search(r"measure +closed .* 50 ", output.data["text/plain"])
+    assert "data:image/svg+xml;base64," in output.data["text/html"]
+    assert settings.password not in str(notebook)

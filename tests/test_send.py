@@ -1,0 +1,191 @@
+"""Sending from a cell: one value or many, and what became of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+
+import msgspec
+import pytest
+
+from mousetrap import Message, declare, drain, stage
+from mousetrap.errors import BrokerUnreachable, Unroutable
+from mousetrap.progress import Progress
+from mousetrap.send import send
+from mousetrap.topology import Queue
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Pair(msgspec.Struct):
+    a: int
+    b: str
+
+
+class Model:
+    """What of a pydantic model counts here, and can be gone through as one can."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def model_dump(self, *, mode: str) -> dict[str, int]:
+        assert mode == "json"
+        return {"seed": self.seed}
+
+    def __iter__(self):
+        yield ("seed", self.seed)
+
+
+@pytest.fixture
+def work(settings):
+    declare("work", settings=settings)
+    return settings
+
+
+def arrived(settings):
+    return [message.data for message in drain("work", settings=settings)]
+
+
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [
+        (None, None), (7, 7), ("text", "text"), ({"a": [1]}, {"a": [1]}), ([1, 2], [1, 2]),
+        ((1, 2), [1, 2]), (Point(3), {"x": 3}), (Pair(1, "b"), {"a": 1, "b": "b"}),
+        (Model(5), {"seed": 5}), ({"in": Model(6)}, {"in": {"seed": 6}}),
+        (b'{"raw":1}', {"raw": 1}),
+    ],
+)  # fmt: skip
+def test_send_takes_what_json_has_a_word_for_as_one_message(work, value, body):
+    """Plain values, dataclasses, structs and pydantic models: one message each, a list as well."""
+    sent = send("work", value, settings=work)
+
+    assert sent.counts == {"confirmed": 1}
+    assert arrived(work) == [body]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [iter([0, 1, 2]), range(3), (n for n in range(3)), {0: "a", 1: "b", 2: "c"}.keys()],
+    ids=["iterator", "range", "generator", "keys"],
+)
+def test_send_makes_a_message_of_each_value_of_what_can_only_be_gone_through(work, values):
+    """As with the values of a stage that yields."""
+    sent = send("work", values, settings=work)
+
+    assert len(sent) == len(set(sent.ids)) == 3
+    assert arrived(work) == [0, 1, 2]
+
+
+def test_send_repeats_what_it_is_told_to(work):
+    """Each time with an id of its own; a generator is gone through once."""
+    sent = send("work", (n for n in (1, 2)), count=2, settings=work)
+
+    assert len(set(sent.ids)) == 4
+    assert arrived(work) == [1, 2, 1, 2]
+
+
+def test_send_sends_a_message_as_it_is_and_only_once(work):
+    """Its id is the message: twice the same would be one for who looks at ids."""
+    message = Message(1, id="mine")
+
+    assert send("work", message, settings=work).ids == ["mine"]
+    with pytest.raises(ValueError, match="one id"):
+        send("work", message, count=2, settings=work)
+
+
+def test_send_knows_the_queue_of_a_stage(work):
+    """A stage, a queue or a name."""
+
+    @stage(reads="work")
+    def handle(n: int) -> None: ...
+
+    for target in (handle, Queue("work"), "work"):
+        send(target, 1, settings=work)
+
+    assert arrived(work) == [1, 1, 1]
+
+
+def test_send_sums_up(work):
+    """How many, how fast, and where to; a list is explained, because some mean its values."""
+    assert repr(send("work", range(1000), settings=work)).startswith("1,000 confirmed in ")
+    assert "iter(list) sends each" in repr(send("work", [1, 2], settings=work))
+    assert "1,000 confirmed" in send("work", range(1000), settings=work)._repr_html_()
+    assert repr(send("work", iter([]), settings=work)).startswith("nothing to send")
+
+
+def test_send_names_what_did_not_arrive(settings, caplog):
+    """No such queue: the value says so and how to help it, and so does the log."""
+    with caplog.at_level(logging.WARNING, "mousetrap.send"):
+        sent = send("nowhere", range(3), settings=settings)
+
+    assert sent.counts == {"returned": 3}
+    assert isinstance(sent.error, Unroutable)
+    for said in (repr(sent), sent._repr_html_(), caplog.text):
+        assert "3 returned" in said
+        assert "declare it" in said
+
+
+def test_send_says_how_far_it_came_when_a_value_cannot_be_sent(work):
+    """What stood before it is sent; the error tells how many that were."""
+    values = (object() if n == 600 else n for n in range(700))
+
+    with pytest.raises(TypeError, match="JSON has no such value: object") as raised:
+        send("work", values, settings=work)
+
+    [note] = raised.value.__notes__
+    assert "so far: 512" in note
+    assert len(arrived(work)) == 512
+
+
+def test_send_ends_at_once_when_it_is_interrupted(work):
+    """Ctrl-C between two messages: the note says how far it came, nobody waits for the rest."""
+
+    def values():
+        yield from range(600)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        send("work", values(), settings=work)
+
+    assert "so far: 512" in raised.value.__notes__[0]
+    assert [thread.name for thread in threading.enumerate() if "send" in thread.name] == []
+
+
+def test_send_shows_how_far_it_is_and_leaves_a_runs_figures_alone(work, monkeypatch, tmp_path):
+    """Lines for a person after two seconds; the file that a check reads is for runs."""
+    monkeypatch.setenv("MOUSETRAP_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.setattr("mousetrap.progress.SHOWN_AFTER", 0.0)
+    monkeypatch.setattr("mousetrap.progress.INTERVAL", 0.0)
+    lines = []
+    monkeypatch.setattr(Progress, "_show", lambda *args: lines.append(args[1]))
+
+    send("work", range(1000), settings=work)
+
+    assert lines[-1] == "work: 1,000 of 1,000 answered for"
+    assert len(lines) > 3
+    assert not (tmp_path / "progress.json").exists()
+
+
+def test_send_without_a_broker_says_what_to_check(settings):
+    """Nobody there: the error of the connection, and nothing is left behind."""
+    with pytest.raises(BrokerUnreachable, match="RABBITMQ_PORT"):
+        send("work", 1, settings=settings.but(port=1, connect_timeout=0.5))
+
+
+def test_pydantic_models_travel_as_their_fields(work):
+    """The real thing, where it is installed."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Job(pydantic.BaseModel):
+        seed: int
+        at: float = 0.5
+
+    send("work", iter([Job(seed=1), [Job(seed=2)]]), settings=work)
+
+    assert arrived(work) == [{"seed": 1, "at": 0.5}, [{"seed": 2, "at": 0.5}]]
+    assert json.loads(Message(Job(seed=3)).body) == {"seed": 3, "at": 0.5}
