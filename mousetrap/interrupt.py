@@ -23,8 +23,9 @@ PARTING = 0.5  # seconds that who was interrupted waits for a closing, which is 
 class Bell:
     """Wakes whoever waits when something may have changed.
 
-    For waiting it does what a `threading.Condition` does, but has no lock of its own: a condition's
-    is taken in Python code, and an interrupt just then leaves it locked, for the I/O thread too.
+    For waiting it does what a `threading.Condition` does, or an event, but has no lock of its own:
+    theirs is taken and given back in Python code, and an interrupt just then leaves it locked, for
+    the I/O thread too, or makes a RuntimeError of it (two interrupts in a row: 3 times of 30).
 
     Threads: any.
     """

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from mousetrap.interrupt import Bell
 from mousetrap.kernel import is_kernel
 from mousetrap.worker import Worker
 
@@ -38,21 +39,26 @@ def run_until_told(
 
     Threads: signals are handled only when called in the main thread.
     """
-    told = threading.Event()
-    with _signals(told):
+    told, rung = threading.Event(), Bell()
+
+    def tell() -> None:
+        told.set()
+        rung.ring()
+
+    with _signals(told, tell):
         if with_parent:
-            threading.Thread(target=_await_orphanhood, args=(told,), daemon=True).start()
+            threading.Thread(target=_await_orphanhood, args=(tell,), daemon=True).start()
         worker.start()
         try:
             on_working()
-            while not told.wait(0.2):  # seconds: how soon a failure is noticed
+            while not rung.wait_for(told.is_set, 0.2):  # seconds: how soon a failure is noticed
                 worker.wait(0.0)
         finally:
             worker.stop(grace)
 
 
 @contextmanager
-def _signals(told: threading.Event) -> Iterator[None]:
+def _signals(told: threading.Event, tell: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -60,7 +66,7 @@ def _signals(told: threading.Event) -> Iterator[None]:
     def on_signal(number: int, _: FrameType | None) -> None:
         if told.is_set():
             os._exit(128 + number)  # not sys.exit: a hanging handler must not delay it
-        told.set()
+        tell()
 
     # not the interrupt of a cell: the second one would take the kernel away
     numbers = [signal.SIGTERM, *([] if is_kernel() else [signal.SIGINT])]
@@ -72,9 +78,9 @@ def _signals(told: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _await_orphanhood(told: threading.Event) -> None:
+def _await_orphanhood(tell: Callable[[], None]) -> None:
     # The pipe's other end is held by the parent alone; it closes however the parent ends.
     # Read below sys.stdin: a thread inside its buffer makes the interpreter abort on exit.
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    told.set()
+    tell()

@@ -157,7 +157,7 @@ class Publisher:
                     f"{timeout:g} s; the first one is {first.outcome} ({first.reason})"
                 )
             # the cause needs a moment to go away; asking once a second harms nobody
-            threading.Event().wait(min(RESEND_DELAY, remaining(deadline)))
+            time.sleep(min(RESEND_DELAY, remaining(deadline)))
             for n in missing:
                 receipts[n] = self.send_again(receipts[n])
 

@@ -8,7 +8,6 @@ that it binds before its first message, and takes all of it away at its end. Pro
 from __future__ import annotations
 
 import sys
-import threading
 import time
 import uuid
 import weakref
@@ -240,7 +239,7 @@ class Run:
         for job in case.jobs:
             if speed is not None:
                 pause = started + job.at / speed - time.monotonic()
-                threading.Event().wait(max(0.0, pause))
+                time.sleep(max(0.0, pause))
             receipts += self.send_many([Message(body=job.body, id=job.id)], job.queue)
         return receipts
 

@@ -30,9 +30,10 @@ pytestmark = pytest.mark.skipif(
 @contextmanager
 def interrupted(after: float = 0.3, within: float = 1.0):
     """The block is interrupted after so many seconds, and ended by that within so many."""
-    sent, over = [], threading.Event()
+    sent, ready, over = [], threading.Event(), threading.Event()
 
     def interrupt():
+        ready.wait()
         pause = after
         while not over.wait(pause):
             sent.append(time.monotonic())
@@ -43,9 +44,11 @@ def interrupted(after: float = 0.3, within: float = 1.0):
     try:
         with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- it may come before the yield
             fingers.start()
+            ready.set()
             yield
     finally:
         over.set()
+        ready.set()
         fingers.join()
     assert sent, "it did not wait"
     assert time.monotonic() - sent[-1] < within
@@ -209,7 +212,7 @@ def test_interrupt_while_publishing_leaves_the_count_right(settings):
     declare("work", settings=settings)
     with Publisher(settings) as publisher:
         for n in range(20):
-            with interrupted(after=0.01 + n / 1000):
+            with interrupted(after=0.05 + n / 500):
                 while True:
                     publisher.publish(Message(n), "work")
             publisher.flush(10)
@@ -247,7 +250,7 @@ def test_interrupt_of_a_busy_wait_loses_nothing(settings):
         for n in range(20):
             receipts = publisher.publish_many(map(Message, range(500)), "work")
             sent += len(receipts)
-            with interrupted(after=0.01 + n / 500):
+            with interrupted(after=0.05 + n / 500):
                 worker.wait_until(done=1_000_000)
         now = worker.wait_until(done=sent, timeout=60)
 
@@ -334,7 +337,8 @@ def test_interrupt_ends_settling_and_leaves_the_run(settings, gate):
     def waits(_: int) -> None:
         gate.wait(20)
 
-    with interrupted(), mousetrap.run(waits, settings) as run:
+    run = mousetrap.run(waits, settings).start()
+    with interrupted(), run:
         run.send_many(range(3))
         run.settle()
 
