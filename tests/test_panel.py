@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mousetrap
-from mousetrap import Panel, Worker, declare, panel, send, stage
+from mousetrap import Panel, Worker, declare, open_channel, panel, send, stage
 from mousetrap.diagram import Activity, Diagram
 from mousetrap.flow import Step
 from mousetrap.notebook import live as live_module
@@ -266,20 +266,42 @@ def test_panel_refuses_what_it_cannot_watch():
         panel(7)
 
 
-def test_panel_shows_remarks_and_the_end_of_a_handle(settings):
-    """Whatever holds a worker counts for itself, has something to say, and may be replaced."""
-    worker = measure.worker(settings)
-    handle = SimpleNamespace(
-        worker=worker, statistics=worker.statistics, remarks=["v2 runs, <b>v3</b> is newer"],
-        replaced="",
-    )  # fmt: skip
-    watching = Panel(handle)
+def test_panel_of_a_handle_tells_what_the_handle_knows(settings):
+    """Which version runs, what it printed and what failed; it ends when it is replaced."""
 
-    assert "v2 runs, &lt;b&gt;v3&lt;/b&gt; is newer" in watching.bundle()["text/html"]
-    assert not watching.is_over(watching.look())
-    handle.replaced = "replaced at 12:00:00"
-    assert watching.is_over(watching.look())
-    assert "replaced" in repr(watching)
+    def handle(word: str) -> None:
+        print("about <b>", word)
+        if word == "mouse":
+            raise ValueError("no <i>luck</i>")
+
+    declare("work", settings=settings)
+    with mousetrap.consume("work", handle, settings, retry_delays=()) as first:
+        send("work", iter(["mouse", "trap"]), settings=settings)
+        first.wait_until(dead=1, done=1)
+        watching = Panel(first)
+        watching.measure()
+        html = watching.bundle()["text/html"]
+        with mousetrap.consume("work", handle, settings, retry_delays=()):
+            replaced = watching.look()
+
+    assert "work → handle: v1 (" in html
+    assert "said: about &lt;b&gt; trap" in html
+    assert "  about &lt;b&gt; mouse" in html
+    assert "last failure: ValueError: no &lt;i&gt;luck&lt;/i&gt;" in html
+    assert [view.state for view in replaced] == ["replaced"]
+    assert watching.is_over(replaced)
+
+
+def test_panel_of_a_handle_says_who_else_consumes(settings):
+    """Found out by the panel's own thread, which has the time to ask."""
+    declare("work", settings=settings)
+    with mousetrap.consume("work", print, settings) as handle, open_channel(settings) as channel:
+        channel.basic_consume(settings.topology.wire_name("work"), print)
+        watching = Panel(handle)
+        watching.measure()
+        drawn = repr(watching)
+
+    assert "2 attached, 1 is not from this process: you will see about half" in drawn
 
 
 # ---- how it looks --------------------------------------------------------------------------------
@@ -368,8 +390,8 @@ class Shell:
 @pytest.fixture
 def shell(monkeypatch):
     shell = Shell()
-    monkeypatch.setattr(live_module, "_shell", lambda: shell)
-    monkeypatch.setattr(live_module, "in_notebook", lambda: True)
+    monkeypatch.setattr(live_module, "shell", lambda: shell)
+    monkeypatch.setattr(live_module, "is_kernel", lambda: True)
     return shell
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from mousetrap.flow import Step
 from mousetrap.gauge import Depth
+from mousetrap.notebook.handle import Handle
 from mousetrap.run import Run
 from mousetrap.settings import Settings
 from mousetrap.worker import Statistics, Worker
@@ -26,6 +27,8 @@ TICK = 0.25  # seconds; its pieces as long as there are only a few
 SHOWN = 60  # its pieces at most
 SPAN = 5.0  # seconds over which a rate is taken
 REMEMBERED = 600  # measurements by which an age is told; older than the first is "at least"
+ASK_EVERY = 5.0  # seconds between two questions who else consumes a queue
+Subject = Worker | Handle
 _ENDED = ("failed", "closed", "replaced")
 
 
@@ -257,15 +260,24 @@ class RunWatch(Watch):
 class WorkersWatch(Watch):
     """Watches workers of one broker and one namespace; those of one function count as one stage.
 
-    *subjects* are workers, or what holds one and counts for itself (a handle); it may have
-    `remarks`, lines to be shown, and be `replaced` by another, which ends it.
+    *subjects* are workers, or handles, which count for themselves, have something to say beside,
+    and end when they are replaced.
     """
 
-    def __init__(self, subjects: Sequence[Any], settings: Settings) -> None:
+    def __init__(self, subjects: Sequence[Subject], settings: Settings) -> None:
         super().__init__()
         self.subjects = list(subjects)
         self.settings = settings
         self._arrivals: dict[str, Arrivals] = {}
+        self._asked = 0.0  # on the monotonic clock
+
+    def ask(self) -> None:
+        """Have handles find out who else consumes their queue, now and then; takes its time."""
+        if time.monotonic() - self._asked > ASK_EVERY:
+            for handle in self.subjects:
+                if isinstance(handle, Handle):
+                    handle.attached()
+            self._asked = time.monotonic()
 
     def queues(self) -> list[str]:
         """Every queue that they read, wait in, or write."""
@@ -321,8 +333,8 @@ class WorkersWatch(Watch):
             _reconnects(named) + self._remarks(),
         )  # fmt: skip
 
-    def _steps(self) -> dict[Step, list[Any]]:
-        steps: dict[Step, list[Any]] = {}
+    def _steps(self) -> dict[Step, list[Subject]]:
+        steps: dict[Step, list[Subject]] = {}
         names: dict[str, Step] = {}
         for subject in self.subjects:
             worker = worker_of(subject)
@@ -332,7 +344,7 @@ class WorkersWatch(Watch):
             steps.setdefault(step, []).append(subject)
         return steps
 
-    def _later(self, subject: Any) -> int:
+    def _later(self, subject: Subject) -> int:
         queues = worker_of(subject).queue.retry_queues()
         return sum(self._ready(name) or 0 for name in queues)
 
@@ -342,22 +354,19 @@ class WorkersWatch(Watch):
         return what + f" in namespace {self.settings.namespace}" * bool(self.settings.namespace)
 
     def _remarks(self) -> tuple[str, ...]:
-        found = [remark for each in self.subjects for remark in getattr(each, "remarks", ())]
-        return tuple(dict.fromkeys(found))
+        handles = [each for each in self.subjects if isinstance(each, Handle)]
+        return tuple(dict.fromkeys(line for handle in handles for line in handle.remarks))
 
 
-def worker_of(subject: Any) -> Worker:
+def worker_of(subject: Subject) -> Worker:
     """The worker that is meant: *subject*, or what it holds."""
-    return subject if isinstance(subject, Worker) else subject.worker
+    return subject.worker if isinstance(subject, Handle) else subject
 
 
-def _figures(subject: Any) -> Statistics:
-    found: Statistics = subject.statistics()
-    return dataclasses.replace(found, state="replaced") if _is_replaced(subject) else found
-
-
-def _is_replaced(subject: Any) -> bool:
-    return bool(getattr(subject, "replaced", ""))
+def _figures(subject: Subject) -> Statistics:
+    found = subject.statistics()
+    is_replaced = isinstance(subject, Handle) and subject.replaced
+    return dataclasses.replace(found, state="replaced") if is_replaced else found
 
 
 def _settled(figures: Sequence[Statistics]) -> int:
