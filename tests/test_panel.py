@@ -147,10 +147,24 @@ def test_sparkline_shows_a_single_message():
 # ---- what is watched -----------------------------------------------------------------------------
 
 
-def test_panel_of_a_run_knows_what_its_ledger_knows(settings):
+@pytest.fixture
+def watch():
+    """Makes panels, and closes the connections by which they measure."""
+    made = []
+
+    def watch(what) -> Panel:
+        made.append(Panel(what))
+        return made[-1]
+
+    yield watch
+    for each in made:
+        each.close()
+
+
+def test_panel_of_a_run_knows_what_its_ledger_knows(settings, watch):
     """Depths, retries, deaths, what came out; at the end how it ended, and on which broker."""
     with mousetrap.run([measure, show], settings) as run:
-        watching = Panel(run)
+        watching = watch(run)
         run.send_many(["mouse", "", "trap"])
         run.settle(timeout=PATIENCE)
         watching.measure()
@@ -167,10 +181,10 @@ def test_panel_of_a_run_knows_what_its_ledger_knows(settings):
     assert settings.password not in repr(watching)
 
 
-def test_panel_of_a_run_in_processes_knows_it_as_well(settings):
+def test_panel_of_a_run_in_processes_knows_it_as_well(settings, watch):
     """Nobody here has the workers: the ledger and the broker tell enough."""
     with mousetrap.run([measure], settings, workers="none") as run:
-        watching = Panel(run)
+        watching = watch(run)
         run.send_many(["mouse", "trap"])
         wait_for(lambda: run.record().confirmed == 2)
         watching.measure()
@@ -181,7 +195,7 @@ def test_panel_of_a_run_in_processes_knows_it_as_well(settings):
     assert only.oldest in ("0 s", "1 s")
 
 
-def test_panel_of_workers_counts_what_waits_and_since_when(settings):
+def test_panel_of_workers_counts_what_waits_and_since_when(settings, watch):
     """In the queue, handed over, in hand; the oldest by counts alone."""
     gate = threading.Event()
 
@@ -190,7 +204,7 @@ def test_panel_of_workers_counts_what_waits_and_since_when(settings):
 
     declare("work", settings=settings)
     with Worker("work", handle, settings) as worker:
-        watching = Panel(worker)
+        watching = watch(worker)
         watching.measure()
         send("work", range(20), settings=settings)
         wait_for(lambda: worker.statistics().prefetched == 15)
@@ -266,7 +280,7 @@ def test_panel_refuses_what_it_cannot_watch():
         panel(7)
 
 
-def test_panel_of_a_handle_tells_what_the_handle_knows(settings):
+def test_panel_of_a_handle_tells_what_the_handle_knows(settings, watch):
     """Which version runs, what it printed and what failed; it ends when it is replaced."""
 
     def handle(word: str) -> None:
@@ -278,7 +292,7 @@ def test_panel_of_a_handle_tells_what_the_handle_knows(settings):
     with mousetrap.consume("work", handle, settings, retry_delays=()) as first:
         send("work", iter(["mouse", "trap"]), settings=settings)
         first.wait_until(dead=1, done=1)
-        watching = Panel(first)
+        watching = watch(first)
         watching.measure()
         html = watching.bundle()["text/html"]
         with mousetrap.consume("work", handle, settings, retry_delays=()):
@@ -292,12 +306,12 @@ def test_panel_of_a_handle_tells_what_the_handle_knows(settings):
     assert watching.is_over(replaced)
 
 
-def test_panel_of_a_handle_says_who_else_consumes(settings):
+def test_panel_of_a_handle_says_who_else_consumes(settings, watch):
     """Found out by the panel's own thread, which has the time to ask."""
     declare("work", settings=settings)
     with mousetrap.consume("work", print, settings) as handle, open_channel(settings) as channel:
         channel.basic_consume(settings.topology.wire_name("work"), print)
-        watching = Panel(handle)
+        watching = watch(handle)
         watching.measure()
         drawn = repr(watching)
 
