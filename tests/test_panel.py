@@ -21,7 +21,8 @@ from mousetrap.diagram import Activity, Diagram
 from mousetrap.flow import Step
 from mousetrap.notebook import live as live_module
 from mousetrap.notebook.live import UPDATES, Live
-from mousetrap.notebook.watch import MINUTE, SHOWN, Arrivals, Pace, WorkersWatch
+from mousetrap.notebook.pace import MINUTE, SHOWN, Arrivals, Pace
+from mousetrap.notebook.watch import WorkersWatch
 from mousetrap.sparkline import bars, points
 
 PATIENCE = 20.0  # seconds
