@@ -291,7 +291,7 @@ def test_panel_of_a_handle_tells_what_the_handle_knows(settings, watch):
 
     declare("work", settings=settings)
     with mousetrap.consume("work", handle, settings, retry_delays=()) as first:
-        send("work", iter(["mouse", "trap"]), settings=settings)
+        send("work", ["mouse", "trap"], settings=settings)
         first.wait_until(dead=1, done=1)
         watching = watch(first)
         watching.measure()
