@@ -118,8 +118,8 @@ class Panel:
             watches = self._watched()
         for watch in watches:
             settings = watch.settings
-            if settings not in self._brokers:
-                self._brokers[settings] = _broker(settings)
+            if settings not in self._brokers and (broker := _broker(settings)):
+                self._brokers[settings] = broker
             gauge = self._gauges.setdefault(settings, Gauge(settings, "panel"))
             with suppress(MousetrapError):  # its workers say what is the matter
                 depths = gauge.read(watch.queues())
@@ -194,8 +194,8 @@ def _broker(settings: Settings) -> str:
     from mousetrap.broker import probe  # it takes a quarter of the time that mousetrap takes
 
     version = probe.version(settings, timeout=1.0)
-    if version is None:
-        return settings.url
+    if version is None:  # ask again at the next measurement
+        return ""
     vhost = "" if settings.vhost == "/" else f", vhost {settings.vhost}"
     return f"{version} on {settings.host}:{settings.port}{vhost}"
 
