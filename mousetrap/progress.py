@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mousetrap.kernel import is_kernel
+
 INTERVAL = 0.25  # seconds between two updates
 SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no line
 REPORT_EVERY = 10.0  # seconds between two lines where none can be changed
@@ -46,7 +48,7 @@ class Progress:
             self._show(line, now, is_last)
 
     def _show(self, line: str, now: float, is_last: bool) -> None:
-        if in_notebook():
+        if is_kernel():
             data = {"text/plain": line}
             if self._display is None:
                 from IPython.display import display
@@ -69,10 +71,3 @@ def _write(path: Path, figures: Mapping[str, Any]) -> None:
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         draft.write_text(json.dumps(figures))
         draft.replace(path)  # in one step: a reader never sees half of it
-
-
-def in_notebook() -> bool:
-    """Say whether this process is the kernel of a notebook."""
-    module = sys.modules.get("IPython")
-    shell = module.get_ipython() if module else None
-    return shell is not None and hasattr(shell, "kernel")

@@ -10,7 +10,7 @@ import html
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -38,11 +38,10 @@ class Sent:
     first one that is not confirmed would raise, None if all are.
     """
 
-    def __init__(self, queue: str, receipts: list[Receipt], seconds: float, hint: str = "") -> None:
+    def __init__(self, queue: str, receipts: list[Receipt], seconds: float) -> None:
         self.queue = queue
         self.receipts = receipts
         self.seconds = seconds
-        self.hint = hint
 
     @property
     def counts(self) -> dict[str, int]:
@@ -64,24 +63,21 @@ class Sent:
         return len(self.receipts)
 
     def __repr__(self) -> str:
-        lines = [f"{safe(self._summary())} → {safe(self.queue)}"]
-        return "\n".join([*lines, *(safe(line) for line in self._remarks())])
+        why = f"\n{safe(self.error)}" if self.error else ""
+        return f"{self._summary()} → {safe(self.queue)}{why}"
 
     def _repr_html_(self) -> str:
         mark, color = ("✗", "#c53030") if self.error else ("✓", "#2f855a")
-        remarks = "".join(f"<br>{html.escape(safe(line))}" for line in self._remarks())
+        why = f"<br>{html.escape(safe(self.error))}" if self.error else ""
         to = html.escape(safe(self.queue))
         return (
             f"<div class='{IGNORED}'><span style='color:{color}'>{mark}</span> "
-            f"<b>{html.escape(self._summary())}</b> → {to}{remarks}</div>"
+            f"<b>{html.escape(self._summary())}</b> → {to}{why}</div>"
         )
 
     def _summary(self) -> str:
         counts = ", ".join(f"{n:,} {outcome}" for outcome, n in self.counts.items())
         return f"{counts or 'nothing to send'} in {self.seconds:.2f} s"
-
-    def _remarks(self) -> list[str]:
-        return [*([str(self.error)] if self.error else []), *([self.hint] if self.hint else [])]
 
 
 def send(
@@ -92,10 +88,9 @@ def send(
 ) -> Sent:
     """Send *data* to *queue*, *count* times over, and return when the broker has answered for all.
 
-    What JSON has a word for is one message: numbers, text, dicts, lists, and beside them
-    dataclasses, msgspec structs, pydantic models; no data is the empty body. What can only be
-    gone through is a message for each value, as with the results of a stage: a generator, a
-    ``range``, a ``map``. A `Message` travels as it is.
+    One value is one message: a number, text, a dict, a dataclass, a msgspec struct, a pydantic
+    model; no data is the empty body. What can be gone through is a message for each of its values:
+    a list, a ``range``, a generator; ``[[1, 2]]`` sends one list. A `Message` travels as it is.
 
     A message that did not arrive is no exception here: the value says how many and why, and so
     does a warning in the log.
@@ -117,8 +112,8 @@ def send(
     progress, started, seconds = Progress(), time.monotonic(), 0.0
     publisher = Publisher(settings, "send").open()
 
-    def sent(hint: str = "") -> Sent:
-        return Sent(name, receipts, seconds or time.monotonic() - started, hint)
+    def sent() -> Sent:
+        return Sent(name, receipts, seconds or time.monotonic() - started)
 
     def show(*, is_last: bool = False) -> None:
         of = f" of {total:,}" if total else ""
@@ -142,8 +137,7 @@ def send(
     finally:
         show(is_last=True)
     publisher.close()
-    is_list = isinstance(data, (list, tuple)) and not is_many and len(data) > 1
-    result = sent("A list is one message; iter(list) sends each of its values." if is_list else "")
+    result = sent()
     if result.error is not None:
         log.warning("%s", result)
     return result
@@ -151,9 +145,11 @@ def send(
 
 def _is_many(data: Any) -> bool:
     """Say whether *data* is several values: it can be gone through, and is no value itself."""
-    if isinstance(data, (str, bytes, bytearray, list, tuple, dict, set, frozenset, Message)):
-        return False
-    is_value = hasattr(data, "model_dump") or hasattr(data, "__dataclass_fields__")
+    # pydantic's models, dataclasses and named tuples may be gone through as well: by their fields
+    marks = ("model_dump", "__dataclass_fields__", "_fields")
+    is_value = isinstance(data, (str, bytes, Mapping, Message)) or any(
+        hasattr(data, mark) for mark in marks
+    )
     return isinstance(data, Iterable) and not is_value
 
 

@@ -29,6 +29,15 @@ LAB_SETTINGS = {
 }
 
 
+ALL_DONE = """() => {
+    const cells = [...document.querySelectorAll('.jp-CodeCell')];
+    const failed = document.querySelector('[data-mime-type$="jupyter.error"]');
+    const done = cell => /\\[\\d+\\]/.test(
+        cell.querySelector('.jp-InputArea-prompt').textContent);
+    return failed || cells.length > 0 && cells.every(done);
+}"""
+
+
 @contextmanager
 def chromium() -> Iterator:
     """Start a Chromium and yield Playwright's browser."""
@@ -110,19 +119,26 @@ def jupyter_lab(
             server.wait(5)
 
 
-def run_all_cells(page) -> None:
-    """Choose "Run All Cells" in the menu and wait until each code cell has its number."""
+def start_all_cells(page) -> None:
+    """Choose "Run All Cells" in the menu."""
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
     # not the notebook's own indicator: that says "idle" before there is a connection
     page.wait_for_selector(".jp-StatusBar-Widget :text('| Idle')")
     page.click(".lm-MenuBar-itemLabel:text-is('Run')")
     page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
-    page.wait_for_function(
-        """() => {
-            const cells = [...document.querySelectorAll('.jp-CodeCell')];
-            const failed = document.querySelector('[data-mime-type$="jupyter.error"]');
-            const done = cell => /\\[\\d+\\]/.test(
-                cell.querySelector('.jp-InputArea-prompt').textContent);
-            return failed || cells.length > 0 && cells.every(done);
-        }"""
-    )
+
+
+def save(page, file: Path) -> None:
+    """Choose "Save Notebook" in the menu and wait until *file* is another."""
+    before, deadline = file.read_bytes(), time.monotonic() + 30
+    page.click(".lm-MenuBar-itemLabel:text-is('File')")
+    page.click(".lm-Menu-itemLabel:text-is('Save Notebook')")
+    while file.read_bytes() == before:
+        assert time.monotonic() < deadline, "the notebook was not saved"
+        page.wait_for_timeout(50)
+
+
+def run_all_cells(page) -> None:
+    """Run all cells and wait until each has its number, or one has failed."""
+    start_all_cells(page)
+    page.wait_for_function(ALL_DONE)

@@ -222,11 +222,12 @@ def test_consume_leaves_what_runs_when_it_cannot_begin(settings):
 
 def test_consume_that_does_not_start_leaves_nothing(settings):
     """No consumer, no thread, nothing in the list."""
+    before = set(threading.enumerate())
     with pytest.raises(AccessRefused):
         consume("work", double, settings.but(password="x"))
 
     assert registry.handles() == []
-    wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith("mousetrap")])
+    wait_for(lambda: not set(threading.enumerate()) - before)
 
 
 def test_handle_stops_at_the_end_of_its_block(settings):

@@ -36,7 +36,7 @@ def show(part: float) -> str:
 def letters(settings):
     """Two died: the empty word at its second attempt, a number at its first."""
     declare(share.queue, "shares", settings=settings)
-    send(share, iter(["trap", "", 7]), settings=settings)
+    send(share, ["trap", "", 7], settings=settings)
     with share.start(settings) as worker:
         worker.wait_until(done=1, dead=2)
     return settings

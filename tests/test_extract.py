@@ -72,7 +72,8 @@ def test_extract_writes_a_module_that_a_worker_runs(notebook, here, settings):
     for needless in ("Message", "os.path", "hello"):
         assert needless not in text
     (here / "send.txt").write_text('"mousetraps!"')
-    declare("words", settings=settings)  # the job may come before the worker does
+    # job and reader may come before the worker does
+    declare("words", "lengths", settings=settings)
     environment = os.environ | settings.to_environment()
     command = [sys.executable, "-m", "mousetrap"]
     worker = subprocess.Popen(

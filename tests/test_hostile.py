@@ -178,7 +178,7 @@ def shown(text: str) -> dict[str, object]:
     letters = Bench([message], {message.id: Queue("words")}, Settings(password=PASSWORD),
                     title=text, note=text)  # fmt: skip
     records = {text: StageRecord(1, 2, 3, {"p50": 1.0}, {})}
-    sent = Sent(text, [hostile_receipt(text, "returned")], 1.0, text)
+    sent = Sent(text, [hostile_receipt(text, "returned")], 1.0)
     tables = {
         "table": Table((text, "b"), [(text, 1), (None, text)] * 15, text, text),
         "text": Text(text),

@@ -38,7 +38,7 @@ def calls(path: Path) -> list[tuple[str, str]]:
         for node in ast.walk(ast.parse(cell.source))
         if isinstance(node, ast.Call)
         and isinstance(node.func, (ast.Attribute, ast.Name))
-        and ast.unparse(node.func) != "mousetrap.run"  # which starts, and does not block
+        and ast.unparse(node.func) not in ("mousetrap.run", "mousetrap.consume")  # do not block
     ]
 
 

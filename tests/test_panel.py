@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mousetrap
-from mousetrap import Panel, Worker, declare, panel, send, stage
+from mousetrap import Panel, Worker, declare, open_channel, panel, send, stage
 from mousetrap.diagram import Activity, Diagram
 from mousetrap.flow import Step
 from mousetrap.notebook import live as live_module
 from mousetrap.notebook.live import UPDATES, Live
-from mousetrap.notebook.watch import MINUTE, SHOWN, Arrivals, Pace, WorkersWatch
+from mousetrap.notebook.pace import MINUTE, SHOWN, Arrivals, Pace
+from mousetrap.notebook.watch import WorkersWatch
 from mousetrap.sparkline import bars, points
 
 PATIENCE = 20.0  # seconds
@@ -147,10 +148,24 @@ def test_sparkline_shows_a_single_message():
 # ---- what is watched -----------------------------------------------------------------------------
 
 
-def test_panel_of_a_run_knows_what_its_ledger_knows(settings):
+@pytest.fixture
+def watch():
+    """Makes panels, and closes the connections by which they measure."""
+    made = []
+
+    def watch(what) -> Panel:
+        made.append(Panel(what))
+        return made[-1]
+
+    yield watch
+    for each in made:
+        each.close()
+
+
+def test_panel_of_a_run_knows_what_its_ledger_knows(settings, watch):
     """Depths, retries, deaths, what came out; at the end how it ended, and on which broker."""
     with mousetrap.run([measure, show], settings) as run:
-        watching = Panel(run)
+        watching = watch(run)
         run.send_many(["mouse", "", "trap"])
         run.settle(timeout=PATIENCE)
         watching.measure()
@@ -167,10 +182,10 @@ def test_panel_of_a_run_knows_what_its_ledger_knows(settings):
     assert settings.password not in repr(watching)
 
 
-def test_panel_of_a_run_in_processes_knows_it_as_well(settings):
+def test_panel_of_a_run_in_processes_knows_it_as_well(settings, watch):
     """Nobody here has the workers: the ledger and the broker tell enough."""
     with mousetrap.run([measure], settings, workers="none") as run:
-        watching = Panel(run)
+        watching = watch(run)
         run.send_many(["mouse", "trap"])
         wait_for(lambda: run.record().confirmed == 2)
         watching.measure()
@@ -181,7 +196,7 @@ def test_panel_of_a_run_in_processes_knows_it_as_well(settings):
     assert only.oldest in ("0 s", "1 s")
 
 
-def test_panel_of_workers_counts_what_waits_and_since_when(settings):
+def test_panel_of_workers_counts_what_waits_and_since_when(settings, watch):
     """In the queue, handed over, in hand; the oldest by counts alone."""
     gate = threading.Event()
 
@@ -190,7 +205,7 @@ def test_panel_of_workers_counts_what_waits_and_since_when(settings):
 
     declare("work", settings=settings)
     with Worker("work", handle, settings) as worker:
-        watching = Panel(worker)
+        watching = watch(worker)
         watching.measure()
         send("work", range(20), settings=settings)
         wait_for(lambda: worker.statistics().prefetched == 15)
@@ -266,20 +281,42 @@ def test_panel_refuses_what_it_cannot_watch():
         panel(7)
 
 
-def test_panel_shows_remarks_and_the_end_of_a_handle(settings):
-    """Whatever holds a worker counts for itself, has something to say, and may be replaced."""
-    worker = measure.worker(settings)
-    handle = SimpleNamespace(
-        worker=worker, statistics=worker.statistics, remarks=["v2 runs, <b>v3</b> is newer"],
-        replaced="",
-    )  # fmt: skip
-    watching = Panel(handle)
+def test_panel_of_a_handle_tells_what_the_handle_knows(settings, watch):
+    """Which version runs, what it printed and what failed; it ends when it is replaced."""
 
-    assert "v2 runs, &lt;b&gt;v3&lt;/b&gt; is newer" in watching.bundle()["text/html"]
-    assert not watching.is_over(watching.look())
-    handle.replaced = "replaced at 12:00:00"
-    assert watching.is_over(watching.look())
-    assert "replaced" in repr(watching)
+    def handle(word: str) -> None:
+        print("about <b>", word)
+        if word == "mouse":
+            raise ValueError("no <i>luck</i>")
+
+    declare("work", settings=settings)
+    with mousetrap.consume("work", handle, settings, retry_delays=()) as first:
+        send("work", ["mouse", "trap"], settings=settings)
+        first.wait_until(dead=1, done=1)
+        watching = watch(first)
+        watching.measure()
+        html = watching.bundle()["text/html"]
+        with mousetrap.consume("work", handle, settings, retry_delays=()):
+            replaced = watching.look()
+
+    assert "work → handle: v1 (" in html
+    assert "said: about &lt;b&gt; trap" in html
+    assert "  about &lt;b&gt; mouse" in html
+    assert "last failure: ValueError: no &lt;i&gt;luck&lt;/i&gt;" in html
+    assert [view.state for view in replaced] == ["replaced"]
+    assert watching.is_over(replaced)
+
+
+def test_panel_of_a_handle_says_who_else_consumes(settings, watch):
+    """Found out by the panel's own thread, which has the time to ask."""
+    declare("work", settings=settings)
+    with mousetrap.consume("work", print, settings) as handle, open_channel(settings) as channel:
+        channel.basic_consume(settings.topology.wire_name("work"), print)
+        watching = watch(handle)
+        watching.measure()
+        drawn = repr(watching)
+
+    assert "2 attached, 1 is not from this process: you will see about half" in drawn
 
 
 # ---- how it looks --------------------------------------------------------------------------------
@@ -368,8 +405,8 @@ class Shell:
 @pytest.fixture
 def shell(monkeypatch):
     shell = Shell()
-    monkeypatch.setattr(live_module, "_shell", lambda: shell)
-    monkeypatch.setattr(live_module, "in_notebook", lambda: True)
+    monkeypatch.setattr(live_module, "shell", lambda: shell)
+    monkeypatch.setattr(live_module, "is_kernel", lambda: True)
     return shell
 
 

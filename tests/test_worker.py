@@ -435,10 +435,11 @@ def test_worker_keeps_its_namespace_alive(settings):
 
 def test_worker_does_not_start_without_access(settings):
     """A wrong password is an error of `start`, and leaves no thread behind."""
+    before = set(threading.enumerate())
     with pytest.raises(AccessRefused):
         Worker(QUICK, double, settings.but(password="x")).start()
 
-    assert not [t.name for t in threading.enumerate() if t.name.startswith("mousetrap-")]
+    assert not set(threading.enumerate()) - before
 
 
 def test_worker_does_not_start_on_a_mismatched_queue(settings):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,7 +161,7 @@ class Handle:
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
         lines = [f"<Handle {self._way()}: {now.state}, {self.version}, {counts}, "
                  f"{now.in_hand} in hand>"]  # fmt: skip
-        lines += self._remarks(now)
+        lines += self._lines(now)
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
@@ -171,13 +170,20 @@ class Handle:
         return {"text/plain": repr(self), "text/html": self._html()}
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
+        from mousetrap.notebook.panel import panel  # which watches handles
 
-        if importlib.util.find_spec("mousetrap.notebook.panel"):
-            panel = importlib.import_module("mousetrap.notebook.panel")
-            display(panel.panel(self))  # type: ignore[no-untyped-call, unused-ignore]
-        else:
-            display(self._repr_mimebundle_(), raw=True)  # type: ignore[no-untyped-call, unused-ignore]
+        panel(self)._ipython_display_()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a panel tells of it beside counts: the version, who else consumes, what it said."""
+        told = {failure.message for failure in self.failures[-1:]}
+        said = [
+            f"message {safe(page.id[:8])} said: {page.last_line}"
+            for page in self.output(SHOWN_OUTPUT)
+            if page.id not in told
+        ]
+        return [f"{self._way()}: {self.version}", *self._remarks(), *said]
 
     def _way(self) -> str:
         worker = self.worker
@@ -185,14 +191,16 @@ class Handle:
         way = f"{worker.queue.name}{name} → {worker.handler.name}"
         return safe(way + (f" → {worker.writes}" if worker.writes else ""))
 
-    def _remarks(self, now: Statistics) -> list[str]:
+    def _lines(self, now: Statistics) -> list[str]:
+        return [*([safe(now.problem, 300)] if now.problem else []), *self._remarks()]
+
+    def _remarks(self) -> list[str]:
         """What a person should know and would not ask for."""
         attached = self._attached.lines() if self._attached is not None else []
         failed = [line for failure in self.failures[-1:] for line in failure.lines()]
         return [
             *([self.replaced] if self.replaced else []),
             *([f"stale: {self.stale}"] if self.stale else []),
-            *([safe(now.problem, 300)] if now.problem else []),
             *attached,
             *(["last failure: " + failed[0], *failed[1:]] if failed else []),
         ]
@@ -204,7 +212,7 @@ class Handle:
             for name in (*COUNTS, "in_hand")
         )
         head = html.escape(f"{self._way()}: {now.state}, {self.version}")
-        remarks = html.escape("\n".join(self._remarks(now)))
+        remarks = html.escape("\n".join(self._lines(now)))
         output = self.output(SHOWN_OUTPUT)
         return (
             f"<div class='tex2jax_ignore mathjax_ignore'><p>{head}</p>"

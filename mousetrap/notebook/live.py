@@ -11,9 +11,9 @@ import threading
 import time
 import uuid
 from collections import deque
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from mousetrap.progress import in_notebook
+from mousetrap.kernel import is_kernel, shell
 
 INTERVAL = 0.3  # seconds between two looks
 QUIET_INTERVAL = 2.0  # seconds, when nothing has changed for a minute
@@ -73,7 +73,7 @@ class Live(Generic[State]):
 
     def show(self) -> bool:
         """Show it in the cell that runs now; False if it is there already, or there is no cell."""
-        if not in_notebook() or self._cell == (cell := _shell().execution_count):
+        if not is_kernel() or self._cell == (cell := shell().execution_count):
             return False
         self._cell = cell
         with self._lock:
@@ -107,7 +107,7 @@ class Live(Generic[State]):
             target=self._run, args=(self._stopped,), name="mousetrap-panel", daemon=True
         )
         self._thread.start()
-        _shell().events.register("post_run_cell", self._after_cell)
+        shell().events.register("post_run_cell", self._after_cell)
 
     def _run(self, stopped: threading.Event) -> None:
         measure_at = 0.0  # on the monotonic clock
@@ -131,7 +131,7 @@ class Live(Generic[State]):
         self.refresh()
 
     def _unhook(self) -> None:
-        events = _shell().events
+        events = shell().events
         if self._after_cell in events.callbacks["post_run_cell"]:
             events.unregister("post_run_cell", self._after_cell)
 
@@ -148,15 +148,9 @@ class Live(Generic[State]):
         self._sent.append(self._changed)
         # The message names the newest cell as its parent, which is right: where cells are run one
         # by one (nbclient), only that cell's messages are read, and the id says where to put it.
-        _shell().display_pub.publish(
+        shell().display_pub.publish(
             data=self._picture.draw(state, is_watched=is_watched),
             metadata={},
             transient={"display_id": self._id},
             update=is_update,
         )
-
-
-def _shell() -> Any:
-    from IPython import get_ipython  # type: ignore[attr-defined, unused-ignore]
-
-    return get_ipython()  # type: ignore[no-untyped-call, unused-ignore]

@@ -19,6 +19,9 @@ from mousetrap import sparkline
 from mousetrap.diagram import Activity, Diagram, rate
 from mousetrap.errors import MousetrapError
 from mousetrap.gauge import Gauge
+from mousetrap.kernel import is_kernel
+from mousetrap.notebook import registry
+from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.live import Bundle, Live
 from mousetrap.notebook.watch import RunWatch, StageView, View, Watch, WorkersWatch, worker_of
 from mousetrap.record import StageRecord
@@ -72,9 +75,7 @@ class Panel:
         return self._live.is_running
 
     def _ipython_display_(self) -> None:
-        from mousetrap.progress import in_notebook
-
-        if in_notebook():
+        if is_kernel():
             self.show()  # once in a cell, however often it is named there
         else:
             print(self)  # noqa: T201 -- what IPython in a terminal is to show
@@ -117,13 +118,15 @@ class Panel:
             watches = self._watched()
         for watch in watches:
             settings = watch.settings
-            if settings not in self._brokers:
-                self._brokers[settings] = _broker(settings)
+            if settings not in self._brokers and (broker := _broker(settings)):
+                self._brokers[settings] = broker
             gauge = self._gauges.setdefault(settings, Gauge(settings, "panel"))
             with suppress(MousetrapError):  # its workers say what is the matter
                 depths = gauge.read(watch.queues())
                 with self._lock:
                     watch.measured(depths, time.monotonic())
+                if isinstance(watch, WorkersWatch):
+                    watch.ask()
 
     def close(self) -> None:
         """Close the connections that `measure` opened."""
@@ -135,7 +138,7 @@ class Panel:
         """A watch for each run, and one for all workers of one broker and namespace."""
         subjects = _everything() if self.what is None else self.what
         found: dict[object, Watch] = {}
-        groups: dict[Settings, list[Any]] = {}
+        groups: dict[Settings, list[Worker | Handle]] = {}
         for each in subjects:
             if isinstance(each, Run):
                 found[each] = self._watches.get(each) or RunWatch(each)
@@ -170,20 +173,16 @@ def _everything() -> list[Any]:
     """The runs of this process, then its handles, then what works without one."""
     found: list[Any] = list(open_runs())
     known = {each for run in found for each in run.workers}
-    with suppress(ImportError):  # a kernel without consumers has no registry of them
-        from mousetrap.notebook import registry  # type: ignore[attr-defined, unused-ignore]
-
-        for handle in registry.handles():
-            if handle.worker not in known:
-                known.add(handle.worker)
-                found.append(handle)
+    for handle in registry.handles():
+        known.add(handle.worker)
+        found.append(handle)
     return found + [each for each in running() if each not in known]
 
 
 def _listed(what: Any) -> list[Any]:
     many = list(what) if isinstance(what, Iterable) else [what]
     for each in many:
-        if not isinstance(each, (Run, Worker)) and not hasattr(each, "worker"):
+        if not isinstance(each, (Run, Worker, Handle)):
             raise TypeError(
                 f"a panel cannot watch a {type(each).__name__}: give it a run, a worker, what "
                 f"consume() returned, or a list of those"
@@ -195,8 +194,8 @@ def _broker(settings: Settings) -> str:
     from mousetrap.broker import probe  # it takes a quarter of the time that mousetrap takes
 
     version = probe.version(settings, timeout=1.0)
-    if version is None:
-        return settings.url
+    if version is None:  # ask again at the next measurement
+        return ""
     vhost = "" if settings.vhost == "/" else f", vhost {settings.vhost}"
     return f"{version} on {settings.host}:{settings.port}{vhost}"
 
@@ -250,7 +249,9 @@ def _html(view: View, at: str, drawn: int, rows: int) -> str:
         + "</tr>"
         for each in view.stages[:rows]
     )
-    remarks = "".join(f"<div>{html.escape(line)}</div>" for line in _remarks(view, rows))
+    remarks = html.escape("\n".join(_remarks(view, rows)))
+    if remarks:
+        remarks = f'<pre style="font-family:monospace;margin:4px 0">{remarks}</pre>'
     return (
         f'<div style="margin:4px 0"><span style="color:{color}">{mark}</span> '
         f"<b>{html.escape(safe(view.title, NAME))}</b> "
@@ -276,7 +277,7 @@ def _picture(view: View, drawn: int) -> str:
             )
             for each in stages
         },
-        oldest={each.step.reads: each.oldest for each in stages if each.oldest},
+        oldest={e.step.reads: e.oldest for e in stages if e.oldest not in ("", "0 s")},
         end=view.end,
     )  # fmt: skip
     svg = diagram.svg()
