@@ -1,6 +1,6 @@
 """aio-pika: confirms awaited by `asyncio.gather`, many in flight.
 
-As its own port of the tutorial on publisher confirms does it ("publishing messages in batches").
+RabbitMQ's tutorial on publisher confirms, publishing in batches, in the way of asyncio.
 Its callbacks are tasks, so the hop has as many publishes in flight as the prefetch allows.
 """
 
@@ -17,7 +17,7 @@ import aio_pika
 from peers.peer import Loop, in_windows
 from peers.peer import Peer as Base
 
-GATHERED = 500  # publishes awaited together; measured: more is not faster
+GATHERED = 500  # publishes awaited together; a guess
 
 
 class Peer(Base):

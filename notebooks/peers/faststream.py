@@ -17,7 +17,7 @@ from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
 from peers.peer import Loop, in_windows
 from peers.peer import Peer as Base
 
-GATHERED = 500
+GATHERED = 500  # publishes awaited together; a guess
 
 
 class Peer(Base):
