@@ -19,8 +19,8 @@ RINGS = [
     # 1 wire: the only ring that imports pika
     {
         "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
-        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "header", "declared",
-        "presence", "gauge",
+        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "header",
+        "declared", "presence", "gauge",
     },
     # 2 flow: plain functions bound to queues
     {
@@ -33,7 +33,7 @@ RINGS = [
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
         "extract",
-        "pytest_plugin", "processes", "plot", "bench", "send",
+        "pytest_plugin", "processes", "plot", "bench", "send", "sink",
         "__main__",
     },
 ]  # fmt: skip
