@@ -14,13 +14,13 @@ RINGS = [
     # 0 words: no I/O, no pika
     {
         "errors", "settings", "topology", "message", "retry", "fate", "ledger", "record",
-        "account", "table", "interrupt", "kernel", "messages", "sparkline",
+        "account", "table", "interrupt", "ending", "kernel", "messages", "sparkline",
     },
     # 1 wire: the only ring that imports pika
     {
         "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
-        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "header", "declared",
-        "presence", "gauge",
+        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "header",
+        "declared", "presence", "gauge",
     },
     # 2 flow: plain functions bound to queues
     {
@@ -33,7 +33,7 @@ RINGS = [
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
         "extract",
-        "pytest_plugin", "processes", "plot", "bench", "send",
+        "pytest_plugin", "processes", "slot", "plot", "bench", "send",
         "__main__",
     },
 ]  # fmt: skip
