@@ -58,6 +58,9 @@ class Statistics:
     in_hand: int  # taken and without a fate yet
     prefetched: int  # handed over by the broker and not begun
     reconnects: int
+    alive: bool  # started, neither closed nor unable to go on
+    connected: bool  # both connections are open, perhaps blocked by an alarm
+    consuming: bool  # the broker hands over messages, and they are taken
     problem: str  # what it is waiting for, or the last thing that went wrong; "" when all is well
 
 
@@ -226,14 +229,22 @@ class Worker:
         """Count what has happened so far."""
         with self._lock:
             problem = str(self.error or "") or self._problem
-            connection = self._consumer.connection
+            connection, other = self._consumer.connection, self._publisher.connection
             if connection.state not in ("open", "closed"):
                 problem = problem or str(connection.error or connection.state)
+            is_blocked = connection.is_open and other.state == "blocked"  # it is who publishes
+            state = "failed" if self.error else "blocked" if is_blocked else connection.state
+            alive = self._is_started and self.error is None and connection.state != "closed"
+            connected = connection.is_open and other.is_open
             return Statistics(
-                state="failed" if self.error else connection.state,
+                state=state,
+                alive=alive,
+                connected=connected,
+                # open means that the broker has accepted the consumer
+                consuming=alive and connected and not self._stopping,
                 in_hand=self._in_hand,
                 prefetched=max(0, self._consumer.unacked - self._in_hand),
-                reconnects=connection.reconnects + self._publisher.connection.reconnects,
+                reconnects=connection.reconnects + other.reconnects,
                 problem=problem,
                 **self._counts,
             )
@@ -289,7 +300,13 @@ class Worker:
         finished = self._hands.stop(timeout)
         # before closing: an unconfirmed output is an unacked job
         finished &= self._changed.wait_for(
-            lambda: self._in_hand == 0 or self.error is not None, remaining(deadline)
+            # or its channel is gone: then it comes again whatever we wait for
+            lambda: (
+                self._in_hand == 0
+                or self.error is not None
+                or not self._consumer.connection.is_open
+            ),
+            remaining(deadline),
         )
         self._consumer.close(max(1.0, remaining(deadline)))
         self._publisher.close(max(1.0, remaining(deadline)))

@@ -14,7 +14,7 @@ RINGS = [
     # 0 words: no I/O, no pika
     {
         "errors", "settings", "topology", "message", "retry", "fate", "ledger", "record",
-        "account", "table", "interrupt", "kernel", "messages", "sparkline",
+        "account", "table", "interrupt", "ending", "kernel", "messages", "sparkline",
     },
     # 1 wire: the only ring that imports pika
     {
@@ -32,8 +32,7 @@ RINGS = [
     # 3 edges: each could be deleted and the rest would not notice
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
-        "extract",
-        "pytest_plugin", "processes", "plot", "bench", "send",
+        "extract", "faults", "pytest_plugin", "processes", "plot", "bench", "send", "sink", "slot",
         "__main__",
     },
 ]  # fmt: skip
