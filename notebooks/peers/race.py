@@ -123,8 +123,7 @@ class Race:
         place = self._fresh(name, "published")
         found = racer.ask("publish", queue=place, body=_body(size), messages=messages,
                           window=window)  # fmt: skip
-        arrived = self._channel.queue_declare(place, passive=True).method.message_count
-        assert arrived == messages, f"{name}: {arrived} of {messages} arrived"
+        self._await(name, place, messages)
         self._drop(place)
         # dramatiq and Celery open their connection with the first, which their clock leaves out
         return messages / found["seconds"]
@@ -148,6 +147,17 @@ class Race:
         assert left == 0, f"{name}: {left} of {messages} were not acked"
         self._drop(source, target)
         return rate
+
+    def _await(self, name: str, place: str, messages: int) -> None:
+        """Return when all are in the queue; unconfirmed ones may still be on their way in it."""
+        deadline = time.monotonic() + 10
+        while True:
+            arrived = self._channel.queue_declare(place, passive=True).method.message_count
+            if arrived == messages:
+                return
+            assert arrived < messages, f"{name}: {arrived} of {messages} arrived"
+            assert time.monotonic() < deadline, f"{name}: {arrived} of {messages} within 10 s"
+            self._connection.sleep(LOOK)
 
     def _watch(self, name: str, target: str, messages: int) -> float:
         deadline = time.monotonic() + 120
