@@ -96,7 +96,8 @@ class Wire(pika.SelectConnection):
     def _send_outgoing(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None:  # else the connection went away in this very turn
-            self._transport.write(b"".join(outgoing))
+            # a view: what a full socket leaves over is cut off without a copy of the rest
+            self._transport.write(memoryview(b"".join(outgoing)))  # type: ignore[arg-type]
 
     def _on_data_available(self, data_in: bytes) -> None:
         # pika's own copies the rest of the buffer for each frame that it takes from its front
