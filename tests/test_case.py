@@ -116,7 +116,7 @@ def test_case_goes_through_a_broker_at_its_own_speed(settings):
         run.settle(timeout=20)
         sent = [row["sent"] for row in run.messages() if row["path"] == "halve"]
 
-    assert 0.25 <= max(sent) < 0.5
+    assert 0.24 <= max(sent) < 0.5  # two clocks: the wait is on another than the record
 
 
 def test_case_without_bodies_is_a_record_and_no_replay(settings, tmp_path):
