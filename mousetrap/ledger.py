@@ -22,7 +22,8 @@ from mousetrap.record import Record, StageRecord, percentiles
 
 MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand characters
 SAME_CLOCK = 0.5  # seconds: workers whose clock is less off than that are taken at their word
-PACE = 0.02  # seconds between two looks of one who waits: facts are cheaper to enter by the hundred
+QUIET = 0.01  # seconds without a fate after which one who waits looks: it may be over
+LOOK = 0.25  # seconds after which one looks all the same: who counts takes time from who works
 
 _RANK = {"retried": 0, "dead": 1, "done": 2}
 
@@ -79,6 +80,7 @@ class Ledger:
         self._sent_on: Counter[str] = Counter()  # messages that stages sent, by queue
         self._deaths = 0
         self._heard: deque[tuple[bytes, float]] = deque()  # not entered so far
+        self._heard_at = 0.0  # on the monotonic clock
         self.error: UndecodableMessage | None = None  # something heard was not fates
 
     # ---- facts -----------------------------------------------------------------------------------
@@ -101,6 +103,7 @@ class Ledger:
     def hear(self, body: bytes, at: float) -> None:
         """Note the packed fates in *body*, which became known at time *at*; never blocks."""
         self._heard.append((body, at))
+        self._heard_at = time.monotonic()
         self._bell.ring()
 
     def add(self, fates: Iterable[Fate], at: float) -> None:
@@ -226,16 +229,18 @@ class Ledger:
     def wait_for(self, reached: Callable[[], bool], timeout: float) -> bool:
         """Wait until *reached*, asked soon after facts were added; say whether it was."""
         deadline = time.monotonic() + timeout
-        due = 0.0
+        looked = 0.0
 
         def asked() -> bool:
-            nonlocal due
-            time.sleep(max(0.0, min(due, deadline) - time.monotonic()))
+            nonlocal looked
+            latest = min(deadline, looked + LOOK)
+            while (now := time.monotonic()) < min(latest, self._heard_at + QUIET):
+                time.sleep(min(latest, self._heard_at + QUIET) - now)
             try:
                 with self.changed:  # half-way through a batch of facts, less may be open than is
                     return reached()
             finally:
-                due = time.monotonic() + PACE
+                looked = time.monotonic()
 
         return self._bell.wait_for(asked, timeout)
 

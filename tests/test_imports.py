@@ -32,7 +32,7 @@ RINGS = [
     # 3 edges: each could be deleted and the rest would not notice
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
-        "extract",
+        "extract", "faults",
         "pytest_plugin", "processes", "slot", "plot", "bench", "send",
         "__main__",
     },
