@@ -33,7 +33,7 @@ RINGS = [
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
         "extract", "faults",
-        "pytest_plugin", "processes", "slot", "plot", "bench", "send",
+        "pytest_plugin", "processes", "slot", "health", "plot", "bench", "send",
         "__main__",
     },
 ]  # fmt: skip
