@@ -19,6 +19,8 @@
     ├── RunError               a run of a flow
     │   ├── NotSettled         messages have no fate in time; `.table` says where each is
     │   └── MessageDied        a message was dead-lettered, and that was to end the wait
+    ├── SinkError              a sink cannot store
+    │   └── SinkBusy           others held it for too long; nothing was stored, try again
     ├── ProcessEnded           a worker process ended by itself; `.code` is its exit code
     ├── BrokerSetupError       a broker could not be brought up
     ├── ExtractError           a cell of a notebook cannot become a module (also a ValueError)
@@ -123,6 +125,14 @@ class NotSettled(RunError, TimeoutError):
 
 class MessageDied(RunError):
     """A message was dead-lettered; says which, where and why, with the handler's traceback."""
+
+
+class SinkError(MousetrapError):
+    """A sink cannot store: its file, its table, or how it is used; nothing was stored."""
+
+
+class SinkBusy(SinkError, TimeoutError):
+    """Others held the sink for longer than its time-out; nothing was stored, try again."""
 
 
 class ProcessEnded(MousetrapError):

@@ -236,15 +236,20 @@ class WorkerProcesses:
             slot.let_go()
         deadline = time.monotonic() + timeout
         late = []
-        for name, process in self._running.items():
+        for name, slot in self._slots.items():
+            if (process := slot.process) is None:
+                continue
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5.0)
-            # No broker: it was still looking for one, and had nothing.
+            # No broker: it was still looking for one, and had nothing. Misconfigured: it ended by
+            # itself just now, like the one for which all stop.
             if name in running and process.returncode not in (ExitCode.OK, ExitCode.NO_BROKER):
-                late.append(f"{name} {describe(process.returncode)}")
+                death = slot.death()
+                if death is None or death[0] != "misconfigured":
+                    late.append(f"{name} {describe(process.returncode)}")
         with self._lock:
             self._sum = self._sum or self._summed()
             self._slots.clear()

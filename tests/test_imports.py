@@ -32,8 +32,8 @@ RINGS = [
     # 3 edges: each could be deleted and the rest would not notice
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
-        "extract", "faults",
-        "pytest_plugin", "processes", "slot", "health", "plot", "bench", "send",
+        "extract", "faults", "pytest_plugin", "processes", "plot", "bench", "send", "sink", "slot",
+        "health",
         "__main__",
     },
 ]  # fmt: skip

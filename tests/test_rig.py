@@ -267,9 +267,9 @@ def test_n6_the_loop_loses_its_connection_while_it_works(trial):
 
 
 def test_n7_ack_before_publish_loses(trial, proxy):
-    """Killed when its ack has passed: nothing came of the message."""
+    """Killed when the broker has its ack: nothing came of the message."""
     trial.send(["a"])
-    acked = proxy.at("Basic.Ack", "to broker", "after")
+    acked = proxy.at("Queue.DeclareOk", "from broker", "after")
     with trial.naive("ack first", proxy.settings, HANDLING="30") as process:
         acked.wait(20)
         process.kill()
@@ -297,7 +297,7 @@ def test_n9_old_delivery_tags_lose(trial, proxy):
     trial.send(["a", "b", "c"])
     with trial.naive("old tags", proxy.settings) as process:
         assert process.stdout.readline() == "first done\n"
-        killed = proxy.at("Basic.Ack", "to broker", "after", action=process.kill)
+        killed = proxy.at("Queue.DeclareOk", "from broker", "after", action=process.kill)
         proxy.cut()
         killed.wait(20)
         process.wait(10)

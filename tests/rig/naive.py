@@ -20,11 +20,17 @@ HANDLING = float(os.environ.get("HANDLING", "0"))  # seconds that a message take
 held: list[int] = []
 
 
+def settle(channel):
+    """Ask the broker something: it answers after it has dealt with what was sent before."""
+    channel.queue_declare(source, passive=True)
+
+
 def callback(channel, method, properties, body):
     """Handle one message: read it, take a while, send it on, ack it; mostly in that order."""
     job = json.loads(body)
     if mistake == "ack first":
         channel.basic_ack(method.delivery_tag)
+        settle(channel)
     time.sleep(HANDLING)  # the work
     channel.basic_publish(exchange="", routing_key=target, body=json.dumps(job))
     if mistake not in ("ack first", "auto ack"):
@@ -65,6 +71,7 @@ def reconnect_with_old_tags():
         channel, _ = take(pika.BlockingConnection(parameters), 2)
     channel.basic_publish("", target, other)
     channel.basic_ack(second.delivery_tag)  # here this tag is the third message, not done by us
+    settle(channel)
     while True:
         channel.connection.process_data_events(time_limit=1)
 
