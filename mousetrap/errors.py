@@ -14,6 +14,7 @@
     │   ├── PublishRefused     the broker said no (nack: queue full, reject-publish)
     │   └── OutcomeUnknown     no answer in time: the broker may have it or not
     ├── UndecodableMessage     the bytes are not what the stage reads
+    ├── WorkerLost             why a message is dead that nobody who handled it lived to tell of
     ├── Reject                 raised *by a handler*: bury this message now, do not retry
     ├── RunError               a run of a flow
     │   ├── NotSettled         messages have no fate in time; `.table` says where each is
@@ -102,6 +103,10 @@ class UndecodableMessage(MousetrapError, ValueError):
         super().__init__(f"{reason}{where}")
         self.reason = reason
         self.offset = offset
+
+
+class WorkerLost(MousetrapError):
+    """Workers were lost while they had this message; it may be what kills them."""
 
 
 class Reject(MousetrapError):

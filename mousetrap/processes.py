@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +47,7 @@ class WorkerProcesses:
     that cannot work as it is configured is an error in any case, for the next would end the same
     way; so with *is_replaced* the first starts alone, and the others when it works.
 
-    Threads: one.
+    Threads: `statistics` from any, the rest from one.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class WorkerProcesses:
         self._tell = tell
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._slots: dict[str, Slot] = {}  # by name, like "fetch-0"
+        self._lock = threading.Lock()  # guards the slots against who asks for statistics
+        self._is_stopping = False
         self._waiting: list[Slot] = []  # for the first to work
         self._sum: dict[str, Any] = {}  # of all, once they are stopped
 
@@ -101,11 +104,12 @@ class WorkerProcesses:
         """Start the processes; they connect by themselves, jobs wait for them in the queues."""
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-workers-")
         numbers: dict[str, count[int]] = {}
+        slots: dict[str, Slot] = {}
         for stage, many in self._stages.items():
             label = stage.rpartition(":")[2]
             for n in islice(numbers.setdefault(label, count()), many):
                 name = f"{label}-{n}"
-                self._slots[name] = Slot(
+                slots[name] = Slot(
                     name,
                     [sys.executable, "-m", "mousetrap", "work", stage, "--with-parent",
                      *self._options],
@@ -114,10 +118,11 @@ class WorkerProcesses:
                     log=None if self._is_shown else self._file(name, "log"),
                     out=self._out,
                 )  # fmt: skip
-        slots = list(self._slots.values())
+        first = list(slots.values())
         if self._is_replaced:
-            slots, self._waiting = slots[:1], slots[1:]
-        for slot in slots:
+            first, self._waiting = first[:1], first[1:]
+        self._slots = slots
+        for slot in first:
             slot.start()
         return self
 
@@ -127,6 +132,10 @@ class WorkerProcesses:
         Raises:
             ProcessEnded: one has ended by itself and is not replaced; names it and says how.
         """
+        with self._lock:
+            self._check()
+
+    def _check(self) -> None:
         if self._waiting and any(slot.is_working for slot in self._slots.values()):
             waiting, self._waiting = self._waiting, []
             for each in waiting:
@@ -191,13 +200,17 @@ class WorkerProcesses:
         are up to half a second old. ``alive``, ``connected``, ``consuming``: how many processes
         are, of ``processes``.
         """
-        if self._sum:
-            return self._sum
+        with self._lock:
+            return self._sum or self._summed()
+
+    def _summed(self) -> dict[str, Any]:
         total: Counter[str] = Counter()
         facts: Counter[str] = Counter()
         for slot in self._slots.values():
             total.update(slot.counts())
             facts.update(slot.facts())
+        if self._is_stopping:
+            facts["consuming"] = 0
         return {
             "processes": len(self._slots),
             **{name: facts[name] for name in FACTS},
@@ -217,7 +230,7 @@ class WorkerProcesses:
         finish(lambda: self._stop(timeout))
 
     def _stop(self, timeout: float) -> None:
-        self._waiting = []
+        self._waiting, self._is_stopping = [], True
         running = [name for name, process in self._running.items() if process.poll() is None]
         for slot in self._slots.values():
             slot.let_go()
@@ -237,8 +250,9 @@ class WorkerProcesses:
                 death = slot.death()
                 if death is None or death[0] != "misconfigured":
                     late.append(f"{name} {describe(process.returncode)}")
-        self._sum = self.statistics() if self._slots else {}
-        self._slots.clear()
+        with self._lock:
+            self._sum = self._sum or self._summed()
+            self._slots.clear()
         if self._folder is not None:
             self._folder.cleanup()
         if late and self._is_replaced:

@@ -389,7 +389,7 @@ class Run:
         self._sender.wait(patience)  # for confirms that are slower than the fates
         if self._sender.unconfirmed():
             return False
-        names = [name for queue in self._queues for name in (queue.name, *queue.retry_queues())]
+        names = [name for queue in self._queues for name in queue.names() if name != queue.dead]
         depths = job_queue.depths(names, self.settings)  # first: what leaves a queue comes in hand
         if any(each.messages for each in depths if each) or any(w.unacked for w in self._threads):
             self.ledger.wait_for(lambda: False, min(QUIET, patience))

@@ -22,7 +22,7 @@ COUNTS = ("received", "done", "retried", "dead", "reconnects")  # that add up
 FACTS = ("alive", "connected", "consuming")
 LIVED_WELL = 30.0  # seconds after which a death is no longer one in a row; a guess
 STALE = 5.0  # seconds without a report after which nothing is known; reports come twice a second
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds between a death and the next start
+FIRST_DELAY, LONGEST_DELAY = 0.2, 30.0  # seconds between a death and the next start
 
 
 class Slot:

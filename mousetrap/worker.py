@@ -24,7 +24,7 @@ import pika
 
 from mousetrap import retry
 from mousetrap.consumer import Consumer, Delivery
-from mousetrap.errors import MousetrapError, OutcomeUnknown
+from mousetrap.errors import MousetrapError, OutcomeUnknown, WorkerLost
 from mousetrap.events import Events, Told
 from mousetrap.fate import Fate, Outcome, Output
 from mousetrap.handler import Handler
@@ -116,6 +116,7 @@ class Worker:
             self._declarations,
             on_delivery=self._on_delivery,
             on_failed=self.failed,
+            one_by_one=topology.wire_name(self.queue.suspects),
             beside=lambda connection: self._ear.open(connection),
         )
         self._publisher = Publisher(
@@ -371,7 +372,31 @@ class Worker:
         message = Message.from_wire(
             delivery.body, properties.message_id, properties.headers, properties.timestamp
         )
-        return Handling(delivery, message, self.handler)
+        handling = Handling(delivery, message, self.handler)
+        if delivery.is_suspect:  # it lost its worker: that is counted before it is begun
+            self._move(handling)
+            return None
+        return handling
+
+    def _move(self, handling: Handling) -> None:
+        delivery, message = handling.delivery, handling.message
+        what_next = retry.after_loss(message, self.queue)
+        if isinstance(what_next, WorkerLost):
+            self._handle_failure(handling, what_next)
+            return
+
+        def on_outcome(receipt: Receipt) -> None:  # on the publisher's I/O thread
+            if receipt.confirmed:
+                self._consumer.ack(delivery)
+                self._drop(delivery)
+            else:
+                self._send_again_later(delivery, receipt)
+
+        log.info("%s: message %s had lost its worker -> %s", safe(self.queue.name),
+                 message.short_id, safe(what_next.target))  # fmt: skip
+        properties = kept_properties(delivery.properties)
+        if not self._hand_over(what_next.copy, what_next.target, properties, on_outcome):
+            self._drop(delivery)
 
     def _send(self, handling: Handling, outputs: list[Message]) -> None:
         if self.writes is None:  # results nobody asked for

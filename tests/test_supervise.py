@@ -18,7 +18,7 @@ from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
-from mousetrap.slot import LONGEST_DELAY, Slot
+from mousetrap.slot import FIRST_DELAY, LONGEST_DELAY, Slot
 from mousetrap.topology import Queue
 
 FLOW = """
@@ -209,9 +209,9 @@ def test_replacing_backs_off(tmp_path):
     after_a_good_life = slot.bury()
 
     for n, delay in enumerate(delays):
-        ceiling = min(LONGEST_DELAY, 0.5 * 2**n)
+        ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**n)
         assert ceiling / 2 <= delay <= ceiling
-    assert after_a_good_life <= 0.5
+    assert after_a_good_life <= FIRST_DELAY
 
 
 # ---- who cannot work ends it ------------------------------------------------------------------

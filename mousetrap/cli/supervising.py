@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from mousetrap.cli.show import print_json, say
@@ -19,6 +20,7 @@ def supervise(
     options: Mapping[str, Any],
     settings: Settings,
     *,
+    health: str | None,
     with_parent: bool,
     json: bool,
 ) -> None:
@@ -52,14 +54,15 @@ def supervise(
                  + (f", namespace {settings.namespace}" if settings.namespace else ""))  # fmt: skip
 
     try:
-        run_until_told(
-            workers,
-            grace=options["grace"] + MARGIN,  # theirs, and what it takes to close and exit
-            with_parent=with_parent,
-            on_working=on_working,
-            on_look=lambda: live.show(workers.statistics()),
-            at_once=workers.kill_all,
-        )
+        with told_of(health, workers.statistics):
+            run_until_told(
+                workers,
+                grace=options["grace"] + MARGIN,  # theirs, and what it takes to close and exit
+                with_parent=with_parent,
+                on_working=on_working,
+                on_look=lambda: live.show(workers.statistics()),
+                at_once=workers.kill_all,
+            )
     finally:
         if is_started:
             now = workers.statistics()
@@ -70,6 +73,19 @@ def supervise(
                     f"{name}: {_counts(now)}, {now.get('reconnects', 0)} reconnects, "
                     f"{now['replaced']} replaced"
                 )
+
+
+@contextmanager
+def told_of(place: str | None, ask: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+    """Tell of health at *place*, if any, for as long as the block lasts."""
+    if place is None:
+        yield
+        return
+    from mousetrap.health import Health  # http.server is for those who ask for it
+
+    with Health(place, ask) as health:
+        say(f"health: {health.url}")
+        yield
 
 
 class _Line:

@@ -19,7 +19,7 @@ import typer
 
 from mousetrap.cli.options import Json, finite
 from mousetrap.cli.show import print_json, say
-from mousetrap.cli.supervising import supervise
+from mousetrap.cli.supervising import supervise, told_of
 from mousetrap.errors import SettingsError
 from mousetrap.lifetime import GRACE, run_until_told
 from mousetrap.progress import write_figures
@@ -67,6 +67,12 @@ def work(
             help="Work in N processes and replace those that die: for Python that needs its CPU.",
         ),
     ] = None,
+    health: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PORT", help="Tell over HTTP whether it is well: 8080, or 0.0.0.0:8080."
+        ),
+    ] = None,
     with_parent: Annotated[
         bool, typer.Option("--with-parent", help="End when standard input does.")
     ] = False,
@@ -81,9 +87,12 @@ def work(
     that doubles up to half a minute, and a line says so. A setting that cannot work ends them all,
     with its exit code. They end with this one, however that ends.
 
+    With --health, GET / answers 200 while it is alive, connected and consuming, else 503; GET /live
+    asks for the first alone. The body is JSON. Only this machine is answered unless told otherwise.
+
     Example: mousetrap work fetch --concurrency 4
 
-    Example: mousetrap work fetch --processes 2
+    Example: mousetrap work fetch --processes 2 --health 8080
 
     Example: mousetrap work my_flow:measure --reads words --writes lengths
     """
@@ -91,7 +100,8 @@ def work(
     if processes is not None:
         options = {"concurrency": concurrency, "prefetch": prefetch, "retry-delays": retry_delays,
                    "reads": reads, "writes": writes, "grace": grace}  # fmt: skip
-        supervise(name, processes, options, settings, with_parent=with_parent, json=json)
+        supervise(name, processes, options, settings, health=health,
+                  with_parent=with_parent, json=json)  # fmt: skip
         return
     found = find_stage(name, reads, writes)
     worker = found.worker(
@@ -124,7 +134,7 @@ def work(
     # a handler's own print must not get between the reader and our JSON
     out = sys.stderr if json else sys.stdout
     try:
-        with redirect_stdout(out):
+        with told_of(health, lambda: asdict(worker.statistics())), redirect_stdout(out):
             run_until_told(
                 worker, grace=grace, with_parent=with_parent,
                 on_working=on_working, on_look=tell_parent,
