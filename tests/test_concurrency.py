@@ -61,7 +61,11 @@ def test_waiting_jobs_take_little_more_than_the_ideal_time(settings, handler):
 @pytest.mark.long
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need two CPUs")
 def test_two_processes_compute_nearly_twice_as_fast_as_one(settings, tmp_path):
-    """Python that needs its CPU: two processes do at least 1.7 times the work, the best of two."""
+    """Python that needs its CPU: two do at least 1.7 times the work, where there are two CPUs free.
+
+    Whether there are is measured by two interpreters that do the same without a broker; where
+    they do not come near 2 the test is void.
+    """
     (tmp_path / "flow.py").write_text(FLOW)
 
     def seconds(processes, jobs=160, rounds=600_000):
@@ -86,8 +90,20 @@ def test_two_processes_compute_nearly_twice_as_fast_as_one(settings, tmp_path):
             process.wait(20)
 
     ratios = [seconds(1) / seconds(2) for _ in range(2)]
+    if max(ratios) < 1.7 and (free := bare_seconds(1) / bare_seconds(2)) < 1.9:
+        pytest.skip(f"void: the machine is busy, two bare interpreters gain {free:.2f}")
 
     assert max(ratios) >= 1.7, ratios
+
+
+def bare_seconds(processes, rounds=96_000_000):
+    """How long so many rounds take in as many interpreters, with no broker."""
+    program = f"n = {rounds // processes}\nwhile n: n -= 1"
+    started = time.monotonic()
+    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(processes)]
+    for process in running:
+        process.wait(100)
+    return time.monotonic() - started
 
 
 def send(settings, data):
