@@ -44,7 +44,7 @@ def wait(name: str) -> str:
 """
 WORK = Queue("work", ())
 GRACE = 1.0  # seconds
-CLOSING = 4.0  # seconds that closing two connections may take, when nobody answers
+CLOSING = 6.0  # seconds that closing two connections may take, when nobody answers; 4 when idle
 
 
 class Process:
