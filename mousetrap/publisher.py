@@ -287,7 +287,7 @@ class Publisher:
             self._open += 1
             self._outbox.append(receipt)
         if not self._drain_is_due:  # wake the I/O thread once per batch, not once per message
-            self.connection.call(self._drain)  # it waits for the lock: interrupted here, it comes
+            self.connection.soon(self._drain)  # it waits for the lock: interrupted here, it comes
             self._drain_is_due = True
 
     # ---- I/O thread ----------------------------------------------------------------------------
