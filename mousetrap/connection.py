@@ -74,6 +74,7 @@ class Connection:
         self._lock = threading.Lock()
         self._changed = Bell()  # rings when the state does
         self._loop: Any = IOLoop()
+        self._soon: list[Callable[[], object]] = []  # I/O thread only
         self._connection: pika.SelectConnection | None = None
         self._channel: Channel | None = None
         self._failures = 0
@@ -140,12 +141,14 @@ class Connection:
     def soon(self, function: Callable[[], object]) -> None:
         """Do what `call` does; on the I/O thread itself without waking it, which costs two turns.
 
-        What is handed over there in the same turn may run in any order.
+        What is handed over there runs at the end of the turn, in the order of handing over.
         """
-        if threading.get_ident() == self._thread.ident:
-            self._loop.call_later(0, function)
-        else:
+        if threading.get_ident() != self._thread.ident:
             self.call(function)
+            return
+        self._soon.append(function)
+        if len(self._soon) == 1:
+            self._loop.call_later(0, self._do_soon)
 
     def call_later(self, delay: float, function: Callable[[], object]) -> None:
         """Run *function* on the I/O thread in *delay* seconds."""
@@ -184,6 +187,11 @@ class Connection:
                 self._set_state("closed")
             with suppress(Exception):  # a loop that broke may not close cleanly either
                 self._loop.close()
+
+    def _do_soon(self) -> None:
+        due, self._soon = self._soon, []
+        for function in due:
+            function()
 
     def _connect(self) -> None:
         if self._closing:

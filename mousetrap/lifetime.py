@@ -62,10 +62,10 @@ def run_until_told(
     """
     told = _Order()
     with _signals(told, at_once):
-        if with_parent:
-            threading.Thread(target=_await_orphanhood, args=(told,), daemon=True).start()
         try:
             told.ends_waiting = True
+            if with_parent:  # from here on: a parent may have gone before we came this far
+                threading.Thread(target=_await_orphanhood, args=(told,), daemon=True).start()
             worker.start()
             told.ends_waiting = False
         except _Told:

@@ -200,7 +200,7 @@ class Publisher:
                 for each in new:
                     declare(self._channel, each)
 
-        self.connection.call(declare_now)
+        self.connection.soon(declare_now)
 
     def flush(self, timeout: float = 30.0) -> None:
         """Return when no receipt is waiting any more, whatever became of each.

@@ -6,9 +6,9 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
+from rig.trial import wait_for
 
 from mousetrap.errors import WorkerLost
 from mousetrap.job_queue import declare, depth, depths, drain, open_channel
@@ -209,10 +209,3 @@ def give_back(settings, number=1):
             method, _, _ = channel.basic_get(settings.topology.wire_name("work"))
             assert method
     wait_for(lambda: depth("work", settings).messages == number)
-
-
-def wait_for(claim, timeout=20.0):
-    deadline = time.monotonic() + timeout
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)

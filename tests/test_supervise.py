@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
+from rig.trial import wait_for
 
 from mousetrap.ending import describe, judge
 from mousetrap.job_queue import declare, depth, drain, open_channel
@@ -121,13 +121,6 @@ def is_running(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait_for(claim, timeout=20.0):
-    deadline = time.monotonic() + timeout
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        threading.Event().wait(0.02)
 
 
 def send(settings, *data):

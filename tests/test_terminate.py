@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from rig.trial import wait_for
 
 from mousetrap.errors import SettingsError
 from mousetrap.health import Health
@@ -44,7 +45,7 @@ def wait(name: str) -> str:
 """
 WORK = Queue("work", ())
 GRACE = 1.0  # seconds
-CLOSING = 6.0  # seconds that closing two connections may take, when nobody answers; 4 when idle
+CLOSING = 4.0  # seconds that closing two connections may take, when nobody answers
 
 
 class Process:
@@ -104,13 +105,6 @@ def work(tmp_path):
     for each in running:
         each.process.kill()
         each.process.wait(10)
-
-
-def wait_for(claim, timeout=20.0):
-    deadline = time.monotonic() + timeout
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        threading.Event().wait(0.02)
 
 
 def send(settings, *data):

@@ -1,6 +1,6 @@
 """A TCP proxy on loopback that reads AMQP: what a bad network does, on demand and at a given step.
 
-`cut`, `hold`, `stall`, `refuse` and `delay` act at once. `at` waits for a step of the protocol, say
+`cut`, `hold`, `refuse`, `delay` and `slice` act at once. `at` waits for a step of the protocol, say
 the third ack that a client sends, and acts just before or just after it has passed: so a fault
 comes where it hurts, each time, without a hook in what is tested.
 """
@@ -82,12 +82,9 @@ class Proxy:
         self._target = (settings.host, settings.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._links: set[Link] = set()
-        self._lock = threading.Lock()  # guards links, steps and byte limits
+        self._lock = threading.Lock()  # guards links and steps
         self._steps: list[Step] = []
-        self._cut_at: tuple[Direction, int] | None = None
         self._held: set[Direction] = set()
-        self._open = threading.Event()  # clear while stalled
-        self._open.set()
         self._refusing = threading.Event()
         self._delay = 0.0  # seconds
         self._slice = 0  # bytes; 0: whole pieces
@@ -104,7 +101,6 @@ class Proxy:
         with contextlib.suppress(OSError):  # close alone does not wake a thread in accept
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._open.set()
         self.cut()
 
     # ---- at once -------------------------------------------------------------------------------
@@ -124,14 +120,6 @@ class Proxy:
     def release(self) -> None:
         """Swallow no more. What was swallowed is lost."""
         self._held = set()
-
-    def stall(self) -> None:
-        """Let nothing pass, and lose nothing: it waits for `resume`."""
-        self._open.clear()
-
-    def resume(self) -> None:
-        """Let pass what waited since `stall`, and all that comes."""
-        self._open.set()
 
     def delay(self, seconds: float) -> None:
         """Let everything arrive *seconds* later, in each direction; 0 ends it."""
@@ -191,11 +179,6 @@ class Proxy:
         with self._lock, contextlib.suppress(ValueError):
             self._steps.remove(step)
 
-    def cut_at_byte(self, number: int, direction: Direction = "to broker") -> None:
-        """Cut the next connection after *number* bytes of *direction* have passed."""
-        with self._lock:
-            self._cut_at = (direction, number)
-
     # ---- threads -------------------------------------------------------------------------------
 
     def _accept(self) -> None:
@@ -221,10 +204,8 @@ class Proxy:
             link = Link(client, broker)
             with self._lock:
                 self._links.add(link)
-                limit, self._cut_at = self._cut_at, None
             for direction in ("to broker", "from broker"):
-                left = limit[1] if limit and limit[0] == direction else None
-                pump = _Pump(self, link, direction, left)
+                pump = _Pump(self, link, direction)
                 threading.Thread(target=pump.read, name="mousetrap-proxy", daemon=True).start()
                 threading.Thread(target=pump.write, name="mousetrap-proxy", daemon=True).start()
 
@@ -250,11 +231,10 @@ class Proxy:
 class _Pump:
     """One direction of one link: `read` takes it apart, `write` passes it on in its time."""
 
-    def __init__(self, proxy: Proxy, link: Link, direction: Direction, left: int | None) -> None:
+    def __init__(self, proxy: Proxy, link: Link, direction: Direction) -> None:
         self._proxy, self._link, self._direction = proxy, link, direction
         ends = (link.client, link.broker)
         self._source, self._sink = ends if direction == "to broker" else ends[::-1]
-        self._left = left  # bytes that may still pass
         self._frames = Frames(is_client=direction == "to broker")
         self._pieces: queue.SimpleQueue[tuple[float, Piece] | None] = queue.SimpleQueue()
 
@@ -275,7 +255,6 @@ class _Pump:
                 came, piece = item
                 if proxy._delay:
                     link.is_over.wait(max(0.0, came + proxy._delay - time.monotonic()))
-                proxy._open.wait()
                 if self._act(piece, "before"):
                     return
                 if self._direction in proxy._held:
@@ -290,16 +269,9 @@ class _Pump:
                 end.close()
 
     def _send(self, data: bytes) -> None:
-        is_last = self._left is not None and len(data) >= self._left
-        if self._left is not None:
-            data = data[: self._left]
-            self._left -= len(data)
         size = self._proxy._slice or len(data) or 1
         for start in range(0, len(data), size):
             self._sink.sendall(data[start : start + size])
-        if is_last:
-            self._proxy._drop(self._link)
-            self._link.reset(but=self._sink)
 
     def _act(self, piece: Piece, when: When) -> bool:
         """Do what is due; True if the link is gone with it."""
