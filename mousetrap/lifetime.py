@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-from mousetrap.interrupt import Bell
+from mousetrap.interrupt import Bell, begin
 from mousetrap.kernel import is_kernel
 
 GRACE = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
@@ -61,7 +61,7 @@ def run_until_told(
     Threads: signals are handled only when called in the main thread.
     """
     told = _Order()
-    with _signals(told, at_once):
+    with _signals(told, at_once, lambda: worker.stop(grace)):
         try:
             told.ends_waiting = True
             if with_parent:  # from here on: a parent may have gone before we came this far
@@ -98,7 +98,9 @@ class _Order:
 
 
 @contextmanager
-def _signals(told: _Order, at_once: Callable[[], object]) -> Iterator[None]:
+def _signals(
+    told: _Order, at_once: Callable[[], object], stop: Callable[[], object]
+) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -111,9 +113,19 @@ def _signals(told: _Order, at_once: Callable[[], object]) -> Iterator[None]:
         if told.ends_waiting:
             raise _Told
 
-    # not the interrupt of a cell: the second one would take the kernel away
-    numbers = [signal.SIGTERM, *([] if is_kernel() else [signal.SIGINT])]
-    before = {number: signal.signal(number, on_signal) for number in numbers}
+    def on_interrupt_of_cell(number: int, frame: FrameType | None) -> None:
+        # Stopping begins here and not on the way out, where a second interrupt could forestall it.
+        # It never ends the process: that would take the kernel away.
+        if not told.is_given:
+            begin(stop)
+            told.give()
+        signal.default_int_handler(number, frame)
+
+    handlers = {
+        signal.SIGTERM: on_signal,
+        signal.SIGINT: on_interrupt_of_cell if is_kernel() else on_signal,
+    }
+    before = {number: signal.signal(number, each) for number, each in handlers.items()}
     told.is_heard = True
     try:
         yield

@@ -141,6 +141,7 @@ class Worker:
         self._problem = ""
         self._is_started = False
         self._stopping = False
+        self._closing = threading.Lock()  # who stops it a second time waits for the first
 
     # ---- life ----------------------------------------------------------------------------------
 
@@ -293,6 +294,10 @@ class Worker:
         return f"<Worker {safe(way)}: {now.state}, {counts}, {now.in_hand} in hand>"
 
     def _stop(self, timeout: float) -> None:
+        with self._closing:
+            self._finish(timeout)
+
+    def _finish(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         self._stopping = True  # hands drop what they have not begun
         self._changed.ring()
