@@ -31,6 +31,7 @@ from mousetrap.handler import Handler
 from mousetrap.handling import Handling
 from mousetrap.hands import Coroutines, Hands, Threads
 from mousetrap.interrupt import PARTING, Bell, finish
+from mousetrap.loop import Loop
 from mousetrap.message import Message, current
 from mousetrap.presence import PATIENCE, Attached, Ear, here, note
 from mousetrap.publisher import RESEND_DELAY, Publisher
@@ -79,7 +80,8 @@ class Worker:
     of it; set it before the start.
 
     Two connections: one consumes, one publishes, because a broker with a memory alarm stops
-    reading from connections that publish, and acks must still get through.
+    reading from connections that publish, and acks must still get through. Both live on one I/O
+    thread: what the one hears is what makes the other speak.
 
     Threads: every method from any thread; `stop` not from inside a handler.
     """
@@ -109,6 +111,7 @@ class Worker:
         self._declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
         if writes is not None:
             self._declarations.append(topology.work_queue(writes))
+        loop = Loop(f"worker {self.queue.name}")
         self._consumer = Consumer(
             self.settings,
             topology.wire_name(self.queue.name),
@@ -118,9 +121,10 @@ class Worker:
             on_failed=self.failed,
             one_by_one=topology.wire_name(self.queue.suspects),
             beside=lambda connection: self._ear.open(connection),
+            loop=loop,
         )
         self._publisher = Publisher(
-            self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed
+            self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed, loop=loop
         )
         self._ear = Ear(self.settings, self._consumer.queue, self._publisher)
         self._ear.stage = self.handler.name
