@@ -70,6 +70,7 @@ class Connection:
         self.purpose = safe(purpose)
         self.state: State = "new"
         self.error: MousetrapError | None = None  # the last thing that went wrong
+        self.alarm = ""  # why the broker takes nothing: "low on memory"
         self.reconnects = 0
         self.loop = loop or Loop(purpose)
         self._session = session
@@ -201,7 +202,9 @@ class Connection:
             custom_ioloop=self.loop.io,
             soon=self.loop.soon,
         )
-        self._connection.add_on_connection_blocked_callback(lambda *_: self._blocked(True))
+        self._connection.add_on_connection_blocked_callback(
+            lambda _, blocked: self._blocked(True, safe(blocked.method.reason))
+        )
         self._connection.add_on_connection_unblocked_callback(lambda *_: self._blocked(False))
 
     def _open_channel(self) -> None:
@@ -271,10 +274,12 @@ class Connection:
         self._session.failed(error)
         self._close()
 
-    def _blocked(self, is_blocked: bool) -> None:
+    def _blocked(self, is_blocked: bool, reason: str = "") -> None:
         log.warning("%s is %s", self.purpose,
-                    "blocked: the broker has a memory or disk alarm" if is_blocked
-                    else "no longer blocked")  # fmt: skip
+                    f"blocked: the broker is {reason} (an alarm) and takes no messages until that "
+                    f"is over; what is sent waits. Drain or purge queues, or give it more: "
+                    f"rabbitmqctl status" if is_blocked else "no longer blocked")  # fmt: skip
+        self.alarm = reason
         if self.is_open:
             self._set_state("blocked" if is_blocked else "open")
 

@@ -10,19 +10,24 @@ plain pika are not known here.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
+from difflib import get_close_matches
 
 VARIABLE = "MOUSETRAP_DECLARED"
 """The environment variable; its value is the path of a file."""
 
+_OURS = re.compile(r"\.(retry\.[^.]+s|dead|suspects)$|(^|\.)events$")  # beside a work queue
+_here: set[str] = set()  # what this process has declared
 _noted: set[tuple[str, str]] = set()  # (path, name) that this process has written already
 
 
 def note(name: str) -> None:
-    """Write the *name* of a queue, as the broker knows it, where `VARIABLE` says.
+    """Remember the *name* of a queue, as the broker knows it, and write it where `VARIABLE` says.
 
     Threads: any; processes, too: a line is short enough to be appended in one piece.
     """
+    _here.add(name)
     path = os.environ.get(VARIABLE)
     if not path or (path, name) in _noted:
         return
@@ -30,6 +35,12 @@ def note(name: str) -> None:
     # Nobody's message waits for this: a file that is gone is no reason to declare nothing.
     with suppress(OSError), open(path, "a", encoding="utf-8") as file:
         file.write(f"{name}\n")
+
+
+def alike(name: str, n: int = 5) -> list[str]:
+    """Return up to *n* work queues that this process has declared, those most like *name* first."""
+    known = [each for each in tuple(_here) if not _OURS.search(each) and each != name]
+    return get_close_matches(name, known, n, cutoff=0.5)
 
 
 def names_in(path: str | os.PathLike[str]) -> list[str]:

@@ -70,6 +70,16 @@ class Leftover:
     problem: str = ""  # why it could not be removed; the next sweep tries again
 
 
+def abandoned() -> list[str]:
+    """The namespaces of this user's dead runs that `sweep` would remove; nothing is touched."""
+    found = []
+    for path in sorted(state_folder("runs").glob("*.json")):
+        with suppress(FileNotFoundError), path.open("r+") as handle:  # it may end at this moment
+            if _lock(handle):
+                found.append(path.stem)
+    return found
+
+
 def sweep(settings: Settings | None = None) -> list[Leftover]:
     """Delete the queues of this user's dead runs and return what there was; live runs stay.
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import pika
 
+from mousetrap.declared import alike
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
 from mousetrap.interrupt import Bell
 from mousetrap.message import Message
@@ -62,9 +63,13 @@ class Receipt:
         """What to raise for this outcome; None while waiting and when confirmed."""
         match self.outcome:
             case "returned":
+                known = [repr(safe(name)) for name in alike(self.queue)]
+                hint = f" Did you mean {known[0]}?" if known else ""
+                others = f" Others declared here: {', '.join(known[1:])}." if known[1:] else ""
                 return Unroutable(
                     f"message {self.message.short_id} came back: there is no queue {self.queue!r}; "
-                    f"declare it (mousetrap.job_queue.declare) or check its name and namespace"
+                    f"declare it (mousetrap.job_queue.declare) or check its name and namespace."
+                    f"{hint}{others}"
                 )
             case "refused":
                 return PublishRefused(

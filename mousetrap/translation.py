@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pika
@@ -31,9 +31,8 @@ from mousetrap.errors import (
     ChannelLost,
     ConnectionLost,
     MousetrapError,
-    QueueMissing,
-    TopologyMismatch,
 )
+from mousetrap.refusal import channel_closed, login_refused, vhost_refused
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration, Binding, Declaration, Exchange
 
@@ -41,6 +40,8 @@ PIKA_ERRORS = (pika_errors.AMQPError, AMQPConnectorException, OSError)
 _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)
 _REFUSED = (*_REFUSED_LOGIN, pika_errors.ProbableAccessDeniedError)
 _NO_AMQP = (pika_errors.IncompatibleProtocolError, AMQPConnectorStackTimeout, TimeoutError)
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_GLANCE = 0.5  # seconds for a look at what else is there, to explain a failure
 
 
 def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
@@ -89,18 +90,18 @@ def translate(error: BaseException, settings: Settings) -> MousetrapError:
     if isinstance(error, _REFUSED) and "StreamLostError" in str(error.args):
         return ConnectionLost(f"the connection to {where} broke while it was opened; try again")
     if isinstance(error, _REFUSED_LOGIN):
-        return AccessRefused(_login_refused(settings))
+        return AccessRefused(login_refused(settings.user, f"{settings.host}:{settings.port}"))
     if isinstance(error, pika_errors.ProbableAccessDeniedError):
-        return AccessRefused(_vhost_refused(settings))
+        return AccessRefused(vhost_refused(settings.user, settings.vhost, where, str(error.args)))
     if isinstance(error, pika_errors.ConnectionClosedByBroker):
         code, text = error.reply_code, error.reply_text
         if code == 403:
-            return AccessRefused(_login_refused(settings))
+            return AccessRefused(login_refused(settings.user, f"{settings.host}:{settings.port}"))
         if code == 530:  # NOT_ALLOWED
-            return AccessRefused(_vhost_refused(settings))
+            return AccessRefused(vhost_refused(settings.user, settings.vhost, where, text))
         return ConnectionLost(f"the broker closed the connection ({code} {text}); connect again")
     if isinstance(error, pika_errors.ChannelClosedByBroker):
-        return _channel_closed(error.reply_code, error.reply_text)
+        return channel_closed(error.reply_code, error.reply_text)
     if isinstance(error, pika_errors.ConnectionClosedByClient):
         return ConnectionLost("this connection was closed here; open a new one")
     if isinstance(error, (pika_errors.AMQPChannelError, pika_errors.ChannelWrongStateError)):
@@ -110,17 +111,11 @@ def translate(error: BaseException, settings: Settings) -> MousetrapError:
             f"no host is called {settings.host!r}: check RABBITMQ_HOST (or RABBITMQ_URL)"
         )
     if isinstance(error, ConnectionRefusedError):
-        return BrokerUnreachable(
-            f"nobody listens at {where}: start a broker (mousetrap broker up) or check "
-            f"RABBITMQ_HOST and RABBITMQ_PORT"
-        )
+        return BrokerUnreachable(_nobody_listens(settings))
     if isinstance(error, ssl.SSLError):
-        return BrokerUnreachable(f"TLS with {where} failed ({error.reason}): check certificates")
+        return BrokerUnreachable(_tls_failed(error, where))
     if isinstance(error, _NO_AMQP):
-        return BrokerUnreachable(
-            f"no AMQP answer from {where}: check RABBITMQ_HOST and RABBITMQ_PORT (the management "
-            f"UI's port is another one)"
-        )
+        return BrokerUnreachable(_no_amqp(settings))
     if isinstance(error, (pika_errors.AMQPHeartbeatTimeout, pika_errors.AMQPError, OSError)):
         text = " ".join(str(part) for part in error.args) or type(error).__name__
         return ConnectionLost(f"the connection to {where} broke ({text}); connect again")
@@ -150,34 +145,57 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _login_refused(settings: Settings) -> str:
-    hint = ""
-    if settings.user == "guest" and settings.host not in ("localhost", "127.0.0.1", "::1"):
-        hint = " (guest may only log in from the broker's own machine)"
-    return (
-        f"the broker at {settings.host}:{settings.port} refused the login of user "
-        f"{settings.user!r}{hint}: check RABBITMQ_USER and RABBITMQ_PASSWORD"
-    )
-
-
-def _vhost_refused(settings: Settings) -> str:
-    return (
-        f"the broker refused vhost {settings.vhost!r} to user {settings.user!r} at {settings.url}: "
-        f"check RABBITMQ_VHOST, or create it: rabbitmqctl add_vhost, set_permissions"
-    )
-
-
-def _channel_closed(code: int, text: str) -> MousetrapError:
-    if code == 404:
-        return QueueMissing(f"{text}; declare it first (mousetrap.job_queue.declare)")
-    if code == 406 and "inequivalent arg" in text:
-        return TopologyMismatch(
-            f"{text}; the queue was declared with other arguments: declare it the same way, or "
-            f"delete it when it is empty"
+def _tls_failed(error: ssl.SSLError, where: str) -> str:
+    if error.reason == "WRONG_VERSION_NUMBER":  # what came was no TLS
+        return (
+            f"{where} was asked for TLS and answered without: use amqp:// for that port, or the "
+            f"broker's TLS port (5671 as a rule)"
         )
-    if code == 403:
-        return AccessRefused(f"{text}; ask for the permission: rabbitmqctl set_permissions")
-    return ChannelLost(f"the broker closed the channel ({code} {text}); open a new one")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {where} is not trusted ({error.verify_message}): name the file of "
+            f"who signed it in SSL_CERT_FILE, or use the host name that it is made out to"
+        )
+    return f"TLS with {where} failed ({error.reason}): check the broker's TLS settings"
+
+
+def _nobody_listens(settings: Settings) -> str:
+    for other in _LOOPBACK - {settings.host} if settings.host in _LOOPBACK else ():
+        with suppress(OSError), socket.create_connection((other, settings.port), _GLANCE):
+            return (
+                f"nobody listens at {settings.url}, but somebody does at {other}, port "
+                f"{settings.port}: set RABBITMQ_HOST={other}"
+            )
+    return (
+        f"nobody listens at {settings.url}: start a broker (mousetrap broker up) or check "
+        f"RABBITMQ_HOST and RABBITMQ_PORT"
+    )
+
+
+def _no_amqp(settings: Settings) -> str:
+    if not settings.tls and _speaks_tls(settings):
+        return (
+            f"{settings.host}:{settings.port} speaks TLS, and was spoken to without: use amqps:// "
+            f"in RABBITMQ_URL, or the broker's port without TLS (5672 as a rule)"
+        )
+    return (
+        f"no AMQP answer from {settings.url}: check RABBITMQ_HOST and RABBITMQ_PORT (the "
+        f"management UI's port is another one)"
+    )
+
+
+def _speaks_tls(settings: Settings) -> bool:
+    """Whether a TLS handshake succeeds; nothing is said after it, so nothing has to be verified."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = (settings.host, settings.port)
+    with (
+        suppress(OSError),
+        socket.create_connection(address, _GLANCE) as plain,
+        context.wrap_socket(plain),
+    ):
+        return True
+    return False
 
 
 def remaining(deadline: float) -> float:

@@ -14,7 +14,7 @@ RINGS = [
     # 0 words: no I/O, no pika
     {
         "errors", "settings", "topology", "message", "retry", "fate", "ledger", "record",
-        "account", "table", "interrupt", "ending", "kernel", "messages", "sparkline",
+        "account", "table", "interrupt", "ending", "kernel", "messages", "sparkline", "refusal",
     },
     # 1 wire: the only ring that imports pika
     {

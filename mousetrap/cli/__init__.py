@@ -10,7 +10,17 @@ import io
 import signal
 import sys
 
-from mousetrap.cli import brokers, checks, dead, extracting, queues, sending, sweeping, working
+from mousetrap.cli import (
+    brokers,
+    checks,
+    dead,
+    examining,
+    extracting,
+    queues,
+    sending,
+    sweeping,
+    working,
+)
 from mousetrap.cli.codes import EXIT_CODES, new_app
 from mousetrap.cli.help import NotebookCommand
 
@@ -28,6 +38,7 @@ app.command("peek")(queues.peek_queue)
 app.command("drain")(queues.drain_queue)
 app.command()(extracting.extract)
 app.command()(sweeping.sweep)
+app.command()(examining.doctor)
 app.add_typer(dead.app, name="dead")
 app.add_typer(brokers.app, name="broker")
 app.command()(brokers.version)

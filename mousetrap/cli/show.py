@@ -59,6 +59,18 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title:
     out().print(table)
 
 
+def print_findings(findings: Iterable[tuple[str, str, str, str]]) -> None:
+    """Print a line for each finding (mark, what, text, fix), and what to do below it."""
+    for mark, what, text, fix in findings:
+        style = "bold red" if mark.isupper() else ""
+        lines = [*text.splitlines(), *(f"→ {line}" for line in fix.splitlines())]
+        out().print(
+            Text.assemble((f"{safe(mark):<6} ", style), f"{safe(what):<12} {safe(lines[0])}")
+        )
+        for line in lines[1:]:
+            out().print(Text(f"{'':<20}{safe(line)}"))
+
+
 def print_pairs(pairs: dict[str, Any]) -> None:
     """Print names and values below each other."""
     grid = Table.grid(padding=(0, 2))

@@ -1,0 +1,35 @@
+"""``mousetrap doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from mousetrap.cli.codes import ExitCode
+from mousetrap.cli.options import Json
+from mousetrap.cli.show import complain, print_findings, print_json
+
+_MARKS = {"good": "ok", "bad": "WRONG", "note": "note"}
+
+
+def doctor(json: Json = False) -> None:
+    """Look for what is wrong, from the settings to the queues, with a fix for each finding.
+
+    Looks at: the settings and their variables; each address that the host's name stands for; who
+    answers there; the login, the vhost, an alarm, and what the user may do, by doing it; whether
+    the kernel of notebooks, papermill and pytest run an interpreter that can import mousetrap; what
+    killed runs have left behind. Changes nothing. Exit code 1 if something is wrong.
+
+    Example: RABBITMQ_HOST=broker.example mousetrap doctor
+    """
+    from mousetrap.doctor import examine
+
+    findings = list(examine())
+    if json:
+        print_json([asdict(each) for each in findings])
+    else:
+        print_findings((_MARKS[each.state], each.what, each.text, each.fix) for each in findings)
+    if wrong := [each.what for each in findings if each.state == "bad"]:
+        complain(f"wrong: {', '.join(dict.fromkeys(wrong))}; what to do stands below each")
+        raise typer.Exit(ExitCode.FAILED)

@@ -1,0 +1,156 @@
+"""`mousetrap doctor`: each thing that can be wrong is made wrong, and named with a fix."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mousetrap import doctor
+from mousetrap.broker.configuration import free_ports
+from mousetrap.doctor import examine
+from mousetrap.lease import Lease
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path, monkeypatch):
+    """No leftovers of other runs on this machine."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def broker_only(monkeypatch):
+    """What is looked at beside the broker is slow, and tested elsewhere."""
+    monkeypatch.setattr(doctor, "_interpreters", lambda: ())
+
+
+def found(settings, what, **changes):
+    """The bad findings on *what*, with settings of which something is wrong."""
+    environment = settings.but(**changes).to_environment()
+    return [each for each in examine(environment) if each.what == what and each.state == "bad"]
+
+
+def test_doctor_finds_nothing_wrong_where_nothing_is(settings):
+    """Every check is made, and the broker is left as it was."""
+    findings = list(examine(settings.to_environment()))
+
+    assert [each for each in findings if each.state == "bad"] == []
+    assert {each.what for each in findings} == {
+        "settings", "address", "version", "login", "alarm", "rights", "interpreter", "kernel",
+        "papermill", "pytest", "leftovers",
+    }  # fmt: skip
+    assert settings.password not in repr(findings)
+
+
+@pytest.mark.usefixtures("broker_only")
+def test_doctor_names_the_variable_that_is_wrong():
+    """A setting that cannot work is found before anybody is asked."""
+    bad = [each for each in examine({"RABBITMQ_PORT": "rabbit"}) if each.state == "bad"]
+
+    assert [(each.what, each.text) for each in bad] == [("settings", "RABBITMQ_PORT is 'rabbit'")]
+    assert bad[0].fix == "it must be a whole number"
+
+
+@pytest.mark.usefixtures("broker_only")
+def test_doctor_tries_each_address_and_says_who_is_there(settings):
+    """Nobody listens, and to no name belongs a host."""
+    [port] = free_ports(1)
+    assert "127.0.0.1 port" in found(settings, "address", host="127.0.0.1", port=port)[0].text
+    assert "broker up" in found(settings, "broker", host="127.0.0.1", port=port)[0].fix
+    assert "no host is called" in found(settings, "address", host="no.such.host.invalid")[0].text
+
+
+@pytest.mark.usefixtures("broker_only")
+def test_doctor_tells_a_broker_from_another_server(settings):
+    """Somebody listens and speaks no AMQP."""
+    with socket.create_server(("127.0.0.1", 0)) as dumb:
+        port = dumb.getsockname()[1]
+        [bad] = found(settings.but(tls=False), "broker", host="127.0.0.1", port=port)
+
+    assert "no AMQP answer" in bad.text
+    assert "RABBITMQ_PORT" in bad.fix
+
+
+@pytest.mark.usefixtures("broker_only")
+def test_doctor_tells_login_from_vhost(settings):
+    """Each is refused for a reason of its own."""
+    assert "refused the login" in found(settings, "login", password="nope")[0].text
+    assert "there is no vhost 'gone'" in found(settings, "login", vhost="gone")[0].text
+
+
+@pytest.mark.local
+@pytest.mark.usefixtures("broker_only")
+def test_doctor_finds_an_alarm_and_missing_rights(node):
+    """A broker that is low on memory takes nothing; a user that may only read cannot work."""
+    settings = node.settings
+    node.rabbitmqctl("add_user", "reader", "secret")
+    node.rabbitmqctl("set_permissions", "reader", "^$", "^$", ".*")
+    [rights] = found(settings, "rights", user="reader", password="secret")
+    node.rabbitmqctl("set_vm_memory_high_watermark", "0")
+    [alarm] = found(settings, "alarm")
+
+    assert "access to queue" in rights.text
+    assert "set_permissions" in rights.fix
+    assert "low on memory" in alarm.text
+
+
+def test_doctor_finds_an_interpreter_that_does_not_know_us(tmp_path, monkeypatch):
+    """The kernel of notebooks runs a Python of its own, without mousetrap."""
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # -S: no site-packages
+    other.chmod(0o755)
+    kernel = tmp_path / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(
+        json.dumps({"argv": [str(other), "-m", "x"], "display_name": "x", "language": "python"})
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "_broker", lambda _: ())
+    [bad] = [each for each in examine({}) if each.state == "bad"]
+
+    assert bad.what == "kernel"
+    assert f"{other} cannot import mousetrap (ModuleNotFoundError" in bad.text
+    assert sys.executable in bad.fix
+
+
+@pytest.mark.usefixtures("broker_only")
+def test_doctor_names_killed_runs_and_touches_nothing(settings, monkeypatch):
+    """The queues of a run whose process is gone are for `sweep`; those of a live run are not."""
+    monkeypatch.setattr(doctor, "_broker", lambda _: ())
+    alive = Lease(settings.but(namespace="alive"), ["alive.work"])
+    dead = Lease(settings.but(namespace="dead"), ["dead.work"])
+    dead.leave()  # as when its process ends
+    [first] = [each for each in examine({}) if each.what == "leftovers"]
+    [second] = [each for each in examine({}) if each.what == "leftovers"]
+    alive.drop()
+
+    assert first == second
+    assert first.text == "1 runs were killed and left queues behind: dead"
+    assert first.fix.startswith("mousetrap sweep")
+
+
+def test_doctor_command_exits_1_and_says_what_to_do(settings):
+    """For people a line each, for scripts JSON; the help teaches."""
+    program = [str(Path(sys.executable).with_name("mousetrap")), "doctor"]
+    environment = os.environ | settings.but(vhost="gone").to_environment()
+
+    def run(*arguments):
+        return subprocess.run(
+            [*program, *arguments], env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    shown, data, help = run(), run("--json"), run("--help")
+
+    assert shown.returncode == data.returncode == 1
+    assert "WRONG  login        there is no vhost 'gone'" in shown.stdout
+    assert "→ check RABBITMQ_VHOST" in shown.stdout
+    assert "wrong: login" in shown.stderr
+    [bad] = [each for each in json.loads(data.stdout) if each["state"] == "bad"]
+    assert (bad["what"], bad["fix"][:5]) == ("login", "check")
+    assert "Exit code 1" in help.stdout
+    assert "Example:" in help.stdout

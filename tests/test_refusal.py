@@ -1,0 +1,186 @@
+"""Each way to be refused by a broker is made to happen, and gets its sentence and a way out."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+
+import pytest
+
+from mousetrap.broker import private
+from mousetrap.broker.configuration import free_ports
+from mousetrap.errors import (
+    AccessRefused,
+    BrokerUnreachable,
+    ChannelLost,
+    TopologyMismatch,
+    Unroutable,
+)
+from mousetrap.job_queue import declare, ping, short_channel
+from mousetrap.message import Message
+from mousetrap.publisher import Publisher
+from mousetrap.pytest_plugin import missing
+from mousetrap.refusal import channel_closed
+from mousetrap.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def tls_node():
+    """A private node with a second port for TLS, and a certificate that nobody knows."""
+    for program in ("rabbitmq-server", "openssl"):
+        if shutil.which(program) is None:
+            missing(f"no {program} on the PATH")
+    with private(Settings()) as broker:
+        node, folder = broker.node, broker.node.folder
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+             "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+             "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        [node.tls_port] = free_ports(1)
+        with (folder / "rabbitmq.conf").open("a") as file:
+            file.write(
+                f"\nlisteners.ssl.1 = 127.0.0.1:{node.tls_port}\n"
+                f"ssl_options.certfile = {folder}/cert.pem\n"
+                f"ssl_options.keyfile = {folder}/key.pem\n"
+            )
+        node.stop()
+        node.start()
+        yield node
+
+
+@pytest.mark.local
+def test_plain_to_a_tls_port_says_amqps(tls_node):
+    """The port speaks TLS, and was not asked for it."""
+    with pytest.raises(BrokerUnreachable, match=r"speaks TLS.* use amqps://"):
+        ping(tls_node.settings.but(port=tls_node.tls_port))
+
+
+@pytest.mark.local
+def test_tls_to_a_plain_port_says_amqp(tls_node):
+    """The port speaks no TLS, and was asked for it."""
+    with pytest.raises(BrokerUnreachable, match="answered without: use amqp://"):
+        ping(tls_node.settings.but(tls=True))
+
+
+@pytest.mark.local
+def test_tls_with_an_unknown_certificate_says_how_to_trust_it(tls_node, monkeypatch):
+    """What the message advises helps."""
+    settings = tls_node.settings.but(tls=True, port=tls_node.tls_port, host="localhost")
+    with pytest.raises(BrokerUnreachable, match=r"not trusted .self-signed.*SSL_CERT_FILE"):
+        ping(settings)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls_node.folder / "cert.pem"))
+    assert ssl.create_default_context().get_ca_certs()
+
+    assert ping(settings) > 0
+
+
+@pytest.mark.local
+def test_wrong_address_family_names_the_right_one(tls_node):
+    """The broker listens on IPv4 only, and was looked for on IPv6."""
+    with pytest.raises(BrokerUnreachable, match=r"set RABBITMQ_HOST=127\.0\.0\.1"):
+        ping(tls_node.settings.but(host="::1"))
+
+
+@pytest.mark.local
+def test_login_vhost_and_permission_are_three_things(tls_node):
+    """Each names what to check, and the command of whoever runs the broker."""
+    settings = tls_node.settings
+    tls_node.rabbitmqctl("add_user", "stranger", "secret")
+    stranger = settings.but(user="stranger", password="secret")
+
+    with pytest.raises(AccessRefused, match=r"refused the login .* check RABBITMQ_USER"):
+        ping(settings.but(password="nope"))
+    with pytest.raises(AccessRefused, match=r"there is no vhost 'my vhost'.*add_vhost 'my vhost'"):
+        ping(settings.but(vhost="my vhost"))
+    with pytest.raises(AccessRefused, match=r"'stranger' may not use vhost '/'.*set_permissions"):
+        ping(stranger)
+
+
+@pytest.mark.local
+def test_guest_is_told_where_it_may_log_in(tls_node):
+    """There is no other hint in what the broker says."""
+    with pytest.raises(AccessRefused, match="guest may log in from the broker's own machine"):
+        ping(tls_node.settings.but(user="guest", password="guest"))
+
+
+def test_other_arguments_are_shown_side_by_side(settings):
+    """Ours and the broker's in two columns, with the setting that the argument comes from."""
+    name = settings.topology.wire_name("work")
+    with short_channel(settings) as channel:
+        channel.queue_declare(name, durable=True, arguments={"x-expires": 70_000})
+    with pytest.raises(TopologyMismatch) as mismatch:
+        declare("work", settings=settings)
+    header, row = str(mismatch.value).splitlines()[1:3]
+
+    assert header.split("  ")[1:2] == ["argument"]
+    assert [header.index("ours"), header.index("the broker's")] == [
+        row.index("60000"), row.index("70000")
+    ]  # fmt: skip
+    assert "MOUSETRAP_QUEUE_EXPIRY" in str(mismatch.value)
+
+
+def test_consumer_timeout_says_the_limit_in_force():
+    """A 406 is no mismatch when a message was held too long: which limit, and how to raise it.
+
+    By RabbitMQ's words only: brokers look at their limit once a minute.
+    """
+    error = channel_closed(
+        406,
+        "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value "
+        "used: 1800000 ms. This timeout value can be configured, see consumers doc guide",
+    )
+
+    assert type(error) is ChannelLost
+    assert "longer than 1800 s without an ack" in str(error)
+    assert "consumer_timeout in rabbitmq.conf" in str(error)
+
+
+def test_ack_of_an_unknown_delivery_says_so(settings):
+    """Not ours to ack: it was acked before, or came by another channel."""
+    declare("work", settings=settings)
+
+    def ack():
+        with short_channel(settings) as channel:
+            channel.basic_ack(99)
+            channel.queue_declare(settings.topology.wire_name("work"), passive=True)
+
+    with pytest.raises(ChannelLost, match="an ack named delivery 99, which this channel"):
+        ack()
+
+
+def test_unroutable_names_the_queue_that_was_meant(settings):
+    """One letter is wrong: the closest of those that were declared here is named."""
+    declare("start_fetch", "data_processing", settings=settings)
+    with (
+        Publisher(settings) as publisher,
+        pytest.raises(Unroutable, match=r"Did you mean '.*\.start_fetch'\?"),
+    ):
+        publisher.publish(Message(1), "start_fecth").wait()
+
+
+@pytest.mark.parametrize(
+    ("words", "ours", "theirs"),
+    [
+        ("received none but current is the value '5' of type 'signedint'", "none", "5"),
+        ("received the value '7' of type 'long' but current is none", "7", "none"),
+        ("received 'true' but current is 'false'", "true", "false"),
+    ],
+)
+def test_every_wording_of_a_mismatch_is_read(words, ours, theirs):
+    """As 3.10, 4.0 and 4.3 say it, of queues and exchanges."""
+    text = f"PRECONDITION_FAILED - inequivalent arg 'x' for queue 'a' in vhost '/': {words}"
+    error = channel_closed(406, text)
+
+    assert isinstance(error, TopologyMismatch)
+    assert str(error).splitlines()[2].split() == ["x", ours, theirs]
+
+
+def test_words_that_are_not_known_are_passed_on_safely():
+    """A newer broker may say other things; nothing of it acts on a terminal."""
+    error = channel_closed(406, "PRECONDITION_FAILED - something \x1b[31m new")
+
+    assert type(error) is ChannelLost
+    assert "something \\x1b[31m new" in str(error)
