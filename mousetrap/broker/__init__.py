@@ -8,6 +8,7 @@
 - `docker`: the compose file ``deploy/development.yml``.
 - `local`: a private node of the ``rabbitmq-server`` installed here (`local` decides, `node` knows
   how, `keeper` is the process that keeps it, `program` and `configuration` are what it needs).
+- `embedded`: our own server in this process, in memory; only if it is asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mousetrap.broker import docker, external, local, probe
+from mousetrap.broker.embedded import EmbeddedServer
 from mousetrap.broker.node import LocalNode
 from mousetrap.broker.probe import Say, say_on_stderr
 from mousetrap.broker.way import Way
@@ -27,7 +29,7 @@ from mousetrap.settings import Settings
 
 __all__ = ["KINDS", "Broker", "LocalNode", "Way", "down", "ensure", "status", "up"]
 
-KINDS = ("external", "docker", "local")
+KINDS = ("external", "docker", "local", "embedded")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Broker:
     settings: Settings
     description: str
     node: LocalNode | None = field(default=None, repr=False, compare=False)  # if it is ours alone
+    server: EmbeddedServer | None = field(default=None, repr=False, compare=False)  # embedded
 
     def environment(self) -> dict[str, str]:
         """The variables that make a child process use this broker and start none of its own.
@@ -53,6 +56,8 @@ class Broker:
         """End a node that `ensure` started for this process; any other broker stays."""
         if self.node is not None:
             self.node.close()
+        if self.server is not None:
+            self.server.stop()
 
     def __str__(self) -> str:
         return self.description
@@ -142,6 +147,8 @@ def _bring(
     if kind == "external" or (kind is None and external.is_named(settings)):
         ping(settings, timeout=settings.connect_timeout)
         return _found("external", settings, say)
+    if kind == "embedded":
+        return _embedded(settings, say, stays=stays)
     if kind is not None:
         return ways[kind]()
     try:
@@ -160,6 +167,20 @@ def _bring(
             say(f"not using {name}: {error}")
             reasons.append(f"{name}: {error}")
     raise BrokerSetupError("no broker could be brought up.\n  " + "\n  ".join(reasons))
+
+
+def _embedded(settings: Settings, say: Say, *, stays: bool) -> Broker:
+    if stays:
+        raise BrokerSetupError(
+            "the embedded broker ends with the process that started it, so it cannot be left "
+            "running: give --broker embedded to the command that needs it"
+        )
+    server = EmbeddedServer({settings.user: settings.password}, vhosts=(settings.vhost,)).start()
+    reached = settings.but(host="127.0.0.1", port=server.port, tls=False)
+    version = probe.version(reached) or "mousetrap"
+    line = f"embedded, in memory: {version} on {reached.host}:{reached.port}"
+    say(f"using the broker {line}")
+    return Broker("embedded", reached, line, server=server)
 
 
 def _found(kind: str, settings: Settings, say: Say, node: LocalNode | None = None) -> Broker:

@@ -1,0 +1,16 @@
+"""A broker in the box: AMQP 0-9-1 in pure Python, in memory, for where there is no RabbitMQ.
+
+Unmodified clients connect. It behaves as RabbitMQ 4.3 does, and what it has not (streams,
+transactions, direct reply-to, plugins' exchange types) it refuses with RabbitMQ's codes instead of
+pretending. ``tests/test_conformance.py`` holds both to the same cases.
+
+From the wire inwards: `codec` and `methods` are the bytes, `connection` and `channel` (with
+`declaring`) what a client may do, `vhost`, `exchange`, `queue`, `message` and `dead_letter` what
+becomes of a message; `clock` is its time, `limits` its bounds, `refusal` how it says no, and
+`server` the thread it runs in.
+"""
+
+from mousetrap.broker.embedded.limits import Limits
+from mousetrap.broker.embedded.server import EmbeddedServer
+
+__all__ = ["EmbeddedServer", "Limits"]
