@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.run import Run, run
     from mousetrap.send import Sent, send
     from mousetrap.settings import Settings
+    from mousetrap.sink import Sink
     from mousetrap.stage import Stage, stage
     from mousetrap.topology import Queue
     from mousetrap.worker import Worker
@@ -63,6 +64,8 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     "panel", "Panel", "dead", "Bench",
     # one execution of a flow, and what became of it
     "run", "Run", "Record", "Ledger", "Case",
+    # results, each once
+    "Sink",
     # where the broker is, and what can go wrong
     "Settings", "MousetrapError",
 ]  # fmt: skip
@@ -86,6 +89,7 @@ _HOMES = {
     "run": ("Run", "run"),
     "send": ("Sent", "send"),
     "settings": ("Settings",),
+    "sink": ("Sink",),
     "stage": ("Stage", "stage"),
     "topology": ("Queue",),
     "worker": ("Worker",),

@@ -18,32 +18,45 @@ from pika import spec
 from pika.channel import Channel
 
 from mousetrap.connection import Connection
-from mousetrap.errors import ChannelLost, MousetrapError
+from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.interrupt import Bell
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration, Declaration
 from mousetrap.translation import declare
 
+MOST_SURVIVED = 10_000  # ids that are remembered; a guess, above any sensible prefetch
+
 log = logging.getLogger("mousetrap.consumer")
 
 
 class Delivery:
-    """One message as it was handed over; `generation` and `tag` say how to ack it."""
+    """One message as it was handed over; `generation` and `tag` say how to ack it.
 
-    __slots__ = ("body", "generation", "is_dropped", "properties", "tag")
+    `is_suspect`: somebody had it before and has not lived to ack it, as far as is known here.
+    """
+
+    __slots__ = ("body", "generation", "is_dropped", "is_suspect", "properties", "tag")
 
     def __init__(
-        self, generation: int, tag: int, properties: pika.BasicProperties, body: bytes
+        self,
+        generation: int,
+        tag: int,
+        properties: pika.BasicProperties,
+        body: bytes,
+        is_suspect: bool = False,
     ) -> None:
         self.generation = generation
         self.tag = tag
         self.properties = properties
         self.body = body
+        self.is_suspect = is_suspect
         self.is_dropped = False  # given up without an ack
 
 
 class Consumer:
     """Consumes one queue with a bounded prefetch, and declares what it needs first.
+
+    And another, *one_by_one*, if named, of which it holds one message at a time.
 
     *on_delivery* is called on the I/O thread and must hand over at once; *on_failed* when there
     is no way to go on. A consumer that the broker cancels (its queue was deleted) declares the
@@ -63,6 +76,7 @@ class Consumer:
         *,
         on_delivery: Callable[[Delivery], object],
         on_failed: Callable[[MousetrapError], object],
+        one_by_one: str = "",
         beside: Callable[[Any], object] = lambda _: None,
     ) -> None:
         self.connection = Connection(settings, f"worker {queue}", self)
@@ -73,13 +87,15 @@ class Consumer:
         self._on_delivery = on_delivery
         self._on_failed = on_failed
         self._beside = beside
+        self._one_by_one = one_by_one
         self._generation = 0  # written on the I/O thread, read everywhere
         self._lock = threading.Lock()
         self._settled: deque[Delivery] = deque()
         self._flush_is_due = False
         # I/O thread only:
         self._channel: Channel | None = None
-        self._consumer_tag = ""
+        self._consumer_tags: list[str] = []
+        self._survived: dict[str, None] = {}  # ids that were here when a connection was lost
         self._outstanding: dict[int, Delivery] = {}  # not yet acked, in order of tags
 
     def open(self) -> None:
@@ -139,11 +155,16 @@ class Consumer:
         self._outstanding.clear()
         self._channel = channel
         channel.add_on_cancel_callback(self._on_cancelled)
-        channel.basic_qos(prefetch_count=self.prefetch)
         for declaration in self._declarations:
             declare(channel, declaration)
-        self._consumer_tag = channel.basic_consume(
-            self.queue, self._on_message, callback=lambda _: ready()
+        self._consumer_tags = []
+        if self._one_by_one:
+            # The prefetch counts for each consumer that is begun after it (RabbitMQ's reading).
+            channel.basic_qos(prefetch_count=1)
+            self._consumer_tags.append(channel.basic_consume(self._one_by_one, self._on_message))
+        channel.basic_qos(prefetch_count=self.prefetch)
+        self._consumer_tags.append(
+            channel.basic_consume(self.queue, self._on_message, callback=lambda _: ready())
         )
         self._beside(channel.connection)
 
@@ -151,6 +172,11 @@ class Consumer:
         """Session: what was delivered on this channel will be delivered again."""
         self._channel = None
         self._generation += 1
+        if isinstance(error, ConnectionLost):  # and we are still here: none of these kills
+            ids = [each.properties.message_id for each in self._outstanding.values()]
+            self._survived |= dict.fromkeys(id for id in ids if id)
+            for id in list(self._survived)[:-MOST_SURVIVED]:
+                del self._survived[id]
         self._outstanding.clear()
         log.debug("%s: channel lost: %s", self.queue, error)
 
@@ -165,7 +191,11 @@ class Consumer:
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
-        delivery = Delivery(self._generation, method.delivery_tag, properties, body)
+        is_suspect = method.redelivered
+        if is_suspect and properties.message_id in self._survived:
+            del self._survived[properties.message_id]
+            is_suspect = False
+        delivery = Delivery(self._generation, method.delivery_tag, properties, body, is_suspect)
         self._outstanding[delivery.tag] = delivery
         self._on_delivery(delivery)
 
@@ -175,8 +205,9 @@ class Consumer:
         )
 
     def _cancel(self) -> None:
-        if self._channel is not None and self._channel.is_open and self._consumer_tag:
-            self._channel.basic_cancel(self._consumer_tag)
+        if self._channel is not None and self._channel.is_open:
+            for tag in self._consumer_tags:
+                self._channel.basic_cancel(tag)
 
     def _flush(self) -> None:
         """Ack what is settled, the unbroken row at the front by a single frame."""

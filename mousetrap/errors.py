@@ -14,10 +14,14 @@
     │   ├── PublishRefused     the broker said no (nack: queue full, reject-publish)
     │   └── OutcomeUnknown     no answer in time: the broker may have it or not
     ├── UndecodableMessage     the bytes are not what the stage reads
+    ├── WorkerLost             why a message is dead that nobody who handled it lived to tell of
     ├── Reject                 raised *by a handler*: bury this message now, do not retry
     ├── RunError               a run of a flow
     │   ├── NotSettled         messages have no fate in time; `.table` says where each is
     │   └── MessageDied        a message was dead-lettered, and that was to end the wait
+    ├── SinkError              a sink cannot store
+    │   └── SinkBusy           others held it for too long; nothing was stored, try again
+    ├── ProcessEnded           a worker process ended by itself; `.code` is its exit code
     ├── BrokerSetupError       a broker could not be brought up
     ├── ExtractError           a cell of a notebook cannot become a module (also a ValueError)
     └── CheckError             a notebook check
@@ -101,6 +105,10 @@ class UndecodableMessage(MousetrapError, ValueError):
         self.offset = offset
 
 
+class WorkerLost(MousetrapError):
+    """Workers were lost while they had this message; it may be what kills them."""
+
+
 class Reject(MousetrapError):
     """Raise it in a handler to send the message to the dead queue without a retry."""
 
@@ -117,6 +125,22 @@ class NotSettled(RunError, TimeoutError):
 
 class MessageDied(RunError):
     """A message was dead-lettered; says which, where and why, with the handler's traceback."""
+
+
+class SinkError(MousetrapError):
+    """A sink cannot store: its file, its table, or how it is used; nothing was stored."""
+
+
+class SinkBusy(SinkError, TimeoutError):
+    """Others held the sink for longer than its time-out; nothing was stored, try again."""
+
+
+class ProcessEnded(MousetrapError):
+    """A worker process has ended by itself; `code` is its exit code as `subprocess` counts it."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class BrokerSetupError(MousetrapError):

@@ -48,7 +48,7 @@ class Events:
             self._waiting.append((delivery, fate))
             if len(self._waiting) > 1:
                 return  # the I/O thread is coming for the first one already
-        self._publisher.connection.call(self._flush)
+        self._publisher.connection.soon(self._flush)
 
     def _flush(self) -> None:
         with self._lock:

@@ -8,11 +8,13 @@ it waits.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 
 log = logging.getLogger("mousetrap.interrupt")
 
@@ -68,33 +70,72 @@ def finish(work: Callable[[], object], *, daemon: bool = False) -> None:
     if threading.current_thread() is not threading.main_thread():
         work()  # only the main thread is ever interrupted
         return
-    outcome: list[BaseException | None] = []
-    ended = Bell()
-    is_left = False
-
-    def do() -> None:
-        error = None
-        try:
-            work()
-        except BaseException as raised:  # noqa: BLE001 -- handed on below
-            error = raised
-        outcome.append(error)
-        ended.ring()
-        if is_left and error is not None:
-            log.warning("%s", error)
-
     patience = PARTING if is_interrupted() else None
+    again = _Postponed()  # a second interrupt must not come between the caller and the thread
     try:
-        threading.Thread(target=do, name="mousetrap-closing", daemon=daemon).start()
+        closing = begin(work, daemon=daemon, is_left=False)
     except RuntimeError:  # the interpreter is going down: no new threads, and nobody interrupts
+        again.forget()
         work()
         return
     try:
-        ended.wait_for(lambda: bool(outcome), patience)
+        again.deliver()
+        closing.ended.wait_for(lambda: closing.has_ended, patience)
     finally:
-        is_left = not outcome
-    if outcome and outcome[0] is not None:
-        raise outcome[0]
+        closing.is_left = not closing.has_ended
+    if closing.error is not None:
+        raise closing.error
+
+
+def begin(work: Callable[[], object], *, daemon: bool = False, is_left: bool = True) -> Closing:
+    """Have *work* done on a thread of its own; its error is logged if nobody waits for it.
+
+    Raises:
+        RuntimeError: the interpreter is going down.
+    """
+    closing = Closing(is_left)
+
+    def do() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 -- handed on, or logged
+            closing.error = error
+        closing.has_ended = True
+        closing.ended.ring()
+        if closing.is_left and closing.error is not None:
+            log.warning("%s", closing.error)
+
+    threading.Thread(target=do, name="mousetrap-closing", daemon=daemon).start()
+    return closing
+
+
+class Closing:
+    """How far some work of `begin` is."""
+
+    def __init__(self, is_left: bool) -> None:
+        self.error: BaseException | None = None
+        self.has_ended = False
+        self.ended = Bell()
+        self.is_left = is_left  # nobody waits for it
+
+
+class _Postponed:
+    """Keeps interrupts from the main thread until they are delivered; made there."""
+
+    def __init__(self) -> None:
+        self._heard: list[tuple[int, FrameType | None]] = []
+        self._before = signal.getsignal(signal.SIGINT)
+        if callable(self._before):
+            signal.signal(signal.SIGINT, lambda *heard: self._heard.append(heard))
+
+    def forget(self) -> None:
+        if callable(self._before):
+            signal.signal(signal.SIGINT, self._before)
+
+    def deliver(self) -> None:
+        self.forget()
+        if self._heard and callable(self._before):
+            self._before(*self._heard[0])
 
 
 def is_interrupted() -> bool:

@@ -9,18 +9,21 @@ messages are. Prototyped in ``notebooks/07_runs.ipynb``.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 import msgspec
 
-from mousetrap.fate import Fate
+from mousetrap.errors import UndecodableMessage
+from mousetrap.fate import Fate, unpack
 from mousetrap.interrupt import Bell
 from mousetrap.record import Record, StageRecord, percentiles
 
 MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand characters
 SAME_CLOCK = 0.5  # seconds: workers whose clock is less off than that are taken at their word
-
+QUIET = 0.01  # seconds without a fate after which one who waits looks: it may be over
+LOOK = 0.25  # seconds after which one looks all the same: who counts takes time from who works
 
 _RANK = {"retried": 0, "dead": 1, "done": 2}
 
@@ -60,6 +63,9 @@ class Ledger:
     queue is a result: nobody here will say more of it, so it is settled when it is there. Without
     *reads* every output is expected to be handled.
 
+    Fates that were only heard are entered when somebody asks for anything: while workers are at
+    full rate and nobody looks, knowing costs next to nothing.
+
     Threads: any. `changed` is held while facts are added.
     """
 
@@ -71,8 +77,11 @@ class Ledger:
         self._open: dict[str, Entry] = {}  # in the order in which they became open
         self._offsets: dict[str, float] = {}  # worker -> least time from its end of work to us
         self._counts: Counter[tuple[str, str]] = Counter()  # handlings by stage and outcome
-        self.sent_on: Counter[str] = Counter()  # messages that stages sent, by queue
-        self.deaths = 0  # messages that are dead, so far as is known
+        self._sent_on: Counter[str] = Counter()  # messages that stages sent, by queue
+        self._deaths = 0
+        self._heard: deque[tuple[bytes, float]] = deque()  # not entered so far
+        self._heard_at = 0.0  # on the monotonic clock
+        self.error: UndecodableMessage | None = None  # something heard was not fates
 
     # ---- facts -----------------------------------------------------------------------------------
 
@@ -91,19 +100,16 @@ class Ledger:
             self._entry(job).is_confirmed = True
         self._bell.ring()
 
+    def hear(self, body: bytes, at: float) -> None:
+        """Note the packed fates in *body*, which became known at time *at*; never blocks."""
+        self._heard.append((body, at))
+        self._heard_at = time.monotonic()
+        self._bell.ring()
+
     def add(self, fates: Iterable[Fate], at: float) -> None:
         """Note *fates*, which became known at time *at*; those known already change nothing."""
         with self.changed:
-            newest: dict[str, float] = {}
-            for fate in fates:
-                entry = self._entry(fate.id)
-                newest[fate.worker] = max(newest.get(fate.worker, 0.0), fate.ended)
-                if fate.outcome != "retried" and (entry.ended is None or at < entry.ended):
-                    entry.ended = at
-                if fate not in entry.fates:
-                    self._note(entry, fate)
-            for worker, ended in newest.items():
-                self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
+            self._enter(fates, at)
         self._bell.ring()
 
     def replayed(self, id: str) -> None:
@@ -113,20 +119,47 @@ class Ledger:
             entry.replays += 1
             self._weigh(entry)
 
+    def _enter_heard(self) -> None:
+        """Enter what was heard so far; `changed` is held."""
+        for _ in range(len(self._heard)):  # what comes in the meantime is for the next one to ask
+            body, at = self._heard.popleft()
+            try:
+                self._enter(unpack(body), at)
+            except UndecodableMessage as error:  # somebody else's message on our exchange
+                self.error = error
+
+    def _enter(self, fates: Iterable[Fate], at: float) -> None:
+        newest: dict[str, float] = {}
+        for fate in fates:
+            entry = self._entry(fate.id)
+            ended = fate.begun + fate.seconds
+            if ended > newest.get(fate.worker, 0.0):
+                newest[fate.worker] = ended
+            if fate.outcome != "retried" and (entry.ended is None or at < entry.ended):
+                entry.ended = at
+            if fate not in entry.fates:
+                self._note(entry, fate)
+        for worker, ended in newest.items():
+            self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
+
     def _note(self, entry: Entry, fate: Fate) -> None:
         self._counts[fate.stage, fate.outcome] += 1
         entry.queue, entry.parent, entry.job = fate.queue, fate.parent, fate.job or fate.id
         entry.body = entry.body or fate.body
-        was_dead = entry.is_dead
         entry.fates += (fate,)
-        entry.fate = fate if entry.fate is None else max(entry.fate, fate, key=_weight)
-        entry.finals += fate.outcome != "retried"
-        self.deaths += entry.is_dead - was_dead
+        if (known := entry.fate) is None:
+            entry.fate = fate
+            self._deaths += fate.outcome == "dead"
+        else:
+            entry.fate = max(known, fate, key=_weight)
+            self._deaths += entry.is_dead - (known.outcome == "dead")
+        if fate.outcome != "retried":
+            entry.finals += 1
         self._weigh(entry)
         for output in fate.outputs:
             child = self._entry(output.id)
             if not child.origins:
-                self.sent_on[output.queue] += 1
+                self._sent_on[output.queue] += 1
             child.queue, child.parent, child.job = output.queue, fate.id, entry.job
             child.origins += (fate,)
             child.body = child.body or output.body
@@ -140,7 +173,7 @@ class Ledger:
     def _weigh(self, entry: Entry) -> None:
         """Say whether *entry* is open: put into a queue that is read more often than settled."""
         is_read = self._reads is None or entry.queue in self._reads
-        if is_read and entry.finals < entry.copies:
+        if is_read and not (entry.finals and entry.finals >= entry.copies):  # copies are 1 or more
             self._open[entry.id] = entry
         else:
             self._open.pop(entry.id, None)
@@ -150,11 +183,27 @@ class Ledger:
     @property
     def open(self) -> int:
         """How many messages have no final fate yet."""
-        return len(self._open)
+        with self.changed:
+            self._enter_heard()
+            return len(self._open)
+
+    @property
+    def deaths(self) -> int:
+        """How many messages are dead, so far as is known."""
+        with self.changed:
+            self._enter_heard()
+            return self._deaths
+
+    def sent_on(self, queue: str) -> int:
+        """How many messages stages have sent to *queue*."""
+        with self.changed:
+            self._enter_heard()
+            return self._sent_on[queue]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Handlings by stage and outcome: ``{"fetch": {"done": 88, "retried": 3, "dead": 0}}``."""
         with self.changed:
+            self._enter_heard()
             counts = dict(self._counts)
         stages = dict.fromkeys(stage for stage, _ in counts)
         return {
@@ -167,20 +216,31 @@ class Ledger:
     def open_entries(self) -> list[Entry]:
         """The messages without a final fate, in the order in which they became open."""
         with self.changed:
+            self._enter_heard()
             return list(self._open.values())
 
     def entries(self) -> list[Entry]:
         """Every message, jobs before what came of them, in the order of sending."""
         with self.changed:
+            self._enter_heard()
             known = list(self._entries.values())
         return sorted(known, key=lambda e: (self.ready(e) or self.begun(e) or 0.0, e.id))
 
     def wait_for(self, reached: Callable[[], bool], timeout: float) -> bool:
-        """Wait until *reached*, asked whenever a fact was added; say whether it was."""
+        """Wait until *reached*, asked soon after facts were added; say whether it was."""
+        deadline = time.monotonic() + timeout
+        looked = 0.0
 
         def asked() -> bool:
-            with self.changed:  # half-way through a batch of facts, less may be open than is
-                return reached()
+            nonlocal looked
+            latest = min(deadline, looked + LOOK)
+            while (now := time.monotonic()) < min(latest, self._heard_at + QUIET):
+                time.sleep(min(latest, self._heard_at + QUIET) - now)
+            try:
+                with self.changed:  # half-way through a batch of facts, less may be open than is
+                    return reached()
+            finally:
+                looked = time.monotonic()
 
         return self._bell.wait_for(asked, timeout)
 
@@ -214,7 +274,9 @@ class Ledger:
 
     def latencies(self) -> list[float]:
         """Seconds from sending to the last fate of what came of it, for each job that is done."""
-        jobs = self._jobs()
+        with self.changed:
+            self._enter_heard()
+            jobs = self._jobs()
         return [
             max(entry.ended or 0.0 for entry in family if entry.fates) - root.sent
             for job, family in jobs.items()
@@ -224,6 +286,7 @@ class Ledger:
     def record(self) -> Record:
         """Sum up what is known now."""
         with self.changed:
+            self._enter_heard()
             jobs = self._jobs()
             outcomes = {job: self._outcome(family) for job, family in jobs.items()}
             ours = [self._entries[job] for job in jobs]

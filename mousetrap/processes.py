@@ -1,35 +1,53 @@
-"""Workers as real processes, for as long as a ``with`` block lasts.
+"""Workers as real processes, looked after for as long as a ``with`` block lasts.
 
 They are what production runs, ``mousetrap work``, so a check that passes with them has tested the
-real thing. Prototyped in ``notebooks/check_pipeline.ipynb``.
+real thing. What starts and ends one of them is in `mousetrap.slot`. Prototyped in
+``notebooks/check_pipeline.ipynb``.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from mousetrap.errors import MousetrapError, SettingsError
+from mousetrap.ending import ExitCode, describe
+from mousetrap.errors import ProcessEnded, SettingsError
 from mousetrap.flow import reference
 from mousetrap.interrupt import finish
 from mousetrap.settings import Settings
+from mousetrap.slot import FACTS, Slot
 from mousetrap.stage import Stage
+
+log = logging.getLogger("mousetrap.processes")
+
+PAUSE = 0.1  # seconds between two looks of `wait`
+MARGIN = 5.0  # seconds for a process to close its connections and exit, after its messages
 
 
 class WorkerProcesses:
     """Starts *stages* (name or ``module:attribute`` -> how many processes) and stops them.
 
     Each process sees *settings* through its environment, gets the *options* of ``mousetrap work``
-    and ends with this process, however that ends. Output is kept in a file each (see `logs`).
+    and ends with this process, however that ends: its messages finish first. Output is kept in a
+    file each (see `logs`), or *is_shown* with ours; *out* is then the file descriptor for what they
+    print.
 
-    Threads: one.
+    Who ends by itself is an error for whoever calls `check`, or *is_replaced*, with a back-off that
+    doubles, and *tell* gets a line about it. One that found no broker is replaced in any case. One
+    that cannot work as it is configured is an error in any case, for the next would end the same
+    way; so with *is_replaced* the first starts alone, and the others when it works.
+
+    Threads: `statistics` from any, the rest from one.
     """
 
     def __init__(
@@ -38,12 +56,24 @@ class WorkerProcesses:
         settings: Settings | None = None,
         *,
         options: Sequence[str] = (),
+        is_replaced: bool = False,
+        is_shown: bool = False,
+        out: int | None = None,
+        tell: Callable[[str], object] = log.warning,
     ) -> None:
         self.settings = settings or Settings.from_environment()
         self._stages = dict(stages)
         self._options = list(options)
+        self._is_replaced = is_replaced
+        self._is_shown = is_shown
+        self._out = out
+        self._tell = tell
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._running: dict[str, subprocess.Popen[bytes]] = {}  # "fetch-0" -> process
+        self._slots: dict[str, Slot] = {}  # by name, like "fetch-0"
+        self._lock = threading.Lock()  # guards the slots against who asks for statistics
+        self._is_stopping = False
+        self._waiting: list[Slot] = []  # for the first to work
+        self._sum: dict[str, Any] = {}  # of all, once they are stopped
 
     @classmethod
     def of(
@@ -71,64 +101,165 @@ class WorkerProcesses:
         return cls(wanted, settings, options=arguments)
 
     def start(self) -> WorkerProcesses:
-        """Start all processes; they connect by themselves, jobs wait for them in the queues."""
+        """Start the processes; they connect by themselves, jobs wait for them in the queues."""
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-workers-")
         numbers: dict[str, count[int]] = {}
+        slots: dict[str, Slot] = {}
         for stage, many in self._stages.items():
             label = stage.rpartition(":")[2]
             for n in islice(numbers.setdefault(label, count()), many):
                 name = f"{label}-{n}"
-                with self._log(name).open("wb") as log:
-                    self._running[name] = subprocess.Popen(
-                        [sys.executable, "-m", "mousetrap", "work", stage, "--with-parent",
-                         *self._options],
-                        stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
-                        env=os.environ | self.settings.to_environment(),
-                    )  # fmt: skip
+                slots[name] = Slot(
+                    name,
+                    [sys.executable, "-m", "mousetrap", "work", stage, "--with-parent",
+                     *self._options],
+                    os.environ | self.settings.to_environment(),
+                    self._file(name, "json"),
+                    log=None if self._is_shown else self._file(name, "log"),
+                    out=self._out,
+                )  # fmt: skip
+        first = list(slots.values())
+        if self._is_replaced:
+            first, self._waiting = first[:1], first[1:]
+        self._slots = slots
+        for slot in first:
+            slot.start()
         return self
 
     def check(self) -> None:
-        """Raise if a process has ended by itself.
+        """Look after the processes: call it now and then.
 
         Raises:
-            MousetrapError: names it, its exit code and the end of its output.
+            ProcessEnded: one has ended by itself and is not replaced; names it and says how.
         """
-        for name, process in self._running.items():
-            if process.poll() is not None:
-                raise MousetrapError(
-                    f"worker process {name} ended with exit code {process.returncode}:\n"
-                    f"{self.logs()[name][-2000:]}"
-                )
+        with self._lock:
+            self._check()
+
+    def _check(self) -> None:
+        if self._waiting and any(slot.is_working for slot in self._slots.values()):
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.start()
+        for slot in self._slots.values():
+            if slot not in self._waiting:
+                self._look_after(slot)
+
+    def _look_after(self, slot: Slot) -> None:
+        slot.replace_if_due()
+        death = slot.death()
+        if death is None or slot.process is None:
+            return
+        verdict, code = death
+        pid, how, age = slot.process.pid, describe(code), slot.age
+        if verdict == "misconfigured" and self._is_shown:  # it has said itself why
+            raise ProcessEnded(
+                f"{slot.name} cannot work as it is configured: it {how}; see above, and start "
+                f"again when that is mended", code
+            )  # fmt: skip
+        if verdict == "misconfigured" or (verdict == "died" and not self._is_replaced):
+            words = f":\n{self.logs()[slot.name][-2000:]}" if not self._is_shown else ""
+            raise ProcessEnded(f"worker process {slot.name} {how}{words}", code)
+        delay = slot.bury()
+        if verdict == "no broker":
+            self._tell(f"{slot.name} found no broker; the next try is in {delay:.1f} s")
+        else:
+            self._tell(
+                f"{slot.name} (pid {pid}) {how} after {age:.0f} s; the next one starts in "
+                f"{delay:.1f} s, and gets the messages it had in hand"
+            )
+
+    def wait(self, timeout: float = 0.0) -> bool:
+        """Look after the processes for *timeout* seconds, at least once; raises as `check` does."""
+        deadline = time.monotonic() + timeout
+        self.check()
+        while time.monotonic() < deadline:
+            time.sleep(min(PAUSE, timeout))  # processes ring no bell
+            self.check()
+        return False
 
     def kill(self, name: str) -> None:
-        """End one process by SIGKILL, as a crash would; no other is told."""
-        self._running.pop(name).kill()
+        """End one process by SIGKILL, as a crash would, for good; no other is told."""
+        self._slots.pop(name).kill()
+
+    def kill_all(self) -> None:
+        """End all at once by SIGKILL; their messages are delivered again."""
+        for slot in self._slots.values():
+            slot.kill()
 
     def logs(self) -> dict[str, str]:
-        """What each process has written so far."""
-        return {name: self._log(name).read_text(errors="replace") for name in self._running}
+        """What each process has written so far; for those whose output is shown, nothing."""
+        if self._is_shown:
+            return dict.fromkeys(self._running, "")
+        return {n: self._file(n, "log").read_text(errors="replace") for n in self._running}
+
+    def statistics(self) -> dict[str, Any]:
+        """Sum up what all have done, those that died included.
+
+        ``received``, ``done``, ``retried``, ``dead``, ``reconnects`` as in `worker.Statistics`;
+        ``in_hand`` and ``prefetched`` of those that live; ``replaced`` counts processes. Figures
+        are up to half a second old. ``alive``, ``connected``, ``consuming``: how many processes
+        are, of ``processes``.
+        """
+        with self._lock:
+            return self._sum or self._summed()
+
+    def _summed(self) -> dict[str, Any]:
+        total: Counter[str] = Counter()
+        facts: Counter[str] = Counter()
+        for slot in self._slots.values():
+            total.update(slot.counts())
+            facts.update(slot.facts())
+        if self._is_stopping:
+            facts["consuming"] = 0
+        return {
+            "processes": len(self._slots),
+            **{name: facts[name] for name in FACTS},
+            "replaced": sum(slot.replaced for slot in self._slots.values()),
+            **total,
+        }
 
     def stop(self, timeout: float = 15.0) -> None:
         """Have all finish what is in hand; those that do not within *timeout* s are killed.
 
         An interrupt ends the waiting; they are stopped all the same.
+
+        Raises:
+            TimeoutError: only where they are replaced: some left messages in hand, which will be
+                delivered again.
         """
         finish(lambda: self._stop(timeout))
 
     def _stop(self, timeout: float) -> None:
-        for process in self._running.values():
-            if process.stdin:
-                process.stdin.close()  # for a worker that means: your parent is done
+        self._waiting, self._is_stopping = [], True
+        running = [name for name, process in self._running.items() if process.poll() is None]
+        for slot in self._slots.values():
+            slot.let_go()
         deadline = time.monotonic() + timeout
-        for process in self._running.values():
+        late = []
+        for name, slot in self._slots.items():
+            if (process := slot.process) is None:
+                continue
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5.0)
-        self._running.clear()
+            # No broker: it was still looking for one, and had nothing. Misconfigured: it ended by
+            # itself just now, like the one for which all stop.
+            if name in running and process.returncode not in (ExitCode.OK, ExitCode.NO_BROKER):
+                death = slot.death()
+                if death is None or death[0] != "misconfigured":
+                    late.append(f"{name} {describe(process.returncode)}")
+        with self._lock:
+            self._sum = self._sum or self._summed()
+            self._slots.clear()
         if self._folder is not None:
             self._folder.cleanup()
+        if late and self._is_replaced:
+            raise TimeoutError(
+                f"not all had finished their messages when they were told to stop: "
+                f"{', '.join(late)}; what they had in hand will be delivered again"
+            )
 
     def __enter__(self) -> WorkerProcesses:
         return self.start()
@@ -143,7 +274,11 @@ class WorkerProcesses:
         )
         return f"<WorkerProcesses {states or 'none'}>"
 
-    def _log(self, name: str) -> Path:
+    @property
+    def _running(self) -> dict[str, subprocess.Popen[bytes]]:
+        return {n: slot.process for n, slot in self._slots.items() if slot.process is not None}
+
+    def _file(self, name: str, kind: str) -> Path:
         if self._folder is None:
             raise RuntimeError("not started")
-        return Path(self._folder.name) / f"{name}.log"
+        return Path(self._folder.name) / f"{name}.{kind}"

@@ -43,7 +43,7 @@ class Progress:
             return
         self._due = now + INTERVAL
         if self._file and figures is not None:
-            _write(Path(self._file), figures)
+            write_figures(Path(self._file), figures)
         if now - self._started >= SHOWN_AFTER:
             self._show(line, now, is_last)
 
@@ -66,7 +66,8 @@ class Progress:
             sys.stderr.flush()
 
 
-def _write(path: Path, figures: Mapping[str, Any]) -> None:
+def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
+    """Write *figures* as JSON to *path*; who reads it meanwhile gets the old ones or the new."""
     with suppress(OSError):  # whoever wanted it is gone
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         draft.write_text(json.dumps(figures))

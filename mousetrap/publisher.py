@@ -29,7 +29,6 @@ from mousetrap.topology import AnyDeclaration
 from mousetrap.translation import declare, remaining
 from mousetrap.wire import publish
 
-PERSISTENT = 2
 RESEND_DELAY = 1.0  # seconds
 
 
@@ -166,7 +165,7 @@ class Publisher:
 
         Threads: any, the I/O thread too.
         """
-        again = Receipt(receipt.message, receipt.queue, receipt.properties,
+        again = Receipt(receipt.message, receipt.queue, receipt.sent, receipt.base,
                         time.monotonic() + self.settings.confirm_timeout,
                         receipt._callback, receipt.exchange)  # fmt: skip
         with self._lock:
@@ -185,11 +184,9 @@ class Publisher:
 
         Threads: any, the I/O thread too.
         """
-        message = Message(body=body)
         deadline = time.monotonic() + self.settings.confirm_timeout
-        receipt = Receipt(
-            message, key, _properties(message, properties), deadline, callback, exchange
-        )
+        receipt = Receipt(Message(body=body), key, int(time.time()), properties, deadline,
+                          callback, exchange)  # fmt: skip
         with self._lock:
             self._submit((receipt,))
 
@@ -203,7 +200,7 @@ class Publisher:
                 for each in new:
                     declare(self._channel, each)
 
-        self.connection.call(declare_now)
+        self.connection.soon(declare_now)
 
     def flush(self, timeout: float = 30.0) -> None:
         """Return when no receipt is waiting any more, whatever became of each.
@@ -250,10 +247,9 @@ class Publisher:
         callback: Callable[[Receipt], None] | None,
     ) -> Receipt:
         message.body  # noqa: B018 -- encode here: a bad value is the caller's error, in its thread
-        properties = _properties(message, base)
         deadline = time.monotonic() + self.settings.confirm_timeout
         name = self._names.get(queue) or self._checked_name(queue)
-        return Receipt(message, name, properties, deadline, callback)
+        return Receipt(message, name, int(time.time()), base, deadline, callback)
 
     def _checked_name(self, queue: str) -> str:
         name = self._topology.wire_name(queue)
@@ -291,7 +287,7 @@ class Publisher:
             self._open += 1
             self._outbox.append(receipt)
         if not self._drain_is_due:  # wake the I/O thread once per batch, not once per message
-            self.connection.call(self._drain)  # it waits for the lock: interrupted here, it comes
+            self.connection.soon(self._drain)  # it waits for the lock: interrupted here, it comes
             self._drain_is_due = True
 
     # ---- I/O thread ----------------------------------------------------------------------------
@@ -334,8 +330,8 @@ class Publisher:
                     self._outbox.extendleft(reversed(list(batch)[position:]))
                 return
             try:
-                publish(channel, receipt.exchange, receipt.queue, receipt.message.body,
-                        receipt.properties, mandatory=not receipt.exchange)  # fmt: skip
+                publish(channel, receipt.exchange, receipt.queue, receipt.message, receipt.sent,
+                        receipt.base, mandatory=not receipt.exchange)  # fmt: skip
             except Exception as error:  # noqa: BLE001 -- pika encodes before it writes: not sent
                 kind = type(error).__name__
                 self._settle([receipt], "refused", f"a header or property cannot be sent: {kind}")
@@ -409,14 +405,3 @@ class Publisher:
             waiting, self._outbox = list(self._outbox), deque()
         self._room.ring()
         self._settle(waiting, "unknown", str(error))
-
-
-def _properties(message: Message, base: pika.BasicProperties | None) -> pika.BasicProperties:
-    properties: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
-    properties.message_id = message.id
-    properties.headers = message.wire_headers()
-    properties.delivery_mode = PERSISTENT
-    if properties.timestamp is None:  # a retry keeps the first one
-        properties.timestamp = int(time.time())
-    properties.content_type = properties.content_type or "application/json"
-    return properties  # type: ignore[no-any-return]  # as above

@@ -28,14 +28,15 @@ class Receipt:
     Threads: any.
     """
 
-    __slots__ = ("_callback", "_done", "deadline", "exchange", "message", "outcome", "properties",
-                 "queue", "reason")  # fmt: skip
+    __slots__ = ("_callback", "_done", "base", "deadline", "exchange", "message", "outcome",
+                 "queue", "reason", "sent")  # fmt: skip
 
     def __init__(
         self,
         message: Message,
         queue: str,
-        properties: pika.BasicProperties,
+        sent: int,
+        base: pika.BasicProperties | None,
         deadline: float,
         callback: Callable[[Receipt], None] | None,
         exchange: str = "",
@@ -43,7 +44,8 @@ class Receipt:
         self.message = message
         self.queue = queue  # as on the wire, with its namespace; for an exchange, the routing key
         self.exchange = exchange  # "" is the default one, where each queue is bound by its name
-        self.properties = properties
+        self.sent = sent  # seconds since 1970
+        self.base = base  # properties that it has from elsewhere
         self.deadline = deadline  # on the monotonic clock
         self.outcome: Outcome = "waiting"
         self.reason = ""

@@ -9,11 +9,13 @@ import random
 import time
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
-from mousetrap.errors import Reject, UndecodableMessage
+from mousetrap.errors import Reject, UndecodableMessage, WorkerLost
 from mousetrap.message import (
     DIED,
     DROPPED,
+    LOSSES,
     ORIGIN,
     REASON,
     TRACEBACK,
@@ -22,6 +24,8 @@ from mousetrap.message import (
 )
 from mousetrap.topology import Queue
 
+ALONE_FROM = 2  # lost workers after which a message is handled beside no other suspect
+PARKED_AT = 6  # lost workers after which it is buried; see `after_loss`
 # All headers of a message must fit one frame, which is 128 KiB unless the broker says otherwise.
 MAX_HEADERS = 64_000  # characters of other clients' headers that a failure takes along
 MAX_TRACEBACK = 8_000  # characters
@@ -42,6 +46,14 @@ class Bury:
 
 
 @dataclass(frozen=True)
+class Move:
+    """What is to be published in place of a message that may have killed its worker, and where."""
+
+    copy: Message
+    target: str  # plain name
+
+
+@dataclass(frozen=True)
 class Failure:
     """What is to be published in place of a message whose handling failed, and where."""
 
@@ -56,9 +68,9 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Bur
     """Say what becomes of a message whose *attempt*-th handling (from 1) raised *error*.
 
     Attempt n waits ``queue.retry_delays[n - 1]`` seconds. When the delays are used up, or trying
-    again cannot help (`Reject`, `UndecodableMessage`), the message is buried.
+    again cannot help (`Reject`, `UndecodableMessage`, `WorkerLost`), the message is buried.
     """
-    hopeless = isinstance(error, (Reject, UndecodableMessage))
+    hopeless = isinstance(error, (Reject, UndecodableMessage, WorkerLost))
     if hopeless or attempt > len(queue.retry_delays):
         return Bury(reason=reason_of(error))
     return RetryAfter(queue.retry_delays[attempt - 1])
@@ -67,15 +79,42 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Bur
 def after(message: Message, error: BaseException, queue: Queue) -> Failure:
     """Carry out `decide` for *message* of *queue*, whose handler raised *error*."""
     decision = decide(message.attempt, error, queue)
-    headers = without_death(message.headers)
-    if len(repr(headers)) > MAX_HEADERS:  # too large a frame ends the connection, every time
-        headers = {DROPPED: "the other headers: with ours they would not fit one frame"}
+    headers = _kept(message)
     reason, trace = reason_of(error), trace_of(error)
     if isinstance(decision, RetryAfter):
         copy = message.again(message.attempt + 1, headers)
         return Failure(copy, queue.retry_queue(decision.delay), decision.delay, reason, trace)
     headers |= {REASON: reason, ORIGIN: queue.name, TRACEBACK: trace, DIED: int(time.time())}
     return Failure(message.again(message.attempt, headers), queue.dead, None, reason, trace)
+
+
+def after_loss(message: Message, queue: Queue) -> Move | WorkerLost:
+    """Say what becomes of *message*, whose worker was lost: move it, or bury it for this error.
+
+    The broker tells only that somebody had it before, not who, and not whether it was begun. So
+    losses are counted in a header of ours, and the message is published anew with each. The first
+    may have any cause: it goes back to its queue. From `ALONE_FROM` on it goes to the queue of
+    suspects, of which no worker holds more than one: whoever is lost then had this one in hand, not
+    merely waiting behind a killer. At `PARKED_AT` it is buried. A killer alone can add no more than
+    `ALONE_FROM` to the count of another suspect, because it becomes one itself; so it takes two
+    killers to have a bystander buried.
+    """
+    losses = message.losses + 1
+    if losses >= PARKED_AT:
+        return WorkerLost(
+            f"{losses} workers were lost while they had this message: it may be what kills them "
+            f"(a crash, os._exit, too much memory)"
+        )
+    target = queue.suspects if losses >= ALONE_FROM else queue.name
+    return Move(message.again(message.attempt, _kept(message) | {LOSSES: losses}), target)
+
+
+def _kept(message: Message) -> dict[str, Any]:
+    """The headers that a copy of *message* takes along."""
+    headers = without_death(message.headers)
+    if len(repr(headers)) > MAX_HEADERS:  # too large a frame ends the connection, every time
+        return {DROPPED: "the other headers: with ours they would not fit one frame"}
+    return headers
 
 
 def reason_of(error: BaseException) -> str:

@@ -26,9 +26,8 @@ from mousetrap.errors import (
     MousetrapError,
     NotSettled,
     SettingsError,
-    UndecodableMessage,
 )
-from mousetrap.fate import Fate, unpack
+from mousetrap.fate import Fate
 from mousetrap.flow import Flow
 from mousetrap.interrupt import finish
 from mousetrap.kernel import is_kernel
@@ -375,10 +374,7 @@ class Run:
             self._lease.drop()
 
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
-        try:
-            self.ledger.add(unpack(delivery.body), time.time())
-        except UndecodableMessage as error:  # somebody else's message on our exchange
-            self._on_failed(error)
+        self.ledger.hear(delivery.body, time.time())
         self._events.ack(delivery)
 
     def _on_failed(self, error: MousetrapError) -> None:
@@ -393,7 +389,7 @@ class Run:
         self._sender.wait(patience)  # for confirms that are slower than the fates
         if self._sender.unconfirmed():
             return False
-        names = [name for queue in self._queues for name in (queue.name, *queue.retry_queues())]
+        names = [name for queue in self._queues for name in queue.names() if name != queue.dead]
         depths = job_queue.depths(names, self.settings)  # first: what leaves a queue comes in hand
         if any(each.messages for each in depths if each) or any(w.unacked for w in self._threads):
             self.ledger.wait_for(lambda: False, min(QUIET, patience))
@@ -402,8 +398,8 @@ class Run:
 
     def _look_after(self) -> None:
         """Raise what keeps this run from going on: it explains more than a time-out."""
-        if self._failure is not None:
-            raise self._failure
+        if failure := self._failure or self.ledger.error:
+            raise failure
         for worker in self._threads:
             if worker.error is not None:
                 raise worker.error

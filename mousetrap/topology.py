@@ -52,6 +52,9 @@ AnyDeclaration = Declaration | Exchange | Binding
 class Queue:
     """A work queue and where its failures wait: ``start_fetch.retry.5s``, ``start_fetch.dead``.
 
+    Messages that lost their worker again and again are in ``start_fetch.suspects`` (see
+    `retry.after_loss`).
+
     `retry_delays` are seconds, one per retry: ``(1.0, 5.0, 25.0)`` means at most four attempts.
     """
 
@@ -73,6 +76,11 @@ class Queue:
         """Name of the queue where messages end that cannot be handled."""
         return f"{self.name}.dead"
 
+    @property
+    def suspects(self) -> str:
+        """Name of the queue from which each worker takes one message at a time."""
+        return f"{self.name}.suspects"
+
     def retry_queues(self) -> dict[str, float]:
         """Map each retry queue's name to its delay in seconds."""
         # One queue per delay: RabbitMQ expires messages from the head only, so a long
@@ -85,7 +93,7 @@ class Queue:
 
     def names(self) -> list[str]:
         """Every name that belongs to this queue, the work queue first."""
-        return [self.name, *self.retry_queues(), self.dead]
+        return [self.name, *self.retry_queues(), self.dead, self.suspects]
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,12 @@ class Topology:
             Declaration(self.wire_name(name), self._arguments() | self._way_back(queue, delay))
             for name, delay in queue.retry_queues().items()
         ]
-        dead = Declaration(self.wire_name(queue.dead), self._arguments())  # the name was checked
-        return [self.work_queue(queue.name), *retries, dead]
+        # the name was checked
+        others = [
+            Declaration(self.wire_name(name), self._arguments())
+            for name in (queue.dead, queue.suspects)
+        ]
+        return [self.work_queue(queue.name), *retries, *others]
 
     @property
     def events_key(self) -> str:

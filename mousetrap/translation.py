@@ -39,6 +39,7 @@ from mousetrap.topology import AnyDeclaration, Binding, Declaration, Exchange
 
 PIKA_ERRORS = (pika_errors.AMQPError, AMQPConnectorException, OSError)
 _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)
+_REFUSED = (*_REFUSED_LOGIN, pika_errors.ProbableAccessDeniedError)
 _NO_AMQP = (pika_errors.IncompatibleProtocolError, AMQPConnectorStackTimeout, TimeoutError)
 
 
@@ -83,6 +84,10 @@ def translate(error: BaseException, settings: Settings) -> MousetrapError:
     where = settings.url
     if isinstance(error, MousetrapError):
         return error
+    # pika guesses by how far the opening had come. A broker that refuses says so; a stream that
+    # just breaks off is a broker going down, or a cable, and trying again may help.
+    if isinstance(error, _REFUSED) and "StreamLostError" in str(error.args):
+        return ConnectionLost(f"the connection to {where} broke while it was opened; try again")
     if isinstance(error, _REFUSED_LOGIN):
         return AccessRefused(_login_refused(settings))
     if isinstance(error, pika_errors.ProbableAccessDeniedError):

@@ -2,15 +2,17 @@
 
 Each system call gives Python's lock away and has to win it back, which under load costs more than
 the call. pika sends each frame alone (a message is three) and reads 4 KiB at a time; here the
-frames of one turn of the loop go out together, and 64 KiB come in. And of the three frames of a
-message the first is always the same, and the second nearly so. `pika.SelectConnection` itself
-works as well, only slower; `tests/test_wire.py` fails when pika changes what is used here.
-Prototyped in ``notebooks/bench_flow.ipynb``.
+frames of one turn of the loop go out together, and 64 KiB come in. Of the three frames of a
+message that is sent the first is always the same, and a message that came whole is read without
+the detour by frames and callbacks. `pika.SelectConnection` itself works as well, only slower;
+`tests/test_wire.py` fails when pika changes what is used here. Prototyped in
+``notebooks/bench_flow.ipynb``.
 """
 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Any
 
 import pika
@@ -18,20 +20,15 @@ from pika import data as values
 from pika import frame, spec
 from pika.channel import Channel
 
+from mousetrap import header
+from mousetrap.message import Message
+
 RECEIVE = 65_536  # bytes asked for at a time; measured: more is not faster
 KEPT_HEADS = 1000  # a guess: more queues than anybody publishes to
 _FRAME = struct.Struct(">BHI")  # type, channel, size of the payload (AMQP 0-9-1, section 4.2.3)
 _END = bytes([spec.FRAME_END])
-# A content header (section 4.2.6.1): class, weight, size of the body, which properties follow.
-_CONTENT = struct.Struct(">HHQH")
-_FLAGS = (
-    spec.BasicProperties.FLAG_CONTENT_TYPE | spec.BasicProperties.FLAG_HEADERS
-    | spec.BasicProperties.FLAG_DELIVERY_MODE | spec.BasicProperties.FLAG_MESSAGE_ID
-    | spec.BasicProperties.FLAG_TIMESTAMP
-)  # fmt: skip
-_OTHERS = ("content_encoding", "priority", "correlation_id", "reply_to", "expiration", "type",
-           "user_id", "app_id", "cluster_id")  # fmt: skip
 _OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE  # bytes of a frame around its payload
+_DELIVER = struct.pack(">I", spec.Basic.Deliver.INDEX)  # how the payload of that method begins
 
 
 class Wire(pika.SelectConnection):
@@ -53,13 +50,20 @@ class Wire(pika.SelectConnection):
         channel: Channel,
         exchange: str,
         routing_key: str,
-        body: bytes,
-        properties: pika.BasicProperties,
+        message: Message,
+        sent: int,
+        base: pika.BasicProperties | None,
         mandatory: bool,
     ) -> None:
-        """Publish as `Channel.basic_publish` does, and raise what it raises."""
-        number = channel.channel_number
-        if not channel.is_open or len(body) > self._body_max_length:
+        """Publish *message* with the properties that `header.properties` gives it.
+
+        Raises:
+            Exception: what `Channel.basic_publish` raises.
+        """
+        number, body = channel.channel_number, message.body
+        size = len(body)
+        if not channel.is_open or size > self._body_max_length:
+            properties = header.properties(message, sent, base)
             channel.basic_publish(exchange, routing_key, body, properties, mandatory)
             return
         head = self._heads.get((number, exchange, routing_key))
@@ -70,25 +74,30 @@ class Wire(pika.SelectConnection):
             head = frame.Method(number, method).marshal()
             if len(self._heads) < KEPT_HEADS:
                 self._heads[number, exchange, routing_key] = head
-        header = _content_header(len(body), properties)
-        content = _FRAME.pack(spec.FRAME_HEADER, number, len(header)) + header + _END
-        if body:
-            content += _FRAME.pack(spec.FRAME_BODY, number, len(body)) + body + _END
-        message = head + content
-        self.frames_sent += 3 if body else 2
-        self.bytes_sent += len(message)
-        self._adapter_emit_data(message)
+        content = header.encode(message, size, sent, base)
+        head += _FRAME.pack(spec.FRAME_HEADER, number, len(content)) + content + _END
+        if size:
+            head += _FRAME.pack(spec.FRAME_BODY, number, size)
+            self._emit(head, body, _END)
+        else:
+            self._emit(head)
+        self.frames_sent += 3 if size else 2
+        self.bytes_sent += len(head) + (size + len(_END) if size else 0)
 
     def _adapter_emit_data(self, data: bytes) -> None:
-        self._outgoing.append(data)
-        if len(self._outgoing) == 1:
+        self._emit(data)
+
+    def _emit(self, *pieces: bytes) -> None:
+        if not self._outgoing:
             # timers come last in a turn of the loop, after whatever else has something to send
             self._nbio.call_later(0, self._send_outgoing)
+        self._outgoing += pieces
 
     def _send_outgoing(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None:  # else the connection went away in this very turn
-            self._transport.write(b"".join(outgoing))
+            # a view: what a full socket leaves over is cut off without a copy of the rest
+            self._transport.write(memoryview(b"".join(outgoing)))  # type: ignore[arg-type]
 
     def _on_data_available(self, data_in: bytes) -> None:
         # pika's own copies the rest of the buffer for each frame that it takes from its front
@@ -102,6 +111,11 @@ class Wire(pika.SelectConnection):
             if end > size:
                 break
             self._frame_buffer = b""  # processing a frame may end the connection
+            if data.startswith(_DELIVER, position + 7) and data[position] == spec.FRAME_METHOD:
+                after = self._deliver(data, position, end)
+                if after:
+                    position = after
+                    continue
             _, value = frame.decode_frame(data[position:end])
             self.bytes_received += end - position
             position = end
@@ -109,53 +123,77 @@ class Wire(pika.SelectConnection):
             self._process_frame(value)
         self._frame_buffer = data[position:]
 
+    def _deliver(self, data: bytes, start: int, middle: int) -> int:
+        """Deliver the message whose frames begin at *start* and, after the first, at *middle*.
+
+        Returns where it ends; 0 if it did not come whole, or has several body frames: those go by
+        pika's way.
+        """
+        found = _content(data, middle)
+        channel = self._channels.get(int.from_bytes(data[start + 1 : start + 3], "big"))
+        if found is None or channel is None:
+            return 0
+        end, payload, body = found
+        method, number = _method(data[start + 11 : middle - 1]), channel.channel_number
+        properties = header.decode(payload)
+        self.frames_received += 3 if body else 2
+        self.bytes_received += end - start
+        channel._on_deliver(
+            frame.Method(number, method), frame.Header(number, len(body), properties), body
+        )
+        return end
+
 
 def publish(
     channel: Channel,
     exchange: str,
     routing_key: str,
-    body: bytes,
-    properties: pika.BasicProperties,
+    message: Message,
+    sent: int,
+    base: pika.BasicProperties | None,
     *,
     mandatory: bool,
 ) -> None:
     """Publish on *channel* the short way if its connection is a `Wire`, else as pika does."""
     if isinstance(channel.connection, Wire):
-        channel.connection.publish(channel, exchange, routing_key, body, properties, mandatory)
+        channel.connection.publish(channel, exchange, routing_key, message, sent, base, mandatory)
     else:
-        channel.basic_publish(exchange, routing_key, body, properties, mandatory)
+        properties = header.properties(message, sent, base)
+        channel.basic_publish(exchange, routing_key, message.body, properties, mandatory)
 
 
-def _content_header(size: int, properties: pika.BasicProperties) -> bytes:
-    """Return the payload of a content header frame; our own five properties take the short way."""
-    known: dict[str, Any] = vars(properties)
-    if any(known.get(name) is not None for name in _OTHERS) or not all(
-        (properties.content_type, properties.headers, properties.delivery_mode,
-         properties.message_id, properties.timestamp)
-    ):  # fmt: skip
-        pieces = properties.encode()  # type: ignore[no-untyped-call]  # pika's
-        return struct.pack(">HHQ", spec.BasicProperties.INDEX, 0, size) + b"".join(pieces)
-    table = b"".join(_entry(key, value) for key, value in properties.headers.items())
-    return b"".join((
-        _CONTENT.pack(spec.BasicProperties.INDEX, 0, size, _FLAGS),
-        _short(properties.content_type),
-        len(table).to_bytes(4, "big"), table,
-        bytes((properties.delivery_mode,)),
-        _short(properties.message_id),
-        properties.timestamp.to_bytes(8, "big"),
-    ))  # fmt: skip
+def _content(data: bytes, middle: int) -> tuple[int, bytes, bytes] | None:
+    """Return the end, the header frame's payload and the body, if all of them are in *data*."""
+    if len(data) - middle < _OVERHEAD or data[middle] != spec.FRAME_HEADER:
+        return None
+    first = middle + 7
+    last = first + int.from_bytes(data[middle + 3 : first], "big")
+    size = int.from_bytes(data[first + 4 : first + 12], "big")
+    if not size:
+        return (last + 1, data[first:last], b"") if last < len(data) else None
+    begin = last + 1 + 7
+    end = begin + size
+    if end >= len(data) or size != int.from_bytes(data[begin - 4 : begin], "big"):
+        return None  # not here so far, or in several frames
+    return end + 1, data[first:last], data[begin:end]
 
 
-def _entry(key: str, value: Any) -> bytes:
-    """Return one field of a table (section 4.2.5.5); what is not plain is left to pika."""
-    if type(value) is str:
-        text = value.encode()
-        return _short(key) + b"S" + len(text).to_bytes(4, "big") + text
-    pieces: list[bytes] = [_short(key)]
-    values.encode_value(pieces, value)
-    return b"".join(pieces)
+def _method(payload: bytes) -> spec.Basic.Deliver:
+    """Return the method whose arguments are *payload*: whose it is, tag, again?, from where."""
+    after = 1 + payload[0]
+    [consumer] = _texts(payload[:after])
+    exchange, routing_key = _texts(payload[after + 9 :])
+    return spec.Basic.Deliver(  # type: ignore[no-untyped-call]  # pika's
+        consumer, int.from_bytes(payload[after : after + 8], "big"), bool(payload[after + 8] & 1),
+        exchange, routing_key,
+    )  # fmt: skip
 
 
-def _short(text: str) -> bytes:
-    encoded = text.encode()
-    return bytes((len(encoded),)) + encoded  # over 255 bytes: ValueError, as in pika
+@lru_cache(maxsize=1000)  # as many as there are consumers and queues
+def _texts(data: bytes) -> list[Any]:  # str; bytes if it is not UTF-8, as in pika
+    """Return the short strings of which *data* consists."""
+    found, offset = [], 0
+    while offset < len(data):
+        text, offset = values.decode_short_string(data, offset)
+        found.append(text)
+    return found

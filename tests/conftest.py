@@ -10,9 +10,9 @@ import signal
 
 import pytest
 from lab import chromium
-from proxy import Proxy
 
 from mousetrap.broker import Broker, ensure
+from mousetrap.faults.proxy import Proxy
 from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 

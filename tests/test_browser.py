@@ -101,6 +101,55 @@ def test_panel_lives_in_jupyterlab_and_stays_when_it_is_reloaded(page, settings,
     assert settings.password not in "".join([*seen, *again])
 
 
+FULL_RATE = """
+import mousetrap
+from mousetrap import stage
+
+@stage(reads="first", writes="second", prefetch=256)
+def pass_on(text: str) -> str:
+    return text
+
+@stage(reads="second", writes="third", prefetch=256)
+def pass_on_again(text: str) -> str:
+    return text
+
+with mousetrap.run([pass_on, pass_on_again]) as run:
+    mousetrap.panel(run)
+    run.send_many(["x" * 200] * 20_000)
+    print("done:", run.settle(timeout=120).done)
+"""
+TICKING = """() => {
+    window.gaps = [];
+    let last = performance.now();
+    setInterval(() => {
+        const now = performance.now();
+        window.gaps.push(now - last);
+        last = now;
+    }, 20);
+}"""
+
+
+def test_browser_stays_responsive_beside_a_flow_at_full_rate(page, settings, tmp_path):
+    """20,000 messages under a panel: the page's own clock, ticking between tasks, never stops."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(
+        metadata=kernel, cells=[nbformat.v4.new_code_cell(FULL_RATE)]
+    )
+    nbformat.write(notebook, tmp_path / "full_rate.ipynb")
+
+    with jupyter_lab(tmp_path, os.environ | settings.to_environment()) as address:
+        page.goto(address.format("full_rate.ipynb"))
+        page.locator(".jp-Notebook").wait_for()
+        page.evaluate(TICKING)
+        run_all_cells(page)
+        gaps = page.evaluate("window.gaps")
+        text = page.locator(".jp-Notebook").inner_text()
+
+    assert "done: 20000" in text
+    assert len(gaps) > 50
+    assert max(gaps) < 1000, f"nothing could be clicked for {max(gaps):.0f} ms"
+
+
 def test_panel_of_a_notebook_from_somewhere_else_is_shown(page, settings, tmp_path):
     """JupyterLab cleans the HTML of a notebook that it does not trust: picture and table stay."""
     folder = tmp_path / "notebooks"

@@ -371,7 +371,7 @@ def test_sweep_names_what_it_removes(run, start, settings, tmp_path, monkeypatch
 
     [leftover] = json.loads(first.stdout)
     assert leftover["namespace"].startswith(settings.namespace)
-    assert len(leftover["queues"]) == 7  # work, three retries, dead, result, events
+    assert len(leftover["queues"]) == 8  # work, three retries, dead, suspects, result, events
     assert (first.exit_code, second.exit_code) == (0, 0)
     assert "nothing is left of any run" in second.stderr
 

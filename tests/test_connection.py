@@ -187,3 +187,23 @@ def test_connection_stays_when_the_password_is_right_again(settings, connect):
     assert not any("mousetrap-io" in thread.name for thread in threading.enumerate())
     with open_channel(settings):
         pass
+
+
+@pytest.mark.fault("F03")
+@pytest.mark.parametrize("step", ["Connection.Start", "Connection.Tune", "Connection.OpenOk",
+                                  "Channel.OpenOk", "Basic.QosOk"])  # fmt: skip
+def test_connection_cut_while_it_opens_is_opened_again(proxy, step):
+    """A broker that goes down in the middle of a handshake has refused nobody: try again."""
+    listener = Listener()
+    connection = Connection(proxy.settings, "test", listener)
+    connection.open()
+    try:
+        cut = proxy.at(step, "from broker", "before")
+        proxy.cut()
+        cut.wait(10)
+        with listener.changed:
+            assert listener.changed.wait_for(lambda: listener.openings == 2, 20)
+        assert connection.is_open
+        assert listener.failure is None
+    finally:
+        connection.close()

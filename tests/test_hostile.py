@@ -24,7 +24,6 @@ from mousetrap.fate import Fate, Output
 from mousetrap.flow import Step
 from mousetrap.notebook.panel import MAX_SIZE, Panel
 from mousetrap.notebook.watch import StageView, View
-from mousetrap.publisher import _properties
 from mousetrap.receipt import Receipt
 from mousetrap.record import StageRecord
 from mousetrap.run import Run
@@ -142,7 +141,7 @@ def hostile_run(text: str) -> Run:
 
 def hostile_receipt(text: str, outcome: str) -> Receipt:
     message = hostile_message(text)
-    receipt = Receipt(message, text, _properties(Message(1), None), 0.0, None)
+    receipt = Receipt(message, text, 0, None, 0.0, None)
     receipt.outcome, receipt.reason = outcome, text
     return receipt
 

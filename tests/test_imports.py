@@ -14,13 +14,13 @@ RINGS = [
     # 0 words: no I/O, no pika
     {
         "errors", "settings", "topology", "message", "retry", "fate", "ledger", "record",
-        "account", "table", "interrupt", "kernel", "messages", "sparkline",
+        "account", "table", "interrupt", "ending", "kernel", "messages", "sparkline",
     },
     # 1 wire: the only ring that imports pika
     {
         "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
-        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "declared",
-        "presence", "gauge",
+        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "header",
+        "declared", "presence", "gauge",
     },
     # 2 flow: plain functions bound to queues
     {
@@ -32,8 +32,8 @@ RINGS = [
     # 3 edges: each could be deleted and the rest would not notice
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
-        "extract",
-        "pytest_plugin", "processes", "plot", "bench", "send",
+        "extract", "faults", "pytest_plugin", "processes", "plot", "bench", "send", "sink", "slot",
+        "health",
         "__main__",
     },
 ]  # fmt: skip

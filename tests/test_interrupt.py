@@ -120,6 +120,21 @@ def test_finish_returns_and_raises_as_its_work_does():
     assert done == [1]
 
 
+def test_finish_is_not_forestalled_by_a_second_interrupt(monkeypatch):
+    """It comes just before the thread that does the work is there: the work is done all the same."""
+    done, start = threading.Event(), threading.Thread.start
+
+    def interrupt_first(thread):
+        signal.raise_signal(signal.SIGINT)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt_first)
+    with pytest.raises(KeyboardInterrupt):
+        finish(done.set)
+    assert done.wait(5)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_finish_goes_on_when_its_caller_is_interrupted(gate):
     """The waiting ends, the work does not; and who is leaving because of it waits half a second."""
     done = threading.Event()

@@ -290,6 +290,30 @@ def test_interrupt_of_a_blocking_worker_ends_the_cell(kernel, settings):
     wait_for(lambda: consumers(settings) == 0)
 
 
+DEAF = """
+from mousetrap.worker import Worker
+stop = Worker.stop
+def interrupted(worker, timeout=10.0):  # as if the next interrupt came just here
+    if threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
+    stop(worker, timeout)
+Worker.stop = interrupted
+"""
+
+
+def test_interrupt_before_the_cell_has_begun_to_stop_its_worker_leaves_no_ghost(kernel, settings):
+    """Two in a row: the second comes where the first would have had the worker stopped."""
+    declare("work", settings=settings)
+    kernel.run("@mousetrap.stage(reads='work')\ndef work(n: int) -> None: ...")
+    kernel.run(DEAF)
+    cell = kernel.start("work.run()")
+    wait_for(lambda: consumers(settings) == 1)
+    kernel.interrupt()
+    kernel.finish(cell, 5)
+    assert cell.error == "KeyboardInterrupt"
+    wait_for(lambda: consumers(settings) == 0)
+
+
 # ---- the end of a kernel -------------------------------------------------------------------------
 
 EVERYTHING = """

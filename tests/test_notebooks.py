@@ -79,11 +79,12 @@ def test_modules_and_notebooks_name_each_other():
         (path.stem, module)
         for path in NOTEBOOKS
         for line in re.findall(r"^Refactored into: (.*)$", cells(path, "markdown")[0].source, re.M)
-        for module in re.findall(r"`mousetrap\.([\w.]+)`", line)
+        for module in re.findall(r"`((?:mousetrap|peers)\.[\w.]+)`", line)
     }
     named_by_modules = {
-        (notebook, ".".join(file.relative_to(ROOT / "mousetrap").with_suffix("").parts))
-        for file in (ROOT / "mousetrap").rglob("*.py")
+        (notebook, ".".join(file.relative_to(folder.parent).with_suffix("").parts))
+        for folder in (ROOT / "mousetrap", ROOT / "notebooks" / "peers")  # the benches' own package
+        for file in folder.rglob("*.py")
         for notebook in re.findall(
             r"Prototyped\s+in\s+``notebooks/(\w+)\.ipynb``",
             ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "",

@@ -17,6 +17,7 @@ def test_queue_knows_the_places_where_its_failures_wait():
         "start_fetch.retry.1s",
         "start_fetch.retry.0.5s",
         "start_fetch.dead",
+        "start_fetch.suspects",
     ]
 
 
@@ -30,7 +31,7 @@ def test_work_queues_are_declared_without_arguments():
 
 def test_retry_queues_lead_back_after_their_delay():
     """A message waits in milliseconds and is dead-lettered to the work queue by name."""
-    [_, retry, _] = Topology().declarations(Queue("q", retry_delays=(2.5,)))
+    [_, retry, *_] = Topology().declarations(Queue("q", retry_delays=(2.5,)))
 
     assert retry == Declaration(
         "q.retry.2.5s",
@@ -51,6 +52,7 @@ def test_a_namespace_is_a_prefix_and_expires():
         "run-7f3a.q",
         "run-7f3a.q.retry.1s",
         "run-7f3a.q.dead",
+        "run-7f3a.q.suspects",
     ]
     assert all(each.arguments["x-expires"] == 60_000 for each in declarations)
     assert declarations[1].arguments["x-dead-letter-routing-key"] == "run-7f3a.q"
@@ -58,9 +60,9 @@ def test_a_namespace_is_a_prefix_and_expires():
 
 def test_quorum_queues_lose_nothing_on_the_way_back():
     """A quorum retry queue keeps a message until its target has it."""
-    [work, retry, dead] = Topology(queue_type="quorum").declarations(Queue("q", (1,)))
+    [work, retry, *others] = Topology(queue_type="quorum").declarations(Queue("q", (1,)))
 
-    assert {each.arguments["x-queue-type"] for each in (work, retry, dead)} == {"quorum"}
+    assert {each.arguments["x-queue-type"] for each in (work, retry, *others)} == {"quorum"}
     assert retry.arguments["x-dead-letter-strategy"] == "at-least-once"
     assert retry.arguments["x-overflow"] == "reject-publish"
 

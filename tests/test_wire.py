@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 from pika import frame, spec
 from pika.adapters.utils import io_services_utils
 
-from mousetrap import connection
+from mousetrap import connection, header
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.wire import Wire
 from mousetrap.worker import Worker
+
+
+class Receiver(pika.channel.Channel):
+    """pika's channel 1 as far as it puts deliveries together, with one consumer."""
+
+    def __init__(self, consumer):
+        self.channel_number, self._cancelled, self._consumers = 1, set(), {"me": consumer}
+        self._content_assembler = pika.channel.ContentFrameAssembler()
 
 
 class Recorder(Wire):
@@ -24,8 +32,9 @@ class Recorder(Wire):
     def __init__(self):
         self._outgoing, self._frame_buffer, self.bytes_received = [], b"", 0
         self._heads, self._body_max_length, self.frames_sent, self.bytes_sent = {}, 1000, 0, 0
-        self.written, self.frames, self.later = [], [], []
+        self.written, self.others, self.later, self.delivered = [], [], [], []
         self._transport = self._nbio = self
+        self._channels, self.frames_received = {1: Receiver(self.consume)}, 0
 
     def write(self, data):
         self.written.append(data)
@@ -33,8 +42,15 @@ class Recorder(Wire):
     def call_later(self, _, function):
         self.later.append(function)
 
+    def consume(self, _, method, properties, body):
+        self.delivered.append((vars(method), vars(properties), body))
+
     def _process_frame(self, value):
-        self.frames.append(value)
+        if getattr(value, "channel_number", 0):
+            self.frames_received += 1
+            self._deliver_frame_to_channel(value)
+        else:
+            self.others.append(type(value))
 
 
 def frames(count):
@@ -45,7 +61,7 @@ def frames(count):
         found += [
             frame.Method(1, deliver).marshal(),
             frame.Header(1, tag, pika.BasicProperties(message_id=str(tag))).marshal(),
-            frame.Body(1, b"x" * tag).marshal(),
+            *([frame.Body(1, b"x" * tag).marshal()] if tag else []),
         ]
     return [*found, frame.Heartbeat().marshal()]
 
@@ -86,70 +102,111 @@ class Channel:
         self.plain.append(arguments)
 
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 HEADERS = st.dictionaries(
     st.text(max_size=20),
     st.text(max_size=30) | st.integers(-(2**62), 2**62) | st.booleans() | st.none()
     | st.binary(max_size=9) | st.lists(st.integers(0, 9), max_size=3),
     max_size=4,
 )  # fmt: skip
-PROPERTIES = st.fixed_dictionaries(
+MESSAGES = st.builds(
+    Message,
+    body=st.binary(max_size=1000),
+    id=st.none() | TEXT,
+    attempt=st.integers(1, 2000),
+    parent=st.none() | TEXT,
+    job=st.none() | TEXT,
+    past_retries=st.integers(0, 1000),
+    headers=st.just({}) | HEADERS,
+)
+BASES = st.none() | st.fixed_dictionaries(
     {},
     optional={
-        "content_type": st.text(max_size=20), "headers": HEADERS,
-        "delivery_mode": st.sampled_from([1, 2]), "message_id": st.text(max_size=40),
-        "priority": st.integers(0, 9), "correlation_id": st.text(max_size=9),
-        "reply_to": st.text(max_size=9), "timestamp": st.integers(0, 2**40),
-        "app_id": st.text(max_size=9),
+        "content_type": st.text(max_size=20), "priority": st.integers(0, 9),
+        "correlation_id": st.text(max_size=9), "reply_to": st.text(max_size=9),
+        "timestamp": st.integers(0, 2**40), "app_id": st.text(max_size=9),
     },
 )  # fmt: skip
-OURS = {
-    "content_type": "application/json", "headers": {"mousetrap-attempt": 1, "mousetrap-job": "j"},
-    "delivery_mode": 2, "message_id": "0123456789abcdef", "timestamp": 1_790_000_000,
-}  # fmt: skip
+PARENT = Message({"n": 1}, id="0123456789abcdef")
 
 
-@given(PROPERTIES, st.binary(max_size=1000), st.text(max_size=9), st.booleans())
-@example(OURS, b"{}", "", True)
-@example(OURS | {"headers": {"n": 2**40, "x": "\u00e9"}}, b"", "mousetrap.events", False)
-def test_wire_publishes_the_bytes_that_pika_would(values, body, exchange, mandatory):
+@given(MESSAGES, st.integers(0, 2**40), BASES, st.text(max_size=9), st.booleans())
+@example(PARENT, 1_790_000_000, None, "", True)
+@example(PARENT.child([1], "fetch", 0), 1_790_000_000, None, "mousetrap.events", False)
+def test_wire_publishes_the_bytes_that_pika_would(message, sent, base, exchange, mandatory):
     """Ready-made or not, whatever the properties: the same frames to the last byte."""
-    properties, wire = pika.BasicProperties(**values), Recorder()
+    values, wire = base and pika.BasicProperties(**base), Recorder()
+    properties = header.properties(message, sent, base and pika.BasicProperties(**base))
     method = spec.Basic.Publish(exchange=exchange, routing_key="work", mandatory=mandatory)
-    pieces = [frame.Method(7, method), frame.Header(7, len(body), properties)]
-    pieces += [frame.Body(7, body)] if body else []
+    size = len(message.body)
+    pieces = [frame.Method(7, method), frame.Header(7, size, properties)]
+    pieces += [frame.Body(7, message.body)] if size else []
     expected = b"".join(each.marshal() for each in pieces)
 
     for _ in range(2):  # the second time from what was kept
-        wire.publish(Channel(), exchange, "work", body, properties, mandatory)
+        wire.publish(Channel(), exchange, "work", message, sent, values, mandatory)
 
-    assert wire._outgoing == [expected, expected]
+    assert b"".join(wire._outgoing) == 2 * expected
     assert (wire.frames_sent, wire.bytes_sent) == (2 * len(pieces), 2 * len(expected))
+
+
+@given(MESSAGES, st.integers(0, 2**40), BASES, st.data())
+@example(PARENT, 1_790_000_000, None, None)
+@example(PARENT.child([1], "fetch", 0), 1_790_000_000, None, None)
+def test_header_reads_what_pika_would(message, sent, base, data):
+    """Ours or not, whole or cut or with a byte gone wrong: the same properties, or no sense."""
+    properties = header.properties(message, sent, base and pika.BasicProperties(**base))
+    payload = frame.Header(1, 5, properties).marshal()[7:-1]
+    if data is not None and data.draw(st.booleans()):
+        where = data.draw(st.integers(12, len(payload) - 1))
+        payload = payload[:where] + data.draw(st.binary(max_size=1)) + payload[where + 1 :]
+    try:
+        expected = vars(pika.BasicProperties().decode(payload, 12))
+    except Exception as error:
+        with pytest.raises(type(error)):
+            header.decode(payload)
+    else:
+        assert vars(header.decode(payload)) == expected
 
 
 def test_wire_leaves_to_pika_what_is_large_or_too_late():
     """A body of several frames, a closed channel: pika splits, or raises."""
-    wire, channel, properties = Recorder(), Channel(), pika.BasicProperties()
-    wire.publish(channel, "", "work", b"x" * 1001, properties, True)
+    wire, channel = Recorder(), Channel()
+    wire.publish(channel, "", "work", Message(body=b"x" * 1001), 1, None, True)
     channel.is_open = False
-    wire.publish(channel, "", "work", b"x", properties, True)
+    wire.publish(channel, "", "work", Message(body=b"x"), 1, None, True)
 
     assert [len(body) for _, _, body, *_ in channel.plain] == [1001, 1]
     assert wire._outgoing == []
 
 
-@pytest.mark.parametrize("size", [1, 7, 8, 50, 10_000])
-def test_wire_finds_every_frame_however_the_bytes_are_cut(size):
-    """Pieces of any size give the frames that pika's own reading gives."""
+@pytest.mark.parametrize("size", [1, 7, 8, 50, 300, 10_000])
+def test_wire_finds_every_message_however_the_bytes_are_cut(size):
+    """Pieces of any size give the deliveries that pika's own reading gives, in order."""
     data = b"".join(frames(40))
     wire, plain = Recorder(), Recorder()
     for start in range(0, len(data), size):
         wire._on_data_available(data[start : start + size])
         pika.SelectConnection._on_data_available(plain, data[start : start + size])
 
-    assert len(wire.frames) == len(plain.frames) == 121
-    assert [repr(each) for each in wire.frames] == [repr(each) for each in plain.frames]
+    assert len(wire.delivered) == len(plain.delivered) == 40
+    assert wire.delivered == plain.delivered
     assert wire.bytes_received == plain.bytes_received == len(data)
+    assert wire.frames_received == plain.frames_received == 119
+    assert wire.others == plain.others == [frame.Heartbeat]
     assert wire._frame_buffer == b""
+
+
+def test_wire_leaves_a_body_of_several_frames_to_pika():
+    """A message larger than a frame is put together by pika; the next one is not disturbed."""
+    deliver = frame.Method(1, spec.Basic.Deliver("me", 1, False, "", "work")).marshal()
+    head = frame.Header(1, 4, pika.BasicProperties(message_id="a")).marshal()
+    data = deliver + head + frame.Body(1, b"ab").marshal() + frame.Body(1, b"cd").marshal()
+    wire = Recorder()
+
+    wire._on_data_available(data + b"".join(frames(3)))
+
+    assert [body for *_, body in wire.delivered] == [b"abcd", b"", b"x", b"xx"]
 
 
 def test_wire_leaves_the_protocol_header_to_pika():
@@ -158,7 +215,7 @@ def test_wire_leaves_the_protocol_header_to_pika():
 
     wire._on_data_available(b"AMQP\x00\x00\x09\x01")
 
-    assert [type(each) for each in wire.frames] == [frame.ProtocolHeader]
+    assert wire.others == [frame.ProtocolHeader]
 
 
 def test_pika_still_has_what_we_override():
@@ -174,7 +231,13 @@ def test_pika_still_has_what_we_override():
     assert "_frame_buffer" in reading
     assert "self._process_frame(frame_value)" in reading
     assert "self.bytes_received +=" in inspect.getsource(own._trim_frame_buffer)
-    publishing = inspect.getsource(pika.channel.Channel.basic_publish)
+    channel = pika.channel.Channel
+    delivery = ["self", "method_frame", "header_frame", "body"]
+    assert list(inspect.signature(channel._on_deliver).parameters) == delivery
+    assert "self._on_deliver(*response)" in inspect.getsource(channel._handle_content_frame)
+    assert "._handle_content_frame(value)" in inspect.getsource(own._deliver_frame_to_channel)
+    assert inspect.getsource(own._process_frame).count("self.") == 5, "pika counts something new"
+    publishing = inspect.getsource(channel.basic_publish)
     assert publishing.count("self.") == 2, "pika does something new when it publishes"
     assert "_body_max_length" in inspect.getsource(own._send_message)
     assert isinstance(io_services_utils._AsyncTransportBase._MAX_RECV_BYTES, int)

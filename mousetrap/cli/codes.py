@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from mousetrap.cli.show import complain
+from mousetrap.ending import ExitCode as ExitCode  # so that commands find all about codes here
 from mousetrap.errors import (
     AccessRefused,
     BrokerSetupError,
@@ -17,22 +17,10 @@ from mousetrap.errors import (
     ExtractError,
     MousetrapError,
     ParameterError,
+    ProcessEnded,
     SettingsError,
     TopologyMismatch,
 )
-
-
-class ExitCode(IntEnum):
-    """What a script can tell from ``$?``."""
-
-    OK = 0
-    FAILED = 1  # a check did not pass, a message did not arrive, a worker cannot go on
-    USAGE = 2  # a bad argument, parameter or setting
-    NO_BROKER = 3  # nobody answers, or none could be brought up
-    REFUSED = 4  # user, password, vhost or permission
-    TOPOLOGY = 5  # a queue exists with other arguments
-    INTERRUPTED = 130  # Ctrl-C
-
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failed (a check, a message, a worker); 2 bad argument or setting; "
@@ -49,6 +37,8 @@ _CODES: list[tuple[tuple[type[BaseException], ...], ExitCode]] = [
 
 def code_of(error: BaseException) -> ExitCode:
     """Return the exit code for *error*."""
+    if isinstance(error, ProcessEnded) and error.code in list(map(int, ExitCode)):
+        return ExitCode(error.code)  # what ended a worker process ends who started it
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), ExitCode.FAILED)
 
 

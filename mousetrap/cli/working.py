@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -18,8 +19,10 @@ import typer
 
 from mousetrap.cli.options import Json, finite
 from mousetrap.cli.show import print_json, say
+from mousetrap.cli.supervising import supervise, told_of
 from mousetrap.errors import SettingsError
 from mousetrap.lifetime import GRACE, run_until_told
+from mousetrap.progress import write_figures
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage, stage
 from mousetrap.table import safe
@@ -56,20 +59,50 @@ def work(
             min=0, callback=finite, help="Seconds for the messages in hand after a signal."
         ),
     ] = GRACE,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Work in N processes and replace those that die: for Python that needs its CPU.",
+        ),
+    ] = None,
+    health: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PORT", help="Tell over HTTP whether it is well: 8080, or 0.0.0.0:8080."
+        ),
+    ] = None,
     with_parent: Annotated[
         bool, typer.Option("--with-parent", help="End when standard input does.")
     ] = False,
+    report: Annotated[Path | None, typer.Option(hidden=True)] = None,
     json: Json = False,
 ) -> None:
     """Run STAGE on the messages of its queue until Ctrl-C or SIGTERM; a second one ends at once.
 
     Ended that way, with nothing left in hand, it has done its work: exit code 0.
 
+    With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
+    that doubles up to half a minute, and a line says so. A setting that cannot work ends them all,
+    with its exit code. They end with this one, however that ends.
+
+    With --health, GET / answers 200 while it is alive, connected and consuming, else 503; GET /live
+    asks for the first alone. The body is JSON. Only this machine is answered unless told otherwise.
+
     Example: mousetrap work fetch --concurrency 4
+
+    Example: mousetrap work fetch --processes 2 --health 8080
 
     Example: mousetrap work my_flow:measure --reads words --writes lengths
     """
     settings = Settings.from_environment()
+    if processes is not None:
+        options = {"concurrency": concurrency, "prefetch": prefetch, "retry-delays": retry_delays,
+                   "reads": reads, "writes": writes, "grace": grace}  # fmt: skip
+        supervise(name, processes, options, settings, health=health,
+                  with_parent=with_parent, json=json)  # fmt: skip
+        return
     found = find_stage(name, reads, writes)
     worker = found.worker(
         settings,
@@ -79,11 +112,20 @@ def work(
     )
     is_working = False
     # A worker that does not even start logs why; that sentence is coming as the error anyway.
-    _log_to_stderr(lambda record: is_working or record.levelno < logging.ERROR)
+    _log_to_stderr(
+        lambda record: is_working or record.levelno < logging.ERROR, report.stem if report else ""
+    )
+
+    def tell_parent() -> None:
+        if report is not None:
+            write_figures(report, asdict(worker.statistics()) | {"has_worked": is_working})
 
     def on_working() -> None:
         nonlocal is_working
         is_working = True
+        tell_parent()
+        if report is not None:  # the parent says it once for all
+            return
         way = f"{worker.queue.name} → {worker.handler.name}"
         way += f" → {worker.writes}" if worker.writes else ""
         say(f"working: {way}, concurrency {worker.concurrency}, on {settings.url}"
@@ -92,10 +134,14 @@ def work(
     # a handler's own print must not get between the reader and our JSON
     out = sys.stderr if json else sys.stdout
     try:
-        with redirect_stdout(out):
-            run_until_told(worker, grace=grace, with_parent=with_parent, on_working=on_working)
+        with told_of(health, lambda: asdict(worker.statistics())), redirect_stdout(out):
+            run_until_told(
+                worker, grace=grace, with_parent=with_parent,
+                on_working=on_working, on_look=tell_parent,
+            )  # fmt: skip
     finally:
-        if is_working:
+        tell_parent()
+        if is_working and report is None:
             _sum_up(worker, json)
 
 
@@ -171,10 +217,11 @@ class _OneLine(logging.Formatter):
         return safe(super().format(record).replace("\n", " | "))
 
 
-def _log_to_stderr(wanted: Callable[[logging.LogRecord], bool]) -> None:
+def _log_to_stderr(wanted: Callable[[logging.LogRecord], bool], name: str) -> None:
     handler = logging.StreamHandler()
     handler.addFilter(wanted)
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    who = f"{name}: " if name else ""
+    handler.setFormatter(_OneLine(f"%(asctime)s %(levelname)s {who}%(message)s"))
     logger = logging.getLogger("mousetrap")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)

@@ -141,7 +141,7 @@ class RunWatch(Watch):
                     state=known.state if known else "", trouble=known.problem if known else "",
                 )
             )  # fmt: skip
-        ends = {name: run.ledger.sent_on[name] for name in run.flow.results}
+        ends = {name: run.ledger.sent_on(name) for name in run.flow.results}
         title = f"run {run.namespace}"
         return View(title, run.where, run.state, tuple(stages), ends, "out", _reconnects(workers))
 

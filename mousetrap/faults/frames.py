@@ -1,0 +1,103 @@
+"""What passes on a wire, in the words of AMQP 0-9-1: the bytes of a stream, cut into `Piece`s.
+
+A piece is what cannot be halved without breaking the stream: a method with all of its content, or
+a single frame. No more of the protocol is known than that (sections 2.3.5 and 4.2 of the
+specification), so nothing here can disagree with a client or a broker.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+PROTOCOL_HEADER = 8  # bytes: "AMQP", 0, 0, 9, 1
+_FRAME = struct.Struct(">BHI")  # type, channel, size of the payload
+_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
+_NAMES = {
+    (10, 10): "Connection.Start", (10, 11): "Connection.StartOk", (10, 30): "Connection.Tune",
+    (10, 31): "Connection.TuneOk", (10, 40): "Connection.Open", (10, 41): "Connection.OpenOk",
+    (10, 50): "Connection.Close", (10, 51): "Connection.CloseOk",
+    (10, 60): "Connection.Blocked", (10, 61): "Connection.Unblocked",
+    (20, 10): "Channel.Open", (20, 11): "Channel.OpenOk",
+    (20, 40): "Channel.Close", (20, 41): "Channel.CloseOk",
+    (40, 10): "Exchange.Declare", (40, 11): "Exchange.DeclareOk",
+    (50, 10): "Queue.Declare", (50, 11): "Queue.DeclareOk",
+    (50, 20): "Queue.Bind", (50, 21): "Queue.BindOk",
+    (60, 10): "Basic.Qos", (60, 11): "Basic.QosOk",
+    (60, 20): "Basic.Consume", (60, 21): "Basic.ConsumeOk",
+    (60, 30): "Basic.Cancel", (60, 31): "Basic.CancelOk",
+    (60, 40): "Basic.Publish", (60, 50): "Basic.Return", (60, 60): "Basic.Deliver",
+    (60, 70): "Basic.Get", (60, 71): "Basic.GetOk", (60, 72): "Basic.GetEmpty",
+    (60, 80): "Basic.Ack", (60, 90): "Basic.Reject", (60, 120): "Basic.Nack",
+    (85, 10): "Confirm.Select", (85, 11): "Confirm.SelectOk",
+}  # fmt: skip
+NAMES = frozenset({"Protocol", "Heartbeat", *_NAMES.values()})
+_WITH_CONTENT = {"Basic.Publish", "Basic.Return", "Basic.Deliver", "Basic.GetOk"}
+
+
+class Piece(NamedTuple):
+    """A method with its content, or a frame: its `name` in AMQP, and all its bytes."""
+
+    name: str
+    data: bytes
+
+
+class Frames:
+    """Takes the bytes of one direction of a connection as they come and gives whole pieces.
+
+    *is_client* says whose bytes they are: a client's begin with the protocol header.
+
+    Threads: one.
+    """
+
+    def __init__(self, *, is_client: bool) -> None:
+        self._buffer = b""
+        self._is_greeting = is_client
+        self._open: dict[int, tuple[str, list[bytes], int]] = {}  # channel -> name, frames, missing
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """Return the pieces that are complete with *data*; the rest is kept."""
+        self._buffer += data
+        pieces = []
+        position, size = 0, len(self._buffer)
+        if self._is_greeting and size >= PROTOCOL_HEADER:
+            self._is_greeting = False
+            position = PROTOCOL_HEADER
+            pieces.append(Piece("Protocol", self._buffer[:PROTOCOL_HEADER]))
+        while not self._is_greeting and size - position >= _FRAME.size:
+            kind, channel, length = _FRAME.unpack_from(self._buffer, position)
+            end = position + _FRAME.size + length + 1
+            if end > size:
+                break
+            piece = self._frame(kind, channel, self._buffer[position:end])
+            position = end
+            if piece is not None:
+                pieces.append(piece)
+        self._buffer = self._buffer[position:]
+        return pieces
+
+    def rest(self) -> bytes:
+        """What came and is no whole piece: a client that dies in the middle of a frame."""
+        begun = b"".join(frame for _, frames, _ in self._open.values() for frame in frames)
+        return begun + self._buffer
+
+    def _frame(self, kind: int, channel: int, frame: bytes) -> Piece | None:
+        payload = frame[_FRAME.size : -1]
+        if kind == _METHOD:
+            number = struct.unpack_from(">HH", payload)
+            name = _NAMES.get(number, "{}.{}".format(*number))
+            if name not in _WITH_CONTENT:
+                return Piece(name, frame)
+            self._open[channel] = (name, [frame], -1)
+            return None
+        if kind not in (_HEADER, _BODY) or channel not in self._open:
+            return Piece("Heartbeat" if kind == _HEARTBEAT else f"frame {kind}", frame)
+        name, frames, missing = self._open.pop(channel)
+        frames.append(frame)
+        # the header says how long the body is: class, weight, and then the size
+        missing = struct.unpack_from(">Q", payload, 4)[0] if kind == _HEADER else missing
+        missing -= len(payload) if kind == _BODY else 0
+        if missing > 0:
+            self._open[channel] = (name, frames, missing)
+            return None
+        return Piece(name, b"".join(frames))

@@ -1,0 +1,38 @@
+"""mousetrap itself, by its public names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mousetrap import Message, Publisher, Worker
+from peers.peer import Peer as Base
+
+
+def pass_on(text: str) -> str:
+    """The handler: it does nothing, so that all the time is the library's."""
+    return text
+
+
+class Peer(Base):
+    """`publish_many`, and a worker."""
+
+    title = "mousetrap"
+
+    def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
+        text = body.decode()[1:-1]  # without its quotes: we encode each, as a caller's data is
+        with Publisher(self.settings.but(namespace="", max_in_flight=window)) as publisher:
+            started = time.perf_counter()
+            receipts = publisher.publish_many((Message(text) for _ in range(messages)), queue)
+            publisher.flush(120)
+            took = time.perf_counter() - started
+        assert all(receipt.confirmed for receipt in receipts)
+        return took
+
+    @contextmanager
+    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+        settings = self.settings.but(namespace="")
+        with Worker(source, pass_on, settings, writes=target, prefetch=prefetch,
+                    concurrency=handlers) as worker:  # fmt: skip
+            yield worker

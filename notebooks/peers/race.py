@@ -1,0 +1,210 @@
+"""Peers side by side: each in a process of its own, in turn, watched by a witness of our own.
+
+Prototyped in ``notebooks/bench_publish.ipynb``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pika
+
+from mousetrap.settings import Settings
+from peers import NAMES, peer_of
+
+FOLDER = Path(__file__).parents[1]
+LOOK = 0.005  # seconds between two looks of the witness
+
+
+class Racer:
+    """One peer's process; *name* is that of its module."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.peer = peer_of(name)
+        self._answers: queue.Queue[str] = queue.Queue()
+        path = os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "peers", name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | settings.to_environment() | {"PYTHONPATH": path},
+        )  # fmt: skip
+        threading.Thread(target=self._read, daemon=True).start()
+        self._write({"do": "open"})  # all import at the same time; `ready` waits
+
+    def ready(self) -> None:
+        """Return when its library is imported."""
+        self._answer(60.0)
+
+    def ask(self, do: str, timeout: float = 120.0, **wish: Any) -> dict[str, Any]:
+        """Have it do something; RuntimeError with its traceback if it cannot."""
+        self._write({"do": do} | wish)
+        return self._answer(timeout)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(5)
+
+    def _write(self, wish: dict[str, Any]) -> None:
+        self._process.stdin.write(json.dumps(wish) + "\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put('{"error": "its process ended"}')
+
+    def _answer(self, timeout: float) -> dict[str, Any]:
+        try:
+            answer = json.loads(self._answers.get(timeout=timeout))
+        except queue.Empty:
+            raise TimeoutError(f"{self.name} did not answer within {timeout:g} s") from None
+        if "error" in answer:
+            raise RuntimeError(f"{self.name}: {answer['error']}")
+        return answer
+
+
+class Race:
+    """The peers of *names* that are installed; *missing* says which are not.
+
+    Use it as a context manager: afterwards no process and no queue of it is left.
+    """
+
+    def __init__(self, settings: Settings, names: Iterable[str] = NAMES) -> None:
+        self.settings = settings.but(namespace="")  # names on the wire are made here
+        self.prefix = f"bench-{uuid.uuid4().hex[:8]}"
+        self.missing: list[str] = []
+        self.racers: dict[str, Racer] = {}
+        self._names = list(names)
+        self._queues: set[str] = set()
+
+    def __enter__(self) -> Race:
+        self._connection = pika.BlockingConnection(
+            pika.URLParameters(self.settings.to_environment()["RABBITMQ_URL"] + "?heartbeat=0")
+        )
+        self._channel = self._connection.channel()
+        for name in self._names:
+            try:
+                self.racers[name] = Racer(name, self.settings)
+            except ImportError:
+                self.missing.append(name)
+        for racer in self.racers.values():
+            racer.ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for racer in self.racers.values():
+            racer.close()
+        channel = self._connection.channel()
+        for each in self._queues:
+            channel.queue_delete(each)
+        self._connection.close()
+
+    def publish(self, name: str, messages: int, size: int, window: int) -> float:
+        """Confirmed messages a second; all of them are in the queue afterwards."""
+        racer = self.racers[name]
+        messages = max(2, round(messages * racer.peer.share))
+        place = self._fresh(name, "published")
+        found = racer.ask("publish", queue=place, body=_body(size), messages=messages,
+                          window=window)  # fmt: skip
+        self._await(name, place, messages)
+        self._drop(place)
+        # dramatiq and Celery open their connection with the first, which their clock leaves out
+        return messages / found["seconds"]
+
+    def hop(
+        self, name: str, messages: int, size: int, prefetch: int, handlers: int, window: int
+    ) -> float:
+        """Messages a second from one queue to the next, by what arrives there.
+
+        The clock runs from the first that the witness sees to the last, so no start-up counts.
+        Afterwards the worker is stopped and the source is empty: every message was acked.
+        """
+        racer = self.racers[name]
+        messages = max(2, round(messages * racer.peer.share))
+        source, target = self._fresh(name, "source"), self._fresh(name, "target")
+        racer.ask("publish", queue=source, body=_body(size), messages=messages, window=window)
+        racer.ask("start", source=source, target=target, prefetch=prefetch, handlers=handlers)
+        rate = self._watch(name, target, messages)
+        racer.ask("stop")
+        left = self._channel.queue_declare(source, passive=True).method.message_count
+        assert left == 0, f"{name}: {left} of {messages} were not acked"
+        self._drop(source, target)
+        return rate
+
+    def _await(self, name: str, place: str, messages: int) -> None:
+        """Return when all are in the queue; unconfirmed ones may still be on their way in it."""
+        deadline = time.monotonic() + 10
+        while True:
+            arrived = self._channel.queue_declare(place, passive=True).method.message_count
+            if arrived == messages:
+                return
+            assert arrived < messages, f"{name}: {arrived} of {messages} arrived"
+            assert time.monotonic() < deadline, f"{name}: {arrived} of {messages} within 10 s"
+            self._connection.sleep(LOOK)
+
+    def _watch(self, name: str, target: str, messages: int) -> float:
+        deadline = time.monotonic() + 120
+        first = started = 0.0
+        while True:
+            arrived = self._channel.queue_declare(target, passive=True).method.message_count
+            now = time.perf_counter()
+            if arrived >= messages:
+                assert arrived == messages, f"{name}: {arrived} of {messages} arrived"
+                if not first:  # too few to be seen on their way
+                    return messages / LOOK
+                return (messages - first) / (now - started)
+            if arrived and not first:
+                first, started = arrived, now
+            assert time.monotonic() < deadline, f"{name}: {arrived} of {messages} within 120 s"
+            self._connection.sleep(LOOK)
+
+    def _fresh(self, name: str, word: str) -> str:
+        place = f"{self.prefix}.{name}.{word}.{len(self._queues)}"
+        self._queues |= {place, f"{place}.DQ", f"{place}.XQ"}  # dramatiq puts two beside each
+        if name != "dramatiq":  # which wants arguments of its own
+            self._channel.queue_declare(place, durable=True)
+        return place
+
+    def _drop(self, *places: str) -> None:
+        for place in places:
+            for each in (place, f"{place}.DQ", f"{place}.XQ"):
+                self._channel.queue_delete(each)
+
+
+def summary(found: Sequence[float]) -> dict[str, float]:
+    """Median, least and most of what was found in several rounds."""
+    return {"median": round(statistics.median(found), 3), "least": round(min(found), 3),
+            "most": round(max(found), 3), "rounds": len(found)}  # fmt: skip
+
+
+def save(figures: dict[str, Any], name: str) -> Path:
+    """Keep *figures* as JSON beside the executed copies, in ``_build``; return where.
+
+    With ``BENCH_FIGURES`` in the environment, in that folder.
+    """
+    folder = Path(os.environ.get("BENCH_FIGURES", FOLDER / "_build"))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _body(size: int) -> str:
+    return '"' + "x" * (size - 2) + '"'

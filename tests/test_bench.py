@@ -1,0 +1,64 @@
+"""The benches run, keep their figures, and the peers do what they are said to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "notebooks"))
+
+from peers import NAMES  # noqa: E402 -- the benches' own package
+from peers.race import Race  # noqa: E402
+
+SMALL = {
+    "bench_publish": (
+        {"messages": 40, "repeats": 1},
+        ["publish_many / bare socket", "publish_many / fastest peer"],
+    ),
+    "bench_flow": (
+        {"messages": 60, "repeats": 1, "jobs": 100, "burns": 4, "peers": "ours,aio_pika,tutorial"},
+        ["hop / fastest peer", "hop / aio-pika", "hop / tutorial's loop",
+         "waiting jobs: time / ideal", "computing jobs: 2 processes / 1"],
+    ),
+    "bench_latency": (
+        {"messages": 20, "repeats": 1, "largest": 1000, "imports": 1},
+        ["two stages / ping, p50", "two stages / ping, p99", "scaling",
+         "import mousetrap / import pika"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bench_runs_small_and_keeps_its_figures(name, settings, tmp_path):
+    """`mousetrap check` runs it, and each figure of it is in the JSON, computed."""
+    parameters, wanted = SMALL[name]
+    options = [text for key, value in parameters.items() for text in ("-p", f"{key}={value}")]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mousetrap", "check", ROOT / "notebooks" / f"{name}.ipynb",
+         "--output", tmp_path / "executed.ipynb", *options],
+        env=os.environ | settings.to_environment() | {"BENCH_FIGURES": str(tmp_path)},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads((tmp_path / f"{name}.json").read_text())
+    assert all(figures[key] for key in wanted), figures
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_peer_moves_its_messages(name, settings):
+    """What it publishes is in the queue; what it moves arrives, and its source is empty after."""
+    with Race(settings, [name]) as race:
+        if race.missing:
+            pytest.skip(f"{name} is not installed")
+
+        assert race.publish(name, 200, 250, 50) > 0
+        if race.racers[name].peer.hops:
+            assert race.hop(name, 200, 250, 20, 1, 50) > 0

@@ -1,0 +1,211 @@
+"""A message that kills whoever handles it is parked, and those beside it are not punished."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from rig.trial import wait_for
+
+from mousetrap.errors import WorkerLost
+from mousetrap.job_queue import declare, depth, depths, drain, open_channel
+from mousetrap.message import LOSSES, MAX_ATTEMPT, Message
+from mousetrap.publisher import Publisher
+from mousetrap.retry import ALONE_FROM, PARKED_AT, Move, after_loss
+from mousetrap.topology import Queue
+from mousetrap.worker import Worker
+
+FLOW = """
+import ctypes, os
+from mousetrap import stage
+
+@stage(reads="work", writes="out", retry_delays=())
+def work(order: str) -> str:
+    "Handle the message, or be killed by it."
+    if order == "exit":
+        os._exit(0)
+    if order == "crash":
+        ctypes.string_at(0)  # a segmentation fault
+    return order
+"""
+WORK = Queue("work", ())
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start ``mousetrap work --processes 2``; ended with the test."""
+    (tmp_path / "flow.py").write_text(FLOW)
+    running = []
+
+    def start(settings, *options):
+        log = (tmp_path / "log").open("w+")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mousetrap", "work", "flow:work", "--processes", "2", *options],
+            cwd=tmp_path, env=os.environ | settings.to_environment(),
+            stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        process.log = tmp_path / "log"
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait(30)
+
+
+def send(settings, messages):
+    declare(WORK, "out", settings=settings)
+    with Publisher(settings) as publisher:
+        publisher.publish_until_confirmed(messages, "work")
+
+
+@pytest.mark.parametrize(
+    ("kind", "killer", "others"),
+    [
+        ("classic", "exit", 200),
+        ("quorum", "crash", 200),
+        pytest.param("classic", "crash", 1000, marks=pytest.mark.long),
+        pytest.param("quorum", "exit", 1000, marks=pytest.mark.long),
+    ],
+)
+def test_a_killer_is_parked_and_its_neighbours_are_done(settings, start, kind, killer, others):
+    """Parked after `PARKED_AT` deaths, with a reason; all others have a result, none is dead."""
+    settings = settings.but(queue_type=kind)
+    innocents = [str(n) for n in range(others)]
+    send(settings, [*map(Message, innocents[:20]), Message(killer, id="killer"),
+                    *map(Message, innocents[20:])])  # fmt: skip
+    process = start(settings, "--concurrency", "4")
+    [dead] = drain(WORK.dead, 1, timeout=60, settings=settings)
+    done: set[str] = set()
+    while len(done) < others and (found := drain("out", 1, timeout=20, settings=settings)):
+        done |= {m.data for m in [*found, *drain("out", settings=settings)]}  # some twice
+
+    assert dead.id == "killer"
+    assert dead.reason.startswith(f"WorkerLost: {PARKED_AT} workers were lost")
+    assert len(re.findall(r"\(pid \d+\) ended with", process.log.read_text())) == PARKED_AT
+    assert done == set(innocents)
+    assert not any(each.messages for each in depths(WORK.names(), settings))
+
+
+def test_a_parked_killer_can_be_sent_back(settings):
+    """When the function is mended: its count begins anew."""
+    import mousetrap
+
+    send(settings, [lost(PARKED_AT - 1)])
+    give_back(settings)
+    with Worker(WORK, lambda n: n, settings, writes="out") as worker:
+        worker.wait_until(dead=1)
+        assert mousetrap.dead("work", settings=settings).replay() is not None
+        worker.wait_until(done=1)
+
+    assert len(drain("out", settings=settings)) == 1
+
+
+def test_a_message_that_was_given_back_is_handled_all_the_same(settings):
+    """Somebody had it and stopped in good order, or peeked: it is done, and nobody is alarmed."""
+    send(settings, [Message(n) for n in range(5)])
+    give_back(settings, 5)
+    with Worker(WORK, lambda n: n, settings, writes="out") as worker:
+        worker.wait_until(done=5)
+
+    assert sorted(m.data for m in drain("out", settings=settings)) == [0, 1, 2, 3, 4]
+    assert depth("work", settings).messages == 0
+
+
+def test_a_suspect_passes_by_the_queue_of_suspects(settings):
+    """Lost twice, and innocent: handled once more, and its result is like any other."""
+    send(settings, [lost(ALONE_FROM - 1)])
+    give_back(settings)
+    with Worker(WORK, lambda n: n, settings, writes="out") as worker:
+        now = worker.wait_until(done=1)
+
+    assert now.received == 2  # once as it came, once as a suspect
+    assert [m.headers for m in drain("out", settings=settings)] == [{}]
+
+
+def test_a_worker_that_lives_through_a_cut_suspects_nobody(settings, proxy):
+    """What it had in hand when the connection went did not kill it: no count, however often."""
+    import threading
+
+    seen = []
+    gate = threading.Event()
+
+    def handler(n: int) -> int:
+        seen.append(n)
+        gate.wait(20)
+        return n
+
+    send(settings, [Message(1)])
+    with Worker(WORK, handler, proxy.settings, writes="out", concurrency=20) as worker:
+        for times in range(1, PARKED_AT + 3):
+            wait_for(lambda times=times: len(seen) == times)
+            proxy.cut()
+        wait_for(lambda: len(seen) == PARKED_AT + 3)
+        gate.set()
+        worker.wait_until(done=1)
+
+        assert worker.statistics().dead == 0
+
+
+def test_a_suspect_holds_no_other_up(settings):
+    """While one suspect is in hand, another waits in its queue, and ordinary messages pass."""
+    import threading
+
+    begun, gate = threading.Semaphore(0), threading.Event()
+
+    def handler(word: str) -> str:
+        if word == "suspect":
+            begun.release()
+            gate.wait(20)
+        return word
+
+    declare(WORK, settings=settings)
+    with Publisher(settings) as publisher:
+        publisher.publish_until_confirmed([Message("suspect")] * 2, WORK.suspects)
+    with Worker(WORK, handler, settings, writes="out", concurrency=4) as worker:
+        assert begun.acquire(timeout=10)
+        send(settings, [Message("ordinary")] * 10)
+        worker.wait_until(done=10)
+        assert depth(WORK.suspects, settings).messages == 1
+        gate.set()
+        worker.wait_until(done=12)
+
+
+@pytest.mark.parametrize(
+    ("told", "losses"),
+    [(None, 0), (3, 3), (-5, 0), (10**9, MAX_ATTEMPT), ("many", 0), (True, 0), (2.5, 0)],
+)
+def test_a_forged_count_is_clamped(told, losses):
+    """What others wrote into our header is read as a number in bounds, or as nothing."""
+    message = Message.from_wire(b"1", "m", {} if told is None else {LOSSES: told})
+
+    assert message.losses == losses
+
+
+def test_each_loss_is_counted_until_the_message_is_parked():
+    """Back to its queue, then among the suspects, then dead; the id and the rest stay."""
+    message, targets = Message(1, id="m", headers={"tenant": "x"}), []
+    while isinstance(what_next := after_loss(message, WORK), Move):
+        targets.append(what_next.target)
+        message = what_next.copy
+
+    assert isinstance(what_next, WorkerLost)
+    assert targets == ["work"] * (ALONE_FROM - 1) + ["work.suspects"] * (PARKED_AT - ALONE_FROM)
+    assert (message.id, message.attempt, message.headers["tenant"]) == ("m", 1, "x")
+
+
+def lost(times):
+    return Message(1, headers={LOSSES: times})
+
+
+def give_back(settings, number=1):
+    """Take messages and give them back, which marks them as redelivered."""
+    with open_channel(settings) as channel:
+        for _ in range(number):
+            method, _, _ = channel.basic_get(settings.topology.wire_name("work"))
+            assert method
+    wait_for(lambda: depth("work", settings).messages == number)

@@ -1,0 +1,328 @@
+"""The rig catches what it is there for: a checker that finds each mutation, workers that lose."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from rig.checker import History, check
+from rig.trial import Trial, wait_for
+
+from mousetrap.errors import MousetrapError
+from mousetrap.faults.frames import Frames
+from mousetrap.job_queue import declare, delete, depth, open_channel
+from mousetrap.message import Message
+from mousetrap.publisher import Publisher
+from mousetrap.worker import Worker
+
+TUTORIAL = "tutorial"
+
+# ---- the checker -------------------------------------------------------------------------------
+
+
+@st.composite
+def clean_histories(draw):
+    """Any history in which the promise was kept."""
+    history = History()
+    for n in range(draw(st.integers(3, 20))):
+        id = f"m{n}"
+        history.attempted.add(id)
+        answer = draw(st.sampled_from(["confirmed", "confirmed", "refused", "unknown"]))
+        getattr(history, answer).add(id)
+        end = draw(st.sampled_from(["effect", "effect", "dead"]))
+        if answer == "refused" or (answer == "unknown" and draw(st.booleans())):
+            continue
+        if end == "effect":
+            history.effects[id] = draw(st.integers(1, 3))
+        else:
+            history.dead[id] = "ValueError: no luck"
+    history.attempted.add("sure")
+    history.confirmed.add("sure")
+    history.effects["sure"] = 1
+    return history
+
+
+def lose(history, chance):
+    id = chance.choice(sorted(history.confirmed))
+    history.effects.pop(id, None)
+    history.dead.pop(id, None)
+
+
+def invent_an_effect(history, _):
+    history.effects["nobody sent this"] += 1
+
+
+def invent_a_letter(history, _):
+    history.dead["nobody sent this"] = "ValueError: no luck"
+
+
+def forget_an_attempt(history, chance):
+    history.attempted.remove(chance.choice(sorted(history.effects)))
+
+
+def die_without_reason(history, chance):
+    history.dead[chance.choice(sorted(history.attempted))] = ""
+
+
+def leave(history, chance):
+    history.left[chance.choice(sorted(history.attempted))] += 1
+
+
+def say_nothing(history, chance):
+    id = chance.choice(sorted(history.attempted))
+    for answers in (history.confirmed, history.refused, history.unknown):
+        answers.discard(id)
+
+
+MUTATIONS = [lose, invent_an_effect, invent_a_letter, forget_an_attempt, die_without_reason,
+             leave, say_nothing]  # fmt: skip
+
+
+@examples(max_examples=1000, deadline=None)
+@given(clean_histories(), st.sampled_from(MUTATIONS), st.integers(0, 2**32))
+def test_checker_finds_every_mutation_and_nothing_else(history, mutate, seed):
+    """A thousand histories: each is clean as it stands, and none is after one mutation."""
+    assert check(history).is_clean
+
+    mutate(history, random.Random(seed))
+
+    assert not check(history).is_clean
+
+
+# ---- the proxy ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_frames_are_the_same_however_the_bytes_come(size):
+    """A method with its content is one piece, be it cut into single bytes; no byte is lost."""
+    import pika
+
+    method = pika.frame.Method(1, pika.spec.Basic.Publish(routing_key="work")).marshal()
+    header = pika.frame.Header(1, 300, pika.BasicProperties(message_id="a")).marshal()
+    bodies = [pika.frame.Body(1, b"x" * n).marshal() for n in (100, 200)]
+    beat = pika.frame.Heartbeat().marshal()
+    empty = pika.frame.Header(1, 0, pika.BasicProperties()).marshal()
+    stream = b"AMQP\x00\x00\x09\x01" + method + header + bodies[0] + beat + bodies[1] + beat
+    stream += method + empty + method[:5]
+    frames = Frames(is_client=True)
+
+    pieces = [piece for at in range(0, len(stream), size)
+              for piece in frames.feed(stream[at : at + size])]  # fmt: skip
+
+    names = [piece.name for piece in pieces]
+    assert names == ["Protocol", "Heartbeat", "Basic.Publish", "Heartbeat", "Basic.Publish"]
+    assert pieces[2].data == method + header + b"".join(bodies)
+    assert frames.rest() == method[:5]
+
+
+@pytest.mark.fault("F03")
+@pytest.mark.parametrize(
+    ("name", "direction", "when", "is_there"),
+    [
+        ("Basic.Publish", "to broker", "before", False),
+        ("Basic.Publish", "to broker", "after", True),
+        ("Basic.Ack", "from broker", "before", True),
+    ],
+)
+def test_proxy_cuts_at_a_step(settings, proxy, name, direction, when, is_there):
+    """Cut before or after a publish, or before its confirm: the broker has it or has it not."""
+    declare("work", settings=settings)
+    with Publisher(proxy.settings) as publisher:
+        step = proxy.at(name, direction, when)
+        receipt = publisher.publish(Message(1), "work")
+        step.wait()
+
+        with pytest.raises(MousetrapError):
+            receipt.wait(10)
+
+    assert receipt.outcome == "unknown"
+    assert depth("work", settings).messages == is_there
+
+
+def test_proxy_says_when_a_fault_did_not_land(proxy):
+    """A trial in which nothing happened is void."""
+    step = proxy.at("Basic.Ack")
+
+    with pytest.raises(TimeoutError, match="did not happen"):
+        step.wait(0.05)
+    with pytest.raises(ValueError, match="no method"):
+        proxy.at("Basic.Akc")
+
+
+@pytest.mark.fault("F19")
+def test_proxy_delays_and_slices_without_breaking_the_stream(settings, proxy):
+    """50 ms later and a byte at a time, all arrives; the window keeps the rate up."""
+    declare("work", settings=settings)
+    proxy.delay(0.05)
+    proxy.slice(1)
+    with Publisher(proxy.settings) as publisher:
+        receipts = publisher.publish_many((Message(n) for n in range(200)), "work")
+        publisher.flush(10)
+
+        assert all(receipt.confirmed for receipt in receipts)
+        assert publisher.connection.reconnects == 0
+
+
+# ---- negative controls: if one of these passes, the rig is broken ------------------------------
+
+
+@pytest.fixture
+def trial(settings):
+    return Trial(settings)
+
+
+def is_taken(trial, queue="work"):
+    found = depth(queue, trial.settings)
+    return found.messages == 0 and found.consumers == 1
+
+
+def consuming(process):
+    assert process.stdout.readline() == "consuming\n"
+
+
+def test_n0_the_loop_works_as_long_as_nothing_fails(trial):
+    """The control of the controls: without a fault the tutorial's loop does every job."""
+    trial.send(["a", "b", "c"])
+    with trial.naive(TUTORIAL):
+        wait_for(lambda: depth("out", trial.settings).messages == 3)
+
+    assert check(trial.observe()).is_clean
+
+
+def test_n1_the_loop_loses_when_the_downstream_queue_is_deleted(trial, proxy):
+    """It publishes without `mandatory`: into the void, and acks."""
+    delete("out", settings=trial.settings)
+    trial.send(["a", "b", "c"])
+    acked = proxy.at("Basic.Ack", "to broker", "after", number=3)
+    with trial.naive(TUTORIAL, proxy.settings):
+        acked.wait(20)
+        wait_for(lambda: depth("work", trial.settings).consumers == 0)
+    declare("out", settings=trial.settings)
+
+    assert check(trial.observe()).lost == {"a", "b", "c"}
+
+
+def test_n2_the_loop_loses_when_the_broker_refuses(trial, proxy):
+    """It asks for no confirm, so a refusal goes unheard."""
+    name = trial.name("out")
+    delete("out", settings=trial.settings)
+    arguments = {"x-max-length": 1, "x-overflow": "reject-publish", "x-expires": 60_000}
+    with open_channel(trial.settings) as channel:
+        channel.queue_declare(name, durable=True, arguments=arguments)
+    trial.send([str(n) for n in range(50)])
+    acked = proxy.at("Basic.Ack", "to broker", "after", number=50)
+    with trial.naive(TUTORIAL, proxy.settings):
+        acked.wait(20)
+        wait_for(lambda: depth("work", trial.settings).consumers == 0)
+
+    assert len(check(trial.observe()).lost) > 40  # the broker looks at the limit now and then
+
+
+@pytest.mark.local
+def test_n3_the_loop_loses_when_the_broker_restarts(node):
+    """What is published as in the tutorial is not persistent."""
+    trial = Trial(node.settings)
+    trial.send(["a", "b", "c"], transient=True)
+    node.kill()
+    node.start()
+
+    assert check(trial.observe()).lost == {"a", "b", "c"}
+
+
+def test_n4_the_loop_dies_of_a_message_that_is_no_json(trial):
+    """One bad body, and its neighbours wait for ever."""
+    trial.send_raw(b"{bad", "bad")
+    trial.send(["a", "b"])
+    with trial.naive(TUTORIAL) as process:
+        assert process.wait(20) != 0
+
+    assert {"a", "b"} <= check(trial.observe()).left
+
+
+def test_n5_the_loop_ends_in_silence_when_its_queue_is_deleted(trial):
+    """Exit code 0, as if all were done; the jobs that come later are nobody's."""
+    with trial.naive(TUTORIAL) as process:
+        consuming(process)
+        wait_for(lambda: depth("work", trial.settings).consumers == 1)
+        delete("work", settings=trial.settings)
+        assert process.wait(20) == 0
+    declare("work", settings=trial.settings)
+    trial.send(["a"])
+
+    assert check(trial.observe()).left == {"a"}
+
+
+def test_n6_the_loop_loses_its_connection_while_it_works(trial):
+    """A handler longer than two heartbeats: done, sent on or not, not acked, and dead."""
+    trial.send(["a"])
+    with trial.naive(TUTORIAL, HEARTBEAT="1", HANDLING="6") as process:
+        assert process.wait(30) != 0
+        wait_for(lambda: depth("work", trial.settings).messages == 1)
+
+    assert check(trial.observe()).left == {"a"}
+
+
+def test_n7_ack_before_publish_loses(trial, proxy):
+    """Killed when the broker has its ack: nothing came of the message."""
+    trial.send(["a"])
+    acked = proxy.at("Queue.DeclareOk", "from broker", "after")
+    with trial.naive("ack first", proxy.settings, HANDLING="30") as process:
+        acked.wait(20)
+        process.kill()
+        process.wait(10)
+        wait_for(lambda: depth("work", trial.settings).consumers == 0)
+
+    assert check(trial.observe()).lost == {"a"}
+
+
+def test_n8_auto_ack_loses(trial):
+    """Killed with ten messages in hand: the broker has forgotten them."""
+    trial.send([str(n) for n in range(10)])
+    with trial.naive("auto ack", HANDLING="30") as process:
+        consuming(process)
+        wait_for(lambda: is_taken(trial))
+        process.kill()
+        process.wait(10)
+        wait_for(lambda: depth("work", trial.settings).consumers == 0)
+
+    assert len(check(trial.observe()).lost) == 10
+
+
+def test_n9_old_delivery_tags_lose(trial, proxy):
+    """After a reconnect the old tag is another message, acked and never done."""
+    trial.send(["a", "b", "c"])
+    with trial.naive("old tags", proxy.settings) as process:
+        assert process.stdout.readline() == "first done\n"
+        killed = proxy.at("Queue.DeclareOk", "from broker", "after", action=process.kill)
+        proxy.cut()
+        killed.wait(20)
+        process.wait(10)
+        wait_for(lambda: depth("work", trial.settings).consumers == 0)
+
+    assert check(trial.observe()).lost == {"c"}
+
+
+@pytest.mark.fault("F12")
+def test_ours_does_not_lose_where_n9_does(trial, proxy):
+    """The same fault, our worker: an ack of the old channel is never sent."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def handle(id: str) -> str:
+        begun.set()
+        gate.wait(20)
+        return id
+
+    trial.send(["a", "b", "c"])
+    with Worker(trial.queue, handle, proxy.settings, writes="out", prefetch=2) as worker:
+        assert begun.wait(10)
+        proxy.cut()
+        wait_for(lambda: worker.statistics().reconnects >= 2)
+        gate.set()
+        wait_for(lambda: is_taken(trial) and worker.unacked == 0)
+
+    verdict = check(trial.observe())
+    assert verdict.is_clean, verdict

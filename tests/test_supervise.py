@@ -1,0 +1,364 @@
+"""``mousetrap work --processes N``: who dies is replaced, who cannot work ends it, nobody stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from rig.trial import wait_for
+
+from mousetrap.ending import describe, judge
+from mousetrap.job_queue import declare, depth, drain, open_channel
+from mousetrap.message import Message
+from mousetrap.publisher import Publisher
+from mousetrap.settings import Settings
+from mousetrap.slot import FIRST_DELAY, LONGEST_DELAY, Slot
+from mousetrap.topology import Queue
+
+FLOW = """
+import os, sys, threading
+from mousetrap import stage
+
+@stage(reads="work", writes="out", retry_delays=())
+def work(order: str) -> int:
+    "Do as the message says, and answer who did."
+    word, _, argument = order.partition(" ")
+    if word in ("exit", "crash") and not os.path.exists("it was done"):
+        open("it was done", "w").close()
+        os._exit(int(argument)) if word == "exit" else os.kill(os.getpid(), int(argument))
+    if word == "wait":
+        print("begun", flush=True)
+        threading.Event().wait(float(argument))
+    if word == "spin":
+        n = int(argument)
+        while n:
+            n -= 1
+    return os.getpid()
+"""
+
+
+@pytest.fixture
+def start(settings, tmp_path):
+    """Start ``mousetrap work``; it and whatever it started is ended with the test."""
+    (tmp_path / "flow.py").write_text(FLOW)
+    declare(Queue("work", ()), "out", settings=settings)
+    running = []
+
+    def start(*arguments, stage="flow:work", settings=settings, **environment):
+        process = Watched(
+            [sys.executable, "-m", "mousetrap", "work", stage, *map(str, arguments)],
+            cwd=tmp_path, env=os.environ | settings.to_environment() | environment,
+        )  # fmt: skip
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        children = process.children()
+        process.kill()
+        process.wait(10)
+        for pid in children:  # none, unless the test failed: see the test of kill -9
+            end(pid)
+
+
+class Watched(subprocess.Popen):
+    """A process whose output can be waited for."""
+
+    def __init__(self, command, **options):
+        super().__init__(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, **options,
+        )  # fmt: skip
+        self.output = ""
+        self._said = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.stdout:
+            with self._said:
+                self.output += line
+                self._said.notify_all()
+
+    def says(self, text, times=1, timeout=20.0):
+        """Wait until it has said *text* so often."""
+        with self._said:
+            assert self._said.wait_for(lambda: self.output.count(text) >= times, timeout), (
+                self.output
+            )
+
+    def ends(self, timeout):
+        """Wait for its end; returns its exit code, all its output read."""
+        code = self.wait(timeout)
+        self._reader.join(5)
+        return code
+
+    def children(self):
+        """The pids of its children that run now."""
+        try:
+            with open(f"/proc/{self.pid}/task/{self.pid}/children") as file:
+                return [int(pid) for pid in file.read().split()]
+        except FileNotFoundError:
+            return []
+
+
+def end(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def send(settings, *data):
+    with Publisher(settings) as publisher:
+        publisher.publish_until_confirmed([Message(each) for each in data], "work")
+
+
+def results(settings, number, timeout=20.0):
+    return [m.data for m in drain("out", number, timeout=timeout, settings=settings)]
+
+
+def consumers(settings, number):
+    wait_for(lambda: depth("work", settings).consumers == number)
+
+
+# ---- who dies is replaced --------------------------------------------------------------------
+
+
+def test_processes_share_the_work(start, settings):
+    """Two processes, one line that says so, and a sum of both at the end."""
+    send(settings, *["wait 0.1"] * 20)
+    process = start("--processes", 2, "--prefetch", 1)
+    pids = set(results(settings, 20))
+    process.says("2 processes of flow:work")
+    process.terminate()
+
+    assert process.ends(15) == 0
+    assert len(pids) == 2
+    assert "flow:work: 20 done, 0 retried, 0 dead, 0 reconnects, 0 replaced" in process.output
+
+
+def test_a_killed_child_is_replaced_and_its_message_done(start, settings):
+    """kill -9 of the one that handles: one line, another process, and the message comes again."""
+    process = start("--processes", 1)
+    consumers(settings, 1)
+    send(settings, "wait 1")
+    process.says("begun")
+    [child] = process.children()
+    os.kill(child, signal.SIGKILL)
+    [pid] = results(settings, 1)
+
+    process.terminate()
+    assert process.ends(15) == 0
+    assert pid != child
+    assert process.output.count(f"work-0 (pid {child}) ended with exit code -9 (SIGKILL") == 1
+    assert "1 replaced" in process.output
+
+
+@pytest.mark.parametrize(
+    ("order", "says"), [("exit 7", "exit code 7"), ("exit 2", "exit code 2"),
+                        ("exit 0", "exit code 0"), ("crash 11", "-11 (SIGSEGV)")],
+)  # fmt: skip
+def test_a_handler_that_ends_the_process_does_not_end_the_work(start, settings, order, says):
+    """`os._exit` with whatever code, our own codes too, or a crash in C: said, and replaced."""
+    process = start("--processes", 2)
+    consumers(settings, 2)
+    send(settings, order)
+    process.says(says)
+    send(settings, "wait 0")
+
+    assert len(results(settings, 2)) == 2
+    assert process.poll() is None
+
+
+def test_replacing_backs_off(tmp_path):
+    """The delay doubles from death to death and is capped; a long life begins anew."""
+    slot = Slot("x-0", [sys.executable, "-c", "pass"], os.environ, tmp_path / "report",
+                log=tmp_path / "log")  # fmt: skip
+
+    def dies():
+        slot.start()
+        slot.process.wait(10)
+        return slot.bury()
+
+    delays = [dies() for _ in range(10)]
+    slot.start()
+    slot.process.wait(10)
+    slot._started -= 1000
+    after_a_good_life = slot.bury()
+
+    for n, delay in enumerate(delays):
+        ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**n)
+        assert ceiling / 2 <= delay <= ceiling
+    assert after_a_good_life <= FIRST_DELAY
+
+
+# ---- who cannot work ends it ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["fetc", "no.such:stage", "flow:nothing"])
+def test_a_wrong_stage_ends_the_whole_with_its_code_and_is_said_once(start, stage):
+    """No restart loop for a typing error, and not one complaint for each process."""
+    process = start("--processes", 4, stage=stage)
+
+    assert process.ends(20) == 2
+    assert process.output.count("error: ") == 2  # the child's reason, and that this is the end
+    assert "as it is configured" in process.output
+    assert "next" not in process.output
+
+
+def test_a_wrong_password_ends_the_whole(start, settings):
+    """Access refused: exit code 4, one attempt."""
+    process = start("--processes", 3, settings=settings.but(password="wrong"))
+
+    assert process.ends(20) == 4
+    assert process.output.count("RABBITMQ_PASSWORD") == 1
+    assert "wrong" not in process.output
+
+
+def test_a_queue_that_changes_its_arguments_ends_the_whole(start, settings):
+    """A configuration error that shows only later, in all of them, is one as well: code 5."""
+    process = start("--processes", 2)
+    consumers(settings, 2)
+    name = settings.topology.wire_name("work")
+    with open_channel(settings) as channel:
+        channel.queue_delete(name)
+        channel.queue_declare(name, durable=True, arguments={"x-max-length": 3})
+        # whoever is cancelled declares again at once: either they were first, or the queue is ours
+        process.says("cannot work as it is configured")
+
+    assert process.ends(20) == 5
+
+
+def test_processes_wait_for_a_broker_that_is_late(start, settings, proxy):
+    """Nobody answers at first: tried again and again, said each time, then it works."""
+    proxy.refuse()
+    process = start("--processes", 2, settings=proxy.settings,
+                    MOUSETRAP_CONNECT_TIMEOUT="0.5")  # fmt: skip
+    process.says("found no broker; the next try is in", 2, timeout=30)
+    proxy.accept()
+    send(settings, "wait 0")
+
+    assert len(results(settings, 1)) == 1
+    consumers(settings, 2)
+
+
+# ---- told to stop -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_all_children(start, settings, number):
+    """One signal to the parent: what is in hand is done, what is not goes back, code 0."""
+    send(settings, *["wait 1"] * 6)
+    process = start("--processes", 2, "--prefetch", 1)
+    process.says("begun", 2)
+    process.send_signal(number)
+
+    assert process.ends(15) == 0
+    assert depth("out", settings).messages + depth("work", settings).messages == 6
+    assert depth("out", settings).messages >= 2
+
+
+def test_a_second_signal_ends_all_at_once(start, settings):
+    """Two signals: parent and children are gone within a second; the message comes again."""
+    send(settings, "wait 60")
+    process = start("--processes", 2)
+    process.says("begun")
+    children = process.children()
+    process.terminate()
+    threading.Event().wait(0.3)  # so that the two are two
+    process.terminate()
+
+    assert process.ends(3) == 128 + signal.SIGTERM
+    wait_for(lambda: not any(map(is_running, children)), 2)
+    wait_for(lambda: depth("work", settings).messages == 1)
+
+
+def test_a_handler_that_outlives_the_grace_is_said(start, settings):
+    """Exit code 1, within the time-out, and the message is not lost."""
+    send(settings, "wait 60")
+    process = start("--processes", 1, "--grace", 0.5)
+    process.says("begun")
+    process.terminate()
+
+    assert process.ends(8) == 1
+    assert "delivered again" in process.output
+    wait_for(lambda: depth("work", settings).messages == 1)
+
+
+def test_a_killed_parent_leaves_no_child(start, settings):
+    """kill -9 of the parent: the children finish what they have and are gone."""
+    send(settings, "wait 1", "wait 1")
+    process = start("--processes", 2, "--prefetch", 1)
+    process.says("begun", 2)
+    children = process.children()
+    process.kill()
+
+    assert len(children) == 2
+    wait_for(lambda: not any(map(is_running, children)))
+    assert depth("out", settings).messages == 2
+
+
+def test_a_parent_killed_while_its_children_seek_a_broker_leaves_none(start):
+    """The lifeline also ends a child that is still connecting."""
+    with socket.create_server(("127.0.0.1", 0)) as dumb:
+        silent = Settings(host="127.0.0.1", port=dumb.getsockname()[1])
+        process = start("--processes", 1, settings=silent, MOUSETRAP_CONNECT_TIMEOUT="600")
+        dumb.accept()
+        children = process.children()
+        process.kill()
+
+        assert len(children) == 1
+        wait_for(lambda: not any(map(is_running, children)), 10)
+
+
+def test_the_sum_is_json_for_scripts(start, settings):
+    """--json: one line on stdout at the end, whatever handlers print."""
+    send(settings, "wait 0", "wait 0")
+    process = start("--processes", 2, "--json")
+    results(settings, 2)
+    process.terminate()
+
+    assert process.ends(15) == 0
+    now = json.loads(process.output.strip().splitlines()[-1])
+    assert (now["done"], now["processes"], now["replaced"]) == (2, 2, 0)
+
+
+# ---- pure decisions ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "has_worked", "has_failed", "verdict"),
+    [
+        (2, False, False, "misconfigured"), (2, True, False, "died"),
+        (4, False, False, "misconfigured"), (4, True, True, "misconfigured"),
+        (5, True, True, "misconfigured"), (5, True, False, "died"),
+        (3, False, False, "no broker"), (3, True, False, "died"),
+        (1, True, True, "died"), (0, True, False, "died"), (-9, True, False, "died"),
+        (130, False, False, "died"), (255, False, False, "died"),
+    ],
+)  # fmt: skip
+def test_an_exit_code_is_believed_only_where_it_can_be_ours(code, has_worked, has_failed, verdict):
+    """A handler may leave by any code; a configuration error shows itself at its own time."""
+    assert judge(code, has_worked=has_worked, has_failed=has_failed) == verdict
+
+
+def test_an_ending_is_told_by_the_signals_name():
+    """People know SIGSEGV, not -11."""
+    assert describe(7) == "ended with exit code 7"
+    assert describe(-11) == "ended with exit code -11 (SIGSEGV)"
+    assert describe(-40) == "ended with exit code -40 (signal 40)"
