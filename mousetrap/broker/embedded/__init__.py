@@ -2,7 +2,7 @@
 
 Unmodified clients connect. It behaves as RabbitMQ 4.3 does, and what it has not (streams,
 transactions, direct reply-to, plugins' exchange types) it refuses with RabbitMQ's codes instead of
-pretending. ``tests/test_conformance.py`` holds both to the same cases.
+pretending. The cases of ``tests/conformance`` hold both to the same facts.
 
 From the wire inwards: `codec` and `methods` are the bytes, `connection` and `channel` (with
 `declaring`) what a client may do, `vhost`, `exchange`, `queue`, `message` and `dead_letter` what

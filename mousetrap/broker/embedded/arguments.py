@@ -17,8 +17,15 @@ COMPARED = (
     "x-max-length", "x-max-length-bytes", "x-max-priority", "x-overflow", "x-queue-mode",
     "x-single-active-consumer", "x-queue-type", "x-delivery-limit",
 )  # fmt: skip
-NOT_FOR_QUORUM = ("x-max-priority", "x-queue-mode")
-LARGEST = 2**32 - 1  # milliseconds
+# of one type only: RabbitMQ refuses those that it knows and the type has not
+NOT_FOR = {
+    "quorum": ("x-max-priority", "x-queue-mode", "x-queue-version", "x-max-age",
+               "x-stream-max-segment-size-bytes"),
+    "classic": ("x-delivery-limit", "x-quorum-initial-group-size", "x-dead-letter-strategy",
+                "x-max-age", "x-max-in-memory-length", "x-max-in-memory-bytes",
+                "x-stream-max-segment-size-bytes", "x-initial-cluster-size"),
+}  # fmt: skip
+LONGEST = 315_360_000_000  # milliseconds; ten years
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,9 @@ def read(given: dict[str, Any], queue: str, vhost: str) -> QueueArguments:
     """
 
     def number(name: str, least: int, most: int | None = None) -> int | None:
-        value = given.get(name)
-        if value is None:
+        if name not in given:
             return None
+        value = given[name]
         if isinstance(value, bool) or not isinstance(value, int):
             raise _bad(name, queue, vhost, "it is not a whole number")
         if value < least or (most is not None and value > most):
@@ -60,9 +67,9 @@ def read(given: dict[str, Any], queue: str, vhost: str) -> QueueArguments:
         return value
 
     def text(name: str, allowed: tuple[str, ...] = ()) -> str | None:
-        value = given.get(name)
-        if value is None:
+        if name not in given:
             return None
+        value: str = given[name]
         if not isinstance(value, str) or (allowed and value not in allowed):
             raise _bad(name, queue, vhost, f"{value!r} is not one of its values")
         return value
@@ -77,11 +84,17 @@ def read(given: dict[str, Any], queue: str, vhost: str) -> QueueArguments:
     if routing_key is not None and exchange is None:
         why = "routing_key_but_no_dlx_defined"
         raise _bad("x-dead-letter-routing-key", queue, vhost, why)
-    expires, ttl = number("x-expires", 1, LARGEST), number("x-message-ttl", 0, LARGEST)
+    expires, ttl = number("x-expires", 1, LONGEST), number("x-message-ttl", 0, LONGEST)
     is_single = given.get("x-single-active-consumer", False)
     if not isinstance(is_single, bool):
         raise _bad("x-single-active-consumer", queue, vhost, "it is not a boolean")
+    for name in NOT_FOR[kind]:
+        if name in given:
+            raise _bad(name, queue, vhost, f"it is none of a {kind} queue")
     overflow = text("x-overflow", OVERFLOWS) or "drop-head"
+    if (kind, overflow) == ("quorum", "reject-publish-dlx"):
+        overflow = "drop-head"  # as RabbitMQ does, which logs a warning
+    limit = given.get("x-delivery-limit")
     found = QueueArguments(
         type=kind,
         expires=None if expires is None else expires / 1000,
@@ -93,15 +106,10 @@ def read(given: dict[str, Any], queue: str, vhost: str) -> QueueArguments:
         overflow=overflow,
         max_priority=number("x-max-priority", 0, 255) or 0,
         single_active=is_single,
-        delivery_limit=number("x-delivery-limit", -1),
+        delivery_limit=limit if type(limit) is int else None,  # another kind is ignored
     )
-    text("x-queue-mode", ("default", "lazy"))
-    if kind == "quorum":
-        if overflow == "reject-publish-dlx":
-            raise _bad("x-overflow", queue, vhost, "not for a quorum queue")
-        for name in NOT_FOR_QUORUM:
-            if name in given:
-                raise _bad(name, queue, vhost, "not for a quorum queue")
-    elif "x-delivery-limit" in given:
-        raise _bad("x-delivery-limit", queue, vhost, "only for a quorum queue")
+    text("x-queue-leader-locator", ("client-local", "balanced"))
+    text("x-dead-letter-strategy", ("at-most-once", "at-least-once"))
+    if given.get("x-queue-version", 2) not in (1, 2):
+        raise _bad("x-queue-version", queue, vhost, "unsupported queue version")
     return found

@@ -7,9 +7,11 @@ Threads: the server's own.
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from mousetrap.broker.embedded import arguments as queue_arguments
 from mousetrap.broker.embedded import codec, methods
 from mousetrap.broker.embedded.declaring import Declaring
 from mousetrap.broker.embedded.message import Message
@@ -101,7 +103,7 @@ class Channel(Declaring):
         except KeyError:
             raise Refusal(540, f"there is no method {payload[:4]!r}") from None
         except codec.Malformed as error:
-            raise Refusal(502, str(error)) from None
+            raise Refusal(error.code, str(error)) from None
         if self.is_closing:
             if name == "channel.close":
                 self.send("channel.close_ok")
@@ -210,12 +212,14 @@ class Channel(Declaring):
             )
         if message.has("expiration"):
             given = message.get("expiration")
-            if not (given.isascii() and given.isdigit() and int(given) < 2**32):
+            is_number = re.fullmatch(r"[+-]?[0-9]{1,30}", given)
+            if not (is_number and 0 <= int(given) <= queue_arguments.LONGEST):
                 raise Refusal(406, f"invalid expiration '{given}'")
         if b"CC" in message.properties:
             for name in ("CC", "BCC"):
-                if not isinstance(message.headers.get(name) or [], list):
-                    raise Refusal(406, f"unexpected header value type for '{name}'")
+                if not isinstance(message.headers.get(name, []), list):
+                    why = f'invalid message: {{unacceptable_type_in_header,"{name}"}}'
+                    raise Refusal(406, why)
 
     def flush_confirms(self, upto: int | None = None) -> None:
         """Confirm everything up to a tag in one ack: all that came with one read, usually."""
@@ -242,13 +246,15 @@ class Channel(Declaring):
 
     # consuming
 
-    def basic_qos(self, prefetch_size: int, prefetch_count: int, global_qos: bool) -> None:
+    def basic_qos(
+        self,
+        prefetch_size: int,
+        prefetch_count: int,
+        global_qos: bool,  # noqa: ARG002 -- RabbitMQ 4.3, where it is denied, ignores it, too
+    ) -> None:
         """Set the prefetch of consumers to come."""
         if prefetch_size:
             raise Refusal(540, f"prefetch_size!=0 ({prefetch_size})")
-        if global_qos:
-            # as RabbitMQ 4.3, where the feature is denied unless somebody permits it
-            raise Refusal(541, "Feature `global_qos` is deprecated.")
         self.prefetch = prefetch_count
         self.send("basic.qos_ok")
 
@@ -340,7 +346,8 @@ class Channel(Declaring):
         """Return the properties to send: a quorum queue says how often it has tried before."""
         if not queue.is_quorum or not entry.is_redelivered:
             return entry.message.properties
-        return entry.message.but(headers={"x-delivery-count": entry.deliveries}).properties
+        counts = {"x-acquired-count": entry.acquired, "x-delivery-count": entry.deliveries or None}
+        return entry.message.but(headers=counts).properties
 
     # settling
 
@@ -352,7 +359,7 @@ class Channel(Declaring):
 
     def basic_nack(self, delivery_tag: int, multiple: bool, requeue: bool) -> None:
         """Put back, or dead-letter, what was delivered."""
-        self._give_up(self._settle(delivery_tag, multiple), requeue=requeue)
+        self._give_up(self._settle(delivery_tag, multiple), requeue=requeue, has_failed=False)
 
     def basic_reject(self, delivery_tag: int, requeue: bool) -> None:
         """Do the same with one message."""
@@ -367,7 +374,7 @@ class Channel(Declaring):
         """Do the same without an answer."""
         if not requeue:
             raise Refusal(540, "requeue=false")
-        self._give_up(self._settle(0, True), requeue=True)
+        self._give_up(self._settle(0, True), requeue=True, has_failed=False)
 
     def _settle(self, tag: int, multiple: bool) -> list[tuple[Entry, Queue, Consumer | None]]:
         if multiple:
@@ -390,14 +397,18 @@ class Channel(Declaring):
         return settled
 
     def _give_up(
-        self, settled: list[tuple[Entry, Queue, Consumer | None]], *, requeue: bool
+        self,
+        settled: list[tuple[Entry, Queue, Consumer | None]],
+        *,
+        requeue: bool,
+        has_failed: bool = True,
     ) -> None:
         by_queue: dict[Queue, list[Entry]] = {}
         for entry, queue, _ in settled:
             by_queue.setdefault(queue, []).append(entry)
         for queue, entries in by_queue.items():
             if requeue:
-                queue.returned(entries)
+                queue.returned(entries, has_failed=has_failed)
             else:
                 for entry in entries:
                     queue.rejected(entry)

@@ -19,7 +19,11 @@ NESTING = 20  # tables in tables; RabbitMQ has no bound, but Python's stack has 
 
 
 class Malformed(ValueError):
-    """Bytes that are no AMQP."""
+    """Bytes that are no AMQP; *code* is what the connection is closed with."""
+
+    def __init__(self, why: str, code: int = 502) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class Raw(bytes):
@@ -37,11 +41,11 @@ NUMBERS = {
 }  # fmt: skip
 
 
-def take(data: bytes, offset: int, size: int) -> bytes:
+def take(data: bytes, offset: int, size: int, code: int = 502) -> bytes:
     """Return *size* bytes from *offset*; raise `Malformed` if they are not there."""
     part = data[offset : offset + size]
     if len(part) != size:
-        raise Malformed("a value is cut short")
+        raise Malformed("a value is cut short", code)
     return part
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 HEADER = b"AMQP\0\0\x09\x01"
 METHOD, CONTENT, BODY, HEARTBEAT = 1, 2, 3, 8
+SMALLEST = 8_192  # bytes in a frame, since RabbitMQ 4.1
 CLOSE_TIME = 5.0  # seconds that a client has to answer our close; a guess
 CAPABILITIES = (
     "publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
@@ -186,7 +187,7 @@ class Connection(asyncio.Protocol):
             return  # late, for a channel that both have closed
         if name != "channel.open":
             raise Refusal(504, f"expected 'channel.open' on channel {number}")
-        if number > self._channel_max or len(self.channels) >= self._channel_max:
+        if len(self.channels) >= self._channel_max:
             raise Refusal(530, f"number of channels opened has reached {self._channel_max}")
         channel = self.channels[number] = Channel(self, number)
         channel.send("channel.open_ok", b"")
@@ -203,7 +204,7 @@ class Connection(asyncio.Protocol):
         except KeyError:
             raise Refusal(540, f"there is no method {payload[:4]!r}") from None
         except codec.Malformed as error:
-            raise Refusal(502, str(error)) from None
+            raise Refusal(error.code, str(error)) from None
         if name == "connection.close":
             self._release()
             self._send("connection.close_ok")
@@ -239,7 +240,8 @@ class Connection(asyncio.Protocol):
                 user = str(table.get("LOGIN", ""))
                 password = str(table.get("PASSWORD", "")).encode()
             else:
-                raise Refusal(503, f"no mechanism '{mechanism}' here")
+                self._hang_up()
+                return
         except (ValueError, UnicodeDecodeError):
             user, password = "", b""
         expected = self._state.users.get(user)
@@ -256,16 +258,11 @@ class Connection(asyncio.Protocol):
 
     def _tuned(self, channel_max: int, frame_max: int, heartbeat: int) -> None:
         limits = self.limits
-        if channel_max > limits.channels or (channel_max == 0 and limits.channels):
-            if channel_max:
-                raise Refusal(530, f"negotiated channel_max = {channel_max} is too high")
-            channel_max = limits.channels
-        if frame_max > limits.frame:
-            raise Refusal(530, f"negotiated frame_max = {frame_max} is too high")
-        if frame_max and frame_max < 4096:
-            raise Refusal(530, f"negotiated frame_max = {frame_max} is lower than the minimum")
-        self._channel_max = channel_max
-        self._frame_max = frame_max or limits.frame
+        # RabbitMQ takes 0, which would be no bound, for more than it proposed, too
+        if not (1 <= channel_max <= limits.channels and SMALLEST <= frame_max <= limits.frame):
+            self._hang_up()
+            return
+        self._channel_max, self._frame_max = channel_max, frame_max
         self._stage = "open"
         if heartbeat:
             self._beat(heartbeat / 2)
@@ -333,6 +330,9 @@ class Connection(asyncio.Protocol):
         if self._stage in ("closing", "closed"):
             return
         self._release()
+        if self._stage in ("start", "tune") and refusal.code != 403:
+            self._hang_up()  # as RabbitMQ, which tells nobody anything before the login
+            return
         numbers = int.from_bytes(method[:2], "big"), int.from_bytes(method[2:4], "big")
         self._send("connection.close", refusal.code, refusal.text, *numbers)
         self._stage = "closing"

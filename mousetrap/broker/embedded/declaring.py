@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mousetrap.broker.embedded.vhost import VirtualHost
 
 
+MOST_HASHES = 2  # in the key of a binding of a topic exchange, since RabbitMQ 4.3
+
+
 class Declaring:
     """What a channel does to exchanges, queues and bindings."""
 
@@ -54,10 +57,10 @@ class Declaring:
     def _declare_exchange(self, wanted: Exchange) -> None:
         self._not_default(wanted.name)
         if wanted.type not in TYPES:
-            if wanted.type.startswith("x-"):
+            if wanted.type == "x-local-random":  # the one that RabbitMQ has without a plugin
                 why = f"the embedded broker has no exchange type '{wanted.type}': use RabbitMQ"
                 raise Refusal(540, why)
-            raise Refusal(406, f"invalid exchange type '{wanted.type}'")
+            raise Refusal(406, f"unknown exchange type '{wanted.type}'")
         current = self.vhost.exchanges.get(wanted.name)
         if current is None:
             if wanted.name.startswith("amq."):
@@ -115,7 +118,12 @@ class Declaring:
         if found.type == "headers":
             match = given.get("x-match", "all")
             if match not in ("all", "any", "all-with-x", "any-with-x"):
-                raise Refusal(406, f"Invalid x-match field value {match!r}")
+                why = f"Invalid x-match field value {match!r}"
+                raise Refusal(406, f"{why}; expected all, any, all-with-x, or any-with-x")
+        many = routing_key.split(".").count("#") if found.type == "topic" else 0
+        if many > MOST_HASHES:
+            why = f"Topic binding key '{routing_key}' uses {many} '#' wildcards"
+            raise Refusal(406, f"{why}, at most {MOST_HASHES} are allowed")
         return Binding(source, kind, destination, routing_key, tuple(sorted(given.items())))
 
     # queues
@@ -153,7 +161,12 @@ class Declaring:
         name = name or self.vhost.new_queue_name()
         rules = queue_arguments.read(given, name, self.vhost.name)
         if rules.type == "quorum":
-            for wrong, what in ((not durable, "durable"), (exclusive, "exclusive")):
+            cannot = {
+                "non-durable": not durable,
+                "exclusive": exclusive,
+                "auto-delete": auto_delete,
+            }
+            for what, wrong in cannot.items():
                 if wrong:
                     why = f"invalid property '{what}' for queue '{name}'"
                     raise Refusal(406, f"{why} in vhost '{self.vhost.name}'")
@@ -192,10 +205,13 @@ class Declaring:
         self, queue: str, exchange: str, routing_key: str, arguments: dict[str, Any]
     ) -> None:
         """End that."""
-        found = self.usable_queue(queue)
-        key = found.name if not queue and not routing_key else routing_key
-        self.vhost.unbind(self._binding("queue", exchange, found.name, key, arguments))
-        self.send("queue.unbind_ok")
+        self._not_default(exchange)
+        name = self._named(queue)
+        if name in self.vhost.queues and exchange in self.vhost.exchanges:
+            self.usable_queue(queue)
+            key = name if not queue and not routing_key else routing_key
+            self.vhost.unbind(self._binding("queue", exchange, name, key, arguments))
+        self.send("queue.unbind_ok")  # also for what was not bound
 
     def queue_purge(self, queue: str, nowait: bool) -> None:
         """Throw away what is ready."""
@@ -210,6 +226,8 @@ class Declaring:
         if name in self.vhost.queues:
             found = self.usable_queue(queue)
             where = f"queue '{name}' in vhost '{self.vhost.name}'"
+            if found.is_quorum and (if_unused or if_empty):
+                raise Refusal(540, f"cannot delete {where} with conditions: it is a quorum queue")
             if if_unused and found.consumers:
                 raise Refusal(406, f"{where} in use")
             if if_empty and found.ready:

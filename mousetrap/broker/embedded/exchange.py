@@ -45,7 +45,7 @@ class Exchange:
         if self.type == "direct":
             return [each for each in self.bindings if each.routing_key == routing_key]
         if self.type == "topic":
-            words = tuple(routing_key.split("."))
+            words = tuple(routing_key.split(".")) if routing_key else ()  # as RabbitMQ: none
             return [each for each in self.bindings if topic_matches(each.routing_key, words)]
         headers = message.headers
         return [each for each in self.bindings if headers_match(dict(each.arguments), headers)]
@@ -58,7 +58,7 @@ def topic_matches(pattern: str, words: tuple[str, ...]) -> bool:
     In time of the product of both lengths: a pattern of many ``#`` must not stop the broker.
     """
     reached = {0}  # how many words the pattern so far can have used up
-    for part in pattern.split("."):
+    for part in pattern.split(".") if pattern else ():
         if part == "#":
             reached = set(range(min(reached), len(words) + 1))
         else:

@@ -6,6 +6,7 @@ is found by walking the flags (AMQP 0-9-1, 4.2.6.1).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from mousetrap.broker.embedded import codec
@@ -18,25 +19,53 @@ PROPERTIES = [
     ("type", "short"), ("user_id", "short"), ("app_id", "short"), ("cluster_id", "short"),
 ]  # fmt: skip
 FLAG = {name: 1 << 15 - n for n, (name, _) in enumerate(PROPERTIES)}
-OVERHEAD = 250  # bytes that a waiting message takes beside its content; measured with tracemalloc
+OVERHEAD = 250  # bytes that a waiting message takes beside its content; a guess
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the broker itself remembers of a dead letter; what a client tells is not believed."""
+
+    deaths: tuple[dict[str, Any], ...]  # as in x-death, newest first
+    first: dict[str, str]  # of the first death: reason, queue, exchange
+    acquired: int = 0  # how often it was delivered, if that was the end of it
+    failed: int = 0
+    is_rerouted: bool = False  # to a routing key of the queue's: CC counts no more
 
 
 class Message:
     """What was published: where to, the encoded properties and the body. Never changed."""
 
-    __slots__ = ("_headers", "body", "exchange", "properties", "routing_key")
+    __slots__ = ("_headers", "body", "exchange", "past", "properties", "routing_key")
 
-    def __init__(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
+    def __init__(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: bytes,
+        body: bytes,
+        past: Past | None = None,
+    ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
         self.properties = properties  # flags and values, as in a content header
         self.body = body
+        self.past = past
         self._headers: dict[str, Any] | None = None
 
     @property
     def size(self) -> int:
         """Bytes that it takes in memory, about."""
         return len(self.body) + len(self.properties) + OVERHEAD
+
+    @property
+    def routing_keys(self) -> list[str]:
+        """The routing key and those in the headers CC and BCC, each once."""
+        keys = [self.routing_key]
+        if b"CC" in self.properties and not (self.past and self.past.is_rerouted):
+            for name in ("CC", "BCC"):
+                keys += [key for key in self.headers.get(name, []) if isinstance(key, str)]
+        return list(dict.fromkeys(keys))
 
     def has(self, name: str) -> bool:
         """Whether a property was set."""
@@ -85,7 +114,12 @@ class Message:
         return found
 
     def but(
-        self, *, headers: dict[str, Any], drop_expiration: bool = False, **place: str
+        self,
+        *,
+        headers: dict[str, Any],
+        drop_expiration: bool = False,
+        past: Past | None = None,
+        **place: str,
     ) -> Message:
         """Return the message with other headers (None removes one), and another *place* if given.
 
@@ -104,4 +138,5 @@ class Message:
             place.get("routing_key", self.routing_key),
             flags.to_bytes(2, "big") + encoded,
             self.body,
+            past or self.past,
         )

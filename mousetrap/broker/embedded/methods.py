@@ -101,7 +101,7 @@ def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
     offset, bit = 4, 0
     for kind, argument in ARGUMENTS[name]:
         if kind == "bit":
-            bits = codec.take(payload, offset, 1)[0]
+            bits = codec.take(payload, offset, 1, 501)[0]
             arguments[argument] = bool(bits >> bit & 1)
             bit += 1
             continue
@@ -114,7 +114,7 @@ def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
             arguments[argument], offset = codec.read_table(payload, offset)
         else:
             size = 1 if kind == "octet" else int(kind)
-            arguments[argument] = int.from_bytes(codec.take(payload, offset, size), "big")
+            arguments[argument] = int.from_bytes(codec.take(payload, offset, size, 501), "big")
             offset += size
     return name, arguments
 

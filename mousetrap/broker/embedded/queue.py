@@ -26,15 +26,19 @@ NUMBERS = itertools.count()
 class Entry:
     """A message in a queue."""
 
-    __slots__ = ("deliveries", "expiry", "is_redelivered", "message", "number", "priority")
+    __slots__ = (
+        "acquired", "deliveries", "expiry", "is_redelivered", "message", "number", "priority",
+    )  # fmt: skip
 
     def __init__(self, message: Message, expiry: float | None, priority: int) -> None:
         self.message = message
         self.expiry = expiry  # by the server's clock
         self.priority = priority
         self.number = next(NUMBERS)
-        self.deliveries = 0  # that failed
-        self.is_redelivered = False
+        past = message.past
+        self.acquired = past.acquired if past else 0  # deliveries that ended without an ack
+        self.deliveries = past.failed if past else 0  # those of them that count as failed
+        self.is_redelivered = self.acquired > 0
 
     def __lt__(self, other: Entry) -> bool:
         return self.number < other.number
@@ -253,11 +257,15 @@ class Queue:
         self.unacked -= 1
         self._count(entry, -1)
 
-    def returned(self, entries: list[Entry], *, has_failed: bool = True) -> None:
-        """Put messages back that were given out; *has_failed* counts for the delivery limit."""
+    def returned(self, entries: list[Entry], *, has_failed: bool) -> None:
+        """Put messages back that were given out; *has_failed* counts for the delivery limit.
+
+        As in RabbitMQ 4.3 that is a rejection or the end of a channel, not a nack with requeue.
+        """
         for entry in entries:
             self.unacked -= 1
             entry.is_redelivered = True
+            entry.acquired += 1
             if not self.is_quorum:
                 self._put(entry)
                 continue

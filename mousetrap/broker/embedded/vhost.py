@@ -55,12 +55,9 @@ class VirtualHost:
         ``CC`` and ``BCC`` are further routing keys. An exchange that finds no binding passes the
         message to its alternate exchange.
         """
-        keys = [message.routing_key]
-        if b"CC" in message.properties:
-            for name in ("CC", "BCC"):
-                keys += [key for key in message.headers.get(name) or [] if isinstance(key, str)]
+        keys = message.routing_keys
         if message.exchange == "":
-            return [self.queues[key] for key in dict.fromkeys(keys) if key in self.queues]
+            return [self.queues[key] for key in keys if key in self.queues]
         found: dict[str, Queue] = {}
         seen = {message.exchange}
         waiting = [message.exchange]
