@@ -33,6 +33,7 @@ def main() -> int:
     command = [str(bootstrap.PYTHON), "-m", "pytest", "--nbmake"]
     if not for_pytest:  # coverage of a part says nothing
         command += ["--cov", "--cov-report=term"]
+        command += ["--numprocesses", "2", "--dist", "worksteal"]  # half of the time is waiting
     return bootstrap.run(command + for_pytest, **({"MOUSETRAP_BROKER": kind} if kind else {}))
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.bench import Bench, dead
     from mousetrap.case import Case
     from mousetrap.errors import MousetrapError, Reject
+    from mousetrap.faults.planting import Faults, faults
     from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
     from mousetrap.ledger import Ledger
     from mousetrap.message import Message
@@ -66,6 +67,8 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     "run", "Run", "Record", "Ledger", "Case",
     # results, each once
     "Sink",
+    # faults on purpose
+    "faults", "Faults",
     # where the broker is, and what can go wrong
     "Settings", "MousetrapError",
 ]  # fmt: skip
@@ -74,6 +77,7 @@ _HOMES = {
     "bench": ("Bench", "dead"),
     "case": ("Case",),
     "errors": ("MousetrapError", "Reject"),
+    "faults.planting": ("Faults", "faults"),
     "job_queue": (
         "QUEUES", "declare", "depth", "drain", "open_channel", "peek", "ping", "purge",
     ),

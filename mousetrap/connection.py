@@ -1,9 +1,8 @@
-"""One AMQP connection on an I/O thread of its own, which reconnects by itself.
+"""One AMQP connection on an I/O thread, which reconnects by itself.
 
-Here lives the only thread that touches a pika connection. What the channel is used for is not
-known here: a publisher or a worker hands in a `Session` and is told when a channel is open and
-when it is lost. Prototyped in
-``notebooks/01_channel.ipynb``.
+No other thread touches a pika connection. What the channel is used for is not known here: a
+publisher or a worker hands in a `Session` and is told when a channel is open and when it is lost.
+Prototyped in ``notebooks/01_channel.ipynb``.
 """
 
 from __future__ import annotations
@@ -11,11 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-import pika
-from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from mousetrap.errors import (
@@ -27,6 +23,7 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.interrupt import Bell
+from mousetrap.loop import Loop
 from mousetrap.retry import backoff
 from mousetrap.settings import Settings
 from mousetrap.table import safe
@@ -61,31 +58,32 @@ class Connection:
     access and channels that cannot be set up (403, 404, 406) are not tried again: the state
     becomes ``failed`` and the session is told.
 
+    It lives on *loop*, which it may share with others, or on one of its own.
+
     Threads: every method may be called from any thread; nothing waits on the I/O thread.
     """
 
-    def __init__(self, settings: Settings, purpose: str, session: Session) -> None:
+    def __init__(
+        self, settings: Settings, purpose: str, session: Session, loop: Loop | None = None
+    ) -> None:
         self.settings = settings
         self.purpose = safe(purpose)
         self.state: State = "new"
         self.error: MousetrapError | None = None  # the last thing that went wrong
         self.reconnects = 0
+        self.loop = loop or Loop(purpose)
         self._session = session
         self._lock = threading.Lock()
         self._changed = Bell()  # rings when the state does
-        self._loop: Any = IOLoop()
-        self._soon: list[Callable[[], object]] = []  # I/O thread only
-        self._connection: pika.SelectConnection | None = None
+        self._connection: Wire | None = None
         self._channel: Channel | None = None
         self._failures = 0
         self._was_open = False
         self._closing = False
-        self._thread = threading.Thread(
-            target=self._run, name=f"mousetrap-io {purpose}", daemon=True
-        )
+        self._has_left = False  # the loop: nothing more will come of it
 
     def open(self) -> None:
-        """Start the I/O thread and return when the session is ready.
+        """Connect and return when the session is ready.
 
         Raises:
             BrokerUnreachable: nobody answered in ``settings.connect_timeout`` seconds.
@@ -98,7 +96,8 @@ class Connection:
             self.state = "connecting"
         patience = self.settings.connect_timeout
         try:
-            self._thread.start()
+            self.loop.enter(self)
+            self.call(self._connect)
             self._changed.wait_for(lambda: self.state != "connecting", patience)
         except BaseException:
             self.close(timeout=0.0)
@@ -120,39 +119,29 @@ class Connection:
         """
         with self._lock:
             self._closing = True
-            never_ran = self.state == "new"
+            never_ran = self.state == "new" or not self.loop.has_begun
             if never_ran:
                 self._set_state("closed")
         if never_ran:
-            self._loop.close()
+            self.loop.discard()
             return
         self.call(lambda: self._close(timeout or 1.0))
-        if timeout and self._thread.ident and threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
-            if self._thread.is_alive():  # no answer to our close: an alarm, a dead link
-                self.call(self._loop.stop)
-                self._thread.join(1.0)
+        if timeout and not self.loop.is_here:
+            if not self._changed.wait_for(lambda: self._has_left, timeout):
+                self.call(self._end)  # no answer to our close: an alarm, a dead link
+            self.loop.join(1.0)
 
     def call(self, function: Callable[[], object]) -> None:
         """Run *function* on the I/O thread soon; dropped when the connection is closed for good."""
-        with suppress(Exception):  # a loop that has just been closed: nobody is left to call
-            self._loop.add_callback_threadsafe(function)
+        self.loop.call(lambda: self._do(function))
 
     def soon(self, function: Callable[[], object]) -> None:
-        """Do what `call` does; on the I/O thread itself without waking it, which costs two turns.
-
-        What is handed over there runs at the end of the turn, in the order of handing over.
-        """
-        if threading.get_ident() != self._thread.ident:
-            self.call(function)
-            return
-        self._soon.append(function)
-        if len(self._soon) == 1:
-            self._loop.call_later(0, self._do_soon)
+        """Do what `call` does; on the I/O thread itself at the end of its turn, without a wake."""
+        self.loop.soon(lambda: self._do(function))
 
     def call_later(self, delay: float, function: Callable[[], object]) -> None:
         """Run *function* on the I/O thread in *delay* seconds."""
-        self.call(lambda: self._loop.call_later(delay, function))
+        self.call(lambda: self._later(delay, function))
 
     def reset(self, error: MousetrapError) -> None:
         """Give up the present channel and set up a new one (I/O thread only)."""
@@ -173,36 +162,44 @@ class Connection:
 
     # ---- everything below runs on the I/O thread ---------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            self._loop.call_later(0, self._connect)
-            self._loop.start()
-        except BaseException as error:
-            log.exception("the I/O thread of %s died", self.purpose)
-            self._lose_channel(ConnectionLost(f"the I/O thread died of {error!r}"))
-            self._fail(ConnectionLost(f"the I/O thread died of {error!r}; this is a bug"))
-        finally:
-            self._lose_channel(ConnectionLost("the connection was closed"))
-            if self.state != "failed":
-                self._set_state("closed")
-            with suppress(Exception):  # a loop that broke may not close cleanly either
-                self._loop.close()
+    def crashed(self, error: BaseException) -> None:
+        """Loop: the thread has died, and this connection with it."""
+        lost = ConnectionLost(f"the I/O thread died of {error!r}; a defect")
+        self._has_left = self._closing = True
+        self._lose_channel(lost)
+        self.error = lost
+        self._session.failed(lost)
+        self._set_state("failed")
 
-    def _do_soon(self) -> None:
-        due, self._soon = self._soon, []
-        for function in due:
+    def _do(self, function: Callable[[], object]) -> None:
+        if not self._has_left:
             function()
+
+    def _later(self, delay: float, function: Callable[[], object]) -> None:
+        self.loop.io.call_later(delay, lambda: self._do(function))
+
+    def _end(self) -> None:
+        """Leave the loop, and whatever is not closed in peace."""
+        if self._has_left:
+            return
+        self._has_left = True
+        self._lose_channel(ConnectionLost("the connection was closed"))
+        if self._connection is not None:
+            self._connection.abort()
+        self.loop.leave(self)
+        self._set_state("failed" if self.state == "failed" else "closed")
 
     def _connect(self) -> None:
         if self._closing:
-            self._loop.stop()
+            self._end()
             return
         self._connection = Wire(
             parameters(self.settings, self.purpose),
             on_open_callback=lambda _: self._open_channel(),
             on_open_error_callback=lambda _, error: self._on_closed(error),
             on_close_callback=lambda _, error: self._on_closed(error),
-            custom_ioloop=self._loop,
+            custom_ioloop=self.loop.io,
+            soon=self.loop.soon,
         )
         self._connection.add_on_connection_blocked_callback(lambda *_: self._blocked(True))
         self._connection.add_on_connection_unblocked_callback(lambda *_: self._blocked(False))
@@ -244,7 +241,7 @@ class Connection:
         error = translate(reason, self.settings)
         self._lose_channel(error)
         if self._closing:
-            self._loop.stop()
+            self._end()
         elif isinstance(error, FATAL):
             self._fail(error)
         else:
@@ -257,7 +254,7 @@ class Connection:
             logging.WARNING if self._was_open and self._failures == 1 else logging.DEBUG,
             "%s: %s; next try in %.1f s", self.purpose, self.error, delay,
         )  # fmt: skip
-        self._loop.call_later(delay, step)
+        self._later(delay, step)
 
     def _lose_channel(self, error: MousetrapError) -> None:
         channel, self._channel = self._channel, None
@@ -284,10 +281,10 @@ class Connection:
     def _close(self, timeout: float = 1.0) -> None:
         self._closing = True
         if self._connection is None or self._connection.is_closed:
-            self._loop.stop()
+            self._end()
         elif not self._connection.is_closing:
-            self._connection.close()  # one that only opens, too; its callback stops the loop
-            self._loop.call_later(timeout, self._loop.stop)  # should there be no answer
+            self._connection.close()  # one that only opens, too; its callback ends it
+            self._later(timeout, self._end)  # should there be no answer
 
     def _set_state(self, state: State) -> None:
         self.state = state

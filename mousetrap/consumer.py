@@ -20,6 +20,7 @@ from pika.channel import Channel
 from mousetrap.connection import Connection
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.interrupt import Bell
+from mousetrap.loop import Loop
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration, Declaration
 from mousetrap.translation import declare
@@ -78,8 +79,9 @@ class Consumer:
         on_failed: Callable[[MousetrapError], object],
         one_by_one: str = "",
         beside: Callable[[Any], object] = lambda _: None,
+        loop: Loop | None = None,
     ) -> None:
-        self.connection = Connection(settings, f"worker {queue}", self)
+        self.connection = Connection(settings, f"worker {queue}", self, loop)
         self.settings = settings
         self.queue = queue  # as on the wire
         self.prefetch = prefetch
@@ -111,7 +113,7 @@ class Consumer:
             if self._flush_is_due:
                 return
             self._flush_is_due = True  # wake the I/O thread once per batch
-        self.connection.call(self._flush)
+        self.connection.soon(self._flush)
 
     def is_current(self, delivery: Delivery) -> bool:
         """Say whether the channel it came by still lives; if not, it will be delivered again."""

@@ -23,6 +23,7 @@
     │   └── SinkBusy           others held it for too long; nothing was stored, try again
     ├── ProcessEnded           a worker process ended by itself; `.code` is its exit code
     ├── BrokerSetupError       a broker could not be brought up
+    ├── FaultError             a fault on purpose that may not be planted here, or did not happen
     ├── ExtractError           a cell of a notebook cannot become a module (also a ValueError)
     └── CheckError             a notebook check
         ├── ParameterError     unknown, mistyped or secret-like; no kernel was started
@@ -145,6 +146,10 @@ class ProcessEnded(MousetrapError):
 
 class BrokerSetupError(MousetrapError):
     """A broker could not be brought up, or not in time."""
+
+
+class FaultError(MousetrapError):
+    """A fault on purpose that may not be planted here, or that did not happen; says why."""
 
 
 class ExtractError(MousetrapError, ValueError):

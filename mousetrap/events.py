@@ -9,8 +9,10 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from mousetrap.consumer import Delivery
+from mousetrap.errors import MousetrapError
 from mousetrap.fate import Fate, pack
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
@@ -73,4 +75,5 @@ class Events:
                     delay, lambda: self._publisher.send_again(receipt)
                 )
 
-        self._publisher.announce(body, self._exchange, self._key, on_outcome)
+        with suppress(MousetrapError):  # it has failed for good: what is not acked comes again
+            self._publisher.announce(body, self._exchange, self._key, on_outcome)

@@ -26,7 +26,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     body: bytes | None = None
 
 
-class Fate(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+class Fate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What became of one handling of message *id*; two handlings of it never compare equal.
 
     `done`: its outputs are confirmed. `retried`: it waits `delay` seconds and comes again as

@@ -6,10 +6,9 @@ import functools
 import os
 import socket
 import time
-from typing import Any
 
 from mousetrap.consumer import Delivery
-from mousetrap.fate import Fate, Outcome
+from mousetrap.fate import Fate, Outcome, Output
 from mousetrap.handler import Handler
 from mousetrap.message import Message
 
@@ -26,20 +25,34 @@ class Handling:
         self.begun = time.time()  # to be told
         self.started = time.monotonic()  # to measure by
 
-    def fate(self, outcome: Outcome, **more: Any) -> Fate:
-        """Return the fate of this handling, which ends now; *more* are the fields of `Fate`."""
+    def fate(
+        self,
+        outcome: Outcome,
+        queue: str,
+        outputs: tuple[Output, ...] = (),
+        reason: str = "",
+        traceback: str = "",
+        delay: float = 0.0,
+        body: bytes | None = None,
+    ) -> Fate:
+        """Return the fate of this handling, which ends now; the rest are the fields of `Fate`."""
         message = self.message
-        return Fate(
-            id=message.id,
-            outcome=outcome,
-            stage=self.handler.name,
-            worker=worker_name(os.getpid()),
-            begun=self.begun,
-            seconds=time.monotonic() - self.started,
-            attempt=message.attempt,
-            job="" if message.job == message.id else message.job,
-            parent=message.parent,
-            **more,
+        return Fate(  # by position: one is made for every message, and names cost as much again
+            message.id,
+            outcome,
+            self.handler.name,
+            queue,
+            worker_name(os.getpid()),
+            self.begun,
+            time.monotonic() - self.started,
+            message.attempt,
+            "" if message.job == message.id else message.job,
+            message.parent,
+            outputs,
+            reason,
+            traceback,
+            delay,
+            body,
         )
 
 

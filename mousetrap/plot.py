@@ -1,4 +1,4 @@
-"""The pictures of the notebooks: places on the globe, and how long jobs took.
+"""The pictures of the notebooks: places on the globe, how long jobs took, what faults did to them.
 
 Each function draws on *axes*, by default on a new figure, and returns nothing: so a cell that ends
 with it shows the picture and only that. matplotlib comes with the extra ``notebook`` and is
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from mousetrap.faults.planted import Planted
+
 BLUE, RED, ORANGE, GREY = "#2b6cb0", "#c53030", "#dd6b20", "#a0aec0"
+BINS = 80  # of time in which messages are counted
 STAGES = (BLUE, ORANGE, "#2f855a", "#6b46c1", "#b7791f", "#2c7a7b")
 
 
@@ -90,11 +93,72 @@ def run(ledger: Ledger) -> None:
     latencies(ledger.latencies(), times)
 
 
+def recovery(ledger: Ledger, planted: Sequence[Planted]) -> None:
+    """Draw how fast messages were done and how many were not, and when faults landed and healed.
+
+    A fault is a red line with its number, the time until it was healed a red band; one that did not
+    land is not drawn. Both pictures have the same time.
+    """
+    _, (rate, backlog) = _figure((9, 5.6), 2)
+    first = _first(ledger)
+    sent, stages, deaths = _moments(ledger)
+    ends = sorted([end for _, moments in stages for end in moments] + deaths)
+    landed = [each for each in planted if each.landed is not None]
+    marks = [((each.landed or 0.0) - first, each) for each in landed]
+    healed = [(each.healed or 0.0) - first for each in landed]
+    last = max([1e-3, *ends[-1:], *sent[-1:], *(at for at, _ in marks), *healed])
+    width = last / BINS
+    counts = [0] * BINS
+    for end in ends:
+        counts[min(BINS - 1, int(end / width))] += 1
+    edges = [width * n for n in range(BINS + 1)]
+    rate.stairs([count / width for count in counts], edges, fill=True, color=BLUE, alpha=0.7)
+    rate.set(ylabel="messages done per second", ylim=(0, None))
+    rate.set_title(f"{len(ends):,} messages; faults: {len(landed)}")
+
+    steps = sorted([(at, 1) for at in sent] + [(at, -1) for at in _ends_of_jobs(ledger, first)])
+    left, open_jobs = 0, [0]
+    for _, step in steps:
+        left += step
+        open_jobs.append(left)
+    backlog.step([0.0, *(at for at, _ in steps)], open_jobs, where="post", color=BLUE, linewidth=2)
+    backlog.set(xlabel="seconds since the first job was sent", ylabel="jobs without an end")
+    backlog.set(ylim=(0, None))
+    for axes in (rate, backlog):
+        axes.set(xlim=(min([0.0, *(at for at, _ in marks)]), last * 1.02))
+        for (at, _), end in zip(marks, healed, strict=True):
+            axes.axvline(at, color=RED, linewidth=1.2)
+            if end > at:
+                axes.axvspan(at, end, color=RED, alpha=0.15, linewidth=0)
+    for number, (at, each) in enumerate(marks, start=1):
+        seconds = "not healed" if each.seconds is None else f"{each.seconds:.1f} s"
+        rate.plot([], [], color=RED, label=f"{number}  {each.fault}, {seconds}")
+        height = -10 * (1 + (number - 1) % 3)  # points; two at one moment stay legible
+        rate.annotate(f"{number}", (at, 1.0), (2, height), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", color=RED)  # fmt: skip
+    if marks:
+        rate.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, handlelength=0.8)
+
+
+def _first(ledger: Ledger) -> float:
+    starts = [at for each in ledger.entries() if (at := ledger.ready(each)) is not None]
+    return min(starts, default=0.0)
+
+
+def _ends_of_jobs(ledger: Ledger, first: float) -> list[float]:
+    """When the last of what came of each job was done or dead."""
+    ends: dict[str, float] = {}
+    still_open = {entry.job for entry in ledger.open_entries()}
+    for entry in ledger.entries():
+        if entry.job not in still_open and entry.ended is not None:  # the first end, not a copy's
+            ends[entry.job] = max(entry.ended - first, ends.get(entry.job, 0.0))
+    return sorted(ends.values())
+
+
 def _moments(ledger: Ledger) -> tuple[list[float], list[tuple[str, list[float]]], list[float]]:
     """When jobs were sent, when each stage was done with messages, and when messages died."""
     entries = ledger.entries()
-    starts = [at for each in entries if (at := ledger.ready(each)) is not None]
-    first = min(starts, default=0.0)
+    first = _first(ledger)
     sent = [each.sent - first for each in entries if each.sent is not None]
     ends: dict[str, list[float]] = {}
     deaths: list[float] = []

@@ -22,6 +22,7 @@ from pika.channel import Channel
 from mousetrap.connection import Connection
 from mousetrap.errors import ConnectionLost, MousetrapError, OutcomeUnknown, Unroutable
 from mousetrap.interrupt import Bell, finish
+from mousetrap.loop import Loop
 from mousetrap.message import Message
 from mousetrap.receipt import Outcome, Receipt
 from mousetrap.settings import Settings
@@ -47,9 +48,10 @@ class Publisher:
         purpose: str = "publisher",
         *,
         on_failed: Callable[[MousetrapError], object] = lambda _: None,
+        loop: Loop | None = None,
     ) -> None:
         self.settings = settings or Settings.from_environment()
-        self.connection = Connection(self.settings, purpose, self)
+        self.connection = Connection(self.settings, purpose, self, loop)
         self._topology = self.settings.topology
         self._names: dict[str, str] = {}  # plain -> on the wire, checked
         self._lock = threading.Lock()

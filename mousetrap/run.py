@@ -47,6 +47,7 @@ from mousetrap.worker import Worker
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
+    from mousetrap.faults.planting import Faults
     from mousetrap.lease import Lease
     from mousetrap.notebook.output import Recorder
 
@@ -301,11 +302,17 @@ class Run:
         ]
         return Messages(found, f" out of {', '.join(self.flow.results)}")
 
-    def plot(self) -> None:
-        """Draw how the jobs went through the stages, and how long they took."""
+    def plot(self, faults: Faults | None = None) -> None:
+        """Draw how the jobs went through the stages, and how long they took.
+
+        With *faults*: how fast they went, and what each fault did to that until it was healed.
+        """
         from mousetrap import plot
 
-        plot.run(self.ledger)
+        if faults is None:
+            plot.run(self.ledger)
+        else:
+            plot.recovery(self.ledger, faults.planted)
 
     def diagram(self) -> Diagram:
         """Return a picture of the flow with the counts of now."""
@@ -336,6 +343,11 @@ class Run:
     def workers(self) -> list[Worker]:
         """The workers on threads of this process; empty where others work."""
         return list(self._threads)
+
+    @property
+    def processes(self) -> WorkerProcesses | None:
+        """The worker processes of this run; None where threads or others work."""
+        return self._processes
 
     @property
     def queues(self) -> list[Queue]:

@@ -168,6 +168,10 @@ def _vhost_refused(settings: Settings) -> str:
 
 
 def _channel_closed(code: int, text: str) -> MousetrapError:
+    if code == 404 and "down or inaccessible" in text:
+        # It exists, and its process is not there: its node is away, or somebody else declares it at
+        # this very moment (seen when two of ours began together on RabbitMQ 4.3). It will be.
+        return ChannelLost(f"the broker is not ready with a queue ({text}); try again")
     if code == 404:
         return QueueMissing(f"{text}; declare it first (mousetrap.job_queue.declare)")
     if code == 406 and "inequivalent arg" in text:

@@ -12,6 +12,7 @@ the detour by frames and callbacks. `pika.SelectConnection` itself works as well
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -34,7 +35,10 @@ _DELIVER = struct.pack(">I", spec.Basic.Deliver.INDEX)  # how the payload of tha
 class Wire(pika.SelectConnection):
     """A `pika.SelectConnection` that joins what it sends and reads in large pieces."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, soon: Callable[[Callable[[], object]], object], **kwargs: Any
+    ) -> None:
+        self._soon = soon  # does what it is given at the end of a turn of the loop
         self._outgoing: list[bytes] = []
         self._heads: dict[
             tuple[int, str, str], bytes
@@ -44,6 +48,11 @@ class Wire(pika.SelectConnection):
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = RECEIVE
         super()._proto_connection_made(transport)
+
+    def abort(self) -> None:
+        """Drop the connection without a word."""
+        if not self.is_closed:
+            self._adapter_disconnect_stream()
 
     def publish(
         self,
@@ -89,8 +98,7 @@ class Wire(pika.SelectConnection):
 
     def _emit(self, *pieces: bytes) -> None:
         if not self._outgoing:
-            # timers come last in a turn of the loop, after whatever else has something to send
-            self._nbio.call_later(0, self._send_outgoing)
+            self._soon(self._send_outgoing)
         self._outgoing += pieces
 
     def _send_outgoing(self) -> None:

@@ -26,11 +26,12 @@ from mousetrap import retry
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.errors import MousetrapError, OutcomeUnknown, WorkerLost
 from mousetrap.events import Events, Told
-from mousetrap.fate import Fate, Outcome, Output
+from mousetrap.fate import Fate, Output
 from mousetrap.handler import Handler
 from mousetrap.handling import Handling
 from mousetrap.hands import Coroutines, Hands, Threads
 from mousetrap.interrupt import PARTING, Bell, finish
+from mousetrap.loop import Loop
 from mousetrap.message import Message, current
 from mousetrap.presence import PATIENCE, Attached, Ear, here, note
 from mousetrap.publisher import RESEND_DELAY, Publisher
@@ -79,7 +80,8 @@ class Worker:
     of it; set it before the start.
 
     Two connections: one consumes, one publishes, because a broker with a memory alarm stops
-    reading from connections that publish, and acks must still get through.
+    reading from connections that publish, and acks must still get through. Both live on one I/O
+    thread: what the one hears is what makes the other speak.
 
     Threads: every method from any thread; `stop` not from inside a handler.
     """
@@ -109,6 +111,7 @@ class Worker:
         self._declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
         if writes is not None:
             self._declarations.append(topology.work_queue(writes))
+        loop = Loop(f"worker {self.queue.name}")
         self._consumer = Consumer(
             self.settings,
             topology.wire_name(self.queue.name),
@@ -118,9 +121,10 @@ class Worker:
             on_failed=self.failed,
             one_by_one=topology.wire_name(self.queue.suspects),
             beside=lambda connection: self._ear.open(connection),
+            loop=loop,
         )
         self._publisher = Publisher(
-            self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed
+            self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed, loop=loop
         )
         self._ear = Ear(self.settings, self._consumer.queue, self._publisher)
         self._ear.stage = self.handler.name
@@ -407,19 +411,20 @@ class Worker:
         if self.writes is None:  # results nobody asked for
             outputs = []
         writes = self.writes or ""
-        told = tuple(Output(each.id, writes, self._kept(each.body)) for each in outputs)
-        fate = self._fate(handling, "done", outputs=told)
+        told = tuple([Output(each.id, writes, self._kept(each.body)) for each in outputs])
+        fate = handling.fate("done", self.queue.name, told, body=self._kept_of_job(handling))
         self._publish(handling.delivery, [(each, writes, None) for each in outputs], fate)
 
     def _handle_failure(self, handling: Handling, error: BaseException) -> None:
         message = handling.message
         failure = retry.after(message, error, self.queue)
-        fate = self._fate(
-            handling,
+        fate = handling.fate(
             "dead" if failure.delay is None else "retried",
+            self.queue.name,
             reason=failure.reason,
             traceback=failure.traceback,
             delay=failure.delay or 0.0,
+            body=self._kept_of_job(handling),
         )
         self.failures.append((message.id, error))
         # No error text here: it may quote the body, and logs go where bodies must not.
@@ -431,9 +436,8 @@ class Worker:
         properties = kept_properties(handling.delivery.properties)
         self._publish(handling.delivery, [(failure.copy, failure.target, properties)], fate)
 
-    def _fate(self, handling: Handling, outcome: Outcome, **more: Any) -> Fate:
-        kept = self._kept(handling.message.body) if handling.message.parent is None else None
-        return handling.fate(outcome, queue=self.queue.name, body=kept, **more)
+    def _kept_of_job(self, handling: Handling) -> bytes | None:
+        return None if handling.message.parent else self._kept(handling.message.body)
 
     def _kept(self, body: bytes) -> bytes | None:
         return body if 0 < self.settings.keep_bodies >= len(body) else None

@@ -28,7 +28,7 @@ SMALL = {
     ),
     "bench_latency": (
         {"messages": 20, "repeats": 1, "largest": 1000, "imports": 1},
-        ["two stages / ping, p50", "two stages / ping, p99", "scaling",
+        ["two stages / bare pika, p50", "two stages / bare pika, safe, p99", "scaling",
          "import mousetrap / import pika"],
     ),
 }  # fmt: skip

@@ -20,7 +20,7 @@ RINGS = [
     {
         "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
         "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "header",
-        "declared", "presence", "gauge",
+        "declared", "presence", "gauge", "loop",
     },
     # 2 flow: plain functions bound to queues
     {

@@ -121,7 +121,7 @@ def test_finish_returns_and_raises_as_its_work_does():
 
 
 def test_finish_is_not_forestalled_by_a_second_interrupt(monkeypatch):
-    """It comes just before the thread that does the work is there: the work is done all the same."""
+    """It comes just before there is a thread that does the work: the work is done all the same."""
     done, start = threading.Event(), threading.Thread.start
 
     def interrupt_first(thread):

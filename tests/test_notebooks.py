@@ -43,11 +43,11 @@ def calls(path: Path) -> list[tuple[str, str]]:
 
 
 def test_notebooks_are_all_there():
-    """The six to read and the one to run exist, and every notebook is of one kind or the other."""
+    """Those to read and those to run exist, and every notebook is of one kind or the other."""
     names = {path.stem for path in NOTEBOOKS}
 
     assert names >= {"00_start_here", "01_channel", "02_publisher", "03_worker", "04_stages",
-                     "05_failures", "check_pipeline"}  # fmt: skip
+                     "05_failures", "06_bad_day", "check_pipeline", "check_recovery"}  # fmt: skip
     assert sorted(NUMBERED + CHECKS) == NOTEBOOKS
 
 

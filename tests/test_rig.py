@@ -297,7 +297,7 @@ def test_n9_old_delivery_tags_lose(trial, proxy):
     trial.send(["a", "b", "c"])
     with trial.naive("old tags", proxy.settings) as process:
         assert process.stdout.readline() == "first done\n"
-        killed = proxy.at("Queue.DeclareOk", "from broker", "after", action=process.kill)
+        killed = proxy.at("Exchange.DeclareOk", "from broker", "after", action=process.kill)
         proxy.cut()
         killed.wait(20)
         process.wait(10)

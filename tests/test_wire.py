@@ -33,14 +33,11 @@ class Recorder(Wire):
         self._outgoing, self._frame_buffer, self.bytes_received = [], b"", 0
         self._heads, self._body_max_length, self.frames_sent, self.bytes_sent = {}, 1000, 0, 0
         self.written, self.others, self.later, self.delivered = [], [], [], []
-        self._transport = self._nbio = self
+        self._transport, self._soon = self, self.later.append
         self._channels, self.frames_received = {1: Receiver(self.consume)}, 0
 
     def write(self, data):
         self.written.append(data)
-
-    def call_later(self, _, function):
-        self.later.append(function)
 
     def consume(self, _, method, properties, body):
         self.delivered.append((vars(method), vars(properties), body))
@@ -244,7 +241,17 @@ def test_pika_still_has_what_we_override():
     assert "_MAX_RECV_BYTES" in inspect.getsource(io_services_utils._AsyncTransportBase._consume)
 
 
-@pytest.mark.parametrize("way", [Wire, pika.SelectConnection], ids=["joined", "plain"])
+class Plain(pika.SelectConnection):
+    """The plain way: it sends each frame alone, and is not dropped but closed."""
+
+    def __init__(self, *args, soon, **options):  # noqa: ARG002 -- it sends at once
+        super().__init__(*args, **options)
+
+    def abort(self):
+        pass
+
+
+@pytest.mark.parametrize("way", [Wire, Plain], ids=["joined", "plain"])
 def test_both_ways_carry_large_and_many_messages(settings, monkeypatch, way):
     """What goes through our connection goes through pika's own as well."""
     monkeypatch.setattr(connection, "Wire", way)

@@ -27,7 +27,7 @@ from mousetrap.errors import AccessRefused, BrokerSetupError, SettingsError, Wir
 from mousetrap.job_queue import ping
 from mousetrap.settings import Settings
 
-__all__ = ["KINDS", "Broker", "LocalNode", "Way", "down", "ensure", "status", "up"]
+__all__ = ["KINDS", "Broker", "LocalNode", "Way", "down", "ensure", "private", "status", "up"]
 
 KINDS = ("external", "docker", "local", "embedded")
 
@@ -90,6 +90,20 @@ def ensure(
             not counted); one sentence for each way that was tried.
     """
     return _bring(kind, settings, timeout, say, stays=False)
+
+
+def private(
+    settings: Settings | None = None, *, timeout: float = 120.0, say: Say = say_on_stderr
+) -> Broker:
+    """Start a broker that this process has for itself, with nobody else's messages: a private node.
+
+    It may be killed and started again (``broker.node``), and ends with this process.
+
+    Raises:
+        BrokerSetupError: there is no ``rabbitmq-server`` here, or it did not come up.
+    """
+    node = local.start(settings or Settings.from_environment(), timeout, say)
+    return _found("local", node.settings, say, node)
 
 
 def up(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from mousetrap.broker import probe
 from mousetrap.broker.configuration import LOOPBACK, configure, free_ports
@@ -24,6 +25,7 @@ from mousetrap.broker.way import Way
 from mousetrap.errors import AccessRefused, BrokerSetupError
 from mousetrap.settings import Settings
 
+_started: WeakValueDictionary[int, LocalNode] = WeakValueDictionary()  # by port
 TRIES = 3  # a free port can be taken by another program before the node gets to it
 
 
@@ -47,8 +49,17 @@ def start(settings: Settings, timeout: float, say: Say) -> LocalNode:
                 say(f"{PORT_TAKEN}: trying again with others")
                 continue
             raise
+        _started[node.settings.port] = node
         return node
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def started_here(settings: Settings) -> LocalNode | None:
+    """Return the node at the address of *settings* if this process started it for itself."""
+    node = _started.get(settings.port)
+    if node is None or settings.host not in (LOOPBACK, "localhost") or not node.is_kept:
+        return None
+    return node
 
 
 def up(settings: Settings, timeout: float, say: Say) -> Settings:

@@ -2,7 +2,8 @@
 
 A piece is what cannot be halved without breaking the stream: a method with all of its content, or
 a single frame. No more of the protocol is known than that (sections 2.3.5 and 4.2 of the
-specification), so nothing here can disagree with a client or a broker.
+specification), so nothing here can disagree with a client or a broker; the functions read or write
+the few fields that a fault has to know. Prototyped in ``notebooks/06_bad_day.ipynb``.
 """
 
 from __future__ import annotations
@@ -40,6 +41,52 @@ class Piece(NamedTuple):
 
     name: str
     data: bytes
+
+    @property
+    def channel(self) -> int:
+        """The number of its channel; 0 is the connection itself."""
+        return int.from_bytes(self.data[1:3], "big")
+
+
+def routing(publish: Piece) -> tuple[str, str]:
+    """Return exchange and routing key of a ``Basic.Publish``."""
+    at = _FRAME.size + 6  # class, method, and a number that is reserved
+    words = []
+    for _ in range(2):
+        end = at + 1 + publish.data[at]
+        words.append(publish.data[at + 1 : end].decode("utf-8", "replace"))
+        at = end
+    return words[0], words[1]
+
+
+def connection_name(start: Piece) -> str:
+    """Return how a client calls its connection in its ``Connection.StartOk``; "" if it does not.
+
+    It is a property in a field table: the short name, the letter S, four bytes of length, the text.
+    """
+    _, found, rest = start.data.partition(b"\x0fconnection_nameS")
+    size = int.from_bytes(rest[:4], "big")
+    return rest[4 : 4 + size].decode("utf-8", "replace") if found else ""
+
+
+def highest_channel(tune: Piece) -> int:
+    """Return the highest number that a channel can have after this ``Connection.TuneOk``."""
+    (highest,) = struct.unpack_from(">H", tune.data, _FRAME.size + 4)
+    return highest or 65_535  # 0: no limit but the protocol's
+
+
+def opening(channel: int) -> bytes:
+    """Return the frame of a ``Channel.Open``."""
+    return _FRAME.pack(_METHOD, channel, 5) + struct.pack(">HHB", 20, 10, 0) + b"\xce"
+
+
+def moved(data: bytes, channel: int) -> bytes:
+    """Return the frames in *data* as they are on another channel."""
+    frames, at = bytearray(data), 0
+    while at < len(frames):
+        struct.pack_into(">H", frames, at + 1, channel)
+        at += _FRAME.size + _FRAME.unpack_from(frames, at)[2] + 1
+    return bytes(frames)
 
 
 class Frames:

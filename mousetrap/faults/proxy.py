@@ -2,7 +2,8 @@
 
 `cut`, `hold`, `refuse`, `delay` and `slice` act at once. `at` waits for a step of the protocol, say
 the third ack that a client sends, and acts just before or just after it has passed: so a fault
-comes where it hurts, each time, without a hook in what is tested.
+comes where it hurts, each time, without a hook in what is tested. Prototyped in
+``notebooks/06_bad_day.ipynb``.
 """
 
 from __future__ import annotations
@@ -13,15 +14,55 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mousetrap.faults.frames import NAMES, Frames, Piece
+from mousetrap.faults.frames import (
+    NAMES,
+    Frames,
+    Piece,
+    connection_name,
+    highest_channel,
+    moved,
+    opening,
+)
 from mousetrap.settings import Settings
 
 Direction = Literal["to broker", "from broker"]
 When = Literal["before", "after"]
+
+# what is read in passing, to know who is who and who consumes
+_NOTED = {"Connection.StartOk", "Connection.TuneOk", "Connection.OpenOk", "Basic.ConsumeOk",
+          "Basic.CancelOk", "Basic.Cancel"}  # fmt: skip
+
+
+class Link:
+    """One connection of a client and its continuation to the broker."""
+
+    def __init__(self, client: socket.socket, broker: socket.socket) -> None:
+        self.client, self.broker = client, broker
+        self.is_over = threading.Event()
+        self.name = ""  # as the client calls it: "mousetrap worker start_fetch host:pid"
+        self.consumers = 0  # that it has now
+        self.highest = 0  # channel
+        self.ghost = 0  # the channel on which messages are sent once more; 0: none so far
+
+    def reset(self, *, but: socket.socket | None = None) -> None:
+        """End it by RST on both sides; *but* gets FIN, and so has time to read what it was sent."""
+        self.is_over.set()
+        for end in (self.client, self.broker):
+            with contextlib.suppress(OSError):
+                if end is not but:  # linger of zero: close sends RST instead of FIN
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    end.shutdown(socket.SHUT_RD)
+                else:
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
+
+Match = Callable[[Link, Piece], bool]
 
 
 @dataclass(eq=False)
@@ -32,7 +73,10 @@ class Step:
     direction: Direction
     when: When
     number: int  # which one from now on, from 1
-    action: Callable[[], object] | None  # None: the connection is cut
+    action: Callable[[], object] | None = None  # None: the connection is cut
+    matches: Match | None = None  # which of that name count; None: all
+    told: Callable[[Link], object] | None = None  # called first, when it happens
+    is_replay: bool = False  # instead of all that, the message is sent once more
     landed: threading.Event = field(default_factory=threading.Event, repr=False)
     at: float = 0.0  # seconds since the epoch; when it happened
 
@@ -47,26 +91,6 @@ class Step:
                 f"no {self.name} passed {self.direction} within {timeout:g} s ({self.number} to "
                 f"go), so this fault did not happen: let more messages pass"
             )
-
-
-class Link:
-    """One connection of a client and its continuation to the broker."""
-
-    def __init__(self, client: socket.socket, broker: socket.socket) -> None:
-        self.client, self.broker = client, broker
-        self.is_over = threading.Event()
-
-    def reset(self, *, but: socket.socket | None = None) -> None:
-        """End it by RST on both sides; *but* gets FIN, and so has time to read what it was sent."""
-        self.is_over.set()
-        for end in (self.client, self.broker):
-            with contextlib.suppress(OSError):
-                if end is not but:  # linger of zero: close sends RST instead of FIN
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    end.shutdown(socket.SHUT_RD)
-                else:
-                    end.shutdown(socket.SHUT_RDWR)
-                end.close()
 
 
 class Proxy:
@@ -90,6 +114,8 @@ class Proxy:
         self._slice = 0  # bytes; 0: whole pieces
         self.connections = 0  # how many were asked for so far
         self._changed = threading.Condition()
+        self.begun: Counter[str] = Counter()  # "connections" and "consumers" so far
+        self.on_begun: Callable[[], object] = lambda: None  # called when there is one more
         self.settings = settings.but(host="127.0.0.1", port=self._listener.getsockname()[1])
 
     def __enter__(self) -> Proxy:
@@ -147,6 +173,11 @@ class Proxy:
             if not self._changed.wait_for(lambda: self.connections >= number, timeout):
                 raise TimeoutError(f"{self.connections} connections in {timeout:g} s, not {number}")
 
+    def links(self) -> list[Link]:
+        """The connections that are open now."""
+        with self._lock:
+            return list(self._links)
+
     # ---- at a step of the protocol -------------------------------------------------------------
 
     def at(
@@ -157,19 +188,39 @@ class Proxy:
         *,
         number: int = 1,
         action: Callable[[], object] | None = None,
+        matches: Match | None = None,
+        told: Callable[[Link], object] | None = None,
     ) -> Step:
         """Do *action* when the *number*-th method *name* comes by; by default that link is cut.
 
         *before*: it does not pass if the link is cut. *after*: it has been passed on whole, with
-        its content. Counts over all connections, from now on. A confirm is a ``Basic.Ack`` from
-        the broker.
+        its content. Counts over all connections, from now on, those that *matches* says yes to. A
+        confirm is a ``Basic.Ack`` from the broker. *told* is called first, with the connection.
 
         Raises:
             ValueError: there is no such method.
         """
         if name not in NAMES:
             raise ValueError(f"{name!r} is no method of AMQP 0-9-1, such as 'Basic.Ack'")
-        step = Step(name, direction, when, number, action)
+        return self._plan(Step(name, direction, when, number, action, matches, told))
+
+    def replay(
+        self,
+        *,
+        number: int = 1,
+        matches: Match | None = None,
+        told: Callable[[Link], object] | None = None,
+    ) -> Step:
+        """Send the *number*-th message that is published from now on once more, byte for byte.
+
+        The copy takes a channel of ours on the same connection, whose client hears nothing of it:
+        on its own channel one more confirm would be taken for that of its next message.
+        """
+        return self._plan(
+            Step("Basic.Publish", "to broker", "after", number, None, matches, told, is_replay=True)
+        )
+
+    def _plan(self, step: Step) -> Step:
         with self._lock:
             self._steps.append(step)
         return step
@@ -209,14 +260,30 @@ class Proxy:
                 threading.Thread(target=pump.read, name="mousetrap-proxy", daemon=True).start()
                 threading.Thread(target=pump.write, name="mousetrap-proxy", daemon=True).start()
 
-    def _due(self, piece: Piece, direction: Direction, when: When) -> list[Step]:
+    def _note(self, link: Link, piece: Piece) -> None:
+        """Remember what the client on *link* is called, and whether it consumes."""
+        if piece.name == "Connection.StartOk":
+            link.name = connection_name(piece)
+        elif piece.name == "Connection.TuneOk":
+            link.highest = highest_channel(piece)
+        elif piece.name in ("Connection.OpenOk", "Basic.ConsumeOk"):
+            is_consumer = piece.name == "Basic.ConsumeOk"
+            link.consumers += is_consumer
+            with self._lock:
+                self.begun["consumers" if is_consumer else "connections"] += 1
+            self.on_begun()
+        else:  # cancelled, by the client or by the broker
+            link.consumers -= 1
+
+    def _due(self, link: Link, piece: Piece, direction: Direction, when: When) -> list[Step]:
         """Count *piece*; return the steps that are reached with it."""
         if not self._steps:
             return []
         reached = []
         with self._lock:
             for step in list(self._steps):
-                if (step.name, step.direction, step.when) == (piece.name, direction, when):
+                is_it = (step.name, step.direction, step.when) == (piece.name, direction, when)
+                if is_it and (step.matches is None or step.matches(link, piece)):
                     step.number -= 1
                     if step.number == 0:
                         self._steps.remove(step)
@@ -257,8 +324,10 @@ class _Pump:
                     link.is_over.wait(max(0.0, came + proxy._delay - time.monotonic()))
                 if self._act(piece, "before"):
                     return
-                if self._direction in proxy._held:
+                if self._direction in proxy._held or self._is_for_ghost(piece):
                     continue
+                if piece.name in _NOTED:
+                    proxy._note(link, piece)
                 self._send(piece.data)
                 if self._act(piece, "after"):
                     return
@@ -273,11 +342,20 @@ class _Pump:
         for start in range(0, len(data), size):
             self._sink.sendall(data[start : start + size])
 
+    def _is_for_ghost(self, piece: Piece) -> bool:
+        """Say whether the client must not see *piece*: it belongs to the channel that is ours."""
+        ghost = self._link.ghost
+        return self._direction == "from broker" and ghost > 0 and piece.channel == ghost
+
     def _act(self, piece: Piece, when: When) -> bool:
         """Do what is due; True if the link is gone with it."""
         is_cut = False
-        for step in self._proxy._due(piece, self._direction, when):
-            if step.action is None:
+        for step in self._proxy._due(self._link, piece, self._direction, when):
+            if step.told is not None:
+                step.told(self._link)
+            if step.is_replay:
+                self._replay(piece)
+            elif step.action is None:
                 self._proxy._drop(self._link)
                 self._link.reset(but=self._sink if when == "after" else None)
                 is_cut = True
@@ -286,3 +364,10 @@ class _Pump:
             step.at = time.time()
             step.landed.set()
         return is_cut
+
+    def _replay(self, piece: Piece) -> None:
+        link = self._link
+        if not link.ghost:
+            link.ghost = link.highest  # clients count from 1
+            self._send(opening(link.ghost))
+        self._send(moved(piece.data, link.ghost))

@@ -27,20 +27,27 @@ from peers.pika_blocking import consuming
 CHUNK = 1000  # messages whose receipts are held at a time
 
 
-def ping(settings: Settings, messages: int, size: int) -> list[float]:
-    """Seconds that each message takes through two queues by bare pika, one after the other."""
+def ping(settings: Settings, messages: int, size: int, *, is_safe: bool = False) -> list[float]:
+    """Seconds that each message takes through two queues by bare pika, one after the other.
+
+    If *is_safe*, every message is persistent and confirmed, and acked only after that.
+    """
     names = [f"bench-{uuid.uuid4().hex[:8]}.{n}" for n in range(3)]
     parameters = pika.URLParameters(settings.to_environment()["RABBITMQ_URL"])
     connections = [pika.BlockingConnection(parameters) for _ in range(3)]
     channels = [each.channel() for each in connections]
     for name in names:
         channels[0].queue_declare(name, durable=True)
+    if is_safe:
+        for channel in channels:
+            channel.confirm_delivery()
+    properties = pika.BasicProperties(delivery_mode=2 if is_safe else 1)
     came = threading.Event()
 
     def echo(target: str | None) -> Any:
         def callback(channel: Any, method: Any, _: Any, body: bytes) -> None:
             if target is not None:
-                channel.basic_publish("", target, body)
+                channel.basic_publish("", target, body, properties)
             channel.basic_ack(method.delivery_tag)
             if target is None:
                 came.set()
@@ -62,7 +69,7 @@ def ping(settings: Settings, messages: int, size: int) -> list[float]:
         for _ in range(messages):
             started = time.perf_counter()
             came.clear()
-            channels[0].basic_publish("", names[0], body)
+            channels[0].basic_publish("", names[0], body, properties)
             assert came.wait(10), "a ping was lost"
             found.append(time.perf_counter() - started)
     for name in names:

@@ -50,6 +50,8 @@ def consume():
 def take(connection, number):
     """Take *number* messages without acking them: the queue as it looks from a new channel."""
     channel = connection.channel()
+    while channel.queue_declare(source, passive=True).method.message_count < number:
+        time.sleep(0.01)  # the broker has not put back yet what the old connection held
     channel.basic_qos(prefetch_count=number)
     taken = []
     channel.basic_consume(source, lambda _c, method, _p, body: taken.append((method, body)))
@@ -63,6 +65,7 @@ def reconnect_with_old_tags():
     channel, [(first, body), (second, other)] = take(pika.BlockingConnection(parameters), 2)
     channel.basic_publish("", target, body)
     channel.basic_ack(first.delivery_tag)
+    settle(channel)
     print("first done", flush=True)
     try:
         while True:  # the connection breaks meanwhile
@@ -71,7 +74,7 @@ def reconnect_with_old_tags():
         channel, _ = take(pika.BlockingConnection(parameters), 2)
     channel.basic_publish("", target, other)
     channel.basic_ack(second.delivery_tag)  # here this tag is the third message, not done by us
-    settle(channel)
+    channel.exchange_declare("amq.direct", passive=True)  # answered when the ack has been heard
     while True:
         channel.connection.process_data_events(time_limit=1)
 
