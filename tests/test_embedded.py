@@ -1,14 +1,18 @@
 import contextlib
 import socket
+import subprocess
+import sys
 import time
 
 import pika
 import pika.exceptions
 import pytest
 
-from mousetrap.broker import ensure, up
+from mousetrap.broker import ensure, overview, probe, up
+from mousetrap.broker.configuration import free_ports
 from mousetrap.broker.embedded import EmbeddedServer, Limits
-from mousetrap.errors import BrokerSetupError
+from mousetrap.errors import BrokerSetupError, QueueMissing
+from mousetrap.job_queue import ping
 from mousetrap.settings import Settings
 
 
@@ -31,7 +35,7 @@ def test_ensure_starts_one_that_says_what_it_is():
         assert list(broker.server.overview()["vhosts"]) == ["/"]
 
     assert str(broker).startswith("embedded, in memory: ")
-    assert lines == [f"using the broker {broker}"]
+    assert lines == [f"using the broker {broker}; messages are gone when this process ends"]
 
 
 def test_up_refuses_to_leave_one_behind():
@@ -109,3 +113,87 @@ def test_a_wrong_password_is_refused(server):
     """The login of the settings is asked for."""
     with pytest.raises(pika.exceptions.ProbableAuthenticationError):
         connect(server, credentials=pika.PlainCredentials("guest", "wrong"))
+
+
+# ---- as a process --------------------------------------------------------------------------------
+
+PARENT = """
+import os, subprocess, sys
+command = [sys.executable, "-m", "mousetrap", "broker", "up", "--embedded", "--with-parent"]
+child = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+print(child.pid, child.stderr.readline(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def port(monkeypatch):
+    """A free port, named by the environment; nothing else is."""
+    for name in ("RABBITMQ_URL", "RABBITMQ_HOST", "MOUSETRAP_BROKER"):
+        monkeypatch.delenv(name, raising=False)
+    [port] = free_ports(1)
+    monkeypatch.setenv("RABBITMQ_PORT", str(port))
+    return port
+
+
+def test_a_process_ends_with_its_parent(port):
+    """However the parent ends: it is killed here."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        line = parent.stdout.readline()
+        assert f"embedded, in memory: mousetrap embedded broker 0.1.0 on 127.0.0.1:{port}" in line
+        ping(Settings(port=port))
+        parent.kill()
+
+    deadline = time.monotonic() + 10
+    while not probe.is_free(port):
+        assert time.monotonic() < deadline, "it is still there"
+        time.sleep(0.01)
+
+
+def test_a_process_ends_when_it_is_told_to(port):
+    """SIGTERM is the usual way, with exit code 0."""
+    command = [sys.executable, "-m", "mousetrap", "broker", "up", "--embedded"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert "embedded, in memory" in process.stderr.readline()
+        process.terminate()
+
+        assert process.wait(10) == 0
+
+
+# ---- its state as data ---------------------------------------------------------------------------
+
+
+def test_overview_is_for_other_processes_too(server):
+    """Depths, consumers, bindings and connections come over AMQP, without a plugin."""
+    settings = Settings(user="guest", password="guest", port=server.port)
+    with connect(server, client_properties={"product": "me"}) as connection:
+        channel = connection.channel()
+        channel.queue_declare("words", arguments={"x-max-length": 5})
+        channel.queue_bind("words", "amq.topic", "w.#")
+        channel.basic_publish("amq.topic", "w.1", b"hello")
+        channel.basic_publish("amq.topic", "w.1", b"hello")
+        channel.basic_qos(prefetch_count=1)
+        channel.basic_consume("words", lambda *_: None, consumer_tag="me")
+        connection.process_data_events(0)
+
+        state = overview(settings)
+
+    [queue] = state["vhosts"]["/"]["queues"]
+    assert queue == {
+        "name": "words", "type": "classic", "ready": 1, "unacked": 1, "consumers": ["me"],
+        "arguments": {"x-max-length": 5},
+    }  # fmt: skip
+    [binding] = state["vhosts"]["/"]["bindings"]
+    assert (binding["source"], binding["routing_key"]) == ("amq.topic", "w.#")
+    assert {each["user"] for each in state["connections"]} == {"guest"}
+    assert state["memory"] > 0
+
+
+def test_overview_of_rabbitmq_is_refused(broker):
+    """It has a plugin for that, and no such queue."""
+    if broker.kind == "embedded":
+        pytest.skip("the session's broker is the embedded one")
+    with pytest.raises(QueueMissing):
+        overview(broker.settings)

@@ -7,13 +7,14 @@ Threads: the server's own.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from typing import TYPE_CHECKING, Any
 
 from mousetrap.broker.embedded import codec, methods
 from mousetrap.broker.embedded.channel import Channel
+from mousetrap.broker.embedded.handshake import Handshake
 from mousetrap.broker.embedded.limits import Limits
+from mousetrap.broker.embedded.publishing import Publishing
 from mousetrap.broker.embedded.refusal import Refusal
 from mousetrap.broker.embedded.vhost import VirtualHost
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 HEADER = b"AMQP\0\0\x09\x01"
 METHOD, CONTENT, BODY, HEARTBEAT = 1, 2, 3, 8
-SMALLEST = 8_192  # bytes in a frame, since RabbitMQ 4.1
 CLOSE_TIME = 5.0  # seconds that a client has to answer our close; a guess
 CAPABILITIES = (
     "publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
@@ -32,7 +32,7 @@ CAPABILITIES = (
 )  # fmt: skip
 
 
-class Connection(asyncio.Protocol):
+class Connection(Handshake, asyncio.Protocol):
     """One client."""
 
     def __init__(self, state: State) -> None:
@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
         self._stage = "header"  # then start, tune, open, running, closing, closed
         self._buffer = bytearray()
         self._out: list[bytes] = []
-        self._to_confirm: list[Channel] = []
+        self._to_confirm: list[Publishing] = []
         self._transport: asyncio.Transport | None = None
         self._client: dict[str, Any] = {}
         self._frame_max = self.limits.first_frame
@@ -225,68 +225,11 @@ class Connection(asyncio.Protocol):
         else:
             raise Refusal(503, f"{name} on channel 0")
 
-    def _log_in(
-        self, client_properties: dict[str, Any], mechanism: str, response: bytes, locale: str
-    ) -> None:
-        del locale  # there is one only
-        self._client = client_properties
-        user, password = "", b""
-        try:
-            if mechanism == "PLAIN":
-                _, name, password = response.split(b"\0")
-                user = name.decode()
-            elif mechanism == "AMQPLAIN":
-                table, _ = codec.read_table(codec.long_bytes(response), 0)
-                user = str(table.get("LOGIN", ""))
-                password = str(table.get("PASSWORD", "")).encode()
-            else:
-                self._hang_up()
-                return
-        except (ValueError, UnicodeDecodeError):
-            user, password = "", b""
-        expected = self._state.users.get(user)
-        if expected is None or not hmac.compare_digest(expected.encode(), password):
-            why = f"Login was refused using authentication mechanism {mechanism}"
-            if self.client_can("authentication_failure_close"):
-                raise Refusal(403, why)
-            self._hang_up()
-            return
-        self.user = user
-        self._stage = "tune"
-        limits = self.limits
-        self._send("connection.tune", limits.channels, limits.frame, limits.heartbeat)
-
-    def _tuned(self, channel_max: int, frame_max: int, heartbeat: int) -> None:
-        limits = self.limits
-        # RabbitMQ takes 0, which would be no bound, for more than it proposed, too
-        if not (1 <= channel_max <= limits.channels and SMALLEST <= frame_max <= limits.frame):
-            self._hang_up()
-            return
-        self._channel_max, self._frame_max = channel_max, frame_max
-        self._stage = "open"
-        if heartbeat:
-            self._beat(heartbeat / 2)
-
-    def _open(self, name: str) -> None:
-        self.vhost = self._state.vhosts.get(name)
-        if self.vhost is None:
-            raise Refusal(530, f"vhost {name} not found")
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        self._stage = "running"
-        self._send("connection.open_ok", "")
-
     @property
     def open_vhost(self) -> VirtualHost:
         """The virtual host, once it is chosen."""
         assert self.vhost is not None
         return self.vhost
-
-    def client_can(self, capability: str) -> bool:
-        """Whether the client said that it knows an extension of the protocol."""
-        known = self._client.get("capabilities")
-        return isinstance(known, dict) and known.get(capability) is True
 
     # heartbeats and blocking
 
@@ -320,7 +263,7 @@ class Connection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.resume_reading()
 
-    def confirm_later(self, channel: Channel) -> None:
+    def confirm_later(self, channel: Publishing) -> None:
         """Confirm what was published when everything that was read has been done."""
         self._to_confirm.append(channel)
 
@@ -401,6 +344,10 @@ class Connection(asyncio.Protocol):
             self._sent = True
             self._transport.write(b"".join(self._out))
         self._out.clear()
+
+    def overview(self) -> dict[str, Any]:
+        """Return the state of the whole broker, as plain data."""
+        return self._state.overview()
 
     def describe(self) -> dict[str, Any]:
         """Return what the management face shows."""
