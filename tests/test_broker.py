@@ -371,7 +371,7 @@ def test_ensure_passes_by_what_refuses_the_login(private, nobody, said):
     stranger = private.settings.but(user="stranger", password="Se3ret")
 
     with pytest.raises(BrokerSetupError, match="docker cannot be had"):
-        brokers.ensure(settings=stranger, say=said.append)
+        brokers.up(settings=stranger, say=said.append)
 
     assert said[0].startswith("not using what runs here: ")
     assert "'stranger'" in said[0]

@@ -133,6 +133,8 @@ class Queue:
         if rules.max_priority and message.has("priority"):
             priority = min(message.get("priority"), rules.max_priority)
         entry = Entry(message, expiry, priority)
+        if rules.max_priority:
+            entry.is_redelivered = False  # RabbitMQ 4.3 marks dead letters in other queues only
         self._put(entry)
         self._count(entry, 1)
         self.deliver()
