@@ -218,3 +218,19 @@ def test_queue_that_is_not_ready_yet_is_asked_for_again(settings):
     assert isinstance(error, ChannelLost)
     assert not isinstance(error, FATAL)
     assert "home node" in str(error)
+
+
+@pytest.mark.fault("F21")
+@pytest.mark.parametrize("step", ["Connection.Start", "Connection.Tune", "Connection.OpenOk"])
+def test_connection_closed_while_it_opens_ends_quietly(proxy, step, caplog):
+    """Told to close in the middle of a handshake: the I/O thread ends, and has not died."""
+    listener = Listener()
+    connection = Connection(proxy.settings, "test", listener)
+    connection.open()
+    reached = proxy.at(step, "from broker", "before", action=lambda: proxy.hold("from broker"))
+    proxy.cut()
+    reached.wait(10)
+    connection.close()
+
+    assert connection.state == "closed"
+    assert "died" not in caplog.text
