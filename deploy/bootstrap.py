@@ -62,8 +62,10 @@ def require_broker(kind: str | None) -> None:
     """
     question = (
         "import sys; from mousetrap.broker import status; ways = status();"
-        "print('\\n'.join(f'  {way.kind}: {way.note}' for way in ways if way.note));"
-        "sys.exit(not any(way.is_available and sys.argv[1] in ('', way.kind) for way in ways))"
+        "print('\\n'.join(f'  {way.kind}: {way.note}' for way in ways if way.note"
+        " and way.kind != 'embedded'));"
+        "sys.exit(not any(way.is_available and way.kind != 'embedded'"
+        " and sys.argv[1] in ('', way.kind) for way in ways))"
     )
     answer = subprocess.run(
         [str(PYTHON), "-c", question, kind or ""], capture_output=True, text=True, check=False
@@ -75,6 +77,8 @@ def require_broker(kind: str | None) -> None:
         return
     if kind == "docker":
         sys.exit(f"mousetrap: Docker cannot be used:\n{answer.stdout}")
+    if kind is None and (APT is None or os.geteuid() != 0):
+        return  # nothing can be installed: the embedded broker does without
     _apt_install(["rabbitmq-server"], f"there is no broker here:\n{answer.stdout.rstrip()}\n")
 
 

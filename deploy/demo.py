@@ -19,7 +19,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--broker",
-        choices=["external", "docker", "local"],
+        choices=["external", "docker", "local", "embedded"],
         help="which RabbitMQ: the one that RABBITMQ_URL or RABBITMQ_HOST names, one in Docker, or "
         "a private one of the rabbitmq-server installed here (default: the first that works)",
     )
@@ -31,7 +31,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     bootstrap.make_environment()
-    bootstrap.require_broker(arguments.broker)
+    if arguments.broker != "embedded":
+        bootstrap.require_broker(arguments.broker)
     command = [str(bootstrap.BIN / "mousetrap"), "demo"]
     if arguments.broker:
         command += ["--broker", arguments.broker]

@@ -21,14 +21,15 @@ def main() -> int:
     )
     parser.add_argument(
         "--broker",
-        choices=["external", "docker", "local"],
+        choices=["external", "docker", "local", "embedded"],
         help="which RabbitMQ to test with (default: MOUSETRAP_BROKER, or the first that works)",
     )
     arguments, for_pytest = parser.parse_known_args()
     kind = arguments.broker or os.environ.get("MOUSETRAP_BROKER")
 
     bootstrap.make_environment()
-    bootstrap.require_broker(kind)
+    if kind != "embedded":
+        bootstrap.require_broker(kind)
     command = [str(bootstrap.PYTHON), "-m", "pytest", "--nbmake"]
     if not for_pytest:  # coverage of a part says nothing
         command += ["--cov", "--cov-report=term"]

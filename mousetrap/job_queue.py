@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from mousetrap.channel import JobChannel, connect
 from mousetrap.declared import note
-from mousetrap.errors import BrokerUnreachable, QueueMissing
+from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.gauge import Depth, Gauge
 from mousetrap.message import Message
 from mousetrap.messages import Messages
@@ -212,6 +212,21 @@ def short_channel(settings: Settings) -> Iterator[JobChannel]:
     """Open a channel for a question or two; pika's errors come out as ours."""
     with connect(settings, "question") as channel, translated(settings):
         yield channel
+
+
+def get_once(queue: str, settings: Settings) -> bytes:
+    """Take one message from the queue of this name on the wire; empty if there is none.
+
+    Raises:
+        QueueMissing: there is no such queue, or nobody may declare one of that name.
+    """
+    with connect(settings, "question") as channel:
+        try:
+            with translated(settings):
+                _, _, body = channel.basic_get(queue, auto_ack=True)
+        except ChannelLost as error:
+            raise QueueMissing(f"{queue!r} cannot be got from: {error}") from error
+    return body or b""
 
 
 def give_back(channel: JobChannel, tags: Sequence[int]) -> None:

@@ -33,6 +33,10 @@ _WAYS_OUT = {  # settings of ours that an argument comes from
 def channel_closed(code: int, text: str) -> MousetrapError:
     """Return the error for a channel that the broker closed with *code* and *text*."""
     text = safe(text)
+    if code == 404 and "down or inaccessible" in text:
+        # It exists, and its process is not there: its node is away, or somebody else declares it at
+        # this very moment (seen when two of ours began together on RabbitMQ 4.3). It will be.
+        return ChannelLost(f"the broker is not ready with a queue ({text}); try again")
     if code == 404:
         return QueueMissing(f"{text}; declare it first (mousetrap.job_queue.declare)")
     if code == 403:

@@ -54,6 +54,13 @@ class Wire(pika.SelectConnection):
         if not self.is_closed:
             self._adapter_disconnect_stream()
 
+    def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
+        # pika gives its class here for a connection that was closed while it opened, then insists
+        # on an instance: the assertion would end the I/O thread, and the worker's other connection
+        if isinstance(conn_or_exc, type):
+            conn_or_exc = conn_or_exc()
+        super()._on_connection_workflow_done(conn_or_exc)
+
     def publish(
         self,
         channel: Channel,

@@ -5,13 +5,19 @@ The fixtures `broker` and `namespace` are those of `mousetrap.pytest_plugin`.
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import signal
+import uuid
 
 import pytest
 from lab import chromium
+from rig import brokers, summary
+from rig.crew import Crew
+from rig.summary import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401 -- hooks
 
-from mousetrap.broker import Broker, ensure
+from mousetrap.broker import Broker, ensure, probe
 from mousetrap.faults.proxy import Proxy
 from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
@@ -19,6 +25,19 @@ from mousetrap.settings import Settings
 # A shell starts what it puts into the background deaf to Ctrl-C, and our children would inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config):
+    """With ``RIG_RABBITMQ=3.10`` in the environment, all tests run on a container of that."""
+    summary.seed()
+    if os.environ.get(brokers.VERSION) and not hasattr(config, "workerinput"):
+        config.rig_broker = brokers.breakable()
+        os.environ["RABBITMQ_URL"] = config.rig_broker.settings.to_environment()["RABBITMQ_URL"]
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "rig_broker"):
+        config.rig_broker.close()
 
 
 @pytest.fixture
@@ -50,3 +69,61 @@ def proxy(settings: Settings):
     """A wire to the broker that can be cut: use ``proxy.settings`` to go through it."""
     with Proxy(settings) as proxy:
         yield proxy
+
+
+# ---- for the tests of faults -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _breakable():
+    broker = brokers.breakable()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def rabbit(_breakable):
+    """A broker of our own that may be killed, stopped, alarmed and asked; it runs."""
+    _breakable.start()
+    return _breakable
+
+
+@pytest.fixture
+def own(rabbit):
+    """Settings for `rabbit`, with a namespace of their own."""
+    return rabbit.settings.but(namespace=f"rig-{uuid.uuid4().hex[:10]}", queue_expiry=600.0)
+
+
+@pytest.fixture(scope="session")
+def _crew(tmp_path_factory):
+    with Crew(tmp_path_factory.mktemp("workers")) as crew:
+        yield crew
+
+
+@pytest.fixture
+def crew(_crew):
+    """Worker processes that may be killed; none outlives the test."""
+    yield _crew
+    _crew.kill_all()
+
+
+@pytest.fixture
+def chance(request):
+    """Random numbers that the seed of the session repeats, for this test alone."""
+    return random.Random(f"{summary.seed()} {request.node.name}")
+
+
+@pytest.fixture
+def tally(request, record_property):
+    """The row of this test in the table of faults; its marker says of which fault."""
+    mark = request.node.get_closest_marker("fault")
+    parameters = getattr(request.node, "callspec", None)
+    parts = (
+        parameters.id.split("-")[: -("times" in parameters.params) or None] if parameters else []
+    )
+    what = " ".join([request.node.originalname.removeprefix("test_").replace("_", " "), *parts])
+    settings = request.getfixturevalue("own" if "own" in request.fixturenames else "settings")
+    version = (probe.version(settings) or "").removeprefix("RabbitMQ ")
+    row = summary.Tally(mark.args[0], what, version, summary.seed())
+    yield row
+    record_property("fault", summary.packed(row))

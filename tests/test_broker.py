@@ -326,15 +326,23 @@ def test_ensure_does_not_replace_a_named_broker(nobody, monkeypatch, said):
         brokers.ensure("external", nobody, say=said.append)
 
 
-def test_ensure_tries_docker_then_local_and_gives_every_reason(nobody, said):
-    """When nothing works, one error holds one sentence for each way."""
-    with pytest.raises(BrokerSetupError, match=r"docker: docker cannot.*\n.*local: local cannot"):
-        brokers.ensure(settings=nobody, say=said.append)
+def test_ensure_tries_docker_then_local_then_does_without(nobody, said):
+    """When nothing else works there is the broker in the box; it is said why, and what it is."""
+    with brokers.ensure(settings=nobody, say=said.append) as broker:
+        assert ping(broker.settings) < 3
 
+    assert broker.kind == "embedded"
     assert said == [
         "not using docker: docker cannot be had",
         "not using local: local cannot be had",
+        f"using the broker {broker}; messages are gone when this process ends",
     ]
+
+
+def test_up_gives_every_reason(nobody, said):
+    """What is to stay cannot be in memory: one error holds one sentence for each way."""
+    with pytest.raises(BrokerSetupError, match=r"docker: docker cannot.*\n.*local: local cannot"):
+        brokers.up(settings=nobody, say=said.append)
 
 
 def test_ensure_takes_the_kind_from_the_environment(nobody, monkeypatch, said):
@@ -363,7 +371,7 @@ def test_ensure_passes_by_what_refuses_the_login(private, nobody, said):
     stranger = private.settings.but(user="stranger", password="Se3ret")
 
     with pytest.raises(BrokerSetupError, match="docker cannot be had"):
-        brokers.ensure(settings=stranger, say=said.append)
+        brokers.up(settings=stranger, say=said.append)
 
     assert said[0].startswith("not using what runs here: ")
     assert "'stranger'" in said[0]
@@ -386,12 +394,13 @@ def test_environment_makes_children_use_the_same_broker(private, monkeypatch, sa
 @pytest.mark.local
 def test_status_reports_and_changes_nothing(private, said):
     """One `Way` for each kind, with version and address where it runs."""
-    external, in_docker, on_machine = brokers.status(private.settings)
+    external, in_docker, on_machine, in_memory = brokers.status(private.settings)
 
     assert (external.kind, external.is_running, external.is_available) == ("external", True, True)
     assert external.version.startswith("RabbitMQ ")
     assert (in_docker.kind, in_docker.is_running) == ("docker", False)
     assert (on_machine.kind, on_machine.is_running) == ("local", False)  # it is tied, not up
+    assert (in_memory.kind, in_memory.is_available) == ("embedded", True)
 
 
 def test_version_is_none_where_nobody_speaks_amqp():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 
+import pika
 import pytest
 
-from mousetrap.connection import Connection
-from mousetrap.errors import AccessRefused, BrokerUnreachable, TopologyMismatch
+from mousetrap.connection import FATAL, Connection
+from mousetrap.errors import AccessRefused, BrokerUnreachable, ChannelLost, TopologyMismatch
 from mousetrap.job_queue import declare, open_channel
 from mousetrap.topology import Declaration
+from mousetrap.translation import translate
 
 
 class Listener:
@@ -207,3 +209,28 @@ def test_connection_cut_while_it_opens_is_opened_again(proxy, step):
         assert listener.failure is None
     finally:
         connection.close()
+
+
+def test_queue_that_is_not_ready_yet_is_asked_for_again(settings):
+    """RabbitMQ says 404 of a queue that somebody else declares just then: that is no refusal."""
+    text = "NOT_FOUND - home node 'a@b' of durable queue 'q' in vhost '/' is down or inaccessible"
+    error = translate(pika.exceptions.ChannelClosedByBroker(404, text), settings)
+    assert isinstance(error, ChannelLost)
+    assert not isinstance(error, FATAL)
+    assert "home node" in str(error)
+
+
+@pytest.mark.fault("F21")
+@pytest.mark.parametrize("step", ["Connection.Start", "Connection.Tune", "Connection.OpenOk"])
+def test_connection_closed_while_it_opens_ends_quietly(proxy, step, caplog):
+    """Told to close in the middle of a handshake: the I/O thread ends, and has not died."""
+    listener = Listener()
+    connection = Connection(proxy.settings, "test", listener)
+    connection.open()
+    reached = proxy.at(step, "from broker", "before", action=lambda: proxy.hold("from broker"))
+    proxy.cut()
+    reached.wait(10)
+    connection.close()
+
+    assert connection.state == "closed"
+    assert "died" not in caplog.text

@@ -78,8 +78,12 @@ def say_nothing(history, chance):
         answers.discard(id)
 
 
+def rename(history, chance):
+    history.names[chance.choice(sorted(history.attempted))] = {"one id", "another"}
+
+
 MUTATIONS = [lose, invent_an_effect, invent_a_letter, forget_an_attempt, die_without_reason,
-             leave, say_nothing]  # fmt: skip
+             leave, say_nothing, rename]  # fmt: skip
 
 
 @examples(max_examples=1000, deadline=None)

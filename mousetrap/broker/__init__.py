@@ -8,26 +8,45 @@
 - `docker`: the compose file ``deploy/development.yml``.
 - `local`: a private node of the ``rabbitmq-server`` installed here (`local` decides, `node` knows
   how, `keeper` is the process that keeps it, `program` and `configuration` are what it needs).
+- `embedded`: our own server in this process, in memory; the last one that is tried.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from mousetrap.broker import docker, external, local, probe
+from mousetrap.broker.embedded import OVERVIEW, EmbeddedServer
 from mousetrap.broker.node import LocalNode
 from mousetrap.broker.probe import Say, say_on_stderr
 from mousetrap.broker.way import Way
 from mousetrap.errors import AccessRefused, BrokerSetupError, SettingsError, WireError
-from mousetrap.job_queue import ping
+from mousetrap.job_queue import get_once, ping
 from mousetrap.settings import Settings
 
-__all__ = ["KINDS", "Broker", "LocalNode", "Way", "down", "ensure", "private", "status", "up"]
+__all__ = [
+    "KINDS",
+    "Broker",
+    "LocalNode",
+    "Way",
+    "down",
+    "ensure",
+    "overview",
+    "private",
+    "serve",
+    "status",
+    "up",
+]
 
-KINDS = ("external", "docker", "local")
+KINDS = ("external", "docker", "local", "embedded")
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,7 @@ class Broker:
     settings: Settings
     description: str
     node: LocalNode | None = field(default=None, repr=False, compare=False)  # if it is ours alone
+    server: EmbeddedServer | None = field(default=None, repr=False, compare=False)  # embedded
 
     def environment(self) -> dict[str, str]:
         """The variables that make a child process use this broker and start none of its own.
@@ -53,6 +73,8 @@ class Broker:
         """End a node that `ensure` started for this process; any other broker stays."""
         if self.node is not None:
             self.node.close()
+        if self.server is not None:
+            self.server.stop()
 
     def __str__(self) -> str:
         return self.description
@@ -74,8 +96,9 @@ def ensure(
     """Return a broker that works, starting one if need be; *say* is told which, and each wait.
 
     *kind* (or ``MOUSETRAP_BROKER``) picks the way; without it they are tried in the order named,
-    answering, docker, local. A private node that has to be started ends with this process; a
-    dockerised broker stays up, as people expect of it.
+    answering, docker, local, embedded. A private node that has to be started ends with this
+    process, and so does the embedded broker, with its messages; a dockerised broker stays up, as
+    people expect of it.
 
     Raises:
         SettingsError: there is no such kind.
@@ -130,7 +153,8 @@ def down(kind: str | None = None, *, say: Say = say_on_stderr) -> list[str]:
 def status(settings: Settings | None = None) -> list[Way]:
     """Report how each way stands; starts and changes nothing."""
     settings = settings or Settings.from_environment()
-    return [external.status(settings), docker.status(), local.status(settings)]
+    box = Way("embedded", True, False, note="in memory, in the process that asks for it")
+    return [external.status(settings), docker.status(), local.status(settings), box]
 
 
 def _bring(
@@ -156,6 +180,8 @@ def _bring(
     if kind == "external" or (kind is None and external.is_named(settings)):
         ping(settings, timeout=settings.connect_timeout)
         return _found("external", settings, say)
+    if kind == "embedded":
+        return _embedded(settings, say, stays=stays)
     if kind is not None:
         return ways[kind]()
     try:
@@ -173,7 +199,68 @@ def _bring(
         except (BrokerSetupError, WireError) as error:
             say(f"not using {name}: {error}")
             reasons.append(f"{name}: {error}")
+    if not stays:
+        return _embedded(settings, say, stays=False)
     raise BrokerSetupError("no broker could be brought up.\n  " + "\n  ".join(reasons))
+
+
+def serve(
+    settings: Settings | None = None, *, with_parent: bool = False, say: Say = say_on_stderr
+) -> None:
+    """Run an embedded broker on the port of the settings until SIGTERM or Ctrl-C ends it.
+
+    *with_parent*: also when stdin ends. A parent that holds the other end of that pipe need do
+    nothing: however it dies, the system closes it.
+
+    Raises:
+        BrokerSetupError: the port is taken.
+
+    Threads: the main one only.
+    """
+    settings = settings or Settings.from_environment()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    if with_parent:
+
+        def watch() -> None:
+            while sys.stdin.buffer.read(4096):
+                pass
+            ended.set()
+
+        threading.Thread(target=watch, name="mousetrap-parent", daemon=True).start()
+    with _embedded(settings, say, stays=False, port=settings.port):
+        while not ended.wait(1.0):  # with a bound: on Windows a signal does not end a wait
+            pass
+
+
+def overview(settings: Settings | None = None) -> dict[str, Any]:
+    """Ask an embedded broker, in whichever process, for its state as plain data.
+
+    ``{"memory": bytes, "is_short": bool, "connections": [...], "vhosts": {"/": {"queues": [...],
+    "exchanges": [...], "bindings": [...]}}}``: depths, consumers, bindings, without a plugin.
+
+    Raises:
+        BrokerUnreachable, AccessRefused: as by any question.
+        QueueMissing: that is no embedded broker, but RabbitMQ: ask its management plugin.
+    """
+    return dict(json.loads(get_once(OVERVIEW, settings or Settings.from_environment())))
+
+
+def _embedded(settings: Settings, say: Say, *, stays: bool, port: int = 0) -> Broker:
+    if stays:
+        raise BrokerSetupError(
+            "the embedded broker ends with the process that started it, so it cannot be left "
+            "running: give --broker embedded to the command that needs it, or let `mousetrap "
+            "broker up --embedded` run for as long as it is needed"
+        )
+    users = {settings.user: settings.password}
+    server = EmbeddedServer(users, port=port, vhosts=(settings.vhost,)).start()
+    reached = settings.but(host="127.0.0.1", port=server.port, tls=False)
+    version = probe.version(reached) or "mousetrap"
+    line = f"embedded, in memory: {version} on {reached.host}:{reached.port}"
+    say(f"using the broker {line}; messages are gone when this process ends")
+    return Broker("embedded", reached, line, server=server)
 
 
 def _found(kind: str, settings: Settings, say: Say, node: LocalNode | None = None) -> Broker:

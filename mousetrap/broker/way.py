@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Way:
     """How one kind of broker stands on this machine."""
 
-    kind: str  # "external", "docker" or "local"
+    kind: str  # "external", "docker", "local" or "embedded"
     is_available: bool  # it runs, or what it needs to be started is here
     is_running: bool
     address: str = ""  # "127.0.0.1:5672"; empty if it does not run

@@ -24,13 +24,24 @@ def up(
         float, typer.Option(min=0, callback=finite, help="Seconds to wait until it is ready.")
     ] = 120.0,
     json: Json = False,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Run one in memory, here, until Ctrl-C.")
+    ] = False,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="With --embedded: end when stdin does, too.")
+    ] = False,
 ) -> None:
     """Start a broker that stays, unless one answers already: docker, else a private local node.
 
     Example: mousetrap broker up --broker docker
+
+    Example: mousetrap broker up --embedded
     """
     from mousetrap import broker as brokers
 
+    if embedded:
+        brokers.serve(with_parent=with_parent, say=say)
+        return
     found = brokers.up(broker, timeout=timeout, say=say)
     if json:
         print_json({"kind": found.kind, "url": found.settings.url, "broker": str(found)})

@@ -30,7 +30,9 @@ def finite(value: float) -> float:
 
 Kind = Annotated[
     str | None,
-    typer.Option("--broker", metavar="KIND", help="external, docker or local; default: whichever."),
+    typer.Option(
+        "--broker", metavar="KIND", help="external, docker, local or embedded; default: whichever."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")]
 Name = Annotated[

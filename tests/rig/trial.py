@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mousetrap.errors import MousetrapError
-from mousetrap.job_queue import declare, drain, open_channel
+import pytest
+
+from mousetrap.errors import MousetrapError, WireError
+from mousetrap.job_queue import declare, depths, drain, open_channel
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 from mousetrap.topology import Queue
+from mousetrap.worker import Worker
 
+from . import flow
 from .checker import History
 
+LONG = [pytest.mark.long, pytest.mark.timeout(1800)]
 NAIVE = Path(__file__).with_name("naive.py")
 
 
@@ -31,6 +39,7 @@ class Trial:
         self.settings = settings
         self.queue = queue or Queue("work", ())
         self.history = History()
+        self._publisher: Publisher | None = None
         declare(self.queue, "out", settings=settings)
 
     def name(self, queue: str) -> str:
@@ -41,9 +50,11 @@ class Trial:
         ids = list(ids)
         self.history.attempted |= set(ids)
         if not transient:
-            with Publisher(self.settings) as publisher:
-                for receipt in publisher.publish_many((Message(id, id=id) for id in ids), "work"):
-                    self._note(receipt)
+            if self._publisher is None:
+                self._publisher = Publisher(self.settings).open()
+            messages = (Message(id, id=id) for id in ids)
+            for receipt in self._publisher.publish_many(messages, "work"):
+                self._note(receipt)
             return
         with open_channel(self.settings) as channel:  # as the tutorial publishes
             for id in ids:
@@ -72,12 +83,99 @@ class Trial:
             process.kill()
             process.communicate(timeout=10)
 
+    @contextlib.contextmanager
+    def sending(self, rate: float) -> Iterator[None]:
+        """Publish *rate* jobs a second while the block lasts, each until the broker has taken it.
+
+        What was refused or got no answer is sent again, with its id.
+        """
+        over = threading.Event()
+        messages = (
+            Message(f"{n}", id=f"{n}") for n in itertools.count(len(self.history.attempted))
+        )
+
+        def send() -> None:
+            with Publisher(self.settings, "sender") as publisher:
+                waiting = deque()
+                started, sent = time.monotonic(), 0
+                while not over.wait(1 / rate) or waiting:
+                    while not over.is_set() and sent < rate * (time.monotonic() - started):
+                        message = next(messages)
+                        self.history.attempted.add(message.id)
+                        waiting.append(publisher.publish(message, "work"))
+                        sent += 1
+                    for _ in range(len(waiting)):
+                        receipt = waiting.popleft()
+                        if receipt.confirmed:
+                            self.history.confirmed.add(receipt.message.id)
+                            continue
+                        if receipt.outcome != "waiting":
+                            receipt = publisher.publish(receipt.message, "work")
+                        waiting.append(receipt)
+
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(send)
+            try:
+                yield
+            finally:
+                over.set()
+                done.result(120)
+
+    @property
+    def missing(self) -> set[str]:
+        """The ids that the broker has taken and that have had no end so far."""
+        history = self.history
+        return history.confirmed - set(history.effects) - set(history.dead)
+
+    def settle(self, timeout: float = 30.0) -> History:
+        """Wait until each id has had its end, or time is up: the checker will tell."""
+        deadline = time.monotonic() + timeout
+        self.collect()
+        while self.missing and time.monotonic() < deadline:
+            self.collect()
+        return self.history
+
+    def rest(self, worker: Worker) -> None:
+        """Wait until *worker* has acked all; what came again behind a result is acked as well."""
+        open_queues = [name for name in self.queue.names() if name != self.queue.dead]
+        wait_for(
+            lambda: worker.statistics().consuming and worker.unacked == 0
+            and not any(each.messages for each in depths(open_queues, self.settings))
+        )  # fmt: skip
+
+    def finish(self, timeout: float = 30.0) -> None:
+        """Have a worker without faults do what is left."""
+        with flow.work.worker(self.settings) as worker:
+            self.settle(timeout)
+            self.rest(worker)
+
+    def close(self) -> None:
+        if self._publisher is not None:
+            self._publisher.close()
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def collect(self) -> None:
+        """Take results and dead letters into the history; a broker that is away has none."""
+        history = self.history
+        with contextlib.suppress(WireError):
+            for message in drain("out", settings=self.settings, idle=0.05):
+                history.effects[str(message.data)] += 1
+                history.names.setdefault(str(message.data), set()).add(message.id)
+            for letter in drain(self.queue.dead, settings=self.settings, idle=0.05):
+                history.dead[letter.id] = letter.reason
+
     def observe(self, settings: Settings | None = None) -> History:
         """Empty the queues into the history: results, dead letters, and what is left."""
         settings = settings or self.settings
         history = self.history
         for message in drain("out", settings=settings, idle=0.2):
             history.effects[str(message.data)] += 1
+            history.names.setdefault(str(message.data), set()).add(message.id)
         for letter in drain(self.queue.dead, settings=settings, idle=0.2):
             history.dead[letter.id] = letter.reason
         for message in drain("work", settings=settings, idle=0.2):
@@ -101,3 +199,8 @@ def wait_for(condition: Callable[[], object], timeout: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         pause.wait(0.02)
+
+
+def sizes(quick: int, long: int) -> pytest.MarkDecorator:
+    """How many trials: those of the quick tier, and in the long one the figure of the table."""
+    return pytest.mark.parametrize("times", [quick, pytest.param(long, marks=LONG)])

@@ -1,0 +1,314 @@
+"""Queues: what waits, who gets it next, what is thrown out.
+
+A classic queue puts a requeued message back where it was; a quorum queue puts it in a line of its
+own, served first, and counts the deliveries. Messages expire at the head only, in both.
+Threads: the server's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import insort
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mousetrap.broker.embedded.arguments import QueueArguments
+from mousetrap.broker.embedded.message import Message
+
+if TYPE_CHECKING:
+    from mousetrap.broker.embedded.clock import Alarm
+    from mousetrap.broker.embedded.vhost import VirtualHost
+
+NUMBERS = itertools.count()
+
+
+class Entry:
+    """A message in a queue."""
+
+    __slots__ = (
+        "acquired", "deliveries", "expiry", "is_redelivered", "message", "number", "priority",
+    )  # fmt: skip
+
+    def __init__(self, message: Message, expiry: float | None, priority: int) -> None:
+        self.message = message
+        self.expiry = expiry  # by the server's clock
+        self.priority = priority
+        self.number = next(NUMBERS)
+        past = message.past
+        self.acquired = past.acquired if past else 0  # deliveries that ended without an ack
+        self.deliveries = past.failed if past else 0  # those of them that count as failed
+        self.is_redelivered = self.acquired > 0
+
+    def __lt__(self, other: Entry) -> bool:
+        return self.number < other.number
+
+
+class Taker(Protocol):
+    """A consumer as its queue sees it."""
+
+    tag: str
+    priority: int
+    is_exclusive: bool
+
+    def can_take(self) -> bool:
+        """Whether it may be given one more."""
+
+    def take(self, queue: Queue, entry: Entry) -> None:
+        """Deliver to it."""
+
+    def cancelled(self) -> None:
+        """Tell it that its queue is gone."""
+
+
+class Queue:
+    """One queue of a virtual host."""
+
+    def __init__(
+        self,
+        vhost: VirtualHost,
+        name: str,
+        *,
+        durable: bool,
+        auto_delete: bool,
+        owner: Any,
+        given: dict[str, Any],
+        arguments: QueueArguments,
+    ) -> None:
+        self.vhost = vhost
+        self.name = name
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.owner = owner  # the connection that has it to itself, or None
+        self.given = given
+        self.arguments = arguments
+        self.consumers: list[Taker] = []  # by falling priority, then whose turn it is
+        self.active: Taker | None = None  # with x-single-active-consumer
+        self.unacked = 0
+        self._returned: deque[Entry] = deque()  # a quorum queue's
+        self._levels: dict[int, deque[Entry]] = {0: deque()}  # by priority, falling
+        self._ready = 0
+        self._bytes = 0  # of bodies, ready and unacked
+        self._expiry_alarm: Alarm | None = None
+        self._idle_alarm: Alarm | None = None
+        self.touch()
+
+    @property
+    def is_quorum(self) -> bool:
+        """Whether it behaves as a quorum queue does."""
+        return self.arguments.type == "quorum"
+
+    @property
+    def ready(self) -> int:
+        """How many messages wait, those that have expired not counted."""
+        self.drop_expired()
+        return self._ready
+
+    def touch(self) -> None:
+        """Note that it is used: ``x-expires`` counts from now."""
+        if self._idle_alarm is not None:
+            self._idle_alarm.cancel()
+            self._idle_alarm = None
+        if self.arguments.expires is not None and not self.consumers:
+            clock = self.vhost.clock
+            self._idle_alarm = clock.at(clock.now() + self.arguments.expires, self._idle)
+
+    def _idle(self) -> None:
+        if not self.consumers:
+            self.vhost.delete_queue(self)
+
+    def publish(self, message: Message) -> bool:
+        """Take a message; False if the queue is full and refuses it."""
+        rules = self.arguments
+        self.drop_expired()
+        if rules.overflow != "drop-head" and self._is_over(1, len(message.body)):
+            if rules.overflow == "reject-publish-dlx":
+                self.vhost.dead_letter(self, Entry(message, None, 0), "maxlen")
+            return False
+        lifetimes = [] if rules.ttl is None else [rules.ttl]
+        if message.has("expiration"):
+            lifetimes.append(int(message.get("expiration")) / 1000)
+        expiry = self.vhost.clock.now() + min(lifetimes) if lifetimes else None
+        priority = 0
+        if rules.max_priority and message.has("priority"):
+            priority = min(message.get("priority"), rules.max_priority)
+        entry = Entry(message, expiry, priority)
+        if rules.max_priority:
+            entry.is_redelivered = False  # RabbitMQ 4.3 marks dead letters in other queues only
+        self._put(entry)
+        self._count(entry, 1)
+        self.deliver()
+        if lifetimes and min(lifetimes) == 0:
+            self.drop_expired()
+        while self._ready and self._is_over(0, 0):
+            self._discard(self._pop(), "maxlen")
+        return True
+
+    def _is_over(self, more: int, more_bytes: int) -> bool:
+        rules = self.arguments
+        count, size = rules.max_length, rules.max_bytes
+        return (count is not None and self._ready + more > count) or (
+            size is not None and self._bytes + more_bytes > size
+        )
+
+    def _put(self, entry: Entry) -> None:
+        if entry.priority not in self._levels:
+            self._levels[entry.priority] = deque()
+            self._levels = dict(sorted(self._levels.items(), reverse=True))
+        level = self._levels[entry.priority]
+        if not level or level[-1] < entry:
+            level.append(entry)
+        elif entry < level[0]:
+            level.appendleft(entry)
+        else:
+            insort(level, entry)
+        self._ready += 1
+        if entry.expiry is not None and self._head() is entry:
+            self._set_expiry_alarm()
+
+    def _head(self) -> Entry | None:
+        if self._returned:
+            return self._returned[0]
+        return next((level[0] for level in self._levels.values() if level), None)
+
+    def _pop(self) -> Entry:
+        self._ready -= 1
+        if self._returned:
+            return self._returned.popleft()
+        return next(level for level in self._levels.values() if level).popleft()
+
+    def _count(self, entry: Entry, sign: int) -> None:
+        self._bytes += sign * len(entry.message.body)
+        self.vhost.weigh(sign * entry.message.size)
+
+    def _discard(self, entry: Entry, reason: str) -> None:
+        self._count(entry, -1)
+        self.vhost.dead_letter(self, entry, reason)
+
+    def drop_expired(self) -> None:
+        """Dead-letter what has expired at the head, and look again when the next one does."""
+        now = self.vhost.clock.now()
+        dropped = []
+        while (head := self._head()) and head.expiry is not None and head.expiry <= now:
+            dropped.append(self._pop())
+        if dropped:
+            self._set_expiry_alarm()
+        for entry in dropped:
+            self._discard(entry, "expired")
+
+    def _set_expiry_alarm(self) -> None:
+        head = self._head()
+        if self._expiry_alarm is not None:
+            self._expiry_alarm.cancel()
+            self._expiry_alarm = None
+        if head is not None and head.expiry is not None:
+            self._expiry_alarm = self.vhost.clock.at(head.expiry, self.drop_expired)
+
+    def get(self) -> Entry | None:
+        """Take the next message out, for whoever settles it."""
+        self.touch()
+        self.drop_expired()
+        if not self._ready:
+            return None
+        self.unacked += 1
+        entry = self._pop()
+        self._set_expiry_alarm()
+        return entry
+
+    def deliver(self) -> None:
+        """Give what waits to consumers that may take it."""
+        while self._ready and (consumer := self._next_consumer()):
+            self.unacked += 1
+            consumer.take(self, self._pop())
+
+    def _next_consumer(self) -> Taker | None:
+        if self.arguments.single_active:
+            return self.active if self.active is not None and self.active.can_take() else None
+        for index, consumer in enumerate(self.consumers):
+            if consumer.can_take():
+                if len(self.consumers) > 1:
+                    del self.consumers[index]
+                    self._insert(consumer)
+                return consumer
+        return None
+
+    def _insert(self, consumer: Taker) -> None:
+        behind = sum(each.priority >= consumer.priority for each in self.consumers)
+        self.consumers.insert(behind, consumer)
+
+    def add(self, consumer: Taker) -> None:
+        """Let a consumer in."""
+        self._insert(consumer)
+        if self.active is None:
+            self.active = consumer
+        self.touch()
+
+    def remove(self, consumer: Taker) -> None:
+        """Let a consumer go; an auto-delete queue goes with the last."""
+        self.consumers.remove(consumer)
+        if self.active is consumer:
+            self.active = self.consumers[0] if self.consumers else None
+        self.touch()
+        if self.auto_delete and not self.consumers:
+            self.vhost.delete_queue(self)
+        else:
+            self.deliver()
+
+    def acked(self, entry: Entry) -> None:
+        """Forget a message that is done."""
+        self.unacked -= 1
+        self._count(entry, -1)
+
+    def returned(self, entries: list[Entry], *, has_failed: bool) -> None:
+        """Put messages back that were given out; *has_failed* counts for the delivery limit.
+
+        As in RabbitMQ 4.3 that is a rejection or the end of a channel, not a nack with requeue.
+        """
+        for entry in entries:
+            self.unacked -= 1
+            entry.is_redelivered = True
+            entry.acquired += 1
+            if not self.is_quorum:
+                self._put(entry)
+                continue
+            entry.deliveries += has_failed
+            limit = self.arguments.delivery_limit
+            limit = self.vhost.limits.delivery_limit if limit is None else limit
+            if 0 <= limit < entry.deliveries:
+                self._discard(entry, "delivery_limit")
+            else:
+                self._returned.append(entry)
+                self._ready += 1
+        self._set_expiry_alarm()
+        self.drop_expired()
+
+    def rejected(self, entry: Entry) -> None:
+        """Dead-letter a message that a consumer does not want."""
+        self.unacked -= 1
+        self._discard(entry, "rejected")
+
+    def purge(self) -> int:
+        """Drop what is ready; return how many."""
+        many = self.ready
+        for entry in self._all():
+            self._count(entry, -1)
+        self._returned.clear()
+        self._levels = {0: deque()}
+        self._ready = 0
+        self._set_expiry_alarm()
+        return many
+
+    def _all(self) -> Iterator[Entry]:
+        yield from self._returned
+        for level in self._levels.values():
+            yield from level
+
+    def close(self) -> None:
+        """Forget everything; consumers are told."""
+        self.purge()
+        for alarm in (self._expiry_alarm, self._idle_alarm):
+            if alarm is not None:
+                alarm.cancel()
+        consumers, self.consumers, self.active = self.consumers, [], None
+        for consumer in consumers:
+            consumer.cancelled()

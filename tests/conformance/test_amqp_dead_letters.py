@@ -1,0 +1,259 @@
+"""Dead letters: where they go and what they say."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC
+
+import pytest
+from amqp import bodies, count, eventually, exists, get, publish, settle
+
+
+@pytest.fixture
+def dead(channel, name):
+    """A queue for dead letters."""
+    return channel.queue_declare(name("dead"), durable=True).method.queue
+
+
+@pytest.fixture
+def source(channel, name, dead):
+    """A queue whose dead letters go there."""
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    return channel.queue_declare(name(), durable=True, arguments=arguments).method.queue
+
+
+def reject(channel, queue):
+    """Take a message and reject it for good."""
+    channel.basic_reject(get(channel, queue, auto_ack=False)[0].delivery_tag, requeue=False)
+
+
+def test_a_rejected_message_is_a_dead_letter(channel, source, dead):
+    """Its body and properties are as before."""
+    publish(channel, source, b"hello", message_id="m", headers={"mine": "x"}, delivery_mode=2)
+    reject(channel, source)
+
+    _, properties, body = get(channel, dead)
+    assert (body, properties.message_id, properties.headers["mine"]) == (b"hello", "m", "x")
+
+
+def test_a_dead_letter_says_what_happened(channel, source, dead):
+    """x-death: queue, reason, exchange, routing keys, how often, when."""
+    publish(channel, source, b"hello")
+    reject(channel, source)
+
+    [death] = get(channel, dead)[1].headers["x-death"]
+    at = death.pop("time").replace(tzinfo=UTC).timestamp()
+    assert death == {
+        "queue": source, "reason": "rejected", "exchange": "", "routing-keys": [source], "count": 1,
+    }  # fmt: skip
+    assert abs(at - time.time()) < 60
+
+
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_a_dead_letter_says_what_happened_in_text(which, channel, target, source, dead):
+    """x-first-death-... and, since 3.13, x-last-death-..."""
+    publish(channel, source, b"hello")
+    reject(channel, source)
+
+    headers = get(channel, dead)[1].headers
+    found = {key: headers.get(f"x-{which}-death-{key}") for key in ("queue", "reason", "exchange")}
+    if which == "last" and target.version < (3, 13):
+        assert set(found.values()) == {None}
+    else:
+        assert found == {"queue": source, "reason": "rejected", "exchange": ""}
+
+
+def test_a_dead_letter_of_a_message_that_was_delivered(channel, target, source, dead):
+    """Since 4.3 it is marked as redelivered in the next queue, too."""
+    publish(channel, source, b"hello")
+    reject(channel, source)
+
+    assert get(channel, dead)[0].redelivered == (target.version >= (4, 3))
+
+
+def chain(channel, name, *words):
+    """Declare queues, each with its dead letters going to the next; return their names."""
+    names = [name(word) for word in words]
+    for queue, after in zip(names, [*names[1:], None], strict=True):
+        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": after}
+        channel.queue_declare(queue, durable=True, arguments=arguments if after else None)
+    return names
+
+
+def test_deaths_in_several_queues(channel, name):
+    """The newest comes first; the text keeps the first one."""
+    first, second, last = chain(channel, name, "first", "second", "last")
+    publish(channel, first, b"hello")
+    reject(channel, first)
+    reject(channel, second)
+
+    headers = get(channel, last)[1].headers
+    assert headers["x-first-death-queue"] == first
+    assert [each["queue"] for each in headers["x-death"]] == [second, first]
+
+
+def test_deaths_that_a_client_tells_of(channel, name, target):
+    """Since 4.0 they are not believed: history is the broker's own."""
+    first, second = chain(channel, name, "first", "second")
+    told = [{"queue": "elsewhere", "reason": "expired", "count": 7}]
+    headers = {"x-death": told, "x-first-death-queue": "elsewhere"}
+    publish(channel, first, b"hello", headers=headers)
+    reject(channel, first)
+
+    headers = get(channel, second)[1].headers
+    queues = [first] if target.version >= (4, 0) else [first, "elsewhere"]
+    assert [each["queue"] for each in headers["x-death"]] == queues
+    assert headers["x-first-death-queue"] == queues[-1]
+
+
+def test_deaths_that_a_client_tells_of_arrive(channel, name):
+    """As any other header, in a queue where it has not died."""
+    queue = channel.queue_declare(name(), durable=True).method.queue
+    publish(channel, queue, b"hello", headers={"x-death": [{"queue": "elsewhere", "count": 7}]})
+
+    [death] = get(channel, queue)[1].headers["x-death"]
+    assert (death["queue"], death["count"]) == ("elsewhere", 7)
+
+
+def test_a_second_death_in_the_same_queue_is_counted(channel, name):
+    """Not noted once more. A retry queue sends it back."""
+    work, retry = name("work"), name("retry")
+    to_retry = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": retry}
+    back = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": work, "x-message-ttl": 1}
+    channel.queue_declare(work, durable=True, arguments=to_retry)
+    channel.queue_declare(retry, durable=True, arguments=back)
+    publish(channel, work, b"hello")
+    for _ in range(3):
+        reject(channel, work)
+
+    _, properties, _ = get(channel, work)
+    deaths = {
+        (each["queue"], each["reason"]): each["count"] for each in properties.headers["x-death"]
+    }
+    assert deaths == {(retry, "expired"): 3, (work, "rejected"): 3}
+    assert properties.headers["x-death"][0]["queue"] == retry
+
+
+def test_a_dead_letter_keeps_its_routing_key(channel, name, dead):
+    """If no other was asked for."""
+    exchange = name("exchange")
+    channel.exchange_declare(exchange, "topic")
+    channel.queue_bind(dead, exchange, "#")
+    source = name()
+    channel.queue_declare(source, durable=True, arguments={"x-dead-letter-exchange": exchange})
+    channel.queue_bind(source, "amq.topic", f"{source}.#")
+    publish(channel, f"{source}.a.b", b"hello", exchange="amq.topic")
+    reject(channel, source)
+
+    method, properties, _ = get(channel, dead)
+    assert (method.exchange, method.routing_key) == (exchange, f"{source}.a.b")
+    [death] = properties.headers["x-death"]
+    assert (death["exchange"], death["routing-keys"]) == ("amq.topic", [f"{source}.a.b"])
+
+
+def test_a_dead_letter_exchange_that_is_not_there(channel, name):
+    """The message is gone, and nothing breaks."""
+    queue = name()
+    channel.queue_declare(queue, durable=True, arguments={"x-dead-letter-exchange": "nowhere"})
+    publish(channel, queue, b"hello")
+    reject(channel, queue)
+    settle(channel)
+
+    assert count(channel, queue) == 0
+
+
+def test_a_dead_letter_exchange_that_comes_later(channel, name, dead):
+    """It is looked for when it is needed."""
+    exchange, queue = name("exchange"), name()
+    channel.queue_declare(queue, durable=True, arguments={"x-dead-letter-exchange": exchange})
+    publish(channel, queue, b"hello")
+    channel.exchange_declare(exchange, "fanout")
+    channel.queue_bind(dead, exchange)
+    reject(channel, queue)
+
+    assert get(channel, dead)[2] == b"hello"
+
+
+def test_dead_letters_keep_their_order(channel, source, dead):
+    """As they were rejected."""
+    publish(channel, source, *(b"%d" % n for n in range(10)))
+    for _ in range(10):
+        reject(channel, source)
+    eventually(channel, lambda: count(channel, dead) == 10)
+
+    assert bodies(channel, dead) == [b"%d" % n for n in range(10)]
+
+
+def test_several_are_rejected_at_once(channel, source, dead):
+    """Nack of several, not requeued."""
+    publish(channel, source, b"0", b"1", b"2")
+    for _ in range(3):
+        get(channel, source, auto_ack=False)
+    channel.basic_nack(0, multiple=True, requeue=False)
+    eventually(channel, lambda: count(channel, dead) == 3)
+
+    assert sorted(bodies(channel, dead)) == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("how", ["purge", "delete"])
+def test_what_is_thrown_away_is_no_dead_letter(how, channel, source, dead):
+    """Purging and deleting are done on purpose."""
+    publish(channel, source, b"hello")
+    getattr(channel, f"queue_{how}")(source)
+    settle(channel)
+
+    assert count(channel, dead) == 0
+    assert exists(channel.connection, source) == (how == "purge")
+
+
+def test_a_message_does_not_go_round_by_itself(channel, name):
+    """A queue that expires into itself drops the message."""
+    queue, after = name(), name("after")
+    arguments = {
+        "x-message-ttl": 5,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": queue,
+    }
+    channel.queue_declare(queue, durable=True, arguments=arguments)
+    publish(channel, queue, b"hello")
+    arguments = {"x-expires": 60}
+    channel.queue_declare(after, durable=True, arguments=arguments)
+    eventually(channel, lambda: not exists(channel.connection, after))
+
+    assert count(channel, queue) == 0
+
+
+def test_a_message_goes_round_if_somebody_rejects_it(channel, name):
+    """As often as they do."""
+    queue = name()
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue}
+    channel.queue_declare(queue, durable=True, arguments=arguments)
+    publish(channel, queue, b"hello")
+    for _ in range(3):
+        reject(channel, queue)
+
+    [death] = get(channel, queue)[1].headers["x-death"]
+    assert death["count"] == 3
+
+
+def test_further_routing_keys_are_noted(channel, source, dead):
+    """x-death has CC's, too."""
+    publish(channel, source, b"hello", headers={"CC": ["nowhere.else"]})
+    reject(channel, source)
+
+    [death] = get(channel, dead)[1].headers["x-death"]
+    assert death["routing-keys"] == [source, "nowhere.else"]
+
+
+def test_a_dead_letter_is_not_sent_to_further_routing_keys_again(
+    channel, target, name, source, dead
+):
+    """If another routing key was asked for. Before 4.0 the header CC was taken off, too."""
+    copy = channel.queue_declare(name("copy"), durable=True).method.queue
+    publish(channel, source, b"hello", headers={"CC": [copy]})
+    assert get(channel, copy)[2] == b"hello"
+    reject(channel, source)
+
+    _, properties, _ = get(channel, dead)
+    assert ("CC" in properties.headers) == (target.version >= (4, 0))
+    assert count(channel, copy) == 0

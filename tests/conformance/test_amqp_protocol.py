@@ -1,0 +1,395 @@
+"""The protocol: greeting, login, sizes, channels, and what ends a connection."""
+
+from __future__ import annotations
+
+import pika.frame
+import pytest
+from amqp import CHANNEL, CONNECTION, refused
+from pika import spec
+
+METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+
+# RabbitMQ waits for 3 s before it hangs up, so that guessing is slow
+SLOW = pytest.mark.long
+
+# ---- greeting and login --------------------------------------------------------------------------
+
+NOT_AMQP = {
+    "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "AMQP 0-10": b"AMQP\x01\x01\x00\x0a",
+    "zeros": b"\0" * 8,
+}
+
+
+@pytest.mark.parametrize("word", NOT_AMQP)
+def test_who_speaks_something_else(word, wire, target):
+    """Gets a header that would have been right: since 4.0 that of AMQP 1.0, which is not ours."""
+    wire = wire(stage="socket")
+    wire.socket.sendall(NOT_AMQP[word])
+    got = b""
+    while part := wire.socket.recv(100):
+        got += part
+
+    is_newer = target.version >= (4, 0) and not target.is_embedded
+    assert got == (b"AMQP\3\1\0\0" if is_newer else b"AMQP\0\0\x09\x01")
+
+
+def test_the_greeting(wire):
+    """Version 0-9, what the server is, mechanisms and locales."""
+    start = wire(stage="start").start
+
+    assert (start.version_major, start.version_minor) == (0, 9)
+    assert {b"PLAIN", b"AMQPLAIN"} <= set(bytes(start.mechanisms).split())
+    assert b"en_US" in bytes(start.locales)
+    assert {"product", "version", "platform", "capabilities"} <= set(start.server_properties)
+
+
+CAPABILITIES = [
+    "publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
+    "connection.blocked", "consumer_priorities", "authentication_failure_close", "per_consumer_qos",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_a_capability(capability, wire):
+    """Extensions are announced."""
+    assert wire(stage="start").start.server_properties["capabilities"][capability] is True
+
+
+def test_what_is_proposed(wire):
+    """2,047 channels, frames of 128 KiB, heartbeats of a minute."""
+    tune = wire(stage="tune").tune
+
+    assert (tune.channel_max, tune.frame_max, tune.heartbeat) == (2047, 131_072, 60)
+
+
+LOGINS = {
+    "a wrong password": ("PLAIN", "\0DEV_USER\0wrong"),
+    "an unknown user": ("PLAIN", "\0nobody\0CHANGE_ME"),
+    "no user": ("PLAIN", "\0\0"),
+    "a wrong password by AMQPLAIN": (
+        "AMQPLAIN", b"\x05LOGINS\0\0\0\x08DEV_USER\x08PASSWORDS\0\0\0\x05wrong"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", LOGINS)
+def test_a_login_that_is_refused(word, wire):
+    """403, for a client that understands it."""
+    wire = wire(stage="start")
+    wire.log_in(*LOGINS[word])
+
+    closed = wire.expect_close(CONNECTION, 403)
+    assert "Login was refused using authentication mechanism" in closed.reply_text
+
+
+@SLOW
+def test_a_login_that_is_refused_to_an_old_client(wire):
+    """It is hung up on without a word."""
+    wire = wire(stage="start")
+    wire.log_in("PLAIN", "\0DEV_USER\0wrong", authentication_failure_close=False)
+
+    assert wire.next() is None
+
+
+def test_amqplain(wire):
+    """The other mechanism: a table."""
+    wire = wire(stage="start")
+    fields = ((b"\x05LOGIN", wire.user), (b"\x08PASSWORD", wire.password))
+    response = b"".join(
+        key + b"S" + len(value).to_bytes(4, "big") + value.encode() for key, value in fields
+    )
+    wire.log_in("AMQPLAIN", response)
+
+    wire.expect(spec.Connection.Tune)
+
+
+@SLOW
+def test_an_unknown_mechanism(wire):
+    """Nobody is told anything before the login."""
+    wire = wire(stage="start")
+    wire.log_in("BANANA", "")
+
+    assert wire.next() is None
+
+
+def test_an_unknown_virtual_host(wire):
+    """530."""
+    wire = wire(stage="tune")
+    wire.send(spec.Connection.TuneOk(2047, 131_072, 0), 0)
+    wire.send(spec.Connection.Open("nowhere"), 0)
+
+    assert "nowhere" in wire.expect_close(CONNECTION, 530).reply_text
+
+
+@pytest.mark.parametrize("agreed", [(2047, 131_072, 0), (10, 8192, 0), (1, 131_072, 30)])
+def test_what_is_agreed(agreed, wire):
+    """Channels, bytes in a frame and heartbeat, up to what was proposed."""
+    wire = wire(stage="tune")
+    wire.send(spec.Connection.TuneOk(*agreed), 0)
+    wire.send(spec.Connection.Open(), 0)
+
+    wire.expect(spec.Connection.OpenOk)
+
+
+@SLOW
+@pytest.mark.parametrize(
+    "agreed",
+    [(0, 131_072, 0), (2047, 0, 0), (2048, 131_072, 0), (65_535, 131_072, 0), (2047, 131_073, 0),
+     (2047, 4095, 0), (2047, 1, 0)],
+)  # fmt: skip
+def test_what_is_not_agreed(agreed, wire):
+    """More than was proposed, 0 for no bound, or tiny frames: the end, without a word."""
+    wire = wire(stage="tune")
+    wire.send(spec.Connection.TuneOk(*agreed), 0)
+    wire.send(spec.Connection.Open(), 0)
+
+    assert wire.next() is None
+
+
+def test_a_heartbeat_is_sent(wire):
+    """When nothing else was, in half of the time agreed."""
+    wire = wire(heartbeat=1)
+    assert isinstance(wire.next(3), pika.frame.Heartbeat)
+
+
+def test_a_heartbeat_is_taken(wire):
+    """At any time."""
+    wire = wire()
+    wire.frame(HEARTBEAT, b"", 0)
+
+    assert wire.is_alive()
+
+
+# ---- channels ------------------------------------------------------------------------------------
+
+
+def test_a_channel_is_closed(wire):
+    """close-ok, and its number is free."""
+    wire = wire()
+    wire.call(spec.Channel.Close(200, "bye", 0, 0), spec.Channel.CloseOk)
+    wire.call(spec.Channel.Open(), spec.Channel.OpenOk)
+
+    assert wire.is_alive()
+
+
+def test_as_many_channels_as_were_agreed(wire):
+    """And not one more: 530. Their numbers do not matter."""
+    wire = wire(channel_max=3)
+    for number in (7, 2047):
+        wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=number)
+    wire.send(spec.Channel.Open(), 2)
+
+    wire.expect_close(CONNECTION, 530)
+
+
+def test_a_channel_that_is_open_already(wire):
+    """504."""
+    wire = wire()
+    wire.send(spec.Channel.Open(), 1)
+
+    wire.expect_close(CONNECTION, 504)
+
+
+@pytest.mark.parametrize(
+    "method", [spec.Basic.Qos(), spec.Queue.Declare(queue="q"), spec.Channel.Close(200, "", 0, 0)],
+    ids=lambda method: method.NAME,
+)  # fmt: skip
+def test_a_channel_that_is_not_open(method, wire):
+    """504."""
+    wire = wire()
+    wire.send(method, 7)
+
+    wire.expect_close(CONNECTION, 504)
+
+
+def test_an_error_closes_its_own_channel(wire):
+    """Others work on; the number is free after close-ok."""
+    wire = wire()
+    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    wire.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True), 2)
+    closed = wire.expect(spec.Channel.Close, channel=2)
+    assert (closed.reply_code, closed.class_id, closed.method_id) == (404, 50, 10)
+
+    assert wire.is_alive()
+    wire.send(spec.Channel.CloseOk(), 2)
+    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+
+
+def test_what_comes_after_an_error_is_ignored(wire, name):
+    """Until close-ok: the client could not know."""
+    wire, queue = wire(), name()
+    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    wire.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True), 2)
+    wire.send(spec.Queue.Declare(queue=queue, durable=True), 2)
+    wire.send(spec.Basic.Publish(routing_key="conformance.nowhere"), 2)
+    wire.socket.sendall(pika.frame.Header(2, 0, spec.BasicProperties()).marshal())
+    wire.expect(spec.Channel.Close, channel=2)
+    wire.send(spec.Channel.CloseOk(), 2)
+
+    wire.send(spec.Queue.Declare(queue=queue, passive=True), 1)
+    wire.expect_close(CHANNEL, 404)
+
+
+def test_both_sides_close_a_channel_at_once(wire):
+    """The client's close is answered after the server's."""
+    wire = wire()
+    wire.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True))
+    wire.send(spec.Channel.Close(200, "", 0, 0))
+    wire.expect(spec.Channel.Close)
+    wire.expect(spec.Channel.CloseOk)
+
+
+def test_flow_on(wire):
+    """Is answered."""
+    assert wire().call(spec.Channel.Flow(True), spec.Channel.FlowOk).active is True
+
+
+def test_flow_off(wire):
+    """540: RabbitMQ has prefetch for that."""
+    wire = wire()
+    wire.send(spec.Channel.Flow(False))
+
+    wire.expect_close(CONNECTION, 540)
+
+
+def test_a_connection_is_closed(wire):
+    """close-ok."""
+    wire = wire()
+    wire.call(spec.Connection.Close(200, "bye", 0, 0), spec.Connection.CloseOk, channel=0)
+
+
+def test_a_connection_that_the_server_closes(wire):
+    """After close-ok the socket is closed."""
+    wire = wire()
+    wire.send(spec.Channel.Open(), 1)
+    wire.expect_close(CONNECTION, 504)
+    wire.send(spec.Connection.CloseOk(), 0)
+
+    assert wire.next() is None
+
+
+def test_other_connections_do_not_notice(wire):
+    """An error is its own connection's."""
+    healthy, broken = wire(), wire()
+    broken.frame(77, b"\xff" * 20)
+    broken.expect_close(CONNECTION, 501)
+
+    assert healthy.is_alive()
+
+
+# ---- frames that are none ------------------------------------------------------------------------
+
+
+def declare_with(arguments):
+    """queue.declare with these bytes as its table."""
+    return b"\x00\x32\x00\x0a\0\0\0\0" + len(arguments).to_bytes(4, "big") + arguments
+
+
+FRAMES = {
+    "a wrong end": (501, METHOD, b"\x00\x3c\x00\x0a" + bytes(7), 1, b"\x00"),
+    "an unknown type": (501, 77, b"", 1, b"\xce"),
+    "a method that there is not": (540, METHOD, b"\x00\x3c\x03\xe7", 1, b"\xce"),
+    "a class that there is not": (540, METHOD, b"\x03\xe7\x00\x0a", 1, b"\xce"),
+    "a body without a method": (505, BODY, b"hello", 1, b"\xce"),
+    "a header without a method": (505, HEADER, b"\x00\x3c" + bytes(12), 1, b"\xce"),
+    "a method of channel 0 on channel 1": (
+        503, METHOD, b"\x00\x0a\x00\x1f" + bytes(8), 1, b"\xce"),
+    "a method that only the server sends": (
+        503, METHOD, b"\x00\x32\x00\x0b\x01q" + bytes(8), 1, b"\xce"),
+    "a table that is cut short": (502, METHOD, declare_with(b"\x01aS\0\0\0\xff"), 1, b"\xce"),
+    "a value of an unknown type": (502, METHOD, declare_with(b"\x01a?\0\0"), 1, b"\xce"),
+    "a method that is cut short": (501, METHOD, b"\x00\x3c\x00\x0a\0", 1, b"\xce"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", FRAMES)
+def test_a_frame_that_is_none(word, wire, target):
+    """Ends the connection with its code. RabbitMQ says nothing where it cannot read at all."""
+    code, kind, payload, channel, end = FRAMES[word]
+    wire = wire()
+    wire.frame(kind, payload, channel, end)
+
+    if code in (502, 540) and not target.is_embedded:
+        assert wire.next() is None
+    else:
+        wire.expect_close(CONNECTION, code)
+
+
+def test_a_frame_that_is_too_large(wire):
+    """501: larger than was agreed."""
+    wire = wire(frame_max=8192)
+    wire.send(spec.Basic.Publish(routing_key="k"))
+    wire.socket.sendall(pika.frame.Header(1, 9000, spec.BasicProperties()).marshal())
+    wire.frame(BODY, bytes(9000))
+
+    wire.expect_close(CONNECTION, 501)
+
+
+def test_a_frame_of_just_the_size(wire, name):
+    """8,192 bytes are with head and end."""
+    wire, queue = wire(frame_max=8192), name()
+    wire.declare(queue)
+    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    wire.publish(queue, bytes(8192 - 8), size=8192 - 8)
+
+    wire.expect(spec.Basic.Ack)
+
+
+def test_a_method_in_the_middle_of_a_content(wire):
+    """505."""
+    wire = wire()
+    wire.send(spec.Basic.Publish(routing_key="k"))
+    wire.send(spec.Basic.Qos())
+
+    wire.expect_close(CONNECTION, 505)
+
+
+def test_a_body_longer_than_its_header_said(wire, target):
+    """501 from the embedded broker; RabbitMQ waits for an end that never comes, as a rule."""
+    if not target.is_embedded:
+        pytest.skip("what RabbitMQ does differs from version to version")
+    wire = wire()
+    wire.send(spec.Basic.Publish(routing_key="k"))
+    wire.socket.sendall(pika.frame.Header(1, 3, spec.BasicProperties()).marshal())
+    wire.frame(BODY, b"hello")
+
+    wire.expect_close(CONNECTION, 501)
+
+
+def test_contents_of_two_channels_between_each_other(wire, name):
+    """Frames of one channel may come between those of another."""
+    wire, queue = wire(), name()
+    wire.declare(queue)
+    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    for channel in (1, 2):
+        wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk, channel)
+        wire.send(spec.Basic.Publish(routing_key=queue), channel)
+    for channel in (1, 2):
+        header = pika.frame.Header(channel, 4, spec.BasicProperties())
+        wire.socket.sendall(header.marshal())
+    for channel in (2, 1, 1, 2):
+        wire.frame(BODY, b"ab", channel)
+    wire.expect(spec.Basic.Ack)
+    wire.expect(spec.Basic.Ack)
+
+    answer = wire.call(spec.Queue.Declare(queue=queue, passive=True), spec.Queue.DeclareOk)
+    assert answer.message_count == 2
+
+
+def test_bytes_one_at_a_time(wire):
+    """Frames are put together however they come."""
+    wire = wire()
+    for byte in pika.frame.Method(1, spec.Basic.Qos(prefetch_count=3)).marshal():
+        wire.socket.sendall(bytes([byte]))
+
+    wire.expect(spec.Basic.QosOk)
+
+
+def test_a_content_that_is_never_finished(connect, wire):
+    """Holds up nobody else."""
+    waiting = wire()
+    waiting.send(spec.Basic.Publish(routing_key="k"))
+    channel = connect().channel()
+
+    with refused(404):
+        channel.queue_declare("conformance.nowhere", passive=True)

@@ -1,0 +1,291 @@
+"""Publishing: what arrives, what comes back, what is confirmed, what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pika
+import pika.frame
+import pytest
+from amqp import CHANNEL, CONNECTION, bodies, count, get, publish, refused
+from pika import spec
+
+PROPERTIES = {
+    "content_type": "application/json",
+    "content_encoding": "gzip",
+    "headers": {"a": "b"},
+    "delivery_mode": 2,
+    "priority": 7,
+    "correlation_id": "c-1",
+    "reply_to": "there",
+    "expiration": "60000",
+    "message_id": "m-1",
+    "timestamp": 1_700_000_000,
+    "type": "kind",
+    "app_id": "conformance",
+    "cluster_id": "x",
+}
+
+
+@pytest.mark.parametrize("word", PROPERTIES)
+def test_a_property_arrives(word, channel, queue):
+    """As it was sent, and no other with it."""
+    publish(channel, queue, b"", **{word: PROPERTIES[word]})
+
+    _, properties, _ = channel.basic_get(queue, auto_ack=True)
+    found = {key: value for key, value in vars(properties).items() if value is not None}
+    assert found == {word: PROPERTIES[word]}
+
+
+def test_no_properties_arrive(channel, queue):
+    """None of them is made up."""
+    publish(channel, queue, b"")
+
+    _, properties, _ = channel.basic_get(queue, auto_ack=True)
+    assert not any(vars(properties).values())
+
+
+VALUES = {
+    "text": "zürich", "empty text": "", "bytes": b"\xff\x00", "yes": True, "no": False,
+    "a small number": 1, "a negative number": -5, "a large number": 2**40,
+    "a decimal": Decimal("3.14"), "nothing": None, "a list": [1, "two", None, [3]],
+    "a table": {"x": {"y": {"z": 1}}}, "a time": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC),
+    "an empty list": [], "an empty table": {}, "a long text": "x" * 5000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", VALUES)
+def test_a_header_arrives(word, channel, queue):
+    """A field of each type that there is in a table."""
+    sent = VALUES[word]
+    publish(channel, queue, b"", headers={"key": sent})
+
+    _, properties, _ = channel.basic_get(queue, auto_ack=True)
+    got = properties.headers["key"]
+    if isinstance(sent, datetime):
+        got = got.replace(tzinfo=UTC)
+    assert got == sent
+
+
+@pytest.mark.parametrize("size", [0, 1, 131_064, 131_065, 400_000])
+def test_a_body_arrives(size, channel, queue):
+    """In as many frames as it takes; 131,064 bytes fill one."""
+    body = bytes(n % 251 for n in range(size))
+    publish(channel, queue, body)
+
+    assert channel.basic_get(queue, auto_ack=True)[2] == body
+
+
+def test_a_message_says_where_it_was_published(channel, queue, name):
+    """With exchange and routing key, and not as redelivered."""
+    channel.queue_bind(queue, "amq.topic", f"{queue}.#")
+    publish(channel, f"{queue}.x", b"", exchange="amq.topic")
+
+    method, _, _ = channel.basic_get(queue, auto_ack=True)
+    assert (method.exchange, method.routing_key) == ("amq.topic", f"{queue}.x")
+    assert not method.redelivered
+
+
+def test_a_queue_is_a_queue(channel, queue):
+    """First in, first out."""
+    sent = [b"%d" % n for n in range(50)]
+    publish(channel, queue, *sent)
+
+    assert bodies(channel, queue) == sent
+
+
+# ---- returns -------------------------------------------------------------------------------------
+
+
+def test_a_mandatory_message_that_goes_nowhere_comes_back(channel):
+    """With 312, its place, properties and body."""
+    with pytest.raises(pika.exceptions.UnroutableError) as caught:
+        channel.basic_publish(
+            "", "conformance.nowhere", b"hello", pika.BasicProperties(message_id="m"), True
+        )
+
+    [returned] = caught.value.messages
+    assert (returned.method.reply_code, returned.method.reply_text) == (312, "NO_ROUTE")
+    assert returned.method.routing_key == "conformance.nowhere"
+    assert (returned.properties.message_id, returned.body) == ("m", b"hello")
+
+
+def test_a_message_that_goes_nowhere_is_confirmed(channel):
+    """The broker has done with it what there was to do."""
+    channel.basic_publish("", "conformance.nowhere", b"hello")
+    assert channel.is_open
+
+
+def test_a_return_comes_before_its_confirm(wire):
+    """So that whoever gets the confirm knows."""
+    wire = wire()
+    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    wire.publish("conformance.nowhere", b"hello", mandatory=True)
+
+    assert wire.expect(spec.Basic.Return).reply_code == 312
+    assert wire.expect(spec.Basic.Ack).delivery_tag == 1
+
+
+def test_without_confirms_only_the_return_comes(wire):
+    """Then the next answer."""
+    wire = wire()
+    wire.publish("conformance.nowhere", b"hello", mandatory=True)
+
+    wire.expect(spec.Basic.Return)
+    assert wire.is_alive()
+
+
+# ---- confirms ------------------------------------------------------------------------------------
+
+
+def confirmed(wire, upto):
+    """Read confirms until each tag up to this one has come; return how often each did."""
+    times = dict.fromkeys(range(1, upto + 1), 0)
+    last = 0
+    while not all(times.values()):
+        ack = wire.expect(spec.Basic.Ack)
+        for tag in range(last + 1 if ack.multiple else ack.delivery_tag, ack.delivery_tag + 1):
+            if ack.multiple and times[tag]:
+                continue
+            times[tag] += 1
+        while times.get(last + 1):
+            last += 1
+    return times
+
+
+def test_confirms_count_from_one(wire, name):
+    """Each message is confirmed once, alone or with those before it."""
+    wire, queue = wire(), name()
+    wire.declare(queue)
+    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    for _ in range(20):
+        wire.publish(queue, b"hello")
+
+    assert set(confirmed(wire, 20).values()) == {1}
+
+
+def test_only_what_is_published_after_confirm_select_is_counted(wire, name):
+    """What came before is not confirmed."""
+    wire, queue = wire(), name()
+    wire.declare(queue)
+    wire.publish(queue, b"before")
+    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    wire.publish(queue, b"after")
+
+    assert confirmed(wire, 1) == {1: 1}
+
+
+def test_confirm_select_twice_goes_on_counting(wire, name):
+    """The second one changes nothing."""
+    wire, queue = wire(), name()
+    wire.declare(queue)
+    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    wire.publish(queue, b"one")
+    assert confirmed(wire, 1) == {1: 1}
+    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    wire.publish(queue, b"two")
+
+    assert wire.expect(spec.Basic.Ack).delivery_tag == 2
+
+
+def test_confirms_are_a_channels_own(wire, name):
+    """Another channel has none unless it asks, and counts for itself."""
+    wire, queue = wire(), name()
+    wire.declare(queue)
+    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk, channel=2)
+    wire.publish(queue, b"on channel 1")
+
+    assert wire.is_alive()
+
+
+def test_a_message_to_an_exchange_that_is_not_there_is_not_confirmed(wire):
+    """The channel closes instead."""
+    wire = wire()
+    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    wire.publish("k", b"hello", exchange="conformance.nowhere")
+
+    closed = wire.expect(spec.Channel.Close)
+    assert (closed.reply_code, closed.class_id, closed.method_id) == (404, 60, 40)
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+def test_immediate(wire):
+    """RabbitMQ has not had it for long: 540."""
+    wire = wire()
+    wire.send(spec.Basic.Publish(exchange="", routing_key="k", immediate=True))
+    wire.socket.sendall(pika.frame.Header(1, 0, spec.BasicProperties()).marshal())
+
+    wire.expect_close(CONNECTION, 540)
+
+
+def test_a_user_id_that_is_the_users(channel, queue, target):
+    """It arrives."""
+    publish(channel, queue, b"", user_id=target.user)
+
+    assert get(channel, queue)[1].user_id == target.user
+
+
+def test_a_user_id_that_is_not_the_users(channel, queue):
+    """406."""
+    with refused(406, text="user_id property set to 'somebody'"):
+        publish(channel, queue, b"", user_id="somebody")
+
+
+EXPIRATIONS = [
+    ("60000", 0), ("4294967295", 0), ("abc", 406), ("-1", 406), ("1.5", 406), ("", 406),
+    ("10 ", 406), ("+5", 0), ("1e3", 406), ("4294967296", 0), ("31536000000000", 406),
+    ("0060000", 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "outcome"), EXPIRATIONS)
+def test_an_expiration(value, outcome, channel, queue):
+    """Milliseconds as text, not longer than ten years."""
+    if outcome:
+        with refused(outcome, text="invalid expiration"):
+            publish(channel, queue, b"", expiration=value)
+    else:
+        publish(channel, queue, b"", expiration=value)
+        assert count(channel, queue) == 1
+
+
+def test_a_body_that_is_too_large(wire, target):
+    """406: 16 MiB are allowed since 4.0."""
+    if target.version < (4, 0):
+        pytest.skip("128 MiB are allowed before 4.0, which take too long to send")
+    wire = wire()
+    wire.publish("k", bytes(16 * 2**20 + 1), size=100_000)
+
+    closed = wire.expect_close(CHANNEL, 406)
+    assert "larger than configured max size" in closed.reply_text
+
+
+@pytest.mark.parametrize("act", ["tx_select", "tx_commit", "tx_rollback"])
+def test_transactions(act, channel, connect, target):
+    """The embedded broker has none and says so with 540; RabbitMQ has, once they are selected."""
+    channel = connect().channel()
+    if target.is_embedded and act == "tx_select":
+        with refused(540, CONNECTION, "no transactions"):
+            getattr(channel, act)()
+    elif act == "tx_select":
+        channel.tx_select()
+    else:
+        with refused(406, text="not transactional"):
+            getattr(channel, act)()
+
+
+def test_a_publisher_that_does_not_wait(wire, name):
+    """A thousand messages in one write all arrive, in their order."""
+    wire, queue = wire(), name()
+    wire.declare(queue)
+    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    for n in range(1000):
+        wire.publish(queue, b"%d" % n)
+    assert set(confirmed(wire, 1000).values()) == {1}
+
+    answer = wire.call(spec.Queue.Declare(queue=queue, passive=True), spec.Queue.DeclareOk)
+    assert answer.message_count == 1000

@@ -1,0 +1,271 @@
+"""Brokers that a test may break: a container of some version, and three that are one cluster.
+
+A private node of what is installed here is `mousetrap.broker.LocalNode`; it and `Container` know
+the same words. Everything listens on 127.0.0.1 and carries the label of the test run that made it:
+`sweep` removes what a killed run has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+from mousetrap.broker import LocalNode, docker, ensure
+from mousetrap.broker.configuration import free_ports
+from mousetrap.broker.probe import wait_until_ready
+from mousetrap.errors import MousetrapError
+from mousetrap.faults.proxy import Proxy
+from mousetrap.pytest_plugin import missing
+from mousetrap.settings import Settings
+
+LABEL = "mousetrap.rig"  # the value tells the test run
+VERSION = "RIG_RABBITMQ"  # the variable that names the version to test with
+NEWEST = "4.3"
+# What later versions will not have: a broker that has the switch denies it, so that we meet it now.
+DENIED = {
+    "4.0": ["transient_nonexcl_queues", "global_qos"],
+    "4.3": ["transient_nonexcl_queues", "global_qos"],
+}
+
+
+def ask_docker(*arguments: str, timeout: float = 60.0) -> str:
+    """Run docker and return what it printed; a failure raises with its last line."""
+    done = subprocess.run(
+        ["docker", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=timeout, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"docker {arguments[0]}: {done.stderr.strip()[-300:]}"
+    return done.stdout
+
+
+class Container:
+    """One RabbitMQ of *version* in a container; same port and messages after `kill` and `start`."""
+
+    def __init__(
+        self,
+        version: str = NEWEST,
+        *,
+        configuration: str = "",
+        host: str = "",
+        networks: tuple[str, ...] = (),
+        cookie: str = "",
+    ) -> None:
+        self.name = f"mousetrap-rig-{os.getpid()}-{host or secrets.token_hex(3)}"
+        self.settings = Settings(host="127.0.0.1", port=free_ports(1)[0])
+        options = ["--name", self.name, "--hostname", host or "rabbit", "--label", mark(),
+                   "--publish", f"127.0.0.1:{self.settings.port}:5672"]  # fmt: skip
+        environment = {
+            "RABBITMQ_DEFAULT_USER": self.settings.user,
+            "RABBITMQ_DEFAULT_PASS": self.settings.password,
+        }
+        if cookie:
+            environment["RABBITMQ_ERLANG_COOKIE"] = cookie
+        for name, value in environment.items():
+            options += ["--env", f"{name}={value}"]
+        if networks:
+            options += ["--network", networks[0]]
+        ask_docker("create", *options, f"rabbitmq:{version}-management")
+        for network in networks[1:]:
+            ask_docker("network", "connect", "--alias", host, network, self.name)
+        denied = [f"deprecated_features.permit.{each} = false" for each in DENIED.get(version, [])]
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "30-rig.conf"
+            file.write_text("\n".join([*denied, "disk_free_limit.absolute = 50MB", configuration]))
+            file.chmod(0o644)  # the broker in there is another user
+            ask_docker("cp", str(file), f"{self.name}:/etc/rabbitmq/conf.d/30-rig.conf")
+
+    def start(self) -> None:
+        """Start it, or start it again, and return when it gives a message back."""
+        ask_docker("start", self.name)
+        self.wait_until_ready()
+
+    def wait_until_ready(self, timeout: float = 90.0) -> None:
+        def ended() -> str | None:
+            state = ask_docker("inspect", "--format", "{{.State.Running}}", self.name)
+            return None if "true" in state else f"it ended: {self.log()[-1000:]}"
+
+        deadline = time.monotonic() + timeout
+        wait_until_ready(self.settings, deadline, self.name, lambda _: None, ended)
+
+    def kill(self) -> None:
+        """End it as a power cut would (SIGKILL)."""
+        ask_docker("kill", self.name)
+
+    def stop(self) -> None:
+        """Have it end in good order."""
+        ask_docker("stop", self.name)
+
+    def rabbitmqctl(self, *arguments: str, timeout: float = 60.0) -> str:
+        """Run ``rabbitmqctl`` in it and return what it printed."""
+        return ask_docker("exec", self.name, "rabbitmqctl", "-q", *arguments, timeout=timeout)
+
+    def log(self) -> str:
+        done = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    def close(self) -> None:
+        subprocess.run(["docker", "rm", "--force", "--volumes", self.name], capture_output=True)
+
+
+class Front(Proxy):
+    """A load balancer: each connection goes to the next of *brokers*, whether it answers or not."""
+
+    def __init__(self, brokers: list[Settings]) -> None:
+        self._turns = cycle((each.host, each.port) for each in brokers)
+        super().__init__(brokers[0])
+
+    @property
+    def _target(self) -> tuple[str, int]:
+        return next(self._turns)
+
+    @_target.setter
+    def _target(self, _: object) -> None:
+        pass  # what the proxy would connect to
+
+
+class Cluster:
+    """Three containers that are one broker, with a network of their own between them.
+
+    Clients come by another network, so that a partition separates nodes and not their clients.
+    """
+
+    def __init__(self, version: str = NEWEST) -> None:
+        run = f"mousetrap-rig-{os.getpid()}"
+        self.outside, self.inside = f"{run}-clients", f"{run}-nodes"
+        for network in (self.outside, self.inside):
+            ask_docker("network", "create", "--label", mark(), network)
+        names = ["one", "two", "three"]
+        lines = ["cluster_formation.peer_discovery_backend = classic_config",
+                 "cluster_partition_handling = pause_minority", "net_ticktime = 8"]  # fmt: skip
+        lines += [f"cluster_formation.classic_config.nodes.{n} = rabbit@{name}"
+                  for n, name in enumerate(names, 1)]  # fmt: skip
+        cookie = secrets.token_hex(10)
+        self.nodes = {
+            name: Container(version, configuration="\n".join(lines), host=name,
+                            networks=(self.outside, self.inside), cookie=cookie)
+            for name in names
+        }  # fmt: skip
+
+    def start(self) -> None:
+        for node in self.nodes.values():
+            ask_docker("start", node.name)
+        for node in self.nodes.values():
+            node.wait_until_ready(180)
+        self.wait_until_whole()
+
+    def wait_until_whole(self, timeout: float = 120.0) -> None:
+        """Return when each node sees all three and answers."""
+        deadline = time.monotonic() + timeout
+        for node in self.nodes.values():
+            node.wait_until_ready(max(1.0, deadline - time.monotonic()))
+            while (seen := self._seen_by(node)) < len(self.nodes):
+                assert time.monotonic() < deadline, f"{node.name} sees {seen} nodes"
+
+    def leader(self, queue: str) -> Container:
+        """The node that leads the quorum queue *queue* (its name on the wire)."""
+        for node in self.nodes.values():
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                listing = node.rabbitmqctl("list_queues", "name", "leader", timeout=20)
+                for line in listing.splitlines():
+                    name, _, leader = line.partition("\t")
+                    if name == queue and "@" in leader:
+                        return self.nodes[leader.partition("@")[2].strip()]
+        raise AssertionError(f"no node knows who leads {queue}")
+
+    def part(self, node: Container) -> None:
+        """Take *node* off the network between the nodes; its clients reach it still."""
+        ask_docker("network", "disconnect", self.inside, node.name)
+
+    def join(self, node: Container) -> None:
+        host = node.name.rpartition("-")[2]
+        ask_docker("network", "connect", "--alias", host, self.inside, node.name)
+
+    def close(self) -> None:
+        for node in self.nodes.values():
+            node.close()
+        for network in (self.outside, self.inside):
+            subprocess.run(["docker", "network", "rm", network], capture_output=True)
+
+    def _seen_by(self, node: Container) -> int:
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            said = node.rabbitmqctl("eval", "length([node() | nodes()]).", timeout=20)
+            return int(said.strip() or 0)
+        return 0
+
+
+def breakable(version: str | None = None) -> Container | LocalNode:
+    """Return a broker of our own that runs: a container, or a private node where Docker is not.
+
+    Skips without either; in CI it fails.
+    """
+    version = version or os.environ.get(VERSION) or NEWEST
+    if not docker.problem() and is_here(version):
+        sweep()
+        container = Container(version)
+        try:
+            container.start()
+        except BaseException:
+            container.close()
+            raise
+        return container
+    try:
+        node = ensure("local", Settings(), say=lambda _: None).node
+    except MousetrapError as error:
+        missing(f"no Docker with rabbitmq:{version}-management and no private node: {error}")
+    assert node is not None
+    return node
+
+
+@contextlib.contextmanager
+def cluster(version: str | None = None) -> Iterator[Cluster]:
+    """Run three nodes that are one broker; skips without Docker."""
+    version = version or os.environ.get(VERSION) or NEWEST
+    if docker.problem() or not is_here(version):
+        missing(f"no Docker with rabbitmq:{version}-management")
+    sweep()
+    made = Cluster(version)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+def is_here(version: str) -> bool:
+    """The image is on this machine; nothing is pulled behind a test's back."""
+    image = f"rabbitmq:{version}-management"
+    return not subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode
+
+
+def mark() -> str:
+    return f"{LABEL}={os.getpid()}.{birth(os.getpid())}"
+
+
+def sweep() -> list[str]:
+    """Remove what test runs have left that are dead; return the names."""
+    gone = []
+    for kind, remove in (("ps --all", "rm --force --volumes"), ("network ls", "network rm")):
+        name = "{{.Names}}" if kind.startswith("ps") else "{{.Name}}"
+        listing = ask_docker(*kind.split(), "--filter", f"label={LABEL}", "--format",
+                             f'{name} {{{{.Label "{LABEL}"}}}}')  # fmt: skip
+        for line in listing.splitlines():
+            name, _, run = line.partition(" ")
+            pid, _, born = run.partition(".")
+            if not (pid.isdigit() and born and birth(int(pid)) == born):
+                subprocess.run(["docker", *remove.split(), name], capture_output=True)
+                gone.append(name)
+    return gone
+
+
+def birth(pid: int) -> str:
+    """When process *pid* began, in ticks since the boot: no later one has both the same."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""

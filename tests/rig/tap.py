@@ -1,0 +1,121 @@
+"""A relay that knows bytes: it counts what passes, cuts after a given one, and is slow if told so.
+
+What knows the steps of the protocol is `mousetrap.faults.proxy.Proxy`; the two can stand in a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mousetrap.faults.frames import Frames
+from mousetrap.settings import Settings
+
+
+@dataclass
+class Cut:
+    """The connection number *link* (from 0) ends by *end* once *byte* bytes have passed."""
+
+    byte: int
+    direction: str  # "to broker" or "from broker"
+    end: str
+    link: int
+    landed: threading.Event = field(default_factory=threading.Event)
+
+
+class Tap:
+    """Passes on what clients and the broker of *settings* say, byte by byte if need be.
+
+    `passed` counts methods by name and direction, `sizes` bytes by connection and direction.
+
+    Threads: any; the counts are exact when the connections are over.
+    """
+
+    def __init__(self, settings: Settings, cut: Cut | None = None) -> None:
+        self._target = (settings.host, settings.port)
+        self._cut = cut
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self.settings = settings.but(host="127.0.0.1", port=self._listener.getsockname()[1])
+        self.passed: Counter[tuple[str, str]] = Counter()
+        self.sizes: list[Counter[str]] = []
+        self.stall: Callable[[], float] = lambda: 0.0  # seconds that the next bytes are held up
+
+    def __enter__(self) -> Tap:
+        threading.Thread(target=self._accept, name="rig-tap", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                broker = socket.create_connection(self._target, 10)
+                broker.settimeout(None)
+                link = len(self.sizes)
+                self.sizes.append(Counter())
+                self._sockets += [client, broker]
+                for direction, ends in (("to broker", (client, broker)),
+                                        ("from broker", (broker, client))):  # fmt: skip
+                    ends[1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    relay = _Relay(self, link, direction, *ends)
+                    threading.Thread(target=relay.run, name="rig-tap", daemon=True).start()
+
+
+class _Relay:
+    """One direction of one connection."""
+
+    def __init__(
+        self, tap: Tap, link: int, direction: str, source: socket.socket, sink: socket.socket
+    ) -> None:
+        self.tap, self.link, self.direction = tap, link, direction
+        self.source, self.sink = source, sink
+        self.frames = Frames(is_client=direction == "to broker")
+
+    def run(self) -> None:
+        cut = self.tap._cut
+        if cut is not None and (cut.link, cut.direction) != (self.link, self.direction):
+            cut = None
+        with contextlib.suppress(OSError):
+            if cut is not None and cut.byte == 0:
+                self.end(cut)
+                return
+            while data := self.source.recv(65_536):
+                if stall := self.tap.stall():  # what comes behind waits too, as in TCP
+                    threading.Event().wait(stall)
+                passed = self.tap.sizes[self.link][self.direction]
+                if cut is not None and passed + len(data) >= cut.byte:
+                    self.send(data[: cut.byte - passed])
+                    self.end(cut)
+                    return
+                self.send(data)
+        for end in (self.sink, self.source):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def send(self, data: bytes) -> None:
+        self.tap.sizes[self.link][self.direction] += len(data)
+        for piece in self.frames.feed(data):
+            self.tap.passed[piece.name, self.direction] += 1
+        self.sink.sendall(data)
+
+    def end(self, cut: Cut) -> None:
+        for each in (self.sink, self.source):
+            with contextlib.suppress(OSError):
+                if cut.end == "RST":  # linger of zero: close sends RST instead of FIN
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    each.shutdown(socket.SHUT_RD)
+                else:
+                    each.shutdown(socket.SHUT_RDWR)
+                each.close()
+        cut.landed.set()

@@ -1,0 +1,263 @@
+"""What happens to the wire: cut at every byte, half open, slow, silent, late."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from rig import flow
+from rig.tap import Cut, Tap
+from rig.trial import Trial, sizes, wait_for
+
+from mousetrap.errors import MousetrapError
+from mousetrap.faults.proxy import Proxy
+from mousetrap.topology import Queue
+from mousetrap.worker import Worker
+
+WORK = Queue("work", flow.DELAYS)
+
+
+@pytest.fixture
+def trial(settings):
+    with Trial(settings, WORK) as trial:
+        yield trial
+
+
+def session(trial, settings, id):
+    """One worker from its first byte to its last, with one message in between."""
+    trial.send([id])
+    with flow.work.worker(settings) as worker:
+        trial.settle(15)
+        trial.rest(worker)
+
+
+@pytest.mark.fault("F02")
+@pytest.mark.parametrize("direction", ["to broker", "from broker"])
+@pytest.mark.parametrize("end", ["RST", "FIN"])
+@pytest.mark.parametrize(
+    "stride", [97, pytest.param(4, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+)
+def test_cut_after_byte(settings, tally, chance, direction, end, stride):
+    """After any byte of a session, from the greeting to the good-bye: it goes on, by itself.
+
+    Both connections of a worker, in turn. Nobody's thread dies of it (pytest would say so).
+    """
+    hands = 6
+
+    def cuts(hand):
+        own = settings.but(namespace=f"{settings.namespace}-{hand}")
+        with Trial(own, WORK) as trial:
+            with Tap(own) as tap:
+                session(trial, tap.settings, "measure")
+            lengths = [link[direction] for link in tap.sizes]  # of two connections
+            places = [(link, byte) for link in (0, 1)
+                      for byte in range(offset, lengths[link], stride)][hand::hands]  # fmt: skip
+            void = 0
+            for link, byte in places:
+                cut = Cut(byte, direction, end, link)
+                with Tap(own, cut) as tap:
+                    session(trial, tap.settings, f"{link}-{byte}")
+                void += not cut.landed.is_set()
+                assert tap.passed["Channel.Close", "from broker"] == 0  # a wrong ack brings one
+            return trial.observe(), len(places), void
+
+    offset = chance.randrange(stride)
+    with ThreadPoolExecutor(hands) as pool:
+        for history, trials, void in pool.map(cuts, range(hands)):
+            # a session is not always as long as the one that was measured
+            tally.void += void
+            tally.judge(history, trials - void)
+    assert tally.void < tally.trials / 10
+
+
+@pytest.mark.fault("F02")
+@sizes(20, 200)
+def test_cut_leaves_no_descriptor(trial, proxy, tally, times):
+    """As many reconnects as you like: no file stays open."""
+    ids = iter(range(10**6))
+
+    def cut():
+        before = worker.statistics().reconnects
+        trial.send([str(next(ids))])
+        proxy.cut()
+        wait_for(lambda: worker.statistics().reconnects >= before + 2)
+        worker.wait_until(done=before // 2)
+
+    with flow.work.worker(proxy.settings) as worker:
+        cut()
+        opened = descriptors()
+        for _ in range(times):
+            cut()
+        wait_for(lambda: descriptors() <= opened)
+        trial.settle()
+        trial.rest(worker)
+    tally.judge(trial.observe(), times)
+
+
+def descriptors():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.fault("F04")
+@pytest.mark.parametrize(
+    ("times", "heartbeat"), [(3, 2.0), pytest.param(10, 10.0, marks=pytest.mark.long)]
+)
+def test_half_open(settings, tally, times, heartbeat):
+    """The link swallows all: the client knows in three heartbeats, and another has the message."""
+
+    def half_open(n):
+        with (
+            Trial(
+                settings.but(namespace=f"{settings.namespace}-{n}", heartbeat=heartbeat), WORK
+            ) as trial,
+            Proxy(trial.settings) as proxy,
+        ):
+            begun, gate = threading.Event(), threading.Event()
+
+            def stuck(id: str) -> str:
+                begun.set()
+                gate.wait(4 * heartbeat)
+                return id
+
+            with Worker(WORK, stuck, proxy.settings, writes="out") as worker:
+                trial.send(["a"])
+                assert begun.wait(10)
+                proxy.hold("to broker", "from broker")
+                started = time.monotonic()
+                with flow.work.worker(trial.settings) as other:
+                    wait_for(lambda: not worker.statistics().connected, 3 * heartbeat)
+                    trial.settle(3.5 * heartbeat - (time.monotonic() - started))
+                    heal = time.monotonic() - started
+                    trial.rest(other)
+                proxy.release()
+                proxy.cut()
+                gate.set()
+            return trial.observe(), heal
+
+    with ThreadPoolExecutor(times) as pool:
+        for history, heal in pool.map(half_open, range(times)):
+            tally.judge(history)
+            tally.heals.append(heal)
+    assert max(tally.heals) <= 3.5 * heartbeat
+
+
+@pytest.mark.fault("F12")
+@sizes(20, 200)
+def test_old_acks(settings, tally, chance, times):
+    """Cut with messages in hand: their acks are not sent on the next channel, ever."""
+    with (
+        Trial(settings, WORK) as trial,
+        Proxy(settings) as proxy,
+        Tap(proxy.settings) as tap,
+    ):
+
+        def slow(id: str) -> str:
+            threading.Event().wait(chance.random() * 0.05)  # so that it ends after a cut
+            return id
+
+        with Worker(WORK, slow, tap.settings, writes="out", concurrency=4) as worker:
+            for n in range(times):
+                before = worker.statistics().reconnects
+                cut = proxy.at("Basic.Deliver", "from broker", "after", number=chance.randint(1, 6),
+                               action=proxy.cut)  # fmt: skip
+                trial.send(f"{n}-{i}" for i in range(8))
+                cut.wait()
+                wait_for(lambda before=before: worker.statistics().reconnects >= before + 2)
+                trial.settle()
+                assert not trial.missing
+            trial.rest(worker)
+        assert tap.passed["Channel.Close", "from broker"] == 0  # what a wrong ack would bring
+        tally.judge(trial.observe(), times)
+
+
+@pytest.mark.fault("F13")
+@sizes(5, 50)
+def test_no_confirm(settings, tally, times):
+    """A confirm that never comes: *unknown* at the deadline, and the source is not acked."""
+    patience = 2.0  # seconds
+
+    def unanswered(n):
+        own = settings.but(namespace=f"{settings.namespace}-{n}", confirm_timeout=patience)
+        with Trial(own, WORK) as trial, Proxy(own) as proxy:
+            trial.send(["a"])
+            step = proxy.at("Basic.Publish", action=lambda: proxy.hold("from broker"))
+            with flow.work.worker(proxy.settings) as worker:
+                step.wait()
+                wait_for(lambda: "no answer in" in worker.statistics().problem, patience + 3)
+                late = time.time() - step.at - patience
+                assert worker.unacked == 1
+                proxy.release()
+                proxy.cut()
+                trial.settle()
+                trial.rest(worker)
+            return trial.observe(), late
+
+    with ThreadPoolExecutor(10) as pool:
+        for history, late in pool.map(unanswered, range(times)):
+            tally.judge(history)
+            assert -0.1 <= late <= 1.0
+            tally.heals.append(late)
+
+
+@pytest.mark.fault("F19")
+@pytest.mark.parametrize(
+    ("times", "rate"), [(1, 100), pytest.param(10, 200, marks=pytest.mark.long)]
+)
+def test_slow_and_lossy(settings, tally, chance, times, rate):
+    """200 ms, and one packet in twenty comes late, with all behind it: no reconnect, same rate."""
+    with (
+        Trial(settings, WORK) as trial,
+        Proxy(settings) as proxy,
+        Tap(proxy.settings) as tap,
+    ):
+        proxy.delay(0.1)  # there, and again back
+        tap.stall = lambda: 0.3 * (chance.random() < 0.05)
+        with flow.work.worker(tap.settings.but(heartbeat=5.0), prefetch=256) as worker:
+            for _ in range(times):
+                with trial.sending(rate):
+                    began = time.monotonic()
+                    while time.monotonic() < began + 5:
+                        trial.collect()
+                # it has kept up: what is missing is what is on its way
+                assert len(trial.missing) < 2 * rate
+                trial.settle()
+            trial.rest(worker)
+            assert worker.statistics().reconnects == 0
+        tally.judge(trial.observe(), times)
+
+
+@pytest.mark.fault("F25")
+@sizes(4, 20)
+def test_late_broker(settings, tally, chance, times):
+    """Refused, or accepted and told nothing: it waits within its bound, and begins when it can."""
+    for n in range(times):
+        with Trial(settings, WORK) as trial, Proxy(settings) as proxy:
+            trial.send([str(n)])
+            proxy.refuse()
+            threading.Timer(chance.uniform(0.1, 2), proxy.accept).start()
+            with flow.work.worker(proxy.settings.but(connect_timeout=10.0)) as worker:
+                trial.settle()
+                trial.rest(worker)
+            assert proxy.connections > 2
+            tally.judge(trial.observe())
+
+
+@pytest.mark.fault("F25")
+@sizes(4, 20)
+def test_dumb_port(settings, tally, times):
+    """Open, and nobody speaks: an error within the bound that says what was waited for."""
+    for _ in range(times):
+        with socket.create_server(("127.0.0.1", 0)) as dumb:
+            silent = settings.but(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.5)
+            started = time.monotonic()
+            with pytest.raises(MousetrapError, match="no AMQP answer from"):
+                flow.work.worker(silent).start()
+            assert time.monotonic() - started < 3
+            tally.trials += 1
+    assert not [each for each in threading.enumerate() if str(silent.port) in each.name]

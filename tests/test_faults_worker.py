@@ -1,0 +1,96 @@
+"""What happens to a worker: killed at each step, slowed down, given poison, told to stop."""
+
+from __future__ import annotations
+
+import pytest
+from rig.flow import DELAYS
+from rig.trial import Trial, sizes
+
+from mousetrap.topology import Queue
+
+WORK = Queue("work", DELAYS)
+# The steps of one message: method, direction, before or after, which one. The worker takes one
+# message at a time here, so the first publish is a result, the second says what became of it.
+STEPS = [
+    ("Basic.Consume", "to broker", "before", 1),
+    ("Basic.Deliver", "from broker", "before", 1),
+    ("Basic.Deliver", "from broker", "after", 1),
+    "handler begins",
+    "handler ends",
+    ("Basic.Publish", "to broker", "before", 1),
+    ("Basic.Publish", "to broker", "after", 1),
+    ("Basic.Ack", "from broker", "before", 1),
+    ("Basic.Ack", "from broker", "after", 1),
+    ("Basic.Publish", "to broker", "before", 2),
+    ("Basic.Ack", "from broker", "before", 2),
+    ("Basic.Ack", "to broker", "before", 1),
+    ("Basic.Ack", "to broker", "after", 1),
+]
+
+
+def words(step):
+    return step if isinstance(step, str) else " ".join(map(str, step))
+
+
+@pytest.fixture
+def trial(settings):
+    with Trial(settings, WORK) as trial:
+        yield trial
+
+
+def die_at(step, proxy, crew):
+    """Plant a kill at *step*: what must not pass does not, because the wire is cut with it."""
+    name, direction, when, number = step
+
+    def kill():
+        crew.newest.kill()
+        if when == "before":
+            proxy.cut()
+
+    return proxy.at(name, direction, when, number=number, action=kill)
+
+
+@pytest.mark.fault("F03")
+@sizes(2, 30)
+@pytest.mark.parametrize(
+    "step", STEPS, ids=lambda step: " ".join(map(str, step)) if isinstance(step, tuple) else step
+)
+def test_killed_at(trial, proxy, crew, tally, step, times):
+    """SIGKILL at this step: the message comes again, and its result has the same id."""
+    while tally.trials < times:
+        n = tally.trials + tally.void
+        trial.send([f"{n}-{i}" for i in range(3)])
+        if isinstance(step, str):
+            victim = crew.start(proxy.settings, "--prefetch", "1", RIG_KILL=step)
+            assert victim.wait() == -9
+        else:
+            fate = die_at(step, proxy, crew)
+            victim = crew.start(proxy.settings, "--prefetch", "1")
+            fate.wait()
+            assert victim.wait() == -9
+        trial.finish()
+        tally.trials += 1
+
+    tally.judge(trial.observe(), 0)
+
+
+@pytest.mark.fault("F03")
+@sizes(20, 300)
+def test_killed_at_random(trial, proxy, crew, tally, chance, times):
+    """SIGKILL in the midst of four messages at a time, some of which fail: nothing is lost."""
+    methods = [step[:3] for step in STEPS[1:] if not isinstance(step, str)]
+    while tally.trials < times:
+        n = tally.trials + tally.void
+        trial.send([f"{chance.choice(['', '', 'fail-'])}{n}-{i}" for i in range(8)])
+        fate = die_at((*chance.choice(methods), chance.randint(1, 6)), proxy, crew)
+        victim = crew.start(proxy.settings, "--concurrency", "4")
+        if fate.landed.wait(3):
+            assert victim.wait() == -9
+            tally.trials += 1
+        else:  # acks are joined: there were not so many
+            proxy.forget(fate)
+            victim.kill()
+            tally.is_void(times // 4 + 5)
+        trial.finish()
+
+    tally.judge(trial.observe(), 0)
