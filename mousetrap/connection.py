@@ -122,6 +122,7 @@ class Connection:
             self._closing = True
             never_ran = self.state == "new" or not self.loop.has_begun
             if never_ran:
+                self._has_left = True
                 self._set_state("closed")
         if never_ran:
             self.loop.discard()

@@ -388,7 +388,7 @@ def test_broker_status_is_a_table_and_json(run):
     """Each way and how it stands."""
     kinds = [way["kind"] for way in json.loads(run("broker", "status", "--json").stdout)]
 
-    assert kinds == ["external", "docker", "local"]
+    assert kinds == ["external", "docker", "local", "embedded"]
     assert "running" in run("broker", "status").output
 
 

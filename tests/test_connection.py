@@ -13,6 +13,7 @@ from mousetrap.errors import AccessRefused, BrokerUnreachable, ChannelLost, Topo
 from mousetrap.job_queue import declare, open_channel
 from mousetrap.topology import Declaration
 from mousetrap.translation import translate
+from mousetrap.worker import Worker
 
 
 class Listener:
@@ -234,3 +235,17 @@ def test_connection_closed_while_it_opens_ends_quietly(proxy, step, caplog):
 
     assert connection.state == "closed"
     assert "died" not in caplog.text
+
+
+def test_worker_that_could_not_start_stops_at_once(settings):
+    """Its connections are closed already, one of them before it was opened: nothing to wait for."""
+    with socket.create_server(("127.0.0.1", 0)) as dumb:
+        silent = settings.but(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.3)
+        worker = Worker("work", print, silent)
+        with pytest.raises(BrokerUnreachable):
+            worker.start()
+    stopping = threading.Thread(target=worker.stop, args=(60,))
+    stopping.start()
+    stopping.join(10)  # seconds, far from the sixty
+    assert not stopping.is_alive()
+    assert worker.statistics().state == "closed"
