@@ -22,6 +22,8 @@ from mousetrap.case import Case
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.diagram import Diagram
 from mousetrap.errors import (
+    BrokerUnreachable,
+    ConnectionLost,
     MessageDied,
     MousetrapError,
     NotSettled,
@@ -402,7 +404,11 @@ class Run:
         if self._sender.unconfirmed():
             return False
         names = [name for queue in self._queues for name in queue.names() if name != queue.dead]
-        depths = job_queue.depths(names, self.settings)  # first: what leaves a queue comes in hand
+        try:  # first: what leaves a queue comes in hand
+            depths = job_queue.depths(names, self.settings)
+        except (BrokerUnreachable, ConnectionLost):  # away, perhaps not for long: nobody can say
+            self.ledger.wait_for(lambda: False, min(LOOK, patience))
+            return False
         if any(each.messages for each in depths if each) or any(w.unacked for w in self._threads):
             self.ledger.wait_for(lambda: False, min(QUIET, patience))
             return False

@@ -236,6 +236,25 @@ def test_settle_outlives_a_killed_worker_when_there_is_another(settings):
     assert (record.done, record.lost, waiting) == (100, 0, 0)
 
 
+def test_settle_outlasts_a_broker_that_is_away_when_all_is_known(proxy):
+    """Every fate is there, and nobody answers what the queues hold: it asks until somebody does."""
+    records = []
+    with mousetrap.run([double, show], proxy.settings.but(connect_timeout=1.0)) as run:
+        run.send_many(range(5))
+        assert run.ledger.wait_for(lambda: run.ledger.open == 0, 20)
+        proxy.refuse()
+        proxy.cut()
+        before = proxy.connections
+        settling = threading.Thread(target=lambda: records.append(run.settle(30)))
+        settling.start()
+        proxy.wait_for_connections(before + 3)  # the workers, and who asks for the depths
+        assert settling.is_alive()
+        proxy.accept()
+        settling.join(30)
+
+    assert [record.done for record in records] == [5]
+
+
 def test_settle_outlasts_a_cut_wire(proxy):
     """Jobs whose confirms were lost with the connection are sent again; none is missing."""
     with mousetrap.run([double, show], proxy.settings) as run:
