@@ -1,4 +1,4 @@
-"""Brokers that a test may break: a container of some version, and three that are one cluster.
+"""Brokers that a test may break: a container of some version.
 
 A private node of what is installed here is `mousetrap.broker.LocalNode`; it and `Container` know
 the same words. Everything listens on 127.0.0.1 and carries the label of the test run that made it:
@@ -13,15 +13,12 @@ import secrets
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from itertools import cycle
 from pathlib import Path
 
 from mousetrap.broker import LocalNode, docker, ensure
 from mousetrap.broker.configuration import free_ports
 from mousetrap.broker.probe import wait_until_ready
 from mousetrap.errors import MousetrapError
-from mousetrap.faults.proxy import Proxy
 from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 
@@ -76,10 +73,11 @@ class Container:
             ask_docker("network", "connect", "--alias", host, network, self.name)
         denied = [f"deprecated_features.permit.{each} = false" for each in DENIED.get(version, [])]
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "30-rig.conf"
+            file = Path(folder) / "conf.d" / "30-rig.conf"
+            file.parent.mkdir(mode=0o755)
             file.write_text("\n".join([*denied, "disk_free_limit.absolute = 50MB", configuration]))
             file.chmod(0o644)  # the broker in there is another user
-            ask_docker("cp", str(file), f"{self.name}:/etc/rabbitmq/conf.d/30-rig.conf")
+            ask_docker("cp", str(file.parent), f"{self.name}:/etc/rabbitmq/")
 
     def start(self) -> None:
         """Start it, or start it again, and return when it gives a message back."""
@@ -114,92 +112,6 @@ class Container:
         subprocess.run(["docker", "rm", "--force", "--volumes", self.name], capture_output=True)
 
 
-class Front(Proxy):
-    """A load balancer: each connection goes to the next of *brokers*, whether it answers or not."""
-
-    def __init__(self, brokers: list[Settings]) -> None:
-        self._turns = cycle((each.host, each.port) for each in brokers)
-        super().__init__(brokers[0])
-
-    @property
-    def _target(self) -> tuple[str, int]:
-        return next(self._turns)
-
-    @_target.setter
-    def _target(self, _: object) -> None:
-        pass  # what the proxy would connect to
-
-
-class Cluster:
-    """Three containers that are one broker, with a network of their own between them.
-
-    Clients come by another network, so that a partition separates nodes and not their clients.
-    """
-
-    def __init__(self, version: str = NEWEST) -> None:
-        run = f"mousetrap-rig-{os.getpid()}"
-        self.outside, self.inside = f"{run}-clients", f"{run}-nodes"
-        for network in (self.outside, self.inside):
-            ask_docker("network", "create", "--label", mark(), network)
-        names = ["one", "two", "three"]
-        lines = ["cluster_formation.peer_discovery_backend = classic_config",
-                 "cluster_partition_handling = pause_minority", "net_ticktime = 8"]  # fmt: skip
-        lines += [f"cluster_formation.classic_config.nodes.{n} = rabbit@{name}"
-                  for n, name in enumerate(names, 1)]  # fmt: skip
-        cookie = secrets.token_hex(10)
-        self.nodes = {
-            name: Container(version, configuration="\n".join(lines), host=name,
-                            networks=(self.outside, self.inside), cookie=cookie)
-            for name in names
-        }  # fmt: skip
-
-    def start(self) -> None:
-        for node in self.nodes.values():
-            ask_docker("start", node.name)
-        for node in self.nodes.values():
-            node.wait_until_ready(180)
-        self.wait_until_whole()
-
-    def wait_until_whole(self, timeout: float = 120.0) -> None:
-        """Return when each node sees all three and answers."""
-        deadline = time.monotonic() + timeout
-        for node in self.nodes.values():
-            node.wait_until_ready(max(1.0, deadline - time.monotonic()))
-            while (seen := self._seen_by(node)) < len(self.nodes):
-                assert time.monotonic() < deadline, f"{node.name} sees {seen} nodes"
-
-    def leader(self, queue: str) -> Container:
-        """The node that leads the quorum queue *queue* (its name on the wire)."""
-        for node in self.nodes.values():
-            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-                listing = node.rabbitmqctl("list_queues", "name", "leader", timeout=20)
-                for line in listing.splitlines():
-                    name, _, leader = line.partition("\t")
-                    if name == queue and "@" in leader:
-                        return self.nodes[leader.partition("@")[2].strip()]
-        raise AssertionError(f"no node knows who leads {queue}")
-
-    def part(self, node: Container) -> None:
-        """Take *node* off the network between the nodes; its clients reach it still."""
-        ask_docker("network", "disconnect", self.inside, node.name)
-
-    def join(self, node: Container) -> None:
-        host = node.name.rpartition("-")[2]
-        ask_docker("network", "connect", "--alias", host, self.inside, node.name)
-
-    def close(self) -> None:
-        for node in self.nodes.values():
-            node.close()
-        for network in (self.outside, self.inside):
-            subprocess.run(["docker", "network", "rm", network], capture_output=True)
-
-    def _seen_by(self, node: Container) -> int:
-        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            said = node.rabbitmqctl("eval", "length([node() | nodes()]).", timeout=20)
-            return int(said.strip() or 0)
-        return 0
-
-
 def breakable(version: str | None = None) -> Container | LocalNode:
     """Return a broker of our own that runs: a container, or a private node where Docker is not.
 
@@ -221,21 +133,6 @@ def breakable(version: str | None = None) -> Container | LocalNode:
         missing(f"no Docker with rabbitmq:{version}-management and no private node: {error}")
     assert node is not None
     return node
-
-
-@contextlib.contextmanager
-def cluster(version: str | None = None) -> Iterator[Cluster]:
-    """Run three nodes that are one broker; skips without Docker."""
-    version = version or os.environ.get(VERSION) or NEWEST
-    if docker.problem() or not is_here(version):
-        missing(f"no Docker with rabbitmq:{version}-management")
-    sweep()
-    made = Cluster(version)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.close()
 
 
 def is_here(version: str) -> bool:

@@ -17,7 +17,7 @@ SEED = "RIG_SEED"  # the variable that has a session repeated as it was
 FILE = Path(__file__).parents[1] / "FAULTS.md"
 HEAD = """# What was planted, and what was lost
 
-Written by `pytest -m long tests/test_faults_*.py`; each row is a test there. *void*: the fault did
+Written by `pytest -m long tests -k faults`; each row is a test there. *void*: the fault did
 not land, so the trial was made again. *heal*: seconds from the end of the fault until the next
 effect. `RIG_SEED=` with the seed repeats a row.
 

@@ -56,20 +56,32 @@ class Tap:
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
 
+    def cut(self) -> None:
+        """End all connections."""
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
+        while True:
+            try:
                 client, _ = self._listener.accept()
-                broker = socket.create_connection(self._target, 10)
-                broker.settimeout(None)
-                link = len(self.sizes)
-                self.sizes.append(Counter())
-                self._sockets += [client, broker]
-                for direction, ends in (("to broker", (client, broker)),
-                                        ("from broker", (broker, client))):  # fmt: skip
-                    ends[1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    relay = _Relay(self, link, direction, *ends)
-                    threading.Thread(target=relay.run, name="rig-tap", daemon=True).start()
+            except OSError:  # closed
+                return
+            with contextlib.suppress(OSError):
+                self._connect(client)
+
+    def _connect(self, client: socket.socket) -> None:
+        broker = socket.create_connection(self._target, 10)
+        broker.settimeout(None)
+        for end in (client, broker):  # before either direction may cut
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link = len(self.sizes)
+        self.sizes.append(Counter())
+        self._sockets += [client, broker]
+        for direction, ends in (("to broker", (client, broker)), ("from broker", (broker, client))):
+            relay = _Relay(self, link, direction, *ends)
+            threading.Thread(target=relay.run, name="rig-tap", daemon=True).start()
 
 
 class _Relay:

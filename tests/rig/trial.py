@@ -163,10 +163,11 @@ class Trial:
         """Take results and dead letters into the history; a broker that is away has none."""
         history = self.history
         with contextlib.suppress(WireError):
-            for message in drain("out", settings=self.settings, idle=0.05):
+            # by time as well: where results keep coming, there is no pause between them
+            for message in drain("out", settings=self.settings, idle=0.05, timeout=1.0):
                 history.effects[str(message.data)] += 1
                 history.names.setdefault(str(message.data), set()).add(message.id)
-            for letter in drain(self.queue.dead, settings=self.settings, idle=0.05):
+            for letter in drain(self.queue.dead, settings=self.settings, idle=0.05, timeout=1.0):
                 history.dead[letter.id] = letter.reason
 
     def observe(self, settings: Settings | None = None) -> History:
