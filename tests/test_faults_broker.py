@@ -81,8 +81,8 @@ def test_unroutable(trial, tally, times):
 
 
 @pytest.mark.fault("F06")
-@pytest.mark.parametrize("full", ["out", "work.dead"])
 @sizes(100, 1000)
+@pytest.mark.parametrize("full", ["out", "work.dead"])
 def test_refused(on_own, rabbit, tally, full, times):
     """A full queue refuses: not acked, tried at most once a second, done when there is room."""
     trial, name = on_own, on_own.name(full)
