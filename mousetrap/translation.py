@@ -40,7 +40,7 @@ PIKA_ERRORS = (pika_errors.AMQPError, AMQPConnectorException, OSError)
 _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)
 _REFUSED = (*_REFUSED_LOGIN, pika_errors.ProbableAccessDeniedError)
 _NO_AMQP = (pika_errors.IncompatibleProtocolError, AMQPConnectorStackTimeout, TimeoutError)
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _GLANCE = 0.5  # seconds for a look at what else is there, to explain a failure
 
 
@@ -160,7 +160,9 @@ def _tls_failed(error: ssl.SSLError, where: str) -> str:
 
 
 def _nobody_listens(settings: Settings) -> str:
-    for other in _LOOPBACK - {settings.host} if settings.host in _LOOPBACK else ():
+    for other in _LOOPBACK if settings.host in _LOOPBACK else ():
+        if other == settings.host:
+            continue
         with suppress(OSError), socket.create_connection((other, settings.port), _GLANCE):
             return (
                 f"nobody listens at {settings.url}, but somebody does at {other}, port "

@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import missing
 
 from mousetrap.broker import LocalNode, docker
 from mousetrap.check import check
 from mousetrap.errors import BrokerSetupError
+from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 
 CHECK = Path(__file__).parents[1] / "notebooks" / "check_pipeline.ipynb"

@@ -15,13 +15,13 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from conftest import missing
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mousetrap import Message, Publisher, Settings, declare, declared, drain
 from mousetrap.check import read
 from mousetrap.errors import DeadlineExceeded, SettingsError
 from mousetrap.job_queue import depths
+from mousetrap.pytest_plugin import missing
 from mousetrap.pytest_plugin.picture import draw
 from mousetrap.pytest_plugin.table import Plan, label, plan_of, plans_in
 
