@@ -114,7 +114,7 @@ def translate(error: BaseException, settings: Settings) -> MousetrapError:
         return BrokerUnreachable(_nobody_listens(settings))
     if isinstance(error, ssl.SSLError):
         return BrokerUnreachable(_tls_failed(error, where))
-    if isinstance(error, _NO_AMQP):
+    if isinstance(error, _NO_AMQP) or "Timeout while setting up AMQP" in str(error):
         return BrokerUnreachable(_no_amqp(settings))
     if isinstance(error, (pika_errors.AMQPHeartbeatTimeout, pika_errors.AMQPError, OSError)):
         text = " ".join(str(part) for part in error.args) or type(error).__name__

@@ -161,6 +161,8 @@ def test_local_node_keeps_messages_when_it_is_killed_and_started_again(said):
             publisher.publish_until_confirmed([Message({"seed": 1})], "kept")
         first = broker.node.pid
 
+        # that a queue exists is on the disk a moment after it was said (3.x, Mnesia)
+        broker.node.rabbitmqctl("eval", "catch mnesia:sync_log().")
         broker.node.kill()
         was_gone = broker.node.pid is None
         broker.node.start(say=said.append)
