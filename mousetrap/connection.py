@@ -70,6 +70,7 @@ class Connection:
         self.purpose = safe(purpose)
         self.state: State = "new"
         self.error: MousetrapError | None = None  # the last thing that went wrong
+        self._cause: BaseException | None = None  # of it, if the whole connection ended
         self.alarm = ""  # why the broker takes nothing: "low on memory"
         self.reconnects = 0
         self.loop = loop or Loop(purpose)
@@ -103,10 +104,12 @@ class Connection:
         except BaseException:
             self.close(timeout=0.0)
             raise
-        error = self.error
+        error, cause = self.error, self._cause
         if self.is_open:
             return
         self.close(timeout=1.0)
+        if cause is not None:  # here, in the caller's thread, one may look for more to say of it
+            error = translate(cause, self.settings, may_look=True)
         raise error or BrokerUnreachable(
             f"no AMQP answer from {self.settings.url} within {patience:g} s: check RABBITMQ_HOST "
             f"and RABBITMQ_PORT (the management UI's port is another one), or give a slow broker "
@@ -232,7 +235,7 @@ class Connection:
     def _on_channel_closed(self, channel: Channel, reason: Exception) -> None:
         if channel is not self._channel:  # an older one, or the whole connection is going down
             return
-        error = translate(reason, self.settings)
+        error, self._cause = translate(reason, self.settings), None
         setting_up = not self.is_open
         self._lose_channel(error)
         if setting_up and isinstance(error, FATAL):
@@ -241,7 +244,7 @@ class Connection:
             self._after(self._open_channel)
 
     def _on_closed(self, reason: BaseException) -> None:
-        self._connection = None
+        self._connection, self._cause = None, reason
         error = translate(reason, self.settings)
         self._lose_channel(error)
         if self._closing:

@@ -79,8 +79,14 @@ def declare(channel: Channel, declaration: AnyDeclaration) -> None:
             channel.queue_bind(queue, exchange, key)
 
 
-def translate(error: BaseException, settings: Settings) -> MousetrapError:
-    """Turn what pika (or the socket below it) raised into one of ours, saying what to do next."""
+def translate(
+    error: BaseException, settings: Settings, *, may_look: bool = False
+) -> MousetrapError:
+    """Turn what pika (or the socket below it) raised into one of ours, saying what to do next.
+
+    If it *may_look*, it tries for up to `_GLANCE` seconds a step whether another address answers,
+    or TLS, to say more of a broker that was not reached. Never so on an I/O thread.
+    """
     error = _innermost(error)
     where = settings.url
     if isinstance(error, MousetrapError):
@@ -111,11 +117,11 @@ def translate(error: BaseException, settings: Settings) -> MousetrapError:
             f"no host is called {settings.host!r}: check RABBITMQ_HOST (or RABBITMQ_URL)"
         )
     if isinstance(error, ConnectionRefusedError):
-        return BrokerUnreachable(_nobody_listens(settings))
+        return BrokerUnreachable(_nobody_listens(settings, may_look))
     if isinstance(error, ssl.SSLError):
         return BrokerUnreachable(_tls_failed(error, where))
     if isinstance(error, _NO_AMQP) or "Timeout while setting up AMQP" in str(error):
-        return BrokerUnreachable(_no_amqp(settings))
+        return BrokerUnreachable(_no_amqp(settings, may_look))
     if isinstance(error, (pika_errors.AMQPHeartbeatTimeout, pika_errors.AMQPError, OSError)):
         text = " ".join(str(part) for part in error.args) or type(error).__name__
         return ConnectionLost(f"the connection to {where} broke ({text}); connect again")
@@ -130,7 +136,7 @@ def translated(settings: Settings) -> Iterator[None]:
     try:
         yield
     except PIKA_ERRORS as error:
-        raise translate(error, settings) from error
+        raise translate(error, settings, may_look=True) from error
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -159,8 +165,8 @@ def _tls_failed(error: ssl.SSLError, where: str) -> str:
     return f"TLS with {where} failed ({error.reason}): check the broker's TLS settings"
 
 
-def _nobody_listens(settings: Settings) -> str:
-    for other in _LOOPBACK if settings.host in _LOOPBACK else ():
+def _nobody_listens(settings: Settings, may_look: bool) -> str:
+    for other in _LOOPBACK if may_look and settings.host in _LOOPBACK else ():
         if other == settings.host:
             continue
         with suppress(OSError), socket.create_connection((other, settings.port), _GLANCE):
@@ -174,8 +180,8 @@ def _nobody_listens(settings: Settings) -> str:
     )
 
 
-def _no_amqp(settings: Settings) -> str:
-    if not settings.tls and _speaks_tls(settings):
+def _no_amqp(settings: Settings, may_look: bool) -> str:
+    if may_look and not settings.tls and _speaks_tls(settings):
         return (
             f"{settings.host}:{settings.port} speaks TLS, and was spoken to without: use amqps:// "
             f"in RABBITMQ_URL, or the broker's port without TLS (5672 as a rule)"
