@@ -295,13 +295,20 @@ class Publisher:
     # ---- I/O thread ----------------------------------------------------------------------------
 
     def opened(self, channel: Channel, ready: Callable[[], None]) -> None:
-        """Session: switch confirms on, declare, and write what waits."""
+        """Session: declare, switch confirms on, and write what waits.
+
+        In this order: the answer says that no declaration was refused, so one that is makes the
+        connection fail for good, instead of begin anew for ever.
+        """
         self._tag = 0
         channel.add_on_return_callback(self._on_return)
+        declared = list(self._declared)
+        for declaration in declared:
+            declare(channel, declaration)
 
         def on_confirming(_: Any) -> None:
             self._channel = channel
-            for declaration in self._declared:
+            for declaration in self._declared[len(declared) :]:  # came up in the meantime
                 declare(channel, declaration)
             ready()
             self._drain()

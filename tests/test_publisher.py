@@ -8,12 +8,14 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_worker import wait_for
 
-from mousetrap.errors import OutcomeUnknown, PublishRefused, Unroutable
+from mousetrap.errors import OutcomeUnknown, PublishRefused, TopologyMismatch, Unroutable
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.record import percentiles
+from mousetrap.topology import Declaration
 
 
 def test_publish_is_confirmed_and_arrives(settings):
@@ -287,3 +289,16 @@ def test_percentiles_are_values_that_occurred(values):
 
     assert all(any(abs(each - value) < 1e-6 for value in values) for each in found.values())
     assert found["p50"] <= found["p90"] <= found["p99"] <= found["max"]
+
+
+def test_publisher_fails_for_good_when_a_declaration_is_refused(settings):
+    """A queue with other arguments: said once, not tried ten times a second for ever."""
+    name = settings.topology.wire_name("here")
+    with open_channel(settings) as channel, Publisher(settings) as publisher:
+        channel.queue_declare(name, durable=True, arguments={"x-expires": 60_000})
+        publisher.declare([Declaration(name, {"x-expires": 70_000})])
+        wait_for(lambda: publisher.connection.state == "failed")
+
+        assert isinstance(publisher.connection.error, TopologyMismatch)
+        with pytest.raises(TopologyMismatch):
+            publisher.publish(Message(1), "here")
