@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from pika.adapters.select_connection import IOLoop
 
+from mousetrap.errors import ConnectionLost
+
 log = logging.getLogger("mousetrap.connection")
 
 
@@ -39,10 +41,14 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name=f"mousetrap-io {name}", daemon=True)
 
     def enter(self, member: Member) -> None:
-        """Live here from now on; the first one starts the thread."""
+        """Live here from now on; the first one starts the thread.
+
+        Raises:
+            ConnectionLost: all who lived here have left, and the thread has ended.
+        """
         with self._lock:
             if self._is_over:
-                raise RuntimeError("this loop has ended with its last member")
+                raise ConnectionLost("the connection that shared this I/O thread has ended")
             is_first = not self._members
             self._members.add(member)
         if is_first:

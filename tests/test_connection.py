@@ -9,8 +9,15 @@ import pika
 import pytest
 
 from mousetrap.connection import FATAL, Connection
-from mousetrap.errors import AccessRefused, BrokerUnreachable, ChannelLost, TopologyMismatch
+from mousetrap.errors import (
+    AccessRefused,
+    BrokerUnreachable,
+    ChannelLost,
+    ConnectionLost,
+    TopologyMismatch,
+)
 from mousetrap.job_queue import declare, open_channel
+from mousetrap.loop import Loop
 from mousetrap.topology import Declaration
 from mousetrap.translation import translate
 from mousetrap.worker import Worker
@@ -249,3 +256,14 @@ def test_worker_that_could_not_start_stops_at_once(settings):
     stopping.join(10)  # seconds, far from the sixty
     assert not stopping.is_alive()
     assert worker.statistics().state == "closed"
+
+
+def test_connection_cannot_begin_on_a_thread_that_has_ended(settings):
+    """The loop lives as long as somebody is on it; who comes after that is told."""
+    loop = Loop("test")
+    first = Connection(settings, "test", Listener(), loop)
+    first.open()
+    first.close()
+
+    with pytest.raises(ConnectionLost, match="has ended"):
+        Connection(settings, "test", Listener(), loop).open()
