@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +27,7 @@ from mousetrap.broker.probe import Say, say_on_stderr
 from mousetrap.broker.way import Way
 from mousetrap.errors import AccessRefused, BrokerSetupError, SettingsError, WireError
 from mousetrap.job_queue import get_once, ping
+from mousetrap.lifetime import run_until_told
 from mousetrap.settings import Settings
 
 __all__ = [
@@ -217,21 +215,7 @@ def serve(
 
     Threads: the main one only.
     """
-    settings = settings or Settings.from_environment()
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    if with_parent:
-
-        def watch() -> None:
-            while sys.stdin.buffer.read(4096):
-                pass
-            ended.set()
-
-        threading.Thread(target=watch, name="mousetrap-parent", daemon=True).start()
-    with _embedded(settings, say, stays=False, port=settings.port):
-        while not ended.wait(1.0):  # with a bound: on Windows a signal does not end a wait
-            pass
+    run_until_told(_Served(settings or Settings.from_environment(), say), with_parent=with_parent)
 
 
 def overview(settings: Settings | None = None) -> dict[str, Any]:
@@ -245,6 +229,24 @@ def overview(settings: Settings | None = None) -> dict[str, Any]:
         QueueMissing: that is no embedded broker, but RabbitMQ: ask its management plugin.
     """
     return dict(json.loads(get_once(OVERVIEW, settings or Settings.from_environment())))
+
+
+class _Served:
+    """An embedded broker as something that is run until it is told to stop."""
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self._settings, self._say = settings, say
+        self._broker: Broker | None = None
+
+    def start(self) -> None:
+        self._broker = _embedded(self._settings, self._say, stays=False, port=self._settings.port)
+
+    def wait(self, _: float, /) -> bool:
+        return False  # it goes on by itself
+
+    def stop(self, _: float, /) -> None:
+        if self._broker is not None:
+            self._broker.close()
 
 
 def _embedded(settings: Settings, say: Say, *, stays: bool, port: int = 0) -> Broker:
