@@ -442,6 +442,19 @@ def test_missing_broker_skips_at_home_and_fails_in_ci(pytester, bare, ci, proces
     result.stdout.fnmatch_lines(["*no broker: *localhost:1*"])
 
 
+def test_ci_does_not_take_the_embedded_broker_for_rabbitmq(pytester, bare):
+    """Without any RabbitMQ it would be the last way: that is said, not passed over."""
+    bare.setenv("RABBITMQ_PORT", "1")
+    bare.setenv("CI", "true")
+    bare.setenv("PATH", str(pytester.path))  # neither docker nor rabbitmq-server
+    pytester.makepyfile("def test_broker(broker): pass")
+
+    pytester.runpytest_subprocess("-rE").stdout.fnmatch_lines(["*there is no RabbitMQ here*"])
+
+    bare.setenv("MOUSETRAP_BROKER", "embedded")
+    pytester.runpytest_subprocess("-rE").assert_outcomes(passed=1)
+
+
 # ---- fixtures ----------------------------------------------------------------------------------
 
 

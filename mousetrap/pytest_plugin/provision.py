@@ -11,6 +11,7 @@ reports its collection, and no test runs before every worker has done that.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,9 +90,18 @@ class Provision:
     def _find(self) -> None:
         if self._found is None:
             try:
-                self._found = ensure(say=self._say)
+                found = ensure(say=self._say)
             except MousetrapError as error:
                 self._found = error
+                return
+            if found.kind == "embedded" and _must_be_rabbitmq():
+                found.close()
+                self._found = BrokerSetupError(
+                    "there is no RabbitMQ here, and in CI the embedded broker is not taken for "
+                    "one: bring one up, or say MOUSETRAP_BROKER=embedded if that is meant"
+                )
+            else:
+                self._found = found
 
     def _say(self, line: str) -> None:
         reporter: TerminalReporter | None = self._config.pluginmanager.get_plugin(
@@ -106,6 +116,10 @@ def provision(config: pytest.Config) -> Provision:
     if PROVISION not in config.stash:
         config.stash[PROVISION] = Provision(config)
     return config.stash[PROVISION]
+
+
+def _must_be_rabbitmq() -> bool:
+    return bool(os.environ.get("CI")) and os.environ.get("MOUSETRAP_BROKER") != "embedded"
 
 
 def _told(found: Broker | MousetrapError | None) -> dict[str, Any]:
