@@ -456,7 +456,7 @@ def test_live_sends_at_most_four_updates_a_second(shell, counter, live):
     times = [at for at, *_ in shell.published]
     assert len(times) >= 2.5 * 2  # and does not fall asleep
     for n in range(len(times) - UPDATES):
-        assert times[n + UPDATES] - times[n] >= 0.98  # it and we read the clock at two moments
+        assert times[n + UPDATES] - times[n] >= 1.0
 
 
 def test_live_says_nothing_when_nothing_has_changed(shell, counter, live):

@@ -145,7 +145,6 @@ class Live(Generic[State]):
 
     def _publish(self, state: State, *, is_update: bool, is_watched: bool = True) -> None:
         self._shown, self._changed = state, time.monotonic()
-        self._sent.append(self._changed)
         # The message names the newest cell as its parent, which is right: where cells are run one
         # by one (nbclient), only that cell's messages are read, and the id says where to put it.
         shell().display_pub.publish(
@@ -154,3 +153,4 @@ class Live(Generic[State]):
             transient={"display_id": self._id},
             update=is_update,
         )
+        self._sent.append(time.monotonic())  # last: drawing takes its time, now more, now less
