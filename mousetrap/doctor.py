@@ -146,9 +146,9 @@ def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
             return
         receipt.wait(PATIENCE)
         yield Finding("alarm", "good", "none: the broker takes messages")
-        [message] = drain(name, n=1, timeout=PATIENCE, settings=settings)
-        if message.data != {"from": "doctor"}:
-            raise MousetrapError("another message came back: look who uses this namespace")
+        found = drain(name, n=1, timeout=PATIENCE, settings=settings)
+        if [message.data for message in found] != [{"from": "doctor"}]:
+            raise MousetrapError("the message did not come back: look who uses this namespace")
     except (MousetrapError, TimeoutError, ValueError) as error:
         yield _bad("rights", error)
     else:

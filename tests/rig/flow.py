@@ -33,7 +33,8 @@ def work(id: str) -> str:
     die_at("handler begins")
     if GATE:
         Path(GATE + ".begun").touch()
-        while not Path(GATE).exists():
+        deadline = time.monotonic() + 120
+        while not Path(GATE).exists() and time.monotonic() < deadline:
             time.sleep(0.01)  # work that lasts until it is let go
         Path(GATE + ".finished").touch()
     if HANDLING:

@@ -50,7 +50,9 @@ def consume():
 def take(connection, number):
     """Take *number* messages without acking them: the queue as it looks from a new channel."""
     channel = connection.channel()
+    deadline = time.monotonic() + 20
     while channel.queue_declare(source, passive=True).method.message_count < number:
+        assert time.monotonic() < deadline
         time.sleep(0.01)  # the broker has not put back yet what the old connection held
     channel.basic_qos(prefetch_count=number)
     taken = []
