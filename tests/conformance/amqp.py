@@ -230,16 +230,22 @@ def eventually(channel, claim):
 
 
 def exists(connection, queue):
-    """Whether there is such a queue. Asked by a binding: a declaration would put its expiry off."""
-    channel = connection.channel()
-    try:
-        channel.queue_bind(queue, "amq.headers", "conformance", {"x-match": "any"})
-    except pika.exceptions.ChannelClosedByBroker as closed:
-        if closed.reply_code not in (404, 405):
-            raise
-        return closed.reply_code == 405  # there, and somebody else's
-    channel.close()
-    return True
+    """Whether there is such a queue. Asked by a binding: a declaration would put its expiry off.
+
+    On a connection of its own, because RabbitMQ ends the connection that asks at the very moment
+    when the queue goes (541).
+    """
+    with pika.BlockingConnection(connection._impl.params) as asking:
+        try:
+            asking.channel().queue_bind(queue, "amq.headers", "conformance", {"x-match": "any"})
+        except pika.exceptions.ChannelClosedByBroker as closed:
+            if closed.reply_code not in (404, 405):
+                raise
+            return closed.reply_code == 405  # there, and somebody else's
+        except pika.exceptions.ConnectionClosedByBroker as closed:
+            if closed.reply_code != 541:
+                raise
+        return True
 
 
 class Consuming:

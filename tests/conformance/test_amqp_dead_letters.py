@@ -208,17 +208,17 @@ def test_what_is_thrown_away_is_no_dead_letter(how, channel, source, dead):
 
 def test_a_message_does_not_go_round_by_itself(channel, name):
     """A queue that expires into itself drops the message."""
-    queue, after = name(), name("after")
-    arguments = {
-        "x-message-ttl": 5,
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": queue,
-    }
-    channel.queue_declare(queue, durable=True, arguments=arguments)
-    publish(channel, queue, b"hello")
-    arguments = {"x-expires": 60}
-    channel.queue_declare(after, durable=True, arguments=arguments)
-    eventually(channel, lambda: not exists(channel.connection, after))
+    queue, later, arrived = name(), name("later"), name("arrived")
+    for each, ttl, target in ((queue, 5, queue), (later, 60, arrived), (arrived, 60_000, "")):
+        arguments = {
+            "x-message-ttl": ttl,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": target,
+        }
+        channel.queue_declare(each, durable=True, arguments=arguments)
+        if each != arrived:
+            publish(channel, each, b"hello")
+    eventually(channel, lambda: count(channel, arrived) == 1)  # which expired after the first
 
     assert count(channel, queue) == 0
 
