@@ -44,6 +44,8 @@ from mousetrap.translation import kept_properties, remaining
 log = logging.getLogger("mousetrap.worker")
 
 _started: weakref.WeakSet[Worker] = weakref.WeakSet()
+GRACE = 10.0  # seconds for what is in hand when a worker is stopped
+MOVING = 0.1  # seconds in which the broker has heard an ack that was sent; a guess
 KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive
 
 
@@ -142,6 +144,7 @@ class Worker:
         self._lock = threading.Lock()  # guards what follows
         self._counts: dict[str, int] = dict.fromkeys(("received", "done", "retried", "dead"), 0)
         self._in_hand = 0
+        self._moving: dict[str, Delivery] = {}  # not acked, and its copy is among the suspects
         self._problem = ""
         self._is_started = False
         self._stopping = False
@@ -169,7 +172,9 @@ class Worker:
             note(self.settings, self._consumer.queue, +1)
         except BaseException:
             _started.discard(self)
-            finish(self._abandon)
+            # interrupted when it had just begun, it may have a message in hand: it is finished
+            has_begun = self._consumer.connection.is_open
+            finish((lambda: self._stop(GRACE)) if has_begun else self._abandon)
             raise
         return self
 
@@ -189,7 +194,7 @@ class Worker:
         self.handler = new
         self._ear.stage = new.name
 
-    def stop(self, timeout: float = 10.0) -> None:
+    def stop(self, timeout: float = GRACE) -> None:
         """Finish the messages in hand, then close; what was not begun goes back to its queue.
 
         An interrupt ends the waiting; the worker stops all the same.
@@ -373,14 +378,19 @@ class Worker:
                 current.reset(token)
 
     def _begin(self, delivery: Delivery) -> Handling | None:
-        with self._lock:
-            if self._stopping or not self._consumer.is_current(delivery):
-                return None  # the broker will deliver it again
-            self._in_hand += 1
         properties = delivery.properties
         message = Message.from_wire(
             delivery.body, properties.message_id, properties.headers, properties.timestamp
         )
+        with self._lock:
+            if self._stopping or not self._consumer.is_current(delivery):
+                return None  # the broker will deliver it again
+            moved = self._moving.get(message.id)
+            if moved is not None and self._consumer.is_current(moved):
+                # begun now, it could kill us before that is acked, and there would be two of it
+                self._consumer.connection.call_later(MOVING, lambda: self._hands.take(delivery))
+                return None
+            self._in_hand += 1
         handling = Handling(delivery, message, self.handler)
         if delivery.is_suspect:  # it lost its worker: that is counted before it is begun
             self._move(handling)
@@ -398,14 +408,21 @@ class Worker:
             if receipt.confirmed:
                 self._consumer.ack(delivery)
                 self._drop(delivery)
+                self._publisher.connection.call_later(MOVING, lambda: self._forget(message.id))
             else:
                 self._send_again_later(delivery, receipt)
 
+        with self._lock:
+            self._moving[message.id] = delivery
         log.info("%s: message %s had lost its worker -> %s", safe(self.queue.name),
                  message.short_id, safe(what_next.target))  # fmt: skip
         properties = kept_properties(delivery.properties)
         if not self._hand_over(what_next.copy, what_next.target, properties, on_outcome):
             self._drop(delivery)
+
+    def _forget(self, id: str) -> None:
+        with self._lock:
+            self._moving.pop(id, None)
 
     def _send(self, handling: Handling, outputs: list[Message]) -> None:
         if self.writes is None:  # results nobody asked for
@@ -504,6 +521,7 @@ class Worker:
 
     def _send_again(self, delivery: Delivery, receipt: Receipt) -> None:
         if not self._consumer.is_current(delivery) or self.error is not None:
+            self._forget(receipt.message.id)
             self._drop(delivery)  # its channel is gone: it comes again as a new delivery
             return
         if receipt.outcome == "returned":

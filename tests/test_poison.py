@@ -91,6 +91,32 @@ def test_a_killer_is_parked_and_its_neighbours_are_done(settings, start, kind, k
     assert not any(each.messages for each in depths(WORK.names(), settings))
 
 
+def test_a_suspect_is_begun_when_what_it_was_moved_from_is_acked(settings, monkeypatch):
+    """Else it could kill its worker before that, and there would be two killers."""
+    send(settings, [Message(1)])
+    give_back(settings)
+    happened = []
+    worker = Worker(WORK, lambda _: happened.append("begun"), settings)
+    publish, ack = worker._publisher.publish, worker._consumer.ack
+
+    def publish_late(*args, callback, **options):  # the confirm is heard half a second late
+        later = worker._publisher.connection.call_later
+        return publish(
+            *args, callback=lambda receipt: later(0.5, lambda: callback(receipt)), **options
+        )
+
+    def ack_noted(delivery):
+        happened.append("acked")
+        ack(delivery)
+
+    monkeypatch.setattr(worker._publisher, "publish", publish_late)
+    monkeypatch.setattr(worker._consumer, "ack", ack_noted)
+    with worker:
+        worker.wait_until(done=1)
+
+    assert happened == ["acked", "begun", "acked"]
+
+
 def test_a_parked_killer_can_be_sent_back(settings):
     """When the function is mended: its count begins anew."""
     import mousetrap
