@@ -90,7 +90,8 @@ class Connection:
         Raises:
             BrokerUnreachable: nobody answered in ``settings.connect_timeout`` seconds.
             AccessRefused, TopologyMismatch: at once; trying again cannot help.
-            KeyboardInterrupt: the wait was interrupted; nothing goes on behind it.
+            KeyboardInterrupt: the wait was interrupted; nothing goes on behind it, unless it had
+                just come to its end: then `is_open`, and the caller has to close it.
         """
         with self._lock:
             if self.state != "new":
@@ -102,7 +103,8 @@ class Connection:
             self.call(self._connect)
             self._changed.wait_for(lambda: self.state != "connecting", patience)
         except BaseException:
-            self.close(timeout=0.0)
+            if not self.is_open:  # else there may be work in hand: who opened it closes it
+                self.close(timeout=0.0)
             raise
         error, cause = self.error, self._cause
         if self.is_open:

@@ -71,7 +71,11 @@ class Publisher:
     def open(self) -> Publisher:
         """Connect; raises what `Connection.open` raises. Safe to call twice."""
         if self.connection.state == "new":
-            self.connection.open()
+            try:
+                self.connection.open()
+            except BaseException:
+                self.connection.close(timeout=0.0)
+                raise
             self.connection.call_later(self._patrol_interval, self._patrol)
         return self
 

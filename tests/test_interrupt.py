@@ -390,3 +390,36 @@ def test_interrupt_ends_waiting_for_a_broker(silent):
     with interrupted():
         deadline = time.monotonic() + 60
         probe.wait_until_ready(silent, deadline, "a broker", print, lambda: None)
+
+
+def test_interrupt_of_a_start_that_has_just_succeeded_finishes_what_is_in_hand(
+    settings, monkeypatch
+):
+    """The message came before the main thread had heard that the worker consumes."""
+    declare("work", settings=settings)
+    send(settings, 1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(n: int) -> int:
+        begun.set()
+        assert go_on.wait(10)
+        return n
+
+    worker = Worker(QUICK, work, settings, writes="out")
+    changed = worker._consumer.connection._changed
+    wait = changed.wait_for
+
+    def wait_and_be_interrupted(*arguments):
+        monkeypatch.setattr(changed, "wait_for", wait)
+        wait(*arguments)
+        assert begun.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(changed, "wait_for", wait_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        worker.start()
+    go_on.set()
+
+    wait_for(lambda: worker.statistics().state == "closed")
+    assert depth("out", settings).messages == 1
+    assert depth("work", settings).messages == 0
