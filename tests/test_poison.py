@@ -10,11 +10,20 @@ import sys
 import pytest
 from rig.trial import wait_for
 
-from mousetrap.errors import WorkerLost
+from mousetrap.errors import HeldTooLong, WorkerLost
 from mousetrap.job_queue import declare, depth, depths, drain, open_channel
 from mousetrap.message import LOSSES, MAX_ATTEMPT, Message
 from mousetrap.publisher import Publisher
-from mousetrap.retry import ALONE_FROM, PARKED_AT, Move, after_loss
+from mousetrap.retry import (
+    ALONE_FROM,
+    PARKED_AT,
+    PARKED_AT_TIMEOUT,
+    Bury,
+    Move,
+    after_loss,
+    after_timeout,
+    decide,
+)
 from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
@@ -210,6 +219,20 @@ def test_a_forged_count_is_clamped(told, losses):
     message = Message.from_wire(b"1", "m", {} if told is None else {LOSSES: told})
 
     assert message.losses == losses
+
+
+def test_each_timeout_is_counted_until_the_message_is_parked():
+    """Among the suspects at once, then dead; losses are counted beside it, none forgotten."""
+    message, targets = Message(1, id="m", headers={LOSSES: 1}), []
+    while isinstance(what_next := after_timeout(message, WORK), Move):
+        targets.append(what_next.target)
+        message = what_next.copy
+
+    assert isinstance(what_next, HeldTooLong)
+    assert targets == ["work.suspects"] * (PARKED_AT_TIMEOUT - 1)
+    assert (message.id, message.attempt, message.losses) == ("m", 1, 1)
+    assert after_loss(message, WORK).copy.timeouts == PARKED_AT_TIMEOUT - 1
+    assert decide(1, what_next, WORK) == Bury(reason=f"HeldTooLong: {what_next}")
 
 
 def test_each_loss_is_counted_until_the_message_is_parked():
