@@ -1,8 +1,9 @@
-"""What happens to a worker: killed at each step, slowed down, given poison, told to stop."""
+"""What happens to a worker: killed at each step, too slow, slow beside a fast one."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -160,3 +161,29 @@ def test_held_too_long(own, impatient, tally, times):
     with ThreadPoolExecutor(10) as pool:
         for history in pool.map(held, range(times)):
             tally.judge(history)
+
+
+@pytest.mark.fault("F14")
+@sizes(400, 2000)
+def test_slow_beside_fast(trial, tally, times):
+    """One takes a second over each message: what it holds is bounded, the other does the rest."""
+    over = threading.Event()
+
+    def slow(id: str) -> str:
+        over.wait(1)
+        return id
+
+    def fast(id: str) -> str:
+        return id
+
+    with (
+        Worker(WORK, slow, trial.settings, writes="out") as stuck,
+        Worker(WORK, fast, trial.settings, writes="out") as quick,
+    ):
+        trial.send(map(str, range(times)))
+        quick.wait_until(done=math.ceil(0.95 * times))
+        over.set()
+        trial.settle()
+        trial.rest(stuck)
+        trial.rest(quick)
+    tally.judge(trial.observe())
