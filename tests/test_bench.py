@@ -15,7 +15,6 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 
 from peers import NAMES  # noqa: E402 -- the benches' own package
 from peers.race import Race  # noqa: E402
-
 from rig.promises import Promises  # noqa: E402
 from rig.tap import Tap  # noqa: E402
 
