@@ -8,6 +8,7 @@ from __future__ import annotations
 from mousetrap.errors import Reject
 from mousetrap.fetch_data import Place
 from mousetrap.process_data import Summary, process_data
+from mousetrap.sink.storing import storing
 from mousetrap.stage import stage
 
 LISTEN_QUEUE = "data_processing"
@@ -28,5 +29,8 @@ def process(places: list[Place]) -> Summary:
 
 
 def run_processing_worker() -> None:
-    """Consume ``data_processing`` until SIGINT or SIGTERM; blocks."""
-    process.run()
+    """Consume ``data_processing`` until SIGINT or SIGTERM; blocks.
+
+    Stores the results, each once, where ``RESULTS_SINK`` in the environment says, if it does.
+    """
+    storing(process).run()

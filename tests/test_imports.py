@@ -27,12 +27,12 @@ RINGS = [
         "stage", "flow", "case", "diagram", "fetch_data", "process_data", "start_fetch",
         "run_fetch_worker",
         "run_processing_worker",
-        "dead_letters",
+        "dead_letters", "sink",
     },
     # 3 edges: each could be deleted and the rest would not notice
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
-        "extract", "faults", "pytest_plugin", "processes", "plot", "bench", "send", "sink", "slot",
+        "extract", "faults", "pytest_plugin", "processes", "plot", "bench", "send", "slot",
         "health",
         "__main__",
     },

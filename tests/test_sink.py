@@ -21,6 +21,8 @@ from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
+from mousetrap.run_fetch_worker import fetch
+from mousetrap.sink.storing import storing
 from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
@@ -455,3 +457,53 @@ def test_password_of_the_url_is_told_nowhere(postgres):
         told += [str(caught.value.__cause__), str(caught.value.__context__)]
 
     assert [each for each in told if PASSWORD in each] == []
+
+
+# ---- the pipeline --------------------------------------------------------------------------------
+
+
+def test_pipeline_stores_its_results_once(settings, place, monkeypatch):
+    """``RESULTS_SINK`` and `mousetrap work process`: a job that came twice has one row."""
+    monkeypatch.setenv("RESULTS_SINK", place)
+    message = Message([["1", "2", "Here", "XX", "UTC"]], id="a")
+    declare("data_processing", "results", settings=settings)
+    with Publisher(settings) as publisher:
+        publisher.publish_until_confirmed([message, message], "data_processing")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mousetrap", "work", "process"],
+        env=os.environ | settings.to_environment(), stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        results = drain("results", 2, timeout=30, settings=settings)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+    assert len(results) == 2
+    with Sink(place) as sink:
+        [row] = sink.rows()
+    assert (row["id"], row["data"]) == ("a", results[0].data)
+
+
+def test_only_what_goes_to_results_is_stored(tmp_path, monkeypatch):
+    """Not what a stage before sends on; without the variable nothing is."""
+    monkeypatch.setenv("RESULTS_SINK", str(tmp_path / "results.db"))
+
+    @stage(reads="work", writes="results")
+    def numbers(n: int):
+        yield from range(n)
+
+    @stage(reads="work", writes="results")
+    async def later(n: int) -> int:
+        return n
+
+    many, one = storing(numbers), storing(later)
+    outputs = [each.data for each in many.handle(Message(3, id="a"))]
+    outputs += [each.data for each in one.handle(Message(4, id="b"))]
+
+    assert outputs == [0, 1, 2, 4]
+    with Sink(tmp_path / "results.db") as sink:
+        assert [row["data"] for row in sink.rows()] == [[0, 1, 2], 4]
+    assert storing(fetch) is fetch
+    monkeypatch.delenv("RESULTS_SINK")
+    assert storing(later) is later

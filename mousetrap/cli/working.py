@@ -24,6 +24,7 @@ from mousetrap.errors import SettingsError
 from mousetrap.lifetime import GRACE, run_until_told
 from mousetrap.progress import write_figures
 from mousetrap.settings import Settings
+from mousetrap.sink.storing import storing
 from mousetrap.stage import Stage, stage
 from mousetrap.table import safe
 from mousetrap.worker import Worker
@@ -90,6 +91,9 @@ def work(
     With --health, GET / answers 200 while it is alive, connected and consuming, else 503; GET /live
     asks for the first alone. The body is JSON. Only this machine is answered unless told otherwise.
 
+    With RESULTS_SINK in the environment (a file, or postgresql://...) what is sent to the queue
+    `results` is stored there as well, once for each message.
+
     Example: mousetrap work fetch --concurrency 4
 
     Example: mousetrap work fetch --processes 2 --health 8080
@@ -103,7 +107,7 @@ def work(
         supervise(name, processes, options, settings, health=health,
                   with_parent=with_parent, json=json)  # fmt: skip
         return
-    found = find_stage(name, reads, writes)
+    found = storing(find_stage(name, reads, writes))
     worker = found.worker(
         settings,
         concurrency=concurrency,
