@@ -232,9 +232,10 @@ def users(_breakable):
 
 
 @pytest.mark.fault("F11")
-def test_cannot_work(rabbit, own, users, crew, tally):
+@sizes(1, 3)
+def test_cannot_work(rabbit, own, users, crew, tally, times):
     """Other arguments, no permission, no vhost: it ends in five seconds and names what, and why."""
-    for n, (what, (prepare, changes, words)) in enumerate(WRONG.items()):
+    for n, (what, (prepare, changes, words)) in enumerate([*WRONG.items()] * times):
         settings = own.but(namespace=f"{own.namespace}-{n}")
         if prepare is not None:
             with open_channel(settings) as channel:
@@ -264,18 +265,20 @@ def small(rabbit):
 
 
 @pytest.mark.fault("F11")
-def test_too_large_for_the_broker(small, own, tally):
+@sizes(1, 3)
+def test_too_large_for_the_broker(small, own, tally, times):
     """A result larger than the broker takes: that message is parked, its neighbours live."""
 
     def grow(id: str) -> str:
         return id + "x" * (2_000_000 if id == "grow" else 0)
 
-    with Trial(own, WORK) as trial:
-        trial.send([*map(str, range(50)), "grow", *map(str, range(50, 100))])
-        with Worker(WORK, grow, own, writes="out", concurrency=4) as worker:
-            trial.settle()
-            trial.rest(worker)
-        history = trial.observe()
-    assert list(history.dead) == ["grow"]
-    assert "2,000,006 bytes is larger than the 1,000,000" in history.dead["grow"]
-    tally.judge(history)
+    for _ in range(times):
+        with Trial(own, WORK) as trial:
+            trial.send([*map(str, range(50)), "grow", *map(str, range(50, 100))])
+            with Worker(WORK, grow, own, writes="out", concurrency=4) as worker:
+                trial.settle()
+                trial.rest(worker)
+            history = trial.observe()
+        assert list(history.dead) == ["grow"]
+        assert "2,000,006 bytes is larger than the 1,000,000" in history.dead["grow"]
+        tally.judge(history)
