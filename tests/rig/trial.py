@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,7 @@ class Trial:
         self.settings = settings
         self.queue = queue or Queue("work", ())
         self.history = History()
+        self.on_letter: Callable[[Message], object] = lambda _: None
         self._publisher: Publisher | None = None
         declare(self.queue, "out", settings=settings)
 
@@ -161,27 +163,26 @@ class Trial:
 
     def collect(self) -> None:
         """Take results and dead letters into the history; a broker that is away has none."""
-        history = self.history
         with contextlib.suppress(WireError):
             # by time as well: where results keep coming, there is no pause between them
-            for message in drain("out", settings=self.settings, idle=0.05, timeout=1.0):
-                history.effects[str(message.data)] += 1
-                history.names.setdefault(str(message.data), set()).add(message.id)
-            for letter in drain(self.queue.dead, settings=self.settings, idle=0.05, timeout=1.0):
-                history.dead[letter.id] = letter.reason
+            self._take(settings=self.settings, idle=0.05, timeout=1.0)
 
     def observe(self, settings: Settings | None = None) -> History:
         """Empty the queues into the history: results, dead letters, and what is left."""
         settings = settings or self.settings
+        self._take(settings=settings, idle=0.2)
+        for message in drain("work", settings=settings, idle=0.2):
+            self.history.left[message.id] += 1
+        return self.history
+
+    def _take(self, **options: Any) -> None:
         history = self.history
-        for message in drain("out", settings=settings, idle=0.2):
+        for message in drain("out", **options):
             history.effects[str(message.data)] += 1
             history.names.setdefault(str(message.data), set()).add(message.id)
-        for letter in drain(self.queue.dead, settings=settings, idle=0.2):
+        for letter in drain(self.queue.dead, **options):
             history.dead[letter.id] = letter.reason
-        for message in drain("work", settings=settings, idle=0.2):
-            history.left[message.id] += 1
-        return history
+            self.on_letter(letter)
 
     def _note(self, receipt) -> None:
         id = receipt.message.id
