@@ -65,6 +65,7 @@ class Publisher:
         # I/O thread only:
         self._channel: Channel | None = None
         self._tag = 0
+        self._heard = 0.0  # monotonic: when the broker last answered a publish
         self._pending: dict[int, Receipt] = {}  # delivery tag -> receipt, in order of tags
         self._declared: list[AnyDeclaration] = []
 
@@ -312,6 +313,7 @@ class Publisher:
 
         def on_confirming(_: Any) -> None:
             self._channel = channel
+            self._heard = time.monotonic()
             for declaration in self._declared[len(declared) :]:  # came up in the meantime
                 declare(channel, declaration)
             ready()
@@ -354,6 +356,7 @@ class Publisher:
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
+        self._heard = time.monotonic()
         if method.multiple:
             tags = list(takewhile(lambda tag: tag <= method.delivery_tag, self._pending))
         else:
@@ -400,7 +403,12 @@ class Publisher:
         return min(1.0, self.settings.confirm_timeout / 4)  # seconds
 
     def _patrol(self) -> None:
-        """Give the word *unknown* to whatever is past its deadline."""
+        """Give the word *unknown* to whatever is past its deadline.
+
+        If the broker has answered nothing at all in that time, and has no alarm, the connection is
+        given up as well: a node that has lost the majority of its cluster is open and answers no
+        publish, and another may.
+        """
         now = time.monotonic()
         late = [tag for tag, receipt in self._pending.items() if receipt.deadline < now]
         unanswered = [self._pending.pop(tag) for tag in late]
@@ -410,6 +418,10 @@ class Publisher:
         patience = self.settings.confirm_timeout
         self._settle(unanswered, "unknown", f"no answer in {patience:g} s; "
                      f"the connection was {self.connection.state}")  # fmt: skip
+        if late and now - self._heard > patience and self.connection.state == "open":
+            self.connection.give_up(ConnectionLost(
+                f"{self.settings.url} answered no publish within {patience:g} s; connect again"
+            ))  # fmt: skip
         self.connection.call_later(self._patrol_interval, self._patrol)
 
     def _give_up(self, error: MousetrapError) -> None:
