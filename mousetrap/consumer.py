@@ -106,10 +106,10 @@ class Consumer:
         if self.settings.namespace:
             self.connection.call_later(self._renewal_interval, self._renew)
 
-    def ack(self, delivery: Delivery) -> None:
-        """Have *delivery* acked soon, together with its neighbours."""
+    def ack(self, *deliveries: Delivery) -> None:
+        """Have *deliveries* acked soon, together with their neighbours."""
         with self._lock:
-            self._settled.append(delivery)
+            self._settled.extend(deliveries)
             if self._flush_is_due:
                 return
             self._flush_is_due = True  # wake the I/O thread once per batch

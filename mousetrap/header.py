@@ -15,7 +15,7 @@ from typing import Any
 import pika
 from pika import data, spec
 
-from mousetrap.message import ATTEMPT, JOB, PARENT, RETRIES, Message
+from mousetrap.message import ATTEMPT, JOB, PARENT, Message
 
 PERSISTENT = 2
 _JSON = "application/json"
@@ -36,17 +36,30 @@ def _short(text: str) -> bytes:
     return bytes((len(encoded),)) + encoded
 
 
-@lru_cache(maxsize=100)  # attempts and retries are small numbers
-def _number(name: str, value: int) -> bytes:
-    pieces: list[bytes] = [_short(name)]
-    data.encode_value(pieces, value)
+def _first_attempt() -> bytes:
+    pieces: list[bytes] = [_short(ATTEMPT)]
+    data.encode_value(pieces, 1)
     return b"".join(pieces)
 
 
 _START = _FLAGS + _short(_JSON)
-_JOB = _short(JOB) + b"S"  # a long string (section 4.2.5.5): four bytes of length, then the text
+# a long string (section 4.2.5.5) is the letter S and four bytes of length, then the text
+_FIRST = _first_attempt() + _short(JOB) + b"S"  # how the headers of most messages begin
 _PARENT = _short(PARENT) + b"S"
-_FIRST = _number(ATTEMPT, 1) + _JOB  # how the headers of most messages begin
+_NONE = -1  # the length of a parent that is not there
+
+
+@lru_cache(maxsize=1000)  # our own ids have one length, another program's a few
+def _form(id: int, job: int, parent: int) -> tuple[struct.Struct, int]:
+    """Return the layout of a payload whose ids have these lengths in bytes, and its table's size.
+
+    The fields: `_CLASS`, size of the body, `_START`, size of the table, `_FIRST`, length of the
+    job's id, that id, then, if there is a parent, `_PARENT` and the same of it, then delivery mode,
+    length of the id, id, timestamp.
+    """
+    table = f"{len(_FIRST)}sI{job}s" + f"{len(_PARENT)}sI{parent}s" * (parent != _NONE)
+    layout = struct.Struct(f">4sQ{len(_START)}sI{table}BB{id}sQ")
+    return layout, struct.calcsize(f">{table}")
 
 
 def properties(
@@ -69,21 +82,19 @@ def encode(message: Message, size: int, sent: int, base: pika.BasicProperties | 
     Raises:
         Exception: a header or property cannot be sent; whatever pika raises for it.
     """
-    if base is not None or message.headers:
-        pieces = properties(message, sent, base).encode()  # type: ignore[no-untyped-call]  # pika's
-        return b"".join((_CLASS, size.to_bytes(8, "big"), *pieces))
-    id = message.id.encode()
-    job = id if message.job is message.id else message.job.encode()
-    table = _number(ATTEMPT, message.attempt) + _JOB + len(job).to_bytes(4, "big") + job
-    if message.parent is not None:
+    if base is None and not message.headers and message.attempt == 1 and not message.past_retries:
+        id = message.id.encode()
+        job = id if message.job is message.id else message.job.encode()
+        if message.parent is None:
+            form, table = _form(len(id), len(job), _NONE)
+            return form.pack(_CLASS, size, _START, table, _FIRST, len(job), job,
+                             PERSISTENT, len(id), id, sent)  # fmt: skip
         parent = message.parent.encode()
-        table += _PARENT + len(parent).to_bytes(4, "big") + parent
-    if message.past_retries:
-        table += _number(RETRIES, message.past_retries)
-    return b"%b%b%b%b%b\x02%c%b%b" % (
-        _CLASS, size.to_bytes(8, "big"), _START, len(table).to_bytes(4, "big"), table,
-        len(id), id, sent.to_bytes(8, "big"),
-    )  # fmt: skip
+        form, table = _form(len(id), len(job), len(parent))
+        return form.pack(_CLASS, size, _START, table, _FIRST, len(job), job,
+                         _PARENT, len(parent), parent, PERSISTENT, len(id), id, sent)  # fmt: skip
+    pieces = properties(message, sent, base).encode()  # type: ignore[no-untyped-call]  # pika's
+    return b"".join((_CLASS, size.to_bytes(8, "big"), *pieces))
 
 
 def decode(payload: bytes) -> pika.BasicProperties:
@@ -96,7 +107,7 @@ def decode(payload: bytes) -> pika.BasicProperties:
     try:
         if payload.startswith(_START, _SIZE_END) and _read(payload, found):
             return found  # type: ignore[no-any-return]  # as above
-    except (IndexError, UnicodeDecodeError):
+    except (IndexError, UnicodeDecodeError, struct.error):
         pass  # pika knows what to make of it
     found.decode(payload, _SIZE_END)
     return found  # type: ignore[no-any-return]  # as above
@@ -104,21 +115,26 @@ def decode(payload: bytes) -> pika.BasicProperties:
 
 def _read(payload: bytes, found: Any) -> bool:
     """Read our five properties into *found*; False if these are not, just so, what is there."""
-    start = _SIZE_END + len(_START) + 4
-    end = start + int.from_bytes(payload[start - 4 : start], "big")  # of the headers
-    last = len(payload) - 8  # where the timestamp begins
-    if end + 2 + payload[end + 1] != last or not payload.startswith(_FIRST, start):
+    job = payload[_JOB_LENGTH]  # the last of four bytes: longer ids are not ours
+    after = _JOB_LENGTH + 1 + job
+    parent, mode = _NONE, after
+    if payload.startswith(_PARENT, after):
+        parent = payload[after + len(_PARENT) + 3]
+        mode = after + len(_PARENT) + 4 + parent
+    form, table = _form(payload[mode + 1], job, parent)
+    fields = form.unpack(payload)
+    if fields[3:6] != (table, _FIRST, job):
         return False
-    start += len(_FIRST) + 4
-    stop = start + int.from_bytes(payload[start - 4 : start], "big")
-    headers: dict[str, Any] = {ATTEMPT: 1, JOB: payload[start:stop].decode()}
-    if stop < end and payload.startswith(_PARENT, stop):
-        start = stop + len(_PARENT) + 4
-        stop = start + int.from_bytes(payload[start - 4 : start], "big")
-        headers[PARENT] = payload[start:stop].decode()
-    if stop != end:
-        return False
-    found.content_type, found.headers = _JSON, headers
-    found.delivery_mode, found.message_id = payload[end], payload[end + 2 : last].decode()
-    found.timestamp = int.from_bytes(payload[last:], "big")
+    job_id = fields[6].decode()
+    found.headers = {ATTEMPT: 1, JOB: job_id}
+    if parent != _NONE:
+        if fields[8] != parent:
+            return False
+        found.headers[PARENT] = fields[9].decode()
+    found.delivery_mode, _, id, found.timestamp = fields[-4:]
+    found.message_id = job_id if id == fields[6] else id.decode()
+    found.content_type = _JSON
     return True
+
+
+_JOB_LENGTH = _SIZE_END + len(_START) + 4 + len(_FIRST) + 3  # where it is, if there is one

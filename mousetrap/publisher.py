@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import takewhile
 from typing import Any
 
 import pika
@@ -29,6 +28,7 @@ from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration
 from mousetrap.translation import declare, remaining
 from mousetrap.wire import publish
+from mousetrap.written import Written
 
 RESEND_DELAY = 1.0  # seconds
 
@@ -64,9 +64,8 @@ class Publisher:
         self._on_failed = on_failed
         # I/O thread only:
         self._channel: Channel | None = None
-        self._tag = 0
+        self._written = Written()
         self._heard = 0.0  # monotonic: when the broker last answered a publish
-        self._pending: dict[int, Receipt] = {}  # delivery tag -> receipt, in order of tags
         self._declared: list[AnyDeclaration] = []
 
     def open(self) -> Publisher:
@@ -101,8 +100,7 @@ class Publisher:
         """
         receipt = self._receipt(message, queue, properties, callback)
         self._wait_for_room(receipt.deadline)
-        with self._lock:
-            self._submit((receipt,))
+        self._submit((receipt,))
         return receipt
 
     def publish_many(
@@ -121,8 +119,7 @@ class Publisher:
 
         def hand_over() -> None:
             self._wait_for_room(batch[0].deadline)
-            with self._lock:
-                self._submit(batch)
+            self._submit(batch)
             receipts.extend(batch)
             batch.clear()
 
@@ -175,8 +172,7 @@ class Publisher:
         again = Receipt(receipt.message, receipt.queue, receipt.sent, receipt.base,
                         time.monotonic() + self.settings.confirm_timeout,
                         receipt._callback, receipt.exchange)  # fmt: skip
-        with self._lock:
-            self._submit((again,))
+        self._submit((again,))
         return again
 
     def announce(
@@ -194,8 +190,7 @@ class Publisher:
         deadline = time.monotonic() + self.settings.confirm_timeout
         receipt = Receipt(Message(body=body), key, int(time.time()), properties, deadline,
                           callback, exchange)  # fmt: skip
-        with self._lock:
-            self._submit((receipt,))
+        self._submit((receipt,))
 
     def declare(self, declarations: Iterable[AnyDeclaration]) -> None:
         """Declare these before whatever is published from now on, and after each reconnect."""
@@ -285,17 +280,18 @@ class Publisher:
             )
 
     def _submit(self, receipts: Iterable[Receipt]) -> None:
-        """Queue receipts for the I/O thread; the lock is held."""
-        if self._failure is not None:
-            raise self._failure
-        for receipt in receipts:
-            # An interrupt comes after a call and not between these two lines (CPython), so the
-            # count is right whenever it comes.
-            self._open += 1
-            self._outbox.append(receipt)
-        if not self._drain_is_due:  # wake the I/O thread once per batch, not once per message
-            self.connection.soon(self._drain)  # it waits for the lock: interrupted here, it comes
-            self._drain_is_due = True
+        """Queue receipts for the I/O thread."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            for receipt in receipts:
+                # An interrupt comes after a call and not between these two lines (CPython), so
+                # the count is right whenever it comes.
+                self._open += 1
+                self._outbox.append(receipt)
+            if not self._drain_is_due:  # wake the I/O thread once per batch, not per message
+                self.connection.soon(self._drain)  # which waits for the lock, if interrupted here
+                self._drain_is_due = True
 
     # ---- I/O thread ----------------------------------------------------------------------------
 
@@ -305,7 +301,6 @@ class Publisher:
         In this order: the answer says that no declaration was refused, so one that is makes the
         connection fail for good, instead of begin anew for ever.
         """
-        self._tag = 0
         channel.add_on_return_callback(self._on_return)
         declared = list(self._declared)
         for declaration in declared:
@@ -324,8 +319,7 @@ class Publisher:
     def lost(self, error: MousetrapError) -> None:
         """Session: whatever was written and not answered is unknown now."""
         self._channel = None
-        pending, self._pending = list(self._pending.values()), {}
-        self._settle(pending, "unknown", str(error))
+        self._settle(self._written.take_all(), "unknown", str(error))
 
     def failed(self, error: MousetrapError) -> None:
         """Session: the connection will not come back."""
@@ -351,18 +345,12 @@ class Publisher:
                 kind = type(error).__name__
                 self._settle([receipt], "refused", f"a header or property cannot be sent: {kind}")
                 continue
-            self._tag += 1
-            self._pending[self._tag] = receipt
+            self._written.add(receipt)
 
     def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
         self._heard = time.monotonic()
-        if method.multiple:
-            tags = list(takewhile(lambda tag: tag <= method.delivery_tag, self._pending))
-        else:
-            tags = [method.delivery_tag]
-        settled = [receipt for tag in tags if (receipt := self._pending.pop(tag, None))]
-        if isinstance(method, spec.Basic.Ack):
+        settled = self._written.take(frame.method.delivery_tag, multiple=frame.method.multiple)
+        if isinstance(frame.method, spec.Basic.Ack):
             self._settle(settled, "confirmed")
         else:
             self._settle(settled, "refused", "nack")
@@ -370,14 +358,8 @@ class Publisher:
     def _on_return(
         self, _: Channel, method: spec.Basic.Return, properties: pika.BasicProperties, __: bytes
     ) -> None:
-        # The broker answers in order and the return comes just before its ack, so the first
-        # receipt that matches is the one, and it stands near the front.
-        for tag, receipt in self._pending.items():
-            if (receipt.message.id == properties.message_id
-                    and receipt.queue == method.routing_key):  # fmt: skip
-                del self._pending[tag]
-                self._settle([receipt], "returned", str(method.reply_text))
-                return
+        returned = self._written.take_returned(properties.message_id, method.routing_key)
+        self._settle(returned, "returned", str(method.reply_text))
 
     def _settle(self, receipts: list[Receipt], outcome: Outcome, reason: str = "") -> None:
         if not receipts:
@@ -409,19 +391,17 @@ class Publisher:
         given up as well: a node that has lost the majority of its cluster is open and answers no
         publish, and another may.
         """
-        now = time.monotonic()
-        late = [tag for tag, receipt in self._pending.items() if receipt.deadline < now]
-        unanswered = [self._pending.pop(tag) for tag in late]
+        now, patience = time.monotonic(), self.settings.confirm_timeout
+        late = self._written.take_late(now)
+        is_silent = bool(late) and now - self._heard > patience
         with self._lock:
             while self._outbox and self._outbox[0].deadline < now:
-                unanswered.append(self._outbox.popleft())
-        patience = self.settings.confirm_timeout
-        self._settle(unanswered, "unknown", f"no answer in {patience:g} s; "
-                     f"the connection was {self.connection.state}")  # fmt: skip
-        if late and now - self._heard > patience and self.connection.state == "open":
-            self.connection.give_up(ConnectionLost(
-                f"{self.settings.url} answered no publish within {patience:g} s; connect again"
-            ))  # fmt: skip
+                late.append(self._outbox.popleft())
+        state, url = self.connection.state, self.settings.url
+        self._settle(late, "unknown", f"no answer in {patience:g} s; the connection was {state}")
+        if is_silent and state == "open":
+            problem = f"{url} answered no publish within {patience:g} s; connect again"
+            self.connection.give_up(ConnectionLost(problem))
         self.connection.call_later(self._patrol_interval, self._patrol)
 
     def _give_up(self, error: MousetrapError) -> None:

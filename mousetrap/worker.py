@@ -1,8 +1,6 @@
-"""Runs a function on the messages of a queue: take, handle, send on, tell, then ack.
+"""Runs a function on the messages of a queue: its connections, its life, what it says of itself.
 
-The order is the promise: a source message is acked only after the broker has confirmed everything
-that came of it, be it the outputs, the retry or the dead letter, and then its fate. So whatever
-dies in between, the message comes again and its outputs have the same ids. Prototyped in
+What becomes of each message is `mousetrap.processor`'s. Prototyped in
 ``notebooks/03_worker.ipynb``.
 """
 
@@ -10,43 +8,33 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import random
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import pika
-
-from mousetrap import retry
-from mousetrap.consumer import Consumer, Delivery
-from mousetrap.errors import MousetrapError, OutcomeUnknown, WorkerLost
-from mousetrap.events import Events, Told
-from mousetrap.fate import Fate, Output
+from mousetrap.consumer import Consumer
+from mousetrap.errors import MousetrapError
 from mousetrap.handler import Handler
-from mousetrap.handling import Handling
-from mousetrap.hands import Coroutines, Hands, Threads
-from mousetrap.interrupt import PARTING, Bell, finish
+from mousetrap.interrupt import PARTING, finish
 from mousetrap.loop import Loop
-from mousetrap.message import Message, current
+from mousetrap.message import Message
 from mousetrap.presence import PATIENCE, Attached, Ear, here, note
-from mousetrap.publisher import RESEND_DELAY, Publisher
-from mousetrap.receipt import Receipt
+from mousetrap.processor import Processor
+from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 from mousetrap.table import Table, safe
 from mousetrap.topology import AnyDeclaration, Exchange, Queue
-from mousetrap.translation import kept_properties, remaining
+from mousetrap.translation import remaining
 
 log = logging.getLogger("mousetrap.worker")
 
 _started: weakref.WeakSet[Worker] = weakref.WeakSet()
 GRACE = 10.0  # seconds for what is in hand when a worker is stopped
-MOVING = 0.1  # seconds in which the broker has heard an ack that was sent; a guess
-KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive
 
 
 @dataclass(frozen=True)
@@ -78,9 +66,6 @@ class Worker:
     so many messages are on their way in that time: for handlers quicker than a millisecond 256 is
     three times as fast (measured), for slow ones it would keep messages from other workers.
 
-    `around` is a context manager in which each message is handled, for who wants to keep something
-    of it; set it before the start.
-
     Two connections: one consumes, one publishes, because a broker with a memory alarm stops
     reading from connections that publish, and acks must still get through. Both live on one I/O
     thread: what the one hears is what makes the other speak.
@@ -101,53 +86,47 @@ class Worker:
         if concurrency < 1 or (prefetch is not None and not 1 <= prefetch <= 65_535):
             raise ValueError("concurrency must be at least 1 and prefetch lie in 1..65535")
         self.queue = Queue(queue) if isinstance(queue, str) else queue
-        self.handler = handler if isinstance(handler, Handler) else Handler(handler)
         self.settings = settings or Settings.from_environment()
-        self.writes = writes
         self.concurrency = concurrency
         self.prefetch = prefetch or max(16, 2 * concurrency)
         self.error: MousetrapError | None = None  # why it stopped for good
-        self.failures: deque[tuple[str, BaseException]] = deque(maxlen=KEPT_FAILURES)
-        self.around: Callable[[Message], AbstractContextManager[object]] = nullcontext
         topology = self.settings.topology
-        self._declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
+        declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
         if writes is not None:
-            self._declarations.append(topology.work_queue(writes))
+            declarations.append(topology.work_queue(writes))
         loop = Loop(f"worker {self.queue.name}")
-        self._consumer = Consumer(
+        self._publisher = Publisher(
+            self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed, loop=loop
+        )
+        self._processor = Processor(
+            self.queue,
+            handler if isinstance(handler, Handler) else Handler(handler),
+            self.settings,
+            self._publisher,
+            declarations,
+            writes=writes,
+            concurrency=concurrency,
+            on_crash=self._crashed,
+        )
+        self._consumer = self._processor.consumer = Consumer(
             self.settings,
             topology.wire_name(self.queue.name),
             self.prefetch,
-            self._declarations,
-            on_delivery=self._on_delivery,
+            declarations,
+            on_delivery=self._processor.take,
             on_failed=self.failed,
             one_by_one=topology.wire_name(self.queue.suspects),
             beside=lambda connection: self._ear.open(connection),
             loop=loop,
         )
-        self._publisher = Publisher(
-            self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed, loop=loop
-        )
         self._ear = Ear(self.settings, self._consumer.queue, self._publisher)
         self._ear.stage = self.handler.name
-        self._publisher.declare(self._declarations)
+        self._publisher.declare(declarations)
         if topology.events_exchange:
             self._publisher.declare([Exchange(topology.events_exchange)])
-        self._events = Events(self._publisher, self._settle)
-        name = self.handler.name
-        self._hands: Hands[Delivery] = (
-            Coroutines(self._handle_async, concurrency, name, self._crashed)
-            if self.handler.is_async
-            else Threads(self._handle, concurrency, name, self._crashed)
-        )
-        self._changed = Bell()  # rings when a count changes, and when the worker ends
-        self._lock = threading.Lock()  # guards what follows
-        self._counts: dict[str, int] = dict.fromkeys(("received", "done", "retried", "dead"), 0)
-        self._in_hand = 0
-        self._moving: dict[str, Delivery] = {}  # not acked, and its copy is among the suspects
-        self._problem = ""
+        self._changed = self._processor.changed  # rings when the worker ends, too
+        self._lock = threading.Lock()  # guards `error`
         self._is_started = False
-        self._stopping = False
         self._closing = threading.Lock()  # who stops it a second time waits for the first
 
     # ---- life ----------------------------------------------------------------------------------
@@ -166,7 +145,7 @@ class Worker:
         _started.add(self)
         try:
             self._publisher.open()
-            self._hands.start()
+            self._processor.hands.start()
             self._consumer.open()
             self._ear.is_deaf = False
             note(self.settings, self._consumer.queue, +1)
@@ -191,7 +170,7 @@ class Worker:
                 f"{new.name} and {self.handler.name} are not both plain functions, nor both "
                 f"coroutine functions: stop this worker and start another"
             )
-        self.handler = new
+        self._processor.handler = new
         self._ear.stage = new.name
 
     def stop(self, timeout: float = GRACE) -> None:
@@ -211,10 +190,10 @@ class Worker:
         Raises:
             MousetrapError: what stopped it.
         """
-        self._changed.wait_for(lambda: self.error is not None or self._stopping, timeout)
+        self._changed.wait_for(lambda: self.error is not None or self.is_stopping, timeout)
         if self.error is not None:
             raise self.error
-        return self._stopping
+        return self.is_stopping
 
     def wait_until(self, *, timeout: float = 30.0, **counts: int) -> Statistics:
         """Wait until each named count is reached: ``worker.wait_until(done=10, dead=1)``.
@@ -226,7 +205,7 @@ class Worker:
         reached = self._changed.wait_for(
             lambda: (
                 self.error is not None
-                or all(self._counts[name] >= number for name, number in counts.items())
+                or all(self._processor.counts[name] >= number for name, number in counts.items())
             ),
             timeout,
         )
@@ -238,27 +217,25 @@ class Worker:
 
     def statistics(self) -> Statistics:
         """Count what has happened so far."""
-        with self._lock:
-            problem = str(self.error or "") or self._problem
-            connection, other = self._consumer.connection, self._publisher.connection
-            if connection.state not in ("open", "closed"):
-                problem = problem or str(connection.error or connection.state)
-            is_blocked = connection.is_open and other.state == "blocked"  # it is who publishes
-            state = "failed" if self.error else "blocked" if is_blocked else connection.state
-            alive = self._is_started and self.error is None and connection.state != "closed"
-            connected = connection.is_open and other.is_open
-            return Statistics(
-                state=state,
-                alive=alive,
-                connected=connected,
-                # open means that the broker has accepted the consumer
-                consuming=alive and connected and not self._stopping,
-                in_hand=self._in_hand,
-                prefetched=max(0, self._consumer.unacked - self._in_hand),
-                reconnects=connection.reconnects + other.reconnects,
-                problem=problem,
-                **self._counts,
-            )
+        counts, error = self._processor.tally(), self.error
+        problem = str(error or "") or self._processor.problem
+        connection, other = self._consumer.connection, self._publisher.connection
+        if connection.state not in ("open", "closed"):
+            problem = problem or str(connection.error or connection.state)
+        is_blocked = connection.is_open and other.state == "blocked"  # it is who publishes
+        alive = self._is_started and error is None and connection.state != "closed"
+        connected = connection.is_open and other.is_open
+        return Statistics(
+            state="failed" if error else "blocked" if is_blocked else connection.state,
+            alive=alive,
+            connected=connected,
+            # open means that the broker has accepted the consumer
+            consuming=alive and connected and not self.is_stopping,
+            prefetched=max(0, self._consumer.unacked - counts["in_hand"]),
+            reconnects=connection.reconnects + other.reconnects,
+            problem=problem,
+            **counts,
+        )
 
     def attached(self, patience: float = PATIENCE) -> Attached | None:
         """Say who consumes the queue; None if the broker does not answer in *patience* seconds.
@@ -273,9 +250,34 @@ class Worker:
         return Attached(consumers, ours, others[: consumers - ours])
 
     @property
+    def handler(self) -> Handler:
+        """What takes the next message."""
+        return self._processor.handler
+
+    @property
+    def writes(self) -> str | None:
+        """The queue that results are sent to, by its plain name."""
+        return self._processor.writes
+
+    @property
+    def around(self) -> Callable[[Message], AbstractContextManager[object]]:
+        """The context manager in which each message is handled; set it before the start."""
+        return self._processor.around
+
+    @around.setter
+    def around(self, context: Callable[[Message], AbstractContextManager[object]]) -> None:
+        """Have each message handled in *context*."""
+        self._processor.around = context
+
+    @property
+    def failures(self) -> deque[tuple[str, BaseException]]:
+        """The latest errors of handlers, each with its message's id."""
+        return self._processor.failures
+
+    @property
     def is_stopping(self) -> bool:
         """It was told to stop, and has stopped or will have soon."""
-        return self._stopping
+        return self._processor.is_stopping
 
     @property
     def unacked(self) -> int:
@@ -308,16 +310,16 @@ class Worker:
 
     def _finish(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        self._stopping = True  # hands drop what they have not begun
+        self._processor.is_stopping = True  # hands drop what they have not begun
         self._changed.ring()
         self._consumer.cancel()  # first: nothing new may arrive while we finish
         self._be_gone()
-        finished = self._hands.stop(timeout)
+        finished = self._processor.hands.stop(timeout)
         # before closing: an unconfirmed output is an unacked job
         finished &= self._changed.wait_for(
             # or its channel is gone: then it comes again whatever we wait for
             lambda: (
-                self._in_hand == 0
+                self._processor.in_hand == 0
                 or self.error is not None
                 or not self._consumer.connection.is_open
             ),
@@ -327,8 +329,8 @@ class Worker:
         self._publisher.close(max(1.0, remaining(deadline)))
         if not finished:
             raise TimeoutError(
-                f"worker of {self.queue.name!r} still had {self._in_hand} messages in hand after "
-                f"{timeout:g} s; they will be delivered again"
+                f"worker of {self.queue.name!r} still had {self._processor.in_hand} messages in "
+                f"hand after {timeout:g} s; they will be delivered again"
             )
 
     def _be_gone(self) -> None:
@@ -338,220 +340,26 @@ class Worker:
             note(self.settings, self._consumer.queue, -1)
 
     def _abandon(self) -> None:
-        self._stopping = True
+        self._processor.is_stopping = True
         self._consumer.close(PARTING)
         self._publisher.close(PARTING)
-        self._hands.stop(PARTING)
+        self._processor.hands.stop(PARTING)
 
-    # ---- handling: on the hands ----------------------------------------------------------------
-
-    def _handle(self, delivery: Delivery) -> None:
-        if (handling := self._begin(delivery)) is None:
-            return
-        message, handler = handling.message, handling.handler
-        with self.around(message):
-            token = current.set(message)
-            try:
-                result = handler.function(*handler.arguments(message))
-                outputs = handler.outputs(result, message)
-            except BaseException as error:  # noqa: BLE001 -- sys.exit() in a handler is a failure
-                self._handle_failure(handling, error)
-            else:
-                self._send(handling, outputs)
-            finally:
-                current.reset(token)
-
-    async def _handle_async(self, delivery: Delivery) -> None:
-        if (handling := self._begin(delivery)) is None:
-            return
-        message, handler = handling.message, handling.handler
-        with self.around(message):
-            token = current.set(message)
-            try:
-                result = await handler.function(*handler.arguments(message))
-                outputs = handler.outputs(result, message)
-            except BaseException as error:  # noqa: BLE001 -- as above
-                self._handle_failure(handling, error)
-            else:
-                self._send(handling, outputs)
-            finally:
-                current.reset(token)
-
-    def _begin(self, delivery: Delivery) -> Handling | None:
-        properties = delivery.properties
-        message = Message.from_wire(
-            delivery.body, properties.message_id, properties.headers, properties.timestamp
-        )
-        with self._lock:
-            if self._stopping or not self._consumer.is_current(delivery):
-                return None  # the broker will deliver it again
-            moved = self._moving.get(message.id)
-            if moved is not None and self._consumer.is_current(moved):
-                # begun now, it could kill us before that is acked, and there would be two of it
-                self._consumer.connection.call_later(MOVING, lambda: self._hands.take(delivery))
-                return None
-            self._in_hand += 1
-        handling = Handling(delivery, message, self.handler)
-        if delivery.is_suspect:  # it lost its worker: that is counted before it is begun
-            self._move(handling)
-            return None
-        return handling
-
-    def _move(self, handling: Handling) -> None:
-        delivery, message = handling.delivery, handling.message
-        what_next = retry.after_loss(message, self.queue)
-        if isinstance(what_next, WorkerLost):
-            self._handle_failure(handling, what_next)
-            return
-
-        def on_outcome(receipt: Receipt) -> None:  # on the publisher's I/O thread
-            if receipt.confirmed:
-                self._consumer.ack(delivery)
-                self._drop(delivery)
-                self._publisher.connection.call_later(MOVING, lambda: self._forget(message.id))
-            else:
-                self._send_again_later(delivery, receipt)
-
-        with self._lock:
-            self._moving[message.id] = delivery
-        log.info("%s: message %s had lost its worker -> %s", safe(self.queue.name),
-                 message.short_id, safe(what_next.target))  # fmt: skip
-        properties = kept_properties(delivery.properties)
-        if not self._hand_over(what_next.copy, what_next.target, properties, on_outcome):
-            self._drop(delivery)
-
-    def _forget(self, id: str) -> None:
-        with self._lock:
-            self._moving.pop(id, None)
-
-    def _send(self, handling: Handling, outputs: list[Message]) -> None:
-        if self.writes is None:  # results nobody asked for
-            outputs = []
-        writes = self.writes or ""
-        told = tuple([Output(each.id, writes, self._kept(each.body)) for each in outputs])
-        fate = handling.fate("done", self.queue.name, told, body=self._kept_of_job(handling))
-        self._publish(handling.delivery, [(each, writes, None) for each in outputs], fate)
-
-    def _handle_failure(self, handling: Handling, error: BaseException) -> None:
-        message = handling.message
-        failure = retry.after(message, error, self.queue)
-        fate = handling.fate(
-            "dead" if failure.delay is None else "retried",
-            self.queue.name,
-            reason=failure.reason,
-            traceback=failure.traceback,
-            delay=failure.delay or 0.0,
-            body=self._kept_of_job(handling),
-        )
-        self.failures.append((message.id, error))
-        # No error text here: it may quote the body, and logs go where bodies must not.
-        log.log(
-            logging.WARNING if failure.delay is None else logging.INFO,
-            "%s: message %s, attempt %d: %s -> %s", safe(self.queue.name), message.short_id,
-            message.attempt, type(error).__name__, safe(failure.target),
-        )  # fmt: skip
-        properties = kept_properties(handling.delivery.properties)
-        self._publish(handling.delivery, [(failure.copy, failure.target, properties)], fate)
-
-    def _kept_of_job(self, handling: Handling) -> bytes | None:
-        return None if handling.message.parent else self._kept(handling.message.body)
-
-    def _kept(self, body: bytes) -> bytes | None:
-        return body if 0 < self.settings.keep_bodies >= len(body) else None
-
-    def _publish(
-        self,
-        delivery: Delivery,
-        outputs: list[tuple[Message, str, pika.BasicProperties | None]],
-        fate: Fate,
-    ) -> None:
-        """Publish all *outputs*; when the last is confirmed, tell the *fate* of *delivery*."""
-        waiting = len(outputs)
-
-        def on_outcome(receipt: Receipt) -> None:  # on the publisher's I/O thread, and only there
-            nonlocal waiting
-            if receipt.confirmed:
-                waiting -= 1
-                if waiting == 0:
-                    self._events.tell(delivery, fate)
-            else:
-                self._send_again_later(delivery, receipt)
-
-        if not outputs:
-            self._events.tell(delivery, fate)
-        for output in outputs:
-            if not self._hand_over(*output, on_outcome):
-                self._drop(delivery)
-                return
-
-    def _hand_over(
-        self,
-        message: Message,
-        queue: str,
-        properties: pika.BasicProperties | None,
-        callback: Callable[[Receipt], None],
-    ) -> bool:
-        """Give *message* to the publisher; False when that one is closed or has failed."""
-        while True:
-            try:
-                self._publisher.publish(message, queue, properties=properties, callback=callback)
-                return True
-            except OutcomeUnknown as error:  # the window was full all the time: it was not sent
-                self._problem = str(error)
-            except MousetrapError:
-                return False
-
-    def _settle(self, told: list[Told]) -> None:
-        """The broker has everything that came of these deliveries: have them acked."""
-        for delivery, _ in told:  # before they count: `stop` acks what has been counted
-            self._consumer.ack(delivery)
-        with self._lock:
-            for delivery, fate in told:
-                if not delivery.is_dropped:
-                    self._in_hand -= 1
-                self._counts[fate.outcome] += 1
-            self._problem = ""
-        self._changed.ring()
-
-    def _send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
-        self._problem = str(receipt.error)
-        log.warning("%s: %s", safe(self.queue.name), receipt.error)
-        delay = RESEND_DELAY * (1 + random.random())  # so at most once a second
-        self._publisher.connection.call_later(delay, lambda: self._send_again(delivery, receipt))
-
-    def _send_again(self, delivery: Delivery, receipt: Receipt) -> None:
-        if not self._consumer.is_current(delivery) or self.error is not None:
-            self._forget(receipt.message.id)
-            self._drop(delivery)  # its channel is gone: it comes again as a new delivery
-            return
-        if receipt.outcome == "returned":
-            self._publisher.declare(self._declarations)  # somebody deleted a queue: put it back
-        self._publisher.send_again(receipt)
-
-    def _drop(self, delivery: Delivery) -> None:
-        """Give up on a delivery without an ack; the broker still has the message."""
-        with self._lock:
-            if not delivery.is_dropped:
-                delivery.is_dropped = True
-                self._in_hand -= 1
-        self._changed.ring()
+    # ---- what ends it --------------------------------------------------------------------------
 
     def failed(self, error: MousetrapError) -> None:
         """Take note that there is no way to go on; whoever waits for this worker gets *error*."""
         with self._lock:
-            if self.error is None and not self._stopping:
+            if self.error is None and not self.is_stopping:
                 log.error("worker of %r stopped: %s", self.queue.name, error)
                 self.error = error
+                self._processor.has_failed = True
         self._changed.ring()
 
     def _crashed(self, error: BaseException) -> None:
         problem = MousetrapError(f"a hand of {self.handler.name} died of {error!r}; a defect")
         problem.__cause__ = error
         self.failed(problem)
-
-    def _on_delivery(self, delivery: Delivery) -> None:
-        self._counts["received"] += 1
-        self._hands.take(delivery)
 
 
 def running() -> list[Worker]:

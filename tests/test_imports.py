@@ -18,9 +18,9 @@ RINGS = [
     },
     # 1 wire: the only ring that imports pika
     {
-        "translation", "channel", "connection", "receipt", "publisher", "consumer", "handler",
-        "hands", "handling", "worker", "lifetime", "job_queue", "events", "wire", "header",
-        "declared", "presence", "gauge", "loop",
+        "translation", "channel", "connection", "receipt", "written", "publisher", "consumer",
+        "handler", "hands", "handling", "processor", "worker", "lifetime", "job_queue", "events",
+        "wire", "header", "declared", "presence", "gauge", "loop",
     },
     # 2 flow: plain functions bound to queues
     {

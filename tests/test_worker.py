@@ -210,7 +210,7 @@ def test_worker_does_not_ack_before_the_result_is_confirmed(settings):
         channel.basic_publish("", name, b"fills it")
         send(settings, 1, 2, 3)
         worker = Worker(QUICK, double, settings)
-        worker.writes = "out"  # without declaring it: its arguments are not ours
+        worker._processor.writes = "out"  # without declaring it: its arguments are not ours
         with worker:
             wait_for(lambda: "refused" in worker.statistics().problem)
             assert worker.statistics().done == 0
@@ -456,7 +456,7 @@ def test_worker_does_not_start_on_a_mismatched_queue(settings):
 def test_worker_says_when_a_hand_dies(settings, monkeypatch):
     """A defect of ours in a handler thread stops the worker with an error, not silently."""
     worker = Worker(QUICK, double, settings, writes="out")
-    monkeypatch.setattr(worker, "_send", lambda *_: 1 / 0)
+    monkeypatch.setattr(worker._processor, "_send", lambda *_: 1 / 0)
     send(settings, 1)
 
     with worker, pytest.raises(MousetrapError, match="ZeroDivisionError"):

@@ -1,9 +1,9 @@
 """Other ways to move messages through RabbitMQ with Python, each in a documented way.
 
 One module each, all with a class `Peer` of the same shape (see `peers.peer`), so that the
-benchmarks can run them side by side (`peers.race`). What each peer is said to guarantee was
-read in its code and documents; no test reads it off the wire yet. A peer that is not installed is
-said to be missing and left out.
+benchmarks can run them side by side (`peers.race`). What each peer is said to guarantee is read
+off its wire by `tests/test_bench.py`. A peer that is not installed is said to be missing and left
+out.
 """
 
 from __future__ import annotations

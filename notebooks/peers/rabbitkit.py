@@ -1,11 +1,13 @@
-"""rabbitkit: `publish_many`, and a subscriber whose result a publisher sends on.
+"""rabbitkit: `publish_many`, and a subscriber that sends its result on by `publish`.
 
 The bulk publish needs a pooled channel for each message in flight, so the pool is as large as its
-window. `mandatory` is off by default and is asked for.
+window. `mandatory` is off by default and is asked for; a result that a decorator sends on never
+is (seen on the wire, whatever the configuration says), so the handler publishes.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
@@ -63,9 +65,9 @@ class Peer(Base):
             broker = self._broker(prefetch)
 
             @broker.subscriber(queue=source, reject_without_dlx="discard")
-            @broker.publisher(routing_key=target)
-            async def handle(body: str) -> str:
-                return body
+            async def handle(body: str) -> None:
+                envelope = MessageEnvelope(target, json.dumps(body).encode(), mandatory=True)
+                (await broker.publish(envelope)).raise_for_status()
 
             await broker.start(worker_config=WorkerConfig(worker_count=CHANNELS))
             return broker

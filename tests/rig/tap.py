@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mousetrap.faults.frames import Frames
+from mousetrap.faults.frames import Frames, Piece
 from mousetrap.settings import Settings
 
 
@@ -31,7 +31,8 @@ class Cut:
 class Tap:
     """Passes on what clients and the broker of *settings* say, byte by byte if need be.
 
-    `passed` counts methods by name and direction, `sizes` bytes by connection and direction.
+    `passed` counts methods by name and direction, `sizes` bytes by connection and direction;
+    `heard` is called with connection, direction and each piece, before that is passed on.
 
     Threads: any; the counts are exact when the connections are over.
     """
@@ -44,6 +45,7 @@ class Tap:
         self.settings = settings.but(host="127.0.0.1", port=self._listener.getsockname()[1])
         self.passed: Counter[tuple[str, str]] = Counter()
         self.sizes: list[Counter[str]] = []
+        self.heard: Callable[[int, str, Piece], object] = lambda *_: None
         self.stall: Callable[[], float] = lambda: 0.0  # seconds that the next bytes are held up
 
     def __enter__(self) -> Tap:
@@ -119,6 +121,7 @@ class _Relay:
         self.tap.sizes[self.link][self.direction] += len(data)
         for piece in self.frames.feed(data):
             self.tap.passed[piece.name, self.direction] += 1
+            self.tap.heard(self.link, self.direction, piece)
         self.sink.sendall(data)
 
     def end(self, cut: Cut) -> None:

@@ -1,0 +1,303 @@
+"""What becomes of each delivery in a worker: handled, sent on, told, then acked.
+
+The order is the promise: a source message is acked only after the broker has confirmed everything
+that came of it, be it the outputs, the retry or the dead letter, and then its fate. So whatever
+dies in between, the message comes again and its outputs have the same ids. Prototyped in
+``notebooks/03_worker.ipynb``.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import pika
+
+from mousetrap import retry
+from mousetrap.consumer import Consumer, Delivery
+from mousetrap.errors import MousetrapError, OutcomeUnknown, WorkerLost
+from mousetrap.events import Events, Told
+from mousetrap.fate import Fate, Output
+from mousetrap.handler import Handler
+from mousetrap.handling import Handling
+from mousetrap.hands import Coroutines, Hands, Threads
+from mousetrap.interrupt import Bell
+from mousetrap.message import Message, current
+from mousetrap.publisher import RESEND_DELAY, Publisher
+from mousetrap.receipt import Receipt
+from mousetrap.settings import Settings
+from mousetrap.table import safe
+from mousetrap.topology import AnyDeclaration, Queue
+from mousetrap.translation import kept_properties
+
+log = logging.getLogger("mousetrap.worker")
+
+MOVING = 0.1  # seconds in which the broker has heard an ack that was sent; a guess
+KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive
+
+
+class Processor:
+    """Takes every delivery of `consumer`, which is set before the first one, to its end.
+
+    `around` is a context manager in which each message is handled. *declarations* are put back
+    when an output comes back because somebody deleted a queue; *on_crash* is told of a hand that
+    dies, which is a defect.
+
+    Threads: `take` on the I/O thread; handlers run on `hands`; the rest any.
+    """
+
+    consumer: Consumer
+
+    def __init__(
+        self,
+        queue: Queue,
+        handler: Handler,
+        settings: Settings,
+        publisher: Publisher,
+        declarations: Sequence[AnyDeclaration],
+        *,
+        writes: str | None,
+        concurrency: int,
+        on_crash: Callable[[BaseException], object],
+    ) -> None:
+        self.handler = handler  # of the next message; those in hand keep theirs
+        self.around: Callable[[Message], AbstractContextManager[object]] = nullcontext
+        self.failures: deque[tuple[str, BaseException]] = deque(maxlen=KEPT_FAILURES)
+        self.is_stopping = False  # what was not begun is left to the broker
+        self.has_failed = False  # there is no way to go on: nothing is sent again
+        self.changed = Bell()  # rings when a count changes
+        self.counts = dict.fromkeys(("received", "done", "retried", "dead"), 0)
+        self.in_hand = 0
+        self.problem = ""  # the last thing that went wrong, until something goes well
+        self.hands: Hands[Delivery] = (
+            Coroutines(self._handle_async, concurrency, handler.name, on_crash)
+            if handler.is_async
+            else Threads(self._handle, concurrency, handler.name, on_crash)
+        )
+        self._queue = queue
+        self.writes = writes
+        self._keeps = settings.keep_bodies
+        self._publisher = publisher
+        self._declarations = declarations
+        self.events = Events(publisher, self._settle)
+        self._lock = threading.Lock()  # guards the counts, and what is being moved
+        self._moving: dict[str, Delivery] = {}  # not acked, and its copy is among the suspects
+
+    def take(self, delivery: Delivery) -> None:
+        """Have *delivery* handled when a hand is free; never blocks."""
+        self.counts["received"] += 1
+        self.hands.take(delivery)
+
+    def tally(self) -> dict[str, int]:
+        """All counts, as of one moment."""
+        with self._lock:
+            return {"in_hand": self.in_hand, **self.counts}
+
+    # ---- on the hands --------------------------------------------------------------------------
+
+    def _handle(self, delivery: Delivery) -> None:
+        if (handling := self._begin(delivery)) is None:
+            return
+        message, handler = handling.message, handling.handler
+        with self.around(message):
+            token = current.set(message)
+            try:
+                result = handler.function(*handler.arguments(message))
+                outputs = handler.outputs(result, message)
+            except BaseException as error:  # noqa: BLE001 -- sys.exit() in a handler is a failure
+                self._handle_failure(handling, error)
+            else:
+                self._send(handling, outputs)
+            finally:
+                current.reset(token)
+
+    async def _handle_async(self, delivery: Delivery) -> None:
+        if (handling := self._begin(delivery)) is None:
+            return
+        message, handler = handling.message, handling.handler
+        with self.around(message):
+            token = current.set(message)
+            try:
+                result = await handler.function(*handler.arguments(message))
+                outputs = handler.outputs(result, message)
+            except BaseException as error:  # noqa: BLE001 -- as above
+                self._handle_failure(handling, error)
+            else:
+                self._send(handling, outputs)
+            finally:
+                current.reset(token)
+
+    def _begin(self, delivery: Delivery) -> Handling | None:
+        properties = delivery.properties
+        message = Message.from_wire(
+            delivery.body, properties.message_id, properties.headers, properties.timestamp
+        )
+        with self._lock:
+            if self.is_stopping or not self.consumer.is_current(delivery):
+                return None  # the broker will deliver it again
+            moved = self._moving.get(message.id)
+            if moved is not None and self.consumer.is_current(moved):
+                # begun now, it could kill us before that is acked, and there would be two of it
+                self.consumer.connection.call_later(MOVING, lambda: self.hands.take(delivery))
+                return None
+            self.in_hand += 1
+        handling = Handling(delivery, message, self.handler)
+        if delivery.is_suspect:  # it lost its worker: that is counted before it is begun
+            self._move(handling)
+            return None
+        return handling
+
+    def _move(self, handling: Handling) -> None:
+        delivery, message = handling.delivery, handling.message
+        what_next = retry.after_loss(message, self._queue)
+        if isinstance(what_next, WorkerLost):
+            self._handle_failure(handling, what_next)
+            return
+
+        def on_outcome(receipt: Receipt) -> None:  # on the publisher's I/O thread
+            if receipt.confirmed:
+                self.consumer.ack(delivery)
+                self._drop(delivery)
+                self._publisher.connection.call_later(MOVING, lambda: self._forget(message.id))
+            else:
+                self.send_again_later(delivery, receipt)
+
+        with self._lock:
+            self._moving[message.id] = delivery
+        log.info("%s: message %s had lost its worker -> %s", safe(self._queue.name),
+                 message.short_id, safe(what_next.target))  # fmt: skip
+        properties = kept_properties(delivery.properties)
+        if not self._hand_over(what_next.copy, what_next.target, properties, on_outcome):
+            self._drop(delivery)
+
+    def _forget(self, id: str) -> None:
+        with self._lock:
+            self._moving.pop(id, None)
+
+    def _send(self, handling: Handling, outputs: list[Message]) -> None:
+        if self.writes is None:  # results nobody asked for
+            outputs = []
+        writes = self.writes or ""
+        told = tuple([Output(each.id, writes, self._kept(each.body)) for each in outputs])
+        fate = handling.fate("done", self._queue.name, told, body=self._kept_of_job(handling))
+        self._publish(handling.delivery, [(each, writes, None) for each in outputs], fate)
+
+    def _handle_failure(self, handling: Handling, error: BaseException) -> None:
+        message = handling.message
+        failure = retry.after(message, error, self._queue)
+        fate = handling.fate(
+            "dead" if failure.delay is None else "retried",
+            self._queue.name,
+            reason=failure.reason,
+            traceback=failure.traceback,
+            delay=failure.delay or 0.0,
+            body=self._kept_of_job(handling),
+        )
+        self.failures.append((message.id, error))
+        # No error text here: it may quote the body, and logs go where bodies must not.
+        log.log(
+            logging.WARNING if failure.delay is None else logging.INFO,
+            "%s: message %s, attempt %d: %s -> %s", safe(self._queue.name), message.short_id,
+            message.attempt, type(error).__name__, safe(failure.target),
+        )  # fmt: skip
+        properties = kept_properties(handling.delivery.properties)
+        self._publish(handling.delivery, [(failure.copy, failure.target, properties)], fate)
+
+    def _kept_of_job(self, handling: Handling) -> bytes | None:
+        return None if handling.message.parent else self._kept(handling.message.body)
+
+    def _kept(self, body: bytes) -> bytes | None:
+        return body if 0 < self._keeps >= len(body) else None
+
+    def _publish(
+        self,
+        delivery: Delivery,
+        outputs: list[tuple[Message, str, pika.BasicProperties | None]],
+        fate: Fate,
+    ) -> None:
+        """Publish all *outputs*; when the last is confirmed, tell the *fate* of *delivery*."""
+        if not outputs:
+            self.events.tell(delivery, fate)
+            return
+        sending = _Sending(self, delivery, fate, len(outputs))
+        for output in outputs:
+            if not self._hand_over(*output, sending.on_outcome):
+                self._drop(delivery)
+                return
+
+    def _hand_over(
+        self,
+        message: Message,
+        queue: str,
+        properties: pika.BasicProperties | None,
+        callback: Callable[[Receipt], None],
+    ) -> bool:
+        """Give *message* to the publisher; False when that one is closed or has failed."""
+        while True:
+            try:
+                self._publisher.publish(message, queue, properties=properties, callback=callback)
+                return True
+            except OutcomeUnknown as error:  # the window was full all the time: it was not sent
+                self.problem = str(error)
+            except MousetrapError:
+                return False
+
+    def _settle(self, told: list[Told]) -> None:
+        """The broker has everything that came of these deliveries: have them acked."""
+        # before they count: `stop` acks what has been counted
+        self.consumer.ack(*[delivery for delivery, _ in told])
+        with self._lock:
+            for delivery, fate in told:
+                if not delivery.is_dropped:
+                    self.in_hand -= 1
+                self.counts[fate.outcome] += 1
+            self.problem = ""
+        self.changed.ring()
+
+    def send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
+        """Send what the broker did not confirm once more, while its source is not acked."""
+        self.problem = str(receipt.error)
+        log.warning("%s: %s", safe(self._queue.name), receipt.error)
+        delay = RESEND_DELAY * (1 + random.random())  # so at most once a second
+        self._publisher.connection.call_later(delay, lambda: self._send_again(delivery, receipt))
+
+    def _send_again(self, delivery: Delivery, receipt: Receipt) -> None:
+        if not self.consumer.is_current(delivery) or self.has_failed:
+            self._forget(receipt.message.id)
+            self._drop(delivery)  # its channel is gone: it comes again as a new delivery
+            return
+        if receipt.outcome == "returned":
+            self._publisher.declare(self._declarations)  # somebody deleted a queue: put it back
+        self._publisher.send_again(receipt)
+
+    def _drop(self, delivery: Delivery) -> None:
+        """Give up on a delivery without an ack; the broker still has the message."""
+        with self._lock:
+            if not delivery.is_dropped:
+                delivery.is_dropped = True
+                self.in_hand -= 1
+        self.changed.ring()
+
+
+class _Sending:
+    """The outputs of one handling on their way. `on_outcome`: on the publisher's I/O thread."""
+
+    __slots__ = ("delivery", "fate", "left", "processor")
+
+    def __init__(self, processor: Processor, delivery: Delivery, fate: Fate, left: int) -> None:
+        self.processor = processor
+        self.delivery = delivery
+        self.fate = fate
+        self.left = left  # outputs that are not confirmed so far
+
+    def on_outcome(self, receipt: Receipt) -> None:
+        if not receipt.confirmed:
+            self.processor.send_again_later(self.delivery, receipt)
+            return
+        self.left -= 1
+        if not self.left:
+            self.processor.events.tell(self.delivery, self.fate)
