@@ -109,13 +109,18 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def keep(rows: list[tuple[str, ...]], file: Path = FILE) -> None:
-    """Write *rows* into *file*, over those of the same name."""
+    """Write *rows* into *file*, over those of the same test on the same series of RabbitMQ."""
     kept = {}
     if file.exists():
         lines = [line for line in file.read_text().splitlines() if line.startswith("|")]
-        kept = {row[:3]: row for line in lines[2:] if (row := _cells(line))}
-    kept |= {row[:3]: row for row in rows}
+        kept = {_place(row): row for line in lines[2:] if (row := _cells(line))}
+    kept |= {_place(row): row for row in rows}
     file.write_text(HEAD + "\n".join(table(sorted(kept.values()))) + "\n")
+
+
+def _place(row: tuple[str, ...]) -> tuple[str, ...]:
+    fault, what, version = row[:3]
+    return fault, what, ".".join(version.split(".")[:2])
 
 
 def _cells(line: str) -> tuple[str, ...]:
