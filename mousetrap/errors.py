@@ -8,6 +8,7 @@
     │   ├── ConnectionLost     the connection broke; publishing again with the same id is right
     │   └── ChannelLost        the broker closed the channel
     │       ├── QueueMissing   no queue of that name (404)
+    │       ├── MessageTooLarge   the broker takes no message of that size (406)
     │       └── TopologyMismatch  the queue exists with other arguments (406)
     ├── PublishError           one message did not verifiably arrive; `.receipt` tells which
     │   ├── Unroutable         no queue is bound there: the broker gave it back
@@ -71,6 +72,12 @@ class ChannelLost(WireError):
 
 class QueueMissing(ChannelLost):
     """There is no queue of that name in this vhost (404 NOT_FOUND)."""
+
+
+class MessageTooLarge(ChannelLost):
+    """A message was larger than the broker takes; `size` is its size in bytes."""
+
+    size = 0
 
 
 class TopologyMismatch(ChannelLost):

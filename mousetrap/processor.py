@@ -19,7 +19,7 @@ import pika
 
 from mousetrap import retry
 from mousetrap.consumer import Consumer, Delivery
-from mousetrap.errors import MousetrapError, OutcomeUnknown
+from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
 from mousetrap.events import Events, Told
 from mousetrap.fate import Fate, Output
 from mousetrap.handler import Handler
@@ -109,7 +109,7 @@ class Processor:
                 result = handler.function(*handler.arguments(message))
                 outputs = handler.outputs(result, message)
             except BaseException as error:  # noqa: BLE001 -- sys.exit() in a handler is a failure
-                self._handle_failure(handling, error)
+                self.handle_failure(handling, error)
             else:
                 self._send(handling, outputs)
             finally:
@@ -125,7 +125,7 @@ class Processor:
                 result = await handler.function(*handler.arguments(message))
                 outputs = handler.outputs(result, message)
             except BaseException as error:  # noqa: BLE001 -- as above
-                self._handle_failure(handling, error)
+                self.handle_failure(handling, error)
             else:
                 self._send(handling, outputs)
             finally:
@@ -157,7 +157,7 @@ class Processor:
         after = retry.after_timeout if delivery.is_overdue else retry.after_loss
         what_next = after(message, self._queue)
         if not isinstance(what_next, retry.Move):
-            self._handle_failure(handling, what_next)
+            self.handle_failure(handling, what_next)
             return
 
         def on_outcome(receipt: Receipt) -> None:  # on the publisher's I/O thread
@@ -187,9 +187,10 @@ class Processor:
         writes = self.writes or ""
         told = tuple([Output(each.id, writes, self._kept(each.body)) for each in outputs])
         fate = handling.fate("done", self._queue.name, told, body=self._kept_of_job(handling))
-        self._publish(handling.delivery, [(each, writes, None) for each in outputs], fate)
+        self._publish(handling, [(each, writes, None) for each in outputs], fate)
 
-    def _handle_failure(self, handling: Handling, error: BaseException) -> None:
+    def handle_failure(self, handling: Handling, error: BaseException) -> None:
+        """Have the message of *handling* retried or buried, as `retry.after` says."""
         message = handling.message
         failure = retry.after(message, error, self._queue)
         fate = handling.fate(
@@ -208,7 +209,7 @@ class Processor:
             message.attempt, type(error).__name__, safe(failure.target),
         )  # fmt: skip
         properties = kept_properties(handling.delivery.properties)
-        self._publish(handling.delivery, [(failure.copy, failure.target, properties)], fate)
+        self._publish(handling, [(failure.copy, failure.target, properties)], fate)
 
     def _kept_of_job(self, handling: Handling) -> bytes | None:
         return None if handling.message.parent else self._kept(handling.message.body)
@@ -218,18 +219,18 @@ class Processor:
 
     def _publish(
         self,
-        delivery: Delivery,
+        handling: Handling,
         outputs: list[tuple[Message, str, pika.BasicProperties | None]],
         fate: Fate,
     ) -> None:
-        """Publish all *outputs*; when the last is confirmed, tell the *fate* of *delivery*."""
+        """Publish all *outputs*; when the last is confirmed, tell the *fate* of *handling*."""
         if not outputs:
-            self.events.tell(delivery, fate)
+            self.events.tell(handling.delivery, fate)
             return
-        sending = _Sending(self, delivery, fate, len(outputs))
+        sending = _Sending(self, handling, fate, len(outputs))
         for output in outputs:
             if not self._hand_over(*output, sending.on_outcome):
-                self._drop(delivery)
+                self._drop(handling.delivery)
                 return
 
     def _hand_over(
@@ -289,18 +290,28 @@ class Processor:
 class _Sending:
     """The outputs of one handling on their way. `on_outcome`: on the publisher's I/O thread."""
 
-    __slots__ = ("delivery", "fate", "left", "processor")
+    __slots__ = ("fate", "handling", "left", "processor")
 
-    def __init__(self, processor: Processor, delivery: Delivery, fate: Fate, left: int) -> None:
+    def __init__(self, processor: Processor, handling: Handling, fate: Fate, left: int) -> None:
         self.processor = processor
-        self.delivery = delivery
+        self.handling = handling
         self.fate = fate
-        self.left = left  # outputs that are not confirmed so far
+        self.left = left  # outputs that are not confirmed so far; below 0: it has failed
 
     def on_outcome(self, receipt: Receipt) -> None:
-        if not receipt.confirmed:
-            self.processor.send_again_later(self.delivery, receipt)
-            return
-        self.left -= 1
-        if not self.left:
-            self.processor.events.tell(self.delivery, self.fate)
+        if receipt.confirmed:
+            self.left -= 1
+            if not self.left:
+                self.processor.events.tell(self.handling.delivery, self.fate)
+        elif receipt.is_final and self.fate.outcome == "done":
+            if self.left > 0:
+                self.left = -1
+                # publishing may wait for room, which only this thread can make
+                threading.Thread(
+                    target=self.processor.handle_failure,
+                    args=(self.handling, Reject(str(receipt.error))),
+                    name="mousetrap-failure",
+                    daemon=True,
+                ).start()
+        else:
+            self.processor.send_again_later(self.handling.delivery, receipt)

@@ -19,7 +19,7 @@ from pika import spec
 from pika.channel import Channel
 
 from mousetrap.connection import Connection
-from mousetrap.errors import ConnectionLost, MousetrapError, OutcomeUnknown, Unroutable
+from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError, OutcomeUnknown
 from mousetrap.interrupt import Bell, finish
 from mousetrap.loop import Loop
 from mousetrap.message import Message
@@ -141,6 +141,7 @@ class Publisher:
 
         Raises:
             Unroutable: there is no such queue; waiting would not help.
+            PublishRefused: one cannot be sent as it is: too large for this broker.
             TimeoutError: some are not confirmed after *timeout* seconds; says how many and why.
         """
         deadline = time.monotonic() + timeout
@@ -152,8 +153,9 @@ class Publisher:
             if not missing:
                 return receipts
             first = receipts[missing[0]]
-            if isinstance(first.error, Unroutable):
-                raise first.error
+            for receipt in (receipts[n] for n in missing):
+                if receipt.error and (receipt.outcome == "returned" or receipt.is_final):
+                    raise receipt.error
             if not remaining(deadline):
                 raise TimeoutError(
                     f"{len(missing):,} of {len(receipts):,} messages are not confirmed after "
@@ -319,7 +321,12 @@ class Publisher:
     def lost(self, error: MousetrapError) -> None:
         """Session: whatever was written and not answered is unknown now."""
         self._channel = None
-        self._settle(self._written.take_all(), "unknown", str(error))
+        written = self._written.take_all()
+        if isinstance(error, MessageTooLarge):
+            guilty = [each for each in written if len(each.message.body) == error.size]
+            written = [each for each in written if each not in guilty]
+            self._settle(guilty, "refused", str(error), is_final=True)
+        self._settle(written, "unknown", str(error))
 
     def failed(self, error: MousetrapError) -> None:
         """Session: the connection will not come back."""
@@ -343,7 +350,8 @@ class Publisher:
                         receipt.base, mandatory=not receipt.exchange)  # fmt: skip
             except Exception as error:  # noqa: BLE001 -- pika encodes before it writes: not sent
                 kind = type(error).__name__
-                self._settle([receipt], "refused", f"a header or property cannot be sent: {kind}")
+                self._settle([receipt], "refused", f"a header or property cannot be sent: {kind}",
+                             is_final=True)  # fmt: skip
                 continue
             self._written.add(receipt)
 
@@ -361,11 +369,14 @@ class Publisher:
         returned = self._written.take_returned(properties.message_id, method.routing_key)
         self._settle(returned, "returned", str(method.reply_text))
 
-    def _settle(self, receipts: list[Receipt], outcome: Outcome, reason: str = "") -> None:
+    def _settle(
+        self, receipts: list[Receipt], outcome: Outcome, reason: str = "", is_final: bool = False
+    ) -> None:
         if not receipts:
             return
         for receipt in receipts:
             receipt.reason = reason
+            receipt.is_final = is_final
             receipt.outcome = outcome
             if receipt._done is not None:
                 receipt._done.ring()

@@ -29,8 +29,8 @@ class Receipt:
     Threads: any.
     """
 
-    __slots__ = ("_callback", "_done", "base", "deadline", "exchange", "message", "outcome",
-                 "queue", "reason", "sent")  # fmt: skip
+    __slots__ = ("_callback", "_done", "base", "deadline", "exchange", "is_final", "message",
+                 "outcome", "queue", "reason", "sent")  # fmt: skip
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Receipt:
         self.deadline = deadline  # on the monotonic clock
         self.outcome: Outcome = "waiting"
         self.reason = ""
+        self.is_final = False  # it cannot be sent as it is, however often
         self._callback = callback
         self._done: Bell | None = None
 
@@ -74,8 +75,8 @@ class Receipt:
             case "refused":
                 return PublishRefused(
                     f"the broker refused message {self.message.short_id} for queue {self.queue!r} "
-                    f"({safe(self.reason) or 'queue full?'}); publish it again later, with the "
-                    f"same id"
+                    f"({safe(self.reason) or 'queue full?'})"
+                    + ("" if self.is_final else "; publish it again later, with the same id")
                 )
             case "unknown":
                 return OutcomeUnknown(

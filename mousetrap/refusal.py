@@ -12,6 +12,7 @@ from shlex import quote
 from mousetrap.errors import (
     AccessRefused,
     ChannelLost,
+    MessageTooLarge,
     MousetrapError,
     QueueMissing,
     TopologyMismatch,
@@ -45,6 +46,14 @@ def channel_closed(code: int, text: str) -> MousetrapError:
         return TopologyMismatch(_mismatch(**found.groupdict()))
     if code == 406 and (found := re.search(r"timed out. Timeout value used: (-?\d+) ms", text)):
         return ChannelLost(held_too_long(int(found[1]) / 1000))
+    if code == 406 and (found := re.search(r"message size (\d+) .* max size (\d+)", text)):
+        too_large = MessageTooLarge(
+            f"a message of {int(found[1]):,} bytes is larger than the {int(found[2]):,} that this "
+            f"broker takes: store it elsewhere and send where, or raise max_message_size in "
+            f"rabbitmq.conf"
+        )
+        too_large.size = int(found[1])
+        return too_large
     if code == 406 and (found := re.search(r"unknown delivery tag (\d+)", text)):
         return ChannelLost(
             f"an ack named delivery {found[1]}, which this channel does not have open: it was "

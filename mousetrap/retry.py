@@ -136,9 +136,22 @@ def _counted(message: Message, losses: int, timeouts: int) -> Message:
 def _kept(message: Message) -> dict[str, Any]:
     """The headers that a copy of *message* takes along."""
     headers = without_death(message.headers)
+    if unsent := sorted(name for name, value in headers.items() if not _can_be_sent(value)):
+        for name in unsent:
+            del headers[name]
+        headers[DROPPED] = f"what AMQP has no word for: {', '.join(unsent)}"[:1000]
     if len(repr(headers)) > MAX_HEADERS:  # too large a frame ends the connection, every time
         return {DROPPED: "the other headers: with ours they would not fit one frame"}
     return headers
+
+
+def _can_be_sent(value: Any) -> bool:
+    """Say whether *value* can be written: an unsigned integer of 64 bits can only be read."""
+    if isinstance(value, dict):
+        return all(map(_can_be_sent, value.values()))
+    if isinstance(value, list):
+        return all(map(_can_be_sent, value))
+    return not isinstance(value, int) or value.bit_length() <= 63
 
 
 def reason_of(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from pika.adapters.utils.connection_workflow import (
 from pika.channel import Channel
 from pika.exchange_type import ExchangeType
 
+from mousetrap import field
 from mousetrap.declared import note
 from mousetrap.errors import (
     AccessRefused,
@@ -35,6 +36,8 @@ from mousetrap.errors import (
 from mousetrap.refusal import channel_closed, login_refused, vhost_refused
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration, Binding, Declaration, Exchange
+
+field.install()
 
 PIKA_ERRORS = (pika_errors.AMQPError, AMQPConnectorException, OSError)
 _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)

@@ -12,6 +12,8 @@ import pytest
 from rig.flow import DELAYS
 from rig.trial import Trial, sizes, wait_for
 
+from mousetrap.errors import QueueMissing
+from mousetrap.job_queue import depth, open_channel
 from mousetrap.retry import PARKED_AT_TIMEOUT
 from mousetrap.topology import Queue
 from mousetrap.worker import Worker
@@ -187,3 +189,93 @@ def test_slow_beside_fast(trial, tally, times):
         trial.rest(stuck)
         trial.rest(quick)
     tally.judge(trial.observe())
+
+
+# ---- what cannot work, and what cannot be sent ---------------------------------------------------
+
+
+def declared(name, **arguments):
+    """Return what declares that queue as somebody else might have."""
+
+    def declare(channel, settings):
+        channel.queue_declare(settings.topology.wire_name(name), durable=True, arguments=arguments)
+
+    return declare
+
+
+# What is wrong with the broker or the settings, and what the worker must say of it.
+LIMITED = {"x-expires": 600_000, "x-max-length": 5}
+WRONG = {
+    "work queue": (declared("work", **LIMITED), {}, [".work'", "x-max-length"]),
+    "dead queue": (declared("work.dead", **LIMITED), {}, [".work.dead'", "x-max-length"]),
+    "queue downstream": (declared("out", **LIMITED), {}, [".out'", "x-max-length"]),
+    "queue type": (declared("work", **{"x-expires": 600_000}), {"queue_type": "quorum"},
+                   [".work'", "MOUSETRAP_QUEUE_TYPE"]),
+    "exchange": (None, {"events_exchange": "amq.fanout"}, ["amq.fanout", "type"]),
+    "vhost": (None, {"vhost": "no such"}, ["'no such'", "RABBITMQ_VHOST"]),
+    "password": (None, {"password": "wrong"}, ["RABBITMQ_PASSWORD"]),
+    "permission to use": (None, {"user": "nobody"}, ["'nobody'", "set_permissions"]),
+    "permission to configure": (None, {"user": "reader"}, [".work'", "set_permissions"]),
+    "permission to read": (None, {"user": "writer"}, [".work.", "set_permissions"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def users(_breakable):
+    """Users of the broker of our own, each of whom may do less than all."""
+    password = _breakable.settings.password
+    for name, allowed in {"nobody": None, "reader": ("^$", ".*", ".*"),
+                          "writer": (".*", ".*", "^$")}.items():  # fmt: skip
+        _breakable.rabbitmqctl("add_user", name, password)
+        if allowed:
+            _breakable.rabbitmqctl("set_permissions", name, *allowed)
+
+
+@pytest.mark.fault("F11")
+def test_cannot_work(rabbit, own, users, crew, tally):
+    """Other arguments, no permission, no vhost: it ends in five seconds and names what, and why."""
+    for n, (what, (prepare, changes, words)) in enumerate(WRONG.items()):
+        settings = own.but(namespace=f"{own.namespace}-{n}")
+        if prepare is not None:
+            with open_channel(settings) as channel:
+                prepare(channel, settings)
+        worker = crew.start(settings.but(**changes))
+        code = worker.wait(5)
+
+        said = worker.log.read_text()
+        assert code not in (0, 70), (what, said)  # 70: a defect of ours
+        assert all(word in said for word in words), (what, said)
+        tally.trials += 1
+    with pytest.raises(QueueMissing, match="'nowhere'"):
+        depth("nowhere", own)
+
+
+@pytest.fixture
+def small(rabbit):
+    """A broker of our own that takes no message of more than a megabyte."""
+
+    def limit(size):
+        rabbit.rabbitmqctl("eval", f"application:set_env(rabbit, max_message_size, {size}), "
+                                   f"persistent_term:put(max_message_size, {size}).")  # fmt: skip
+
+    limit(1_000_000)
+    yield rabbit
+    limit(16_777_216)
+
+
+@pytest.mark.fault("F11")
+def test_too_large_for_the_broker(small, own, tally):
+    """A result larger than the broker takes: that message is parked, its neighbours live."""
+
+    def grow(id: str) -> str:
+        return id + "x" * (2_000_000 if id == "grow" else 0)
+
+    with Trial(own, WORK) as trial:
+        trial.send([*map(str, range(50)), "grow", *map(str, range(50, 100))])
+        with Worker(WORK, grow, own, writes="out", concurrency=4) as worker:
+            trial.settle()
+            trial.rest(worker)
+        history = trial.observe()
+    assert list(history.dead) == ["grow"]
+    assert "2,000,006 bytes is larger than the 1,000,000" in history.dead["grow"]
+    tally.judge(history)

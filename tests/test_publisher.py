@@ -268,7 +268,7 @@ def test_publish_of_a_header_that_cannot_travel_is_refused(settings):
     """One message that pika cannot encode harms neither the connection nor its neighbours."""
     declare("work", settings=settings)
     with Publisher(settings) as publisher:
-        bad = publisher.publish(Message(1, headers={"score": 0.5}), "work")
+        bad = publisher.publish(Message(1, headers={"score": 2**64}), "work")
         good = publisher.publish(Message(2), "work").wait()
 
         with pytest.raises(PublishRefused, match="header"):

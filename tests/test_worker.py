@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 
@@ -199,6 +200,22 @@ def test_worker_buries_a_message_whose_headers_fill_a_frame(settings):
     [buried] = drain(QUICK.dead, settings=settings)
     assert buried.body == b"1"
     assert "would not fit" in buried.headers["mousetrap-dropped"]
+
+
+@pytest.mark.parametrize("value", [1.5, -1e300, datetime(9999, 12, 31, tzinfo=UTC)])
+def test_worker_keeps_what_pika_would_spoil(settings, value):
+    """A double or a far date in a foreign header: it travels on as it is, and holds nobody up."""
+    import pika
+
+    declare(QUICK, settings=settings)
+    with open_channel(settings) as channel:
+        properties = pika.BasicProperties(headers={"value": [{"value": value}]})
+        channel.basic_publish("", settings.topology.wire_name("work"), b"1", properties)
+    with Worker(QUICK, always_fails, settings) as worker:
+        worker.wait_until(dead=1)
+
+    [buried] = drain(QUICK.dead, settings=settings)
+    assert buried.headers["value"] == [{"value": value}]
 
 
 def test_worker_does_not_ack_before_the_result_is_confirmed(settings):

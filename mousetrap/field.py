@@ -1,0 +1,44 @@
+"""Values in the headers of other clients, which pika reads wrongly or cannot write.
+
+pika makes an integer of a double: 1.5 would become 1 in a retry, and 1e300 an integer that it
+cannot write, so that the retry would never go out. It raises for a timestamp beyond the year 9999.
+This is the one place that replaces functions of pika; `tests/test_field.py` tells when pika has
+others.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from pika import data
+
+_decode, _encode = data.decode_value, data.encode_value
+
+
+def decode_value(encoded: bytes, offset: int) -> tuple[Any, int]:
+    """Return the value at *offset*, and where the next one begins."""
+    kind, start = encoded[offset : offset + 1], offset + 1
+    if kind == b"d":
+        return struct.unpack_from(">d", encoded, start)[0], start + 8
+    if kind == b"f":
+        return struct.unpack_from(">f", encoded, start)[0], start + 4
+    if kind == b"T":
+        try:
+            return _decode(encoded, offset)
+        except (OverflowError, ValueError, OSError):  # no date that Python knows
+            return struct.unpack_from(">Q", encoded, start)[0], start + 8
+    return _decode(encoded, offset)
+
+
+def encode_value(pieces: list[bytes], value: Any) -> int:
+    """Append *value* to *pieces*; return how many bytes it has."""
+    if isinstance(value, float):
+        pieces.append(struct.pack(">cd", b"d", value))
+        return 9
+    return _encode(pieces, value)
+
+
+def install() -> None:
+    """Have pika use these two, in tables and arrays as well."""
+    data.decode_value, data.encode_value = decode_value, encode_value
