@@ -34,6 +34,11 @@ State = Literal["new", "connecting", "open", "blocked", "failed", "closed"]
 
 log = logging.getLogger("mousetrap.connection")
 
+# Seconds from asking for a channel to its being ready, if the settings do not grant more. A node
+# that has lost its cluster may take a connection and then say nothing (RabbitMQ 4.3); to elect a
+# new leader for a quorum queue takes less. A guess.
+SETTING_UP = 15.0
+
 FATAL = (AccessRefused, TopologyMismatch, QueueMissing)  # asking again gives the same answer
 
 
@@ -150,6 +155,14 @@ class Connection:
         """Run *function* on the I/O thread in *delay* seconds."""
         self.call(lambda: self._later(delay, function))
 
+    def give_up(self, error: MousetrapError) -> None:
+        """Drop the whole connection for *error* and make a new one (I/O thread only).
+
+        Who does not answer here may be one of several: a balancer has other nodes to offer.
+        """
+        if self._connection is not None and self._connection.is_open:
+            self._connection.give_up(error)
+
     def reset(self, error: MousetrapError) -> None:
         """Give up the present channel and set up a new one (I/O thread only)."""
         channel = self._channel
@@ -223,6 +236,19 @@ class Connection:
 
         channel = self._connection.channel(on_open_callback=on_open)
         channel.add_on_close_callback(self._on_channel_closed)
+        patience = max(SETTING_UP, self.settings.connect_timeout)
+        self._later(patience, lambda: self._look_after(channel, patience))
+
+    def _look_after(self, channel: Channel, patience: float) -> None:
+        """Give up if *channel* is still being set up."""
+        if self.is_open or channel.is_closed or channel.is_closing:
+            return
+        self.give_up(
+            ConnectionLost(
+                f"{self.settings.url} took the connection and did not set up a channel within "
+                f"{patience:g} s, as a node does that has lost its cluster; connect again"
+            )
+        )
 
     def _ready(self, channel: Channel) -> None:
         if channel is not self._channel:

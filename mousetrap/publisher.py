@@ -65,6 +65,7 @@ class Publisher:
         # I/O thread only:
         self._channel: Channel | None = None
         self._written = Written()
+        self._heard = 0.0  # monotonic: when the broker last answered a publish
         self._declared: list[AnyDeclaration] = []
 
     def open(self) -> Publisher:
@@ -309,6 +310,7 @@ class Publisher:
 
         def on_confirming(_: Any) -> None:
             self._channel = channel
+            self._heard = time.monotonic()
             for declaration in self._declared[len(declared) :]:  # came up in the meantime
                 declare(channel, declaration)
             ready()
@@ -354,6 +356,7 @@ class Publisher:
             self._written.add(receipt)
 
     def _on_confirm(self, frame: Any) -> None:
+        self._heard = time.monotonic()
         settled = self._written.take(frame.method.delivery_tag, multiple=frame.method.multiple)
         if isinstance(frame.method, spec.Basic.Ack):
             self._settle(settled, "confirmed")
@@ -393,14 +396,23 @@ class Publisher:
         return min(1.0, self.settings.confirm_timeout / 4)  # seconds
 
     def _patrol(self) -> None:
-        """Give the word *unknown* to whatever is past its deadline."""
-        now = time.monotonic()
+        """Give the word *unknown* to whatever is past its deadline.
+
+        If the broker has answered nothing at all in that time, and has no alarm, the connection is
+        given up as well: a node that has lost the majority of its cluster is open and answers no
+        publish, and another may.
+        """
+        now, patience = time.monotonic(), self.settings.confirm_timeout
         late = self._written.take_late(now)
+        is_silent = bool(late) and now - self._heard > patience
         with self._lock:
             while self._outbox and self._outbox[0].deadline < now:
                 late.append(self._outbox.popleft())
-        self._settle(late, "unknown", f"no answer in {self.settings.confirm_timeout:g} s; "
-                     f"the connection was {self.connection.state}")  # fmt: skip
+        state, url = self.connection.state, self.settings.url
+        self._settle(late, "unknown", f"no answer in {patience:g} s; the connection was {state}")
+        if is_silent and state == "open":
+            problem = f"{url} answered no publish within {patience:g} s; connect again"
+            self.connection.give_up(ConnectionLost(problem))
         self.connection.call_later(self._patrol_interval, self._patrol)
 
     def _give_up(self, error: MousetrapError) -> None:

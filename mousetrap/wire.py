@@ -54,6 +54,10 @@ class Wire(pika.SelectConnection):
         if not self.is_closed:
             self._adapter_disconnect_stream()
 
+    def give_up(self, error: Exception) -> None:
+        """Drop the connection without a word; the callback for its end is told *error*."""
+        self._terminate_stream(error)
+
     def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
         # pika gives its class here for a connection that was closed while it opened, then insists
         # on an instance: the assertion would end the I/O thread, and the worker's other connection

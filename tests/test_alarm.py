@@ -57,6 +57,8 @@ def test_alarm_does_not_hold_a_sender_for_ever(node):
 
         with pytest.raises(OutcomeUnknown, match="blocked"):
             receipt.wait(10)
+        assert publisher.connection.state == "blocked"  # and it waits: elsewhere it is no better
+        assert publisher.connection.reconnects == 0
 
 
 def reaches(connection, state):

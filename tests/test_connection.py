@@ -244,6 +244,24 @@ def test_connection_closed_while_it_opens_ends_quietly(proxy, step, caplog):
     assert "died" not in caplog.text
 
 
+def test_connection_leaves_a_broker_that_sets_up_no_channel(proxy, monkeypatch):
+    """It took the connection and says no more, as without its cluster: the next one is tried."""
+    monkeypatch.setattr("mousetrap.connection.SETTING_UP", 0.3)
+    listener = Listener()
+    connection = Connection(proxy.settings.but(connect_timeout=1.0), "test", listener)
+    connection.open()
+    silenced = proxy.at("Basic.QosOk", "from broker", action=proxy.hold)
+    proxy.cut()
+    silenced.wait()
+    proxy.wait_for_connections(proxy.connections + 1)
+    proxy.release()
+    listener.wait(lambda: listener.openings == 2)
+    connection.close()
+
+    assert connection.reconnects == 1
+    assert "did not set up a channel within 1 s" in str(listener.losses[1])
+
+
 def test_worker_that_could_not_start_stops_at_once(settings):
     """Its connections are closed already, one of them before it was opened: nothing to wait for."""
     with socket.create_server(("127.0.0.1", 0)) as dumb:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from rig import flow
 from rig.tap import Tap
-from rig.trial import LONG, Trial, sizes, wait_for
+from rig.trial import LONG, Trial, heals, sizes, wait_for
 
-from mousetrap.job_queue import delete, depths
+from mousetrap.job_queue import declare, delete, depths
+from mousetrap.message import Message
+from mousetrap.publisher import Publisher
 from mousetrap.topology import Queue
+from mousetrap.worker import Worker
 
 WORK = Queue("work", flow.DELAYS)
+ALARMS = [  # how each is set off, and ended
+    (("set_vm_memory_high_watermark", "0"), ("set_vm_memory_high_watermark", "0.6")),
+    (("set_disk_free_limit", "900000GB"), ("set_disk_free_limit", "50MB")),
+]
 
 
 @pytest.fixture
@@ -28,13 +37,6 @@ def on_own(own):
     """A trial on the broker that may be broken."""
     with Trial(own, WORK) as trial:
         yield trial
-
-
-def heals(trial, timeout):
-    """Return how many seconds pass until there is a result of a job that is yet to be sent."""
-    began, before = time.monotonic(), set(trial.history.attempted)
-    wait_for(lambda: trial.collect() or trial.history.effects.keys() - before, timeout)
-    return time.monotonic() - began
 
 
 @pytest.mark.fault("F01")
@@ -101,6 +103,52 @@ def test_refused(on_own, rabbit, tally, full, times):
             assert worker.unacked > 0
         finally:
             rabbit.rabbitmqctl("clear_policy", "full")
+        trial.settle(60)
+        trial.rest(worker)
+    tally.judge(trial.observe(), times)
+
+
+@pytest.mark.fault("F07")
+@sizes(2, 20)
+def test_alarm(on_own, rabbit, crew, tally, tmp_path, times):
+    """Memory or disk runs out: `blocked` is said, who sends nothing works on, SIGTERM ends."""
+    trial, silent = on_own, Queue("silent", ())
+    untold = trial.settings.but(events_exchange="")
+    declare(silent, settings=untold)
+    begun, gate = threading.Event(), threading.Event()
+
+    def work(id: str) -> str:  # of the same name as the stage of `flow`: so are its results
+        begun.set()
+        gate.wait(30)
+        return id
+
+    with Worker(WORK, work, trial.settings, writes="out") as worker:
+        for n in range(times):
+            set_off, end = ALARMS[n % len(ALARMS)]
+            with Publisher(untold) as publisher:
+                publisher.publish_until_confirmed([Message(i) for i in range(20)], silent.name)
+            gate.clear()
+            begun.clear()
+            door = tmp_path / str(n)
+            victim = crew.start(trial.settings, "--grace", "1", RIG_GATE=str(door))
+            with trial.sending(50):
+                wait_for(lambda door=door: begun.is_set() and Path(f"{door}.begun").exists())
+                rabbit.rabbitmqctl(*set_off)
+                try:
+                    gate.set()  # the results of both are held back at the broker's door
+                    door.touch()
+                    wait_for(lambda: worker.statistics().state == "blocked")
+                    with Worker(silent, lambda _: None, untold) as other:
+                        other.wait_until(done=20)
+                    wait_for(lambda door=door: Path(f"{door}.finished").exists())
+                    began = time.monotonic()
+                    victim.kill(signal.SIGTERM)
+                    assert victim.wait() == 1  # what it had in hand comes again
+                    assert time.monotonic() - began < 6
+                    assert worker.statistics().state == "blocked"
+                finally:
+                    rabbit.rabbitmqctl(*end)
+                tally.heals.append(heals(trial, 30))
         trial.settle(60)
         trial.rest(worker)
     tally.judge(trial.observe(), times)

@@ -171,6 +171,39 @@ def test_receipt_is_unknown_at_its_deadline(proxy):
         proxy.release()
 
 
+def test_publisher_leaves_a_broker_that_answers_no_publish(proxy):
+    """Not one in all that time: it connects anew, to whoever answers, and what it had is sent."""
+    declare("work", settings=proxy.settings)
+    with Publisher(proxy.settings.but(confirm_timeout=0.5, connect_timeout=1.0)) as publisher:
+        publisher.publish(Message(1), "work").wait()
+        proxy.at("Basic.Publish", "to broker", "after", action=proxy.hold)
+        before = proxy.connections
+        receipt = publisher.publish(Message(2), "work")
+        proxy.wait_for_connections(before + 1)
+        proxy.release()
+        again = publisher.publish_until_confirmed([receipt.message], "work")
+
+    assert receipt.outcome == "unknown"
+    assert all(each.confirmed for each in again)
+
+
+def test_publisher_stays_with_a_broker_that_answers_some(settings, proxy):
+    """One queue that takes nothing is no reason to put the answers of the others in doubt."""
+    declare("work", settings=settings)
+    patient = proxy.settings.but(confirm_timeout=1.0)
+    with Publisher(patient) as publisher:
+        publisher.open()
+        lost = proxy.at("Basic.Ack", "from broker", action=proxy.hold)
+        receipt = publisher.publish(Message(0), "work")
+        lost.wait()
+        proxy.release()
+        while receipt.outcome == "waiting":
+            publisher.publish(Message(1), "work").wait(5)
+
+    assert receipt.outcome == "unknown"
+    assert publisher.connection.reconnects == 0
+
+
 def test_publish_blocks_at_the_window_and_no_longer_than_the_deadline(proxy):
     """A full window holds the caller back; it is told when nothing moves."""
     declare("work", settings=proxy.settings)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from rig import summary
 from rig.checker import History, check
 from rig.trial import Trial, wait_for
 
@@ -95,6 +96,20 @@ def test_checker_finds_every_mutation_and_nothing_else(history, mutate, seed):
     mutate(history, random.Random(seed))
 
     assert not check(history).is_clean
+
+
+# ---- the table ---------------------------------------------------------------------------------
+
+
+def test_table_keeps_a_row_for_each_series_of_rabbitmq(tmp_path):
+    """Another version adds its row; the same one, also when it was patched, replaces its own."""
+    file = tmp_path / "FAULTS.md"
+    for version, lost in [("4.3.6", 1), ("3.10.8", 0), ("4.3.7", 0)]:
+        tally = summary.Tally("F01", "broker killed", version, seed=7, trials=1, lost=lost)
+        summary.keep([tally.cells()], file)
+
+    rows = [line.split(" | ") for line in file.read_text().splitlines() if line.startswith("| F01")]
+    assert [(row[2].strip(), row[6].strip()) for row in rows] == [("3.10.8", "0"), ("4.3.7", "0")]
 
 
 # ---- the proxy ---------------------------------------------------------------------------------

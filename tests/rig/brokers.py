@@ -117,7 +117,7 @@ def breakable(version: str | None = None) -> Container | LocalNode:
 
     Skips without either; in CI it fails.
     """
-    version = version or os.environ.get(VERSION) or NEWEST
+    version = version or wanted()
     if not docker.problem() and is_here(version):
         sweep()
         container = Container(version)
@@ -133,6 +133,11 @@ def breakable(version: str | None = None) -> Container | LocalNode:
         missing(f"no Docker with rabbitmq:{version}-management and no private node: {error}")
     assert node is not None
     return node
+
+
+def wanted() -> str:
+    """The version that this test run asks for."""
+    return os.environ.get(VERSION) or NEWEST
 
 
 def is_here(version: str) -> bool:

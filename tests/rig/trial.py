@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -86,10 +85,10 @@ class Trial:
             process.communicate(timeout=10)
 
     @contextlib.contextmanager
-    def sending(self, rate: float) -> Iterator[None]:
+    def sending(self, rate: float, settings: Settings | None = None) -> Iterator[None]:
         """Publish *rate* jobs a second while the block lasts, each until the broker has taken it.
 
-        What was refused or got no answer is sent again, with its id.
+        What was refused or got no answer is sent again, with its id. *settings*: another way.
         """
         over = threading.Event()
         messages = (
@@ -97,7 +96,7 @@ class Trial:
         )
 
         def send() -> None:
-            with Publisher(self.settings, "sender") as publisher:
+            with Publisher(settings or self.settings, "sender") as publisher:
                 waiting = deque()
                 started, sent = time.monotonic(), 0
                 while not over.wait(1 / rate) or waiting:
@@ -165,22 +164,22 @@ class Trial:
         """Take results and dead letters into the history; a broker that is away has none."""
         with contextlib.suppress(WireError):
             # by time as well: where results keep coming, there is no pause between them
-            self._take(settings=self.settings, idle=0.05, timeout=1.0)
+            self._take_ends(self.settings, idle=0.05, timeout=1.0)
 
     def observe(self, settings: Settings | None = None) -> History:
         """Empty the queues into the history: results, dead letters, and what is left."""
         settings = settings or self.settings
-        self._take(settings=settings, idle=0.2)
+        self._take_ends(settings, idle=0.2, timeout=30.0)
         for message in drain("work", settings=settings, idle=0.2):
             self.history.left[message.id] += 1
         return self.history
 
-    def _take(self, **options: Any) -> None:
+    def _take_ends(self, settings: Settings, idle: float, timeout: float) -> None:
         history = self.history
-        for message in drain("out", **options):
+        for message in drain("out", settings=settings, idle=idle, timeout=timeout):
             history.effects[str(message.data)] += 1
             history.names.setdefault(str(message.data), set()).add(message.id)
-        for letter in drain(self.queue.dead, **options):
+        for letter in drain(self.queue.dead, settings=settings, idle=idle, timeout=timeout):
             history.dead[letter.id] = letter.reason
             self.on_letter(letter)
 
@@ -201,6 +200,13 @@ def wait_for(condition: Callable[[], object], timeout: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         pause.wait(0.02)
+
+
+def heals(trial: Trial, timeout: float) -> float:
+    """Return how many seconds pass until there is a result of a job that is yet to be sent."""
+    began, before = time.monotonic(), set(trial.history.attempted)
+    wait_for(lambda: trial.collect() or trial.history.effects.keys() - before, timeout)
+    return time.monotonic() - began
 
 
 def sizes(quick: int, long: int) -> pytest.MarkDecorator:

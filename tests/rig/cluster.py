@@ -1,0 +1,195 @@
+"""Three RabbitMQ nodes that are one broker, and what stands before them.
+
+They talk to each other on a network of their own and to clients on Docker's default one, where
+they cannot find each other by name; so a node can be cut off from its peers and still answer its
+clients: that is how a partition looks from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from mousetrap.settings import Settings
+
+from .brokers import NEWEST, Container, ask_docker, mark, sweep
+from .trial import wait_for
+
+NODES = 3
+TICK = 8  # seconds after which a silent peer counts as lost; RabbitMQ's own 60 fit worse networks
+GREETING = 2.0  # seconds in which a node that is there says its first word
+
+
+class Cluster:
+    """A broker of three containers; each may be killed, started again and cut off from its peers.
+
+    Threads: one.
+    """
+
+    def __init__(self, version: str = NEWEST) -> None:
+        sweep()
+        token, cookie = secrets.token_hex(3), secrets.token_hex(16)
+        self._peers = f"mousetrap-rig-{os.getpid()}-{token}"  # the name of their network
+        self._hosts = [f"node{n}-{token}" for n in range(1, NODES + 1)]
+        self.nodes: list[Container] = []
+        try:
+            ask_docker("network", "create", "--label", mark(), "--internal", self._peers)
+            for host in self._hosts:
+                node = Container(
+                    version, configuration=_configuration(version, self._hosts), host=host,
+                    networks=("bridge", self._peers), cookie=cookie,
+                )  # fmt: skip
+                self.nodes.append(node)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Start what does not run; return when all nodes answer and see each other."""
+        with ThreadPoolExecutor(NODES) as pool:  # together: the first ones wait for the others
+            list(pool.map(Container.start, self.nodes))
+        for node in self.nodes:
+            wait_for(lambda node=node: len(self.seen_by(node)) == NODES, 90)
+
+    def kill(self, node: Container) -> None:
+        """End it as a power cut would (SIGKILL)."""
+        node.kill()
+
+    def cut_off(self, node: Container) -> None:
+        """Take *node* away from its peers, and return when they have noticed; clients reach it."""
+        ask_docker("network", "disconnect", self._peers, node.name)
+        [other, *_] = self.others(node)
+        wait_for(lambda: self._hosts[self.nodes.index(node)] not in self.seen_by(other), 60)
+
+    def join(self, node: Container) -> None:
+        """Give *node* its peers back, and return when all see each other."""
+        host = self._hosts[self.nodes.index(node)]
+        ask_docker("network", "connect", "--alias", host, self._peers, node.name)
+        for each in self.nodes:
+            wait_for(lambda each=each: len(self.seen_by(each)) == NODES, 90)
+
+    def others(self, node: Container) -> list[Container]:
+        return [each for each in self.nodes if each is not node]
+
+    def leader(self, queue: str, asked: Container) -> Container:
+        """The node that leads the quorum queue of this name on the wire, as *asked* knows it."""
+        listing = asked.rabbitmqctl("list_queues", "--no-table-headers", "name", "leader")
+        found = dict(line.split("\t") for line in listing.splitlines())
+        return self.nodes[self._hosts.index(found[queue].partition("@")[2])]
+
+    def seen_by(self, node: Container) -> set[str]:
+        """The hosts on which RabbitMQ runs, as *node* sees it; none if it does not run there."""
+        with contextlib.suppress(AssertionError):  # it is stopped, or on its way
+            listing = node.rabbitmqctl("eval", "rabbit_nodes:list_running().")
+            return {host for host in self._hosts if host in listing}
+        return set()
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+        with contextlib.suppress(AssertionError):  # it was not even made
+            ask_docker("network", "rm", self._peers)
+
+
+class Balancer:
+    """What users have before a cluster: one address, and each connection goes to a node that lives.
+
+    A node lives if it greets. *avoided*: nodes to which nobody is sent; who is there, stays.
+
+    Threads: any.
+    """
+
+    def __init__(self, nodes: list[Container]) -> None:
+        self._nodes = nodes
+        self._turn = itertools.count()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self.avoided: set[str] = set()  # names
+        self.settings = nodes[0].settings.but(port=self._listener.getsockname()[1])
+
+    def __enter__(self) -> Balancer:
+        threading.Thread(target=self._accept, name="rig-balancer", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._listener, *self._sockets):
+            _shut(each)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(
+                    target=self._serve, args=(client,), name="rig-balancer", daemon=True
+                ).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            hello = client.recv(64)
+            first = next(self._turn)
+            for n in range(NODES):
+                node = self._nodes[(first + n) % NODES]
+                if node.name in self.avoided:
+                    continue
+                if (broker := _greeted(node.settings, client, hello)) is not None:
+                    self._sockets += [client, broker]
+                    for ends in ((client, broker), (broker, client)):
+                        threading.Thread(
+                            target=_relay, args=ends, name="rig-balancer", daemon=True
+                        ).start()
+                    return
+        _shut(client)
+
+
+def _greeted(settings: Settings, client: socket.socket, hello: bytes) -> socket.socket | None:
+    """Connect and pass *hello* on, and the answer back; None if there is none."""
+    try:
+        broker = socket.create_connection((settings.host, settings.port), GREETING)
+        broker.settimeout(GREETING)
+        broker.sendall(hello)
+        greeting = broker.recv(65_536)
+    except OSError:
+        return None
+    if not greeting:  # Docker listens for a container in which nobody does
+        broker.close()
+        return None
+    broker.settimeout(None)
+    for end in (client, broker):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client.sendall(greeting)
+    return broker
+
+
+def _relay(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            sink.sendall(data)
+    for end in (sink, source):
+        _shut(end)
+
+
+def _shut(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
+
+
+def _configuration(version: str, hosts: list[str]) -> str:
+    """What makes the nodes on *hosts* one cluster."""
+    lines = [
+        "cluster_formation.peer_discovery_backend = classic_config",
+        *(f"cluster_formation.classic_config.nodes.{n} = rabbit@{host}"
+          for n, host in enumerate(hosts, 1)),
+        f"cluster_formation.target_cluster_size_hint = {len(hosts)}",
+        f"net_ticktime = {TICK}",
+    ]  # fmt: skip
+    if version != "4.3":
+        # A node without a majority closes its doors until it has one: what RabbitMQ advises. 4.3
+        # has no such switch: there it stays open, and answers nothing that needs a majority.
+        lines.append("cluster_partition_handling = pause_minority")
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""What happens to the login: wrong from the start, or changed under way."""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from urllib.parse import quote
+
+import pytest
+from rig import flow
+from rig.trial import Trial, sizes, wait_for
+
+from mousetrap.cli.codes import ExitCode
+from mousetrap.faults.proxy import Proxy
+from mousetrap.job_queue import depth
+from mousetrap.topology import Queue
+
+WORK = Queue("work", flow.DELAYS)
+PASSWORD = "canary/+ä:7%&"  # another text in a URL, and in base64
+OTHER = "changed-canary/+ö:8%&"
+
+
+@pytest.fixture
+def login(rabbit, own):
+    """Settings of a user whose password may be changed."""
+    user = f"rig-{uuid.uuid4().hex[:10]}"
+    rabbit.rabbitmqctl("add_user", user, PASSWORD)
+    rabbit.rabbitmqctl("set_permissions", user, ".*", ".*", ".*")
+    yield own.but(user=user, password=PASSWORD)
+    rabbit.rabbitmqctl("delete_user", user)
+
+
+def disguises(password, user):
+    """The ways in which a password may be seen: as it is, in a URL, in base64, as AMQP sends it."""
+    texts = {password, quote(password), quote(password, safe="")}
+    for before in ("", " ", "  "):  # base64 of a text differs with where in a group of 3 it begins
+        coded = base64.b64encode((before + password).encode()).decode()
+        texts.add(coded[4 if before else 0 : -4])
+    return texts | {f"\0{user}\0{password}"}
+
+
+def check_log(process, settings, *passwords):
+    """It says in a sentence what is wrong, without a traceback, and nowhere a password."""
+    log = process.log.read_text()
+    assert "refused" in log or "there is no vhost" in log
+    assert "Traceback" not in log
+    for password in passwords:
+        assert not [each for each in disguises(password, settings.user) if each in log]
+
+
+@pytest.mark.fault("F23")
+@sizes(3, 21)
+def test_wrong_login(login, crew, tally, times):
+    """Password, user or vhost: the worker ends in one attempt, within five seconds, and says so."""
+    wrong = [{"password": OTHER}, {"user": "nobody"}, {"vhost": "nowhere"}]
+    for n in range(times):
+        with Proxy(login.but(**wrong[n % len(wrong)])) as proxy:
+            began = time.monotonic()
+            process = crew.start(proxy.settings)
+            assert process.wait() == ExitCode.REFUSED
+            assert time.monotonic() - began < 5
+            assert proxy.connections == 1
+            check_log(process, proxy.settings, PASSWORD, OTHER)
+            tally.trials += 1
+
+
+@pytest.mark.fault("F23")
+@sizes(2, 20)
+def test_password_changed(own, login, rabbit, crew, tally, times):
+    """Its connections are closed and it is refused: it ends and says so, and nothing is lost."""
+    with Trial(own, WORK) as trial:
+        for n in range(times):
+            trial.send(f"{n}-{i}" for i in range(20))
+            workers = 1 + n % 2
+            options = ["--processes", str(workers)] if workers > 1 else []
+            with Proxy(login) as proxy:
+                process = crew.start(proxy.settings, *options, RIG_HANDLING="0.2")
+                wait_for(lambda workers=workers: depth("work", own).consumers == workers)
+                before = proxy.connections
+                rabbit.rabbitmqctl("change_password", login.user, OTHER)
+                try:
+                    rabbit.rabbitmqctl("close_all_user_connections", login.user, "changed")
+                    assert process.wait() == ExitCode.REFUSED
+                finally:
+                    rabbit.rabbitmqctl("change_password", login.user, PASSWORD)
+                # two connections each, and each asks once at most
+                assert 1 <= proxy.connections - before <= 2 * workers
+                check_log(process, login, PASSWORD, OTHER)
+            trial.finish()
+        tally.judge(trial.observe(), times)
