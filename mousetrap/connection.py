@@ -272,7 +272,9 @@ class Connection:
             self._after(self._open_channel)
 
     def _on_closed(self, reason: BaseException) -> None:
-        self._connection, self._cause = None, reason
+        self._connection = None
+        if not self._closing:  # else this end has a cause, which is known
+            self._cause = reason
         error = translate(reason, self.settings)
         self._lose_channel(error)
         if self._closing:

@@ -189,6 +189,21 @@ def test_connection_fails_for_good_on_a_topology_mismatch(settings, connect):
     assert isinstance(listener.failure, TopologyMismatch)
 
 
+def test_connection_says_why_it_failed_however_late_one_looks(settings):
+    """By then it has closed itself, which is not why it failed."""
+    declare("here", settings=settings)
+    ours = settings.topology.work_queue("here")
+    other = Declaration(ours.name, {**ours.arguments, "x-max-length": 1})
+    connection = Connection(settings, "test", Listener(other))
+    wait_for = connection._changed.wait_for
+    connection._changed.wait_for = lambda claim, timeout: wait_for(
+        lambda: claim() and connection._has_left, timeout
+    )
+
+    with pytest.raises(TopologyMismatch, match="x-max-length"):
+        connection.open()
+
+
 def test_connection_stays_when_the_password_is_right_again(settings, connect):
     """One refused login ends the attempt at once and leaves nothing running."""
     with pytest.raises(AccessRefused):
