@@ -1,18 +1,22 @@
-"""A worker that is told to stop, once or twice, in whatever state: nothing is lost by it."""
+"""Told to stop, once or twice, in whatever state; its clock set: a worker loses nothing by it."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from rig import flow
+from rig.crew import Crew
 from rig.trial import Trial, sizes, wait_for
 
 from mousetrap.faults.proxy import Proxy
 from mousetrap.job_queue import depth
+from mousetrap.pytest_plugin import missing
 from mousetrap.topology import Queue
 
 WORK = Queue("work", flow.DELAYS)
@@ -127,3 +131,64 @@ def test_told_to_stop_while_blocked(own, rabbit, crew, tally, chance, tmp_path, 
     with Trial(own, WORK) as trial:
         state = lambda *given: blocked(*given, rabbit)  # noqa: E731 -- one argument more
         stop_often(trial, crew, tally, chance, tmp_path, state, times)
+
+
+# ---- the clock -----------------------------------------------------------------------------------
+
+PATIENCE = 2.0  # seconds
+
+
+@pytest.fixture
+def clock(tmp_path):
+    """A file that says how many seconds the clock of the workers of `misled` is off."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    return clock
+
+
+@pytest.fixture
+def misled(tmp_path, clock):
+    """Workers whose clock can be set; the monotonic one goes on, as when an operator does it."""
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not libraries:
+        missing("no libfaketime: apt-get install libfaketime")
+    with Crew(
+        tmp_path, LD_PRELOAD=str(libraries[0]), FAKETIME_TIMESTAMP_FILE=str(clock),
+        FAKETIME_NO_CACHE="1", FAKETIME_DONT_FAKE_MONOTONIC="1", DONT_FAKE_MONOTONIC="1",
+    ) as crew:  # fmt: skip
+        yield crew
+
+
+@pytest.mark.fault("F20")
+@sizes(2, 20)
+def test_clock_jumps(settings, misled, clock, tally, chance, times):
+    """An hour forth or back while a confirm is awaited: the time-out comes when it is due."""
+    own = settings.but(confirm_timeout=PATIENCE)
+    with Trial(own, WORK) as trial:
+        while tally.trials < times:
+            clock.write_text("+0")
+            trial.send([f"{tally.trials}", f"fail-{tally.trials}"])
+            with Proxy(own) as proxy:
+                step = proxy.at(
+                    "Basic.Publish", action=lambda proxy=proxy: proxy.hold("from broker")
+                )
+                worker = misled.start(proxy.settings, "--grace", str(GRACE))
+                step.wait()
+                clock.write_text(chance.choice(["+3600", "-3600"]))
+                wait_for(
+                    lambda worker=worker: "no answer in" in worker.log.read_text(), 3 * PATIENCE
+                )
+                tally.heals.append(abs(time.time() - step.at - PATIENCE))
+                clock.write_text(chance.choice(["+0", "+7200", "-7200"]))
+                proxy.release()
+                proxy.cut()
+                trial.settle()
+                worker.kill(signal.SIGTERM)
+                assert worker.wait() == 0
+            logged = re.search(r"^(\S+ \S+),\d+ .*no answer in", worker.log.read_text(), re.M)[1]
+            there = time.mktime(time.strptime(logged, "%Y-%m-%d %H:%M:%S"))
+            assert abs(there - time.time()) > 3000  # or the fault has not landed
+            tally.trials += 1
+        trial.finish()
+        tally.judge(trial.observe(), 0)
+    assert max(tally.heals) <= 1.0

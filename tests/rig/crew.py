@@ -47,8 +47,9 @@ class Crew:
     Threads: one; `Process.kill` from any.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self._folder = folder
+        self._environment = environment  # of all of them
         self._number = 0
         self.newest: Process | None = None
         self._processes: dict[int, Process] = {}
@@ -59,7 +60,8 @@ class Crew:
         paths = [str(FORGE.parents[1]), os.environ.get("PYTHONPATH", "")]
         self._forge = subprocess.Popen(
             [sys.executable, FORGE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            bufsize=1, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            bufsize=1, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+            | self._environment,
         )  # fmt: skip
         threading.Thread(target=self._listen, name="rig-crew", daemon=True).start()
         return self
