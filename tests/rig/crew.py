@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -28,7 +29,8 @@ class Process:
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send it a signal; by default the one that nobody can catch."""
         if not self._ended.is_set():
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # just ended; we are about to be told
+                os.kill(self.pid, number)
 
     def wait(self, timeout: float = 20.0) -> int:
         """Return its exit code once it has ended."""
