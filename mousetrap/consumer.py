@@ -8,7 +8,9 @@ an innocent message. Prototyped in ``notebooks/03_worker.ipynb``.
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,11 +23,13 @@ from mousetrap.connection import Connection
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.interrupt import Bell
 from mousetrap.loop import Loop
+from mousetrap.refusal import held_too_long
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration, Declaration
 from mousetrap.translation import declare
 
-MOST_SURVIVED = 10_000  # ids that are remembered; a guess, above any sensible prefetch
+MOST_REMEMBERED = 10_000  # ids; a guess, above any sensible prefetch
+OVERDUE = 0.9  # in hand for so much of the age of the oldest delivery, it is what was held too long
 
 log = logging.getLogger("mousetrap.consumer")
 
@@ -34,9 +38,11 @@ class Delivery:
     """One message as it was handed over; `generation` and `tag` say how to ack it.
 
     `is_suspect`: somebody had it before and has not lived to ack it, as far as is known here.
+    `is_overdue`: we had it in hand before, for longer than the broker allows.
     """
 
-    __slots__ = ("body", "generation", "is_dropped", "is_suspect", "properties", "tag")
+    __slots__ = ("begun", "body", "generation", "is_dropped", "is_overdue", "is_suspect",
+                 "properties", "received", "tag")  # fmt: skip
 
     def __init__(
         self,
@@ -45,12 +51,16 @@ class Delivery:
         properties: pika.BasicProperties,
         body: bytes,
         is_suspect: bool = False,
+        is_overdue: bool = False,
     ) -> None:
         self.generation = generation
         self.tag = tag
         self.properties = properties
         self.body = body
         self.is_suspect = is_suspect
+        self.is_overdue = is_overdue
+        self.received = time.monotonic()
+        self.begun: float | None = None  # when it was taken in hand, on the same clock
         self.is_dropped = False  # given up without an ack
 
 
@@ -97,7 +107,8 @@ class Consumer:
         # I/O thread only:
         self._channel: Channel | None = None
         self._consumer_tags: list[str] = []
-        self._survived: dict[str, None] = {}  # ids that were here when a connection was lost
+        # ids that were here when a channel was lost; whether it was because of them
+        self._survived: dict[str, bool] = {}
         self._outstanding: dict[int, Delivery] = {}  # not yet acked, in order of tags
 
     def open(self) -> None:
@@ -171,14 +182,25 @@ class Consumer:
         self._beside(channel.connection)
 
     def lost(self, error: MousetrapError) -> None:
-        """Session: what was delivered on this channel will be delivered again."""
+        """Session: what was delivered on this channel will be delivered again.
+
+        And we are still here: none of it kills. But if only the channel is gone, something may have
+        been held for longer than the broker allows. It does not say what, and the neighbours that
+        only waited were here as long: it is what was in hand nearly all the time.
+        """
         self._channel = None
         self._generation += 1
-        if isinstance(error, ConnectionLost):  # and we are still here: none of these kills
-            ids = [each.properties.message_id for each in self._outstanding.values()]
-            self._survived |= dict.fromkeys(id for id in ids if id)
-            for id in list(self._survived)[:-MOST_SURVIVED]:
-                del self._survived[id]
+        now = time.monotonic()
+        oldest = min((each.received for each in self._outstanding.values()), default=now)
+        early = -math.inf if isinstance(error, ConnectionLost) else now - OVERDUE * (now - oldest)
+        for each in self._outstanding.values():
+            id = each.properties.message_id
+            if id and not each.is_suspect:  # which has yet to be counted
+                is_overdue = each.begun is not None and each.begun <= early
+                self._survived.pop(id, None)  # so that the newest are last
+                self._survived[id] = is_overdue or each.is_overdue
+        for id in list(self._survived)[:-MOST_REMEMBERED]:
+            del self._survived[id]
         self._outstanding.clear()
         log.debug("%s: channel lost: %s", self.queue, error)
 
@@ -193,17 +215,21 @@ class Consumer:
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
-        is_suspect = method.redelivered
+        is_suspect, is_overdue = method.redelivered, False
         if is_suspect and properties.message_id in self._survived:
-            del self._survived[properties.message_id]
-            is_suspect = False
-        delivery = Delivery(self._generation, method.delivery_tag, properties, body, is_suspect)
+            is_suspect, is_overdue = False, self._survived.pop(properties.message_id)
+        delivery = Delivery(
+            self._generation, method.delivery_tag, properties, body, is_suspect, is_overdue
+        )
         self._outstanding[delivery.tag] = delivery
         self._on_delivery(delivery)
 
     def _on_cancelled(self, _: Any) -> None:
         self.connection.reset(
-            ChannelLost(f"the broker cancelled the consumer: queue {self.queue!r} was deleted")
+            ChannelLost(
+                f"the broker cancelled the consumer: queue {self.queue!r} was deleted, or "
+                f"{held_too_long()}"
+            )
         )
 
     def _cancel(self) -> None:

@@ -35,7 +35,7 @@ RETRIES = "mousetrap-retries"
 REASON, TRACEBACK, ORIGIN = "mousetrap-reason", "mousetrap-traceback", "mousetrap-origin"
 DIED, REPLAYED, DROPPED = "mousetrap-died", "mousetrap-replayed", "mousetrap-dropped"
 EDITED = "mousetrap-edited"
-LOSSES = "mousetrap-losses"
+LOSSES, TIMEOUTS = "mousetrap-losses", "mousetrap-timeouts"
 
 current: ContextVar[Message] = ContextVar("mousetrap.current")
 """The message that is being handled in this thread or coroutine; unset outside a worker."""
@@ -142,6 +142,11 @@ class Message:
         return _clamped(self.headers.get(LOSSES), 0)
 
     @property
+    def timeouts(self) -> int:
+        """How often it was in hand for longer than the broker allows; absurd values are clamped."""
+        return _clamped(self.headers.get(TIMEOUTS), 0)
+
+    @property
     def edited(self) -> bool:
         """A person changed its body before it was sent again."""
         return bool(self.headers.get(EDITED))
@@ -231,7 +236,7 @@ class Message:
 
 
 _FAMILY = frozenset((ATTEMPT, PARENT, JOB, RETRIES))
-_OURS = _FAMILY | {REASON, TRACEBACK, ORIGIN, DIED, REPLAYED, LOSSES}
+_OURS = _FAMILY | {REASON, TRACEBACK, ORIGIN, DIED, REPLAYED, LOSSES, TIMEOUTS}
 
 
 def new_id() -> str:
@@ -248,11 +253,11 @@ def derived_id(name: str) -> str:
 
 
 def without_death(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *headers* less what deaths left: our reason, lost workers, the broker's own history.
+    """Return *headers* less what deaths left: our reason, our counts, the broker's own history.
 
     We count attempts ourselves, because the broker's counts differ by version and queue type.
     """
-    ours = (REASON, TRACEBACK, ORIGIN, DIED, LOSSES)
+    ours = (REASON, TRACEBACK, ORIGIN, DIED, LOSSES, TIMEOUTS)
     brokers = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
     return {
         key: value

@@ -19,7 +19,7 @@ import pika
 
 from mousetrap import retry
 from mousetrap.consumer import Consumer, Delivery
-from mousetrap.errors import MousetrapError, OutcomeUnknown, WorkerLost
+from mousetrap.errors import MousetrapError, OutcomeUnknown
 from mousetrap.events import Events, Told
 from mousetrap.fate import Fate, Output
 from mousetrap.handler import Handler
@@ -146,15 +146,17 @@ class Processor:
                 return None
             self.in_hand += 1
         handling = Handling(delivery, message, self.handler)
-        if delivery.is_suspect:  # it lost its worker: that is counted before it is begun
+        if delivery.is_suspect or delivery.is_overdue:  # that is counted before it is begun
             self._move(handling)
             return None
+        delivery.begun = handling.started
         return handling
 
     def _move(self, handling: Handling) -> None:
         delivery, message = handling.delivery, handling.message
-        what_next = retry.after_loss(message, self._queue)
-        if isinstance(what_next, WorkerLost):
+        after = retry.after_timeout if delivery.is_overdue else retry.after_loss
+        what_next = after(message, self._queue)
+        if not isinstance(what_next, retry.Move):
             self._handle_failure(handling, what_next)
             return
 
@@ -168,8 +170,9 @@ class Processor:
 
         with self._lock:
             self._moving[message.id] = delivery
-        log.info("%s: message %s had lost its worker -> %s", safe(self._queue.name),
-                 message.short_id, safe(what_next.target))  # fmt: skip
+        log.info("%s: message %s %s -> %s", safe(self._queue.name), message.short_id,
+                 "was held too long" if delivery.is_overdue else "had lost its worker",
+                 safe(what_next.target))  # fmt: skip
         properties = kept_properties(delivery.properties)
         if not self._hand_over(what_next.copy, what_next.target, properties, on_outcome):
             self._drop(delivery)

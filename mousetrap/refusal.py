@@ -43,13 +43,8 @@ def channel_closed(code: int, text: str) -> MousetrapError:
         return AccessRefused(f"{text}; ask for the permission: rabbitmqctl set_permissions")
     if code == 406 and (found := _INEQUIVALENT.search(text)):
         return TopologyMismatch(_mismatch(**found.groupdict()))
-    if code == 406 and (found := re.search(r"timed out. Timeout value used: (\d+) ms", text)):
-        return ChannelLost(
-            f"a message was held for longer than {int(found[1]) / 1000:g} s without an ack, which "
-            f"is this broker's limit (consumer_timeout); it took the channel and delivers again. "
-            f"Make the handling shorter or the prefetch smaller, or raise the limit: "
-            f"consumer_timeout in rabbitmq.conf, or x-consumer-timeout of the queue"
-        )
+    if code == 406 and (found := re.search(r"timed out. Timeout value used: (-?\d+) ms", text)):
+        return ChannelLost(held_too_long(int(found[1]) / 1000))
     if code == 406 and (found := re.search(r"unknown delivery tag (\d+)", text)):
         return ChannelLost(
             f"an ack named delivery {found[1]}, which this channel does not have open: it was "
@@ -57,6 +52,17 @@ def channel_closed(code: int, text: str) -> MousetrapError:
             f"it came by; what was not acked is delivered again"
         )
     return ChannelLost(f"the broker closed the channel ({code} {text}); open a new one")
+
+
+def held_too_long(limit: float = -1.0) -> str:
+    """Say that the broker waited for an ack for more than *limit* seconds (negative: not told)."""
+    so_long = f"than {limit:g} s" if limit >= 0 else "than the broker allows"
+    return (
+        f"a message was held for longer {so_long} without an ack, which is its limit "
+        f"(consumer_timeout): it delivers again. Make the handling shorter or the prefetch "
+        f"smaller, or raise the limit: consumer_timeout in rabbitmq.conf, or x-consumer-timeout "
+        f"of the queue"
+    )
 
 
 def vhost_refused(user: str, vhost: str, where: str, said: str) -> str:

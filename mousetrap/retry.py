@@ -11,13 +11,14 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from mousetrap.errors import Reject, UndecodableMessage, WorkerLost
+from mousetrap.errors import HeldTooLong, Reject, UndecodableMessage, WorkerLost
 from mousetrap.message import (
     DIED,
     DROPPED,
     LOSSES,
     ORIGIN,
     REASON,
+    TIMEOUTS,
     TRACEBACK,
     Message,
     without_death,
@@ -26,6 +27,7 @@ from mousetrap.topology import Queue
 
 ALONE_FROM = 2  # lost workers after which a message is handled beside no other suspect
 PARKED_AT = 6  # lost workers after which it is buried; see `after_loss`
+PARKED_AT_TIMEOUT = 3  # times that it was held for too long; see `after_timeout`
 # All headers of a message must fit one frame, which is 128 KiB unless the broker says otherwise.
 MAX_HEADERS = 64_000  # characters of other clients' headers that a failure takes along
 MAX_TRACEBACK = 8_000  # characters
@@ -68,9 +70,10 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Bur
     """Say what becomes of a message whose *attempt*-th handling (from 1) raised *error*.
 
     Attempt n waits ``queue.retry_delays[n - 1]`` seconds. When the delays are used up, or trying
-    again cannot help (`Reject`, `UndecodableMessage`, `WorkerLost`), the message is buried.
+    again cannot help (`Reject`, `UndecodableMessage`, `WorkerLost`, `HeldTooLong`), the message is
+    buried.
     """
-    hopeless = isinstance(error, (Reject, UndecodableMessage, WorkerLost))
+    hopeless = isinstance(error, (Reject, UndecodableMessage, WorkerLost, HeldTooLong))
     if hopeless or attempt > len(queue.retry_delays):
         return Bury(reason=reason_of(error))
     return RetryAfter(queue.retry_delays[attempt - 1])
@@ -106,7 +109,28 @@ def after_loss(message: Message, queue: Queue) -> Move | WorkerLost:
             f"(a crash, os._exit, too much memory)"
         )
     target = queue.suspects if losses >= ALONE_FROM else queue.name
-    return Move(message.again(message.attempt, _kept(message) | {LOSSES: losses}), target)
+    return Move(_counted(message, losses, message.timeouts), target)
+
+
+def after_timeout(message: Message, queue: Queue) -> Move | HeldTooLong:
+    """Say what becomes of *message*, which its worker had in hand for longer than the broker waits.
+
+    The worker lives and knows which it was. It is tried again among the suspects, where it has no
+    neighbours that wait behind it; at `PARKED_AT_TIMEOUT` it is buried.
+    """
+    timeouts = message.timeouts + 1
+    if timeouts >= PARKED_AT_TIMEOUT:
+        return HeldTooLong(
+            f"{timeouts} times its handling took longer than the broker waits for an ack "
+            f"(consumer_timeout): it hangs, or it needs a higher limit"
+        )
+    return Move(_counted(message, message.losses, timeouts), queue.suspects)
+
+
+def _counted(message: Message, losses: int, timeouts: int) -> Message:
+    counts = {LOSSES: losses, TIMEOUTS: timeouts}
+    headers = _kept(message) | {name: count for name, count in counts.items() if count}
+    return message.again(message.attempt, headers)
 
 
 def _kept(message: Message) -> dict[str, Any]:

@@ -22,14 +22,9 @@ from mousetrap.case import Case
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.diagram import Diagram
 from mousetrap.errors import (
-    BrokerUnreachable,
-    ConnectionLost,
-    MessageDied,
     MousetrapError,
-    NotSettled,
     SettingsError,
 )
-from mousetrap.fate import Fate
 from mousetrap.flow import Flow
 from mousetrap.interrupt import finish
 from mousetrap.kernel import is_kernel
@@ -37,13 +32,13 @@ from mousetrap.ledger import Ledger
 from mousetrap.message import Message
 from mousetrap.messages import Messages
 from mousetrap.processes import WorkerProcesses
-from mousetrap.progress import Progress
 from mousetrap.receipt import Receipt
 from mousetrap.record import Record
 from mousetrap.sender import Sender
 from mousetrap.settings import Settings
+from mousetrap.settling import Settling
 from mousetrap.stage import Stage
-from mousetrap.table import Table, safe, safe_lines
+from mousetrap.table import Table, safe
 from mousetrap.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.worker import Worker
 
@@ -51,13 +46,9 @@ if TYPE_CHECKING:
     from mousetrap.broker import Broker
     from mousetrap.faults.planting import Faults
     from mousetrap.lease import Lease
-    from mousetrap.notebook.output import Recorder
 
 Workers = Literal["threads", "processes", "none"]
 
-LOOK = 0.25  # seconds between two looks at the workers while waiting
-QUIET = 0.02  # seconds between two looks at the queues once every fate is known
-PRINTED = 10  # lines of a handler's output that go with its failure
 EVENTS_PREFETCH = 500  # bodies full of fates; a guess
 
 
@@ -115,11 +106,10 @@ class Run:
                 self.flow.stages, processes, self.settings, self._options
             )
         self._threads: list[Worker] = []
-        self._recorder: Recorder | None = None
-        self._failure: MousetrapError | None = None
         self._lease: Lease | None = None
         self._state = "new"
         self._sender = Sender(self.settings, self.ledger)
+        self._settling = Settling(self, self._sender)
         self._events = Consumer(
             self.settings,
             self.settings.topology.wire_name("events"),
@@ -153,8 +143,8 @@ class Run:
                 self._record_output()
                 for each in self.flow.stages:
                     worker = each.worker(self.settings, **self._options)
-                    if self._recorder is not None:
-                        worker.around = self._recorder
+                    if self._settling.recorder is not None:
+                        worker.around = self._settling.recorder
                     self._threads.append(worker)
                     worker.start()
             elif self._processes is not None:
@@ -190,8 +180,8 @@ class Run:
             steps.callback(self._sender.publisher.close, 1.0)
             if self._processes is not None:
                 steps.callback(self._processes.stop)
-            if self._recorder is not None:
-                steps.callback(self._recorder.stop)
+            if self._settling.recorder is not None:
+                steps.callback(self._settling.recorder.stop)
             for worker in self._threads:
                 steps.callback(worker.stop)
 
@@ -258,27 +248,7 @@ class Run:
                 this process is its ``__cause__``.
             MousetrapError: a worker, or the way to the broker, ended for good.
         """
-        deadline = time.monotonic() + timeout
-        progress = Progress()
-
-        def is_over() -> bool:
-            return not self.ledger.open or (fail_fast and bool(self.ledger.deaths))
-
-        try:
-            while True:
-                left = max(0.0, deadline - time.monotonic())
-                self._sender.send_again()
-                reached = self.ledger.wait_for(is_over, min(LOOK, left))
-                self._look_after()
-                progress.update(*self._state_of_affairs())
-                if fail_fast and self.ledger.deaths:
-                    raise self._death()
-                if reached and self._is_quiet(min(LOOK, left)):
-                    return self.record()
-                if not left:
-                    raise self._not_settled(timeout)
-        finally:
-            progress.update(*self._state_of_affairs(), is_last=True)
+        return self._settling.wait(timeout, fail_fast=fail_fast)
 
     # ---- what became of it -----------------------------------------------------------------------
 
@@ -291,7 +261,7 @@ class Run:
 
         In a notebook the last line that was printed for it as well, if anything was.
         """
-        pages = self._recorder.pages() if self._recorder is not None else []
+        pages = self._settling.recorder.pages() if self._settling.recorder is not None else []
         printed = {page.id: page.last_line for page in pages}
         return account.messages(self.ledger, self.flow.reads, self.namespace, printed)
 
@@ -392,98 +362,14 @@ class Run:
         self._events.ack(delivery)
 
     def _on_failed(self, error: MousetrapError) -> None:
-        self._failure = self._failure or error
-
-    def _is_quiet(self, patience: float) -> bool:
-        """Every fate is known; say whether no copy of a message is on its way all the same.
-
-        A worker that dies, or loses its connection, between a fate and the ack leaves a copy of
-        a settled message, which comes again.
-        """
-        self._sender.wait(patience)  # for confirms that are slower than the fates
-        if self._sender.unconfirmed():
-            return False
-        names = [name for queue in self._queues for name in queue.names() if name != queue.dead]
-        try:  # first: what leaves a queue comes in hand
-            depths = job_queue.depths(names, self.settings)
-        except (BrokerUnreachable, ConnectionLost):  # away, perhaps not for long: nobody can say
-            self.ledger.wait_for(lambda: False, min(LOOK, patience))
-            return False
-        if any(each.messages for each in depths if each) or any(w.unacked for w in self._threads):
-            self.ledger.wait_for(lambda: False, min(QUIET, patience))
-            return False
-        return not self.ledger.open
-
-    def _look_after(self) -> None:
-        """Raise what keeps this run from going on: it explains more than a time-out."""
-        if failure := self._failure or self.ledger.error:
-            raise failure
-        for worker in self._threads:
-            if worker.error is not None:
-                raise worker.error
-        if self._processes is not None:
-            self._processes.check()
-
-    def _death(self) -> MessageDied:
-        fate = account.first_death(self.ledger)
-        reason = safe(fate.reason)  # whatever its lines
-        text = (
-            f"message {fate.id[:8]} died in stage {fate.stage} at attempt {fate.attempt}: {reason}"
-        )
-        printed = "\n".join(self._printed(fate))
-        error = MessageDied(safe_lines(f"{text}\n{fate.traceback}{printed}"))
-        error.__cause__ = self._exception(fate)
-        return error
-
-    def _exception(self, fate: Fate) -> BaseException | None:
-        failures = [each for worker in self._threads for each in list(worker.failures)]
-        return next((error for id, error in reversed(failures) if id == fate.id), None)
+        self._settling.failure = self._settling.failure or error
 
     def _record_output(self) -> None:
         if is_kernel():  # elsewhere what handlers print appears where everything does
             from mousetrap.notebook.output import Recorder
 
-            self._recorder = Recorder()
-            self._recorder.start()
-
-    def _printed(self, fate: Fate) -> list[str]:
-        """The end of what the latest handling of that message printed."""
-        pages = self._recorder.pages(fate.id) if self._recorder is not None else []
-        lines = [line for page in pages[-1:] for line in page.lines()]
-        return ["It had printed:", *lines[-PRINTED:]] if lines else []
-
-    def _not_settled(self, timeout: float) -> NotSettled:
-        table = account.open_messages(self.ledger, time.time())
-        names = [name for queue in self._queues for name in queue.names()]
-        places = [
-            f"  {each.queue}: {each.messages:,} wait, {each.consumers} consumers"
-            for each in job_queue.depths(names, self.settings)
-            if each is not None and (each.messages or each.queue in self.flow.reads)
-        ]
-        last = account.last_failure(self.ledger)
-        lines = [
-            f"{len(table):,} messages have no fate after {timeout:g} s, and "
-            f"{len(self._sender.unconfirmed()):,} are not confirmed:",
-            repr(table),
-            *places,
-            "What waits in no queue is in a worker's hands, or lost: look at the workers, or give "
-            "it more time",
-            *([f"The last failure was in {last.stage}:", last.traceback] if last else []),
-            *(self._printed(last) if last else []),
-        ]
-        error = NotSettled(safe_lines("\n".join(lines)))
-        error.table = table
-        error.__cause__ = self._exception(last) if last else None
-        return error
-
-    def _state_of_affairs(self) -> tuple[str, dict[str, Any]]:
-        counts = self.ledger.counts()
-        done = ", ".join(
-            f"{stage} {each['done']:,}" + (f" ({each['dead']:,} dead)" if each["dead"] else "")
-            for stage, each in counts.items()
-        )
-        line = f"{self.namespace}: {self.ledger.open:,} open; done: {done or 'nothing yet'}"
-        return line, {"namespace": self.namespace, "open": self.ledger.open, "stages": counts}
+            self._settling.recorder = Recorder()
+            self._settling.recorder.start()
 
 
 def open_runs() -> list[Run]:

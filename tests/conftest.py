@@ -71,6 +71,28 @@ def proxy(settings: Settings):
         yield proxy
 
 
+@pytest.fixture
+def start_kernel(settings: Settings):
+    """Start a kernel that sees *settings*; all are ended with the test."""
+    from kernel import Kernel  # imports Jupyter, which most tests do without
+
+    running = []
+
+    def start(settings=settings, **environment):
+        kernel = Kernel(settings.to_environment() | environment)
+        running.append(kernel)
+        return kernel.__enter__()
+
+    yield start
+    for kernel in running:
+        kernel.__exit__()
+
+
+@pytest.fixture
+def kernel(start_kernel):
+    return start_kernel()
+
+
 # ---- for the tests of faults -------------------------------------------------------------------
 
 

@@ -6,15 +6,22 @@ Jupyter routes output by the cell that it says it is of.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import signal
+import socket
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from queue import Empty
 
 from jupyter_client.manager import KernelManager
 
+from mousetrap.job_queue import depth
+
+MANAGEMENT = "http://localhost:15672/api"  # where development.yml puts it
 IMPORTS = """
 import os, sys, threading, time
 import mousetrap
@@ -154,3 +161,60 @@ def _path() -> list[str]:
     root = os.path.dirname(os.path.dirname(mousetrap.__file__))
     before = os.environ.get("PYTHONPATH")
     return [root, *([before] if before else [])]
+
+
+# ---- what tests run in it, and what they ask of the broker ---------------------------------------
+
+HANDLER = """
+seen = globals().get("seen", [])
+def work(n: int) -> int:
+    seen.append(({version}, n))
+    return n
+"""
+EVERYTHING = """
+def work(seconds: float) -> float:
+    begun.set()
+    threading.Event().wait(seconds)
+    return seconds
+begun = threading.Event()
+handle = consume("work", work, writes="out")
+other = consume("other", work)
+publisher = Publisher().open()
+channel = mousetrap.open_channel()
+@mousetrap.stage(reads="numbers")
+def count(n: int) -> None: ...
+run = mousetrap.run(count, Settings.from_environment()).start()
+direct = count.start()
+"""
+
+
+def consumers(settings, queue="work"):
+    return depth(queue, settings).consumers
+
+
+def connections(settings, pid):
+    """The names of this process's connections, as the broker's management knows them."""
+    login = base64.b64encode(f"{settings.user}:{settings.password}".encode()).decode()
+    request = urllib.request.Request(
+        f"{MANAGEMENT}/connections", headers={"Authorization": f"Basic {login}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        names = [each["client_properties"].get("connection_name", "") for each in json.load(answer)]
+    return [name for name in names if name.endswith(f"{socket.gethostname()}:{pid}")]
+
+
+def has_management(settings):
+    """The broker of the tests is the one whose management answers."""
+    try:
+        return settings.host in ("localhost", "127.0.0.1") and settings.port == 5672 and (
+            connections(settings, 0) == []
+        )  # fmt: skip
+    except OSError:
+        return False
+
+
+def no_connections(settings, pid):
+    """Neither a consumer nor a connection of that process is left."""
+    if any(consumers(settings, queue) for queue in ("work", "other", "numbers")):
+        return False
+    return not has_management(settings) or connections(settings, pid) == []

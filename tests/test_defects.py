@@ -67,7 +67,7 @@ DEFECTS = {
     ),
     "stage that is not there": ("stages", '@stage(reads="squares"', '#\n@stage(reads="sqaures"'),
     "hand dies": (
-        "run", "    run.send_many", "    run._threads[0]._send = None\n    run.send_many"
+        "run", "    run.send_many", "    run._threads[0]._processor._send = None\n    run.send_many"
     ),
     "message lost": (
         "run", "    record =",

@@ -1,12 +1,20 @@
-"""What happens to a worker: killed at each step, slowed down, given poison, told to stop."""
+"""What happens to a worker: killed at each step, too slow, slow beside a fast one."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from rig.flow import DELAYS
-from rig.trial import Trial, sizes
+from rig.trial import Trial, sizes, wait_for
 
+from mousetrap.retry import PARKED_AT_TIMEOUT
 from mousetrap.topology import Queue
+from mousetrap.worker import Worker
 
 WORK = Queue("work", DELAYS)
 # The steps of one message: method, direction, before or after, which one. The worker takes one
@@ -94,3 +102,88 @@ def test_killed_at_random(trial, proxy, crew, tally, chance, times):
         trial.finish()
 
     tally.judge(trial.observe(), 0)
+
+
+@pytest.fixture
+def impatient(rabbit):
+    """A broker of our own that waits two seconds for an ack, and looks twice a second."""
+    limit = 2.0
+    names = ("consumer_timeout", "channel_tick_interval", "quorum_tick_interval")
+    before = [rabbit.rabbitmqctl("eval", f"application:get_env(rabbit, {each}).").strip()
+              for each in names]  # fmt: skip
+
+    def change(values):
+        orders = [f"application:set_env(rabbit, {name}, {value})"
+                  for name, value in zip(names, values, strict=True)]  # fmt: skip
+        rabbit.rabbitmqctl("eval", f"{', '.join(orders)}.")
+
+    change([round(1000 * limit), *[round(250 * limit)] * 2])
+    yield limit
+    change([each.removeprefix("{ok,").removesuffix("}") for each in before])
+
+
+@pytest.mark.fault("F10")
+@sizes(4, 20)
+def test_held_too_long(own, impatient, tally, times):
+    """Slower than the broker waits for: given back, tried anew, parked; who waits behind is done.
+
+    Classic queues have no such limit on RabbitMQ 4.3, so these are quorum queues. By one worker
+    it is parked after the third time; a second worker cannot know why it was given back, and counts
+    a lost worker. An ack that came too late would be refused with the channel, or ack another one.
+    """
+
+    def held(n):
+        settings = own.but(namespace=f"{own.namespace}-{n}", queue_type="quorum")
+        handled, over = Counter(), threading.Event()
+
+        def slow(id: str) -> str:
+            handled[id] += 1
+            if id.startswith("slow"):
+                over.wait(2 * impatient)
+            return id
+
+        with Trial(settings, WORK) as trial, contextlib.ExitStack() as workers:
+            trial.send([*(f"before-{i}" for i in range(5)), "slow", *map(str, range(40))])
+            for _ in range(1 + n % 2):
+                worker = Worker(WORK, slow, settings, writes="out", concurrency=1 + n % 4)
+                workers.enter_context(worker)
+            wait_for(lambda: trial.collect() or trial.history.dead, 60)  # results come late as well
+            over.set()
+            trial.settle()
+            trial.rest(worker)
+            history = trial.observe()
+        assert list(history.dead) == ["slow"]
+        assert handled["slow"] >= PARKED_AT_TIMEOUT
+        if n % 2 == 0:
+            assert history.dead["slow"].startswith(f"HeldTooLong: {PARKED_AT_TIMEOUT} times")
+        return history
+
+    with ThreadPoolExecutor(10) as pool:
+        for history in pool.map(held, range(times)):
+            tally.judge(history)
+
+
+@pytest.mark.fault("F14")
+@sizes(400, 2000)
+def test_slow_beside_fast(trial, tally, times):
+    """One takes a second over each message: what it holds is bounded, the other does the rest."""
+    over = threading.Event()
+
+    def slow(id: str) -> str:
+        over.wait(1)
+        return id
+
+    def fast(id: str) -> str:
+        return id
+
+    with (
+        Worker(WORK, slow, trial.settings, writes="out") as stuck,
+        Worker(WORK, fast, trial.settings, writes="out") as quick,
+    ):
+        trial.send(map(str, range(times)))
+        quick.wait_until(done=math.ceil(0.95 * times))
+        over.set()
+        trial.settle()
+        trial.rest(stuck)
+        trial.rest(quick)
+    tally.judge(trial.observe())

@@ -196,8 +196,8 @@ def shown(text: str) -> dict[str, object]:
         "messages of a run": run.messages(),
         "diagram of a run": run.diagram(),
         "dead of a run": dead(run),
-        "died": run._death(),
-        "not settled": run._not_settled(1.0),
+        "died": run._settling.death(),
+        "not settled": run._settling.not_settled(1.0),
         "settings": Settings(password=PASSWORD),
         "case": Case([CaseMessage(text, text, text, reason=text)]).differences(
             Case([CaseMessage(text, text, text, outcome="done", reason=text)])

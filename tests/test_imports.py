@@ -33,8 +33,7 @@ RINGS = [
     {
         "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
         "extract", "faults", "pytest_plugin", "processes", "plot", "bench", "send", "sink", "slot",
-        "health",
-        "__main__",
+        "settling", "health", "__main__",
     },
 ]  # fmt: skip
 HEAVY = {"papermill", "IPython", "matplotlib", "nbformat", "faker"}

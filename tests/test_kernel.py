@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import socket
 import subprocess
 import sys
-import threading
-import time
-import urllib.request
 
 import nbformat
 import pytest
-from kernel import Kernel
+from kernel import EVERYTHING, HANDLER, consumers
 from test_worker import send, wait_for
 
 from mousetrap.job_queue import declare, depth, drain
@@ -22,76 +17,7 @@ from mousetrap.worker import Worker
 
 pytestmark = pytest.mark.timeout(180)
 
-MANAGEMENT = "http://localhost:15672/api"  # where development.yml puts it
-
-
-@pytest.fixture
-def start(settings):
-    """Start a kernel that sees *settings*; all are ended with the test."""
-    running = []
-
-    def start(settings=settings, **environment):
-        kernel = Kernel(settings.to_environment() | environment)
-        running.append(kernel)
-        return kernel.__enter__()
-
-    yield start
-    for kernel in running:
-        kernel.__exit__()
-
-
-@pytest.fixture
-def kernel(start):
-    return start()
-
-
-def consumers(settings, queue="work"):
-    return depth(queue, settings).consumers
-
-
-def connections(settings, pid):
-    """The names of this process's connections, as the broker's management knows them."""
-    login = base64.b64encode(f"{settings.user}:{settings.password}".encode()).decode()
-    request = urllib.request.Request(
-        f"{MANAGEMENT}/connections", headers={"Authorization": f"Basic {login}"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        names = [each["client_properties"].get("connection_name", "") for each in json.load(answer)]
-    return [name for name in names if name.endswith(f"{socket.gethostname()}:{pid}")]
-
-
-def has_management(settings):
-    """The broker of the tests is the one whose management answers."""
-    try:
-        return settings.host in ("localhost", "127.0.0.1") and settings.port == 5672 and (
-            connections(settings, 0) == []
-        )  # fmt: skip
-    except OSError:
-        return False
-
-
-HANDLER = """
-seen = globals().get("seen", [])
-def work(n: int) -> int:
-    seen.append(({version}, n))
-    return n
-"""
-
-
 # ---- the same cell again -------------------------------------------------------------------------
-
-
-def test_consumer_cell_run_twenty_times_is_one_consumer(kernel, settings):
-    """Edited each time: one consumer at the broker, and each message is the newest function's."""
-    for version in range(20):
-        kernel.run(HANDLER.format(version=version) + "handle = consume('work', work)")
-        assert consumers(settings) == 1
-        send(settings, *range(5 * version, 5 * version + 5))
-        kernel.run("handle.wait_until(done=5)")
-
-    assert kernel.value("seen") == [(n // 5, n) for n in range(100)]
-    assert kernel.value("handle.version.number, handle.statistics().reconnects") == (20, 0)
-    assert depth("work", settings).messages == 0
 
 
 def test_consumer_cell_with_other_settings_each_time_is_one_consumer(kernel, settings):
@@ -191,9 +117,9 @@ def test_function_reloaded_in_place_is_another_version(kernel, settings, tmp_pat
     assert [m.data for m in drain("out", settings=settings)] == [1000]
 
 
-def test_notebook_is_named_to_others(start, settings):
+def test_notebook_is_named_to_others(start_kernel, settings):
     """Who asks hears the notebook's name; and in a kernel it is "this kernel"."""
-    kernel = start(JPY_SESSION_NAME="/home/me/analysis.ipynb")
+    kernel = start_kernel(JPY_SESSION_NAME="/home/me/analysis.ipynb")
     kernel.run(HANDLER.format(version=1) + "handle = consume('work', work)")
 
     with Worker("work", print, settings) as worker:
@@ -206,73 +132,6 @@ def test_notebook_is_named_to_others(start, settings):
 
 
 # ---- interrupts ----------------------------------------------------------------------------------
-
-WAITS = ["connect", "wait", "handler", "confirm"]
-
-
-def interrupt_often(kernel, settings, proxy, what, times):
-    """Interrupt a cell that waits; return the seconds until our call ended, and until the cell."""
-    declare("elsewhere", settings=settings)
-    # IPython's first traceback takes it half a second of computing, which is not what is measured
-    kernel.finish(kernel.start("raise KeyboardInterrupt"))
-    kernel.run("""
-def work(seconds: float) -> float:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end: pass
-    return seconds
-handle = consume("work", work, writes="out")
-sent = 0
-""")
-    silent = socket.create_server(("127.0.0.1", 0))
-    here = f"Settings.from_environment().but(host='127.0.0.1', port={silent.getsockname()[1]}, "
-    there = f"Settings.from_environment().but(host='127.0.0.1', port={proxy.settings.port})"
-    code = {
-        "connect": f"consume('elsewhere', work, {here}connect_timeout=60))",
-        "wait": "handle.wait_until(done=1_000_000, timeout=60)",
-        "handler": "handle.wait_until(done=1_000_000, timeout=60)",
-        "confirm": "publisher.publish(Message(0.0), 'elsewhere').wait(60)",
-    }[what]
-    if what == "confirm":
-        kernel.run(f"publisher = Publisher({there}).open()")
-        proxy.hold()
-    waits, cells = [], []
-    for _ in range(times):
-        if what == "handler":
-            send(settings, 1.5)
-        cell = kernel.start(f"try: {code}\nexcept KeyboardInterrupt:\n  end = time.time(); raise")
-        with pytest.raises(AssertionError, match="in time"):  # that is: it waits
-            kernel.finish(cell, 0.4)
-        started = time.time()
-        kernel.interrupt()
-        kernel.finish(cell, 10)
-        cells.append(time.time() - started)
-        assert cell.error == "KeyboardInterrupt", cell.traceback
-        waits.append(kernel.value("end") - started)
-    proxy.cut()
-    proxy.release()
-    silent.close()
-    return waits, cells
-
-
-@pytest.mark.parametrize("what", WAITS)
-@pytest.mark.parametrize("times", [3, pytest.param(25, marks=pytest.mark.long)])
-def test_interrupt_ends_the_cell_and_nothing_else(kernel, settings, proxy, what, times):
-    """In each wait: the cell returns within a second; the consumer lives, and nothing is lost."""
-    waits, cells = interrupt_often(kernel, settings, proxy, what, times)
-    more = times if what == "handler" else 0
-    send(settings, *[0.0] * 10)
-    kernel.run(f"handle.wait_until(done={10 + more}, timeout=60)")
-
-    print(f"{what}: {times} interrupts; at most {max(waits):.2f} s until it ended, "
-          f"{max(cells):.2f} s until the cell did")  # fmt: skip
-    assert max(waits) < 1
-    # while a handler computes, IPython's traceback has what it leaves of the processor
-    assert max(cells) < (2 if what == "handler" else 1)
-    assert kernel.value("handle.statistics().reconnects, handle.is_running") == (0, True)
-    assert consumers(settings) == 1
-    assert consumers(settings, "elsewhere") == 0
-    assert depth("out", settings).messages == 10 + more
-    assert kernel.value("len(mousetrap.notebook.registry.handles())") == 1
 
 
 def test_interrupt_of_a_blocking_worker_ends_the_cell(kernel, settings):
@@ -316,56 +175,6 @@ def test_interrupt_before_the_cell_has_begun_to_stop_its_worker_leaves_no_ghost(
 
 # ---- the end of a kernel -------------------------------------------------------------------------
 
-EVERYTHING = """
-def work(seconds: float) -> float:
-    begun.set()
-    threading.Event().wait(seconds)
-    return seconds
-begun = threading.Event()
-handle = consume("work", work, writes="out")
-other = consume("other", work)
-publisher = Publisher().open()
-channel = mousetrap.open_channel()
-@mousetrap.stage(reads="numbers")
-def count(n: int) -> None: ...
-run = mousetrap.run(count, Settings.from_environment()).start()
-direct = count.start()
-"""
-
-
-def no_connections(settings, pid):
-    """Neither a consumer nor a connection of that process is left."""
-    if any(consumers(settings, queue) for queue in ("work", "other", "numbers")):
-        return False
-    return not has_management(settings) or connections(settings, pid) == []
-
-
-@pytest.mark.parametrize("is_busy", [False, True])
-def test_restart_leaves_no_connection(kernel, settings, is_busy):
-    """Idle, or in the middle of a cell that computes: within five seconds there is none."""
-    kernel.run(EVERYTHING)
-    old = kernel.pid
-    if has_management(settings):
-        wait_for(lambda: len(connections(settings, old)) >= 8)
-    if is_busy:
-        kernel.start("while True: pass")
-    started = time.monotonic()
-    gone = []
-
-    def look():  # meanwhile: the new kernel takes its time to come up
-        wait_for(lambda: no_connections(settings, old))
-        gone.append(time.monotonic() - started)
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    kernel.restart()
-    looking.join()
-
-    print(f"gone {gone[0]:.1f} s after the button was pressed")
-    assert gone[0] < 5
-    assert kernel.pid != old
-    assert kernel.value("mousetrap.notebook.registry.handles()") == []
-
 
 def test_shutdown_finishes_what_is_in_hand(kernel, settings):
     """A notebook is closed: the message in hand is done, the others are back in the queue."""
@@ -377,21 +186,6 @@ def test_shutdown_finishes_what_is_in_hand(kernel, settings):
     wait_for(lambda: consumers(settings) == 0)
     assert depth("out", settings).messages == 1
     assert depth("work", settings).messages == 2
-
-
-def test_killed_kernel_loses_no_message(start, settings):
-    """kill -9 in a handler: its connections go within two heartbeats, its message to another."""
-    settings = settings.but(heartbeat=2.0)
-    kernel = start(settings)
-    kernel.run(EVERYTHING)
-    send(settings, 30)
-    kernel.run("begun.wait(10)")
-    old, started = kernel.pid, time.monotonic()
-    kernel.kill()
-    wait_for(lambda: no_connections(settings, old))
-
-    assert time.monotonic() - started < 2 * settings.heartbeat
-    assert [m.data for m in drain("work", 1, timeout=10, settings=settings)] == [30]
 
 
 # ---- an idle kernel, a computing kernel ----------------------------------------------------------
@@ -409,9 +203,9 @@ SECONDS = pytest.mark.parametrize(
 
 
 @SECONDS
-def test_kernel_that_idles_and_computes_stays_connected(start, settings, heartbeat, seconds):
+def test_kernel_that_idles_and_computes_stays_connected(start_kernel, settings, heartbeat, seconds):
     """Nobody looks after the connection, or pure Python takes all it can: no disconnect."""
-    kernel = start(settings.but(heartbeat=heartbeat, queue_expiry=600.0))
+    kernel = start_kernel(settings.but(heartbeat=heartbeat, queue_expiry=600.0))
     kernel.run(EVERYTHING)
     kernel.read(seconds["idle"])
     kernel.run(
@@ -427,10 +221,10 @@ def test_kernel_that_idles_and_computes_stays_connected(start, settings, heartbe
 
 
 @SECONDS
-def test_kernel_in_a_c_call_reconnects_at_most_once(start, settings, heartbeat, seconds):
+def test_kernel_in_a_c_call_reconnects_at_most_once(start_kernel, settings, heartbeat, seconds):
     """Nothing in the process can run, heartbeats neither: at most one reconnect, nothing lost."""
     settings = settings.but(heartbeat=heartbeat, queue_expiry=600.0)
-    kernel = start(settings)
+    kernel = start_kernel(settings)
     kernel.run(EVERYTHING)
     send(settings, *[0.05] * 40)
     kernel.run("handle.wait_until(done=3)")
@@ -467,7 +261,7 @@ print(now.done, sorted(m.data for m in drain("loud")), [str(p) for p in [handle.
 SAID = "2 ['MOUSE', 'TRAP'] ['heard mouse\\nheard trap\\n']\n"
 
 
-def test_consume_is_the_same_in_a_terminal_and_in_a_notebook(start, settings, tmp_path):
+def test_consume_is_the_same_in_a_terminal_and_in_a_notebook(start_kernel, settings, tmp_path):
     """A script, a kernel, and papermill: the same lines give the same."""
     script, kernel, papermill = (
         settings.but(namespace=f"{settings.namespace}-{n}") for n in range(3)
@@ -476,7 +270,7 @@ def test_consume_is_the_same_in_a_terminal_and_in_a_notebook(start, settings, tm
         [sys.executable, "-c", EVERYWHERE], env=os.environ | script.to_environment(),
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    cell = start(kernel).run(EVERYWHERE)
+    cell = start_kernel(kernel).run(EVERYWHERE)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(EVERYWHERE)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, tmp_path / "words.ipynb")

@@ -2,93 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-
 import pytest
 from rig.trial import wait_for
 
-from mousetrap.errors import WorkerLost
-from mousetrap.job_queue import declare, depth, depths, drain, open_channel
+from mousetrap.errors import HeldTooLong, WorkerLost
+from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.message import LOSSES, MAX_ATTEMPT, Message
 from mousetrap.publisher import Publisher
-from mousetrap.retry import ALONE_FROM, PARKED_AT, Move, after_loss
+from mousetrap.retry import (
+    ALONE_FROM,
+    PARKED_AT,
+    PARKED_AT_TIMEOUT,
+    Bury,
+    Move,
+    after_loss,
+    after_timeout,
+    decide,
+)
 from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
-FLOW = """
-import ctypes, os
-from mousetrap import stage
-
-@stage(reads="work", writes="out", retry_delays=())
-def work(order: str) -> str:
-    "Handle the message, or be killed by it."
-    if order == "exit":
-        os._exit(0)
-    if order == "crash":
-        ctypes.string_at(0)  # a segmentation fault
-    return order
-"""
 WORK = Queue("work", ())
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Start ``mousetrap work --processes 2``; ended with the test."""
-    (tmp_path / "flow.py").write_text(FLOW)
-    running = []
-
-    def start(settings, *options):
-        log = (tmp_path / "log").open("w+")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mousetrap", "work", "flow:work", "--processes", "2", *options],
-            cwd=tmp_path, env=os.environ | settings.to_environment(),
-            stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        process.log = tmp_path / "log"
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.terminate()
-        process.wait(30)
 
 
 def send(settings, messages):
     declare(WORK, "out", settings=settings)
     with Publisher(settings) as publisher:
         publisher.publish_until_confirmed(messages, "work")
-
-
-@pytest.mark.parametrize(
-    ("kind", "killer", "others"),
-    [
-        ("classic", "exit", 200),
-        ("quorum", "crash", 200),
-        pytest.param("classic", "crash", 1000, marks=pytest.mark.long),
-        pytest.param("quorum", "exit", 1000, marks=pytest.mark.long),
-    ],
-)
-def test_a_killer_is_parked_and_its_neighbours_are_done(settings, start, kind, killer, others):
-    """Parked after `PARKED_AT` deaths, with a reason; all others have a result, none is dead."""
-    settings = settings.but(queue_type=kind)
-    innocents = [str(n) for n in range(others)]
-    send(settings, [*map(Message, innocents[:20]), Message(killer, id="killer"),
-                    *map(Message, innocents[20:])])  # fmt: skip
-    process = start(settings, "--concurrency", "4")
-    [dead] = drain(WORK.dead, 1, timeout=60, settings=settings)
-    done: set[str] = set()
-    while len(done) < others and (found := drain("out", 1, timeout=20, settings=settings)):
-        done |= {m.data for m in [*found, *drain("out", settings=settings)]}  # some twice
-
-    assert dead.id == "killer"
-    assert dead.reason.startswith(f"WorkerLost: {PARKED_AT} workers were lost")
-    assert len(re.findall(r"\(pid \d+\) ended with", process.log.read_text())) == PARKED_AT
-    assert done == set(innocents)
-    assert not any(each.messages for each in depths(WORK.names(), settings))
 
 
 def test_a_suspect_is_begun_when_what_it_was_moved_from_is_acked(settings, monkeypatch):
@@ -210,6 +150,20 @@ def test_a_forged_count_is_clamped(told, losses):
     message = Message.from_wire(b"1", "m", {} if told is None else {LOSSES: told})
 
     assert message.losses == losses
+
+
+def test_each_timeout_is_counted_until_the_message_is_parked():
+    """Among the suspects at once, then dead; losses are counted beside it, none forgotten."""
+    message, targets = Message(1, id="m", headers={LOSSES: 1}), []
+    while isinstance(what_next := after_timeout(message, WORK), Move):
+        targets.append(what_next.target)
+        message = what_next.copy
+
+    assert isinstance(what_next, HeldTooLong)
+    assert targets == ["work.suspects"] * (PARKED_AT_TIMEOUT - 1)
+    assert (message.id, message.attempt, message.losses) == ("m", 1, 1)
+    assert after_loss(message, WORK).copy.timeouts == PARKED_AT_TIMEOUT - 1
+    assert decide(1, what_next, WORK) == Bury(reason=f"HeldTooLong: {what_next}")
 
 
 def test_each_loss_is_counted_until_the_message_is_parked():

@@ -9,23 +9,28 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
+from postgres import PASSWORD, Postgres, psycopg
+from rig.trial import wait_for
 
 from mousetrap import Sink, stage
+from mousetrap.broker.configuration import free_ports
 from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.topology import Queue
+from mousetrap.worker import Worker
 
 # Dies between its effect and the ack, once for each message.
 MORTAL = """
-import os, signal, sys
+import os, signal
 from mousetrap import Sink, Worker
 from mousetrap.lifetime import run_until_told
 
-sink = Sink(sys.argv[1])
+sink = Sink(os.environ["SINK"])
 
 def keep(n: int) -> bool:
     fresh = sink.store(n)
@@ -37,19 +42,34 @@ run_until_told(Worker("work", keep, writes="out", prefetch=1))
 """
 
 WRITER = """
-import sys
+import os, sys
 from mousetrap import Message, Sink
 
-sink = Sink(sys.argv[1])
+sink = Sink(os.environ["SINK"])
 print("ready", flush=True)
 sys.stdin.readline()
 print(sum(sink.store(n, Message(n, id=f"id-{n}")) for n in range(200)))
 """
 
 
+@pytest.fixture(scope="module")
+def postgres():
+    """A PostgreSQL of our own."""
+    with Postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path):
+    """Where a sink can be: a file, or a database on a server."""
+    if request.param == "sqlite":
+        return str(tmp_path / "results.db")
+    return request.getfixturevalue("postgres").url()
+
+
 @pytest.fixture
-def sink(tmp_path):
-    with Sink(tmp_path / "results.db") as sink:
+def sink(place):
+    with Sink(place) as sink:
         yield sink
 
 
@@ -65,29 +85,31 @@ def test_store_swallows_a_duplicate(sink):
         ("b", "b", None),
     ]
     assert (len(sink), len(sink.rows(1))) == (2, 1)
-    assert "results.db" in repr(sink)
+    assert "Sink results in" in repr(sink)
 
 
-def test_sink_keeps_what_it_has_when_opened_again(sink):
-    """What was stored is in the file, for the next process."""
+def test_sink_keeps_what_it_has_when_opened_again(sink, place):
+    """What was stored is there for the next process."""
     sink.store(1, Message(id="a"))
     sink.close()
 
-    assert not Sink(sink.path).store(1, Message(id="a"))
+    with Sink(place) as again:
+        assert not again.store(1, Message(id="a"))
 
 
-def test_names_are_sinks_of_their_own(sink):
+def test_names_are_sinks_of_their_own(sink, place):
     """Two stages that store the same message do not take each other's for a duplicate."""
     assert sink.store(1, Message(id="a"))
-    with Sink(sink.path, "other") as other:
+    with Sink(place, "other") as other:
         assert other.store(1, Message(id="a"))
 
 
-def test_once_commits_effect_and_id_together(sink):
+def test_once_commits_effect_and_id_together(sink, place):
     """The SQL inside is done once, and reads see what it wrote."""
     with sink.once(Message(id="setup")) as transaction:
         transaction.execute("CREATE TABLE stock (n INTEGER)")
-        transaction.execute("INSERT INTO stock VALUES (?)", (10,))
+        mark = "%s" if "://" in place else "?"
+        transaction.execute(f"INSERT INTO stock VALUES ({mark})", (10,))
     for _ in range(2):
         with sink.once(Message(id="a")) as transaction:
             if transaction:
@@ -145,11 +167,11 @@ def test_ten_threads_store_each_message_once(sink):
     assert sum(fresh) == len(sink) == 50
 
 
-def test_processes_share_a_new_file(tmp_path):
-    """Four processes that make the file at once store 200 results, not 800."""
-    path = str(tmp_path / "results.db")
-    command = [sys.executable, "-c", WRITER, path]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+def test_processes_share_a_new_place(place):
+    """Four processes that make the table at once store 200 results, not 800."""
+    command = [sys.executable, "-c", WRITER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True,
+             "env": os.environ | {"SINK": place}}  # fmt: skip
     writers = [subprocess.Popen(command, **pipes) for _ in range(4)]
     try:
         for writer in writers:
@@ -163,14 +185,15 @@ def test_processes_share_a_new_file(tmp_path):
             writer.kill()
             writer.wait(timeout=10)
 
-    assert sum(stored) == len(Sink(path)) == 200
+    with Sink(place) as sink:
+        assert sum(stored) == len(sink) == 200
 
 
 def test_waiting_for_another_process_is_bounded(tmp_path):
     """Somebody who holds the file is an error in time, with the way out."""
     sink = Sink(tmp_path / "results.db", timeout=0.2)
     sink.store(1, Message(id="a"))
-    other = sqlite3.connect(sink.path, isolation_level=None)
+    other = sqlite3.connect(sink.place, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
     with pytest.raises(SinkBusy, match="another process held"):
@@ -214,7 +237,7 @@ def test_misuse_inside_once_is_said(sink):
 def test_bad_input_is_an_error_that_says_what_to_do(tmp_path):
     """Before anything is opened, and without the password of a URL."""
     with pytest.raises(SinkError, match="path of an SQLite file") as caught:
-        Sink("postgresql://user:secret@host/db")
+        Sink("mysql://user:secret@host/db")
     assert "secret" not in str(caught.value)
     for path in ("", tmp_path, tmp_path / "no" / "results.db"):
         with pytest.raises(SinkError, match="folder that exists"):
@@ -247,19 +270,19 @@ def test_files_that_are_no_sinks_are_left_alone(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_worker_killed_between_effect_and_ack_has_one_effect(settings, tmp_path):
+def test_worker_killed_between_effect_and_ack_has_one_effect(settings, place):
     """kill -9 after the commit, three times, and planted duplicates: each message counts once."""
-    path = str(tmp_path / "results.db")
     declare(Queue("work"), settings=settings)
     messages = [Message(n, id=f"id-{n}") for n in range(10)]
     with Publisher(settings) as publisher:
         for receipt in publisher.publish_many([*messages, *messages], "work"):
             receipt.wait()
     for _ in range(3):
-        assert finished(path, settings) == -signal.SIGKILL
-    assert len(Sink(path)) == 3
+        assert finished(place, settings) == -signal.SIGKILL
+    with Sink(place) as sink:
+        assert len(sink) == 3
 
-    process = started(path, settings)
+    process = started(place, settings)
     try:
         results = drain("out", 20, timeout=20, settings=settings)
     finally:
@@ -269,20 +292,166 @@ def test_worker_killed_between_effect_and_ack_has_one_effect(settings, tmp_path)
     # 20 deliveries were acked; those of the seven that killed nobody were new once each
     assert len(results) == 20
     assert sum(result.data for result in results) == 7
-    assert sorted(row["data"] for row in Sink(path).rows()) == list(range(10))
+    with Sink(place) as sink:
+        assert sorted(row["data"] for row in sink.rows()) == list(range(10))
     assert depth("work", settings).messages == 0
     assert depth("work.dead", settings).messages == 0
 
 
-def started(path, settings):
-    environment = os.environ | settings.to_environment()
-    return subprocess.Popen([sys.executable, "-c", MORTAL, path], env=environment)
+def started(place, settings):
+    environment = os.environ | settings.to_environment() | {"SINK": place}
+    return subprocess.Popen([sys.executable, "-c", MORTAL], env=environment)
 
 
-def finished(path, settings):
-    process = started(path, settings)
+def finished(place, settings):
+    process = started(place, settings)
     try:
         return process.wait(timeout=20)
     finally:
         process.kill()
         process.wait(timeout=10)
+
+
+# ---- PostgreSQL ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first_commits", [True, False])
+def test_second_writer_of_an_id_waits_for_the_first(postgres, first_commits):
+    """And has the effect only if the first takes its own back."""
+    url = postgres.url()
+    inside, leave = threading.Event(), threading.Event()
+
+    def first():
+        with Sink(url) as sink, sink.once(Message(id="a")):
+            inside.set()
+            leave.wait(20)
+            if not first_commits:
+                raise ZeroDivisionError
+
+    with ThreadPoolExecutor(2) as pool, Sink(url) as sink:
+        one = pool.submit(first)
+        assert inside.wait(10)
+        two = pool.submit(sink.store, 2, Message(id="a"))
+        wait_for(postgres.waiting)
+        leave.set()
+
+        assert two.result(20) is not first_commits
+        assert isinstance(one.exception(20), ZeroDivisionError) is not first_commits
+        assert len(sink) == 1
+
+
+def test_waiting_for_another_writer_is_bounded(postgres):
+    """Somebody who holds the id is an error in time, with the way out; other ids pass."""
+    url = postgres.url()
+    with Sink(url) as other, Sink(url, timeout=0.2) as sink:
+        with other.once(Message(id="a")):
+            with pytest.raises(SinkBusy, match="another writer held database"):
+                sink.store(1, Message(id="a"))
+            assert sink.store(2, Message(id="b"))
+        assert not sink.store(1, Message(id="a"))
+
+
+def test_connection_lost_in_a_transaction_raises_and_the_next_use_connects_again(postgres):
+    """Nothing of it is kept, so the retry is not swallowed."""
+    with Sink(postgres.url()) as sink:
+        with sink.once(Message(id="setup")) as transaction:
+            transaction.execute("CREATE TABLE stock (n INTEGER)")
+
+        def cut_off():
+            with sink.once(Message(id="a")) as transaction:
+                transaction.execute("INSERT INTO stock VALUES (1)")
+                postgres.disconnect()
+
+        with pytest.raises(SinkError, match="cannot be used as a sink"):
+            cut_off()
+        with sink.once(Message(id="a")) as transaction:
+            assert transaction.execute("SELECT count(*) FROM stock") == [(0,)]
+
+
+def test_connection_lost_while_nobody_used_it_is_made_anew(postgres):
+    """A server that was restarted overnight costs no message an attempt."""
+    with Sink(postgres.url()) as sink:
+        assert sink.store(1, Message(id="a"))
+        postgres.disconnect()
+
+        assert not sink.store(1, Message(id="a"))
+        assert sink.store(2, Message(id="b"))
+
+
+def test_statement_that_failed_inside_once_is_not_passed_over(postgres):
+    """PostgreSQL would take all back and call the COMMIT well."""
+    with Sink(postgres.url()) as sink:
+
+        def pass_over():
+            with sink.once(Message(id="a")) as transaction, suppress(psycopg.Error):
+                transaction.execute("SELECT 1 / 0")
+
+        with pytest.raises(SinkError, match="passed over"):
+            pass_over()
+        assert len(sink) == 0
+
+
+def test_worker_retries_what_its_sink_could_not_store(settings, postgres):
+    """The connection breaks in the midst: the message is handled once more, and stored once."""
+    queue = Queue("work", (0.05,))
+    with Sink(postgres.url()) as sink:
+        broken = []
+
+        def keep(n: int) -> bool:
+            if not broken:
+                broken.append(n)
+                with sink.once() as transaction:
+                    postgres.disconnect()
+                    transaction.execute("SELECT 1")
+            return sink.store(n)
+
+        declare(queue, settings=settings)
+        with Publisher(settings) as publisher:
+            publisher.publish(Message(5, id="a"), "work").wait()
+        with Worker(queue, keep, settings) as worker:
+            now = worker.wait_until(done=1)
+
+        assert (now.retried, len(sink)) == (1, 1)
+
+
+def test_without_psycopg_the_error_says_what_to_install():
+    """The extra is not for those who have a file."""
+    program = """
+import sys
+sys.modules["psycopg"] = None
+from mousetrap import Sink
+Sink("results.db")
+try:
+    Sink("postgresql://host/db")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert run.stdout == (
+        "SinkError a sink on PostgreSQL needs psycopg: pip install 'mousetrap[postgres]'\n"
+    )
+
+
+def test_password_of_the_url_is_told_nowhere(postgres):
+    """Not in the repr, a table's title or an error: refused, unknown, unreachable, misspelt."""
+    [port] = free_ports(1)
+    url = postgres.url()
+    told = []
+    with Sink(url) as sink:
+        sink.store(1, Message(id="a"))
+        told += [repr(sink), sink.place, repr(sink.rows()), sink.rows()._repr_html_()]
+    for bad in (
+        postgres.address(password=f"{PASSWORD}x"), postgres.address("no_such_database"),
+        url.replace(str(postgres.port), str(port)), url.replace("127.0.0.1", "no.such.invalid"),
+        f"postgresql://owner:p@{PASSWORD}@host/db", f"postgresql://owner:p/{PASSWORD}@host/db",
+        f"postgresql://owner:{PASSWORD}@host:port/db", f"postgres://owner:{PASSWORD}@h/db?x=y",
+        f"postgresql://owner:p#{PASSWORD}@host/db", f"postgresql://owner:p?{PASSWORD}@host/db",
+        f"postgresql://owner:p:{PASSWORD}@host/db", f"postgresql://owner:{PASSWORD}@[::1/db",
+    ):  # fmt: skip
+        with pytest.raises(SinkError) as caught:
+            Sink(bad, timeout=2).store(1, Message(id="a"))
+        told.append(str(caught.value))
+        told += [str(caught.value.__cause__), str(caught.value.__context__)]
+
+    assert [each for each in told if PASSWORD in each] == []

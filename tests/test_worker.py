@@ -368,24 +368,6 @@ def test_worker_sends_each_value_of_a_generator(settings):
     assert len({m.id for m in results}) == 3
 
 
-def test_worker_shares_with_a_slow_neighbour(settings):
-    """Bounded prefetch: while one worker is stuck, the other does nearly everything."""
-    gate = threading.Event()
-
-    def slow(n: int) -> int:
-        gate.wait(20)
-        return n
-
-    with (
-        Worker(QUICK, slow, settings, prefetch=2) as stuck,
-        Worker(QUICK, double, settings, prefetch=2) as quick,
-    ):
-        send(settings, *range(100))
-        quick.wait_until(done=98)
-        gate.set()
-        stuck.wait_until(done=1)
-
-
 def test_worker_heartbeats_go_on_while_it_idles_and_while_a_handler_works(settings):
     """Heartbeat 2 s: idle for 7 s, then a handler of 7 s, and the connection is the first one."""
 

@@ -1,12 +1,14 @@
 """What the workers of the rig run: a stage whose messages say what is to happen.
 
-A message is its own id; ``fail-...`` raises each time it is handled. ``RIG_KILL`` in the
-environment names the point of the handler at which the process kills itself, ``RIG_HANDLING`` how
-many seconds a message takes, ``RIG_GATE`` a file that is waited for.
+A message is its own id; ``fail-...`` raises each time it is handled, ``exit`` and ``crash`` end the
+process. ``RIG_KILL`` in the environment names the point of the handler at which the process kills
+itself, ``RIG_HANDLING`` how many seconds a message takes, ``RIG_GATE`` a file that is waited for,
+``RIG_SINK`` a sink that keeps each id.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -37,6 +39,10 @@ def work(id: str) -> str:
         while not Path(GATE).exists() and time.monotonic() < deadline:
             time.sleep(0.01)  # work that lasts until it is let go
         Path(GATE + ".finished").touch()
+    if id == "exit":
+        os._exit(0)
+    if id == "crash":
+        ctypes.string_at(0)  # a segmentation fault
     if HANDLING:
         time.sleep(HANDLING)  # the work
     if sink is not None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from mousetrap.errors import MousetrapError, WireError
-from mousetrap.job_queue import declare, depths, open_channel, short_channel
+from mousetrap.job_queue import declare, depths, drain, open_channel, short_channel
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
@@ -39,6 +39,7 @@ class Trial:
         self.settings = settings
         self.queue = queue or Queue("work", ())
         self.history = History()
+        self.on_letter: Callable[[Message], object] = lambda _: None
         self._publisher: Publisher | None = None
         declare(self.queue, "out", settings=settings)
 
@@ -180,6 +181,7 @@ class Trial:
             history.names.setdefault(str(message.data), set()).add(message.id)
         for letter in take(self.queue.dead, settings, idle, timeout):
             history.dead[letter.id] = letter.reason
+            self.on_letter(letter)
 
     def _note(self, receipt) -> None:
         id = receipt.message.id
@@ -194,9 +196,12 @@ class Trial:
 def take(queue: str, settings: Settings, idle: float, timeout: float) -> Iterator[Message]:
     """Yield the messages of *queue* until none came for *idle* seconds, or until *timeout*.
 
-    `drain` asks for each anew, which a quorum queue answers thirty times a second. None is given
-    back, because a quorum queue counts that and throws away what comes too often.
+    `drain` asks for each anew, which a quorum queue answers thirty times a second: there they are
+    consumed. None is given back, because it counts that, and throws away what comes too often.
     """
+    if settings.queue_type != "quorum":
+        yield from drain(queue, settings=settings, idle=idle, timeout=timeout)
+        return
     prefetch, deadline = 100, time.monotonic() + timeout
     late = []
     with short_channel(settings) as channel:

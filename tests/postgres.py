@@ -1,0 +1,104 @@
+"""A PostgreSQL of our own: a cluster in a folder of its own, on a free port of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from rig.trial import wait_for
+
+from mousetrap.broker.configuration import free_ports
+from mousetrap.pytest_plugin import missing
+
+try:
+    import psycopg
+except ImportError:
+    psycopg = None
+
+PASSWORD = "c4n4ry-pg"  # in no text of ours
+# The shell ends it when its input ends: with this process, however that does.
+LIFELINE = '"$@" & read _; kill -QUIT $!; wait'
+
+
+class Postgres:
+    """Starts one and ends it with its ``with`` block; `url` makes a new database and says where."""
+
+    def __enter__(self) -> Postgres:
+        if psycopg is None:
+            missing("no psycopg: pip install 'mousetrap[postgres]'")
+        self._programs = programs()
+        # not in pytest's own folders, into which only we can look
+        self.folder = Path(tempfile.mkdtemp(prefix="mousetrap-postgres-"))
+        self.port = free_ports(1)[0]
+        self._user = None
+        if os.getuid() == 0:  # as whom PostgreSQL does not run
+            names = {each.pw_name for each in pwd.getpwall()}
+            self._user = "postgres" if "postgres" in names else "nobody"
+            shutil.chown(self.folder, self._user)
+        secret = self.folder / "secret"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+        data = self.folder / "data"
+        subprocess.run(
+            [self._programs / "initdb", "-D", data, "-U", "owner", "-A", "scram-sha-256",
+             "--pwfile", secret, "--no-sync", "-E", "UTF8", "--locale=C"],
+            user=self._user, cwd=self.folder, capture_output=True, timeout=60, check=True,
+        )  # fmt: skip
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["sh", "-c", LIFELINE, "sh", self._programs / "postgres", "-D", data,
+                 "-p", str(self.port), "-k", self.folder, "-h", "127.0.0.1", "-F"],
+                user=self._user, cwd=self.folder, stdin=subprocess.PIPE, stdout=log, stderr=log,
+            )  # fmt: skip
+        wait_for(self._answers, 60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=30)  # closes its input, the lifeline
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, (self.folder / "log").read_text()
+        with contextlib.suppress(psycopg.OperationalError):
+            return self.ask("SELECT 1") == [(1,)]
+        return False
+
+    def url(self) -> str:
+        name = f"rig_{secrets.token_hex(4)}"
+        self.ask(f"CREATE DATABASE {name}")
+        return self.address(name)
+
+    def address(self, database: str = "postgres", password: str = PASSWORD) -> str:
+        return f"postgresql://owner:{password}@127.0.0.1:{self.port}/{database}"
+
+    def ask(self, sql: str) -> list[tuple]:
+        """Run a statement as somebody else."""
+        with psycopg.connect(self.address(), autocommit=True, connect_timeout=10) as connection:
+            cursor = connection.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
+    def waiting(self) -> int:
+        """How many wait for a lock."""
+        [[count]] = self.ask("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return count
+
+    def disconnect(self) -> None:
+        """End the connections of all sinks."""
+        self.ask("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                 "WHERE application_name = 'mousetrap sink'")  # fmt: skip
+
+
+def programs() -> Path:
+    """The folder of the server's programs: Debian has them beside the PATH."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    if folders := sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        return folders[-1].parent
+    missing("no PostgreSQL server: apt-get install postgresql")
+    raise AssertionError

@@ -1,0 +1,175 @@
+"""What happens to a kernel: interrupted, restarted, killed, its consumer's cell run again."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+
+import pytest
+from kernel import EVERYTHING, HANDLER, connections, consumers, has_management, no_connections
+from rig.checker import History
+from rig.trial import sizes, wait_for
+from test_worker import double, send
+
+from mousetrap.job_queue import declare, depth, drain
+from mousetrap.worker import Worker
+
+
+def history(settings, jobs):
+    """What became of *jobs*: results name their job as their parent."""
+    ids = {job.id for job in jobs}
+    results = drain("out", settings=settings, idle=0.5)
+    dead = drain("work.dead", settings=settings, idle=0.2)
+    left = drain("work", settings=settings, idle=0.2)
+    return History(
+        attempted=ids,
+        confirmed=ids,
+        effects=Counter(each.parent for each in results),
+        dead={each.id: each.reason for each in dead},
+        left=Counter(each.id for each in left),
+    )
+
+
+def finish(settings):
+    """Have a worker without faults do what is left."""
+    with Worker("work", double, settings, writes="out") as worker:
+        wait_for(lambda: depth("work", settings).messages == 0 and worker.unacked == 0)
+
+
+@pytest.mark.fault("F22")
+@sizes(20, 100)
+def test_cell_run_again(kernel, settings, tally, times):
+    """Edited each time: one consumer at the broker, and each message is the newest function's."""
+    jobs = []
+    for version in range(times):
+        kernel.run(HANDLER.format(version=version) + "handle = consume('work', work, writes='out')")
+        assert consumers(settings) == 1
+        jobs += send(settings, *range(5 * version, 5 * version + 5))
+        kernel.run("handle.wait_until(done=5)")
+
+    assert kernel.value("seen") == [(n // 5, n) for n in range(5 * times)]
+    assert kernel.value("handle.version.number, handle.statistics().reconnects") == (times, 0)
+    tally.judge(history(settings, jobs), times)
+    assert tally.duplicates == 0
+
+
+WAITS = ["connect", "wait", "handler", "confirm"]
+
+
+def interrupt_often(kernel, settings, proxy, what, times):
+    """Interrupt a cell that waits; return the seconds until our call ended, and until the cell."""
+    declare("elsewhere", settings=settings)
+    # IPython's first traceback takes it half a second of computing, which is not what is measured
+    kernel.finish(kernel.start("raise KeyboardInterrupt"))
+    kernel.run("""
+def work(seconds: float) -> float:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end: pass
+    return seconds
+handle = consume("work", work, writes="out")
+sent = 0
+""")
+    silent = socket.create_server(("127.0.0.1", 0))
+    here = f"Settings.from_environment().but(host='127.0.0.1', port={silent.getsockname()[1]}, "
+    there = f"Settings.from_environment().but(host='127.0.0.1', port={proxy.settings.port})"
+    code = {
+        "connect": f"consume('elsewhere', work, {here}connect_timeout=60))",
+        "wait": "handle.wait_until(done=1_000_000, timeout=60)",
+        "handler": "handle.wait_until(done=1_000_000, timeout=60)",
+        "confirm": "publisher.publish(Message(0.0), 'elsewhere').wait(60)",
+    }[what]
+    if what == "confirm":
+        kernel.run(f"publisher = Publisher({there}).open()")
+        proxy.hold()
+    waits, cells, jobs = [], [], []
+    for _ in range(times):
+        if what == "handler":
+            jobs += send(settings, 1.5)
+        cell = kernel.start(f"try: {code}\nexcept KeyboardInterrupt:\n  end = time.time(); raise")
+        with pytest.raises(AssertionError, match="in time"):  # that is: it waits
+            kernel.finish(cell, 0.4)
+        started = time.time()
+        kernel.interrupt()
+        kernel.finish(cell, 10)
+        cells.append(time.time() - started)
+        assert cell.error == "KeyboardInterrupt", cell.traceback
+        waits.append(kernel.value("end") - started)
+    proxy.cut()
+    proxy.release()
+    silent.close()
+    return waits, cells, jobs
+
+
+@pytest.mark.fault("F22")
+@sizes(3, 25)
+@pytest.mark.parametrize("what", WAITS)
+def test_interrupted_in(kernel, settings, proxy, tally, what, times):
+    """In each wait: the cell returns within a second; the consumer lives, and nothing is lost."""
+    waits, cells, jobs = interrupt_often(kernel, settings, proxy, what, times)
+    jobs += send(settings, *[0.0] * 10)
+    kernel.run(f"handle.wait_until(done={len(jobs)}, timeout=60)")
+
+    print(f"{what}: {times} interrupts; at most {max(waits):.2f} s until it ended, "
+          f"{max(cells):.2f} s until the cell did")  # fmt: skip
+    assert max(waits) < 1
+    # while a handler computes, IPython's traceback has what it leaves of the processor
+    assert max(cells) < (2 if what == "handler" else 1)
+    assert kernel.value("handle.statistics().reconnects, handle.is_running") == (0, True)
+    assert consumers(settings) == 1
+    assert consumers(settings, "elsewhere") == 0
+    assert kernel.value("len(mousetrap.notebook.registry.handles())") == 1
+    tally.judge(history(settings, jobs), times)
+
+
+@pytest.mark.fault("F22")
+@sizes(1, 25)
+@pytest.mark.parametrize("state", ["idle", "busy"])
+def test_restarted_while(kernel, settings, tally, state, times):
+    """Idle, or in the middle of a cell that computes: within five seconds no connection is left."""
+    jobs = []
+    for _ in range(times):
+        kernel.run(EVERYTHING)
+        old = kernel.pid
+        if has_management(settings):
+            wait_for(lambda old=old: len(connections(settings, old)) >= 8)
+        jobs += send(settings, 20, 20)  # seconds
+        kernel.run("begun.wait(10)")
+        if state == "busy":
+            kernel.start("while True: pass")
+        started = time.monotonic()
+
+        def look(old=old, started=started):  # meanwhile: the new kernel takes its time to come up
+            wait_for(lambda: no_connections(settings, old))
+            tally.heals.append(time.monotonic() - started)
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        kernel.restart()
+        looking.join()
+        assert tally.heals[-1] < 5
+        assert kernel.pid != old
+        assert kernel.value("mousetrap.notebook.registry.handles()") == []
+        finish(settings)
+    tally.judge(history(settings, jobs), times)
+
+
+@pytest.mark.fault("F22")
+@sizes(1, 25)
+def test_kernel_killed(start_kernel, settings, tally, times):
+    """kill -9 in a handler: its connections go within two heartbeats, its messages to another."""
+    settings = settings.but(heartbeat=2.0)
+    jobs = []
+    for _ in range(times):
+        kernel = start_kernel(settings)
+        kernel.run(EVERYTHING)
+        jobs += send(settings, 30, 30)  # seconds
+        kernel.run("begun.wait(10)")
+        old, started = kernel.pid, time.monotonic()
+        kernel.kill()
+        wait_for(lambda old=old: no_connections(settings, old))
+        tally.heals.append(time.monotonic() - started)
+        assert tally.heals[-1] < 2 * settings.heartbeat
+        finish(settings)
+    tally.judge(history(settings, jobs), times)

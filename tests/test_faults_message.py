@@ -1,0 +1,195 @@
+"""What comes in a message: killers, nonsense, lies, duplicates."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import signal
+from collections import Counter
+from decimal import Decimal
+
+import pika
+import pytest
+from rig import flow
+from rig.trial import Trial, sizes, wait_for
+
+from mousetrap.errors import UndecodableMessage
+from mousetrap.job_queue import depth, open_channel
+from mousetrap.message import ATTEMPT, DIED, JOB, LOSSES, PARENT, REASON, RETRIES, TIMEOUTS, decode
+from mousetrap.retry import PARKED_AT
+from mousetrap.sink import Sink
+from mousetrap.topology import Queue
+
+WORK = Queue("work", flow.DELAYS)
+ENDS = {"exit": 0, "crash": -signal.SIGSEGV}  # the codes of those whom it killed
+
+
+@pytest.fixture
+def trial(settings):
+    with Trial(settings, WORK) as trial:
+        yield trial
+
+
+@pytest.mark.fault("F16")
+@sizes(200, 1000)
+@pytest.mark.parametrize(("kind", "killer"), [("classic", "exit"), ("quorum", "crash")])
+def test_killer(settings, crew, tally, kind, killer, times):
+    """It takes some workers with it, as they come, and is parked; all others have a result."""
+    with Trial(settings.but(queue_type=kind), WORK) as trial:
+        innocents = [str(n) for n in range(times)]
+        trial.send([*innocents[:20], killer, *innocents[20:]])
+        workers = []
+        while trial.missing:
+            while sum(each.is_running for each in workers) < 2:
+                workers.append(crew.start(trial.settings, "--concurrency", "4"))
+            trial.collect()
+        deaths = [each.code for each in workers if not each.is_running]
+        crew.kill_all()
+        trial.finish()
+        history = trial.observe()
+    assert list(history.dead) == [killer]
+    assert history.dead[killer].startswith(f"WorkerLost: {PARKED_AT} workers were lost")
+    assert deaths == [ENDS[killer]] * PARKED_AT
+    tally.judge(history)
+
+
+# ---- what nobody can read, and what nobody should believe ----------------------------------------
+
+UNREADABLE = [
+    b"", b"null", b"5", b"[]", b"{}", b"true", b"hello", b"'a'", b"{bad json", b'"open',
+    b'"a" "b"', b"NaN", b"Infinity", b"-Infinity", b"[NaN]", b"1e999", b"9" * 5000,
+    b"-" + b"9" * 5000, b"0." + b"9" * 5000, b"\xff\xfe", b'"\xff"', b'"\xc3("',
+    b'"\xed\xa0\x80"', b'\xef\xbb\xbf"a"', '"a"'.encode("utf-16"), '"a"'.encode("utf-32"),
+    b"\x00", b'"\x00"', b'"a\nb"', b'"\\x"', b'"\\ud800"', b"[" * 10_000 + b"]" * 10_000,
+    b"[" * 10_000, b'{"a":' * 10_000 + b"1" + b"}" * 10_000, b'{"a":' * 10_000,
+    b"x" * (16 * 1024 * 1024), b"[" + b"1," * 500_000 + b"1]", gzip.compress(b"0" * 50_000_000),
+    gzip.compress(b'"a"'), pickle.dumps("a"), b"!!python/object/apply:os.system",
+    b"<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a 'a'>]><x>&a;</x>",
+]  # fmt: skip
+ABSURD = [None, True, -1, 0, 10**9, 2**63 - 1, -(2**63), Decimal("1.5"), "x", "", b"\xff",
+          [1, [2]], {"a": {"b": None}}, "x" * 9_000]  # fmt: skip
+OURS = (
+    ATTEMPT,
+    JOB,
+    PARENT,
+    RETRIES,
+    LOSSES,
+    TIMEOUTS,
+    REASON,
+    DIED,
+    "x-death",
+    "x-delivery-count",
+)
+FORGED = [
+    *[dict.fromkeys(OURS, value) for value in ABSURD],
+    {"x" * 100: "x" * 100_000},
+    {f"header-{n}": n for n in range(2000)},
+    {"x-death": [{"count": 10**9, "queue": "work", "reason": "expired"}] * 100},
+]
+LYING = [
+    {"content_type": "application/x-python-pickle"}, {"content_encoding": "gzip"},
+    {"priority": 255}, {"timestamp": 2**62}, {"timestamp": 0}, {"reply_to": "work"},
+    {"correlation_id": "\u202e" * 80}, {"type": "x" * 255}, {"app_id": "<script>"},
+    {"message_id": ""},
+]  # fmt: skip
+
+
+def is_readable(body):
+    try:
+        return isinstance(decode(body, str), str) and bool(body)
+    except UndecodableMessage:
+        return False
+
+
+def generated(chance):
+    """A body, and headers: something plausible, spoiled at random."""
+    body = bytearray(chance.choice([json.dumps(f"job {chance.random()}").encode(),
+                                    json.dumps({"a": [1, None, chance.random()]}).encode(),
+                                    chance.randbytes(chance.randrange(200))]))  # fmt: skip
+    for _ in range(chance.randrange(4)):
+        at = chance.randrange(len(body) + 1)
+        match chance.randrange(3):
+            case 0:
+                del body[at : at + chance.randrange(1, 5)]
+            case 1:
+                body[at:at] = chance.randbytes(chance.randrange(1, 5))
+            case _:
+                body[at:at] = body[: chance.randrange(50)]
+    names = chance.sample(OURS, chance.randrange(4))
+    return bytes(body), {name: chance.choice(ABSURD[:-1]) for name in names}
+
+
+@pytest.mark.fault("F15")
+@sizes(500, 5000)
+def test_malformed(trial, crew, tally, chance, times):
+    """Parked with a reason and the very bytes, or done; the worker lives, the neighbours too."""
+    worker = crew.start(trial.settings, "--concurrency", "4")
+    fixed = [(body, {}, {}) for body in UNREADABLE]
+    fixed += [(None, headers, {}) for headers in FORGED]
+    fixed += [(None, {}, properties) for properties in LYING]
+    assert len(fixed) >= 60
+    unreadable: dict[str, bytes] = {}
+
+    def check(letter):
+        assert letter.body == unreadable.pop(letter.id)
+        assert letter.reason.startswith("UndecodableMessage: ")
+
+    trial.on_letter = check
+    history, name = trial.history, trial.name("work")
+    with open_channel(trial.settings) as channel:
+        channel.confirm_delivery()
+        for n in range(len(fixed) + times):
+            id, neighbour = f"bad-{n}", f"good-{n}"
+            body, headers, properties = fixed[n] if n < len(fixed) else (*generated(chance), {})
+            if body is None or is_readable(body):
+                body = json.dumps(id).encode()  # whatever came with it, it can be done
+            else:
+                unreadable[id] = body
+            properties = {"message_id": id} | properties
+            for each, what in ((body, pika.BasicProperties(headers=headers, **properties)),
+                               (json.dumps(neighbour).encode(),
+                                pika.BasicProperties(message_id=neighbour))):  # fmt: skip
+                channel.basic_publish("", name, each, what)
+            history.attempted |= {id, neighbour}
+            history.confirmed |= {id, neighbour}
+    trial.settle(120)
+
+    assert worker.is_running
+    assert not unreadable
+    assert "connected again" not in worker.log.read_text()
+    worker.kill(signal.SIGTERM)
+    assert worker.wait() == 0
+    tally.judge(trial.observe(), len(fixed) + times)
+
+
+# ---- duplicates ----------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F17")
+@sizes(500, 10_000)
+def test_replayed(trial, proxy, crew, tally, chance, tmp_path, times):
+    """Every tenth publish comes twice, jobs and results: each job has one effect in the sink."""
+    replays = Counter()
+
+    def again(_=None):
+        replays["planned"] += 1
+        proxy.replay(number=chance.randint(1, 19), told=again)
+
+    again()
+    sink = str(tmp_path / "effects.db")
+    with Trial(proxy.settings, WORK) as sender:
+        sender.history = trial.history
+        sender.send(str(n) for n in range(times))
+    worker = crew.start(proxy.settings, "--concurrency", "4", RIG_SINK=sink)
+    trial.settle(600)
+    wait_for(lambda: depth("work", trial.settings).messages == 0, 60)
+    worker.kill(signal.SIGTERM)
+    assert worker.wait() == 0
+    history = trial.observe()
+
+    assert sum(history.effects.values()) > times  # so often it was done, or its result came
+    assert replays["planned"] > times * 0.15  # of a job's publish and its result's, one in ten
+    history.effects = Counter(row["data"] for row in Sink(sink).rows())
+    assert history.effects.total() == times
+    tally.judge(history, replays["planned"] - 1)
