@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
 from mousetrap.channel import JobChannel, connect
 from mousetrap.declared import note
@@ -24,6 +25,9 @@ from mousetrap.topology import Declaration, Queue
 from mousetrap.translation import remaining, translated
 
 QUEUES = ["start_fetch", "data_processing"]
+FEW = 10  # messages; so few are got one by one
+BULK = 1000  # messages that are on their way to `drain` at a time; a guess
+IDLE = 0.5  # seconds without a message after which those that were there are gone; a guess
 PEEKED = (
     "Given back: the broker marks them as redelivered, and who consumes just now may see another "
     "order. Before RabbitMQ 4.3 each look counts against the delivery limit of a quorum queue."
@@ -111,7 +115,8 @@ def drain(
     Ends after *n* messages, or when nothing came for *idle* seconds (0: as soon as the queue is
     empty), or after *timeout* seconds. With *n* and no *idle* it waits for all *n* until the
     timeout. A message is acked once it is in the list (after *on_message* returned, if given),
-    so what an exception interrupts goes back to the queue.
+    so what an exception interrupts goes back to the queue. No more are on their way at a time
+    than there are and are wanted: what others may want stays.
     """
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
@@ -119,16 +124,18 @@ def drain(
     now = time.monotonic()
     deadline, last = now + timeout, now
     patience = timeout if n is not None and not idle else idle
+    ready = 1  # as far as is known, or one to be asked for
     with short_channel(settings) as channel:
         while (n is None or len(taken) < n) and time.monotonic() < deadline:
-            found = _get(channel, name, 1)
-            for tag, message in found:
-                if on_message is not None:
-                    on_message(message)
-                taken.append(message)
-                channel.basic_ack(tag)
-                last = time.monotonic()
-            if not found:
+            most = min(ready or 1, BULK if n is None else n - len(taken), BULK)
+            before, ready = len(taken), 0
+            with closing(_take(channel, name, most, deadline)) as found:
+                for message, left in found:
+                    if on_message is not None:
+                        on_message(message)
+                    taken.append(message)
+                    last, ready = time.monotonic(), left
+            if len(taken) == before:
                 quiet = time.monotonic() - last
                 if quiet >= patience:
                     break
@@ -249,14 +256,51 @@ def _declarations(queue: Queue | str, settings: Settings) -> list[Declaration]:
     return [topology.work_queue(queue)] if isinstance(queue, str) else topology.declarations(queue)
 
 
+def _take(
+    channel: JobChannel, name: str, most: int, deadline: float
+) -> Generator[tuple[Message, int], None, None]:
+    """Yield up to *most* messages, which are there, and how many are left, as far as is known.
+
+    Each is acked when the next is asked for; who closes this earlier gives back the latest.
+    """
+    if most <= FEW:
+        for _ in range(most):
+            method, properties, body = channel.basic_get(name)
+            if method is None:
+                return
+            yield _message(properties, body), method.message_count
+            channel.basic_ack(method.delivery_tag)
+        return
+    tag = 0  # up to this one they are taken
+    channel.basic_qos(prefetch_count=most)  # acked all at once: so no more than these come
+    try:
+        for method, properties, body in channel.consume(name, inactivity_timeout=IDLE):
+            if method is None:  # somebody else has taken the rest
+                break
+            most -= 1
+            yield _message(properties, body), most
+            tag = method.delivery_tag
+            if not most or time.monotonic() > deadline:
+                break
+    except BaseException:  # nothing here may wait: it may be an interrupt, and the broker silent
+        if tag:
+            channel.basic_ack(tag, multiple=True)
+        channel.basic_nack(0, multiple=True)
+        raise
+    if tag:
+        channel.basic_ack(tag, multiple=True)
+    channel.cancel()
+
+
+def _message(properties: Any, body: bytes) -> Message:
+    return Message.from_wire(body, properties.message_id, properties.headers, properties.timestamp)
+
+
 def _get(channel: JobChannel, name: str, n: int) -> list[tuple[int, Message]]:
     found: list[tuple[int, Message]] = []
     while len(found) < n:
         method, properties, body = channel.basic_get(name)
         if method is None:
             break
-        message = Message.from_wire(
-            body, properties.message_id, properties.headers, properties.timestamp
-        )
-        found.append((method.delivery_tag, message))
+        found.append((method.delivery_tag, _message(properties, body)))
     return found

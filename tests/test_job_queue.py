@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pika
 import pytest
@@ -20,6 +21,8 @@ from mousetrap.job_queue import (
     ping,
     purge,
 )
+from mousetrap.message import Message
+from mousetrap.publisher import Publisher
 from mousetrap.topology import Queue
 
 
@@ -93,6 +96,52 @@ def test_drain_gives_back_what_an_error_interrupts(work, settings):
         drain("work", settings=settings, on_message=breaks_at_one)
 
     assert [m.data for m in drain("work", settings=settings)] == [1, 2]
+
+
+@pytest.fixture
+def full(settings):
+    """A queue with a hundred messages, which `drain` takes many at a time."""
+    declare("full", settings=settings)
+    with Publisher(settings) as publisher:
+        publisher.publish_until_confirmed((Message(n) for n in range(100)), "full")
+
+
+def test_drain_takes_many_in_order_and_leaves_the_rest(full, settings):
+    """By hundreds, too, it takes what was asked for; the others keep their order."""
+    assert [m.data for m in drain("full", 60, settings=settings)] == list(range(60))
+    assert [m.data for m in peek("full", 100, settings)] == list(range(60, 100))
+    assert [m.data for m in drain("full", settings=settings)] == list(range(60, 100))
+
+
+def test_drain_of_many_gives_back_what_an_error_interrupts(full, settings):
+    """What was taken note of is acked, and nothing else."""
+
+    def breaks_at_thirty(message):
+        if message.data == 30:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        drain("full", settings=settings, on_message=breaks_at_thirty)
+
+    assert [m.data for m in drain("full", settings=settings)] == list(range(30, 100))
+
+
+def test_drain_of_many_ends_at_its_timeout(full, settings):
+    """However slow the reader is: what it did not take stays."""
+    pause = threading.Event()
+
+    taken = drain("full", timeout=1, settings=settings, on_message=lambda _: pause.wait(0.05))
+
+    assert 10 < len(taken) < 60
+    assert depth("full", settings).messages == 100 - len(taken)
+
+
+def test_two_who_drain_share(full, settings):
+    """What one of them was told of, and the other has taken, is not waited for."""
+    with ThreadPoolExecutor(2) as pool:
+        halves = list(pool.map(lambda _: drain("full", idle=0.2, settings=settings), range(2)))
+
+    assert sorted(m.data for half in halves for m in half) == list(range(100))
 
 
 def test_purge_says_how_many(work, settings):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from mousetrap.errors import MousetrapError, WireError
-from mousetrap.job_queue import declare, depths, drain, open_channel, short_channel
+from mousetrap.job_queue import declare, depths, drain, open_channel
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
@@ -170,16 +170,16 @@ class Trial:
         """Empty the queues into the history: results, dead letters, and what is left."""
         settings = settings or self.settings
         self._take_ends(settings, idle=0.2, timeout=30.0)
-        for message in take("work", settings, idle=0.2, timeout=30.0):
+        for message in drain("work", settings=settings, idle=0.2):
             self.history.left[message.id] += 1
         return self.history
 
     def _take_ends(self, settings: Settings, idle: float, timeout: float) -> None:
         history = self.history
-        for message in take("out", settings, idle, timeout):
+        for message in drain("out", settings=settings, idle=idle, timeout=timeout):
             history.effects[str(message.data)] += 1
             history.names.setdefault(str(message.data), set()).add(message.id)
-        for letter in take(self.queue.dead, settings, idle, timeout):
+        for letter in drain(self.queue.dead, settings=settings, idle=idle, timeout=timeout):
             history.dead[letter.id] = letter.reason
             self.on_letter(letter)
 
@@ -191,37 +191,6 @@ class Trial:
         except (MousetrapError, TimeoutError):
             kinds = {"refused": self.history.refused, "returned": self.history.refused}
             kinds.get(receipt.outcome, self.history.unknown).add(id)
-
-
-def take(queue: str, settings: Settings, idle: float, timeout: float) -> Iterator[Message]:
-    """Yield the messages of *queue* until none came for *idle* seconds, or until *timeout*.
-
-    `drain` asks for each anew, which a quorum queue answers thirty times a second: there they are
-    consumed. None is given back, because it counts that, and throws away what comes too often.
-    """
-    if settings.queue_type != "quorum":
-        yield from drain(queue, settings=settings, idle=idle, timeout=timeout)
-        return
-    prefetch, deadline = 100, time.monotonic() + timeout
-    late = []
-    with short_channel(settings) as channel:
-        channel.basic_qos(prefetch_count=prefetch)
-        name = settings.topology.wire_name(queue)
-        for method, properties, body in channel.consume(name, inactivity_timeout=idle):
-            if method is None:
-                break
-            yield Message.from_wire(
-                body, properties.message_id, properties.headers, properties.timestamp
-            )
-            if time.monotonic() < deadline:
-                channel.basic_ack(method.delivery_tag)
-                continue
-            late.append(method.delivery_tag)  # while these are not acked, no more will come
-            if len(late) == prefetch:
-                break
-        channel.cancel()
-        if late:
-            channel.basic_ack(late[-1], multiple=True)
 
 
 def wait_for(condition: Callable[[], object], timeout: float = 20.0) -> None:
