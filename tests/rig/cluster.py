@@ -194,4 +194,8 @@ def _configuration(version: str, hosts: list[str]) -> str:
         # A node without a majority closes its doors until it has one: what RabbitMQ advises. 4.3
         # has no such switch: there it stays open, and answers nothing that needs a majority.
         lines.append("cluster_partition_handling = pause_minority")
+    if version == "4.0":
+        # Denied, it keeps a node that has paused from coming back: it asks whether there are such
+        # queues before it can know, and takes no answer for yes (seen on 4.0.5).
+        lines.append("deprecated_features.permit.transient_nonexcl_queues = true")
     return "\n".join(lines)
