@@ -76,7 +76,7 @@ def test_password_changed(own, login, rabbit, crew, tally, times):
             options = ["--processes", str(workers)] if workers > 1 else []
             with Proxy(login) as proxy:
                 process = crew.start(proxy.settings, *options, RIG_HANDLING="0.2")
-                wait_for(lambda workers=workers: depth("work", own).consumers == workers)
+                wait_for(lambda workers=workers: depth("work", own).consumers == workers, 60)
                 before = proxy.connections
                 rabbit.rabbitmqctl("change_password", login.user, OTHER)
                 try:

@@ -176,7 +176,7 @@ def test_publisher_leaves_a_broker_that_answers_no_publish(proxy):
     declare("work", settings=proxy.settings)
     with Publisher(proxy.settings.but(confirm_timeout=0.5, connect_timeout=1.0)) as publisher:
         publisher.publish(Message(1), "work").wait()
-        proxy.at("Basic.Publish", "to broker", "after", action=proxy.hold)
+        proxy.at("Basic.Ack", "from broker", action=proxy.hold)
         before = proxy.connections
         receipt = publisher.publish(Message(2), "work")
         proxy.wait_for_connections(before + 1)

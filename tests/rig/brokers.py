@@ -71,7 +71,8 @@ class Container:
         ask_docker("create", *options, f"rabbitmq:{version}-management")
         for network in networks[1:]:
             ask_docker("network", "connect", "--alias", host, network, self.name)
-        denied = [f"deprecated_features.permit.{each} = false" for each in DENIED.get(version, [])]
+        denied = [f"deprecated_features.permit.{each} = false"
+                  for each in DENIED.get(version, []) if each not in configuration]  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "conf.d" / "30-rig.conf"
             file.parent.mkdir(mode=0o755)
