@@ -172,7 +172,7 @@ def test_clock_jumps(settings, misled, clock, tally, chance, times):
                 step = proxy.at(
                     "Basic.Publish", action=lambda proxy=proxy: proxy.hold("from broker")
                 )
-                worker = misled.start(proxy.settings, "--grace", str(GRACE))
+                worker = misled.start(proxy.settings)
                 step.wait()
                 clock.write_text(chance.choice(["+3600", "-3600"]))
                 wait_for(
