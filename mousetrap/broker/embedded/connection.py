@@ -89,6 +89,7 @@ class Connection(Handshake, asyncio.Protocol):
         self.can_write = True
         for channel in list(self.channels.values()):
             for consumer in list(channel.consumers.values()):
+                consumer.queue.unblock()
                 consumer.queue.deliver()
 
     def data_received(self, data: bytes) -> None:

@@ -146,7 +146,7 @@ class Declaring:
             found = self._declare_queue(queue, durable, exclusive, auto_delete, arguments)
         self.last_queue = found.name
         if not nowait:
-            self.send("queue.declare_ok", found.name, found.ready, len(found.consumers))
+            self.send("queue.declare_ok", found.name, found.ready, found.consumer_count)
 
     def _declare_queue(
         self, name: str, durable: bool, exclusive: bool, auto_delete: bool, given: dict[str, Any]
