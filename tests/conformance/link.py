@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pika.frame
-from amqp import PATIENCE, Wire
+from client import PATIENCE, Wire
 from pika import spec
 
 

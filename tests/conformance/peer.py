@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 
 import pika.frame
+from client import PATIENCE
 from link import Link, marshal
 from pika import spec
 
@@ -25,7 +26,6 @@ EXCHANGES = ("x", "y")
 LOOKING, SWEEPING = 11, 30  # channels of the first connection
 SETTLED = spec.Exchange.Declare(exchange="amq.direct", passive=True)  # changes nothing, anywhere
 EXPIRED = 0.03  # seconds; every short TTL has passed after that, see `programs`
-DELAY = 1.5  # seconds that RabbitMQ may take longer over a step than we think
 NUMBERS = itertools.count()
 
 
@@ -52,6 +52,7 @@ class Peer:
     def __init__(self, target):
         self.target = target
         self.links = [Link(target), Link(target)]
+        self.delay = PATIENCE  # for which RabbitMQ may be slower than we are
         self.reset("-")
 
     def reset(self, prefix):
@@ -86,7 +87,7 @@ class Peer:
                 self.target.server.advance(seconds=EXPIRED)
             else:
                 time.sleep(EXPIRED)  # the time itself is what is waited for
-        deadline = time.monotonic() + DELAY
+        deadline = time.monotonic() + self.delay
         last = None
         while True:
             self._reopen_closed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from amqp import CONNECTION, Consuming, bodies, count, eventually, get, publish, settle
+from client import CONNECTION, Consuming, bodies, count, eventually, get, publish, settle
 from pika import spec
 
 
@@ -156,3 +156,10 @@ def test_a_quorum_queue_lets_others_beside_an_exclusive_consumer(channel, quorum
     Consuming(channel, quorum)
 
     eventually(channel, lambda: consumers(channel, quorum) == 2)
+
+
+def test_the_queue_for_direct_replies_is_always_there(channel):
+    """Clients look for it when they start, whether they want replies or not."""
+    found = channel.queue_declare("amq.rabbitmq.reply-to", passive=True).method
+
+    assert found.message_count == 0

@@ -11,7 +11,7 @@ import os
 import time
 
 import pytest
-from amqp import Target
+from client import Target
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from peer import Peer
 from programs import programs
@@ -86,6 +86,7 @@ def difference(box, rabbit, program):
 def smaller(box, rabbit, program):
     """Leave out of *program* what its difference does not need."""
     deadline = time.monotonic() + SMALLER
+    rabbit.delay = 1.5  # seconds: enough, once it is known that there is something
     size = len(program) // 2
     while size:
         at = 0
@@ -101,17 +102,16 @@ def smaller(box, rabbit, program):
 
 def show(box, rabbit, program):
     """Fail with a program that shows a difference, made smaller, and with the difference."""
+    first = difference(box, rabbit, program)
     program = smaller(box, rabbit, program)
-    found = difference(box, rabbit, program)
+    step, ours, theirs = difference(box, rabbit, program) or first or (0, {}, {})
     lines = [f"    {each}" for each in program]
-    if found is None:
+    for part in ours:
+        if ours[part] != theirs[part]:
+            lines += [f"step {step}, {part}:", f"    embedded {ours[part]}"]
+            lines += [f"    RabbitMQ {theirs[part]}"]
+    if first is None:
         lines.append("that was different before, and is not now")
-    else:
-        step, ours, theirs = found
-        for part in ours:
-            if ours[part] != theirs[part]:
-                lines += [f"step {step}, {part}:", f"    embedded {ours[part]}"]
-                lines += [f"    RabbitMQ {theirs[part]}"]
     pytest.fail("\n".join(["a difference:", *lines]), pytrace=False)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mousetrap.broker.embedded import codec, methods
 from mousetrap.broker.embedded.consumer import Consumer
-from mousetrap.broker.embedded.declaring import Declaring
+from mousetrap.broker.embedded.declaring import REPLY_TO, Declaring
 from mousetrap.broker.embedded.publishing import Publishing
 from mousetrap.broker.embedded.queue import Entry, Queue
 from mousetrap.broker.embedded.refusal import Refusal
@@ -22,7 +22,6 @@ from mousetrap.broker.embedded.refusal import Refusal
 if TYPE_CHECKING:
     from mousetrap.broker.embedded.connection import Connection
 
-REPLY_TO = "amq.rabbitmq.reply-to"
 OVERVIEW = "amq.mousetrap.overview"  # got from like a queue: `overview` of the server, as JSON
 
 
