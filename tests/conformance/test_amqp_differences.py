@@ -107,6 +107,21 @@ def test_what_a_closed_channel_held_is_marked_when_it_expires(channel, connect, 
     assert get(channel, dead)[0].redelivered == (target.version >= (4, 3))
 
 
+def test_what_is_too_many_goes_before_what_has_expired(channel, connect, name, dead):
+    """Of two that come back, both expired, to a queue for one: the first is one too many."""
+    queue = declare(channel, name(), dead, max_length=1)
+    holding = connect().channel()
+    consuming = Consuming(holding, queue)
+    publish(channel, queue, b"1", b"2", expiration="0")
+    consuming.wait(2)
+    holding.close()
+    eventually(channel, lambda: count(channel, dead) == 2)
+
+    letters = [get(channel, dead) for _ in range(2)]
+    reasons = {body: properties.headers["x-death"][0]["reason"] for _, properties, body in letters}
+    assert reasons == {b"1": "maxlen", b"2": "expired"}
+
+
 def test_the_tag_of_a_consumer_is_looked_at_first(wire, queue):
     """530, not 404: the tag is in use, whatever the queue."""
     wire = wire()

@@ -150,9 +150,9 @@ class Queue:
         self.deliver()
         if self._ready:  # as RabbitMQ: not if somebody waited for it
             entry.is_redelivered = entry.deliveries > 0
+        self._drop_what_is_over()
         if lifetimes and min(lifetimes) == 0:
             self.drop_expired()
-        self._drop_what_is_over()
         return True
 
     def _drop_what_is_over(self) -> None:
@@ -312,9 +312,9 @@ class Queue:
                 self._returned.append(entry)
                 self._ready += 1
         self._set_expiry_alarm()
-        self.drop_expired()
         if self.arguments.overflow == "drop-head":
             self._drop_what_is_over()
+        self.drop_expired()
 
     def rejected(self, entry: Entry, *, has_failed: bool) -> None:
         """Dead-letter a message that a consumer does not want; *has_failed* as in `returned`."""
