@@ -1,4 +1,5 @@
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pika
 import pika.exceptions
 import pytest
 
+import mousetrap
 from mousetrap.broker import ensure, overview, probe, up
 from mousetrap.broker.configuration import free_ports
 from mousetrap.broker.embedded import EmbeddedServer, Limits
@@ -197,3 +199,57 @@ def test_overview_of_rabbitmq_is_refused(broker):
         pytest.skip("the session's broker is the embedded one")
     with pytest.raises(QueueMissing):
         overview(broker.settings)
+
+
+# ---- said to people ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(server, monkeypatch):
+    """Commands and panels use that server, which is not theirs."""
+    monkeypatch.setenv("RABBITMQ_URL", f"amqp://guest:guest@127.0.0.1:{server.port}")
+    return os.environ | {"NO_COLOR": "1", "COLUMNS": "200"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["send", "words", "1", "--declare"], ["queues", "words"], ["doctor"], ["broker", "status"]],
+    ids=lambda command: command[0],
+)
+def test_a_command_says_that_the_broker_is_in_memory(command, environment, server):
+    """Whoever started it, and without a plugin."""
+    with connect(server) as connection:
+        connection.channel().queue_declare("words", durable=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "mousetrap", *command], env=environment, capture_output=True,
+        text=True, timeout=60,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "embedded, in memory" in done.stdout + done.stderr
+
+
+def test_a_worker_says_that_the_broker_is_in_memory(environment):
+    """In the line that says what it works on."""
+    command = [sys.executable, "-m", "mousetrap", "work", "mousetrap.run_fetch_worker:fetch"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        line = next(line for line in process.stderr if line.startswith("working: "))
+        process.terminate()
+
+    assert "embedded, in memory" in line
+
+
+def test_a_panel_says_that_the_broker_is_in_memory(environment):
+    """It asks for the depths as of any other."""
+    with mousetrap.run(measure) as run:
+        run.send("mouse")
+        run.settle(timeout=10)
+        panel = mousetrap.panel(run)
+        panel.measure()
+
+        assert "embedded, in memory" in repr(panel)
+
+
+@mousetrap.stage(reads="words", writes="lengths")
+def measure(word: str) -> int:
+    return len(word)

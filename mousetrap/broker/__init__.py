@@ -259,8 +259,8 @@ def _embedded(settings: Settings, say: Say, *, stays: bool, port: int = 0) -> Br
     users = {settings.user: settings.password}
     server = EmbeddedServer(users, port=port, vhosts=(settings.vhost,)).start()
     reached = settings.but(host="127.0.0.1", port=server.port, tls=False)
-    version = probe.version(reached) or "mousetrap"
-    line = f"embedded, in memory: {version} on {reached.host}:{reached.port}"
+    version = probe.version(reached) or probe.EMBEDDED
+    line = f"{version} on {reached.host}:{reached.port}"
     say(f"using the broker {line}; messages are gone when this process ends")
     return Broker("embedded", reached, line, server=server)
 

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 
+from mousetrap.broker.embedded import PRODUCT
 from mousetrap.errors import AccessRefused, BrokerSetupError, WireError
 from mousetrap.job_queue import ping
 from mousetrap.settings import Settings
 
 Say = Callable[[str], None]
 
+EMBEDDED = "embedded, in memory"  # of a broker whose messages end with it
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"  # AMQP 0-9-1, section 4.2.2
 PAUSE = 0.1  # seconds between two looks at something that is on its way
 REPORT_EVERY = 10.0  # seconds between two "still waiting" lines
@@ -30,6 +32,7 @@ def say_on_stderr(line: str) -> None:
 def version(settings: Settings, timeout: float = 3.0) -> str | None:
     """Ask for the greeting (no login needed): ``RabbitMQ 4.3.6``; None if nobody speaks AMQP.
 
+    Of our own it says ``embedded, in memory: mousetrap embedded broker 0.1.0``.
     The first thing an AMQP server sends is ``connection.start`` with a table of its properties:
     a short name, the letter S, four bytes of length, the text.
     """
@@ -52,7 +55,13 @@ def version(settings: Settings, timeout: float = 3.0) -> str | None:
     if not greeting.startswith(b"\x01\x00\x00"):  # a method frame on channel 0
         return None
     words = [_property(greeting, name) for name in (b"product", b"version")]
-    return " ".join(word for word in words if word) or "an AMQP broker"
+    said = " ".join(word for word in words if word) or "an AMQP broker"
+    return f"{EMBEDDED}: {said}" if words[0] == PRODUCT else said
+
+
+def remark(settings: Settings) -> str:
+    """Return what to say behind the broker's address: that it is in memory, or nothing."""
+    return f", {EMBEDDED}" if (version(settings) or "").startswith(EMBEDDED) else ""
 
 
 def _property(greeting: bytes, name: bytes) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mousetrap import job_queue
+from mousetrap.broker import probe
 from mousetrap.cli.codes import ExitCode
 from mousetrap.cli.options import Full, Json, Name, finite, queue_names
 from mousetrap.cli.show import WIDTH, complain, print_json, print_table, progress, say
@@ -44,14 +45,16 @@ def show_queues(
         print_table(
             ("queue", "messages", "consumers"),
             ((each.queue, f"{each.messages:,}", each.consumers) for each in there),
-            f"{settings.url}" + f", namespace {settings.namespace}" * bool(settings.namespace),
+            f"{settings.url}{probe.remark(settings)}"
+            + f", namespace {settings.namespace}" * bool(settings.namespace),
         )
     missing = ", ".join(name for name, each in found.items() if not each)
     if names and missing:
         complain(f"there is no queue {missing}: check its name and MOUSETRAP_NAMESPACE")
         raise typer.Exit(ExitCode.FAILED)
     if not there:
-        say(f"none of the demo's queues exists on {settings.url} yet: run mousetrap demo, or name "
+        say(f"none of the demo's queues exists on {settings.url} yet"
+            f"{probe.remark(settings)}: run mousetrap demo, or name "
             f"the queues to show")  # fmt: skip
 
 

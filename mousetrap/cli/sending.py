@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mousetrap import job_queue
+from mousetrap.broker import probe
 from mousetrap.cli.codes import ExitCode
 from mousetrap.cli.options import Json, Name
 from mousetrap.cli.show import complain, print_json, progress, say
@@ -66,7 +67,8 @@ def send(
         if json:
             print_json({"sent": tally.sent, **outcomes, "ids": tally.ids})
         elif outcomes:
-            say(", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items()))
+            counts = ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items())
+            say(counts + probe.remark(settings))
     if tally.problem is not None:
         hint = " (here: --declare)" if outcomes["returned"] else ""
         complain(f"{tally.problem}{hint}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from mousetrap.broker import probe
 from mousetrap.cli.show import print_json, say
 from mousetrap.lifetime import run_until_told
 from mousetrap.processes import MARGIN, WorkerProcesses
@@ -50,7 +51,7 @@ def supervise(
     def on_working() -> None:
         nonlocal is_started
         is_started = True
-        live.say(f"{number} processes of {name}, on {settings.url}"
+        live.say(f"{number} processes of {name}, on {settings.url}{probe.remark(settings)}"
                  + (f", namespace {settings.namespace}" if settings.namespace else ""))  # fmt: skip
 
     try:

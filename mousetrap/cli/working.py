@@ -130,9 +130,12 @@ def work(
         tell_parent()
         if report is not None:  # the parent says it once for all
             return
+        from mousetrap.broker import probe  # not before the work has begun
+
         way = f"{worker.queue.name} → {worker.handler.name}"
         way += f" → {worker.writes}" if worker.writes else ""
         say(f"working: {way}, concurrency {worker.concurrency}, on {settings.url}"
+            + probe.remark(settings)
             + (f", namespace {settings.namespace}" if settings.namespace else ""))  # fmt: skip
 
     # a handler's own print must not get between the reader and our JSON

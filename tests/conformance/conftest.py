@@ -13,7 +13,7 @@ import os
 import uuid
 
 import pytest
-from amqp import Target
+from client import Target
 
 from mousetrap.broker.embedded import EmbeddedServer
 

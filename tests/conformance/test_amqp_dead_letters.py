@@ -6,7 +6,7 @@ import time
 from datetime import UTC
 
 import pytest
-from amqp import bodies, count, eventually, exists, get, publish, settle
+from client import bodies, count, eventually, exists, get, publish, settle
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from amqp import CHANNEL, CONNECTION, bodies, get, publish, refused
+from client import CHANNEL, CONNECTION, bodies, get, publish, refused
 
 OK = 0
 

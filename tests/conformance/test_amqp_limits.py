@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pika
 import pytest
-from amqp import Consuming, bodies, count, eventually, get, publish
+from client import Consuming, bodies, count, eventually, get, publish
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pika.frame
 import pytest
-from amqp import CHANNEL, CONNECTION, refused
+from client import CHANNEL, CONNECTION, refused
 from pika import spec
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8

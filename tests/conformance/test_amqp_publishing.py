@@ -8,7 +8,7 @@ from decimal import Decimal
 import pika
 import pika.frame
 import pytest
-from amqp import CHANNEL, CONNECTION, bodies, count, get, publish, refused
+from client import CHANNEL, CONNECTION, bodies, count, get, publish, refused
 from pika import spec
 
 PROPERTIES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from amqp import (
+from client import (
     CONNECTION,
     Consuming,
     Wire,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from amqp import bodies, publish, refused
+from client import bodies, publish, refused
 
 TOPICS = [
     ("a", "a", True),

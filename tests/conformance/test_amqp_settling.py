@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from amqp import CONNECTION, Consuming, bodies, count, eventually, get, publish, refused, settle
+from client import CONNECTION, Consuming, bodies, count, eventually, get, publish, refused, settle
 from pika import spec
 
 QUORUM = {"x-queue-type": "quorum"}

@@ -11,7 +11,8 @@ From the wire inwards: `codec` and `methods` are the bytes; `connection` (with `
 """
 
 from mousetrap.broker.embedded.channel import OVERVIEW
+from mousetrap.broker.embedded.connection import PRODUCT
 from mousetrap.broker.embedded.limits import Limits
 from mousetrap.broker.embedded.server import EmbeddedServer
 
-__all__ = ["OVERVIEW", "EmbeddedServer", "Limits"]
+__all__ = ["OVERVIEW", "PRODUCT", "EmbeddedServer", "Limits"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mousetrap.broker.embedded import codec, methods
 from mousetrap.broker.embedded.consumer import Consumer
-from mousetrap.broker.embedded.declaring import Declaring
+from mousetrap.broker.embedded.declaring import REPLY_TO, Declaring
 from mousetrap.broker.embedded.publishing import Publishing
 from mousetrap.broker.embedded.queue import Entry, Queue
 from mousetrap.broker.embedded.refusal import Refusal
@@ -22,7 +22,6 @@ from mousetrap.broker.embedded.refusal import Refusal
 if TYPE_CHECKING:
     from mousetrap.broker.embedded.connection import Connection
 
-REPLY_TO = "amq.rabbitmq.reply-to"
 OVERVIEW = "amq.mousetrap.overview"  # got from like a queue: `overview` of the server, as JSON
 
 
@@ -99,14 +98,14 @@ class Channel(Declaring, Publishing):
         """Deliver what comes into *queue* from now on."""
         if queue.startswith(REPLY_TO):
             raise Refusal(540, "the embedded broker has no direct reply-to: declare a queue")
-        found = self.usable_queue(queue)
         if consumer_tag in self.consumers:
             raise Refusal(530, f"attempt to reuse consumer tag '{consumer_tag}'")
+        found = self.usable_queue(queue)
         priority = arguments.get("x-priority", 0)
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise Refusal(406, "x-priority is not a whole number")
         is_taken = any(each.is_exclusive for each in found.consumers)
-        if is_taken or (exclusive and found.consumers):
+        if (is_taken or (exclusive and found.consumers)) and not found.is_quorum:
             where = f"queue '{found.name}' in vhost '{self.vhost.name}'"
             raise Refusal(403, f"{where} in exclusive use")
         if exclusive and found.arguments.single_active:
@@ -125,6 +124,8 @@ class Channel(Declaring, Publishing):
         if not nowait:
             self.send("basic.cancel_ok", consumer_tag)
         if consumer is not None:
+            if consumer.held:
+                consumer.queue.leaving.append(consumer)
             consumer.queue.remove(consumer)
 
     def basic_cancel_ok(self, consumer_tag: str) -> None:
@@ -173,6 +174,8 @@ class Channel(Declaring, Publishing):
             self._unacked[self._tag] = entry, queue, consumer
             if consumer is not None:
                 consumer.held += 1
+            else:
+                queue.gets += 1
         return self._tag
 
     def outgoing(self, queue: Queue, entry: Entry) -> bytes:
@@ -224,9 +227,13 @@ class Channel(Declaring, Publishing):
             raise Refusal(406, f"unknown delivery tag {tag}")
         settled = [self._unacked.pop(each) for each in tags]
         self._touched = dict.fromkeys(queue for _, queue, _ in settled)
-        for _, _, consumer in settled:
+        for _, queue, consumer in settled:
             if consumer is not None:
                 consumer.held -= 1
+            else:
+                queue.gets -= 1
+        for queue in self._touched:
+            queue.unblock()
         return settled
 
     def _give_up(
@@ -244,7 +251,7 @@ class Channel(Declaring, Publishing):
                 queue.returned(entries, has_failed=has_failed)
             else:
                 for entry in entries:
-                    queue.rejected(entry)
+                    queue.rejected(entry, has_failed=has_failed)
         self._deliver_again()
 
     def _deliver_again(self) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mousetrap.broker.embedded.server import State
 
 log = logging.getLogger(__name__)
+PRODUCT = "mousetrap embedded broker"  # in the greeting, by which others know it
 HEADER = b"AMQP\0\0\x09\x01"
 METHOD, CONTENT, BODY, HEARTBEAT = 1, 2, 3, 8
 CLOSE_TIME = 5.0  # seconds that a client has to answer our close; a guess
@@ -89,6 +90,7 @@ class Connection(Handshake, asyncio.Protocol):
         self.can_write = True
         for channel in list(self.channels.values()):
             for consumer in list(channel.consumers.values()):
+                consumer.queue.unblock()
                 consumer.queue.deliver()
 
     def data_received(self, data: bytes) -> None:
@@ -144,7 +146,7 @@ class Connection(Handshake, asyncio.Protocol):
         del self._buffer[: len(HEADER)]
         self._stage = "start"
         server = {
-            "product": "mousetrap embedded broker",
+            "product": PRODUCT,
             "version": self._state.version,
             "platform": "Python",
             "information": "in memory: nothing outlives the process",

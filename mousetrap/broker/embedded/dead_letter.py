@@ -51,15 +51,12 @@ def letter(queue: Queue, entry: Entry, reason: str, now: float) -> Message:
     for name, value in facts.items():
         headers[f"x-first-death-{name}"] = first[name]
         headers[f"x-last-death-{name}"] = value
-    # as RabbitMQ 4.3, where a rejection marks the dead letter as delivered before
-    failed = reason == "rejected"
-    deliveries = {"acquired": entry.acquired + 1, "failed": entry.deliveries + 1} if failed else {}
     routing_key = queue.arguments.dead_letter_routing_key
     is_rerouted = routing_key is not None or bool(past and past.is_rerouted)
     return message.but(
         headers=headers,
         drop_expiration=True,
-        past=Past((death, *history), first, **deliveries, is_rerouted=is_rerouted),
+        past=Past((death, *history), first, entry.acquired, entry.deliveries, is_rerouted),
         exchange=queue.arguments.dead_letter_exchange or "",
         routing_key=message.routing_key if routing_key is None else routing_key,
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mousetrap.broker.embedded.vhost import VirtualHost
 
 
+REPLY_TO = "amq.rabbitmq.reply-to"
 MOST_HASHES = 2  # in the key of a binding of a topic exchange, since RabbitMQ 4.3
 
 
@@ -139,6 +140,9 @@ class Declaring:
         arguments: dict[str, Any],
     ) -> None:
         """Make a queue, or make sure that it is as described."""
+        if passive and queue == REPLY_TO:  # as RabbitMQ; who consumes from it is refused
+            self.send("queue.declare_ok", queue, 0, 1)
+            return
         if passive:
             found = self.usable_queue(queue)
             found.touch()
@@ -146,7 +150,7 @@ class Declaring:
             found = self._declare_queue(queue, durable, exclusive, auto_delete, arguments)
         self.last_queue = found.name
         if not nowait:
-            self.send("queue.declare_ok", found.name, found.ready, len(found.consumers))
+            self.send("queue.declare_ok", found.name, found.ready, found.consumer_count)
 
     def _declare_queue(
         self, name: str, durable: bool, exclusive: bool, auto_delete: bool, given: dict[str, Any]

@@ -38,7 +38,7 @@ class Entry:
         past = message.past
         self.acquired = past.acquired if past else 0  # deliveries that ended without an ack
         self.deliveries = past.failed if past else 0  # those of them that count as failed
-        self.is_redelivered = self.acquired > 0
+        self.is_redelivered = False
 
     def __lt__(self, other: Entry) -> bool:
         return self.number < other.number
@@ -50,6 +50,7 @@ class Taker(Protocol):
     tag: str
     priority: int
     is_exclusive: bool
+    held: int  # deliveries that it has not settled
 
     def can_take(self) -> bool:
         """Whether it may be given one more."""
@@ -82,9 +83,13 @@ class Queue:
         self.owner = owner  # the connection that has it to itself, or None
         self.given = given
         self.arguments = arguments
-        self.consumers: list[Taker] = []  # by falling priority, then whose turn it is
+        self.consumers: list[Taker] = []  # by falling priority, the first that came first
+        self._turns: list[Taker] = []  # who may have room: by falling priority, then whose turn
+        self._full: list[Taker] = []  # who had none, in the order in which that was seen
         self.active: Taker | None = None  # with x-single-active-consumer
         self.unacked = 0
+        self.gets = 0  # of them, those that somebody asked for
+        self.leaving: list[Taker] = []  # cancelled, but not all of theirs is settled
         self._returned: deque[Entry] = deque()  # a quorum queue's
         self._levels: dict[int, deque[Entry]] = {0: deque()}  # by priority, falling
         self._ready = 0
@@ -103,6 +108,13 @@ class Queue:
         """How many messages wait, those that have expired not counted."""
         self.drop_expired()
         return self._ready
+
+    @property
+    def consumer_count(self) -> int:
+        """How many consumers a client is told; a quorum queue counts all that hold a message."""
+        self.leaving = [each for each in self.leaving if each.held]
+        holding = len(self.leaving) + self.gets if self.is_quorum else 0
+        return len(self.consumers) + holding
 
     def touch(self) -> None:
         """Note that it is used: ``x-expires`` counts from now."""
@@ -133,16 +145,19 @@ class Queue:
         if rules.max_priority and message.has("priority"):
             priority = min(message.get("priority"), rules.max_priority)
         entry = Entry(message, expiry, priority)
-        if rules.max_priority:
-            entry.is_redelivered = False  # RabbitMQ 4.3 marks dead letters in other queues only
         self._put(entry)
         self._count(entry, 1)
         self.deliver()
+        if self._ready:  # as RabbitMQ: not if somebody waited for it
+            entry.is_redelivered = entry.deliveries > 0
+        self._drop_what_is_over()
         if lifetimes and min(lifetimes) == 0:
             self.drop_expired()
+        return True
+
+    def _drop_what_is_over(self) -> None:
         while self._ready and self._is_over(0, 0):
             self._discard(self._pop(), "maxlen")
-        return True
 
     def _is_over(self, more: int, more_bytes: int) -> bool:
         rules = self.arguments
@@ -220,32 +235,49 @@ class Queue:
         while self._ready and (consumer := self._next_consumer()):
             self.unacked += 1
             consumer.take(self, self._pop())
+            if self.is_quorum:
+                self._see_who_is_full()
+            head = self._head()
+            if head is not None and head.expiry is not None:
+                self.drop_expired()
 
     def _next_consumer(self) -> Taker | None:
         if self.arguments.single_active:
             return self.active if self.active is not None and self.active.can_take() else None
-        for index, consumer in enumerate(self.consumers):
+        while self._turns:
+            consumer = self._turns[0]
             if consumer.can_take():
-                if len(self.consumers) > 1:
-                    del self.consumers[index]
-                    self._insert(consumer)
+                if len(self._turns) > 1:
+                    del self._turns[0]
+                    _insert(self._turns, consumer)
                 return consumer
+            self._full.append(self._turns.pop(0))
         return None
 
-    def _insert(self, consumer: Taker) -> None:
-        behind = sum(each.priority >= consumer.priority for each in self.consumers)
-        self.consumers.insert(behind, consumer)
+    def _see_who_is_full(self) -> None:
+        # a classic queue notices it when it comes to somebody's turn
+        self._full += [each for each in self._turns if not each.can_take()]
+        self._turns = [each for each in self._turns if each not in self._full]
+
+    def unblock(self) -> None:
+        """Let consumers that have room again wait for their turn, behind the others."""
+        for each in [each for each in self._full if each.can_take()]:
+            self._full.remove(each)
+            _insert(self._turns, each)
 
     def add(self, consumer: Taker) -> None:
         """Let a consumer in."""
-        self._insert(consumer)
+        for each in (self.consumers, self._turns):
+            _insert(each, consumer)
         if self.active is None:
             self.active = consumer
         self.touch()
 
     def remove(self, consumer: Taker) -> None:
         """Let a consumer go; an auto-delete queue goes with the last."""
-        self.consumers.remove(consumer)
+        for each in (self.consumers, self._turns, self._full):
+            if consumer in each:
+                each.remove(consumer)
         if self.active is consumer:
             self.active = self.consumers[0] if self.consumers else None
         self.touch()
@@ -268,10 +300,10 @@ class Queue:
             self.unacked -= 1
             entry.is_redelivered = True
             entry.acquired += 1
+            entry.deliveries += has_failed
             if not self.is_quorum:
                 self._put(entry)
                 continue
-            entry.deliveries += has_failed
             limit = self.arguments.delivery_limit
             limit = self.vhost.limits.delivery_limit if limit is None else limit
             if 0 <= limit < entry.deliveries:
@@ -280,11 +312,15 @@ class Queue:
                 self._returned.append(entry)
                 self._ready += 1
         self._set_expiry_alarm()
+        if self.arguments.overflow == "drop-head":
+            self._drop_what_is_over()
         self.drop_expired()
 
-    def rejected(self, entry: Entry) -> None:
-        """Dead-letter a message that a consumer does not want."""
+    def rejected(self, entry: Entry, *, has_failed: bool) -> None:
+        """Dead-letter a message that a consumer does not want; *has_failed* as in `returned`."""
         self.unacked -= 1
+        entry.acquired += 1
+        entry.deliveries += has_failed
         self._discard(entry, "rejected")
 
     def purge(self) -> int:
@@ -310,5 +346,11 @@ class Queue:
             if alarm is not None:
                 alarm.cancel()
         consumers, self.consumers, self.active = self.consumers, [], None
+        self._turns, self._full = [], []
         for consumer in consumers:
             consumer.cancelled()
+
+
+def _insert(takers: list[Taker], consumer: Taker) -> None:
+    behind = sum(each.priority >= consumer.priority for each in takers)
+    takers.insert(behind, consumer)

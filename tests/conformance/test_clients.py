@@ -1,0 +1,362 @@
+"""Clients as they are, on the embedded broker and on RabbitMQ: the same test for both.
+
+Each publishes, consumes, is confirmed, gets back what cannot be routed, has a message
+dead-lettered, and goes on after its connection was cut. What a client has not: kombu and Celery no
+word of what is returned to them; pika, amqpstorm and amqplib no reconnecting of their own, so that
+ their users open a new connection, as here; Celery, dramatiq and FastStream choose by
+themselves when they consume and how they ask for confirms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue as queues
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pika
+import pika.adapters.asyncio_connection
+import pika.exceptions
+import pytest
+from client import PATIENCE, count, eventually, get, publish
+
+from mousetrap.faults.proxy import Proxy
+from mousetrap.pytest_plugin import missing
+from mousetrap.settings import Settings
+
+HERE = Path(__file__).parent
+LONG = 60.0  # seconds for a whole program of another language, or a worker's start
+
+
+@pytest.fixture
+def proxy(target):
+    """A wire to the broker that can be cut."""
+    of = target.parameters
+    settings = Settings(
+        user=of.credentials.username, password=of.credentials.password, host=of.host, port=of.port
+    )
+    with Proxy(settings) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(proxy):
+    """Where clients connect to: the wire that can be cut."""
+    return proxy.settings.to_environment()["RABBITMQ_URL"]
+
+
+@pytest.fixture
+def pair(channel, name):
+    """A queue and the one for its dead letters."""
+    dead = channel.queue_declare(name("dead"), durable=True).method.queue
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    queue = channel.queue_declare(name(), durable=True, arguments=arguments).method.queue
+    return queue, dead
+
+
+def reason(channel, dead):
+    """Why the next dead letter died."""
+    return get(channel, dead)[1].headers["x-death"][0]["reason"]
+
+
+def test_pika_blocking(url, proxy, pair, channel):
+    """pika's BlockingConnection."""
+    queue, dead = pair
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    mine = connection.channel()
+    mine.confirm_delivery()
+    mine.basic_publish("", queue, b"hello", mandatory=True)
+    with pytest.raises(pika.exceptions.UnroutableError):
+        mine.basic_publish("", f"{queue}.nowhere", b"lost", mandatory=True)
+    for method, _, body in mine.consume(queue, inactivity_timeout=PATIENCE):
+        assert body == b"hello"
+        mine.basic_reject(method.delivery_tag, requeue=False)
+        break
+    mine.cancel()
+    assert reason(channel, dead) == "rejected"
+
+    proxy.cut()
+    with pytest.raises(pika.exceptions.AMQPError):
+        mine.queue_declare(queue, passive=True)
+    with pika.BlockingConnection(pika.URLParameters(url)) as again:
+        assert again.channel().queue_declare(queue, passive=True).method.message_count == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [pika.SelectConnection, pika.adapters.asyncio_connection.AsyncioConnection]
+)
+def test_pika_with_callbacks(kind, url, proxy, pair, channel):
+    """pika's SelectConnection and AsyncioConnection."""
+    queue, dead = pair
+    seen = queues.Queue()
+
+    def on_open(mine):
+        mine.add_on_return_callback(lambda *said: seen.put(("returned", said[1].reply_code)))
+        mine.confirm_delivery(lambda frame: seen.put(("confirmed", frame.method.NAME)))
+        mine.basic_publish("", queue, b"hello")
+        mine.basic_publish("", f"{queue}.nowhere", b"lost", mandatory=True)
+        mine.basic_consume(queue, on_message)
+
+    def on_message(mine, method, _, body):
+        seen.put(("consumed", body))
+        mine.basic_reject(method.delivery_tag, requeue=False)
+
+    def run():
+        if kind is not pika.SelectConnection:
+            asyncio.set_event_loop(asyncio.new_event_loop())
+        connection = kind(
+            pika.URLParameters(url),
+            on_open_callback=lambda opened: opened.channel(on_open_callback=on_open),
+            on_close_callback=on_close,
+        )
+        connection.ioloop.start() if kind is pika.SelectConnection else (
+            connection.ioloop.run_forever()
+        )
+
+    def on_close(connection, _):
+        seen.put(("closed", None))
+        connection.ioloop.stop()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    expected = {("returned", 312), ("confirmed", "Basic.Ack"), ("consumed", b"hello")}
+    while expected:
+        expected.discard(seen.get(timeout=PATIENCE))
+    assert reason(channel, dead) == "rejected"
+
+    proxy.cut()
+    while seen.get(timeout=PATIENCE) != ("closed", None):
+        pass
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_aio_pika(url, proxy, pair, channel):
+    """aio-pika's robust connection, which comes back by itself and consumes again."""
+    aio_pika = pytest.importorskip("aio_pika")
+    queue, dead = pair
+
+    async def run():
+        connection = await aio_pika.connect_robust(url, reconnect_interval=0.1)
+        mine = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        await mine.default_exchange.publish(aio_pika.Message(b"hello"), queue)
+        with pytest.raises(aio_pika.exceptions.DeliveryError):
+            await mine.default_exchange.publish(aio_pika.Message(b"lost"), f"{queue}.nowhere")
+        arrived = asyncio.Queue()
+        consumed = await mine.get_queue(queue)
+        await consumed.consume(arrived.put)
+        message = await asyncio.wait_for(arrived.get(), PATIENCE)
+        assert message.body == b"hello"
+        await message.reject(requeue=False)
+        assert await asyncio.to_thread(reason, channel, dead) == "rejected"
+
+        await asyncio.to_thread(proxy.cut)
+        await asyncio.to_thread(publish, channel, queue, b"again")
+        while (message := await asyncio.wait_for(arrived.get(), PATIENCE)).body != b"again":
+            pass
+        await message.ack()
+        await connection.close()
+
+    asyncio.run(asyncio.wait_for(run(), 3 * PATIENCE))
+
+
+def test_kombu(url, proxy, pair, channel):
+    """kombu over py-amqp."""
+    kombu = pytest.importorskip("kombu")
+    queue, dead = pair
+    options = {"transport_options": {"confirm_publish": True}, "heartbeat": 10}
+    got = []
+    with kombu.Connection(url, **options) as connection:
+        named = kombu.Queue(queue, no_declare=True)
+        connection.Producer().publish({"hello": 1}, routing_key=queue)
+
+        def on_message(body, message):
+            got.append(body)
+            message.reject(requeue=False)
+
+        with connection.Consumer([named], callbacks=[on_message]):
+            connection.drain_events(timeout=PATIENCE)
+        assert got == [{"hello": 1}]
+        assert reason(channel, dead) == "rejected"
+
+        proxy.cut()
+        connection.Producer().publish({"again": 1}, routing_key=queue, retry=True)
+        eventually(channel, lambda: count(channel, queue) == 1)
+
+
+CELERY = """
+import os
+import celery
+app = celery.Celery("app", broker=os.environ["URL"], backend="rpc://")
+name = os.environ["QUEUE"]
+app.conf.update(
+    task_default_queue=name, broker_transport_options={"confirm_publish": True},
+    worker_enable_remote_control=False, broker_connection_retry_on_startup=True,
+    task_acks_late=True, event_queue_prefix=name, broker_connection_max_retries=100,
+)
+
+@app.task
+def double(number):
+    return 2 * number
+"""
+
+
+def test_a_celery_worker(url, proxy, name, channel, tmp_path, monkeypatch):
+    """A worker process of Celery; its results come back, also after it was cut off."""
+    pytest.importorskip("celery")
+    queue = name("celery")
+    (tmp_path / "app.py").write_text(CELERY)
+    environment = os.environ | {"URL": url, "QUEUE": queue}
+    command = [sys.executable, "-m", "celery", "-A", "app", "worker", "--pool", "solo",
+               "--without-gossip", "--without-mingle", "--loglevel", "INFO"]  # fmt: skip
+    for key in ("URL", "QUEUE"):
+        monkeypatch.setenv(key, environment[key])
+    monkeypatch.syspath_prepend(tmp_path)
+    with open(tmp_path / "log", "wb") as log:
+        worker = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    try:
+        import app  # the same module as the worker's
+
+        assert app.double.delay(4).get(timeout=LONG) == 8
+        proxy.cut()
+        with app.app.connection_for_write() as fresh:  # the producer's own was cut, too
+            result = app.double.apply_async((5,), connection=fresh)
+        deadline = time.monotonic() + LONG
+        while b"succeeded" not in (tmp_path / "log").read_bytes().rpartition(result.id.encode())[2]:
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            channel.connection.process_data_events(0.05)
+        app.app.close()
+    finally:
+        sys.modules.pop("app", None)
+        worker.terminate()
+        worker.wait(LONG)
+
+
+def test_dramatiq(url, proxy, name, channel):
+    """dramatiq's broker and worker: its own dead-letter queue, and its reconnecting."""
+    dramatiq = pytest.importorskip("dramatiq")
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+    queue = name("dramatiq")
+    name("dramatiq.DQ"), name("dramatiq.XQ")
+    broker = RabbitmqBroker(url=url, confirm_delivery=True, middleware=[])
+    done = queues.Queue()
+
+    def work(number):
+        if number < 0:
+            raise ValueError(number)
+        done.put(number)
+
+    actor = dramatiq.actor(work, broker=broker, queue_name=queue, actor_name=queue)
+    worker = dramatiq.Worker(broker, worker_timeout=100)
+    worker.start()
+    try:
+        actor.send(1)
+        assert done.get(timeout=PATIENCE) == 1
+        broker.enqueue(actor.message(-1))
+        proxy.cut()
+        deadline = time.monotonic() + LONG
+        while True:
+            assert time.monotonic() < deadline, "it did not come back"
+            with contextlib.suppress(Exception):
+                actor.send(2)
+                assert done.get(timeout=PATIENCE) == 2
+                break
+    finally:
+        worker.stop()
+        broker.close()
+
+
+def test_faststream(url, proxy, pair, channel):
+    """FastStream's RabbitBroker, over aio-pika."""
+    pytest.importorskip("faststream.rabbit")
+    from faststream import AckPolicy
+    from faststream.rabbit import RabbitBroker, RabbitQueue
+
+    queue, dead = pair
+
+    async def run():
+        broker = RabbitBroker(url, reconnect_interval=0.1)
+        arrived = asyncio.Queue()
+
+        @broker.subscriber(RabbitQueue(queue, declare=False), ack_policy=AckPolicy.REJECT_ON_ERROR)
+        async def handle(body: str):
+            await arrived.put(body)
+            if body == "bad":
+                raise ValueError(body)
+
+        async with broker:
+            await broker.start()
+            await broker.publish("bad", queue)
+            assert await asyncio.wait_for(arrived.get(), PATIENCE) == "bad"
+            assert await asyncio.to_thread(reason, channel, dead) == "rejected"
+            await asyncio.to_thread(proxy.cut)
+            await asyncio.to_thread(publish, channel, queue, b"again", content_type="text/plain")
+            while await asyncio.wait_for(arrived.get(), PATIENCE) != "again":
+                pass
+
+    asyncio.run(asyncio.wait_for(run(), 4 * PATIENCE))
+
+
+def test_amqpstorm(url, proxy, pair, channel):
+    """amqpstorm, with its own codec."""
+    amqpstorm = pytest.importorskip("amqpstorm")
+    queue, dead = pair
+    connection = amqpstorm.UriConnection(url)
+    mine = connection.channel(rpc_timeout=5)
+    mine.confirm_deliveries()
+    assert mine.basic.publish(b"hello", queue) is True
+    with pytest.raises(amqpstorm.AMQPMessageError):
+        mine.basic.publish(b"lost", f"{queue}.nowhere", mandatory=True)
+    message = mine.basic.get(queue)
+    assert message.body == "hello"
+    message.reject(requeue=False)
+    assert reason(channel, dead) == "rejected"
+
+    proxy.cut()
+    with pytest.raises(amqpstorm.AMQPError):
+        mine.basic.get(queue)
+    with amqpstorm.UriConnection(url) as again:
+        assert again.channel().queue.declare(queue, passive=True)["message_count"] == 0
+
+
+@pytest.fixture(scope="session")
+def modules(tmp_path_factory):
+    """A folder with amqplib, of a fixed version."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        missing("no node and npm on the PATH")
+    folder = tmp_path_factory.mktemp("node")
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder)]
+    done = subprocess.run([*command, "amqplib@0.10.9"], capture_output=True, text=True, timeout=90)
+    if done.returncode:
+        missing(f"npm could not install amqplib: {done.stderr[-300:]}")
+    return folder
+
+
+def test_amqplib_of_node(url, proxy, name, modules):
+    """Node's amqplib; its program is beside this file."""
+    prefix = name("node").removesuffix(".node")
+    name("queue"), name("dead")
+    shutil.copy(HERE / "clients.js", modules)
+    with subprocess.Popen(
+        ["node", "clients.js", url, prefix], cwd=modules, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as program:  # fmt: skip
+        watchdog = threading.Timer(LONG, program.kill)
+        watchdog.start()
+        seen = []
+        for line in program.stdout:
+            seen.append(line.strip())
+            if seen[-1] == "cut me":
+                proxy.cut()
+        watchdog.cancel()
+        error = program.stderr.read()
+
+    assert seen == ["confirm", "return", "consume", "dead-letter", "refused", "cut me",
+                    "reconnect"], error  # fmt: skip
