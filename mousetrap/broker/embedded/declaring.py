@@ -103,9 +103,12 @@ class Declaring:
         arguments: dict[str, Any],
     ) -> None:  # fmt: skip
         """End that."""
-        binding = self._binding("exchange", source, destination, routing_key, arguments)
-        self.vhost.unbind(binding)
-        if not nowait:
+        self._not_default(source)
+        self._not_default(destination)
+        if source in self.vhost.exchanges and destination in self.vhost.exchanges:
+            binding = self._binding("exchange", source, destination, routing_key, arguments)
+            self.vhost.unbind(binding)
+        if not nowait:  # also for what was not bound
             self.send("exchange.unbind_ok")
 
     def _binding(
