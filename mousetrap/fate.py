@@ -8,18 +8,22 @@ does not pays for a drop. Nothing here talks to a broker. Prototyped in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from mousetrap.message import decode
+from mousetrap.message import child_id, decode
 
 Outcome = Literal["done", "retried", "dead"]
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One message that a handling sent on: its id, its queue by plain name, perhaps its body."""
+    """One message that a handling sent on: its id, its queue by plain name, perhaps its body.
+
+    Before it is packed the id may be empty: it is the one that `Message.child` gives.
+    """
 
     id: str
     queue: str
@@ -61,16 +65,94 @@ class Fate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return self.begun + self.seconds
 
 
+class _Row(msgspec.Struct, array_like=True, gc=False):
+    """What tells one fate of a `_Batch` from the others."""
+
+    id: str
+    begun: float
+    seconds: float
+    attempt: int
+    job: str
+    parent: str | None  # empty: it is the job
+
+
+class _Batch(msgspec.Struct, omit_defaults=True):
+    """Fates of a worker. Nearly all are done, with outputs alike: told in short, for bytes cost."""
+
+    stage: str = ""
+    queue: str = ""
+    worker: str = ""
+    writes: tuple[str, ...] = ()  # the queue of each output
+    done: Sequence[Any] = ()  # `_Row`s
+    others: Sequence[Fate] = ()
+
+
+class _Read(_Batch):
+    done: Sequence[_Row] = ()
+
+
+@functools.lru_cache(maxsize=1000)
+def alike(queue: str, number: int) -> tuple[Output, ...]:
+    """Return *number* outputs to *queue*, by their place: the same object each time.
+
+    So `pack` knows at a glance which fates are alike.
+    """
+    return (Output("", queue),) * number
+
+
 def pack(fates: Sequence[Fate]) -> bytes:
-    """Return *fates* as the body of one message."""
-    return msgspec.json.encode(fates)
+    """Return *fates* as the body of one message; their order is not kept."""
+    model = next((each for each in fates if each.outcome == "done"), fates[0])
+    stage, queue, worker, outputs = model.stage, model.queue, model.worker, model.outputs
+    if any(each.id or each.body for each in outputs):
+        return msgspec.json.encode(_Batch(others=[_whole(each) for each in fates]))
+    done, others = [], []
+    for each in fates:
+        if (
+            each.outputs is outputs
+            and each.outcome == "done"
+            and each.body is None
+            and each.stage == stage
+            and each.queue == queue
+            and each.worker == worker
+            and each.parent != ""
+        ):
+            parent = "" if each.parent == each.job else each.parent
+            done.append((each.id, each.begun, each.seconds, each.attempt, each.job, parent))
+        else:
+            others.append(_whole(each))
+    writes = tuple([each.queue for each in outputs])
+    return msgspec.json.encode(_Batch(stage, queue, worker, writes, done, others))
 
 
 def unpack(body: bytes) -> list[Fate]:
-    """Return the fates that `pack` put into *body*.
+    """Return the fates that `pack` put into *body*; what sent on something knows its ids again.
 
     Raises:
         UndecodableMessage: these are not fates.
     """
-    fates: list[Fate] = decode(body, list[Fate])
-    return fates
+    batch: _Read = decode(body, _Read)
+    done = [
+        Fate(row.id, "done", batch.stage, batch.queue, batch.worker, row.begun, row.seconds,
+             row.attempt, row.job, row.job if row.parent == "" else row.parent,
+             _outputs(row.id, batch))
+        for row in batch.done
+    ]  # fmt: skip
+    return [*done, *batch.others]
+
+
+def _outputs(id: str, batch: _Batch) -> tuple[Output, ...]:
+    return tuple([
+        Output(child_id(id, batch.stage, n), queue) for n, queue in enumerate(batch.writes)
+    ])  # fmt: skip
+
+
+def _whole(fate: Fate) -> Fate:
+    """Return *fate* with the ids of its outputs."""
+    if all(each.id for each in fate.outputs):
+        return fate
+    outputs = tuple(
+        Output(each.id or child_id(fate.id, fate.stage, n), each.queue, each.body)
+        for n, each in enumerate(fate.outputs)
+    )
+    return msgspec.structs.replace(fate, outputs=outputs)

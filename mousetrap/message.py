@@ -161,7 +161,7 @@ class Message:
 
     def child(self, data: Any, stage: str, index: int) -> Message:
         """Return the *index*-th output of *stage* for this message; always with the same id."""
-        id = derived_id(f"{self.id}/{stage}/{index}")
+        id = child_id(self.id, stage, index)
         return Message(data, id=id, parent=self.id, job=self.job, past_retries=self.retries)
 
     def again(self, attempt: int, headers: Mapping[str, Any], body: bytes | None = None) -> Message:
@@ -244,9 +244,14 @@ def new_id() -> str:
     return os.urandom(16).hex()
 
 
-def derived_id(name: str) -> str:
-    """Return ``uuid.uuid5(IDS, name).hex`` (RFC 9562, section 5.5), in a third of its time."""
-    digest = bytearray(hashlib.sha1(IDS.bytes + name.encode(), usedforsecurity=False).digest()[:16])
+def child_id(parent: str, stage: str, index: int) -> str:
+    """Return the id of the *index*-th output of *stage* for the message with the id *parent*.
+
+    It is ``uuid.uuid5(IDS, f"{parent}/{stage}/{index}").hex`` (RFC 9562, section 5.5), in a third
+    of its time.
+    """
+    name = f"{parent}/{stage}/{index}".encode()
+    digest = bytearray(hashlib.sha1(IDS.bytes + name, usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50  # the version
     digest[8] = digest[8] & 0x3F | 0x80  # the variant
     return digest.hex()

@@ -21,7 +21,7 @@ from mousetrap import retry
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
 from mousetrap.events import Events, Told
-from mousetrap.fate import Fate, Output
+from mousetrap.fate import Fate, Output, alike
 from mousetrap.handler import Handler
 from mousetrap.handling import Handling
 from mousetrap.hands import Coroutines, Hands, Threads
@@ -185,7 +185,10 @@ class Processor:
         if self.writes is None:  # results nobody asked for
             outputs = []
         writes = self.writes or ""
-        told = tuple([Output(each.id, writes, self._kept(each.body)) for each in outputs])
+        if self._keeps:
+            told = tuple([Output(each.id, writes, self._kept(each.body)) for each in outputs])
+        else:
+            told = alike(writes, len(outputs))
         fate = handling.fate("done", self._queue.name, told, body=self._kept_of_job(handling))
         self._publish(handling, [(each, writes, None) for each in outputs], fate)
 

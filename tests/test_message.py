@@ -199,10 +199,12 @@ def test_children_have_different_ids(places):
     assert len({job.child(None, stage, index).id for stage, index in places}) == len(places)
 
 
-@given(st.text())
-def test_derived_ids_are_those_of_the_standard(name):
+@given(st.text(), st.text(), st.integers(0, 999))
+def test_ids_of_children_are_those_of_the_standard(parent, stage, index):
     """Faster, and the same: messages that wait in queues have such ids."""
-    assert message.derived_id(name) == uuid.uuid5(message.IDS, name).hex
+    expected = uuid.uuid5(message.IDS, f"{parent}/{stage}/{index}").hex
+
+    assert message.child_id(parent, stage, index) == expected
 
 
 def test_children_know_their_family():
