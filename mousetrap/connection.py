@@ -76,6 +76,7 @@ class Connection:
         self.state: State = "new"
         self.error: MousetrapError | None = None  # the last thing that went wrong
         self._cause: BaseException | None = None  # of it, if the whole connection ended
+        self.product = ""  # what the broker calls itself: "RabbitMQ 4.3.6"
         self.alarm = ""  # why the broker takes nothing: "low on memory"
         self.reconnects = 0
         self.loop = loop or Loop(purpose)
@@ -215,7 +216,7 @@ class Connection:
             return
         self._connection = Wire(
             parameters(self.settings, self.purpose),
-            on_open_callback=lambda _: self._open_channel(),
+            on_open_callback=self._on_open,
             on_open_error_callback=lambda _, error: self._on_closed(error),
             on_close_callback=lambda _, error: self._on_closed(error),
             custom_ioloop=self.loop.io,
@@ -225,6 +226,11 @@ class Connection:
             lambda _, blocked: self._blocked(True, safe(blocked.method.reason))
         )
         self._connection.add_on_connection_unblocked_callback(lambda *_: self._blocked(False))
+
+    def _on_open(self, connection: Wire) -> None:
+        told = connection.server_properties or {}
+        self.product = f"{told.get('product', '')} {told.get('version', '')}".strip()
+        self._open_channel()
 
     def _open_channel(self) -> None:
         if self._connection is None or not self._connection.is_open or self._closing:

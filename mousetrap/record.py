@@ -37,7 +37,8 @@ class Record:
     anything that came of it is. `duplicates` are messages done or dead once more, `retried` counts
     handlings that failed and were tried again. `latency` is the time from sending a job to the
     last fate of all that came of it, in seconds, by percentile. `reasons` counts the dead messages
-    by what killed them; `stages` tells what each stage did.
+    by what killed them; `stages` tells what each stage did; `broker` is what took the messages, and
+    says so if it has them in memory only.
     """
 
     sent: int
@@ -51,6 +52,7 @@ class Record:
     latency: dict[str, float]
     reasons: dict[str, int]
     stages: dict[str, StageRecord] = field(default_factory=dict)
+    broker: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, ready for JSON."""
@@ -67,8 +69,9 @@ class Record:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         rows = self.as_dict()
         stages = rows.pop("stages")
-        text = "\n".join(f"{name:>10}  {_shown(value)}" for name, value in rows.items())
-        table = _table([[name, _shown(value)] for name, value in rows.items()])
+        shown = {name: _shown(value) for name, value in rows.items() if value != ""}
+        text = "\n".join(f"{name:>10}  {value}" for name, value in shown.items())
+        table = _table(list(shown.items()))
         if stages:
             lines = [stage_line(name, stage) for name, stage in stages.items()]
             text += "\n\n" + _aligned([STAGE_COLUMNS, *lines])
@@ -140,4 +143,6 @@ def _shown(value: Any) -> str:
         return (
             ", ".join(f"{safe(key, WIDTH)}: {_shown(each)}" for key, each in value.items()) or "–"
         )
+    if isinstance(value, str):
+        return safe(value, WIDTH)
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

@@ -7,6 +7,7 @@ that it binds before its first message, and takes all of it away at its end. Pro
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 import uuid
@@ -108,6 +109,7 @@ class Run:
         self._threads: list[Worker] = []
         self._lease: Lease | None = None
         self._state = "new"
+        self._product = ""  # what the broker calls itself
         self._sender = Sender(self.settings, self.ledger)
         self._settling = Settling(self, self._sender)
         self._events = Consumer(
@@ -137,6 +139,7 @@ class Run:
 
             self._lease = Lease(self.settings, self._wire_names())
             self._events.open()  # first: no fate may come before there is a queue for it
+            self._product = _product(self.settings)
             self._sender.publisher.declare(self._declarations())
             self._sender.publisher.open()
             if self._kind == "threads":
@@ -254,7 +257,7 @@ class Run:
 
     def record(self) -> Record:
         """Sum up what is known now."""
-        return self.ledger.record()
+        return dataclasses.replace(self.ledger.record(), broker=self._product)
 
     def messages(self) -> Table:
         """One row for each message: its path, times in seconds, attempts, outcome and reason.
@@ -375,6 +378,12 @@ class Run:
 def open_runs() -> list[Run]:
     """The runs of this process that are open."""
     return [each for each in list(_started) if each.state == "open"]
+
+
+def _product(settings: Settings) -> str:
+    from mousetrap.broker.probe import version  # as below
+
+    return version(settings) or ""
 
 
 def _ensured() -> Broker:

@@ -65,7 +65,7 @@ class Settling:
                 if fail_fast and self._ledger.deaths:
                     raise self.death()
                 if reached and self._is_quiet(min(LOOK, left)):
-                    return self._ledger.record()
+                    return self._run.record()
                 if not left:
                     raise self.not_settled(timeout)
         finally:

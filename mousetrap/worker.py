@@ -275,6 +275,11 @@ class Worker:
         return self._processor.failures
 
     @property
+    def broker(self) -> str:
+        """What the broker calls itself, as ``RabbitMQ 4.3.6``; empty before the start."""
+        return self._consumer.connection.product
+
+    @property
     def is_stopping(self) -> bool:
         """It was told to stop, and has stopped or will have soon."""
         return self._processor.is_stopping

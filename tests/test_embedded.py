@@ -253,3 +253,13 @@ def test_a_panel_says_that_the_broker_is_in_memory(environment):
 @mousetrap.stage(reads="words", writes="lengths")
 def measure(word: str) -> int:
     return len(word)
+
+
+def test_a_record_says_that_the_broker_is_in_memory(environment):
+    """A reader of the figures should know that no disk was asked."""
+    with mousetrap.run(measure) as run:
+        run.send("mouse")
+        record = run.settle(timeout=20)
+
+    assert record.broker.startswith("embedded, in memory")
+    assert record.broker in str(record)

@@ -17,6 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mousetrap.broker.embedded import PRODUCT
+from mousetrap.broker.probe import EMBEDDED
 from mousetrap.cli.options import Json, finite
 from mousetrap.cli.show import print_json, say
 from mousetrap.cli.supervising import supervise, told_of
@@ -130,12 +132,10 @@ def work(
         tell_parent()
         if report is not None:  # the parent says it once for all
             return
-        from mousetrap.broker import probe  # not before the work has begun
-
         way = f"{worker.queue.name} → {worker.handler.name}"
         way += f" → {worker.writes}" if worker.writes else ""
         say(f"working: {way}, concurrency {worker.concurrency}, on {settings.url}"
-            + probe.remark(settings)
+            + f", {EMBEDDED}" * worker.broker.startswith(PRODUCT)
             + (f", namespace {settings.namespace}" if settings.namespace else ""))  # fmt: skip
 
     # a handler's own print must not get between the reader and our JSON
