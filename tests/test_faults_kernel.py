@@ -114,8 +114,9 @@ def test_interrupted_in(kernel, settings, proxy, tally, what, times):
     print(f"{what}: {times} interrupts; at most {max(waits):.2f} s until it ended, "
           f"{max(cells):.2f} s until the cell did")  # fmt: skip
     assert max(waits) < 1
-    # while a handler computes, IPython's traceback has what it leaves of the processor
-    assert max(cells) < (2 if what == "handler" else 1)
+    # while a handler computes, IPython's traceback has what it leaves of the processor; that of a
+    # connection is long
+    assert max(cells) < (2 if what in ("handler", "connect") else 1)
     assert kernel.value("handle.statistics().reconnects, handle.is_running") == (0, True)
     assert consumers(settings) == 1
     assert consumers(settings, "elsewhere") == 0

@@ -124,6 +124,7 @@ def impatient(rabbit):
     change([each.removeprefix("{ok,").removesuffix("}") for each in before])
 
 
+@pytest.mark.long  # half a minute, and on a busy machine more
 @pytest.mark.fault("F10")
 @sizes(4, 20)
 def test_held_too_long(own, impatient, tally, times):
