@@ -105,14 +105,22 @@ class Case:
         return cls(found)
 
     def save(self, path: str | Path) -> Path:
-        """Write the case to *path*, readable by its owner only if bodies are in it; return it."""
+        """Write the case to *path*, readable by its owner only; return it.
+
+        Raises:
+            OSError: it cannot be written; *path* is as it was, and nothing half written is left.
+        """
         path = Path(path)
         head = {"mousetrap-case": FORMAT, "messages": len(self.messages)}
         rows = [head, *(_to_row(each) for each in self.messages.values())]
         draft = path.with_name(f"{path.name}.half")
-        draft.touch(0o600)
-        draft.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-        draft.replace(path)  # in one step: a reader sees the old case or the new one
+        try:
+            draft.touch(0o600)
+            draft.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+            draft.replace(path)  # in one step: a reader sees the old case or the new one
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         return path
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -39,6 +40,8 @@ log = logging.getLogger("mousetrap.connection")
 # declared; measured); to elect a new leader for a quorum queue takes a few.
 SETTING_UP = 15.0
 
+STEADY = 5.0  # seconds that a connection without messages lasts to count as a good one
+
 FATAL = (AccessRefused, TopologyMismatch, QueueMissing)  # asking again gives the same answer
 
 
@@ -59,9 +62,10 @@ class Connection:
     """Keeps one connection with one channel open until it is closed.
 
     The first connection must succeed within ``settings.connect_timeout`` seconds (`open` raises
-    otherwise); a lost one is restored for ever, with `retry.backoff` between the tries. Refused
-    access and channels that cannot be set up (403, 404, 406) are not tried again: the state
-    becomes ``failed`` and the session is told.
+    otherwise); a lost one is restored for ever, with `retry.backoff` between the tries, also when
+    each new one breaks before it was of use (see `worked`). Refused access and channels that cannot
+    be set up (403, 404, 406) are not tried again: the state becomes ``failed`` and the session is
+    told.
 
     It lives on *loop*, which it may share with others, or on one of its own.
 
@@ -85,8 +89,10 @@ class Connection:
         self._changed = Bell()  # rings when the state does
         self._connection: Wire | None = None
         self._channel: Channel | None = None
-        self._failures = 0
+        self._failures = 0  # in a row; a channel that was of no use counts as one
         self._was_open = False
+        self._opened = 0.0  # when, on the monotonic clock
+        self._is_news = False  # that it breaks
         self._closing = False
         self._has_left = False  # the loop: nothing more will come of it
 
@@ -172,6 +178,10 @@ class Connection:
             if channel.is_open:
                 channel.close(320, "mousetrap starts afresh")
             self._after(self._open_channel)
+
+    def worked(self) -> None:
+        """A message came or was confirmed: the next failure is a first one (I/O thread only)."""
+        self._failures = 0
 
     @property
     def is_open(self) -> bool:
@@ -259,11 +269,11 @@ class Connection:
     def _ready(self, channel: Channel) -> None:
         if channel is not self._channel:
             return
-        self._failures = 0
+        self._opened = time.monotonic()
         if self._was_open:
             self.reconnects += 1
             log.warning("%s is connected again (%d×)", self.purpose, self.reconnects)
-        self._was_open = True
+        self._was_open = self._is_news = True
         self._set_state("open")
 
     def _on_channel_closed(self, channel: Channel, reason: Exception) -> None:
@@ -294,9 +304,10 @@ class Connection:
         self._failures += 1
         delay = backoff(self._failures)
         log.log(  # one line when it breaks, one when it is back, and the rest for who asks
-            logging.WARNING if self._was_open and self._failures == 1 else logging.DEBUG,
+            logging.WARNING if self._is_news else logging.DEBUG,
             "%s: %s; next try in %.1f s", self.purpose, self.error, delay,
         )  # fmt: skip
+        self._is_news = False
         self._later(delay, step)
 
     def _lose_channel(self, error: MousetrapError) -> None:
@@ -304,6 +315,8 @@ class Connection:
         if not self._closing:  # the end that was asked for is no error, and hides none
             self.error = error
         if self.is_open:
+            if time.monotonic() - self._opened > STEADY:
+                self._failures = 0
             self._set_state("connecting")
         if channel is not None:
             self._session.lost(error)

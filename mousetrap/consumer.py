@@ -215,6 +215,7 @@ class Consumer:
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
+        self.connection.worked()
         is_suspect, is_overdue = method.redelivered, False
         if is_suspect and properties.message_id in self._survived:
             is_suspect, is_overdue = False, self._survived.pop(properties.message_id)

@@ -357,6 +357,7 @@ class Publisher:
 
     def _on_confirm(self, frame: Any) -> None:
         self._heard = time.monotonic()
+        self.connection.worked()
         settled = self._written.take(frame.method.delivery_tag, multiple=frame.method.multiple)
         if isinstance(frame.method, spec.Basic.Ack):
             self._settle(settled, "confirmed")

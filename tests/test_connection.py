@@ -120,6 +120,21 @@ def test_connection_keeps_asking_while_the_broker_is_away(proxy, connect, listen
     assert proxy.connections < before + 10  # backs off instead of storming
 
 
+def test_connection_that_breaks_as_soon_as_it_is_open_backs_off(proxy, connect, listener):
+    """Each try succeeds, and is of no use: that is a failure, too. One that was of use is none."""
+    connection = connect(proxy.settings)
+
+    for n in range(1, 6):
+        proxy.cut()
+        listener.wait(lambda n=n: listener.openings == n + 1)
+
+    assert connection._failures == 5
+    connection.call(connection.worked)
+    proxy.cut()
+    listener.wait(lambda: listener.openings == 7)
+    assert connection._failures == 1
+
+
 def test_connection_waits_for_a_late_broker(settings, connect):
     """A broker that comes up within the connect time-out is not missed."""
     with socket.socket() as placeholder:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rig import flow
 from rig.tap import Cut, Tap
-from rig.trial import Trial, sizes, wait_for
+from rig.trial import LONG, Trial, sizes, wait_for
 
 from mousetrap.errors import MousetrapError
 from mousetrap.faults.proxy import Proxy
@@ -145,6 +145,30 @@ def test_half_open(settings, tally, times, heartbeat):
             tally.judge(history)
             tally.heals.append(heal)
     assert max(tally.heals) <= 3.5 * heartbeat
+
+
+@pytest.mark.fault("F08")
+@pytest.mark.parametrize(
+    ("times", "heartbeat", "seconds"), [(4, 2.0, 7.0), pytest.param(20, 5.0, 60.0, marks=LONG)]
+)
+def test_handler_longer_than_the_heartbeat(settings, tally, times, heartbeat, seconds):
+    """Idle for more than two heartbeats, then as many handlers at once that take longer: no cut."""
+
+    def slow(id: str) -> str:
+        threading.Event().wait(seconds)
+        return id
+
+    own = settings.but(heartbeat=heartbeat)
+    with (
+        Trial(settings, WORK) as trial,
+        Worker(WORK, slow, own, writes="out", concurrency=times) as worker,
+    ):
+        assert worker.wait(3 * heartbeat) is False
+        trial.send(map(str, range(times)))
+        trial.settle(seconds + 20)
+        trial.rest(worker)
+        assert worker.statistics().reconnects == 0
+        tally.judge(trial.observe(), times)
 
 
 @pytest.mark.fault("F12")

@@ -135,7 +135,6 @@ def test_held_too_long(own, impatient, tally, times):
     it is parked after the third time; a second worker cannot know why it was given back, and counts
     a lost worker. An ack that came too late would be refused with the channel, or ack another one.
     """
-
     numbers = itertools.count()
 
     def held(n):

@@ -385,20 +385,6 @@ def test_worker_sends_each_value_of_a_generator(settings):
     assert len({m.id for m in results}) == 3
 
 
-def test_worker_heartbeats_go_on_while_it_idles_and_while_a_handler_works(settings):
-    """Heartbeat 2 s: idle for 7 s, then a handler of 7 s, and the connection is the first one."""
-
-    def slow(_: int) -> None:
-        threading.Event().wait(7)
-
-    with Worker(QUICK, slow, settings.but(heartbeat=2.0)) as worker:
-        assert worker.wait(7) is False
-        send(settings, 1)
-        worker.wait_until(done=1)
-
-        assert worker.statistics().reconnects == 0
-
-
 @pytest.mark.long
 @pytest.mark.timeout(400)
 def test_worker_idle_for_three_minutes_and_a_handler_of_one(settings):

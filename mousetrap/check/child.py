@@ -141,6 +141,13 @@ class Child:
         return False
 
     @property
+    def unsaved(self) -> str:
+        """Why the executed copy could not be saved under way; nothing when it could."""
+        if self._end is None or self._end["kind"] != "CheckError":
+            return ""
+        return str(self._end["error"])
+
+    @property
     def reason(self) -> str | None:
         """Why papermill could not go on; None when it could, or a cell raised."""
         if self._end is None:

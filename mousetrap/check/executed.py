@@ -196,16 +196,28 @@ def open_folder(folder: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write *text* to *path* in one step: a reader sees the old file or the new one."""
+    """Write *text* to *path* in one step: a reader sees the old file or the new one.
+
+    Raises:
+        OSError: it cannot be written; nothing half written is left.
+    """
     half = path.with_name(f"{path.name}.half")
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    half.replace(path)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        half.replace(path)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
 
 
-def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> None:
-    """Move *draft* to *output*, with *facts* in its metadata and a note on top if it failed."""
+def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> str:
+    """Move *draft* to *output*, with *facts* in its metadata and a note on top if it failed.
+
+    Returns why the facts could not be written, or nothing. Without them the copy still shows
+    which cells ran as it was last saved: `read` takes one that never ran for a failure.
+    """
     import nbformat
 
     document = read_notebook(draft)
@@ -218,8 +230,18 @@ def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> None:
         note = nbformat.v4.new_markdown_cell(f"**This run failed.**\n\n```\n{facts['error']}\n```")  # type: ignore[no-untyped-call]  # half annotated
         note.metadata["tags"] = [_MARKER]
         document.cells.insert(0, note)
-    write(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
+    reason = ""
+    try:
+        write(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
+    except OSError as error:
+        reason = unwritten(output, error)
     draft.replace(output)
+    return reason
+
+
+def unwritten(output: Path, error: OSError) -> str:
+    """Say that the executed copy could not be saved."""
+    return f"the executed copy {output} cannot be saved whole: {error.strerror or error}"
 
 
 def without_passwords(text: str) -> str:

@@ -111,7 +111,10 @@ def check(
             child.stop()
             raise
         finally:
-            executed.finish(draft, target, facts | {"seconds": time.monotonic() - begun})
+            facts["seconds"] = time.monotonic() - begun
+            unwritten = executed.finish(draft, target, facts)
+    if unwritten and error is None:
+        error = CheckError(f"{shown} passed, but {unwritten}")
     if error is not None:
         error.args = (f"{error}\nExecuted copy: {target}",)
         error.output = target
@@ -153,6 +156,13 @@ def _verdict(
             f"{notebook} took longer than its deadline of {deadline:g} s{where}\n"
             "Its kernel and all it had started were ended. Give it more time, or look there for "
             "what never ends"
+        ), at
+    if child.unsaved:  # papermill gives up when it cannot save
+        at = executed.cell_named(document, child.number, child.unsaved)
+        where = f" in {_place(at)}" if at else " before its first cell"
+        return CheckError(
+            f"{notebook} was stopped{where}\n{child.unsaved}. Make room there, or name another "
+            "output"
         ), at
     reason = child.reason
     if reason is not None and not child.number:

@@ -19,6 +19,7 @@ from typing import Any
 
 from mousetrap.check import executed
 from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, Descendants
+from mousetrap.errors import CheckError
 
 LOOKING = 30.0  # seconds our parent has to look at a failure before the kernel is ended; a guess
 
@@ -85,7 +86,7 @@ class _Run:
         from papermill.iorw import papermill_io
 
         draft = self._job["draft"]
-        papermill_io.register(draft, _Draft())
+        papermill_io.register(draft, _Draft(Path(self._job["output"])))
         papermill.execute_notebook(
             _literal(self._job["notebook"]),
             _literal(draft),
@@ -127,8 +128,14 @@ class _Run:
 class _Draft:
     """papermill's way to write its output; its own may leave half a file when it is killed."""
 
+    def __init__(self, output: Path) -> None:
+        self._output = output
+
     def write(self, text: str, path: str) -> None:
-        executed.write(Path(path), text)
+        try:
+            executed.write(Path(path), text)
+        except OSError as error:
+            raise CheckError(executed.unwritten(self._output, error)) from None
 
     def pretty_path(self, path: str) -> str:
         return path

@@ -268,6 +268,18 @@ def test_exchanges_that_are_unbound(channel, queue, name):
     assert bodies(channel, queue) == []
 
 
+@pytest.mark.parametrize("missing", ["source", "destination", "both"])
+def test_an_unbinding_of_exchanges_that_are_not_there(missing, channel, name):
+    """Is answered: what it asks for is so."""
+    ends = {"source": name("source"), "destination": name("destination")}
+    for end, exchange in ends.items():
+        if missing not in (end, "both"):
+            channel.exchange_declare(exchange, "fanout")
+    channel.exchange_unbind(**ends)
+
+    assert channel.is_open
+
+
 def test_exchanges_that_are_bound_in_a_circle(channel, queue, name):
     """A queue gets it once."""
     first, second = name("first"), name("second")

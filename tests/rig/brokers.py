@@ -43,7 +43,10 @@ def ask_docker(*arguments: str, timeout: float = 60.0) -> str:
 
 
 class Container:
-    """One RabbitMQ of *version* in a container; same port and messages after `kill` and `start`."""
+    """One RabbitMQ of *version* in a container; same port and messages after `kill` and `start`.
+
+    *room*: MiB of a disk in memory, for messages and all; it does not outlast a `kill`.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Container:
         host: str = "",
         networks: tuple[str, ...] = (),
         cookie: str = "",
+        room: int = 0,
     ) -> None:
         self.name = f"mousetrap-rig-{os.getpid()}-{host or secrets.token_hex(3)}"
         self.settings = Settings(host="127.0.0.1", port=free_ports(1)[0])
@@ -62,6 +66,8 @@ class Container:
             "RABBITMQ_DEFAULT_USER": self.settings.user,
             "RABBITMQ_DEFAULT_PASS": self.settings.password,
         }
+        if room:
+            options += ["--tmpfs", f"/var/lib/rabbitmq:size={room}m,mode=1777"]
         if cookie:
             environment["RABBITMQ_ERLANG_COOKIE"] = cookie
         for name, value in environment.items():
@@ -103,7 +109,11 @@ class Container:
 
     def rabbitmqctl(self, *arguments: str, timeout: float = 60.0) -> str:
         """Run ``rabbitmqctl`` in it and return what it printed."""
-        return ask_docker("exec", self.name, "rabbitmqctl", "-q", *arguments, timeout=timeout)
+        return self.run("rabbitmqctl", "-q", *arguments, timeout=timeout)
+
+    def run(self, *command: str, timeout: float = 60.0) -> str:
+        """Run *command* in it and return what it printed."""
+        return ask_docker("exec", self.name, *command, timeout=timeout)
 
     def log(self) -> str:
         done = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True)
