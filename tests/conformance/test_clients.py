@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import queue as queues
 import shutil
@@ -32,6 +33,14 @@ from mousetrap.settings import Settings
 
 HERE = Path(__file__).parent
 LONG = 60.0  # seconds for a whole program of another language, or a worker's start
+
+
+def needed(module):
+    """Return the module of a client, which CI has to have."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        missing(f"no {module}: pip install 'mousetrap[dev]'")
 
 
 @pytest.fixture
@@ -139,7 +148,7 @@ def test_pika_with_callbacks(kind, url, proxy, pair, channel):
 
 def test_aio_pika(url, proxy, pair, channel):
     """aio-pika's robust connection, which comes back by itself and consumes again."""
-    aio_pika = pytest.importorskip("aio_pika")
+    aio_pika = needed("aio_pika")
     queue, dead = pair
 
     async def run():
@@ -168,13 +177,19 @@ def test_aio_pika(url, proxy, pair, channel):
 
 def test_kombu(url, proxy, pair, channel):
     """kombu over py-amqp."""
-    kombu = pytest.importorskip("kombu")
+    kombu = needed("kombu")
     queue, dead = pair
     options = {"transport_options": {"confirm_publish": True}, "heartbeat": 10}
     got = []
     with kombu.Connection(url, **options) as connection:
         named = kombu.Queue(queue, no_declare=True)
-        connection.Producer().publish({"hello": 1}, routing_key=queue)
+        returned = []
+        producer = connection.Producer(
+            on_return=lambda error, *_: returned.append(error.reply_code)
+        )
+        producer.publish({"hello": 1}, routing_key=queue)
+        producer.publish({"lost": 1}, routing_key=f"{queue}.nowhere", mandatory=True)
+        assert returned == [312]
 
         def on_message(body, message):
             got.append(body)
@@ -192,11 +207,13 @@ def test_kombu(url, proxy, pair, channel):
 
 CELERY = """
 import os
-import celery
+import celery, celery.exceptions, kombu
 app = celery.Celery("app", broker=os.environ["URL"], backend="rpc://")
 name = os.environ["QUEUE"]
+to_dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": os.environ["DEAD"]}
 app.conf.update(
-    task_default_queue=name, broker_transport_options={"confirm_publish": True},
+    task_queues=[kombu.Queue(name, queue_arguments=to_dead)], task_default_queue=name,
+    broker_transport_options={"confirm_publish": True},
     worker_enable_remote_control=False, broker_connection_retry_on_startup=True,
     task_acks_late=True, event_queue_prefix=name, broker_connection_max_retries=100,
 )
@@ -204,18 +221,23 @@ app.conf.update(
 @app.task
 def double(number):
     return 2 * number
+
+@app.task
+def refuse():
+    raise celery.exceptions.Reject("no", requeue=False)
 """
 
 
 def test_a_celery_worker(url, proxy, name, channel, tmp_path, monkeypatch):
-    """A worker process of Celery; its results come back, also after it was cut off."""
-    pytest.importorskip("celery")
-    queue = name("celery")
+    """A worker process of Celery: results, what it refuses, and the same after it was cut off."""
+    needed("celery")
+    queue, dead = name("celery"), name("dead")
+    channel.queue_declare(dead, durable=True)
     (tmp_path / "app.py").write_text(CELERY)
-    environment = os.environ | {"URL": url, "QUEUE": queue}
+    environment = os.environ | {"URL": url, "QUEUE": queue, "DEAD": dead}
     command = [sys.executable, "-m", "celery", "-A", "app", "worker", "--pool", "solo",
                "--without-gossip", "--without-mingle", "--loglevel", "INFO"]  # fmt: skip
-    for key in ("URL", "QUEUE"):
+    for key in ("URL", "QUEUE", "DEAD"):
         monkeypatch.setenv(key, environment[key])
     monkeypatch.syspath_prepend(tmp_path)
     with open(tmp_path / "log", "wb") as log:
@@ -224,6 +246,9 @@ def test_a_celery_worker(url, proxy, name, channel, tmp_path, monkeypatch):
         import app  # the same module as the worker's
 
         assert app.double.delay(4).get(timeout=LONG) == 8
+        app.refuse.delay()
+        eventually(channel, lambda: count(channel, dead) == 1)
+        assert reason(channel, dead) == "rejected"
         proxy.cut()
         with app.app.connection_for_write() as fresh:  # the producer's own was cut, too
             result = app.double.apply_async((5,), connection=fresh)
@@ -239,13 +264,14 @@ def test_a_celery_worker(url, proxy, name, channel, tmp_path, monkeypatch):
 
 
 def test_dramatiq(url, proxy, name, channel):
-    """dramatiq's broker and worker: its own dead-letter queue, and its reconnecting."""
-    dramatiq = pytest.importorskip("dramatiq")
+    """dramatiq's broker and worker, with its own queue for dead letters, and its reconnecting."""
+    dramatiq = needed("dramatiq")
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
+    from dramatiq.middleware import Retries
 
     queue = name("dramatiq")
     name("dramatiq.DQ"), name("dramatiq.XQ")
-    broker = RabbitmqBroker(url=url, confirm_delivery=True, middleware=[])
+    broker = RabbitmqBroker(url=url, confirm_delivery=True, middleware=[Retries(max_retries=0)])
     done = queues.Queue()
 
     def work(number):
@@ -260,6 +286,7 @@ def test_dramatiq(url, proxy, name, channel):
         actor.send(1)
         assert done.get(timeout=PATIENCE) == 1
         broker.enqueue(actor.message(-1))
+        eventually(channel, lambda: count(channel, f"{queue}.XQ") == 1)
         proxy.cut()
         deadline = time.monotonic() + LONG
         while True:
@@ -275,7 +302,7 @@ def test_dramatiq(url, proxy, name, channel):
 
 def test_faststream(url, proxy, pair, channel):
     """FastStream's RabbitBroker, over aio-pika."""
-    pytest.importorskip("faststream.rabbit")
+    needed("faststream.rabbit")
     from faststream import AckPolicy
     from faststream.rabbit import RabbitBroker, RabbitQueue
 
@@ -306,7 +333,7 @@ def test_faststream(url, proxy, pair, channel):
 
 def test_amqpstorm(url, proxy, pair, channel):
     """amqpstorm, with its own codec."""
-    amqpstorm = pytest.importorskip("amqpstorm")
+    amqpstorm = needed("amqpstorm")
     queue, dead = pair
     connection = amqpstorm.UriConnection(url)
     mine = connection.channel(rpc_timeout=5)
