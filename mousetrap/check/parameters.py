@@ -12,6 +12,7 @@ import difflib
 import io
 import math
 import re
+import sys
 import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -115,6 +116,16 @@ def read_notebook(notebook: str | Path) -> Any:
     except Exception as error:  # noqa: BLE001 -- nbformat lets through whatever its parsers raise
         raise CheckError(f"{path} is not a Jupyter notebook: {_sentence(error)}") from None
     return document
+
+
+def start_light() -> None:
+    """Keep a process that does nothing but check notebooks from starting slowly.
+
+    nbformat loads jsonschema, and from 4.25 on that loads rfc3987_syntax, if it is there, which
+    spends a second or more on the grammar of a format that no notebook has. Not for a process with
+    other people's code in it: jsonschema does not know that format (``iri``) afterwards.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # "cannot be imported"
 
 
 def parameters_in(document: Any, path: Path) -> list[Parameter] | None:

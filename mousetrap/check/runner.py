@@ -19,6 +19,7 @@ from typing import Any
 
 from mousetrap.check import executed
 from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, Descendants
+from mousetrap.check.parameters import start_light
 from mousetrap.errors import CheckError
 
 LOOKING = 30.0  # seconds our parent has to look at a failure before the kernel is ended; a guess
@@ -32,6 +33,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
+    start_light()
     job = json.loads(_read_line(lifeline))
     # jupyter_client puts the kernel's connection file, with its key, where temporary files go:
     # into a folder that is removed even if the kernel is killed. The kernel's own stay as they are.

@@ -102,7 +102,9 @@ def check_notebooks(
     """
     from mousetrap import broker as brokers
     from mousetrap.check import parse_axes, parse_parameters
+    from mousetrap.check.parameters import start_light
 
+    start_light()
     if show_parameters:
         _show_parameters(notebooks, json)
         return
