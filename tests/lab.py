@@ -59,13 +59,10 @@ def chromium() -> Iterator:
 
 
 @contextmanager
-def jupyter_lab(
-    folder: Path, environment: dict[str, str], *, is_dark: bool = False
-) -> Iterator[str]:
+def jupyter_lab(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """Run a JupyterLab of our own on *folder* and yield its address; no kernel outlives it."""
     own = folder.parent / "jupyter"
-    theme = {"theme": f"JupyterLab {'Dark' if is_dark else 'Light'}"}
-    for name, values in (LAB_SETTINGS | {"apputils-extension/themes": theme}).items():
+    for name, values in LAB_SETTINGS.items():
         file = own / "config/lab/user-settings/@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))

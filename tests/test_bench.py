@@ -26,7 +26,8 @@ SMALL = {
     "bench_flow": (
         {"messages": 60, "repeats": 1, "jobs": 100, "burns": 4, "peers": "ours,aio_pika,tutorial"},
         ["hop / fastest peer", "hop / aio-pika", "hop / tutorial's loop",
-         "waiting jobs: time / ideal", "computing jobs: 2 processes / 1"],
+         "waiting jobs: time / ideal", "computing jobs: 2 processes / 1",
+         "two stages, embedded broker / this one"],
     ),
     "bench_latency": (
         {"messages": 20, "repeats": 1, "largest": 1000, "imports": 1},

@@ -1,4 +1,7 @@
-"""Every notebook in a real JupyterLab; and what the buttons of its toolbar do to a consumer."""
+"""Every notebook in a real JupyterLab; what its toolbar does to a consumer; panels in it.
+
+08_watching runs in the test of panels.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,27 @@ import time
 
 import nbformat
 import pytest
-from lab import NOTEBOOKS, SCREENSHOTS, chromium, jupyter_lab, run_all_cells
-from nbformat.v4 import new_code_cell, new_notebook
+from lab import (
+    ALL_DONE,
+    NOTEBOOKS,
+    SCREENSHOTS,
+    chromium,
+    jupyter_lab,
+    run_all_cells,
+    save,
+    start_all_cells,
+)
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from mousetrap import Panel
 from mousetrap.job_queue import declare, depth
+from mousetrap.run_fetch_worker import fetch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
-NUMBERED = sorted(path.name for path in NOTEBOOKS.glob("0*.ipynb"))
+NUMBERED = sorted({path.name for path in NOTEBOOKS.glob("0*.ipynb")} - {"08_watching.ipynb"})
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+SIZE = "image => [image.naturalWidth, image.naturalHeight]"
 ERROR = "[data-mime-type='application/vnd.jupyter.error']"
 CELLS = [
     "from mousetrap import Settings, consume\n"
@@ -90,11 +106,15 @@ def test_every_numbered_notebook_runs_in_jupyterlab(open_notebook, broker, name)
     assert page.locator(ERROR).all_inner_texts() == []
     text = page.locator(".jp-Notebook").inner_text()
     assert broker.settings.password not in text
+    if name == "00_start_here.ipynb":
+        assert "Summary(places=12, most_northerly=(51.95838, 4.47124, 'Schiebroek'" in text
     page.screenshot(path=SCREENSHOTS / name.replace(".ipynb", ".png"), full_page=True)
     cells = nbformat.read(open_notebook.folder / name, as_version=4).cells
     source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     if "plot." in source or "run.plot()" in source:
-        assert page.locator(".jp-RenderedImage img").count() >= 1
+        width, height = page.locator(".jp-RenderedImage img").first.evaluate(SIZE)
+        assert width > 600
+        assert height > 300
     if "mousetrap.panel(" in source:
         assert page.locator("img[src^='data:image/svg']").count() >= 1
 
@@ -107,7 +127,7 @@ def test_toolbar_re_run_interrupt_and_restart(open_notebook, settings):
     cells = [source.replace("NAMESPACE", repr(settings.namespace)) for source in CELLS]
     notebook = new_notebook(
         cells=[new_code_cell(source) for source in cells],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        metadata=KERNEL,
     )
     nbformat.write(notebook, open_notebook.folder / "consumer.ipynb")
     page = open_notebook("consumer.ipynb")
@@ -135,3 +155,109 @@ def test_toolbar_re_run_interrupt_and_restart(open_notebook, settings):
     choose(page, "Kernel", "Restart Kernel…")
     page.click(".jp-Dialog button.jp-mod-accept")
     eventually(lambda: consumers() == 0, 10)
+
+
+FIRST_PANEL = """() => {
+    const panel = document.querySelector('.mousetrap');
+    return [panel.innerText, panel.querySelector('img').src];
+}"""
+
+
+def test_panel_lives_and_stays_when_it_is_reloaded(open_notebook, broker):
+    """It moves while other cells run; saved and loaded again, its last picture is there."""
+    page = open_notebook("08_watching.ipynb")
+    seen = {}  # what the first panel said -> the picture that it showed
+
+    start_all_cells(page)
+    page.locator(".mousetrap img").first.wait_for()
+    while not page.evaluate(ALL_DONE):
+        text, picture = page.evaluate(FIRST_PANEL)
+        if text not in seen and len(seen) == 3:
+            page.evaluate("document.querySelector('.mousetrap').scrollIntoView()")
+            page.screenshot(path=SCREENSHOTS / "08_watching_live.png")
+        seen[text] = picture
+    assert page.locator(ERROR).all_inner_texts() == []
+    last, _ = page.evaluate(FIRST_PANEL)
+    save(page, open_notebook.folder / "08_watching.ipynb")
+    page.reload()
+    saved = page.locator(".mousetrap")
+    saved.first.wait_for()
+    again = saved.all_inner_texts()
+
+    assert len(seen) >= 3  # states
+    assert len(set(seen.values())) >= 2  # pictures
+    assert again[0] == last
+    assert ["closed" in each for each in again] == [True] * 3  # consumers, a run, one consumer
+    assert broker.settings.password not in "".join([*seen, *again])
+    for theme in ("Light", "Dark"):
+        page.click(".lm-MenuBar-itemLabel:text-is('Settings')")
+        page.hover(".lm-Menu-itemLabel:text-is('Theme')")
+        page.click(f".lm-Menu-itemLabel:text-is('JupyterLab {theme}')")
+        page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {theme}']")
+        for n in range(len(again)):
+            saved.nth(n).scroll_into_view_if_needed()
+            page.screenshot(path=SCREENSHOTS / f"08_watching_{n}_{theme.lower()}.png")
+            width, height = saved.nth(n).locator("img").evaluate(SIZE)
+            assert width > 400
+            assert height > 90
+
+
+FULL_RATE = """
+import mousetrap
+from mousetrap import stage
+
+@stage(reads="first", writes="second", prefetch=256)
+def pass_on(text: str) -> str:
+    return text
+
+@stage(reads="second", writes="third", prefetch=256)
+def pass_on_again(text: str) -> str:
+    return text
+
+with mousetrap.run([pass_on, pass_on_again]) as run:
+    mousetrap.panel(run)
+    run.send_many(["x" * 200] * 20_000)
+    print("done:", run.settle(timeout=120).done)
+"""
+TICKING = """() => {
+    window.gaps = [];
+    let last = performance.now();
+    setInterval(() => {
+        const now = performance.now();
+        window.gaps.push(now - last);
+        last = now;
+    }, 20);
+}"""
+
+
+def test_browser_stays_responsive_beside_a_flow_at_full_rate(open_notebook):
+    """20,000 messages under a panel: the page's own clock, ticking between tasks, never stops."""
+    notebook = new_notebook(metadata=KERNEL, cells=[new_code_cell(FULL_RATE)])
+    nbformat.write(notebook, open_notebook.folder / "full_rate.ipynb")
+
+    page = open_notebook("full_rate.ipynb")
+    page.locator(".jp-Notebook").wait_for()
+    page.evaluate(TICKING)
+    run_all_cells(page)
+    gaps = page.evaluate("window.gaps")
+    text = page.locator(".jp-Notebook").inner_text()
+
+    assert "done: 20000" in text
+    assert len(gaps) > 50
+    assert max(gaps) < 1000, f"nothing could be clicked for {max(gaps):.0f} ms"
+
+
+def test_panel_of_a_notebook_from_somewhere_else_is_shown(open_notebook, settings):
+    """JupyterLab cleans the HTML of a notebook that it does not trust: picture and table stay."""
+    shown = Panel(fetch.worker(settings)).bundle()
+    cell = new_code_cell(outputs=[new_output("display_data", shown)])
+    nbformat.write(new_notebook(cells=[cell]), open_notebook.folder / "theirs.ipynb")
+
+    page = open_notebook("theirs.ipynb")
+    panel = page.locator(".mousetrap")
+    panel.wait_for()
+    width, _ = panel.locator("img").evaluate(SIZE)
+    text = panel.inner_text()
+
+    assert width > 300
+    assert "per s" in text

@@ -377,9 +377,12 @@ class Peer:
                 got = self._call(
                     self.actors[0], spec.Basic.Get(queue=self._named(queue), no_ack=True)
                 )
-                left[queue].append(self._plain(got))
+                plain = self._plain(got)
                 if not isinstance(got, tuple):
+                    left[queue].append(plain)
                     break
+                # but for how many are left: dead letters that go round come back a little later
+                left[queue].append((plain[0], *plain[2:]))
         return left
 
     # names

@@ -243,16 +243,29 @@ class Channel(Declaring, Publishing):
         requeue: bool,
         has_failed: bool = True,
     ) -> None:
-        by_queue: dict[Queue, list[Entry]] = {}
-        for entry, queue, _ in settled:
-            by_queue.setdefault(queue, []).append(entry)
-        for queue, entries in by_queue.items():
-            if requeue:
-                queue.returned(entries, has_failed=has_failed)
-            else:
-                for entry in entries:
-                    queue.rejected(entry, has_failed=has_failed)
+        """Give back what consumer after consumer had, by tag; what was got comes first.
+
+        As in RabbitMQ, which delivers what the first gives back before the next one's.
+        """
+        groups: dict[tuple[str, str], tuple[Queue, list[Entry]]] = {}
+        for entry, queue, consumer in settled:
+            place = queue.name, consumer.tag if consumer is not None else ""
+            groups.setdefault(place, (queue, []))[1].append(entry)
+        for _, (queue, entries) in sorted(groups.items(), key=lambda each: each[0]):
+            self._put_back(queue, entries, requeue=requeue, has_failed=has_failed)
+            queue.deliver()
         self._deliver_again()
+
+    def _put_back(
+        self, queue: Queue, entries: list[Entry], *, requeue: bool, has_failed: bool
+    ) -> None:
+        if queue.is_deleted:  # and they with it
+            return
+        if requeue:
+            queue.returned(entries, has_failed=has_failed)
+        else:
+            for entry in entries:
+                queue.rejected(entry, has_failed=has_failed)
 
     def _deliver_again(self) -> None:
         for queue in self._touched:
@@ -287,8 +300,14 @@ class Channel(Declaring, Publishing):
         settled = self._settle(0, True)
         for consumer in consumers:
             if consumer in consumer.queue.consumers:
-                consumer.queue.remove(consumer)
-        self._give_up(settled, requeue=True)
+                consumer.queue.let_go(consumer)
+        by_queue: dict[Queue, list[Entry]] = {}
+        for entry, queue, _ in settled:
+            by_queue.setdefault(queue, []).append(entry)
+        for queue, entries in by_queue.items():
+            self._put_back(queue, entries, requeue=True, has_failed=True)
+        for queue in dict.fromkeys([*by_queue, *(each.queue for each in consumers)]):
+            queue.deliver()
 
     def send(self, name: str, *values: Any) -> None:
         """Send a method."""

@@ -299,8 +299,8 @@ class Connection(Handshake, asyncio.Protocol):
             self._transport.close()
 
     def _release(self) -> None:
-        channels, self.channels = list(self.channels.values()), {}
-        for channel in channels:
+        channels, self.channels = self.channels, {}
+        for _, channel in sorted(channels.items()):  # by number, as in RabbitMQ
             channel.release()
         if self.vhost is not None:
             for queue in [each for each in self.vhost.queues.values() if each.owner is self]:

@@ -92,6 +92,7 @@ class Queue:
         self.leaving: list[Taker] = []  # cancelled, but not all of theirs is settled
         self._returned: deque[Entry] = deque()  # a quorum queue's
         self._levels: dict[int, deque[Entry]] = {0: deque()}  # by priority, falling
+        self.is_deleted = False
         self._ready = 0
         self._bytes = 0  # of bodies, ready and unacked
         self._expiry_alarm: Alarm | None = None
@@ -274,7 +275,12 @@ class Queue:
         self.touch()
 
     def remove(self, consumer: Taker) -> None:
-        """Let a consumer go; an auto-delete queue goes with the last."""
+        """Let a consumer go, and deliver to the others; an auto-delete queue goes with the last."""
+        self.let_go(consumer)
+        self.deliver()
+
+    def let_go(self, consumer: Taker) -> None:
+        """Let a consumer go whose messages are still to come back, before any other gets one."""
         for each in (self.consumers, self._turns, self._full):
             if consumer in each:
                 each.remove(consumer)
@@ -283,8 +289,6 @@ class Queue:
         self.touch()
         if self.auto_delete and not self.consumers:
             self.vhost.delete_queue(self)
-        else:
-            self.deliver()
 
     def acked(self, entry: Entry) -> None:
         """Forget a message that is done."""
@@ -341,6 +345,7 @@ class Queue:
 
     def close(self) -> None:
         """Forget everything; consumers are told."""
+        self.is_deleted = True
         self.purge()
         for alarm in (self._expiry_alarm, self._idle_alarm):
             if alarm is not None:
