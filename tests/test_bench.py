@@ -37,6 +37,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.long  # in every run of the tests they run as they are, by nbmake
 @pytest.mark.parametrize("name", SMALL)
 def test_bench_runs_small_and_keeps_its_figures(name, settings, tmp_path):
     """`mousetrap check` runs it, and each figure of it is in the JSON, computed."""

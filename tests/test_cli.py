@@ -654,7 +654,7 @@ def test_check_interrupted_ends_the_kernel_and_keeps_the_copy(start, notebook, t
     """Ctrl-C in the middle of a cell: 130, and the executed copy says so."""
     path = notebook(f"open({str(tmp_path / 'begun')!r}, 'w').close()\nimport time; time.sleep(60)")
     process = start("check", str(path))
-    wait_until((tmp_path / "begun").exists, timeout=20)
+    wait_until((tmp_path / "begun").exists, timeout=60)
 
     process.send_signal(signal.SIGINT)
     _, problems = process.communicate(timeout=15)

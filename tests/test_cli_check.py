@@ -247,7 +247,7 @@ def test_grid_interrupted_ends_everything_and_reports(notebook, tmp_path):
     wait_until((tmp_path / "begun1").exists)
 
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert "│ 2 │ not run │" in output
@@ -275,7 +275,7 @@ def look(ended=0, running=0, line="send()"):
     )
 
 
-def wait_until(claim, timeout=20.0):
+def wait_until(claim, timeout=60.0):
     """Return when *claim* holds."""
     deadline = time.monotonic() + timeout
     while not claim():

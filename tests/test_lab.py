@@ -1,7 +1,4 @@
-"""Every notebook in a real JupyterLab; what its toolbar does to a consumer; panels in it.
-
-08_watching runs in the test of panels.
-"""
+"""Every notebook in a real JupyterLab; what its toolbar does to a consumer; panels in it."""
 
 from __future__ import annotations
 
@@ -29,7 +26,12 @@ from mousetrap.run_fetch_worker import fetch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
-NUMBERED = sorted({path.name for path in NOTEBOOKS.glob("0*.ipynb")} - {"08_watching.ipynb"})
+OTHERWISE = {"08_watching.ipynb"}  # in the test of panels
+SLOW = {"06_bad_day.ipynb": pytest.mark.long}  # it has a broker of its own, and kills it
+NUMBERED = [
+    pytest.param(name, marks=SLOW.get(name, ()))
+    for name in sorted({path.name for path in NOTEBOOKS.glob("0*.ipynb")} - OTHERWISE)
+]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SIZE = "image => [image.naturalWidth, image.naturalHeight]"
 ERROR = "[data-mime-type='application/vnd.jupyter.error']"

@@ -63,7 +63,12 @@ def assert_accounted_for(record: dict, jobs: int) -> None:
 
 @pytest.mark.docker
 @pytest.mark.parametrize(
-    "container", ["rabbitmq:4.3-management", "rabbitmq:3.10-management"], indirect=True
+    "container",
+    [  # the newest is what all the other tests run on
+        pytest.param("rabbitmq:4.3-management", marks=pytest.mark.long),
+        "rabbitmq:3.10-management",
+    ],
+    indirect=True,
 )
 def test_pipeline_loses_nothing_in_docker(container, tmp_path):
     """500 jobs, 2 + 2 workers, one API call in ten fails: lost 0, the dead have reasons."""
@@ -77,7 +82,7 @@ def test_pipeline_loses_nothing_on_a_local_node(node: LocalNode, tmp_path):
 
 
 @pytest.mark.local
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.long), "kill"])
 def test_pipeline_survives_a_broker_restart(node: LocalNode, tmp_path, how):
     """The broker goes down (politely; by kill -9) in the middle and comes back: lost 0.
 

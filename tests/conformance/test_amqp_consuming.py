@@ -274,6 +274,39 @@ def test_a_single_active_consumer_of_a_channel_that_closes(channel, connect, nam
     assert two.got[0][0].redelivered
 
 
+def test_what_a_closed_channel_held_comes_before_what_waits(channel, connect, name):
+    """The next single active consumer is served when it is back."""
+    queue = name()
+    channel.queue_declare(queue, durable=True, arguments=SINGLE)
+    other = connect().channel()
+    other.basic_qos(prefetch_count=1)
+    one = Consuming(other, queue)
+    publish(channel, queue, b"a", b"b")
+    one.wait(1)
+    two = Consuming(channel, queue)
+    with refused(406):  # pika's own `close` cancels first
+        other.basic_ack(99)
+        settle(other)
+
+    assert two.wait(2) == [b"a", b"b"]
+
+
+def test_channels_of_a_connection_end_in_the_order_of_their_numbers(channel, connect, name):
+    """What the first held goes to a consumer on the second, which the connection takes along."""
+    queue = name()
+    channel.queue_declare(queue, durable=True, arguments=SINGLE)
+    connection = connect()
+    first, second = connection.channel(1), connection.channel(2)
+    holds = Consuming(first, queue)
+    second.basic_consume(queue, lambda *_: None, auto_ack=True)
+    publish(channel, queue, b"a")
+    holds.wait(1)
+    with refused(540, CONNECTION):
+        first.basic_recover(requeue=False)
+
+    assert count(channel, queue) == 0
+
+
 def test_an_exclusive_consumer_of_a_queue_with_a_single_active_one(channel, name):
     """403: the queue itself sees to it."""
     queue = name()

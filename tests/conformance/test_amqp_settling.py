@@ -231,6 +231,34 @@ def test_recover_gives_back_everything_that_is_held(channel, five):
     assert bodies(channel, five) == [b"0", b"1", b"2", b"3", b"4"]
 
 
+@pytest.mark.parametrize("how", ["recover", "nack"])
+def test_consumers_give_back_one_after_the_other(how, channel, queue):
+    """By their tags; what the first gives back is delivered before the second's comes."""
+    second, first = (Consuming(channel, queue, consumer_tag=tag) for tag in ("t2", "t1"))
+    publish(channel, queue, b"0", b"1")
+    assert (second.wait(1), first.wait(1)) == ([b"0"], [b"1"])
+    if how == "recover":
+        channel.basic_recover(requeue=True)
+    else:
+        channel.basic_nack(0, multiple=True, requeue=True)
+
+    assert (second.wait(2), first.wait(2)) == ([b"0", b"1"], [b"1", b"0"])
+
+
+def test_a_rejected_message_of_a_deleted_queue(channel, name):
+    """Went with the queue: it is no dead letter."""
+    dead = channel.queue_declare(name("dead")).method.queue
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    queue = channel.queue_declare(name(), arguments=arguments).method.queue
+    publish(channel, queue, b"hello")
+    [tag] = hold(channel, queue, 1)
+    channel.queue_delete(queue)
+    channel.basic_reject(tag, requeue=False)
+    settle(channel)
+
+    assert bodies(channel, dead) == []
+
+
 def test_recover_to_the_same_consumer(channel):
     """540: RabbitMQ has no such thing."""
     with refused(540, CONNECTION, "requeue=false"):
