@@ -195,7 +195,7 @@ def test_panel_lives_and_stays_when_it_is_reloaded(open_notebook, broker):
         page.click(".lm-MenuBar-itemLabel:text-is('Settings')")
         page.hover(".lm-Menu-itemLabel:text-is('Theme')")
         page.click(f".lm-Menu-itemLabel:text-is('JupyterLab {theme}')")
-        page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {theme}']")
+        page.wait_for_selector(f"[data-jp-theme-name='JupyterLab {theme}']", state="attached")
         for n in range(len(again)):
             saved.nth(n).scroll_into_view_if_needed()
             page.screenshot(path=SCREENSHOTS / f"08_watching_{n}_{theme.lower()}.png")

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mousetrap.broker.embedded import codec, methods
 from mousetrap.broker.embedded.consumer import Consumer
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
     from mousetrap.broker.embedded.connection import Connection
 
 OVERVIEW = "amq.mousetrap.overview"  # got from like a queue: `overview` of the server, as JSON
+
+
+class Held(NamedTuple):
+    """A message that was delivered and not settled; one that was got has no consumer."""
+
+    entry: Entry
+    queue: Queue
+    consumer: Consumer | None
 
 
 class Channel(Declaring, Publishing):
@@ -38,9 +48,8 @@ class Channel(Declaring, Publishing):
         self.prefetch = 0
         self.consumers: dict[str, Consumer] = {}
         self.last_queue = ""  # the one that an empty name means
-        self._unacked: dict[int, tuple[Entry, Queue, Consumer | None]] = {}
+        self._unacked: dict[int, Held] = {}  # by delivery tag
         self._tag = 0
-        self._touched: dict[Queue, None] = {}
 
     # frames
 
@@ -169,9 +178,9 @@ class Channel(Declaring, Publishing):
         if is_settled is None:
             is_settled = consumer is None
         if is_settled:
-            queue.acked(entry)
+            queue.acked([entry])
         else:
-            self._unacked[self._tag] = entry, queue, consumer
+            self._unacked[self._tag] = Held(entry, queue, consumer)
             if consumer is not None:
                 consumer.held += 1
             else:
@@ -189,17 +198,17 @@ class Channel(Declaring, Publishing):
 
     def basic_ack(self, delivery_tag: int, multiple: bool) -> None:
         """Forget what was delivered."""
-        for entry, queue, _ in self._settle(delivery_tag, multiple):
-            queue.acked(entry)
-        self._deliver_again()
+        self._settle(self._taken(delivery_tag, multiple), Queue.acked)
 
     def basic_nack(self, delivery_tag: int, multiple: bool, requeue: bool) -> None:
         """Put back, or dead-letter, what was delivered."""
-        self._give_up(self._settle(delivery_tag, multiple), requeue=requeue, has_failed=False)
+        how = Queue.returned if requeue else Queue.rejected
+        self._settle(self._taken(delivery_tag, multiple), partial(how, has_failed=False))
 
     def basic_reject(self, delivery_tag: int, requeue: bool) -> None:
         """Do the same with one message."""
-        self._give_up(self._settle(delivery_tag, False), requeue=requeue)
+        how = Queue.returned if requeue else Queue.rejected
+        self._settle(self._taken(delivery_tag, False), partial(how, has_failed=True))
 
     def basic_recover(self, requeue: bool) -> None:
         """Put everything back that is not acked."""
@@ -210,14 +219,15 @@ class Channel(Declaring, Publishing):
         """Do the same without an answer."""
         if not requeue:
             raise Refusal(540, "requeue=false")
-        self._give_up(self._settle(0, True), requeue=True, has_failed=False)
+        self._settle(self._taken(0, True), partial(Queue.returned, has_failed=False))
 
-    def _settle(self, tag: int, multiple: bool) -> list[tuple[Entry, Queue, Consumer | None]]:
+    def _taken(self, tag: int, multiple: bool) -> list[Held]:
+        """Take out what *tag* names, in the order of the tags."""
         if multiple:
             if tag and tag not in self._unacked:
                 raise Refusal(406, f"unknown delivery tag {tag}")
             tags = []
-            for each in self._unacked:  # in the order of the tags
+            for each in self._unacked:
                 if tag and each > tag:
                     break
                 tags.append(each)
@@ -225,51 +235,37 @@ class Channel(Declaring, Publishing):
             tags = [tag]
         else:
             raise Refusal(406, f"unknown delivery tag {tag}")
-        settled = [self._unacked.pop(each) for each in tags]
-        self._touched = dict.fromkeys(queue for _, queue, _ in settled)
-        for _, queue, consumer in settled:
-            if consumer is not None:
-                consumer.held -= 1
-            else:
-                queue.gets -= 1
-        for queue in self._touched:
-            queue.unblock()
-        return settled
+        return [self._unacked.pop(each) for each in tags]
 
-    def _give_up(
-        self,
-        settled: list[tuple[Entry, Queue, Consumer | None]],
-        *,
-        requeue: bool,
-        has_failed: bool = True,
-    ) -> None:
-        """Give back what consumer after consumer had, by tag; what was got comes first.
+    def _settle(self, taken: list[Held], how: Callable[[Queue, list[Entry]], None]) -> None:
+        """Settle consumer after consumer, by tag; what was got comes first.
 
-        As in RabbitMQ, which delivers what the first gives back before the next one's.
+        As in RabbitMQ, where each may take messages again before the next one's are settled.
         """
-        groups: dict[tuple[str, str], tuple[Queue, list[Entry]]] = {}
-        for entry, queue, consumer in settled:
-            place = queue.name, consumer.tag if consumer is not None else ""
-            groups.setdefault(place, (queue, []))[1].append(entry)
-        for _, (queue, entries) in sorted(groups.items(), key=lambda each: each[0]):
-            self._put_back(queue, entries, requeue=requeue, has_failed=has_failed)
+        groups: dict[tuple[str, str], list[Held]] = {}
+        for each in taken:
+            tag = each.consumer.tag if each.consumer is not None else ""
+            groups.setdefault((each.queue.name, tag), []).append(each)
+        for _, group in sorted(groups.items(), key=lambda each: each[0]):
+            queue = group[0].queue
+            self._free(group)
+            queue.unblock()
+            self._apply(how, queue, group)
             queue.deliver()
-        self._deliver_again()
 
-    def _put_back(
-        self, queue: Queue, entries: list[Entry], *, requeue: bool, has_failed: bool
+    def _free(self, held: list[Held]) -> None:
+        for each in held:
+            if each.consumer is not None:
+                each.consumer.held -= 1
+            else:
+                each.queue.gets -= 1
+
+    def _apply(
+        self, how: Callable[[Queue, list[Entry]], None], queue: Queue, held: list[Held]
     ) -> None:
         if queue.is_deleted:  # and they with it
-            return
-        if requeue:
-            queue.returned(entries, has_failed=has_failed)
-        else:
-            for entry in entries:
-                queue.rejected(entry, has_failed=has_failed)
-
-    def _deliver_again(self) -> None:
-        for queue in self._touched:
-            queue.deliver()
+            how = Queue.acked
+        how(queue, [each.entry for each in held])
 
     # the end
 
@@ -297,15 +293,16 @@ class Channel(Declaring, Publishing):
         consumers, self.consumers = list(self.consumers.values()), {}
         for consumer in consumers:
             consumer.prefetch, consumer.held, consumer.no_ack = 1, 1, False  # takes no more
-        settled = self._settle(0, True)
+        taken = self._taken(0, True)
+        self._free(taken)
         for consumer in consumers:
             if consumer in consumer.queue.consumers:
                 consumer.queue.let_go(consumer)
-        by_queue: dict[Queue, list[Entry]] = {}
-        for entry, queue, _ in settled:
-            by_queue.setdefault(queue, []).append(entry)
-        for queue, entries in by_queue.items():
-            self._put_back(queue, entries, requeue=True, has_failed=True)
+        by_queue: dict[Queue, list[Held]] = {}
+        for each in taken:
+            by_queue.setdefault(each.queue, []).append(each)
+        for queue, held in by_queue.items():
+            self._apply(partial(Queue.returned, has_failed=True), queue, held)
         for queue in dict.fromkeys([*by_queue, *(each.queue for each in consumers)]):
             queue.deliver()
 

@@ -94,7 +94,7 @@ class Queue:
         self._levels: dict[int, deque[Entry]] = {0: deque()}  # by priority, falling
         self.is_deleted = False
         self._ready = 0
-        self._bytes = 0  # of bodies, ready and unacked
+        self._bytes = 0  # of bodies that are ready
         self._expiry_alarm: Alarm | None = None
         self._idle_alarm: Alarm | None = None
         self.touch()
@@ -179,6 +179,7 @@ class Queue:
         else:
             insort(level, entry)
         self._ready += 1
+        self._bytes += len(entry.message.body)
         if entry.expiry is not None and self._head() is entry:
             self._set_expiry_alarm()
 
@@ -188,13 +189,13 @@ class Queue:
         return next((level[0] for level in self._levels.values() if level), None)
 
     def _pop(self) -> Entry:
+        waiting = self._returned or next(level for level in self._levels.values() if level)
+        entry = waiting.popleft()
         self._ready -= 1
-        if self._returned:
-            return self._returned.popleft()
-        return next(level for level in self._levels.values() if level).popleft()
+        self._bytes -= len(entry.message.body)
+        return entry
 
     def _count(self, entry: Entry, sign: int) -> None:
-        self._bytes += sign * len(entry.message.body)
         self.vhost.weigh(sign * entry.message.size)
 
     def _discard(self, entry: Entry, reason: str) -> None:
@@ -290,10 +291,11 @@ class Queue:
         if self.auto_delete and not self.consumers:
             self.vhost.delete_queue(self)
 
-    def acked(self, entry: Entry) -> None:
-        """Forget a message that is done."""
-        self.unacked -= 1
-        self._count(entry, -1)
+    def acked(self, entries: list[Entry]) -> None:
+        """Forget messages that are done."""
+        self.unacked -= len(entries)
+        for entry in entries:
+            self._count(entry, -1)
 
     def returned(self, entries: list[Entry], *, has_failed: bool) -> None:
         """Put messages back that were given out; *has_failed* counts for the delivery limit.
@@ -315,17 +317,19 @@ class Queue:
             else:
                 self._returned.append(entry)
                 self._ready += 1
+                self._bytes += len(entry.message.body)
         self._set_expiry_alarm()
         if self.arguments.overflow == "drop-head":
             self._drop_what_is_over()
         self.drop_expired()
 
-    def rejected(self, entry: Entry, *, has_failed: bool) -> None:
-        """Dead-letter a message that a consumer does not want; *has_failed* as in `returned`."""
-        self.unacked -= 1
-        entry.acquired += 1
-        entry.deliveries += has_failed
-        self._discard(entry, "rejected")
+    def rejected(self, entries: list[Entry], *, has_failed: bool) -> None:
+        """Dead-letter messages that a consumer does not want; *has_failed* as in `returned`."""
+        for entry in entries:
+            self.unacked -= 1
+            entry.acquired += 1
+            entry.deliveries += has_failed
+            self._discard(entry, "rejected")
 
     def purge(self) -> int:
         """Drop what is ready; return how many."""
@@ -334,7 +338,7 @@ class Queue:
             self._count(entry, -1)
         self._returned.clear()
         self._levels = {0: deque()}
-        self._ready = 0
+        self._ready = self._bytes = 0
         self._set_expiry_alarm()
         return many
 
