@@ -62,6 +62,7 @@ class Peer:
         self.names = set()
         self.exchanges = set()
         self.has_short_ttl = False
+        self.has_quorum_queue = False
 
     def run(self, program, expected=None):
         """Return what was seen at each step, up to the first that is not as *expected*."""
@@ -101,6 +102,8 @@ class Peer:
             found["events"] = [
                 {kind: _sorted(kind, each) for kind, each in of.items()} for of in events
             ]
+            if name == "end" and self.has_quorum_queue:
+                found["events"] = []  # a channel may be closed before it is given what comes back
             if self.target.is_embedded or found == wanted:
                 break
             if last == found and (wanted is None or time.monotonic() > deadline):
@@ -221,6 +224,7 @@ class Peer:
     def declare(self, actor, queue, arguments, **options):
         self.names.add(queue)
         arguments = self._own(arguments)
+        self.has_quorum_queue |= "quorum" in arguments.values()
         self.has_short_ttl |= 0 < arguments.get("x-message-ttl", 0) < 1000
         return self._call(
             actor, spec.Queue.Declare(queue=self._named(queue), arguments=arguments, **options)

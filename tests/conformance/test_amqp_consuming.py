@@ -291,20 +291,21 @@ def test_what_a_closed_channel_held_comes_before_what_waits(channel, connect, na
     assert two.wait(2) == [b"a", b"b"]
 
 
-def test_channels_of_a_connection_end_in_the_order_of_their_numbers(channel, connect, name):
-    """What the first held goes to a consumer on the second, which the connection takes along."""
+@pytest.mark.parametrize("at_fault", [1, 2])
+def test_the_channel_at_fault_ends_before_the_others(at_fault, channel, connect, name):
+    """Of a connection: what it held goes to a consumer there, what that held does not come here."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     connection = connect()
-    first, second = connection.channel(1), connection.channel(2)
-    holds = Consuming(first, queue)
-    second.basic_consume(queue, lambda *_: None, auto_ack=True)
+    channels = {number: connection.channel(number) for number in (1, 2)}
+    holds = Consuming(channels[1], queue)
+    channels[2].basic_consume(queue, lambda *_: None, auto_ack=True)
     publish(channel, queue, b"a")
     holds.wait(1)
     with refused(540, CONNECTION):
-        first.basic_recover(requeue=False)
+        channels[at_fault].basic_recover(requeue=False)
 
-    assert count(channel, queue) == 0
+    assert count(channel, queue) == at_fault - 1
 
 
 def test_an_exclusive_consumer_of_a_queue_with_a_single_active_one(channel, name):

@@ -182,6 +182,16 @@ def test_a_length_in_bytes(channel, declare):
     assert bodies(channel, queue) == [b"bbbb", b"cccc"]
 
 
+def test_a_length_in_bytes_is_of_what_is_ready(channel, declare):
+    """What somebody holds does not count."""
+    queue = declare(max_length_bytes=10)
+    publish(channel, queue, b"aaaa")
+    get(channel, queue, auto_ack=False)
+    publish(channel, queue, b"bbbb", b"cccc")
+
+    assert bodies(channel, queue) == [b"bbbb", b"cccc"]
+
+
 def test_both_lengths(channel, declare):
     """Whichever is reached first."""
     queue = declare(max_length=2, max_length_bytes=10)

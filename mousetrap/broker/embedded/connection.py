@@ -181,6 +181,8 @@ class Connection(Handshake, asyncio.Protocol):
             if refusal.is_soft and channel is not None and number:
                 channel.refuse(refusal, method if kind == METHOD else b"\x00\x3c\x00\x28")
             else:
+                if channel is not None:
+                    channel.release()  # the one in question goes first, as in RabbitMQ
                 self._close(refusal, method)
 
     def _open_channel(self, kind: int, number: int, payload: bytes) -> None:
