@@ -302,6 +302,8 @@ class Channel(Declaring, Publishing):
         for each in taken:
             by_queue.setdefault(each.queue, []).append(each)
         for queue, held in by_queue.items():
+            if queue.is_quorum:  # consumer after consumer, in the order in which they came
+                held.sort(key=lambda each: consumers.index(each.consumer) if each.consumer else -1)
             self._apply(partial(Queue.returned, has_failed=True), queue, held)
         for queue in dict.fromkeys([*by_queue, *(each.queue for each in consumers)]):
             queue.deliver()
