@@ -27,6 +27,7 @@ def test_an_acked_message_is_gone(channel, connect, five):
     [tag] = hold(other, five, 1)
     other.basic_ack(tag)
     other.close()
+    eventually(channel, lambda: count(channel, five) == 4)
 
     assert bodies(channel, five) == [b"1", b"2", b"3", b"4"]
 
@@ -38,6 +39,7 @@ def test_acks_in_any_order(channel, connect, five):
     other.basic_ack(tags[2])
     other.basic_ack(tags[0])
     other.close()
+    eventually(channel, lambda: count(channel, five) == 3)
 
     assert bodies(channel, five) == [b"1", b"3", b"4"]
 
@@ -48,6 +50,7 @@ def test_an_ack_of_several(channel, connect, five):
     tags = hold(other, five, 3)
     other.basic_ack(tags[1], multiple=True)
     other.close()
+    eventually(channel, lambda: count(channel, five) == 3)
 
     assert bodies(channel, five) == [b"2", b"3", b"4"]
 

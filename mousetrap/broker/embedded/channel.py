@@ -154,7 +154,7 @@ class Channel(Declaring, Publishing):
             self.send_content(ok, b"\0\0", state)
             return
         found = self.usable_queue(queue)
-        entry = found.get()
+        entry, left = found.get()
         if entry is None:
             self.send("basic.get_empty", "")
             return
@@ -162,8 +162,9 @@ class Channel(Declaring, Publishing):
         properties = self.outgoing(found, entry)
         tag = self.given(entry, found, None, is_settled=no_ack)
         place = (message.exchange, message.routing_key)
-        ok = methods.encode("basic.get_ok", tag, is_redelivered, *place, found.ready)
+        ok = methods.encode("basic.get_ok", tag, is_redelivered, *place, left)
         self.send_content(ok, properties, message.body)
+        found.drop_expired()
 
     def given(
         self,
@@ -298,12 +299,13 @@ class Channel(Declaring, Publishing):
         for consumer in consumers:
             if consumer in consumer.queue.consumers:
                 consumer.queue.let_go(consumer)
+        places: dict[Consumer | None, int] = {each: n for n, each in enumerate(consumers)}
         by_queue: dict[Queue, list[Held]] = {}
         for each in taken:
             by_queue.setdefault(each.queue, []).append(each)
         for queue, held in by_queue.items():
             if queue.is_quorum:  # consumer after consumer, in the order in which they came
-                held.sort(key=lambda each: consumers.index(each.consumer) if each.consumer else -1)
+                held.sort(key=lambda each: places.get(each.consumer, -1))
             self._apply(partial(Queue.returned, has_failed=True), queue, held)
         for queue in dict.fromkeys([*by_queue, *(each.queue for each in consumers)]):
             queue.deliver()

@@ -221,16 +221,23 @@ class Queue:
         if head is not None and head.expiry is not None:
             self._expiry_alarm = self.vhost.clock.at(head.expiry, self.drop_expired)
 
-    def get(self) -> Entry | None:
-        """Take the next message out, for whoever settles it."""
+    def get(self) -> tuple[Entry | None, int]:
+        """Take the next message out, for whoever settles it; and say how many are left.
+
+        Without those that have expired and may come back, as dead letters of another queue.
+        """
         self.touch()
         self.drop_expired()
         if not self._ready:
-            return None
+            return None, 0
         self.unacked += 1
         entry = self._pop()
         self._set_expiry_alarm()
-        return entry
+        now = self.vhost.clock.now()
+        expired = takewhile(
+            lambda each: each.expiry is not None and each.expiry <= now, self._all()
+        )
+        return entry, self._ready - sum(1 for _ in expired)
 
     def deliver(self) -> None:
         """Give what waits to consumers that may take it."""
