@@ -234,7 +234,7 @@ class Queue:
         entry = self._pop()
         self._set_expiry_alarm()
         now = self.vhost.clock.now()
-        expired = takewhile(
+        expired = itertools.takewhile(
             lambda each: each.expiry is not None and each.expiry <= now, self._all()
         )
         return entry, self._ready - sum(1 for _ in expired)
