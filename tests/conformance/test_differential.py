@@ -78,6 +78,11 @@ def difference(box, rabbit, program):
     return None
 
 
+def differs(box, rabbit, program):
+    """Whether there is a difference that is there again: RabbitMQ's own timing makes some."""
+    return difference(box, rabbit, program) and difference(box, rabbit, program)
+
+
 def smaller(box, rabbit, program):
     """Leave out of *program* what its difference does not need."""
     deadline = time.monotonic() + SMALLER
@@ -113,8 +118,8 @@ def show(box, rabbit, program):
 @pytest.mark.timeout(300)
 def test_random_programs_show_no_difference(drawn, box, rabbit):
     """Answers, deliveries, returns, confirms, errors, counts and the order of what is left."""
-    for program, ours in drawn:
-        if rabbit.run(program, ours) != ours:
+    for program, _ in drawn:
+        if differs(box, rabbit, program):
             show(box, rabbit, program)
 
 
@@ -123,7 +128,7 @@ def test_random_programs_show_no_difference(drawn, box, rabbit):
 def test_thousands_of_random_programs_show_no_difference(box, rabbit):
     """Others in each session; its seed, which is printed, repeats them."""
     for program in draw(LONG, summary.seed()):
-        if difference(box, rabbit, program):
+        if differs(box, rabbit, program):
             show(box, rabbit, program)
 
 
