@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from . import flow
 from .checker import History
 
 LONG = [pytest.mark.long, pytest.mark.timeout(1800)]
+LAST = 60.0  # seconds for confirms, once nothing more is sent
 NAIVE = Path(__file__).with_name("naive.py")
 
 
@@ -98,8 +100,11 @@ class Trial:
         def send() -> None:
             with Publisher(settings or self.settings, "sender") as publisher:
                 waiting = deque()
-                started, sent = time.monotonic(), 0
+                started, sent, deadline = time.monotonic(), 0, math.inf
                 while not over.wait(1 / rate) or waiting:
+                    if over.is_set():
+                        deadline = min(deadline, time.monotonic() + LAST)
+                    assert time.monotonic() < deadline, f"{len(waiting)} were never confirmed"
                     while not over.is_set() and sent < rate * (time.monotonic() - started):
                         message = next(messages)
                         self.history.attempted.add(message.id)
@@ -120,7 +125,7 @@ class Trial:
                 yield
             finally:
                 over.set()
-                done.result(120)
+                done.result(2 * LAST)
 
     @property
     def missing(self) -> set[str]:
