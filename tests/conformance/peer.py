@@ -83,11 +83,7 @@ class Peer:
     def _step(self, name, number, options, wanted):
         found = {"answer": self._plain(getattr(self, name)(self.actors[number], **options))}
         events = [{} for _ in self.actors]
-        if self.has_short_ttl:
-            if self.target.is_embedded:
-                self.target.server.advance(seconds=EXPIRED)
-            else:
-                time.sleep(EXPIRED)  # the time itself is what is waited for
+        self._let_expire()
         deadline = time.monotonic() + self.delay
         last = None
         while True:
@@ -112,6 +108,13 @@ class Peer:
         for actor, of in zip(self.actors, events, strict=True):
             self._note(actor, of)
         return found
+
+    def _let_expire(self):
+        if self.has_short_ttl:
+            if self.target.is_embedded:
+                self.target.server.advance(seconds=EXPIRED)
+            else:
+                time.sleep(EXPIRED)  # the time itself is what is waited for
 
     def _reopen(self, link):
         self.links[link].hang_up()
@@ -374,6 +377,7 @@ class Peer:
         for actor in self.actors:
             self.close(actor)
             self._look(self._ask_queues())
+        self._let_expire()  # what came back
         left = {}
         for queue in sorted(self.names):
             left[queue] = []
