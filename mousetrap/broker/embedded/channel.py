@@ -154,7 +154,7 @@ class Channel(Declaring, Publishing):
             self.send_content(ok, b"\0\0", state)
             return
         found = self.usable_queue(queue)
-        entry, left = found.get()
+        entry = found.get()
         if entry is None:
             self.send("basic.get_empty", "")
             return
@@ -162,9 +162,8 @@ class Channel(Declaring, Publishing):
         properties = self.outgoing(found, entry)
         tag = self.given(entry, found, None, is_settled=no_ack)
         place = (message.exchange, message.routing_key)
-        ok = methods.encode("basic.get_ok", tag, is_redelivered, *place, left)
+        ok = methods.encode("basic.get_ok", tag, is_redelivered, *place, found.ready)
         self.send_content(ok, properties, message.body)
-        found.drop_expired()
 
     def given(
         self,

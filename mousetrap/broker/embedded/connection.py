@@ -171,18 +171,22 @@ class Connection(Handshake, asyncio.Protocol):
                 raise Refusal(503, "a channel before the connection is open")
             elif channel is None:
                 self._open_channel(kind, number, payload)
-            elif kind == METHOD:
-                channel.on_method(payload)
-            elif kind == CONTENT:
-                channel.on_header(payload)
             else:
-                channel.on_body(payload)
+                with channel.vhost.posting_later():
+                    if kind == METHOD:
+                        channel.on_method(payload)
+                    elif kind == CONTENT:
+                        channel.on_header(payload)
+                    else:
+                        channel.on_body(payload)
         except Refusal as refusal:
             if refusal.is_soft and channel is not None and number:
-                channel.refuse(refusal, method if kind == METHOD else b"\x00\x3c\x00\x28")
+                with channel.vhost.posting_later():
+                    channel.refuse(refusal, method if kind == METHOD else b"\x00\x3c\x00\x28")
             else:
-                if channel is not None:
-                    channel.release()  # the one in question goes first, as in RabbitMQ
+                if channel is not None:  # the one in question goes first, as in RabbitMQ
+                    with channel.vhost.posting_later():
+                        channel.release()
                 self._close(refusal, method)
 
     def _open_channel(self, kind: int, number: int, payload: bytes) -> None:
@@ -303,7 +307,8 @@ class Connection(Handshake, asyncio.Protocol):
     def _release(self) -> None:
         channels, self.channels = self.channels, {}
         for _, channel in sorted(channels.items()):  # by number, as in RabbitMQ
-            channel.release()
+            with channel.vhost.posting_later():
+                channel.release()
         if self.vhost is not None:
             for queue in [each for each in self.vhost.queues.values() if each.owner is self]:
                 self.vhost.delete_queue(queue)

@@ -210,8 +210,9 @@ class Queue:
             dropped.append(self._pop())
         if dropped:
             self._set_expiry_alarm()
-        for entry in dropped:
-            self._discard(entry, "expired")
+        with self.vhost.posting_later():
+            for entry in dropped:
+                self._discard(entry, "expired")
 
     def _set_expiry_alarm(self) -> None:
         head = self._head()
@@ -221,23 +222,16 @@ class Queue:
         if head is not None and head.expiry is not None:
             self._expiry_alarm = self.vhost.clock.at(head.expiry, self.drop_expired)
 
-    def get(self) -> tuple[Entry | None, int]:
-        """Take the next message out, for whoever settles it; and say how many are left.
-
-        Without those that have expired and may come back, as dead letters of another queue.
-        """
+    def get(self) -> Entry | None:
+        """Take the next message out, for whoever settles it."""
         self.touch()
         self.drop_expired()
         if not self._ready:
-            return None, 0
+            return None
         self.unacked += 1
         entry = self._pop()
         self._set_expiry_alarm()
-        now = self.vhost.clock.now()
-        expired = itertools.takewhile(
-            lambda each: each.expiry is not None and each.expiry <= now, self._all()
-        )
-        return entry, self._ready - sum(1 for _ in expired)
+        return entry
 
     def deliver(self) -> None:
         """Give what waits to consumers that may take it."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mousetrap.broker.embedded import dead_letter
@@ -29,7 +30,7 @@ class VirtualHost:
         self.queues: dict[str, Queue] = {}
         self.exchanges = {name: Exchange(name, kind) for name, kind in PREDECLARED.items()}
         self._letters: deque[tuple[Message, str]] = deque()
-        self._is_posting = False
+        self._is_busy = False
 
     def queue(self, name: str) -> Queue:
         """Return a queue; 404 without one."""
@@ -86,18 +87,33 @@ class VirtualHost:
         if exchange is None or exchange not in self.exchanges:
             return
         letter = dead_letter.letter(queue, entry, reason, self.clock.wall())
-        self._letters.append((letter, reason))
-        if self._is_posting:
-            return  # not one call within another: a chain of queues can be longer than the stack
-        self._is_posting = True
+        with self.posting_later():
+            self._letters.append((letter, reason))
+
+    @contextmanager
+    def posting_later(self) -> Iterator[None]:
+        """Publish dead letters when the block is over, in the order in which they died.
+
+        What a queue does is over before another hears of it: in RabbitMQ they are processes.
+        """
+        if self._is_busy:
+            yield
+            return
+        self._is_busy = True
         try:
-            while self._letters:
-                letter, reason = self._letters.popleft()
-                for each in self.route(letter):
-                    if reason == "rejected" or not dead_letter.is_cycle(letter, each.name):
-                        each.publish(letter)
+            yield
         finally:
-            self._is_posting = False
+            try:
+                self._post()
+            finally:
+                self._is_busy = False
+
+    def _post(self) -> None:
+        while self._letters:
+            letter, reason = self._letters.popleft()
+            for each in self.route(letter):
+                if reason == "rejected" or not dead_letter.is_cycle(letter, each.name):
+                    each.publish(letter)
 
     def bind(self, binding: Binding) -> None:
         """Add a binding; one that is there already stays one."""
