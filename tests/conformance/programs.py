@@ -8,8 +8,9 @@ them: what is drawn evenly from everything that AMQP has would hardly ever reque
 one queue. It begins with what the theme needs and goes on with what comes.
 
 Some things are not drawn, because RabbitMQ itself does them in any order: two queues that pass
-their dead letters to the same one, two that overflow into each other, or a queue to which a message goes both by way of an exchange
-and as somebody's dead letter. Messages come into a queue one way at a time.
+their dead letters to the same one, two that overflow into each other, or a queue to which a message
+goes both by way of an exchange and as somebody's dead letter. Messages come into a queue one way at
+a time.
 """
 
 from __future__ import annotations
