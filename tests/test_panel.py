@@ -173,7 +173,7 @@ def test_panel_of_a_run_knows_what_its_ledger_knows(settings, watch):
     [view] = watching.look()
 
     assert (alive.state, view.state, view.is_over) == ("open", "closed", True)
-    assert view.where.startswith("RabbitMQ ")
+    assert view.where.startswith(("RabbitMQ ", "embedded, in memory: "))
     first, second = view.stages
     assert (first.done, first.retried, first.dead, first.waiting) == (2, 1, 1, 0)
     assert (second.done, second.oldest) == (2, "")

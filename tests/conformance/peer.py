@@ -373,7 +373,13 @@ class Peer:
         return answer
 
     def end(self, _):
-        """Close every channel and take out what is left, so that its order is seen."""
+        """Close every channel and take out what is left, so that its order is seen.
+
+        Consumers go before: what a channel gives back may or may not reach another that closes.
+        """
+        for actor in self.actors:
+            for tag in list(actor.consumers):
+                self.cancel(actor, tag)
         for actor in self.actors:
             self.close(actor)
             self._look(self._ask_queues())
