@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument(
         "--coverage",
         action="store_true",
-        help="say what was run, in kernels and workers, too; takes a third longer",
+        help="say what was run, in kernels and workers, too; takes longer",
     )
     arguments, for_pytest = parser.parse_known_args()
     kind = arguments.broker or os.environ.get("MOUSETRAP_BROKER")

@@ -95,6 +95,20 @@ display({{{RECORD!r}: {{
     return result, cells, progress
 
 
+def test_what_only_checks_notebooks_starts_without_the_grammar_of_iris(tmp_path):
+    """jsonschema passes over what it cannot import; this one says so when it is."""
+    (tmp_path / "rfc3987_syntax.py").write_text("print('loaded')")
+    load = "from contextlib import suppress\nwith suppress(ImportError):\n    import rfc3987_syntax"
+    light = "from mousetrap.check.parameters import start_light\nstart_light()\n"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+
+    def said(code):
+        command = [sys.executable, "-c", code]
+        return subprocess.check_output(command, env=environment, text=True, timeout=60)
+
+    assert (said(load), said(light + load)) == ("loaded\n", "")
+
+
 # --- what can be set ---------------------------------------------------------------------------
 
 

@@ -291,23 +291,25 @@ class Channel(Declaring, Publishing):
     def release(self) -> None:
         """Let consumers go and put back what is not acked, in its order."""
         consumers, self.consumers = list(self.consumers.values()), {}
-        for consumer in consumers:
-            consumer.prefetch, consumer.held, consumer.no_ack = 1, 1, False  # takes no more
         taken = self._taken(0, True)
         self._free(taken)
-        for consumer in consumers:
-            if consumer in consumer.queue.consumers:
-                consumer.queue.let_go(consumer)
         places: dict[Consumer | None, int] = {each: n for n, each in enumerate(consumers)}
         by_queue: dict[Queue, list[Held]] = {}
         for each in taken:
             by_queue.setdefault(each.queue, []).append(each)
-        for queue, held in by_queue.items():
-            if queue.is_quorum:  # consumer after consumer, in the order in which they came
-                held.sort(key=lambda each: places.get(each.consumer, -1))
-            self._apply(partial(Queue.returned, has_failed=True), queue, held)
-        for queue in dict.fromkeys([*by_queue, *(each.queue for each in consumers)]):
-            queue.deliver()
+        for consumer in consumers:
+            by_queue.setdefault(consumer.queue, [])
+        with self.vhost.posting_later():
+            for consumer in consumers:
+                if consumer in consumer.queue.consumers:
+                    consumer.queue.let_go(consumer)
+            for queue, held in by_queue.items():
+                if queue.is_quorum:  # consumer after consumer, in the order in which they came
+                    held.sort(key=lambda each: places.get(each.consumer, -1))
+                if held:
+                    self._apply(partial(Queue.returned, has_failed=True), queue, held)
+            for queue in by_queue:
+                queue.deliver()
 
     def send(self, name: str, *values: Any) -> None:
         """Send a method."""

@@ -181,12 +181,10 @@ class Connection(Handshake, asyncio.Protocol):
                         channel.on_body(payload)
         except Refusal as refusal:
             if refusal.is_soft and channel is not None and number:
-                with channel.vhost.posting_later():
-                    channel.refuse(refusal, method if kind == METHOD else b"\x00\x3c\x00\x28")
+                channel.refuse(refusal, method if kind == METHOD else b"\x00\x3c\x00\x28")
             else:
-                if channel is not None:  # the one in question goes first, as in RabbitMQ
-                    with channel.vhost.posting_later():
-                        channel.release()
+                if channel is not None:
+                    channel.release()  # the one in question goes first, as in RabbitMQ
                 self._close(refusal, method)
 
     def _open_channel(self, kind: int, number: int, payload: bytes) -> None:
@@ -307,8 +305,7 @@ class Connection(Handshake, asyncio.Protocol):
     def _release(self) -> None:
         channels, self.channels = self.channels, {}
         for _, channel in sorted(channels.items()):  # by number, as in RabbitMQ
-            with channel.vhost.posting_later():
-                channel.release()
+            channel.release()
         if self.vhost is not None:
             for queue in [each for each in self.vhost.queues.values() if each.owner is self]:
                 self.vhost.delete_queue(queue)
