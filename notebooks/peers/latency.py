@@ -130,18 +130,21 @@ def flood(messages: int, size: int, window: int, prefetch: int) -> None:
     )
     text = "x" * (size - 2)
     declare("first", "second", settings=settings)
-    started = time.perf_counter()
     try:
-        with Publisher(settings) as publisher:
+        with (
+            Worker("first", lambda data: data, settings, writes="second",
+                   prefetch=prefetch) as worker,
+            Publisher(settings) as publisher,
+        ):  # fmt: skip
+            publisher.publish(Message(text), "first")
+            worker.wait_until(done=1, timeout=30)  # from here on nothing has to start
+            started = time.perf_counter()
             for begin in range(0, messages, CHUNK):
                 number = min(CHUNK, messages - begin)
                 publisher.publish_many((Message(text) for _ in range(number)), "first")
-            publisher.flush(60)
-        with Worker("first", lambda data: data, settings, writes="second",
-                    prefetch=prefetch) as worker:  # fmt: skip
-            worker.wait_until(done=messages, timeout=3000)
+            worker.wait_until(done=1 + messages, timeout=3000)
+            took = time.perf_counter() - started
     finally:
-        took = time.perf_counter() - started
         delete("first", "second", settings=settings)
     print(json.dumps({
         "messages": messages,
