@@ -8,9 +8,9 @@ them: what is drawn evenly from everything that AMQP has would hardly ever reque
 one queue. It begins with what the theme needs and goes on with what comes.
 
 Some things are not drawn, because RabbitMQ itself does them in any order: two queues that pass
-their dead letters to the same one, two that overflow into each other, or a queue to which a message
-goes both by way of an exchange and as somebody's dead letter. Messages come into a queue one way at
-a time.
+their dead letters to the same one, two that overflow into each other, a channel that closes while
+two queues feed each other (each hears of it by itself), or a queue to which a message goes both by
+way of an exchange and as somebody's dead letter. Messages come into a queue one way at a time.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ THEMES = {
     "loops": Theme(
         {"a": (TO_DEAD, TO_DEAD | {"x-max-length": 2}),
          "dead": (TO_A, {"x-message-ttl": 0} | TO_A, {"x-message-ttl": 0} | TO_A)},
-        weights=USING | {"get": 10, "nack": 8, "reject": 10, "ack": 1, "close": 1, "recover": 1},
+        weights=USING | {"get": 10, "nack": 8, "reject": 10, "ack": 1, "recover": 1},
         requeue=(False, False, False, True),
     ),
     "limits": Theme(

@@ -376,3 +376,42 @@ def test_a_quorum_queue_serves_first_what_was_given_back(channel, quorum, target
     eventually(channel, lambda: count(channel, quorum) == 3)
 
     assert get(channel, quorum)[2] == (b"0" if is_new(target) else b"1")
+
+
+def test_a_quorum_queue_takes_back_by_consumer_when_a_channel_closes(
+    channel, connect, quorum, target
+):
+    """Those who consume in the order in which they began, then what was got.
+
+    Before 4.0 all of them by the text of the tag.
+    """
+    publish(channel, quorum, *(b"%d" % n for n in range(5)))
+    other = connect().channel()
+    hold(other, quorum, 1)
+    other.basic_qos(prefetch_count=1)
+    later = [Consuming(other, quorum, consumer_tag=tag) for tag in ("z", "a")]
+    for each in later:
+        each.wait(1)
+    hold(other, quorum, 1)
+    other.basic_cancel("z")  # still holds what it holds
+    other.connection.close()
+    eventually(channel, lambda: count(channel, quorum) == 5)
+
+    came = b"".join(get(channel, quorum)[2] for _ in range(5))
+    assert came == (b"12034" if is_new(target) else b"03214")
+
+
+def test_a_quorum_queue_knows_a_consumer_by_its_tag(channel, connect, quorum):
+    """Begun again while it holds a message, it has no more room than before."""
+    publish(channel, quorum, b"0", b"1")
+    channel.basic_qos(prefetch_count=1)
+    first = Consuming(channel, quorum, consumer_tag="c")
+    first.wait(1)
+    channel.basic_cancel("c")
+    again = Consuming(channel, quorum, consumer_tag="c")
+    assert get(connect().channel(), quorum)[2] == b"1"
+    assert again.bodies == []
+
+    publish(channel, quorum, b"2")
+    channel.basic_ack(first.tags[0])
+    assert again.wait(1) == [b"2"]

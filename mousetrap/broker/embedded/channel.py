@@ -12,6 +12,8 @@ import json
 import secrets
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mousetrap.broker.embedded import codec, methods
@@ -30,9 +32,31 @@ OVERVIEW = "amq.mousetrap.overview"  # got from like a queue: `overview` of the 
 class Held(NamedTuple):
     """A message that was delivered and not settled; one that was got has no consumer."""
 
+    tag: int
     entry: Entry
     queue: Queue
     consumer: Consumer | None
+
+    @property
+    def settled_at(self) -> tuple[str, bool, int, str]:
+        """Where it comes among those that are settled together: consumers come by their tags."""
+        if self.consumer is None:
+            return self.queue.name, False, self.tag, ""
+        return self.queue.name, True, 0, self.consumer.tag
+
+    @property
+    def returned_at(self) -> tuple[bool, int, str]:
+        """Where it comes among those of its quorum queue when its channel closes.
+
+        What RabbitMQ's own names of consumers make of it: those come in the order in which they
+        began, then what was got, by the text of its delivery tag.
+        """
+        if self.consumer is None:
+            return True, 0, str(self.tag)
+        return False, self.consumer.place, ""
+
+
+_SETTLED_AT = attrgetter("settled_at")
 
 
 class Channel(Declaring, Publishing):
@@ -120,12 +144,23 @@ class Channel(Declaring, Publishing):
         if exclusive and found.arguments.single_active:
             raise Refusal(403, f"queue '{found.name}' has a single active consumer")
         tag = consumer_tag or f"amq.ctag-{secrets.token_urlsafe(16)}"
-        consumer = Consumer(self, found, tag, no_ack=no_ack, exclusive=exclusive, priority=priority)
+        consumer = self._again(found, tag) or Consumer(self, found, tag)
+        consumer.begin(no_ack=no_ack, exclusive=exclusive, priority=priority)
         self.consumers[tag] = consumer
         if not nowait:
             self.send("basic.consume_ok", tag)
         found.add(consumer)
         found.deliver()
+
+    def _again(self, queue: Queue, tag: str) -> Consumer | None:
+        """Who comes back for a quorum queue: one with this tag that still holds a message."""
+        if not queue.is_quorum:
+            return None
+        held = (each.consumer for each in self._unacked.values() if each.queue is queue)
+        consumer = next((each for each in held if each is not None and each.tag == tag), None)
+        if consumer is not None and consumer in queue.leaving:
+            queue.leaving.remove(consumer)
+        return consumer
 
     def basic_cancel(self, consumer_tag: str, nowait: bool) -> None:
         """Deliver no more; what was delivered can still be acked."""
@@ -180,7 +215,7 @@ class Channel(Declaring, Publishing):
         if is_settled:
             queue.acked([entry])
         else:
-            self._unacked[self._tag] = Held(entry, queue, consumer)
+            self._unacked[self._tag] = Held(self._tag, entry, queue, consumer)
             if consumer is not None:
                 consumer.held += 1
             else:
@@ -238,15 +273,12 @@ class Channel(Declaring, Publishing):
         return [self._unacked.pop(each) for each in tags]
 
     def _settle(self, taken: list[Held], how: Callable[[Queue, list[Entry]], None]) -> None:
-        """Settle consumer after consumer, by tag; what was got comes first.
+        """Settle consumer after consumer, by tag; what was got comes first, one by one.
 
         As in RabbitMQ, where each may take messages again before the next one's are settled.
         """
-        groups: dict[tuple[str, str], list[Held]] = {}
-        for each in taken:
-            tag = each.consumer.tag if each.consumer is not None else ""
-            groups.setdefault((each.queue.name, tag), []).append(each)
-        for _, group in sorted(groups.items(), key=lambda each: each[0]):
+        for _, each in groupby(sorted(taken, key=_SETTLED_AT), key=_SETTLED_AT):
+            group = list(each)
             queue = group[0].queue
             self._free(group)
             queue.unblock()
@@ -293,7 +325,6 @@ class Channel(Declaring, Publishing):
         consumers, self.consumers = list(self.consumers.values()), {}
         taken = self._taken(0, True)
         self._free(taken)
-        places: dict[Consumer | None, int] = {each: n for n, each in enumerate(consumers)}
         by_queue: dict[Queue, list[Held]] = {}
         for each in taken:
             by_queue.setdefault(each.queue, []).append(each)
@@ -304,8 +335,8 @@ class Channel(Declaring, Publishing):
                 if consumer in consumer.queue.consumers:
                     consumer.queue.let_go(consumer)
             for queue, held in by_queue.items():
-                if queue.is_quorum:  # consumer after consumer, in the order in which they came
-                    held.sort(key=lambda each: places.get(each.consumer, -1))
+                if queue.is_quorum:
+                    held.sort(key=lambda each: each.returned_at)
                 if held:
                     self._apply(partial(Queue.returned, has_failed=True), queue, held)
             for queue in by_queue:

@@ -5,6 +5,7 @@ Threads: the server's own.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from mousetrap.broker.embedded import methods
@@ -13,28 +14,25 @@ from mousetrap.broker.embedded.queue import Entry, Queue
 if TYPE_CHECKING:
     from mousetrap.broker.embedded.channel import Channel
 
+_places = itertools.count()  # so that they can be told by who began first
+
 
 class Consumer:
     """Who was promised what comes into a queue."""
 
-    def __init__(
-        self,
-        channel: Channel,
-        queue: Queue,
-        tag: str,
-        *,
-        no_ack: bool,
-        exclusive: bool,
-        priority: int,
-    ) -> None:
+    def __init__(self, channel: Channel, queue: Queue, tag: str) -> None:
         self.channel = channel
         self.queue = queue
         self.tag = tag
+        self.place = next(_places)
+        self.held = 0
+
+    def begin(self, *, no_ack: bool, exclusive: bool, priority: int) -> None:
+        """Set what it asks for; the prefetch is the channel's of that moment."""
         self.no_ack = no_ack
         self.is_exclusive = exclusive
         self.priority = priority
-        self.prefetch = channel.prefetch
-        self.held = 0
+        self.prefetch = self.channel.prefetch
 
     def can_take(self) -> bool:
         """Whether it has room, and its connection takes bytes."""
