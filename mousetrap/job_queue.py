@@ -115,8 +115,9 @@ def drain(
     Ends after *n* messages, or when nothing came for *idle* seconds (0: as soon as the queue is
     empty), or after *timeout* seconds. With *n* and no *idle* it waits for all *n* until the
     timeout. A message is acked once it is in the list (after *on_message* returned, if given),
-    so what an exception interrupts goes back to the queue. No more are on their way at a time
-    than there are and are wanted: what others may want stays.
+    so what an exception interrupts goes back to the queue; what was in the list by then is in the
+    ``taken`` of the exception. No more are on their way at a time than there are and are wanted:
+    what others may want stays.
     """
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
@@ -125,7 +126,7 @@ def drain(
     deadline, last = now + timeout, now
     patience = timeout if n is not None and not idle else idle
     ready = 1  # as far as is known, or one to be asked for
-    with short_channel(settings) as channel:
+    with _not_lost(taken, queue), short_channel(settings) as channel:
         while (n is None or len(taken) < n) and time.monotonic() < deadline:
             most = min(ready or 1, BULK if n is None else n - len(taken), BULK)
             before, ready = len(taken), 0
@@ -143,6 +144,21 @@ def drain(
                 pause = min(0.02, patience - quiet, remaining(deadline))
                 channel.connection.process_data_events(pause)
     return Messages(taken, f" out of {queue}")
+
+
+@contextmanager
+def _not_lost(taken: list[Message], queue: str) -> Iterator[None]:
+    """Let an exception carry what was *taken*: the broker does not have it any more."""
+    try:
+        yield
+    except BaseException as error:
+        if taken:
+            vars(error)["taken"] = Messages(taken, f" out of {queue}")
+            error.add_note(
+                f"{len(taken):,} messages had been taken out of {queue} by then: they are in "
+                f"`taken` of this exception (in a notebook: sys.last_value.taken)"
+            )
+        raise
 
 
 def purge(queue: str, settings: Settings | None = None) -> int:

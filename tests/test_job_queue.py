@@ -120,9 +120,11 @@ def test_drain_of_many_gives_back_what_an_error_interrupts(full, settings):
         if message.data == 30:
             raise RuntimeError("stop")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as caught:
         drain("full", settings=settings, on_message=breaks_at_thirty)
 
+    assert [m.data for m in caught.value.taken] == list(range(30))
+    assert "30 messages had been taken out of full" in caught.value.__notes__[0]
     assert [m.data for m in drain("full", settings=settings)] == list(range(30, 100))
 
 

@@ -129,7 +129,7 @@ class _Writer:
         self._theme = THEMES[theme]
         self._queues = tuple(self._theme.queues)
         self._sources = tuple(each for each in self._queues if each != "dead") or self._queues
-        self._messages = 0
+        self._messages = self._consumers = 0
         self._tags = ("c1", "c2")
         self._routes = theme in ("routing", "headers")
 
@@ -272,7 +272,11 @@ class _Writer:
             "tag": self._pick(*self._tags),
             "auto_ack": self._pick(False, False, False, True),
         }
-        options |= self._pick(*[{}] * 8, {"exclusive": True}, {"arguments": {"x-priority": 5}})
+        if self._name == "loops":  # none is refused: that would close the channel
+            self._consumers += 1
+            options["tag"] = f"c{self._consumers}"
+        else:
+            options |= self._pick(*[{}] * 8, {"exclusive": True}, {"arguments": {"x-priority": 5}})
         return "consume", self._actor(), options
 
     def cancel(self):

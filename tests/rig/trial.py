@@ -181,12 +181,19 @@ class Trial:
 
     def _take_ends(self, settings: Settings, idle: float, timeout: float) -> None:
         history = self.history
-        for message in drain("out", settings=settings, idle=idle, timeout=timeout):
+
+        def note(message: Message) -> None:
             history.effects[str(message.data)] += 1
             history.names.setdefault(str(message.data), set()).add(message.id)
-        for letter in drain(self.queue.dead, settings=settings, idle=idle, timeout=timeout):
+
+        def note_letter(letter: Message) -> None:
             history.dead[letter.id] = letter.reason
             self.on_letter(letter)
+
+        # noted before they are acked: the broker may go in the midst of it
+        often = {"settings": settings, "idle": idle, "timeout": timeout}
+        drain("out", **often, on_message=note)
+        drain(self.queue.dead, **often, on_message=note_letter)
 
     def _note(self, receipt) -> None:
         id = receipt.message.id

@@ -1,0 +1,187 @@
+"""Everything that can happen, at random and at once: for seconds, minutes or hours.
+
+`RIG_MINUTES=120 pytest -m long tests/test_faults_random.py` is the soak.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from rig import flow
+from rig.trial import Trial
+
+from mousetrap.faults.proxy import Proxy
+from mousetrap.topology import Queue
+
+WORK = Queue("work", flow.DELAYS)
+RATE = 50  # messages a second
+MINUTES = float(os.environ.get("RIG_MINUTES", "10"))
+SOAK = 30.0  # minutes from which on memory tells something
+SLOPE = 1.0  # MB an hour, of a worker that is never killed
+PAGE = os.sysconf("SC_PAGE_SIZE") / 1e6  # MB
+
+
+class Weather:
+    """Faults at random; those of a kind come one after the other, those of two kinds overlap."""
+
+    def __init__(self, proxy, trial, rabbit, crew, chance):
+        self._proxy, self._trial, self._rabbit, self._crew = proxy, trial, rabbit, crew
+        self._chances = {  # each for a thread of its own
+            "wire": Random(chance.random()),
+            "workers": Random(chance.random()),
+            "broker": Random(chance.random()),
+        }
+        self._kinds = {
+            "wire": (self.cut, self.lose, self.delay, self.slice, self.half_open, self.repeat),
+            "workers": (self.kill, self.stop),
+            "broker": (self.crash, self.alarm, self.fill),
+        }
+        self._workers = [self._start() for _ in range(2)]
+        self._limit({})
+        self.landed = Counter()
+        self.over = threading.Event()
+
+    def rage(self, kind, pause):
+        """Plant faults of *kind* until it is over, up to *pause* seconds apart."""
+        chance = self._chances[kind]
+        while not self.over.wait(chance.uniform(0.0, pause)):
+            fault = chance.choice(self._kinds[kind])
+            if fault(chance) is not False:
+                self.landed[fault.__name__] += 1
+
+    def _wait(self, chance, longest):
+        self.over.wait(chance.uniform(0.2, longest))
+
+    # the wire
+
+    def cut(self, _):
+        return self._proxy.cut() > 0
+
+    def lose(self, chance):
+        """The connection breaks with an ack or a confirm."""
+        direction = chance.choice(["to broker", "from broker"])
+        step = self._proxy.at("Basic.Ack", direction, number=chance.randint(1, 9))
+        return self._happens(step)
+
+    def repeat(self, chance):
+        """One message arrives twice."""
+        return self._happens(self._proxy.replay(number=chance.randint(1, 9)))
+
+    def _happens(self, step):
+        if not step.landed.wait(2):
+            self._proxy.forget(step)
+        return step.landed.is_set()
+
+    def delay(self, chance):
+        self._proxy.delay(chance.uniform(0.01, 0.2))
+        self._wait(chance, 2)
+        self._proxy.delay(0)
+
+    def slice(self, chance):
+        self._proxy.slice(chance.choice([1, 7, 100]))
+        self._wait(chance, 2)
+        self._proxy.slice(0)
+
+    def half_open(self, chance):
+        """What is said in the meantime is lost, and so are the connections."""
+        self._proxy.hold(*chance.choice([["to broker"], ["from broker"], []]))
+        self._wait(chance, 2)
+        self._proxy.cut()
+        self._proxy.release()
+
+    # workers
+
+    def _start(self):
+        return self._crew.start(self._proxy.settings, "--concurrency", "4", "--grace", "2")
+
+    def kill(self, chance):
+        return self._end(chance, signal.SIGKILL)
+
+    def stop(self, chance):
+        return self._end(chance, signal.SIGTERM)
+
+    def _end(self, chance, number):
+        n = chance.randrange(len(self._workers))
+        self._workers[n].kill(number)
+        self._workers[n].wait(30)
+        self._workers[n] = self._start()
+
+    # the broker
+
+    def crash(self, _):
+        self._rabbit.kill()
+        self._rabbit.start()
+
+    def alarm(self, chance):
+        self._rabbit.rabbitmqctl("set_vm_memory_high_watermark", "0")
+        self._wait(chance, 3)
+        self._rabbit.rabbitmqctl("set_vm_memory_high_watermark", "0.6")
+
+    def fill(self, chance):
+        """The queue of the results is full, and refuses."""
+        self._limit({"max-length": 1})
+        self._wait(chance, 3)
+        self._limit({})
+
+    def _limit(self, limits):
+        # refusing all the time: told both at once, a queue first drops what is over
+        policy = json.dumps({"overflow": "reject-publish", **limits})
+        name = f"^{self._trial.name('out')}$"
+        self._rabbit.rabbitmqctl("set_policy", "full", name, policy, "--apply-to", "queues")
+
+
+@pytest.mark.fault("F27")
+@pytest.mark.parametrize(
+    "minutes",
+    [0.3, pytest.param(MINUTES, marks=[pytest.mark.long, pytest.mark.timeout(90 * MINUTES + 600)])],
+)
+def test_all_at_random(own, rabbit, crew, tally, chance, minutes):
+    """Faults of wire, workers and broker overlap: all is done, and nobody grows."""
+    with Proxy(own) as proxy, Trial(own, WORK) as trial:
+        survivor = crew.start(proxy.settings, "--concurrency", "4")
+        weather = Weather(proxy, trial, rabbit, crew, chance)
+        memory = []
+        with ThreadPoolExecutor(3) as pool, trial.sending(RATE, proxy.settings):
+            storms = [pool.submit(weather.rage, "wire", 2.0),
+                      pool.submit(weather.rage, "workers", 6.0),
+                      pool.submit(weather.rage, "broker", 8.0)]  # fmt: skip
+            until = time.monotonic() + 60 * minutes
+            while time.monotonic() < until and not any(each.done() for each in storms):
+                trial.collect()
+                memory.append((time.monotonic(), resident(survivor.pid)))
+                weather.over.wait(0.5)
+            weather.over.set()
+            for each in storms:
+                each.result(120)
+        trial.settle(60)
+        rabbit.rabbitmqctl("clear_policy", "full")
+        assert survivor.is_running
+        crew.kill_all()
+        trial.finish()
+        tally.judge(trial.observe(), weather.landed.total())
+
+    assert not trial.history.dead, "nobody is to blame for what the weather does"
+    print(f"{dict(weather.landed)}; {slope(memory):+.2f} MB/h")
+    if minutes >= SOAK:
+        assert slope(memory) < SLOPE
+
+
+def resident(pid):
+    """Megabytes of memory that a process has now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+def slope(memory):
+    """Megabytes an hour, by the later two thirds of what was seen."""
+    times, sizes = zip(*memory[len(memory) // 3 :], strict=True)
+    return 3600 * np.polyfit(np.array(times) - times[0], sizes, 1)[0]
