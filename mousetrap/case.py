@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from mousetrap.errors import SettingsError, UndecodableMessage
+from mousetrap.file import write_whole
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message, decode
 from mousetrap.retry import reason_of
@@ -113,14 +114,7 @@ class Case:
         path = Path(path)
         head = {"mousetrap-case": FORMAT, "messages": len(self.messages)}
         rows = [head, *(_to_row(each) for each in self.messages.values())]
-        draft = path.with_name(f"{path.name}.half")
-        try:
-            draft.touch(0o600)
-            draft.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-            draft.replace(path)  # in one step: a reader sees the old case or the new one
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+        write_whole(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         return path
 
     @property

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mousetrap.file import write_whole
 from mousetrap.kernel import is_kernel
 
 INTERVAL = 0.25  # seconds between two updates
@@ -69,6 +70,4 @@ class Progress:
 def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
     """Write *figures* as JSON to *path*; who reads it meanwhile gets the old ones or the new."""
     with suppress(OSError):  # whoever wanted it is gone
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps(figures))
-        draft.replace(path)  # in one step: a reader never sees half of it
+        write_whole(path, json.dumps(figures))

@@ -24,7 +24,7 @@ RINGS = [
     },
     # 2 flow: plain functions bound to queues
     {
-        "stage", "flow", "case", "diagram", "fetch_data", "process_data", "start_fetch",
+        "stage", "flow", "case", "file", "diagram", "fetch_data", "process_data", "start_fetch",
         "run_fetch_worker",
         "run_processing_worker",
         "dead_letters", "sink",

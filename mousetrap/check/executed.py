@@ -7,7 +7,6 @@ written file is ever taken for a result.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.errors import CheckError, ParameterError
+from mousetrap.file import write_whole
 from mousetrap.record import RECORD_TYPE
 
 _INJECTED = "injected-parameters"
@@ -174,7 +174,7 @@ def open_draft(path: Path, text: str) -> None:
     """
     open_folder(path.parent)
     try:
-        write(path, text)
+        write_whole(path, text)
     except OSError as error:
         raise CheckError(f"the executed copy cannot be written to {path.parent}: {error}") from None
 
@@ -189,27 +189,10 @@ def open_folder(folder: Path) -> None:
         for build in (folder, folder.parent):
             if build.name == "_build" and not build.exists():
                 build.mkdir(parents=True)
-                write(build / ".gitignore", "# executed copies: results, not sources\n*\n")
+                write_whole(build / ".gitignore", "# executed copies: results, not sources\n*\n")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckError(f"the executed copy cannot be written to {folder}: {error}") from None
-
-
-def write(path: Path, text: str) -> None:
-    """Write *text* to *path* in one step: a reader sees the old file or the new one.
-
-    Raises:
-        OSError: it cannot be written; nothing half written is left.
-    """
-    half = path.with_name(f"{path.name}.half")
-    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        half.replace(path)
-    except BaseException:
-        half.unlink(missing_ok=True)
-        raise
 
 
 def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> str:
@@ -232,7 +215,7 @@ def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> str:
         document.cells.insert(0, note)
     reason = ""
     try:
-        write(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
+        write_whole(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
     except OSError as error:
         reason = unwritten(output, error)
     draft.replace(output)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from mousetrap.check import executed
 from mousetrap.check.junit import junit
 from mousetrap.check.page import document
 from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult
 from mousetrap.errors import CheckError
+from mousetrap.file import write_whole
 
 
 def write_report(grid: GridResult) -> None:
@@ -26,6 +26,6 @@ def write_report(grid: GridResult) -> None:
     }
     try:
         for name, text in texts.items():
-            executed.write(grid.folder / name, text)
+            write_whole(grid.folder / name, text)
     except OSError as error:
         raise CheckError(f"the report cannot be written to {grid.folder}: {error}") from None

@@ -21,6 +21,7 @@ from mousetrap.check import executed
 from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, Descendants
 from mousetrap.check.parameters import start_light
 from mousetrap.errors import CheckError
+from mousetrap.file import write_whole
 
 LOOKING = 30.0  # seconds our parent has to look at a failure before the kernel is ended; a guess
 
@@ -135,7 +136,7 @@ class _Draft:
 
     def write(self, text: str, path: str) -> None:
         try:
-            executed.write(Path(path), text)
+            write_whole(Path(path), text)
         except OSError as error:
             raise CheckError(executed.unwritten(self._output, error)) from None
 

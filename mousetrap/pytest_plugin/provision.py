@@ -20,6 +20,7 @@ import pytest
 
 from mousetrap.broker import Broker, ensure
 from mousetrap.errors import BrokerSetupError, MousetrapError
+from mousetrap.file import write_whole
 from mousetrap.pytest_plugin import PROVISION, meeting_point
 from mousetrap.settings import Settings
 
@@ -53,9 +54,7 @@ class Provision:
         """In the controller: find a broker if a worker wants one, and tell all of them."""
         if self._found is None and self._question.exists():
             self._find()
-            half = self._answer.with_suffix(".half")
-            half.write_text(json.dumps(_told(self._found)), encoding="utf-8")
-            half.replace(self._answer)
+            write_whole(self._answer, json.dumps(_told(self._found)))
 
     def broker(self) -> Broker:
         """Return the session's broker.
