@@ -127,6 +127,7 @@ def impatient(rabbit):
 
 
 @pytest.mark.fault("F10")
+@pytest.mark.timeout(300)
 @sizes(4, 20)
 def test_held_too_long(own, impatient, tally, times):
     """Slower than the broker waits for: given back, tried anew, parked; who waits behind is done.
@@ -134,6 +135,7 @@ def test_held_too_long(own, impatient, tally, times):
     Classic queues have no such limit on RabbitMQ 4.3, so these are quorum queues. By one worker
     it is parked after the third time; a second worker cannot know why it was given back, and counts
     a lost worker. An ack that came too late would be refused with the channel, or ack another one.
+    RabbitMQ 4.3.6 sometimes never takes back what the second of two workers holds: that is void.
     """
     numbers = itertools.count()
 
@@ -145,7 +147,7 @@ def test_held_too_long(own, impatient, tally, times):
         def work(id: str, worker: Worker) -> str:
             handled[id] += 1
             if id == "slow":  # until the broker has taken it back
-                mine, deadline = worker._consumer._generation, time.monotonic() + 4 * impatient
+                mine, deadline = worker._consumer._generation, time.monotonic() + 2.5 * impatient
                 while worker._consumer._generation == mine and not over.wait(0.02):
                     if time.monotonic() > deadline:  # it does not, now and then
                         missed.set()
@@ -183,7 +185,7 @@ def test_held_too_long(own, impatient, tally, times):
             histories = list(pool.map(held, waiting))
             for history in histories:
                 if history is None:
-                    tally.is_void(times)
+                    tally.is_void(10 * times)
                 else:
                     tally.judge(history)
             waiting = [n for n, history in zip(waiting, histories, strict=True) if history is None]
