@@ -28,7 +28,7 @@ from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration, Declaration
 from mousetrap.translation import declare
 
-MOST_REMEMBERED = 10_000  # ids; a guess, above any sensible prefetch
+REMEMBERED = 1000  # ids of what was here when a channel was lost, or four times the prefetch
 OVERDUE = 0.9  # in hand for so much of the age of the oldest delivery, it is what was held too long
 
 log = logging.getLogger("mousetrap.consumer")
@@ -109,6 +109,7 @@ class Consumer:
         self._consumer_tags: list[str] = []
         # ids that were here when a channel was lost; whether it was because of them
         self._survived: dict[str, bool] = {}
+        self._most_remembered = max(REMEMBERED, 4 * prefetch)
         self._outstanding: dict[int, Delivery] = {}  # not yet acked, in order of tags
 
     def open(self) -> None:
@@ -199,7 +200,7 @@ class Consumer:
                 is_overdue = each.begun is not None and each.begun <= early
                 self._survived.pop(id, None)  # so that the newest are last
                 self._survived[id] = is_overdue or each.is_overdue
-        for id in list(self._survived)[:-MOST_REMEMBERED]:
+        for id in list(self._survived)[: -self._most_remembered]:
             del self._survived[id]
         self._outstanding.clear()
         log.debug("%s: channel lost: %s", self.queue, error)

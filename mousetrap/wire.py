@@ -208,7 +208,7 @@ def _method(payload: bytes) -> spec.Basic.Deliver:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=1000)  # as many as there are consumers and queues
+@lru_cache(maxsize=256)  # as many as there are consumers and queues; tags change with a channel
 def _texts(data: bytes) -> list[Any]:  # str; bytes if it is not UTF-8, as in pika
     """Return the short strings of which *data* consists."""
     found, offset = [], 0
