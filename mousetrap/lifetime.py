@@ -42,11 +42,13 @@ def run_until_told(
     with_parent: bool = False,
     on_working: Callable[[], object] = lambda: None,
     on_look: Callable[[], object] = lambda: None,
+    on_told: Callable[[], object] = lambda: None,
     at_once: Callable[[], object] = lambda: None,
 ) -> None:
     """Start *worker* and return when it has been told to stop and has finished its messages.
 
-    *on_working* is called once it consumes, *on_look* a few times a second from then on.
+    *on_working* is called once it consumes, *on_look* a few times a second from then on, *on_told*
+    when it has been told to stop.
 
     The first SIGINT or SIGTERM asks: nothing new is begun, what is in hand gets *grace* seconds;
     a worker that is still connecting gives up. The second ends the process at once, with exit code
@@ -76,6 +78,7 @@ def run_until_told(
             while not told.wait(0.2):  # seconds: how soon a failure is noticed
                 worker.wait(0.0)
                 on_look()
+            on_told()
         finally:
             worker.stop(grace)
 

@@ -309,6 +309,22 @@ def test_work_runs_a_stage_until_told(start, settings):
     assert settings.password not in errors
 
 
+def test_work_says_what_it_waits_for_when_told_to_stop(start, settings):
+    """With a message in hand it says how long that may last, and that it can be told once more."""
+    send(settings, 30)
+    process = start("work", "flow:wait")
+    assert "working" in process.stderr.readline()
+    wait_until(lambda: depth("work", settings).messages == 0)  # it has taken it
+
+    process.send_signal(signal.SIGTERM)
+    assert "stopping: 1 in hand, which may take up to 10 s" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+
+    assert process.returncode == 128 + signal.SIGINT
+    wait_until(lambda: depth("work", settings).messages == 1)  # it comes again
+
+
 def test_work_runs_a_plain_function(start, settings):
     """Any function of one argument, bound on the command line."""
     send(settings, 21)

@@ -138,13 +138,20 @@ def work(
             + f", {EMBEDDED}" * worker.broker.startswith(PRODUCT)
             + (f", namespace {settings.namespace}" if settings.namespace else ""))  # fmt: skip
 
+    def on_told() -> None:
+        if report is None and (in_hand := worker.statistics().in_hand):
+            say(
+                f"stopping: {in_hand} in hand, which may take up to {grace:g} s; told again, it "
+                "ends at once and they come again"
+            )
+
     # a handler's own print must not get between the reader and our JSON
     out = sys.stderr if json else sys.stdout
     try:
         with told_of(health, lambda: asdict(worker.statistics())), redirect_stdout(out):
             run_until_told(
                 worker, grace=grace, with_parent=with_parent,
-                on_working=on_working, on_look=tell_parent,
+                on_working=on_working, on_look=tell_parent, on_told=on_told,
             )  # fmt: skip
     finally:
         tell_parent()
