@@ -343,7 +343,8 @@ def test_ours_does_not_lose_where_n9_does(trial, proxy):
         proxy.cut()
         wait_for(lambda: worker.statistics().reconnects >= 2)
         gate.set()
-        wait_for(lambda: is_taken(trial) and worker.unacked == 0)
+        trial.settle()
+        trial.rest(worker)
 
     verdict = check(trial.observe())
     assert verdict.is_clean, verdict

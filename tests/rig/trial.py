@@ -144,10 +144,12 @@ class Trial:
     def rest(self, worker: Worker) -> None:
         """Wait until *worker* has acked all; what came again behind a result is acked as well."""
         open_queues = [name for name in self.queue.names() if name != self.queue.dead]
-        wait_for(
-            lambda: worker.statistics().consuming and worker.unacked == 0
-            and not any(each.messages for each in depths(open_queues, self.settings))
-        )  # fmt: skip
+
+        def is_idle() -> bool:
+            ready = any(each.messages for each in depths(open_queues, self.settings))
+            return worker.statistics().consuming and not ready and worker.unacked == 0
+
+        wait_for(lambda: is_idle() and is_idle())  # what the first look saw on its way has come
 
     def finish(self, timeout: float = 30.0) -> None:
         """Have a worker without faults do what is left."""
