@@ -294,6 +294,15 @@ def test_an_exclusive_queue_of_somebody_else(word, channel, connect, name):
         acts[word](channel, queue)
 
 
+def test_a_missing_exchange_comes_before_the_owner_of_a_queue(channel, connect, name):
+    """404, though the queue is not ours to bind."""
+    queue = name()
+    connect().channel().queue_declare(queue, exclusive=True)
+
+    with refused(404, text="no exchange"):
+        channel.queue_bind(queue, name("nowhere"))
+
+
 def test_anybody_publishes_to_an_exclusive_queue(channel, connect, name):
     """Exclusive is who reads, not who writes."""
     queue = name()

@@ -206,12 +206,10 @@ class Channel(Declaring, Publishing):
         queue: Queue,
         consumer: Consumer | None,
         *,
-        is_settled: bool | None = None,
+        is_settled: bool,
     ) -> int:
         """Number a delivery, and remember it unless nobody will ack it."""
         self._tag += 1
-        if is_settled is None:
-            is_settled = consumer is None
         if is_settled:
             queue.acked([entry])
         else:

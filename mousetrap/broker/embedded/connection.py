@@ -44,6 +44,7 @@ class Connection(Handshake, asyncio.Protocol):
         self.peer = ""
         self.channels: dict[int, Channel] = {}
         self.can_write = True
+        self.is_ending = False  # its channels are released, one after the other
         self._stage = "header"  # then start, tune, open, running, closing, closed
         self._buffer = bytearray()
         self._out: list[bytes] = []
@@ -183,6 +184,7 @@ class Connection(Handshake, asyncio.Protocol):
             if refusal.is_soft and channel is not None and number:
                 channel.refuse(refusal, method if kind == METHOD else b"\x00\x3c\x00\x28")
             else:
+                self.is_ending = True
                 if channel is not None:
                     channel.release()  # the one in question goes first, as in RabbitMQ
                 self._close(refusal, method)
@@ -303,6 +305,7 @@ class Connection(Handshake, asyncio.Protocol):
             self._transport.close()
 
     def _release(self) -> None:
+        self.is_ending = True
         channels, self.channels = self.channels, {}
         for _, channel in sorted(channels.items()):  # by number, as in RabbitMQ
             channel.release()

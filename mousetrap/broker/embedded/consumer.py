@@ -42,7 +42,9 @@ class Consumer:
     def take(self, queue: Queue, entry: Entry) -> None:
         """Send a delivery."""
         channel = self.channel
-        tag = channel.given(entry, queue, None if self.no_ack else self)
+        # what a quorum queue wants no ack for is settled by the channel: an ending one does not
+        is_settled = self.no_ack and not (queue.is_quorum and channel.connection.is_ending)
+        tag = channel.given(entry, queue, self, is_settled=is_settled)
         message = entry.message
         place = (message.exchange, message.routing_key)
         deliver = ("basic.deliver", self.tag, tag, entry.is_redelivered, *place)

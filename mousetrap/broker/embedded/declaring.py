@@ -201,6 +201,8 @@ class Declaring:
         self, queue: str, exchange: str, routing_key: str, nowait: bool, arguments: dict[str, Any]
     ) -> None:
         """Have an exchange pass messages to a queue."""
+        if self._named(queue) in self.vhost.queues:
+            self.vhost.exchange(exchange)  # as RabbitMQ: both are there, before it asks whose
         found = self.usable_queue(queue)
         # both empty: the queue that was declared last, under its own name
         key = found.name if not queue and not routing_key else routing_key
