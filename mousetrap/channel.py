@@ -83,6 +83,8 @@ class _Turn:
         while not self.over.wait(interval):
             if self._lock.acquire(blocking=False):  # else somebody is inside: pika is looked after
                 try:
+                    if not self.connection.is_open:
+                        return  # broken, and pika's loop may be closed, which it takes badly
                     # Held back, messages wait for `start_consuming` in the user's own thread.
                     with self.connection._acquire_event_dispatch():
                         self.connection.process_data_events(0)

@@ -69,8 +69,37 @@ def difference(box, rabbit, program):
     theirs = rabbit.run(program, ours)
     for step, (one, other) in enumerate(zip(ours, theirs, strict=False)):
         if one != other:
+            if ends_a_channel(one) and unordered(one) == unordered(other):
+                return None
             return step, one, other
     return None
+
+
+def ends_a_channel(seen):
+    """Whether the broker closed something in this step.
+
+    Then each queue hears of it by itself. Where one feeds the other, what comes of it first is a
+    matter of luck, and so is all that follows: such a program is compared no further.
+    """
+    return isinstance(seen["answer"], tuple) and seen["answer"][0].endswith(".Close")
+
+
+def unordered(seen):
+    """What was seen in a step, but for the order in which it was delivered."""
+    return {
+        part: sorted(map(repr, _flat(value))) if part == "events" else value
+        for part, value in seen.items()
+    }
+
+
+def _flat(value):
+    """Each delivery, and each of the other things, on its own."""
+    for actor, events in enumerate(value):
+        for word, found in events.items():
+            by_tag = found[0] if word == "delivered" else {}
+            yield from ((actor, tag, each) for tag, some in by_tag.items() for each in some)
+            if not by_tag:
+                yield actor, word, found
 
 
 def differs(box, rabbit, program):
