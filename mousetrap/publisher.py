@@ -286,14 +286,15 @@ class Publisher:
         with self._lock:
             if self._failure is not None:
                 raise self._failure
+            # First of all, for an interrupt may come after any call: what is in the outbox by then
+            # has somebody who comes for it, and waits for the lock until we are through.
+            if not self._drain_is_due:  # wake the I/O thread once per batch, not per message
+                self.connection.soon(self._drain)
+                self._drain_is_due = True
             for receipt in receipts:
-                # An interrupt comes after a call and not between these two lines (CPython), so
-                # the count is right whenever it comes.
+                # It does not come between these two lines (CPython), so the count is right.
                 self._open += 1
                 self._outbox.append(receipt)
-            if not self._drain_is_due:  # wake the I/O thread once per batch, not per message
-                self.connection.soon(self._drain)  # which waits for the lock, if interrupted here
-                self._drain_is_due = True
 
     # ---- I/O thread ----------------------------------------------------------------------------
 

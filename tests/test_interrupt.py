@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
 
 import pytest
@@ -234,6 +235,24 @@ def test_interrupt_while_publishing_leaves_the_count_right(settings):
 
         assert publisher.in_flight == 0
         publisher.publish(Message("last"), "work").wait(10)
+
+
+def test_interrupt_of_a_publish_leaves_nothing_behind_that_nobody_sends(settings):
+    """Interrupted when its message is just in the outbox: that one is sent all the same."""
+
+    class Outbox(deque):
+        def append(self, receipt):
+            super().append(receipt)
+            raise KeyboardInterrupt
+
+    declare("work", settings=settings)
+    with Publisher(settings) as publisher:
+        publisher._outbox = Outbox()
+        with pytest.raises(KeyboardInterrupt):
+            publisher.publish(Message(1), "work")
+
+        publisher.flush(5)
+    assert depth("work", settings).messages == 1
 
 
 def test_interrupt_ends_waiting_for_a_worker_and_it_goes_on(settings, gate):
