@@ -415,3 +415,19 @@ def test_a_quorum_queue_knows_a_consumer_by_its_tag(channel, connect, quorum):
     publish(channel, quorum, b"2")
     channel.basic_ack(first.tags[0])
     assert again.wait(1) == [b"2"]
+
+
+def test_a_consumer_that_begins_again_has_the_room_of_what_it_held(channel, name):
+    """A classic queue knows it by its tag: for what the first one acks, the second has room."""
+    queue = name()
+    channel.queue_declare(queue)
+    channel.basic_qos(prefetch_count=1)
+    publish(channel, queue, b"0", b"1", b"2")
+    first = Consuming(channel, queue, consumer_tag="c")
+    first.wait(1)
+    channel.basic_cancel("c")
+    again = Consuming(channel, queue, consumer_tag="c")
+    again.wait(1)
+
+    channel.basic_ack(first.tags[0])
+    assert again.wait(2) == [b"1", b"2"]

@@ -285,10 +285,13 @@ class Channel(Declaring, Publishing):
 
     def _free(self, held: list[Held]) -> None:
         for each in held:
-            if each.consumer is not None:
-                each.consumer.held -= 1
-            else:
+            if each.consumer is None:
                 each.queue.gets -= 1
+                continue
+            # a classic queue knows consumers by their tags: one that began again has the room
+            again = None if each.queue.is_quorum else self.consumers.get(each.consumer.tag)
+            consumer = again if again and again.queue is each.queue else each.consumer
+            consumer.held -= 1
 
     def _apply(
         self, how: Callable[[Queue, list[Entry]], None], queue: Queue, held: list[Held]
