@@ -20,10 +20,12 @@ import pika
 from pika import data as values
 from pika import frame, spec
 from pika.channel import Channel
+from pika.heartbeat import HeartbeatChecker
 
 from mousetrap import header
 from mousetrap.message import Message
 
+SILENT = 1.4  # heartbeats without a byte from the broker, which sends two in each: it is gone
 RECEIVE = 65_536  # bytes asked for at a time; measured: more is not faster
 KEPT_HEADS = 1000  # a guess: more queues than anybody publishes to
 _FRAME = struct.Struct(">BHI")  # type, channel, size of the payload (AMQP 0-9-1, section 4.2.3)
@@ -48,6 +50,11 @@ class Wire(pika.SelectConnection):
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = RECEIVE
         super()._proto_connection_made(transport)
+
+    def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
+        if not self.params.heartbeat:
+            return None
+        return _Heartbeats(self, self.params.heartbeat)  # type: ignore[no-untyped-call]  # pika's
 
     def abort(self) -> None:
         """Drop the connection without a word."""
@@ -161,6 +168,17 @@ class Wire(pika.SelectConnection):
             frame.Method(number, method), frame.Header(number, len(body), properties), body
         )
         return end
+
+
+class _Heartbeats(HeartbeatChecker):
+    """pika's, which looks five seconds after a heartbeat is due: late if heartbeats are short.
+
+    Silence is noticed after `SILENT` to twice as many heartbeats, so within three.
+    """
+
+    def _start_check_timer(self) -> None:
+        self._check_interval = min(self._check_interval, SILENT * self._timeout)
+        super()._start_check_timer()  # type: ignore[no-untyped-call]  # pika's
 
 
 def publish(

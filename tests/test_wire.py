@@ -234,6 +234,11 @@ def test_pika_still_has_what_we_override():
     assert "self._on_deliver(*response)" in inspect.getsource(channel._handle_content_frame)
     assert "._handle_content_frame(value)" in inspect.getsource(own._deliver_frame_to_channel)
     assert inspect.getsource(own._process_frame).count("self.") == 5, "pika counts something new"
+    assert ".HeartbeatChecker(self, self.params.heartbeat)" in inspect.getsource(
+        own._create_heartbeat_checker
+    )
+    checking = inspect.getsource(pika.heartbeat.HeartbeatChecker._start_check_timer)
+    assert "self._check_interval, self._check_heartbeat" in checking
     publishing = inspect.getsource(channel.basic_publish)
     assert publishing.count("self.") == 2, "pika does something new when it publishes"
     assert "_body_max_length" in inspect.getsource(own._send_message)
