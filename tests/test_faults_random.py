@@ -51,6 +51,12 @@ class Weather:
         self.landed = Counter()
         self.over = threading.Event()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()  # whatever ends the block: else who waits for `rage` waits for ever
+
     def rage(self, kind, pause):
         """Plant faults of *kind* until it is over, up to *pause* seconds apart."""
         chance = self._chances[kind]
@@ -151,7 +157,7 @@ def test_all_at_random(own, rabbit, crew, tally, chance, minutes):
         survivor = crew.start(proxy.settings, "--concurrency", "4")
         weather = Weather(proxy, trial, rabbit, crew, chance)
         memory = []
-        with ThreadPoolExecutor(3) as pool, trial.sending(RATE, proxy.settings):
+        with ThreadPoolExecutor(3) as pool, weather, trial.sending(RATE, proxy.settings):
             storms = [pool.submit(weather.rage, "wire", 2.0),
                       pool.submit(weather.rage, "workers", 6.0),
                       pool.submit(weather.rage, "broker", 8.0)]  # fmt: skip

@@ -294,3 +294,24 @@ def test_second_channel_leaves_the_connection_open(channel):
 def test_pika_still_has_what_the_channel_leans_on():
     """The one private of pika that `channel` uses; if pika drops it, this says so first."""
     assert hasattr(pika.BlockingConnection, "_acquire_event_dispatch")
+
+
+def test_a_channel_that_broke_is_left_in_peace(settings, proxy, monkeypatch):
+    """The small thread that answers heartbeats ends without a word; the next call says why."""
+    errors = []
+    monkeypatch.setattr(threading, "excepthook", lambda hook: errors.append(hook.exc_value))
+    before = set(threading.enumerate())
+    for _ in range(3):
+        channel = open_channel(proxy.settings.but(heartbeat=2.0))
+        proxy.cut()
+        with pytest.raises(pika.exceptions.AMQPError):
+            channel.queue_declare("work", passive=True)
+    threads = [
+        each for each in set(threading.enumerate()) - before if each.name == "mousetrap-heartbeat"
+    ]
+    for thread in threads:
+        thread.join(5)
+
+    assert len(threads) == 3
+    assert not any(thread.is_alive() for thread in threads)
+    assert errors == []
