@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import pika
 import pytest
@@ -14,7 +15,7 @@ from pika.adapters.utils import io_services_utils
 from mousetrap import connection, header
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
-from mousetrap.wire import Wire
+from mousetrap.wire import Wire, _Heartbeats
 from mousetrap.worker import Worker
 
 
@@ -213,6 +214,20 @@ def test_wire_leaves_the_protocol_header_to_pika():
     wire._on_data_available(b"AMQP\x00\x00\x09\x01")
 
     assert wire.others == [frame.ProtocolHeader]
+
+
+@pytest.mark.parametrize(("heartbeat", "looks_after"), [(2, 2.8), (10, 14.0), (60, 65)])
+def test_wire_looks_for_silence_within_one_and_a_half_heartbeats(heartbeat, looks_after):
+    """Twice that is the worst case: less than three heartbeats, however short one is."""
+    timers = []
+    connection = SimpleNamespace(
+        bytes_sent=0, bytes_received=0,
+        _adapter_call_later=lambda delay, function: timers.append((function.__name__, delay)),
+    )  # fmt: skip
+
+    _Heartbeats(connection, heartbeat)
+
+    assert dict(timers)["_check_heartbeat"] == pytest.approx(looks_after)
 
 
 def test_pika_still_has_what_we_override():

@@ -401,6 +401,20 @@ def test_a_quorum_queue_takes_back_by_consumer_when_a_channel_closes(
     assert came == (b"12034" if is_new(target) else b"03214")
 
 
+def test_a_quorum_queue_keeps_what_an_ending_channel_wants_no_ack_for(channel, wire, quorum):
+    """Given back by one channel of a connection that ends, and taken by no other one of it."""
+    wire = wire()
+    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    wire.call(spec.Basic.Consume(queue=quorum, consumer_tag="c"), spec.Basic.ConsumeOk)
+    publish(channel, quorum, b"hello")
+    wire.expect(spec.Basic.Deliver, channel=1)
+    wire.call(spec.Basic.Consume(queue=quorum, no_ack=True), spec.Basic.ConsumeOk, channel=2)
+    wire.send(spec.Basic.Consume(queue=quorum, consumer_tag="c"))
+    wire.expect_close(CONNECTION, 530)
+
+    assert get(channel, quorum)[2] == b"hello"
+
+
 def test_a_quorum_queue_knows_a_consumer_by_its_tag(channel, connect, quorum):
     """Begun again while it holds a message, it has no more room than before."""
     publish(channel, quorum, b"0", b"1")
