@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rig.brokers import ask_docker, compose_project, sweep
 
 from mousetrap import broker as brokers
 from mousetrap.broker import docker, local, node, probe, program
@@ -28,8 +29,6 @@ from mousetrap.job_queue import declare, depth, ping
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
-
-PROJECT = "mousetrap-test"  # a compose project of our own: never the developer's
 
 
 def needs(problem: str | None):
@@ -84,7 +83,7 @@ def environment(monkeypatch, tmp_path):
         if name.startswith(("RABBITMQ_", "MOUSETRAP_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("MOUSETRAP_COMPOSE_PROJECT", PROJECT)
+    monkeypatch.setenv("MOUSETRAP_COMPOSE_PROJECT", compose_project())
 
 
 @pytest.fixture
@@ -558,6 +557,7 @@ def test_docker_management_port_follows_the_amqp_port(port, management, monkeypa
 def compose(monkeypatch):
     """Settings on ports of their own; the project's containers and volume are removed after."""
     needs(docker.problem())
+    sweep()
     port, management = free_ports(2)
     monkeypatch.setenv("RABBITMQ_MANAGEMENT_PORT", str(management))
     settings = Settings(port=port)
@@ -593,3 +593,20 @@ def test_docker_says_that_the_volume_has_other_credentials(compose, said):
         brokers.up("docker", compose.but(password="hunter2"), say=said.append)
     assert isinstance(refused.value.__cause__, AccessRefused)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.docker
+def test_what_a_killed_test_run_left_is_in_nobodys_way():
+    """Its container comes back with Docker, for ever: the next test run removes it."""
+    needs(docker.problem())
+    ours, left = compose_project(), "mousetrap-test-1-1"
+    for project in (ours, left):
+        labels = ("project", project), ("service", "rabbit")
+        options = [f"--label=com.docker.compose.{name}={value}" for name, value in labels]
+        ask_docker("create", f"--name={project}", *options, "rabbitmq:4.3-management")
+    try:
+        assert left in sweep()
+        there = ask_docker("ps", "--all", "--format", "{{.Names}}").split()
+        assert (ours in there, left in there) == (True, False)
+    finally:
+        ask_docker("rm", "--force", ours, left)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from pathlib import Path
 
 import pytest
+from rig.brokers import compose_project
 
 from mousetrap.broker import LocalNode, docker
 from mousetrap.check import check
@@ -25,7 +25,7 @@ def container(request, monkeypatch):
     if reason := docker.problem():
         missing(reason)
     monkeypatch.setenv("RABBITMQ_IMAGE", request.param)
-    monkeypatch.setenv("MOUSETRAP_COMPOSE_PROJECT", f"mousetrap-test-{os.getpid()}")
+    monkeypatch.setenv("MOUSETRAP_COMPOSE_PROJECT", compose_project())
     with (
         socket.create_server(("127.0.0.1", 0)) as free,
         socket.create_server(("127.0.0.1", 0)) as other,

@@ -23,6 +23,7 @@ from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 
 LABEL = "mousetrap.rig"  # the value tells the test run
+PROJECT = "mousetrap-test-"  # begins the names of our compose projects; the rest tells the test run
 VERSION = "RIG_RABBITMQ"  # the variable that names the version to test with
 NEWEST = "4.3"
 # What later versions will not have: a broker that has the switch denies it, so that we meet it now.
@@ -158,23 +159,40 @@ def is_here(version: str) -> bool:
 
 
 def mark() -> str:
-    return f"{LABEL}={os.getpid()}.{birth(os.getpid())}"
+    return f"{LABEL}={_this_run()}"
+
+
+def compose_project() -> str:
+    """A name for a compose project: never the developer's, nor one that a killed run left."""
+    return PROJECT + _this_run()
 
 
 def sweep() -> list[str]:
     """Remove what test runs have left that are dead; return the names."""
     gone = []
-    for kind, remove in (("ps --all", "rm --force --volumes"), ("network ls", "network rm")):
-        name = "{{.Names}}" if kind.startswith("ps") else "{{.Name}}"
-        listing = ask_docker(*kind.split(), "--filter", f"label={LABEL}", "--format",
-                             f'{name} {{{{.Label "{LABEL}"}}}}')  # fmt: skip
-        for line in listing.splitlines():
-            name, _, run = line.partition(" ")
-            pid, _, born = run.partition(".")
-            if not (pid.isdigit() and born and birth(int(pid)) == born):
-                subprocess.run(["docker", *remove.split(), name], capture_output=True)
-                gone.append(name)
+    for kind, name, remove in (
+        ("ps --all", "{{.Names}}", "rm --force --volumes"),
+        ("network ls", "{{.Name}}", "network rm"),
+        ("volume ls", "{{.Name}}", "volume rm"),
+    ):
+        for label, prefix in ((LABEL, ""), ("com.docker.compose.project", PROJECT)):
+            listing = ask_docker(*kind.split(), "--filter", f"label={label}", "--format",
+                                 f'{name} {{{{.Label "{label}"}}}}')  # fmt: skip
+            for line in listing.splitlines():
+                thing, _, run = line.partition(" ")
+                if run.startswith(prefix) and not _is_alive(run.removeprefix(prefix)):
+                    subprocess.run(["docker", *remove.split(), thing], capture_output=True)
+                    gone.append(thing)
     return gone
+
+
+def _this_run() -> str:
+    return f"{os.getpid()}-{birth(os.getpid())}"
+
+
+def _is_alive(run: str) -> bool:
+    pid, _, born = run.partition("-")
+    return pid.isdigit() and bool(born) and birth(int(pid)) == born
 
 
 def birth(pid: int) -> str:
