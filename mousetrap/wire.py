@@ -72,6 +72,11 @@ class Wire(pika.SelectConnection):
             conn_or_exc = conn_or_exc()
         super()._on_connection_workflow_done(conn_or_exc)
 
+    def _on_stream_terminated(self, error: Exception | None) -> None:
+        super()._on_stream_terminated(error)
+        # they and it know each other: kept until the collector looks at the oldest objects
+        self.callbacks.clear()
+
     def publish(
         self,
         channel: Channel,

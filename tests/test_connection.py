@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
+import time
+import weakref
 
 import pika
 import pytest
@@ -20,6 +23,7 @@ from mousetrap.job_queue import declare, open_channel
 from mousetrap.loop import Loop
 from mousetrap.topology import Declaration
 from mousetrap.translation import translate
+from mousetrap.wire import Wire
 from mousetrap.worker import Worker
 
 
@@ -102,6 +106,32 @@ def test_connection_restores_itself_when_it_is_cut(proxy, connect, listener):
     assert connection.state == "open"
     assert connection.reconnects == 3
     assert len(listener.losses) == 3
+
+
+def test_connection_that_broke_is_forgotten(proxy, connect, listener, monkeypatch):
+    """At once, not when the collector comes by: a worker does not grow with each."""
+    alive = weakref.WeakSet()
+
+    def remembered(*args, **options):
+        wire = Wire(*args, **options)
+        alive.add(wire)
+        return wire
+
+    monkeypatch.setattr("mousetrap.connection.Wire", remembered)
+    monkeypatch.setattr("mousetrap.connection.SETTING_UP", 0.2)  # so long a new channel is watched
+    gc.disable()
+    try:
+        connect(proxy.settings.but(connect_timeout=0.2))
+        for opening in range(2, 5):
+            proxy.cut()
+            listener.wait(lambda opening=opening: listener.openings == opening)
+            listener.losses.clear()  # their tracebacks know it
+        deadline = time.monotonic() + 10
+        while len(alive) > 1:
+            assert time.monotonic() < deadline, f"{len(alive)} connections, of which one is open"
+            time.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 def test_connection_keeps_asking_while_the_broker_is_away(proxy, connect, listener):

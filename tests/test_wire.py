@@ -254,6 +254,9 @@ def test_pika_still_has_what_we_override():
     )
     checking = inspect.getsource(pika.heartbeat.HeartbeatChecker._start_check_timer)
     assert "self._check_interval, self._check_heartbeat" in checking
+    ending = inspect.getsource(own._on_stream_terminated)
+    assert list(inspect.signature(own._on_stream_terminated).parameters) == ["self", "error"]
+    assert ending.rstrip().endswith("self._init_connection_state()"), "pika does more at the end"
     publishing = inspect.getsource(channel.basic_publish)
     assert publishing.count("self.") == 2, "pika does something new when it publishes"
     assert "_body_max_length" in inspect.getsource(own._send_message)
