@@ -6,7 +6,8 @@ import time
 from datetime import UTC
 
 import pytest
-from client import bodies, count, eventually, exists, get, publish, settle
+from client import Consuming, bodies, count, eventually, exists, get, publish, settle
+from pika import spec
 
 
 @pytest.fixture
@@ -47,6 +48,31 @@ def test_a_dead_letter_says_what_happened(channel, source, dead):
         "queue": source, "reason": "rejected", "exchange": "", "routing-keys": [source], "count": 1,
     }  # fmt: skip
     assert abs(at - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    ("limits", "are_consumed", "order"),
+    [
+        ({}, True, [b"0", b"1", b"2"]),
+        ({"x-max-priority": 9}, True, [b"1", b"2", b"0"]),
+        ({"x-max-priority": 9}, False, [b"0", b"1", b"2"]),
+    ],
+)
+def test_what_is_rejected_together(limits, are_consumed, order, channel, name, dead):
+    """Comes as it was delivered; of what a consumer had, the highest priority comes first."""
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead, **limits}
+    source = channel.queue_declare(name(), durable=True, arguments=arguments).method.queue
+    consuming = Consuming(channel, source) if are_consumed else None
+    for n, priority in enumerate([0, 5, 5]):
+        publish(channel, source, b"%d" % n, priority=priority)
+        if consuming:
+            consuming.wait(n + 1)
+        else:
+            get(channel, source, auto_ack=False)
+    channel.basic_nack(3, multiple=True, requeue=False)
+    eventually(channel, lambda: count(channel, dead) == 3)
+
+    assert bodies(channel, dead) == order
 
 
 @pytest.mark.parametrize("which", ["first", "last"])
@@ -257,3 +283,21 @@ def test_a_dead_letter_is_not_sent_to_further_routing_keys_again(
     _, properties, _ = get(channel, dead)
     assert ("CC" in properties.headers) == (target.version >= (4, 0))
     assert count(channel, copy) == 0
+
+
+def test_what_dies_as_a_connection_ends_reaches_none_of_its_consumers(channel, wire, name, dead):
+    """What it gives back is too much for the queue; nobody is there to take the dead letter."""
+    limits = {"x-max-length": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    source = channel.queue_declare(name(), durable=True, arguments=limits).method.queue
+    ends = wire()
+    ends.call(spec.Basic.Consume(queue=source), spec.Basic.ConsumeOk)
+    ends.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    ends.call(spec.Basic.Consume(queue=dead, no_ack=True), spec.Basic.ConsumeOk, channel=2)
+    for body in (b"a", b"b"):
+        publish(channel, source, body)
+        ends.expect(spec.Basic.Deliver)
+    ends.call(spec.Connection.Close(200, "bye", 0, 0), spec.Connection.CloseOk, channel=0)
+    eventually(channel, lambda: count(channel, source) == 1)
+    eventually(channel, lambda: count(channel, dead) == 1)
+
+    assert (bodies(channel, source), bodies(channel, dead)) == ([b"b"], [b"a"])

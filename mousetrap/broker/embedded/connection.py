@@ -184,10 +184,7 @@ class Connection(Handshake, asyncio.Protocol):
             if refusal.is_soft and channel is not None and number:
                 channel.refuse(refusal, method if kind == METHOD else b"\x00\x3c\x00\x28")
             else:
-                self.is_ending = True
-                if channel is not None:
-                    channel.release()  # the one in question goes first, as in RabbitMQ
-                self._close(refusal, method)
+                self._close(refusal, method, channel)
 
     def _open_channel(self, kind: int, number: int, payload: bytes) -> None:
         name = methods.NAME_OF.get(payload[:4]) if kind == METHOD else None
@@ -277,10 +274,10 @@ class Connection(Handshake, asyncio.Protocol):
 
     # the end
 
-    def _close(self, refusal: Refusal, method: bytes) -> None:
+    def _close(self, refusal: Refusal, method: bytes, at_fault: Channel | None = None) -> None:
         if self._stage in ("closing", "closed"):
             return
-        self._release()
+        self._release(at_fault)
         if self._stage in ("start", "tune") and refusal.code != 403:
             self._hang_up()  # as RabbitMQ, which tells nobody anything before the login
             return
@@ -304,12 +301,16 @@ class Connection(Handshake, asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _release(self) -> None:
+    def _release(self, at_fault: Channel | None = None) -> None:
         self.is_ending = True
         channels, self.channels = self.channels, {}
-        for _, channel in sorted(channels.items()):  # by number, as in RabbitMQ
-            channel.release()
         if self.vhost is not None:
+            with self.vhost.posting_later():  # dead letters reach no consumer that ends with it
+                # as in RabbitMQ: the one at fault, then the others by number
+                for channel in sorted(
+                    channels.values(), key=lambda each: (each is not at_fault, each.number)
+                ):
+                    channel.release()
             for queue in [each for each in self.vhost.queues.values() if each.owner is self]:
                 self.vhost.delete_queue(queue)
 

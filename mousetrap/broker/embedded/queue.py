@@ -325,7 +325,12 @@ class Queue:
         self.drop_expired()
 
     def rejected(self, entries: list[Entry], *, has_failed: bool) -> None:
-        """Dead-letter messages that a consumer does not want; *has_failed* as in `returned`."""
+        """Dead-letter messages that a consumer does not want; *has_failed* as in `returned`.
+
+        As in RabbitMQ a classic queue keeps a list for each priority, and begins with the highest.
+        """
+        if not self.is_quorum:
+            entries = sorted(entries, key=lambda entry: -entry.priority)
         for entry in entries:
             self.unacked -= 1
             entry.acquired += 1
