@@ -2,12 +2,19 @@
 
 No client can be faster than this on one connection, whatever it is written in: the time is the
 broker's and the kernel's. Bytes as https://www.rabbitmq.com/amqp-0-9-1-protocol lays them out.
+The hop takes and publishes on two connections, as a worker does, and of each message it only counts
+the bytes.
 """
 
 from __future__ import annotations
 
+import select
 import socket
+import struct
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pika
 from pika import frame, spec
@@ -16,27 +23,37 @@ from peers.peer import Peer as Base
 
 BATCH = 200  # messages handed to the socket at once; a guess
 ACK = 21  # bytes of a whole basic.ack frame
+LOOK = 0.05  # seconds between two looks whether the hop is to end
 
 
 class Peer(Base):
     """Writes one message's frames over and over."""
 
     title = "bare socket (the limit)"
-    hops = False
 
     def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
         with self._connected() as wire:
-            properties = pika.BasicProperties(
-                delivery_mode=2, content_type="application/json", message_id="a" * 32,
-                headers={"mousetrap-attempt": 1, "mousetrap-job": "a" * 32},
-            )  # fmt: skip
-            method = spec.Basic.Publish(exchange="", routing_key=queue, mandatory=True)
-            one = (frame.Method(1, method).marshal()
-                   + frame.Header(1, len(body), properties).marshal()
-                   + frame.Body(1, body).marshal())  # fmt: skip
+            one = _ready_made(queue, body)
             started = time.perf_counter()
             _publish(wire, one, messages, window)
             return time.perf_counter() - started
+
+    @contextmanager
+    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+        ended = threading.Event()
+        with self._connected() as taking, self._connected() as giving:
+            _write(taking, 1, spec.Basic.Qos(prefetch_count=prefetch))
+            _read(taking, spec.Basic.QosOk)
+            _write(taking, 1, spec.Basic.Consume(queue=source, consumer_tag="c", nowait=True))
+            mover = threading.Thread(target=_move, args=(taking, giving, target, ended))
+            mover.start()
+            try:
+                yield mover
+            finally:
+                ended.set()
+                mover.join()
+            _write(taking, 0, spec.Connection.Close(200, "", 0, 0))
+            _read(taking, spec.Connection.CloseOk)  # so the acks have arrived, too
 
     def _connected(self) -> socket.socket:
         settings = self.settings
@@ -73,6 +90,17 @@ def _read(wire: socket.socket, wanted: type) -> spec.amqp_object.Method:
     raise ConnectionError(f"the broker closed the connection instead of {wanted.NAME}")
 
 
+def _ready_made(queue: str, body: bytes) -> bytes:
+    """All frames of one message, persistent and mandatory, with properties as long as ours."""
+    properties = pika.BasicProperties(
+        delivery_mode=2, content_type="application/json", message_id="a" * 32,
+        headers={"mousetrap-attempt": 1, "mousetrap-job": "a" * 32},
+    )  # fmt: skip
+    method = spec.Basic.Publish(exchange="", routing_key=queue, mandatory=True)
+    return (frame.Method(1, method).marshal() + frame.Header(1, len(body), properties).marshal()
+            + frame.Body(1, body).marshal())  # fmt: skip
+
+
 def _publish(wire: socket.socket, one: bytes, messages: int, window: int) -> None:
     sent = confirmed = 0
     rest = b""
@@ -93,3 +121,42 @@ def _publish(wire: socket.socket, one: bytes, messages: int, window: int) -> Non
             tag, multiple = int.from_bytes(rest[at + 11 : at + 19], "big"), rest[at + 19]
             confirmed = tag if multiple else confirmed + 1
         rest = rest[len(rest) - len(rest) % ACK :]
+
+
+def _move(
+    taking: socket.socket, giving: socket.socket, target: str, ended: threading.Event
+) -> None:
+    """Publish a message for each that has arrived; its confirm, byte for byte, is the ack.
+
+    Both channels count from one, and `basic.ack` is the same method in both directions.
+    """
+    one = start = b""
+    length = arrived = published = 0  # bytes, bytes, messages
+    while not ended.is_set():
+        for wire in select.select([taking, giving], [], [], LOOK)[0]:
+            data = wire.recv(1 << 18)
+            if not data:
+                raise ConnectionError("the broker closed the connection")
+            if wire is giving:
+                taking.sendall(data)
+                continue
+            arrived += len(data)
+            if not one:
+                start += data
+                length, body = _first(start)
+                one = _ready_made(target, body) if body else b""
+            if one:
+                new = arrived // length - published
+                giving.sendall(one * new)
+                published += new
+
+
+def _first(data: bytes) -> tuple[int, bytes]:
+    """How long the first delivery is, as all are, and its body; nothing while it is not whole."""
+    at = 0
+    while len(data) >= at + 7:
+        kind, _, size = struct.unpack_from(">BHL", data, at)
+        at += 7 + size + 1
+        if kind == spec.FRAME_BODY and len(data) >= at:
+            return at, data[at - size - 1 : at - 1]
+    return 0, b""

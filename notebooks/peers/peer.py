@@ -27,7 +27,6 @@ class Peer:
     mandatory: ClassVar[bool] = True  # it asks for what cannot be routed to be sent back
     ack_last: ClassVar[bool] = True  # a source is acked after its output is confirmed
     share: ClassVar[float] = 1.0  # of the messages of a round; a slow peer gets fewer
-    hops: ClassVar[bool] = True
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
