@@ -303,6 +303,18 @@ def test_a_missing_exchange_comes_before_the_owner_of_a_queue(channel, connect, 
         channel.queue_bind(queue, name("nowhere"))
 
 
+def test_an_unbinding_from_an_exclusive_queue_of_somebody_else(channel, connect, name):
+    """405 for a binding that is there; nothing, as always, for one that is not."""
+    queue = name()
+    owner = connect().channel()
+    owner.queue_declare(queue, exclusive=True)
+    owner.queue_bind(queue, "amq.direct", "k")
+    channel.queue_unbind(queue, "amq.direct", "another")
+
+    with refused(405, text="cannot obtain exclusive access to locked queue"):
+        channel.queue_unbind(queue, "amq.direct", "k")
+
+
 def test_anybody_publishes_to_an_exclusive_queue(channel, connect, name):
     """Exclusive is who reads, not who writes."""
     queue = name()

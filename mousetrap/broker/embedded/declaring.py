@@ -217,10 +217,12 @@ class Declaring:
         self._not_default(exchange)
         name = self._named(queue)
         if name in self.vhost.queues and exchange in self.vhost.exchanges:
-            self.usable_queue(queue)
             key = name if not queue and not routing_key else routing_key
-            self.vhost.unbind(self._binding("queue", exchange, name, key, arguments))
-        self.send("queue.unbind_ok")  # also for what was not bound
+            binding = self._binding("queue", exchange, name, key, arguments)
+            if binding in self.vhost.exchange(exchange).bindings:
+                self.usable_queue(queue)
+                self.vhost.unbind(binding)
+        self.send("queue.unbind_ok")  # also for what was not bound, whoever owns the queue
 
     def queue_purge(self, queue: str, nowait: bool) -> None:
         """Throw away what is ready."""
