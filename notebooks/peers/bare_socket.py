@@ -111,16 +111,7 @@ def _publish(wire: socket.socket, one: bytes, messages: int, window: int) -> Non
             wire.sendall(one * size)
             sent += size
             continue
-        data = wire.recv(65536)
-        if not data:
-            raise ConnectionError("the broker closed the connection")
-        rest += data
-        for at in range(0, len(rest) - ACK + 1, ACK):
-            if rest[at : at + 11] != b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50":
-                raise ConnectionError(f"not a basic.ack: {rest[at : at + ACK]!r}")
-            tag, multiple = int.from_bytes(rest[at + 11 : at + 19], "big"), rest[at + 19]
-            confirmed = tag if multiple else confirmed + 1
-        rest = rest[len(rest) - len(rest) % ACK :]
+        confirmed, rest = _confirmed(confirmed, rest + _receive(wire))
 
 
 def _move(
@@ -130,15 +121,14 @@ def _move(
 
     Both channels count from one, and `basic.ack` is the same method in both directions.
     """
-    one = start = b""
-    length = arrived = published = 0  # bytes, bytes, messages
-    while not ended.is_set():
+    one = start = rest = b""
+    length = arrived = published = confirmed = 0  # bytes, bytes, messages, messages
+    while not ended.is_set() or confirmed < published:
         for wire in select.select([taking, giving], [], [], LOOK)[0]:
-            data = wire.recv(1 << 18)
-            if not data:
-                raise ConnectionError("the broker closed the connection")
+            data = _receive(wire)
             if wire is giving:
                 taking.sendall(data)
+                confirmed, rest = _confirmed(confirmed, rest + data)
                 continue
             arrived += len(data)
             if not one:
@@ -149,6 +139,23 @@ def _move(
                 new = arrived // length - published
                 giving.sendall(one * new)
                 published += new
+
+
+def _receive(wire: socket.socket) -> bytes:
+    data = wire.recv(1 << 18)
+    if not data:
+        raise ConnectionError("the broker closed the connection")
+    return data
+
+
+def _confirmed(confirmed: int, data: bytes) -> tuple[int, bytes]:
+    """Return how many messages are confirmed now, and the bytes of a frame that is not whole."""
+    for at in range(0, len(data) - ACK + 1, ACK):
+        if data[at : at + 11] != b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50":
+            raise ConnectionError(f"not a basic.ack: {data[at : at + ACK]!r}")
+        tag, multiple = int.from_bytes(data[at + 11 : at + 19], "big"), data[at + 19]
+        confirmed = tag if multiple else confirmed + 1
+    return confirmed, data[len(data) - len(data) % ACK :]
 
 
 def _first(data: bytes) -> tuple[int, bytes]:
