@@ -151,14 +151,16 @@ class Queue:
         self.deliver()
         if self._ready:  # as RabbitMQ: not if somebody waited for it
             entry.is_redelivered = entry.deliveries > 0
-        self._drop_what_is_over()
-        if lifetimes and min(lifetimes) == 0:
+        if self._drop_what_is_over() or (lifetimes and min(lifetimes) == 0):
             self.drop_expired()
         return True
 
-    def _drop_what_is_over(self) -> None:
+    def _drop_what_is_over(self) -> bool:
+        """Say whether there was anything: then another is at the head, which may have expired."""
+        before = self._ready
         while self._ready and self._is_over(0, 0):
             self._discard(self._pop(), "maxlen")
+        return self._ready < before
 
     def _is_over(self, more: int, more_bytes: int) -> bool:
         rules = self.arguments
