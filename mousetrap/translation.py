@@ -35,7 +35,7 @@ from mousetrap.errors import (
 )
 from mousetrap.refusal import channel_closed, login_refused, vhost_refused
 from mousetrap.settings import Settings
-from mousetrap.topology import AnyDeclaration, Binding, Declaration, Exchange
+from mousetrap.topology import AnyDeclaration, Declaration, Exchange
 
 field.install()
 
@@ -72,14 +72,14 @@ def declare(channel: Channel, declaration: AnyDeclaration) -> None:
 
     No callback means AMQP's no-wait, so that what is published next cannot overtake it.
     """
-    match declaration:
-        case Declaration(name, arguments):
-            note(name)
-            channel.queue_declare(name, durable=True, arguments=dict(arguments) or None)
-        case Exchange(name):
-            channel.exchange_declare(name, ExchangeType.topic, durable=True)
-        case Binding(queue, exchange, key):
-            channel.queue_bind(queue, exchange, key)
+    if isinstance(declaration, Declaration):
+        note(declaration.name)
+        arguments = dict(declaration.arguments) or None
+        channel.queue_declare(declaration.name, durable=True, arguments=arguments)
+    elif isinstance(declaration, Exchange):
+        channel.exchange_declare(declaration.name, ExchangeType.topic, durable=True)
+    else:
+        channel.queue_bind(declaration.queue, declaration.exchange, declaration.key)
 
 
 def translate(
