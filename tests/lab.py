@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mousetrap.broker.configuration import free_ports
 from mousetrap.pytest_plugin import missing
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -66,8 +66,7 @@ def jupyter_lab(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         file = own / "config/lab/user-settings/@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     token = secrets.token_hex(16)
     address = f"http://127.0.0.1:{port}"
     environment = environment | {

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rig.brokers import ask_docker, compose_project, sweep
@@ -540,6 +541,27 @@ def test_docker_does_not_move_a_running_container(path, said):
 
     with pytest.raises(BrokerSetupError, match=r"runs already, on port 7 .*mousetrap broker down"):
         brokers.ensure("docker", say=said.append)
+
+
+def test_free_ports_are_none_that_connections_get():
+    """What is chosen for a broker stays free while that is started again."""
+    ports = free_ports(20)
+
+    assert len(set(ports)) == 20
+    assert max(ports) < 32_768
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if given.exists():
+        assert max(ports) < int(given.read_text().split()[0])
+
+
+def test_free_ports_says_when_hardly_one_is_free(monkeypatch):
+    """With where to look."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        chance = SimpleNamespace(sample=lambda _, tries: [port] * tries)
+        monkeypatch.setattr("mousetrap.broker.configuration._CHANCE", chance)
+        with pytest.raises(BrokerSetupError, match=r"hardly one is free.*ss -ltn"):
+            free_ports(1)
 
 
 # ---- containers ----------------------------------------------------------------------------------

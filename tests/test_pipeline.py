@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from rig.brokers import compose_project
 
 from mousetrap.broker import LocalNode, docker
+from mousetrap.broker.configuration import free_ports
 from mousetrap.check import check
 from mousetrap.errors import BrokerSetupError
 from mousetrap.pytest_plugin import missing
@@ -26,11 +26,7 @@ def container(request, monkeypatch):
         missing(reason)
     monkeypatch.setenv("RABBITMQ_IMAGE", request.param)
     monkeypatch.setenv("MOUSETRAP_COMPOSE_PROJECT", compose_project())
-    with (
-        socket.create_server(("127.0.0.1", 0)) as free,
-        socket.create_server(("127.0.0.1", 0)) as other,
-    ):
-        port, management = free.getsockname()[1], other.getsockname()[1]
+    port, management = free_ports(2)
     monkeypatch.setenv("RABBITMQ_MANAGEMENT_PORT", str(management))
     try:
         yield docker.up(Settings(port=port), 120, print)

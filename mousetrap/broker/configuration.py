@@ -7,26 +7,45 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mousetrap.broker.place import deploy_file
 from mousetrap.broker.program import find_epmd, find_server, search_path
+from mousetrap.errors import BrokerSetupError
 from mousetrap.settings import Settings
 
 NAME = "mousetrap@localhost"  # unique enough: each node has an epmd of its own
 LOOPBACK = "127.0.0.1"
+PORTS = range(10_000, 32_768)  # Linux gives connections those above, as others do from 49,152 on
+TRIES = 100  # a guess
+_CHANCE = random.SystemRandom()  # nobody's seed makes two processes choose the same
 
 
 def free_ports(count: int) -> list[int]:
-    """Ask the system for *count* different ports that are free on 127.0.0.1 at this moment."""
+    """Return *count* different ports that are free on 127.0.0.1 at this moment.
+
+    Not those that the system itself would offer: it gives them to whoever connects, too, also while
+    a broker that is started again does not hold its own.
+
+    Raises:
+        BrokerSetupError: hardly any is free.
+    """
+    free: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
+        for port in _CHANCE.sample(PORTS, TRIES + count):
+            with suppress(OSError):
+                stack.enter_context(socket.socket()).bind((LOOPBACK, port))
+                free.append(port)
+            if len(free) == count:
+                return free
+    raise BrokerSetupError(
+        f"of {TRIES} ports from {PORTS[0]} to {PORTS[-1]} hardly one is free: "
+        f"what listens there? (ss -ltn)"
+    )
 
 
 def configure(folder: Path, settings: Settings) -> Settings:
