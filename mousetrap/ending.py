@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     REFUSED = 4  # user, password, vhost or permission
     TOPOLOGY = 5  # a queue exists with other arguments
     INTERRUPTED = 130  # Ctrl-C
+    TERMINATED = 143  # SIGTERM
 
 
 Verdict = Literal["misconfigured", "no broker", "died"]

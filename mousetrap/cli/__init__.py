@@ -21,7 +21,7 @@ from mousetrap.cli import (
     sweeping,
     working,
 )
-from mousetrap.cli.codes import EXIT_CODES, new_app
+from mousetrap.cli.codes import EXIT_CODES, new_app, terminate
 from mousetrap.cli.help import NotebookCommand
 
 app = new_app(
@@ -50,5 +50,5 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # an old code page cannot show every body
             stream.reconfigure(errors="backslashreplace")
     # As Ctrl-C: what was taken is printed, what was started is ended. `work` has a way of its own.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, terminate)
     app(prog_name="mousetrap")

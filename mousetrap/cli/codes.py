@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FrameType
 from typing import Any
 
 import typer
@@ -24,7 +25,8 @@ from mousetrap.errors import (
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failed (a check, a message, a worker); 2 bad argument or setting; "
-    "3 no broker; 4 access refused; 5 queue with other arguments; 130 interrupted."
+    "3 no broker; 4 access refused; 5 queue with other arguments; 130 interrupted, "
+    "143 terminated."
 )
 
 _CODES: list[tuple[tuple[type[BaseException], ...], ExitCode]] = [
@@ -42,6 +44,15 @@ def code_of(error: BaseException) -> ExitCode:
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), ExitCode.FAILED)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: it ends what Ctrl-C ends, in the same way."""
+
+
+def terminate(_: int, __: FrameType | None) -> None:
+    """Handle SIGTERM."""
+    raise Terminated
+
+
 class Group(TyperGroup):
     """Turns our errors into one sentence on stderr and a named exit code; no traceback."""
 
@@ -52,6 +63,9 @@ class Group(TyperGroup):
         except (MousetrapError, TimeoutError) as error:
             complain(str(error))
             raise typer.Exit(code_of(error)) from None
+        except Terminated:
+            complain("terminated")
+            raise typer.Exit(ExitCode.TERMINATED) from None
         except (KeyboardInterrupt, typer.Abort):  # Abort: at a question
             complain("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
