@@ -24,6 +24,7 @@ from peers.peer import Peer as Base
 BATCH = 200  # messages handed to the socket at once; a guess
 ACK = 21  # bytes of a whole basic.ack frame
 LOOK = 0.05  # seconds between two looks whether the hop is to end
+PATIENCE = 30.0  # seconds for the last confirms
 
 
 class Peer(Base):
@@ -45,13 +46,16 @@ class Peer(Base):
             _write(taking, 1, spec.Basic.Qos(prefetch_count=prefetch))
             _read(taking, spec.Basic.QosOk)
             _write(taking, 1, spec.Basic.Consume(queue=source, consumer_tag="c", nowait=True))
-            mover = threading.Thread(target=_move, args=(taking, giving, target, ended))
+            mover = threading.Thread(
+                target=_move, args=(taking, giving, target, ended), daemon=True
+            )
             mover.start()
             try:
                 yield mover
             finally:
                 ended.set()
-                mover.join()
+                mover.join(PATIENCE)
+            assert not mover.is_alive(), f"not all was confirmed within {PATIENCE:g} s"
             _write(taking, 0, spec.Connection.Close(200, "", 0, 0))
             _read(taking, spec.Connection.CloseOk)  # so the acks have arrived, too
 
