@@ -19,6 +19,7 @@ import pika
 from pika import spec
 from pika.channel import Channel
 
+from mousetrap import outlived
 from mousetrap.connection import Connection
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.interrupt import Bell
@@ -26,9 +27,8 @@ from mousetrap.loop import Loop
 from mousetrap.refusal import held_too_long
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration, Declaration
-from mousetrap.translation import declare
+from mousetrap.translation import declare, is_worn
 
-REMEMBERED = 1000  # ids of what was here when a channel was lost, or four times the prefetch
 OVERDUE = 0.9  # in hand for so much of the age of the oldest delivery, it is what was held too long
 
 log = logging.getLogger("mousetrap.consumer")
@@ -39,10 +39,11 @@ class Delivery:
 
     `is_suspect`: somebody had it before and has not lived to ack it, as far as is known here.
     `is_overdue`: we had it in hand before, for longer than the broker allows.
+    `is_worn`: a quorum queue has given it out so often that it will throw it away some time.
     """
 
     __slots__ = ("begun", "body", "generation", "is_dropped", "is_overdue", "is_suspect",
-                 "properties", "received", "tag")  # fmt: skip
+                 "is_worn", "properties", "received", "tag")  # fmt: skip
 
     def __init__(
         self,
@@ -50,8 +51,10 @@ class Delivery:
         tag: int,
         properties: pika.BasicProperties,
         body: bytes,
+        *,
         is_suspect: bool = False,
         is_overdue: bool = False,
+        is_worn: bool = False,
     ) -> None:
         self.generation = generation
         self.tag = tag
@@ -59,6 +62,7 @@ class Delivery:
         self.body = body
         self.is_suspect = is_suspect
         self.is_overdue = is_overdue
+        self.is_worn = is_worn
         self.received = time.monotonic()
         self.begun: float | None = None  # when it was taken in hand, on the same clock
         self.is_dropped = False  # given up without an ack
@@ -107,9 +111,6 @@ class Consumer:
         # I/O thread only:
         self._channel: Channel | None = None
         self._consumer_tags: list[str] = []
-        # ids that were here when a channel was lost; whether it was because of them
-        self._survived: dict[str, bool] = {}
-        self._most_remembered = max(REMEMBERED, 4 * prefetch)
         self._outstanding: dict[int, Delivery] = {}  # not yet acked, in order of tags
 
     def open(self) -> None:
@@ -194,14 +195,12 @@ class Consumer:
         now = time.monotonic()
         oldest = min((each.received for each in self._outstanding.values()), default=now)
         early = -math.inf if isinstance(error, ConnectionLost) else now - OVERDUE * (now - oldest)
-        for each in self._outstanding.values():
-            id = each.properties.message_id
-            if id and not each.is_suspect:  # which has yet to be counted
-                is_overdue = each.begun is not None and each.begun <= early
-                self._survived.pop(id, None)  # so that the newest are last
-                self._survived[id] = is_overdue or each.is_overdue
-        for id in list(self._survived)[: -self._most_remembered]:
-            del self._survived[id]
+        had = [
+            (id, each.is_overdue or (each.begun is not None and each.begun <= early))
+            for each in self._outstanding.values()
+            if (id := each.properties.message_id) and not each.is_suspect  # to be counted yet
+        ]
+        outlived.remember(self.queue, had, at_least=4 * self.prefetch)
         self._outstanding.clear()
         log.debug("%s: channel lost: %s", self.queue, error)
 
@@ -217,11 +216,18 @@ class Consumer:
         body: bytes,
     ) -> None:
         self.connection.worked()
-        is_suspect, is_overdue = method.redelivered, False
-        if is_suspect and properties.message_id in self._survived:
-            is_suspect, is_overdue = False, self._survived.pop(properties.message_id)
+        is_suspect, is_overdue = method.redelivered, None
+        if is_suspect and properties.message_id:
+            is_overdue = outlived.recall(self.queue, properties.message_id)
+            is_suspect = is_overdue is None
         delivery = Delivery(
-            self._generation, method.delivery_tag, properties, body, is_suspect, is_overdue
+            self._generation,
+            method.delivery_tag,
+            properties,
+            body,
+            is_suspect=is_suspect,
+            is_overdue=bool(is_overdue),
+            is_worn=method.redelivered and is_worn(properties),
         )
         self._outstanding[delivery.tag] = delivery
         self._on_delivery(delivery)

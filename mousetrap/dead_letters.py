@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from mousetrap.errors import SettingsError
-from mousetrap.job_queue import depth, give_back, peek, short_channel
+from mousetrap.job_queue import Got, depth, give_back, peek, short_channel
 from mousetrap.message import REPLAYED, Message, without_death
 from mousetrap.messages import Messages
 from mousetrap.publisher import Publisher
@@ -77,7 +77,7 @@ def send_back(
     there = depth(queue.dead, settings).messages
     name = settings.topology.wire_name(queue.dead)
     replayed = 0
-    staying: list[int] = []  # delivery tags
+    staying: list[Got] = []
     with short_channel(settings) as channel, Publisher(settings, "replay") as publisher:
         try:
             for _ in range(there):
@@ -90,7 +90,7 @@ def send_back(
                     body, properties.message_id, properties.headers, properties.timestamp
                 )
                 if (picked := pick(letter)) is None:
-                    staying.append(method.delivery_tag)
+                    staying.append((method, properties, body))
                     continue
                 headers = without_death(picked.headers) | {REPLAYED: letter.replayed + 1}
                 copy = picked.again(1, headers)
@@ -102,5 +102,5 @@ def send_back(
                 on_replayed(copy)
         finally:
             with suppress(*PIKA_ERRORS):  # a broken channel has given them back by itself
-                give_back(channel, staying)
+                give_back(channel, name, staying)
     return replayed

@@ -12,8 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
+from mousetrap import outlived
 from mousetrap.channel import JobChannel, connect
 from mousetrap.declared import note
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
@@ -22,7 +23,7 @@ from mousetrap.message import Message
 from mousetrap.messages import Messages
 from mousetrap.settings import Settings
 from mousetrap.topology import Declaration, Queue
-from mousetrap.translation import remaining, translated
+from mousetrap.translation import is_worn, like_new, remaining, translated
 
 QUEUES = ["start_fetch", "data_processing"]
 FEW = 10  # messages; so few are got one by one
@@ -30,8 +31,10 @@ BULK = 1000  # messages that are on their way to `drain` at a time; a guess
 IDLE = 0.5  # seconds without a message after which those that were there are gone; a guess
 PEEKED = (
     "Given back: the broker marks them as redelivered, and who consumes just now may see another "
-    "order. Before RabbitMQ 4.3 each look counts against the delivery limit of a quorum queue."
+    "order."
 )
+
+Got: TypeAlias = tuple[Any, Any, bytes]  # method, properties and body, as pika has them
 
 
 def open_channel(settings: Settings | None = None) -> JobChannel:
@@ -95,10 +98,13 @@ def peek(queue: str, n: int = 10, settings: Settings | None = None) -> Messages:
     change places with another that is delivered at the same moment.
     """
     settings = settings or Settings.from_environment()
+    name = settings.topology.wire_name(queue)
     with short_channel(settings) as channel:
-        found = _get(channel, settings.topology.wire_name(queue), n)
-        give_back(channel, [tag for tag, _ in found])
-    return Messages((message for _, message in found), f" at the head of {queue}", PEEKED)
+        found = _get(channel, name, n)
+        messages = [_message(properties, body) for _, properties, body in found]
+        outlived.remember(name, [(message.id, False) for message in messages])
+        give_back(channel, name, found)
+    return Messages(messages, f" at the head of {queue}", PEEKED)
 
 
 def drain(
@@ -252,12 +258,21 @@ def get_once(queue: str, settings: Settings) -> bytes:
     return body or b""
 
 
-def give_back(channel: JobChannel, tags: Sequence[int]) -> None:
-    """Return what was got to its queue, in its order."""
-    if tags:
-        # Closing the channel would do it as well, but a quorum queue counts that as a failure: at
-        # the 21st look the message was thrown away (measured on RabbitMQ 4.3).
-        channel.basic_nack(max(tags), multiple=True, requeue=True)
+def give_back(channel: JobChannel, queue: str, got: Sequence[Got]) -> None:
+    """Return what was *got* from *queue* (as on the wire), in its order.
+
+    What a quorum queue would throw away after a few more looks is published anew, behind the
+    others: before RabbitMQ 4.3 it counts each look as a failure; at the 21st the message is gone
+    (measured).
+    """
+    if worn := [each for each in got if is_worn(each[1])]:
+        channel.confirm_delivery()
+    for method, properties, body in worn:
+        channel.basic_publish("", queue, body, like_new(properties), mandatory=True)
+        channel.basic_ack(method.delivery_tag)
+    if len(worn) < len(got):
+        # Closing the channel would do it as well, but that counts on 4.3, too.
+        channel.basic_nack(got[-1][0].delivery_tag, multiple=True, requeue=True)
 
 
 def _declare(channel: JobChannel, declaration: Declaration) -> None:
@@ -312,11 +327,11 @@ def _message(properties: Any, body: bytes) -> Message:
     return Message.from_wire(body, properties.message_id, properties.headers, properties.timestamp)
 
 
-def _get(channel: JobChannel, name: str, n: int) -> list[tuple[int, Message]]:
-    found: list[tuple[int, Message]] = []
+def _get(channel: JobChannel, name: str, n: int) -> list[Got]:
+    found: list[Got] = []
     while len(found) < n:
         method, properties, body = channel.basic_get(name)
         if method is None:
             break
-        found.append((method.delivery_tag, _message(properties, body)))
+        found.append((method, properties, body))
     return found

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeAlias
 
 import pika
 
@@ -38,6 +39,8 @@ log = logging.getLogger("mousetrap.worker")
 
 MOVING = 0.1  # seconds in which the broker has heard an ack that was sent; a guess
 KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive
+
+Rule: TypeAlias = Callable[[Message, Queue], retry.Move | MousetrapError]  # where it is moved
 
 
 class Processor:
@@ -137,8 +140,11 @@ class Processor:
             delivery.body, properties.message_id, properties.headers, properties.timestamp
         )
         with self._lock:
-            if self.is_stopping or not self.consumer.is_current(delivery):
+            if not self.consumer.is_current(delivery):
                 return None  # the broker will deliver it again
+            move = self._move_first(delivery, message)
+            if self.is_stopping and move is None:
+                return None  # the broker has it back when we are gone
             moved = self._moving.get(message.id)
             if moved is not None and self.consumer.is_current(moved):
                 # begun now, it could kill us before that is acked, and there would be two of it
@@ -146,16 +152,25 @@ class Processor:
                 return None
             self.in_hand += 1
         handling = Handling(delivery, message, self.handler)
-        if delivery.is_suspect or delivery.is_overdue:  # that is counted before it is begun
-            self._move(handling)
+        if move is not None:
+            self._move(handling, move)
             return None
         delivery.begun = handling.started
         return handling
 
-    def _move(self, handling: Handling) -> None:
+    def _move_first(self, delivery: Delivery, message: Message) -> Rule | None:
+        """Say by which rule it is published anew before it is begun, if at all."""
+        is_ours = not (delivery.is_suspect or delivery.is_overdue)  # with nothing to be counted
+        if self.is_stopping:  # given back by the broker, a suspect would count as lost with us
+            can_be_sent = self._publisher.connection.state == "open"
+            return retry.unharmed if is_ours and can_be_sent and retry.is_alone(message) else None
+        if is_ours:
+            return retry.unharmed if delivery.is_worn else None
+        return retry.after_timeout if delivery.is_overdue else retry.after_loss
+
+    def _move(self, handling: Handling, rule: Rule) -> None:
         delivery, message = handling.delivery, handling.message
-        after = retry.after_timeout if delivery.is_overdue else retry.after_loss
-        what_next = after(message, self._queue)
+        what_next = rule(message, self._queue)
         if not isinstance(what_next, retry.Move):
             self.handle_failure(handling, what_next)
             return
@@ -170,9 +185,8 @@ class Processor:
 
         with self._lock:
             self._moving[message.id] = delivery
-        log.info("%s: message %s %s -> %s", safe(self._queue.name), message.short_id,
-                 "was held too long" if delivery.is_overdue else "had lost its worker",
-                 safe(what_next.target))  # fmt: skip
+        log.info("%s: message %s, %s -> %s", safe(self._queue.name), message.short_id,
+                 rule.__name__.replace("_", " "), safe(what_next.target))  # fmt: skip
         properties = kept_properties(delivery.properties)
         if not self._hand_over(what_next.copy, what_next.target, properties, on_outcome):
             self._drop(delivery)

@@ -127,6 +127,20 @@ def after_timeout(message: Message, queue: Queue) -> Move | HeldTooLong:
     return Move(_counted(message, message.losses, timeouts), queue.suspects)
 
 
+def unharmed(message: Message, queue: Queue) -> Move:
+    """Say where *message* goes that did its worker no harm: back where it was, counted as it was.
+
+    It is published anew, so that the broker's count of its deliveries, or its mark, begins anew.
+    """
+    target = queue.suspects if is_alone(message) else queue.name
+    return Move(_counted(message, message.losses, message.timeouts), target)
+
+
+def is_alone(message: Message) -> bool:
+    """Say whether *message* belongs among the suspects."""
+    return message.losses >= ALONE_FROM or message.timeouts > 0
+
+
 def _counted(message: Message, losses: int, timeouts: int) -> Message:
     counts = {LOSSES: losses, TIMEOUTS: timeouts}
     headers = _kept(message) | {name: count for name, count in counts.items() if count}

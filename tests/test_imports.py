@@ -20,7 +20,7 @@ RINGS = [
     {
         "translation", "channel", "connection", "receipt", "written", "publisher", "consumer",
         "handler", "hands", "handling", "processor", "worker", "lifetime", "job_queue", "events",
-        "wire", "header", "declared", "presence", "gauge", "loop", "field",
+        "wire", "header", "declared", "presence", "gauge", "loop", "field", "outlived",
     },
     # 2 flow: plain functions bound to queues
     {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
+
 import pytest
 from rig.trial import wait_for
 
@@ -19,7 +22,9 @@ from mousetrap.retry import (
     after_timeout,
     decide,
 )
+from mousetrap.settings import Settings
 from mousetrap.topology import Queue
+from mousetrap.translation import WORN
 from mousetrap.worker import Worker
 
 WORK = Queue("work", ())
@@ -82,6 +87,19 @@ def test_a_message_that_was_given_back_is_handled_all_the_same(settings):
     assert depth("work", settings).messages == 0
 
 
+def test_what_was_looked_at_here_keeps_its_place(settings):
+    """A peek marks messages as a lost worker does; this process knows better."""
+    import mousetrap
+
+    send(settings, [Message(n) for n in range(9)])
+    assert [m.data for m in mousetrap.peek("work", 4, settings)] == [0, 1, 2, 3]
+    handled: list[int] = []
+    with Worker(WORK, handled.append, settings) as worker:
+        worker.wait_until(done=9)
+
+    assert handled == list(range(9))
+
+
 def test_a_suspect_passes_by_the_queue_of_suspects(settings):
     """Lost twice, and innocent: handled once more, and its result is like any other."""
     send(settings, [lost(ALONE_FROM - 1)])
@@ -95,8 +113,6 @@ def test_a_suspect_passes_by_the_queue_of_suspects(settings):
 
 def test_a_worker_that_lives_through_a_cut_suspects_nobody(settings, proxy):
     """What it had in hand when the connection went did not kill it: no count, however often."""
-    import threading
-
     seen = []
     gate = threading.Event()
 
@@ -117,10 +133,86 @@ def test_a_worker_that_lives_through_a_cut_suspects_nobody(settings, proxy):
         assert worker.statistics().dead == 0
 
 
+def test_what_a_quorum_queue_would_throw_away_is_published_anew(proxy):
+    """It gives a message out 21 times, then it is gone: also if each holder outlived its link."""
+    settings = dataclasses.replace(proxy.settings, queue_type="quorum")
+    seen: list[int] = []
+    gate = threading.Event()
+
+    def handler(n: int) -> int:
+        seen.append(n)
+        gate.wait(60)
+        return n
+
+    send(settings, [Message(1)])
+    with Worker(WORK, handler, settings, writes="out", concurrency=30) as worker:
+        for times in range(1, 24):
+            wait_for(lambda times=times: len(seen) == times)
+            proxy.cut()
+        wait_for(lambda: len(seen) == 24)
+        gate.set()
+        worker.wait_until(done=1)
+
+        assert worker.statistics().dead == 0
+
+
+def stop_with_one_in_hand(settings: Settings, handled: list[int], received: int = 16) -> None:
+    """What running a cell again does: a worker begins one message, holds others, and is stopped."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def handler(n: int) -> None:
+        begun.set()
+        gate.wait(20)
+        handled.append(n)
+
+    with Worker(WORK, handler, settings) as worker:
+        assert begun.wait(10)
+        wait_for(lambda: worker.statistics().received >= received)
+        wait_for(lambda: not worker._processor._moving)
+        stopping = threading.Thread(target=worker.stop)
+        stopping.start()
+        wait_for(lambda: worker.is_stopping)
+        gate.set()
+        stopping.join()
+        assert worker.statistics().dead == 0
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_what_waited_behind_another_is_as_it_was_when_the_cell_runs_again(settings, queue_type):
+    """Nothing is counted, and the order stays: whoever stopped is still here to say so.
+
+    Of a quorum queue the order stays for `WORN` times.
+    """
+    settings = dataclasses.replace(settings, queue_type=queue_type)
+    send(settings, [Message(n) for n in range(40)])
+    handled: list[int] = []
+    for _ in range(24):
+        stop_with_one_in_hand(settings, handled)
+
+    left = [m.data for m in drain("work", settings=settings)]
+    in_order = slice(None if queue_type == "classic" else WORN)
+    assert (handled + left)[in_order] == list(range(40))[in_order]
+    assert sorted(handled + left) == list(range(40))
+    assert depth(WORK.suspects, settings).messages == 0
+
+
+def test_a_suspect_that_only_waited_is_given_back_as_it_was(settings):
+    """The next process cannot know how this one ended, and would count one more."""
+    send(settings, [Message(n) for n in range(20)])
+    with Publisher(settings) as publisher:
+        publisher.publish_until_confirmed([lost(ALONE_FROM, "suspect")], WORK.suspects)
+    give_back(settings, queue=WORK.suspects)  # so that it is moved first, and then waits
+    stop_with_one_in_hand(settings, [], received=1 + 16 + 1)
+
+    with open_channel(settings) as channel:
+        method, properties, body = channel.basic_get(settings.topology.wire_name(WORK.suspects))
+        assert (body, properties.headers[LOSSES]) == (b'"suspect"', ALONE_FROM + 1)
+        assert not method.redelivered
+        channel.basic_nack(method.delivery_tag)
+
+
 def test_a_suspect_holds_no_other_up(settings):
     """While one suspect is in hand, another waits in its queue, and ordinary messages pass."""
-    import threading
-
     begun, gate = threading.Semaphore(0), threading.Event()
 
     def handler(word: str) -> str:
@@ -178,14 +270,14 @@ def test_each_loss_is_counted_until_the_message_is_parked():
     assert (message.id, message.attempt, message.headers["tenant"]) == ("m", 1, "x")
 
 
-def lost(times):
-    return Message(1, headers={LOSSES: times})
+def lost(times, data=1):
+    return Message(data, headers={LOSSES: times})
 
 
-def give_back(settings, number=1):
+def give_back(settings, number=1, queue="work"):
     """Take messages and give them back, which marks them as redelivered."""
     with open_channel(settings) as channel:
         for _ in range(number):
-            method, _, _ = channel.basic_get(settings.topology.wire_name("work"))
+            method, _, _ = channel.basic_get(settings.topology.wire_name(queue))
             assert method
-    wait_for(lambda: depth("work", settings).messages == number)
+    wait_for(lambda: depth(queue, settings).messages == number)
