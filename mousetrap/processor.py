@@ -93,7 +93,10 @@ class Processor:
     def take(self, delivery: Delivery) -> None:
         """Have *delivery* handled when a hand is free; never blocks."""
         self.counts["received"] += 1
-        self.hands.take(delivery)
+        if delivery.is_worn:  # it is moved at once: until a hand is free, more links may break
+            self._begin(delivery)
+        else:
+            self.hands.take(delivery)
 
     def tally(self) -> dict[str, int]:
         """All counts, as of one moment."""
@@ -323,12 +326,6 @@ class _Sending:
         elif receipt.is_final and self.fate.outcome == "done":
             if self.left > 0:
                 self.left = -1
-                # publishing may wait for room, which only this thread can make
-                threading.Thread(
-                    target=self.processor.handle_failure,
-                    args=(self.handling, Reject(str(receipt.error))),
-                    name="mousetrap-failure",
-                    daemon=True,
-                ).start()
+                self.processor.handle_failure(self.handling, Reject(str(receipt.error)))
         else:
             self.processor.send_again_later(self.handling.delivery, receipt)

@@ -39,7 +39,8 @@ class Publisher:
     What is not yet written when the connection breaks is written after it is restored; what was
     written and not yet confirmed becomes *unknown*.
 
-    Threads: any. `publish` blocks only while ``settings.max_in_flight`` receipts are open.
+    Threads: any. `publish` blocks only while ``settings.max_in_flight`` receipts are open, and on
+    the I/O thread never.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Publisher:
         """Send *message* to *queue* without waiting; the receipt tells what became of it.
 
         Receipts resolve in any order. *callback* is called with the receipt on the I/O thread:
-        it must be quick and must not publish. *properties* are the base for ours, for a message
+        it must be quick. *properties* are the base for ours, for a message
         that keeps what another client gave it (correlation id, priority, ...).
 
         Raises:
@@ -270,9 +271,14 @@ class Publisher:
         self._give_up(ConnectionLost("this publisher was closed; make a new one"))
 
     def _wait_for_room(self, deadline: float) -> None:
-        """Hold the caller back while the window is full; several may pass at once."""
+        """Hold the caller back while the window is full; several may pass at once.
+
+        Not on the I/O thread: there nothing may wait, least of all for what only it can bring.
+        """
         limit = self.settings.max_in_flight
-        if self._open >= limit and not self._room.wait_for(
+        if self._open < limit or self.connection.loop.is_here:
+            return
+        if not self._room.wait_for(
             lambda: self._open < limit or self._failure is not None, remaining(deadline)
         ):
             raise OutcomeUnknown(

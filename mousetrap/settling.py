@@ -128,6 +128,7 @@ class Settling:
         """The error that tells where each message stopped."""
         table = account.open_messages(self._ledger, time.time())
         names = [name for queue in self._run.queues for name in queue.names()]
+        names += [*self._run.flow.results, "events"]  # done, and nobody has heard of it
         places = [
             f"  {each.queue}: {each.messages:,} wait, {each.consumers} consumers"
             for each in job_queue.depths(names, self._run.settings)

@@ -56,6 +56,9 @@ def node():
         missing("no rabbitmq-server on the PATH")
     with ensure("local", Settings()) as broker:
         yield broker.node
+        for log in sorted((broker.node.folder / "log").glob("*localhost.log")):
+            said = log.read_text(errors="replace").splitlines()
+            print("the node's last words:", *said[-120:], sep="\n")  # shown if the test has failed
 
 
 @pytest.fixture
