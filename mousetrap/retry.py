@@ -97,10 +97,11 @@ def after_loss(message: Message, queue: Queue) -> Move | WorkerLost:
     The broker tells only that somebody had it before, not who, and not whether it was begun. So
     losses are counted in a header of ours, and the message is published anew with each. The first
     may have any cause: it goes back to its queue. From `ALONE_FROM` on it goes to the queue of
-    suspects, of which no worker holds more than one: whoever is lost then had this one in hand, not
-    merely waiting behind a killer. At `PARKED_AT` it is buried. A killer alone can add no more than
-    `ALONE_FROM` to the count of another suspect, because it becomes one itself; so it takes two
-    killers to have a bystander buried.
+    suspects, of which no worker holds more than one: no suspect waits behind another. At
+    `PARKED_AT` it is buried. A killer alone can add no more than `ALONE_FROM` to the count of
+    another suspect, because it becomes one itself; so it takes two killers to have a bystander
+    buried. What a process gave back and outlived is not counted (see `outlived`), nor is a suspect
+    that only waited in a worker that stopped in good order (see `unharmed`).
     """
     losses = message.losses + 1
     if losses >= PARKED_AT:
