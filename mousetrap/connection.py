@@ -40,6 +40,9 @@ log = logging.getLogger("mousetrap.connection")
 # declared; measured); to elect a new leader for a quorum queue takes a few.
 SETTING_UP = 15.0
 
+# Seconds in which the broker notices that a connection broke, and gives out again what that had. A
+# guess for a busy machine: mostly it is at once, but once in some 30 runs we were back before that.
+RETURN = 0.5
 STEADY = 5.0  # seconds that a connection without messages lasts to count as a good one
 
 FATAL = (AccessRefused, TopologyMismatch, QueueMissing)  # asking again gives the same answer
@@ -187,6 +190,16 @@ class Connection:
     def is_open(self) -> bool:
         """A channel is set up and usable (perhaps blocked by an alarm)."""
         return self.state in ("open", "blocked")
+
+    @property
+    def is_returning(self) -> bool:
+        """It broke and is not back, or not for `RETURN` s: the broker may still hold what it had.
+
+        The broker gives that out again when it has noticed the break, and does not say when.
+        """
+        if self.is_open:
+            return bool(self.reconnects) and time.monotonic() - self._opened < RETURN
+        return self._was_open and self.state == "connecting"
 
     def __repr__(self) -> str:
         return f"<Connection {self.purpose}: {self.state}, {self.settings.url}>"

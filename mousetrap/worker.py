@@ -289,6 +289,11 @@ class Worker:
         """How many deliveries it holds, begun or not, that are not acked yet."""
         return self._consumer.unacked
 
+    @property
+    def is_returning(self) -> bool:
+        """Its connection broke, and what it held may not have been given out again so far."""
+        return self._consumer.connection.is_returning
+
     def __enter__(self) -> Worker:
         return self.start()
 

@@ -15,9 +15,10 @@ import time
 import types
 
 import pytest
+from rig.trial import wait_for
 
 import mousetrap
-from mousetrap import Message, Reject, job_queue, stage
+from mousetrap import Message, Reject, connection, job_queue, stage
 from mousetrap.errors import (
     AccessRefused,
     MessageDied,
@@ -264,6 +265,21 @@ def test_settle_outlasts_a_cut_wire(proxy):
         record = run.settle(timeout=60)
 
     assert (record.sent, record.confirmed, record.done, record.lost) == (400, 400, 400, 0)
+
+
+def test_settle_waits_for_what_a_broken_link_may_have_left(proxy, monkeypatch):
+    """The broker gives it out again when it has noticed, which may be after the worker is back."""
+    monkeypatch.setattr(connection, "RETURN", 2.0)  # seconds
+    with mousetrap.run(fetch, proxy.settings) as run:
+        run.send(FetchJob())
+        run.settle(20)
+        proxy.cut()
+        run.workers[0].wait_until(done=1)
+        wait_for(lambda: run.workers[0].is_returning)
+        run.settle(30)
+
+        assert not run.workers[0].is_returning
+        assert run.workers[0].statistics().reconnects >= 1
 
 
 def test_settle_counts_late_jobs(settings):
