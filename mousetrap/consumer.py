@@ -200,7 +200,7 @@ class Consumer:
             for each in self._outstanding.values()
             if (id := each.properties.message_id) and not each.is_suspect  # to be counted yet
         ]
-        outlived.remember(self.queue, had, at_least=4 * self.prefetch)
+        outlived.remember(self.queue, had)
         self._outstanding.clear()
         log.debug("%s: channel lost: %s", self.queue, error)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from mousetrap.errors import SettingsError
+from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.job_queue import Got, depth, give_back, peek, short_channel
 from mousetrap.message import REPLAYED, Message, without_death
 from mousetrap.messages import Messages
@@ -101,6 +101,7 @@ def send_back(
                 replayed += 1
                 on_replayed(copy)
         finally:
-            with suppress(*PIKA_ERRORS):  # a broken channel has given them back by itself
-                give_back(channel, name, staying)
+            # a broken channel has given them back by itself
+            with suppress(*PIKA_ERRORS, BrokerUnreachable):
+                give_back(channel, queue.dead, staying, settings)
     return replayed

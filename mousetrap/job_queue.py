@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeAlias
 
 from mousetrap import outlived
@@ -19,15 +19,17 @@ from mousetrap.channel import JobChannel, connect
 from mousetrap.declared import note
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.gauge import Depth, Gauge
-from mousetrap.message import Message
+from mousetrap.message import Message, without_counts
 from mousetrap.messages import Messages
+from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 from mousetrap.topology import Declaration, Queue
-from mousetrap.translation import is_worn, like_new, remaining, translated
+from mousetrap.translation import is_worn, kept_properties, remaining, translated
 
 QUEUES = ["start_fetch", "data_processing"]
 FEW = 10  # messages; so few are got one by one
 BULK = 1000  # messages that are on their way to `drain` at a time; a guess
+PATIENCE = 3.0  # seconds for the confirms of what is published anew
 IDLE = 0.5  # seconds without a message after which those that were there are gone; a guess
 PEEKED = (
     "Given back: the broker marks them as redelivered, and who consumes just now may see another "
@@ -103,7 +105,7 @@ def peek(queue: str, n: int = 10, settings: Settings | None = None) -> Messages:
         found = _get(channel, name, n)
         messages = [_message(properties, body) for _, properties, body in found]
         outlived.remember(name, [(message.id, False) for message in messages])
-        give_back(channel, name, found)
+        give_back(channel, queue, found, settings)
     return Messages(messages, f" at the head of {queue}", PEEKED)
 
 
@@ -258,21 +260,37 @@ def get_once(queue: str, settings: Settings) -> bytes:
     return body or b""
 
 
-def give_back(channel: JobChannel, queue: str, got: Sequence[Got]) -> None:
-    """Return what was *got* from *queue* (as on the wire), in its order.
+def give_back(channel: JobChannel, queue: str, got: Sequence[Got], settings: Settings) -> None:
+    """Return what was *got* from *queue* to it, in its order.
 
     What a quorum queue would throw away after a few more looks is published anew, behind the
     others: before RabbitMQ 4.3 it counts each look as a failure; at the 21st the message is gone
-    (measured).
+    (measured). If that is not confirmed within `PATIENCE`, it is given back like the rest.
     """
+    staying = got
     if worn := [each for each in got if is_worn(each[1])]:
-        channel.confirm_delivery()
-    for method, properties, body in worn:
-        channel.basic_publish("", queue, body, like_new(properties), mandatory=True)
-        channel.basic_ack(method.delivery_tag)
-    if len(worn) < len(got):
+        moved = _published_anew(worn, queue, settings)
+        for tag in moved:
+            channel.basic_ack(tag)
+        staying = [each for each in got if each[0].delivery_tag not in moved]
+    if staying:
         # Closing the channel would do it as well, but that counts on 4.3, too.
-        channel.basic_nack(got[-1][0].delivery_tag, multiple=True, requeue=True)
+        channel.basic_nack(staying[-1][0].delivery_tag, multiple=True, requeue=True)
+
+
+def _published_anew(worn: Sequence[Got], queue: str, settings: Settings) -> set[int]:
+    """Publish copies of *worn* to *queue*; return the tags of those that the broker confirmed."""
+    with Publisher(settings, "gives back") as publisher:
+        receipts = {}
+        for method, properties, body in worn:
+            message = _message(properties, body)
+            copy = message.again(message.attempt, without_counts(message.headers))
+            receipts[method.delivery_tag] = publisher.publish(
+                copy, queue, properties=kept_properties(properties)
+            )
+        with suppress(TimeoutError):  # an alarm, or a broker that went away: they stay
+            publisher.flush(PATIENCE)
+        return {tag for tag, receipt in receipts.items() if receipt.confirmed}
 
 
 def _declare(channel: JobChannel, declaration: Declaration) -> None:

@@ -36,6 +36,7 @@ REASON, TRACEBACK, ORIGIN = "mousetrap-reason", "mousetrap-traceback", "mousetra
 DIED, REPLAYED, DROPPED = "mousetrap-died", "mousetrap-replayed", "mousetrap-dropped"
 EDITED = "mousetrap-edited"
 LOSSES, TIMEOUTS = "mousetrap-losses", "mousetrap-timeouts"
+COUNTS = ("x-delivery-count", "x-acquired-count")  # of a quorum queue
 
 current: ContextVar[Message] = ContextVar("mousetrap.current")
 """The message that is being handled in this thread or coroutine; unset outside a worker."""
@@ -257,13 +258,18 @@ def child_id(parent: str, stage: str, index: int) -> str:
     return digest.hex()
 
 
+def without_counts(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *headers* less what a quorum queue has counted."""
+    return {key: value for key, value in headers.items() if key not in COUNTS}
+
+
 def without_death(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return *headers* less what deaths left: our reason, our counts, the broker's own history.
 
     We count attempts ourselves, because the broker's counts differ by version and queue type.
     """
     ours = (REASON, TRACEBACK, ORIGIN, DIED, LOSSES, TIMEOUTS)
-    brokers = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
+    brokers = ("x-death", "x-first-death-", "x-last-death-", *COUNTS)
     return {
         key: value
         for key, value in headers.items()

@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection
 
-REMEMBERED = 10_000  # messages; the oldest are forgotten, and then counted as if nobody knew
+REMEMBERED = 10_000  # messages, or all of the latest note; older ones are counted as lost again
 
 _lock = threading.Lock()
 _had: dict[tuple[str, str], bool] = {}
 
 
-def remember(queue: str, ids: Iterable[tuple[str, bool]], at_least: int = 0) -> None:
+def remember(queue: str, ids: Collection[tuple[str, bool]]) -> None:
     """Note *ids* of *queue* (as on the wire), each with whether it was held for too long.
 
-    *at_least* so many are kept, whatever others note.
+    Threads: any, as `recall`.
     """
-    global _most
     with _lock:
-        _most = max(_most, at_least)
         for id, is_overdue in ids:
             _had.pop((queue, id), None)  # so that the newest are last
             _had[queue, id] = is_overdue
-        for key in list(_had)[:-_most]:
+        for key in list(_had)[: -max(REMEMBERED, len(ids))]:
             del _had[key]
 
 
@@ -38,6 +36,12 @@ def recall(queue: str, id: str) -> bool | None:
         return _had.pop((queue, id), None)
 
 
-_most = REMEMBERED
-if hasattr(os, "register_at_fork"):  # what the parent outlived may kill the child
-    os.register_at_fork(after_in_child=_had.clear)
+def _begin_anew() -> None:
+    """In a forked child: what its parent outlived may kill it, and nobody is left to unlock."""
+    global _lock
+    _lock = threading.Lock()
+    _had.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

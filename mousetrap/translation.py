@@ -44,8 +44,6 @@ _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.Authentic
 _REFUSED = (*_REFUSED_LOGIN, pika_errors.ProbableAccessDeniedError)
 _NO_AMQP = (pika_errors.IncompatibleProtocolError, AMQPConnectorStackTimeout, TimeoutError)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_BROKERS_COUNTS = ("x-delivery-count", "x-acquired-count")  # of a quorum queue
-
 # A quorum queue throws away what it has given out 20 times in vain, unless it is told another limit
 # (measured on RabbitMQ 4.0 and 4.3). From half of that on it is better published anew.
 WORN = 10
@@ -92,13 +90,6 @@ def is_worn(properties: pika.BasicProperties) -> bool:
     """Say whether a quorum queue has given this out so often that it will throw it away soon."""
     count = (properties.headers or {}).get("x-delivery-count")
     return isinstance(count, int) and count >= WORN
-
-
-def like_new(properties: pika.BasicProperties) -> pika.BasicProperties:
-    """Return *properties* as they were sent: without what a quorum queue has counted."""
-    headers = properties.headers or {}
-    properties.headers = {k: v for k, v in headers.items() if k not in _BROKERS_COUNTS} or None
-    return properties
 
 
 def translate(

@@ -274,7 +274,6 @@ def test_settle_waits_for_what_a_broken_link_may_have_left(proxy, monkeypatch):
         run.send(FetchJob())
         run.settle(20)
         proxy.cut()
-        run.workers[0].wait_until(done=1)
         wait_for(lambda: run.workers[0].is_returning)
         run.settle(30)
 
