@@ -21,10 +21,10 @@ from typing import Any
 import msgspec
 
 from mousetrap.errors import SettingsError, UndecodableMessage
-from mousetrap.file import write_whole
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message, decode
 from mousetrap.retry import reason_of
+from mousetrap.runtime.atomic_file import write_whole
 from mousetrap.stage import Stage
 from mousetrap.table import Table, safe
 

@@ -15,7 +15,7 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-from mousetrap.interrupt import finish, is_interrupted
+from mousetrap.runtime.interrupt import finish, is_interrupted
 from mousetrap.settings import Settings
 from mousetrap.translation import PIKA_ERRORS, parameters, translated
 

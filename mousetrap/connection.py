@@ -23,9 +23,9 @@ from mousetrap.errors import (
     QueueMissing,
     TopologyMismatch,
 )
-from mousetrap.interrupt import Bell
 from mousetrap.loop import Loop
 from mousetrap.retry import backoff
+from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
 from mousetrap.table import safe
 from mousetrap.translation import parameters, translate

@@ -22,9 +22,9 @@ from pika.channel import Channel
 from mousetrap import outlived
 from mousetrap.connection import Connection
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
-from mousetrap.interrupt import Bell
 from mousetrap.loop import Loop
 from mousetrap.refusal import held_too_long
+from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
 from mousetrap.topology import AnyDeclaration, Declaration
 from mousetrap.translation import declare, is_worn

@@ -21,11 +21,11 @@ from typing import Literal
 
 from mousetrap.broker import probe
 from mousetrap.errors import MousetrapError, SettingsError
-from mousetrap.interrupt import Bell
 from mousetrap.job_queue import delete, drain, ping
 from mousetrap.lease import abandoned
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
+from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
 from mousetrap.topology import Declaration
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from mousetrap.check.parameters import read_notebook
 from mousetrap.errors import ExtractError
-from mousetrap.file import write_whole
+from mousetrap.runtime.atomic_file import write_whole
 
 TAG = "extract:"
 _KNOWN = set(dir(builtins)) | {"__name__", "__file__", "__doc__"}

@@ -17,8 +17,8 @@ import msgspec
 
 from mousetrap.errors import UndecodableMessage
 from mousetrap.fate import Fate, unpack
-from mousetrap.interrupt import Bell
 from mousetrap.record import Record, StageRecord, percentiles
+from mousetrap.runtime.interrupt import Bell
 
 MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand characters
 SAME_CLOCK = 0.5  # seconds: workers whose clock is less off than that are taken at their word

@@ -24,10 +24,10 @@ import pika
 from pika.channel import Channel
 
 from mousetrap.errors import MousetrapError, UndecodableMessage
-from mousetrap.interrupt import Bell
-from mousetrap.kernel import is_kernel, program
 from mousetrap.message import decode
 from mousetrap.publisher import Publisher
+from mousetrap.runtime.environment import is_kernel, program
+from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
 from mousetrap.table import safe
 from mousetrap.topology import Exchange

@@ -20,10 +20,10 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from mousetrap.ending import ExitCode, describe
 from mousetrap.errors import ProcessEnded, SettingsError
 from mousetrap.flow import reference
-from mousetrap.interrupt import finish
+from mousetrap.runtime.exit_codes import ExitCode, describe
+from mousetrap.runtime.interrupt import finish
 from mousetrap.settings import Settings
 from mousetrap.slot import FACTS, Slot
 from mousetrap.stage import Stage

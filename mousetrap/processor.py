@@ -26,10 +26,10 @@ from mousetrap.fate import Fate, Output, alike
 from mousetrap.handler import Handler
 from mousetrap.handling import Handling
 from mousetrap.hands import Coroutines, Hands, Threads
-from mousetrap.interrupt import Bell
 from mousetrap.message import Message, current
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
+from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
 from mousetrap.table import safe
 from mousetrap.topology import AnyDeclaration, Queue

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mousetrap.file import write_whole
-from mousetrap.kernel import is_kernel
+from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.environment import is_kernel
 
 INTERVAL = 0.25  # seconds between two updates
 SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no line

@@ -12,8 +12,8 @@ import pika
 
 from mousetrap.declared import alike
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
-from mousetrap.interrupt import Bell
 from mousetrap.message import Message
+from mousetrap.runtime.interrupt import Bell
 from mousetrap.table import safe
 
 Outcome = Literal["waiting", "confirmed", "returned", "refused", "unknown"]

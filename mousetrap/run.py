@@ -27,14 +27,14 @@ from mousetrap.errors import (
     SettingsError,
 )
 from mousetrap.flow import Flow
-from mousetrap.interrupt import finish
-from mousetrap.kernel import is_kernel
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message
 from mousetrap.messages import Messages
 from mousetrap.processes import WorkerProcesses
 from mousetrap.receipt import Receipt
 from mousetrap.record import Record
+from mousetrap.runtime.environment import is_kernel
+from mousetrap.runtime.interrupt import finish
 from mousetrap.sender import Sender
 from mousetrap.settings import Settings
 from mousetrap.settling import Settling

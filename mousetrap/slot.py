@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mousetrap.ending import Verdict, judge
 from mousetrap.retry import backoff
+from mousetrap.runtime.exit_codes import Verdict, judge
 
 COUNTS = ("received", "done", "retried", "dead", "reconnects")  # that add up
 FACTS = ("alive", "connected", "consuming")

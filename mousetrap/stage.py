@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.handler import Handler
-from mousetrap.lifetime import run_until_told
 from mousetrap.message import Message, current
+from mousetrap.runtime.signals import run_until_told
 from mousetrap.settings import Settings
 from mousetrap.table import safe
 from mousetrap.topology import DEFAULT_RETRY_DELAYS, Queue

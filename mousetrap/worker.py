@@ -20,12 +20,12 @@ from typing import Any
 from mousetrap.consumer import Consumer
 from mousetrap.errors import MousetrapError
 from mousetrap.handler import Handler
-from mousetrap.interrupt import PARTING, finish
 from mousetrap.loop import Loop
 from mousetrap.message import Message
 from mousetrap.presence import PATIENCE, Attached, Ear, here, note
 from mousetrap.processor import Processor
 from mousetrap.publisher import Publisher
+from mousetrap.runtime.interrupt import PARTING, finish
 from mousetrap.settings import Settings
 from mousetrap.table import Table, safe
 from mousetrap.topology import AnyDeclaration, Exchange, Queue

@@ -9,33 +9,11 @@ import mousetrap
 
 PACKAGE = Path(mousetrap.__file__).parent
 
-# Imports go towards the inner rings only.
-RINGS = [
-    # 0 words: no I/O, no pika
-    {
-        "errors", "settings", "topology", "message", "retry", "fate", "ledger", "record",
-        "account", "table", "interrupt", "ending", "kernel", "messages", "sparkline", "refusal",
-    },
-    # 1 wire: the only ring that imports pika
-    {
-        "translation", "channel", "connection", "receipt", "written", "publisher", "consumer",
-        "handler", "hands", "handling", "processor", "worker", "lifetime", "job_queue", "events",
-        "wire", "header", "declared", "presence", "gauge", "loop", "field", "outlived",
-    },
-    # 2 flow: plain functions bound to queues
-    {
-        "stage", "flow", "case", "file", "diagram", "fetch_data", "process_data", "start_fetch",
-        "run_fetch_worker",
-        "run_processing_worker",
-        "dead_letters", "sink",
-    },
-    # 3 edges: each could be deleted and the rest would not notice
-    {
-        "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli",
-        "extract", "faults", "pytest_plugin", "processes", "plot", "bench", "send", "slot",
-        "settling", "health", "__main__",
-    },
-]  # fmt: skip
+EDGES = {
+    "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli", "extract",
+    "faults", "pytest_plugin", "processes", "plot", "bench", "send", "slot", "settling", "health",
+    "runs", "flows", "worker", "fault_injection", "__main__",
+}  # fmt: skip
 HEAVY = {"papermill", "IPython", "matplotlib", "nbformat", "faker"}
 
 
@@ -69,38 +47,9 @@ def words_imported_by(word):
     return {parts[1] for parts in ours} & words()
 
 
-@pytest.mark.parametrize("word", sorted(words()))
-def test_every_module_is_in_one_ring(word):
-    """Who adds a module says how far in it belongs."""
-    assert sum(word in ring for ring in RINGS) == 1
-
-
-@pytest.mark.parametrize("ring", range(len(RINGS)))
-def test_imports_never_point_outwards(ring):
-    """No module knows of a ring further out than its own."""
-    outer = set().union(*RINGS[ring + 1 :])
-    for word in sorted(RINGS[ring] & words()):
-        assert words_imported_by(word).isdisjoint(outer), word
-
-
-def test_only_the_wire_imports_pika():
-    """Elsewhere pika's classes and errors are not known, so they can be exchanged."""
-    for word in sorted(words() - RINGS[1]):
-        packages = {name.partition(".")[0] for name in names_imported_by(word)}
-        assert "pika" not in packages, word
-
-
-def test_words_do_no_io():
-    """The innermost ring imports no sockets, files, processes or clocks that wait."""
-    outside = {"asyncio", "http", "pika", "select", "shutil", "socket", "ssl", "subprocess"}
-    for word in sorted(RINGS[0]):
-        packages = {name.partition(".")[0] for name in names_imported_by(word)}
-        assert packages.isdisjoint(outside), word
-
-
 def test_importing_brings_in_nothing_heavy():
     """`import mousetrap`, and every module but the edges, costs no papermill, IPython or faker."""
-    inner = sorted(words() - RINGS[3])
+    inner = sorted(words() - EDGES)
     program = f"""
 import sys, mousetrap
 for word in {inner}:

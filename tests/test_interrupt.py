@@ -16,11 +16,11 @@ from test_worker import QUICK, double, send, wait_for
 import mousetrap
 from mousetrap import Message, stage
 from mousetrap.broker import probe
-from mousetrap.interrupt import Bell, finish
 from mousetrap.job_queue import declare, depth, drain, open_channel, ping
-from mousetrap.lifetime import run_until_told
 from mousetrap.processes import WorkerProcesses
 from mousetrap.publisher import Publisher
+from mousetrap.runtime.interrupt import Bell, finish
+from mousetrap.runtime.signals import run_until_told
 from mousetrap.worker import Worker
 
 pytestmark = pytest.mark.skipif(
@@ -392,7 +392,7 @@ def test_interrupt_of_processes_does_not_wait_for_them(settings):
 
 def test_interrupt_of_a_kernels_worker_loop_ends_the_cell(settings, gate, monkeypatch):
     """``stage.run()`` in a cell: one interrupt ends it, two do not end the kernel."""
-    monkeypatch.setattr("mousetrap.lifetime.is_kernel", lambda: True)
+    monkeypatch.setattr("mousetrap.runtime.signals.is_kernel", lambda: True)
     send(settings, 1)
     worker = Worker(QUICK, lambda _: gate.wait(20), settings)
 

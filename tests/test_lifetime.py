@@ -20,7 +20,7 @@ from mousetrap.topology import Queue
 PROGRAM = """
 import sys, threading
 from mousetrap import Worker
-from mousetrap.lifetime import run_until_told
+from mousetrap.runtime.signals import run_until_told
 
 def slow(seconds: float) -> float:
     print("begun", flush=True)

@@ -17,8 +17,8 @@ import pytest
 from test_worker import QUICK, double, wait_for
 
 from mousetrap.job_queue import declare, depth, depths, open_channel
-from mousetrap.kernel import program
 from mousetrap.presence import Attached, Presence
+from mousetrap.runtime.environment import program
 from mousetrap.worker import Worker
 
 PROGRAM = """
@@ -199,7 +199,7 @@ def test_warning_shows_what_strangers_say_and_obeys_nothing():
 def test_kernel_is_called_by_its_notebook(monkeypatch):
     """VS Code tells by a variable, Jupyter by the environment, papermill not at all."""
     shell = SimpleNamespace(kernel=None, user_ns={})
-    monkeypatch.setattr("mousetrap.kernel.shell", lambda: shell)
+    monkeypatch.setattr("mousetrap.runtime.environment.shell", lambda: shell)
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     assert program() == "a notebook"
     monkeypatch.setenv("JPY_SESSION_NAME", "work/one.ipynb")
@@ -224,6 +224,6 @@ def test_kernel_is_called_by_its_notebook(monkeypatch):
 def test_program_is_called_as_people_call_it(monkeypatch, arguments, name):
     """The script, the package or our own command; outside a kernel."""
     monkeypatch.setattr(sys, "argv", arguments)
-    monkeypatch.setattr("mousetrap.kernel.is_kernel", lambda: False)
+    monkeypatch.setattr("mousetrap.runtime.environment.is_kernel", lambda: False)
 
     assert program() == name

@@ -30,7 +30,7 @@ from mousetrap.worker import Worker
 MORTAL = """
 import os, signal
 from mousetrap import Sink, Worker
-from mousetrap.lifetime import run_until_told
+from mousetrap.runtime.signals import run_until_told
 
 sink = Sink(os.environ["SINK"])
 

@@ -13,10 +13,10 @@ import threading
 import pytest
 from rig.trial import wait_for
 
-from mousetrap.ending import describe, judge
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
+from mousetrap.runtime.exit_codes import describe, judge
 from mousetrap.settings import Settings
 from mousetrap.slot import FIRST_DELAY, LONGEST_DELAY, Slot
 from mousetrap.topology import Queue

@@ -27,7 +27,7 @@ from mousetrap.broker.probe import Say, say_on_stderr
 from mousetrap.broker.way import Way
 from mousetrap.errors import AccessRefused, BrokerSetupError, SettingsError, WireError
 from mousetrap.job_queue import get_once, ping
-from mousetrap.lifetime import run_until_told
+from mousetrap.runtime.signals import run_until_told
 from mousetrap.settings import Settings
 
 __all__ = [

@@ -15,8 +15,8 @@ from typing import Any
 
 from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.errors import CheckError, ParameterError
-from mousetrap.file import write_whole
 from mousetrap.record import RECORD_TYPE
+from mousetrap.runtime.atomic_file import write_whole
 
 _INJECTED = "injected-parameters"
 _MARKER = "papermill-error-cell-tag"  # papermill's name: it clears cells tagged so on the next run

@@ -8,7 +8,7 @@ from mousetrap.check.junit import junit
 from mousetrap.check.page import document
 from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult
 from mousetrap.errors import CheckError
-from mousetrap.file import write_whole
+from mousetrap.runtime.atomic_file import write_whole
 
 
 def write_report(grid: GridResult) -> None:

@@ -21,7 +21,7 @@ from mousetrap.check import executed
 from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, Descendants
 from mousetrap.check.parameters import start_light
 from mousetrap.errors import CheckError
-from mousetrap.file import write_whole
+from mousetrap.runtime.atomic_file import write_whole
 
 LOOKING = 30.0  # seconds our parent has to look at a failure before the kernel is ended; a guess
 

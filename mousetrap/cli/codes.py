@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperGroup
 
 from mousetrap.cli.show import complain
-from mousetrap.ending import ExitCode as ExitCode  # so that commands find all about codes here
 from mousetrap.errors import (
     AccessRefused,
     BrokerSetupError,
@@ -21,6 +20,9 @@ from mousetrap.errors import (
     ProcessEnded,
     SettingsError,
     TopologyMismatch,
+)
+from mousetrap.runtime.exit_codes import (
+    ExitCode as ExitCode,  # so that commands find all about codes here
 )
 
 EXIT_CODES = (

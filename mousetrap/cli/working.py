@@ -23,8 +23,8 @@ from mousetrap.cli.options import Json, finite
 from mousetrap.cli.show import print_json, say
 from mousetrap.cli.supervising import supervise, told_of
 from mousetrap.errors import SettingsError
-from mousetrap.lifetime import GRACE, run_until_told
 from mousetrap.progress import write_figures
+from mousetrap.runtime.signals import GRACE, run_until_told
 from mousetrap.settings import Settings
 from mousetrap.sink.storing import storing
 from mousetrap.stage import Stage, stage

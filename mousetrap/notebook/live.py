@@ -13,7 +13,7 @@ import uuid
 from collections import deque
 from typing import Generic, Protocol, TypeVar
 
-from mousetrap.kernel import is_kernel, shell
+from mousetrap.runtime.environment import is_kernel, shell
 
 INTERVAL = 0.3  # seconds between two looks
 QUIET_INTERVAL = 2.0  # seconds, when nothing has changed for a minute

@@ -19,13 +19,13 @@ from mousetrap import sparkline
 from mousetrap.diagram import Activity, Diagram, rate
 from mousetrap.errors import MousetrapError
 from mousetrap.gauge import Gauge
-from mousetrap.kernel import is_kernel
 from mousetrap.notebook import registry
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.live import Bundle, Live
 from mousetrap.notebook.watch import RunWatch, StageView, View, Watch, WorkersWatch, worker_of
 from mousetrap.record import StageRecord
 from mousetrap.run import Run, open_runs
+from mousetrap.runtime.environment import is_kernel
 from mousetrap.settings import Settings
 from mousetrap.table import IGNORED, Table, Text, safe
 from mousetrap.worker import Worker, running

@@ -17,10 +17,10 @@ from typing import Any
 
 from mousetrap.errors import MousetrapError
 from mousetrap.handler import Handler
-from mousetrap.kernel import shell
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.output import Recorder
 from mousetrap.notebook.version import Version, inner, mark
+from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage
 from mousetrap.table import safe

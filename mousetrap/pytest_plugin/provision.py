@@ -20,8 +20,8 @@ import pytest
 
 from mousetrap.broker import Broker, ensure
 from mousetrap.errors import BrokerSetupError, MousetrapError
-from mousetrap.file import write_whole
 from mousetrap.pytest_plugin import PROVISION, meeting_point
+from mousetrap.runtime.atomic_file import write_whole
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:

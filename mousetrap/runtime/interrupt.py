@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-log = logging.getLogger("mousetrap.interrupt")
+log = logging.getLogger("mousetrap.runtime.interrupt")
 
 SLICE = 0.25  # seconds; on Windows an interrupt is heard between two of them only
 PARTING = 0.5  # seconds that who was interrupted waits for a closing, which is quick as a rule

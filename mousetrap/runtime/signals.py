@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-from mousetrap.interrupt import Bell, begin
-from mousetrap.kernel import is_kernel
+from mousetrap.runtime.environment import is_kernel
+from mousetrap.runtime.interrupt import Bell, begin
 
 GRACE = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
 
