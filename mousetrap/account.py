@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mousetrap.display.table import Table
 from mousetrap.fate import Fate
 from mousetrap.ledger import Entry, Ledger
-from mousetrap.table import Table
 
 
 def messages(

@@ -13,6 +13,7 @@ from typing import Any
 
 from mousetrap.case import test_module
 from mousetrap.dead_letters import dead_letters, send_back
+from mousetrap.display.table import Table, Text, age, safe
 from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
 from mousetrap.flow import reference
 from mousetrap.handler import Handler
@@ -23,7 +24,6 @@ from mousetrap.messages import Messages
 from mousetrap.run import Run
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage, queue_of
-from mousetrap.table import Table, Text, age, safe
 from mousetrap.topology import Queue
 
 SHOWN = 100  # letters that are laid on the bench unless more are asked for

@@ -20,13 +20,13 @@ from typing import Any
 
 import msgspec
 
+from mousetrap.display.table import Table, safe
 from mousetrap.errors import SettingsError, UndecodableMessage
 from mousetrap.ledger import Ledger
 from mousetrap.message import Message, decode
 from mousetrap.retry import reason_of
 from mousetrap.runtime.atomic_file import write_whole
 from mousetrap.stage import Stage
-from mousetrap.table import Table, safe
 
 FORMAT = 1
 

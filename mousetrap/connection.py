@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 from pika.channel import Channel
 
+from mousetrap.display.table import safe
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
@@ -27,7 +28,6 @@ from mousetrap.loop import Loop
 from mousetrap.retry import backoff
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.table import safe
 from mousetrap.translation import parameters, translate
 from mousetrap.wire import Wire
 

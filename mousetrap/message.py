@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
+from mousetrap.display.table import Table, age, safe
 from mousetrap.errors import UndecodableMessage
-from mousetrap.table import Table, age, safe
 
 MAX_BODY = 16 * 1024 * 1024  # bytes; what RabbitMQ 4 accepts unless told otherwise
 MAX_ID = 255  # bytes of a short string of AMQP

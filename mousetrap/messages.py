@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from mousetrap.display.table import WIDTH, Table, age
 from mousetrap.errors import UndecodableMessage
 from mousetrap.message import Message, decode
-from mousetrap.table import WIDTH, Table, age
 
 LARGE = 1_000_000  # bytes: a guess at what is worth decoding only to show its beginning
 

@@ -23,13 +23,13 @@ import msgspec
 import pika
 from pika.channel import Channel
 
+from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.message import decode
 from mousetrap.publisher import Publisher
 from mousetrap.runtime.environment import is_kernel, program
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.table import safe
 from mousetrap.topology import Exchange
 from mousetrap.translation import declare, remaining
 

@@ -20,6 +20,7 @@ import pika
 
 from mousetrap import retry
 from mousetrap.consumer import Consumer, Delivery
+from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
 from mousetrap.events import Events, Told
 from mousetrap.fate import Fate, Output, alike
@@ -31,7 +32,6 @@ from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.table import safe
 from mousetrap.topology import AnyDeclaration, Queue
 from mousetrap.translation import kept_properties
 

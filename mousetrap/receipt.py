@@ -11,10 +11,10 @@ from typing import Literal
 import pika
 
 from mousetrap.declared import alike
+from mousetrap.display.table import safe
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
 from mousetrap.message import Message
 from mousetrap.runtime.interrupt import Bell
-from mousetrap.table import safe
 
 Outcome = Literal["waiting", "confirmed", "returned", "refused", "unknown"]
 

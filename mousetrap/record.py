@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mousetrap.table import IGNORED, WIDTH, safe
+from mousetrap.display.table import IGNORED, WIDTH, safe
 
 RECORD_TYPE = "application/vnd.mousetrap.record+json"
 STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait p50", "wait p99", "handling p50",

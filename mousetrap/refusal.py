@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from shlex import quote
 
+from mousetrap.display.table import safe
 from mousetrap.errors import (
     AccessRefused,
     ChannelLost,
@@ -17,7 +18,6 @@ from mousetrap.errors import (
     QueueMissing,
     TopologyMismatch,
 )
-from mousetrap.table import safe
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<name>[^']*)' for (?P<kind>\w+) '(?P<which>.*?)' in vhost '.*': "

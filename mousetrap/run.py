@@ -22,6 +22,7 @@ from mousetrap import account, job_queue
 from mousetrap.case import Case
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.diagram import Diagram
+from mousetrap.display.table import Table, safe
 from mousetrap.errors import (
     MousetrapError,
     SettingsError,
@@ -39,7 +40,6 @@ from mousetrap.sender import Sender
 from mousetrap.settings import Settings
 from mousetrap.settling import Settling
 from mousetrap.stage import Stage
-from mousetrap.table import Table, safe
 from mousetrap.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.worker import Worker
 

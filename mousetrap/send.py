@@ -15,14 +15,14 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from mousetrap.display.progress import INTERVAL, Progress
+from mousetrap.display.table import IGNORED, safe
 from mousetrap.errors import PublishError
 from mousetrap.message import Message
-from mousetrap.progress import INTERVAL, Progress
 from mousetrap.publisher import Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage, queue_of
-from mousetrap.table import IGNORED, safe
 from mousetrap.topology import Queue
 
 log = logging.getLogger("mousetrap.send")

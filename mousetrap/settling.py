@@ -9,6 +9,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mousetrap import account, job_queue
+from mousetrap.display.progress import Progress
+from mousetrap.display.table import safe, safe_lines
 from mousetrap.errors import (
     BrokerUnreachable,
     ConnectionLost,
@@ -17,10 +19,8 @@ from mousetrap.errors import (
     NotSettled,
 )
 from mousetrap.fate import Fate
-from mousetrap.progress import Progress
 from mousetrap.record import Record
 from mousetrap.sender import Sender
-from mousetrap.table import safe, safe_lines
 
 if TYPE_CHECKING:
     from mousetrap.notebook.output import Recorder

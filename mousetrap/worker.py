@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mousetrap.consumer import Consumer
+from mousetrap.display.table import Table, safe
 from mousetrap.errors import MousetrapError
 from mousetrap.handler import Handler
 from mousetrap.loop import Loop
@@ -27,7 +28,6 @@ from mousetrap.processor import Processor
 from mousetrap.publisher import Publisher
 from mousetrap.runtime.interrupt import PARTING, finish
 from mousetrap.settings import Settings
-from mousetrap.table import Table, safe
 from mousetrap.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.translation import remaining
 

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 from mousetrap import errors
 from mousetrap.cli import app, show
 from mousetrap.cli.codes import ExitCode, code_of
+from mousetrap.display.table import safe
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.run_fetch_worker import fetch
-from mousetrap.table import safe
 from mousetrap.topology import Queue
 
 SLOW_STAGE = """

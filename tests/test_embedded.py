@@ -12,7 +12,7 @@ import pytest
 import mousetrap
 from mousetrap.broker import ensure, overview, probe, up
 from mousetrap.broker.configuration import free_ports
-from mousetrap.broker.embedded import EmbeddedServer, Limits
+from mousetrap.embedded_broker import EmbeddedServer, Limits
 from mousetrap.errors import BrokerSetupError, QueueMissing
 from mousetrap.job_queue import ping
 from mousetrap.settings import Settings

@@ -14,8 +14,8 @@ import pika.frame
 import pytest
 from pika import spec
 
-from mousetrap.broker.embedded import EmbeddedServer, Limits
-from mousetrap.broker.embedded.connection import Connection
+from mousetrap.embedded_broker import EmbeddedServer, Limits
+from mousetrap.embedded_broker.connection import Connection
 
 FRAMES_A_ROUND = 25
 GREETING = b"AMQP\0\0\x09\x01"

@@ -20,6 +20,7 @@ from mousetrap import Case, Message, Messages, Record, Settings, stage
 from mousetrap.bench import Bench, Replayed, dead
 from mousetrap.case import CaseMessage
 from mousetrap.diagram import Activity, Diagram
+from mousetrap.display.table import Table, Text, safe
 from mousetrap.fate import Fate, Output
 from mousetrap.flow import Step
 from mousetrap.notebook.panel import MAX_SIZE, Panel
@@ -29,7 +30,6 @@ from mousetrap.record import StageRecord
 from mousetrap.run import Run
 from mousetrap.send import Sent
 from mousetrap.settings import MASK
-from mousetrap.table import Table, Text, safe
 from mousetrap.topology import Queue
 
 PASSWORD = "c4n4ry/p@ss word"  # in no text of ours, however it may be written

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from mousetrap import Message, declare, drain, stage
+from mousetrap.display.progress import Progress
 from mousetrap.errors import BrokerUnreachable, Unroutable
-from mousetrap.progress import Progress
 from mousetrap.send import send
 from mousetrap.topology import Queue
 
@@ -164,8 +164,8 @@ def test_send_ends_at_once_when_it_is_interrupted(work):
 def test_send_shows_how_far_it_is_and_leaves_a_runs_figures_alone(work, monkeypatch, tmp_path):
     """Lines for a person after two seconds; the file that a check reads is for runs."""
     monkeypatch.setenv("MOUSETRAP_PROGRESS", str(tmp_path / "progress.json"))
-    monkeypatch.setattr("mousetrap.progress.SHOWN_AFTER", 0.0)
-    monkeypatch.setattr("mousetrap.progress.INTERVAL", 0.0)
+    monkeypatch.setattr("mousetrap.display.progress.SHOWN_AFTER", 0.0)
+    monkeypatch.setattr("mousetrap.display.progress.INTERVAL", 0.0)
     lines = []
     monkeypatch.setattr(Progress, "_show", lambda *args: lines.append(args[1]))
 

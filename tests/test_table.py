@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mousetrap.table import Table, safe
+from mousetrap.display.table import Table, safe
 
 TABLE = Table(("name", "n", "x"), [("a", 1000, 0.5), ("b", None, 2.0)], "two rows")
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mousetrap.broker import docker, external, local, probe
-from mousetrap.broker.embedded import OVERVIEW, EmbeddedServer
 from mousetrap.broker.node import LocalNode
 from mousetrap.broker.probe import Say, say_on_stderr
 from mousetrap.broker.way import Way
+from mousetrap.embedded_broker import OVERVIEW, EmbeddedServer
 from mousetrap.errors import AccessRefused, BrokerSetupError, SettingsError, WireError
 from mousetrap.job_queue import get_once, ping
 from mousetrap.runtime.signals import run_until_told

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from mousetrap.broker.embedded import PRODUCT
+from mousetrap.embedded_broker import PRODUCT
 from mousetrap.errors import AccessRefused, BrokerSetupError, WireError
 from mousetrap.job_queue import ping
 from mousetrap.settings import Settings

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand
 
+from mousetrap.display.table import safe
 from mousetrap.errors import CheckError
-from mousetrap.table import safe
 
 if TYPE_CHECKING:
     from mousetrap.check import Parameter

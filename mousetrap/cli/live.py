@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mousetrap.cli import show
 from mousetrap.cli.show import err, new_bar, progress, say
-from mousetrap.table import safe
+from mousetrap.display.table import safe
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

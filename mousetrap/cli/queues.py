@@ -14,12 +14,12 @@ from mousetrap.broker import probe
 from mousetrap.cli.codes import ExitCode
 from mousetrap.cli.options import Full, Json, Name, finite, queue_names
 from mousetrap.cli.show import WIDTH, complain, print_json, print_table, progress, say
+from mousetrap.display.table import safe
 from mousetrap.errors import UndecodableMessage
 from mousetrap.message import Message
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.settings import Settings
-from mousetrap.table import safe
 
 
 def show_queues(

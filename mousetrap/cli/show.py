@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from mousetrap.table import safe
+from mousetrap.display.table import safe
 
 WIDTH = 200  # characters of a body in a table
 SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no bar

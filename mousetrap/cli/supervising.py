@@ -9,8 +9,8 @@ from typing import Any
 
 from mousetrap.broker import probe
 from mousetrap.cli.show import print_json, say
+from mousetrap.display.progress import Progress
 from mousetrap.processes import MARGIN, WorkerProcesses
-from mousetrap.progress import Progress
 from mousetrap.runtime.signals import run_until_told
 from mousetrap.settings import Settings
 

@@ -9,8 +9,8 @@ import typer
 from mousetrap.cli.codes import ExitCode
 from mousetrap.cli.options import Json
 from mousetrap.cli.show import complain, print_json, print_table, say
+from mousetrap.display.table import age
 from mousetrap.settings import Settings
-from mousetrap.table import age
 
 
 def sweep(json: Json = False) -> None:

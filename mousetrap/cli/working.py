@@ -17,18 +17,18 @@ from typing import Annotated, Any
 
 import typer
 
-from mousetrap.broker.embedded import PRODUCT
 from mousetrap.broker.probe import EMBEDDED
 from mousetrap.cli.options import Json, finite
 from mousetrap.cli.show import print_json, say
 from mousetrap.cli.supervising import supervise, told_of
+from mousetrap.display.progress import write_figures
+from mousetrap.display.table import safe
+from mousetrap.embedded_broker import PRODUCT
 from mousetrap.errors import SettingsError
-from mousetrap.progress import write_figures
 from mousetrap.runtime.signals import GRACE, run_until_told
 from mousetrap.settings import Settings
 from mousetrap.sink.storing import storing
 from mousetrap.stage import Stage, stage
-from mousetrap.table import safe
 from mousetrap.worker import Worker
 
 BUILT_IN = {

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
-from mousetrap.table import Table
 
 COLUMNS = ("fault", "what", "at", "landed", "healed after")
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
 from mousetrap.faults.frames import Piece, routing
 from mousetrap.faults.planted import Planted, table
 from mousetrap.faults.proxy import Direction, Link, Proxy, Step
 from mousetrap.settings import Settings
-from mousetrap.table import Table
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker

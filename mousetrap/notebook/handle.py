@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mousetrap.display.table import safe
 from mousetrap.notebook.output import Outputs, Recorder
 from mousetrap.notebook.version import Version
 from mousetrap.presence import PATIENCE, Attached
 from mousetrap.retry import reason_of
-from mousetrap.table import safe
 from mousetrap.topology import Queue
 from mousetrap.worker import Statistics, Worker
 

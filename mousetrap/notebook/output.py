@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar, Token
 from typing import Any
 
+from mousetrap.display.table import safe
 from mousetrap.message import Message
 from mousetrap.runtime.environment import shell
-from mousetrap.table import safe
 
 MOST_OF_ONE = 10_000  # characters of one handling; its end is kept, where failures are
 MOST = 1_000_000  # characters of one recorder

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from mousetrap import sparkline
 from mousetrap.diagram import Activity, Diagram, rate
+from mousetrap.display import sparkline
+from mousetrap.display.table import IGNORED, Table, Text, safe
 from mousetrap.errors import MousetrapError
 from mousetrap.gauge import Gauge
 from mousetrap.notebook import registry
@@ -27,7 +28,6 @@ from mousetrap.record import StageRecord
 from mousetrap.run import Run, open_runs
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.settings import Settings
-from mousetrap.table import IGNORED, Table, Text, safe
 from mousetrap.worker import Worker, running
 
 MAX_SIZE = 60_000  # bytes of all that is shown, whatever is watched

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.handler import Handler
 from mousetrap.notebook.handle import Handle
@@ -23,7 +24,6 @@ from mousetrap.notebook.version import Version, inner, mark
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage
-from mousetrap.table import safe
 from mousetrap.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.translation import remaining
 from mousetrap.worker import Worker

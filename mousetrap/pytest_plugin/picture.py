@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mousetrap.check.executed import plain
+from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.gauge import Depth
 from mousetrap.job_queue import depths, peek
 from mousetrap.message import Message
 from mousetrap.settings import Settings
-from mousetrap.table import safe
 
 QUEUES = 40  # shown at most; the empty ones are left out first
 LETTERS = 5  # messages named per queue

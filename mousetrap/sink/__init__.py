@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+from mousetrap.display.table import Table, safe
 from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.message import Message, current, decode, encode
 from mousetrap.sink.sqlite import SqliteStore
-from mousetrap.table import Table, safe
 
 COLUMNS = ("id", "job", "stored", "data")
 TYPES = "id TEXT PRIMARY KEY, job TEXT NOT NULL, stored DOUBLE PRECISION NOT NULL, data TEXT"

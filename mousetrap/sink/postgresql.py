@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from mousetrap.display.table import safe
 from mousetrap.errors import SinkBusy, SinkError
-from mousetrap.table import safe
 
 try:
     import psycopg

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mousetrap.display.table import safe
 from mousetrap.errors import SinkBusy, SinkError
-from mousetrap.table import safe
 
 PAUSE = 0.01  # seconds between two tries to switch a new file to WAL
 

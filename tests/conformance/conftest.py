@@ -15,7 +15,7 @@ import uuid
 import pytest
 from client import Target
 
-from mousetrap.broker.embedded import EmbeddedServer
+from mousetrap.embedded_broker import EmbeddedServer
 
 USER, PASSWORD = "DEV_USER", "CHANGE_ME"
 

@@ -16,7 +16,7 @@ from client import Target
 from peer import Peer
 from rig import summary
 
-from mousetrap.broker.embedded import EmbeddedServer, channel, dead_letter, exchange, queue
+from mousetrap.embedded_broker import EmbeddedServer, channel, dead_letter, exchange, queue
 
 QUICK, LONG = 200, 2_500  # programs
 PLANTED = 1_000  # of them, in which planted faults are looked for; 200 find about 12 of 14

@@ -14,10 +14,10 @@ from concurrent.futures import Future
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from mousetrap.broker.embedded.clock import Clock
-from mousetrap.broker.embedded.connection import Connection
-from mousetrap.broker.embedded.limits import Limits
-from mousetrap.broker.embedded.vhost import VirtualHost
+from mousetrap.embedded_broker.clock import Clock
+from mousetrap.embedded_broker.connection import Connection
+from mousetrap.embedded_broker.limits import Limits
+from mousetrap.embedded_broker.vhost import VirtualHost
 from mousetrap.errors import BrokerSetupError
 
 LOOPBACK = "127.0.0.1"

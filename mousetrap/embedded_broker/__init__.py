@@ -10,9 +10,9 @@ From the wire inwards: `codec` and `methods` are the bytes; `connection` (with `
 `limits` its bounds, `refusal` how it says no, and `server` the thread it runs in.
 """
 
-from mousetrap.broker.embedded.channel import OVERVIEW
-from mousetrap.broker.embedded.connection import PRODUCT
-from mousetrap.broker.embedded.limits import Limits
-from mousetrap.broker.embedded.server import EmbeddedServer
+from mousetrap.embedded_broker.channel import OVERVIEW
+from mousetrap.embedded_broker.connection import PRODUCT
+from mousetrap.embedded_broker.limits import Limits
+from mousetrap.embedded_broker.server import EmbeddedServer
 
 __all__ = ["OVERVIEW", "PRODUCT", "EmbeddedServer", "Limits"]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.broker.embedded import arguments as queue_arguments
-from mousetrap.broker.embedded.exchange import TYPES, Binding, Exchange
-from mousetrap.broker.embedded.queue import Queue
-from mousetrap.broker.embedded.refusal import Refusal
+from mousetrap.embedded_broker import arguments as queue_arguments
+from mousetrap.embedded_broker.exchange import TYPES, Binding, Exchange
+from mousetrap.embedded_broker.queue import Queue
+from mousetrap.embedded_broker.refusal import Refusal
 
 if TYPE_CHECKING:
-    from mousetrap.broker.embedded.connection import Connection
-    from mousetrap.broker.embedded.vhost import VirtualHost
+    from mousetrap.embedded_broker.connection import Connection
+    from mousetrap.embedded_broker.vhost import VirtualHost
 
 
 REPLY_TO = "amq.rabbitmq.reply-to"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from mousetrap.broker.embedded.message import Message
+from mousetrap.embedded_broker.message import Message
 
 TYPES = ("direct", "fanout", "topic", "headers")
 PREDECLARED = {

@@ -9,13 +9,13 @@ import asyncio
 import hmac
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.broker.embedded import codec
-from mousetrap.broker.embedded.limits import Limits
-from mousetrap.broker.embedded.refusal import Refusal
-from mousetrap.broker.embedded.vhost import VirtualHost
+from mousetrap.embedded_broker import codec
+from mousetrap.embedded_broker.limits import Limits
+from mousetrap.embedded_broker.refusal import Refusal
+from mousetrap.embedded_broker.vhost import VirtualHost
 
 if TYPE_CHECKING:
-    from mousetrap.broker.embedded.server import State
+    from mousetrap.embedded_broker.server import State
 
 SMALLEST = 8_192  # bytes in a frame, since RabbitMQ 4.1
 

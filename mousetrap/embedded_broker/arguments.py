@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mousetrap.broker.embedded.refusal import Refusal
+from mousetrap.embedded_broker.refusal import Refusal
 
 OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
 # that a second declaration must repeat: ``rabbit_amqqueue:assert_args_equivalence``

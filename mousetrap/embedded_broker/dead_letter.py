@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from mousetrap.broker.embedded.message import Message, Past
-from mousetrap.broker.embedded.queue import Entry, Queue
+from mousetrap.embedded_broker.message import Message, Past
+from mousetrap.embedded_broker.queue import Entry, Queue
 
 
 def is_cycle(message: Message, queue: str) -> bool:

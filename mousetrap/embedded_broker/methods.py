@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mousetrap.broker.embedded import codec
+from mousetrap.embedded_broker import codec
 
 SPECIFICATION = """
 10.10 connection.start octet:version_major octet:version_minor table:server_properties long:mechanisms long:locales

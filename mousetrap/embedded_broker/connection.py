@@ -10,16 +10,16 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.broker.embedded import codec, methods
-from mousetrap.broker.embedded.channel import Channel
-from mousetrap.broker.embedded.handshake import Handshake
-from mousetrap.broker.embedded.limits import Limits
-from mousetrap.broker.embedded.publishing import Publishing
-from mousetrap.broker.embedded.refusal import Refusal
-from mousetrap.broker.embedded.vhost import VirtualHost
+from mousetrap.embedded_broker import codec, methods
+from mousetrap.embedded_broker.channel import Channel
+from mousetrap.embedded_broker.handshake import Handshake
+from mousetrap.embedded_broker.limits import Limits
+from mousetrap.embedded_broker.publishing import Publishing
+from mousetrap.embedded_broker.refusal import Refusal
+from mousetrap.embedded_broker.vhost import VirtualHost
 
 if TYPE_CHECKING:
-    from mousetrap.broker.embedded.server import State
+    from mousetrap.embedded_broker.server import State
 
 log = logging.getLogger(__name__)
 PRODUCT = "mousetrap embedded broker"  # in the greeting, by which others know it

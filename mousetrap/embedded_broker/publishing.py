@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.broker.embedded import arguments as queue_arguments
-from mousetrap.broker.embedded import codec, methods
-from mousetrap.broker.embedded.message import Message
-from mousetrap.broker.embedded.refusal import Refusal
+from mousetrap.embedded_broker import arguments as queue_arguments
+from mousetrap.embedded_broker import codec, methods
+from mousetrap.embedded_broker.message import Message
+from mousetrap.embedded_broker.refusal import Refusal
 
 if TYPE_CHECKING:
-    from mousetrap.broker.embedded.connection import Connection
-    from mousetrap.broker.embedded.vhost import VirtualHost
+    from mousetrap.embedded_broker.connection import Connection
+    from mousetrap.embedded_broker.vhost import VirtualHost
 
 
 class Publishing:

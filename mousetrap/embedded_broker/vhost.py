@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mousetrap.broker.embedded import dead_letter
-from mousetrap.broker.embedded.clock import Clock
-from mousetrap.broker.embedded.exchange import PREDECLARED, Binding, Exchange
-from mousetrap.broker.embedded.limits import Limits
-from mousetrap.broker.embedded.message import Message
-from mousetrap.broker.embedded.queue import Entry, Queue
-from mousetrap.broker.embedded.refusal import no_exchange, no_queue
+from mousetrap.embedded_broker import dead_letter
+from mousetrap.embedded_broker.clock import Clock
+from mousetrap.embedded_broker.exchange import PREDECLARED, Binding, Exchange
+from mousetrap.embedded_broker.limits import Limits
+from mousetrap.embedded_broker.message import Message
+from mousetrap.embedded_broker.queue import Entry, Queue
+from mousetrap.embedded_broker.refusal import no_exchange, no_queue
 
 
 class VirtualHost:

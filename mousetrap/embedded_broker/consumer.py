@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from mousetrap.broker.embedded import methods
-from mousetrap.broker.embedded.queue import Entry, Queue
+from mousetrap.embedded_broker import methods
+from mousetrap.embedded_broker.queue import Entry, Queue
 
 if TYPE_CHECKING:
-    from mousetrap.broker.embedded.channel import Channel
+    from mousetrap.embedded_broker.channel import Channel
 
 _places = itertools.count()  # so that they can be told by who began first
 

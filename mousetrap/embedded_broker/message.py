@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mousetrap.broker.embedded import codec
+from mousetrap.embedded_broker import codec
 
 # in the order of their flags, from bit 15 down: name and type
 PROPERTIES = [

@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mousetrap.broker.embedded.arguments import QueueArguments
-from mousetrap.broker.embedded.message import Message
+from mousetrap.embedded_broker.arguments import QueueArguments
+from mousetrap.embedded_broker.message import Message
 
 if TYPE_CHECKING:
-    from mousetrap.broker.embedded.clock import Alarm
-    from mousetrap.broker.embedded.vhost import VirtualHost
+    from mousetrap.embedded_broker.clock import Alarm
+    from mousetrap.embedded_broker.vhost import VirtualHost
 
 NUMBERS = itertools.count()
 

@@ -16,15 +16,15 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mousetrap.broker.embedded import codec, methods
-from mousetrap.broker.embedded.consumer import Consumer
-from mousetrap.broker.embedded.declaring import REPLY_TO, Declaring
-from mousetrap.broker.embedded.publishing import Publishing
-from mousetrap.broker.embedded.queue import Entry, Queue
-from mousetrap.broker.embedded.refusal import Refusal
+from mousetrap.embedded_broker import codec, methods
+from mousetrap.embedded_broker.consumer import Consumer
+from mousetrap.embedded_broker.declaring import REPLY_TO, Declaring
+from mousetrap.embedded_broker.publishing import Publishing
+from mousetrap.embedded_broker.queue import Entry, Queue
+from mousetrap.embedded_broker.refusal import Refusal
 
 if TYPE_CHECKING:
-    from mousetrap.broker.embedded.connection import Connection
+    from mousetrap.embedded_broker.connection import Connection
 
 OVERVIEW = "amq.mousetrap.overview"  # got from like a queue: `overview` of the server, as JSON
 
