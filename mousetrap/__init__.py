@@ -33,21 +33,21 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.errors import MousetrapError, Reject
     from mousetrap.faults.planting import Faults, faults
     from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
-    from mousetrap.ledger import Ledger
-    from mousetrap.message import Message
-    from mousetrap.messages import Messages
+    from mousetrap.model.ledger import Ledger
+    from mousetrap.model.message import Message
+    from mousetrap.model.message_list import Messages
+    from mousetrap.model.summary import Record
+    from mousetrap.model.topology import Queue
     from mousetrap.notebook.handle import Handle
     from mousetrap.notebook.panel import Panel, panel
     from mousetrap.notebook.registry import consume
     from mousetrap.publisher import Publisher
     from mousetrap.receipt import Receipt
-    from mousetrap.record import Record
     from mousetrap.run import Run, run
     from mousetrap.send import Sent, send
     from mousetrap.settings import Settings
     from mousetrap.sink import Sink
     from mousetrap.stage import Stage, stage
-    from mousetrap.topology import Queue
     from mousetrap.worker import Worker
 
 __version__ = "0.1.0"
@@ -81,21 +81,21 @@ _HOMES = {
     "job_queue": (
         "QUEUES", "declare", "depth", "drain", "open_channel", "peek", "ping", "purge",
     ),
-    "ledger": ("Ledger",),
-    "message": ("Message",),
+    "model.ledger": ("Ledger",),
+    "model.message": ("Message",),
     "notebook.handle": ("Handle",),
     "notebook.registry": ("consume",),
-    "messages": ("Messages",),
+    "model.message_list": ("Messages",),
     "notebook.panel": ("Panel", "panel"),
     "publisher": ("Publisher",),
     "receipt": ("Receipt",),
-    "record": ("Record",),
+    "model.summary": ("Record",),
     "run": ("Run", "run"),
     "send": ("Sent", "send"),
     "settings": ("Settings",),
     "sink": ("Sink",),
     "stage": ("Stage", "stage"),
-    "topology": ("Queue",),
+    "model.topology": ("Queue",),
     "worker": ("Worker",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

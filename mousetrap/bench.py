@@ -18,13 +18,13 @@ from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
 from mousetrap.flow import reference
 from mousetrap.handler import Handler
 from mousetrap.job_queue import depth
-from mousetrap.ledger import Entry
-from mousetrap.message import DIED, EDITED, ORIGIN, REASON, TRACEBACK, Message, decode, encode
-from mousetrap.messages import Messages
+from mousetrap.model.ledger import Entry
+from mousetrap.model.message import DIED, EDITED, ORIGIN, REASON, TRACEBACK, Message, decode, encode
+from mousetrap.model.message_list import Messages
+from mousetrap.model.topology import Queue
 from mousetrap.run import Run
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage, queue_of
-from mousetrap.topology import Queue
 
 SHOWN = 100  # letters that are laid on the bench unless more are asked for
 CAP = 5  # replays of one letter; a guess: what died five times wants another remedy

@@ -25,7 +25,7 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.loop import Loop
-from mousetrap.retry import backoff
+from mousetrap.model.retry_policy import backoff
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
 from mousetrap.translation import parameters, translate

@@ -23,10 +23,10 @@ from mousetrap import outlived
 from mousetrap.connection import Connection
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.loop import Loop
+from mousetrap.model.topology import AnyDeclaration, Declaration
 from mousetrap.refusal import held_too_long
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.topology import AnyDeclaration, Declaration
 from mousetrap.translation import declare, is_worn
 
 OVERDUE = 0.9  # in hand for so much of the age of the oldest delivery, it is what was held too long

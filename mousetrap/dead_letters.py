@@ -10,12 +10,12 @@ from contextlib import suppress
 
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.job_queue import Got, depth, give_back, peek, short_channel
-from mousetrap.message import REPLAYED, Message, without_death
-from mousetrap.messages import Messages
+from mousetrap.model.message import REPLAYED, Message, without_death
+from mousetrap.model.message_list import Messages
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 from mousetrap.stage import queue_of
-from mousetrap.topology import Queue
 from mousetrap.translation import PIKA_ERRORS, kept_properties
 
 

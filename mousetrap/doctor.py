@@ -23,11 +23,11 @@ from mousetrap.broker import probe
 from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.job_queue import delete, drain, ping
 from mousetrap.lease import abandoned
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Declaration
 from mousetrap.publisher import Publisher
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.topology import Declaration
 
 PATIENCE = 3.0  # seconds for each answer of the broker
 IMPORT_TIME = 30.0  # seconds for another interpreter to import mousetrap; a cold disk is slow

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from mousetrap.consumer import Delivery
 from mousetrap.errors import MousetrapError
-from mousetrap.fate import Fate, pack
+from mousetrap.model.outcome import Fate, pack
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 

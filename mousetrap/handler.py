@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 from mousetrap.errors import UndecodableMessage
-from mousetrap.message import Message, decode
+from mousetrap.model.message import Message, decode
 
 
 class Handler:

@@ -8,9 +8,9 @@ import socket
 import time
 
 from mousetrap.consumer import Delivery
-from mousetrap.fate import Fate, Outcome, Output
 from mousetrap.handler import Handler
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.outcome import Fate, Outcome, Output
 
 
 class Handling:

@@ -15,7 +15,7 @@ from typing import Any
 import pika
 from pika import data, spec
 
-from mousetrap.message import ATTEMPT, JOB, PARENT, Message
+from mousetrap.model.message import ATTEMPT, JOB, PARENT, Message
 
 PERSISTENT = 2
 _JSON = "application/json"

@@ -19,11 +19,11 @@ from mousetrap.channel import JobChannel, connect
 from mousetrap.declared import note
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.gauge import Depth, Gauge
-from mousetrap.message import Message, without_counts
-from mousetrap.messages import Messages
+from mousetrap.model.message import Message, without_counts
+from mousetrap.model.message_list import Messages
+from mousetrap.model.topology import Declaration, Queue
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
-from mousetrap.topology import Declaration, Queue
 from mousetrap.translation import is_worn, kept_properties, remaining, translated
 
 QUEUES = ["start_fetch", "data_processing"]

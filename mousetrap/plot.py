@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mousetrap.fetch_data import Place
-from mousetrap.ledger import Ledger
+from mousetrap.model.ledger import Ledger
+from mousetrap.model.summary import percentiles
 from mousetrap.process_data import Summary
-from mousetrap.record import percentiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

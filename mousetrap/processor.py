@@ -18,21 +18,21 @@ from typing import TypeAlias
 
 import pika
 
-from mousetrap import retry
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
 from mousetrap.events import Events, Told
-from mousetrap.fate import Fate, Output, alike
 from mousetrap.handler import Handler
 from mousetrap.handling import Handling
 from mousetrap.hands import Coroutines, Hands, Threads
-from mousetrap.message import Message, current
+from mousetrap.model import retry_policy
+from mousetrap.model.message import Message, current
+from mousetrap.model.outcome import Fate, Output, alike
+from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.topology import AnyDeclaration, Queue
 from mousetrap.translation import kept_properties
 
 log = logging.getLogger("mousetrap.worker")
@@ -40,7 +40,9 @@ log = logging.getLogger("mousetrap.worker")
 MOVING = 0.1  # seconds in which the broker has heard an ack that was sent; a guess
 KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive
 
-Rule: TypeAlias = Callable[[Message, Queue], retry.Move | MousetrapError]  # where it is moved
+Rule: TypeAlias = Callable[
+    [Message, Queue], retry_policy.Move | MousetrapError
+]  # where it is moved
 
 
 class Processor:
@@ -166,15 +168,19 @@ class Processor:
         is_ours = not (delivery.is_suspect or delivery.is_overdue)  # with nothing to be counted
         if self.is_stopping:  # given back by the broker, a suspect would count as lost with us
             can_be_sent = self._publisher.connection.state == "open"
-            return retry.unharmed if is_ours and can_be_sent and retry.is_alone(message) else None
+            return (
+                retry_policy.unharmed
+                if is_ours and can_be_sent and retry_policy.is_alone(message)
+                else None
+            )
         if is_ours:
-            return retry.unharmed if delivery.is_worn else None
-        return retry.after_timeout if delivery.is_overdue else retry.after_loss
+            return retry_policy.unharmed if delivery.is_worn else None
+        return retry_policy.after_timeout if delivery.is_overdue else retry_policy.after_loss
 
     def _move(self, handling: Handling, rule: Rule) -> None:
         delivery, message = handling.delivery, handling.message
         what_next = rule(message, self._queue)
-        if not isinstance(what_next, retry.Move):
+        if not isinstance(what_next, retry_policy.Move):
             self.handle_failure(handling, what_next)
             return
 
@@ -212,7 +218,7 @@ class Processor:
     def handle_failure(self, handling: Handling, error: BaseException) -> None:
         """Have the message of *handling* retried or buried, as `retry.after` says."""
         message = handling.message
-        failure = retry.after(message, error, self._queue)
+        failure = retry_policy.after(message, error, self._queue)
         fate = handling.fate(
             "dead" if failure.delay is None else "retried",
             self._queue.name,

@@ -21,11 +21,11 @@ from pika.channel import Channel
 from mousetrap.connection import Connection
 from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError, OutcomeUnknown
 from mousetrap.loop import Loop
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import AnyDeclaration
 from mousetrap.receipt import Outcome, Receipt
 from mousetrap.runtime.interrupt import Bell, finish
 from mousetrap.settings import Settings
-from mousetrap.topology import AnyDeclaration
 from mousetrap.translation import declare, remaining
 from mousetrap.wire import publish
 from mousetrap.written import Written

@@ -13,7 +13,7 @@ import pika
 from mousetrap.declared import alike
 from mousetrap.display.table import safe
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.runtime.interrupt import Bell
 
 Outcome = Literal["waiting", "confirmed", "returned", "refused", "unknown"]

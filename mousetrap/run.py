@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from mousetrap import account, job_queue
+from mousetrap import job_queue
 from mousetrap.case import Case
 from mousetrap.consumer import Consumer, Delivery
 from mousetrap.diagram import Diagram
@@ -28,19 +28,20 @@ from mousetrap.errors import (
     SettingsError,
 )
 from mousetrap.flow import Flow
-from mousetrap.ledger import Ledger
-from mousetrap.message import Message
-from mousetrap.messages import Messages
+from mousetrap.model import ledger_tables
+from mousetrap.model.ledger import Ledger
+from mousetrap.model.message import Message
+from mousetrap.model.message_list import Messages
+from mousetrap.model.summary import Record
+from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.processes import WorkerProcesses
 from mousetrap.receipt import Receipt
-from mousetrap.record import Record
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import finish
 from mousetrap.sender import Sender
 from mousetrap.settings import Settings
 from mousetrap.settling import Settling
 from mousetrap.stage import Stage
-from mousetrap.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.worker import Worker
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class Run:
         """
         pages = self._settling.recorder.pages() if self._settling.recorder is not None else []
         printed = {page.id: page.last_line for page in pages}
-        return account.messages(self.ledger, self.flow.reads, self.namespace, printed)
+        return ledger_tables.messages(self.ledger, self.flow.reads, self.namespace, printed)
 
     def results(self, timeout: float = 10.0) -> Messages:
         """Take the results out of the queues where the flow ends."""

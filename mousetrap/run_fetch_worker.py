@@ -6,7 +6,7 @@ Prototyped in ``notebooks/03_worker.ipynb``.
 from __future__ import annotations
 
 from mousetrap.fetch_data import Place, fetch_data
-from mousetrap.message import current
+from mousetrap.model.message import current
 from mousetrap.stage import stage
 from mousetrap.start_fetch import FetchJob
 

@@ -18,12 +18,12 @@ from typing import Any
 from mousetrap.display.progress import INTERVAL, Progress
 from mousetrap.display.table import IGNORED, safe
 from mousetrap.errors import PublishError
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage, queue_of
-from mousetrap.topology import Queue
 
 log = logging.getLogger("mousetrap.send")
 

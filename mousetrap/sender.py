@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from mousetrap.errors import Unroutable
-from mousetrap.ledger import Ledger
-from mousetrap.message import Message
+from mousetrap.model.ledger import Ledger
+from mousetrap.model.message import Message
 from mousetrap.publisher import RESEND_DELAY, Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings

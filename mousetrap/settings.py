@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from mousetrap.errors import SettingsError
-from mousetrap.topology import EVENTS_EXCHANGE, Topology
+from mousetrap.model.topology import EVENTS_EXCHANGE, Topology
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from mousetrap import account, job_queue
+from mousetrap import job_queue
 from mousetrap.display.progress import Progress
 from mousetrap.display.table import safe, safe_lines
 from mousetrap.errors import (
@@ -18,8 +18,9 @@ from mousetrap.errors import (
     MousetrapError,
     NotSettled,
 )
-from mousetrap.fate import Fate
-from mousetrap.record import Record
+from mousetrap.model import ledger_tables
+from mousetrap.model.outcome import Fate
+from mousetrap.model.summary import Record
 from mousetrap.sender import Sender
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Settling:
 
     def death(self) -> MessageDied:
         """The error that tells of the message that died first."""
-        fate = account.first_death(self._ledger)
+        fate = ledger_tables.first_death(self._ledger)
         reason = safe(fate.reason)  # whatever its lines
         text = (
             f"message {fate.id[:8]} died in stage {fate.stage} at attempt {fate.attempt}: {reason}"
@@ -126,7 +127,7 @@ class Settling:
 
     def not_settled(self, timeout: float) -> NotSettled:
         """The error that tells where each message stopped."""
-        table = account.open_messages(self._ledger, time.time())
+        table = ledger_tables.open_messages(self._ledger, time.time())
         names = [name for queue in self._run.queues for name in queue.names()]
         names += [*self._run.flow.results, "events"]  # done, and nobody has heard of it
         places = [
@@ -134,7 +135,7 @@ class Settling:
             for each in job_queue.depths(names, self._run.settings)
             if each is not None and (each.messages or each.queue in self._run.flow.reads)
         ]
-        last = account.last_failure(self._ledger)
+        last = ledger_tables.last_failure(self._ledger)
         lines = [
             f"{len(table):,} messages have no fate after {timeout:g} s, and "
             f"{len(self._sender.unconfirmed()):,} are not confirmed:",

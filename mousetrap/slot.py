@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mousetrap.retry import backoff
+from mousetrap.model.retry_policy import backoff
 from mousetrap.runtime.exit_codes import Verdict, judge
 
 COUNTS = ("received", "done", "retried", "dead", "reconnects")  # that add up

@@ -13,10 +13,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.display.table import safe
 from mousetrap.handler import Handler
-from mousetrap.message import Message, current
+from mousetrap.model.message import Message, current
+from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.runtime.signals import run_until_told
 from mousetrap.settings import Settings
-from mousetrap.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.worker import Worker
 
 P = ParamSpec("P")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mousetrap.job_queue import QUEUES
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 

@@ -33,9 +33,9 @@ from mousetrap.errors import (
     ConnectionLost,
     MousetrapError,
 )
+from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
 from mousetrap.refusal import channel_closed, login_refused, vhost_refused
 from mousetrap.settings import Settings
-from mousetrap.topology import AnyDeclaration, Declaration, Exchange
 
 field.install()
 

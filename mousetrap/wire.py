@@ -23,7 +23,7 @@ from pika.channel import Channel
 from pika.heartbeat import HeartbeatChecker
 
 from mousetrap import header
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 
 SILENT = 1.4  # heartbeats without a byte from the broker, which sends two in each: it is gone
 RECEIVE = 262_144  # bytes asked for at a time; measured: at 4 kB a tenth faster than 64 KiB

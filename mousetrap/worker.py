@@ -22,13 +22,13 @@ from mousetrap.display.table import Table, safe
 from mousetrap.errors import MousetrapError
 from mousetrap.handler import Handler
 from mousetrap.loop import Loop
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.presence import PATIENCE, Attached, Ear, here, note
 from mousetrap.processor import Processor
 from mousetrap.publisher import Publisher
 from mousetrap.runtime.interrupt import PARTING, finish
 from mousetrap.settings import Settings
-from mousetrap.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.translation import remaining
 
 log = logging.getLogger("mousetrap.worker")

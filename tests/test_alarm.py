@@ -8,9 +8,9 @@ import pytest
 
 from mousetrap.errors import OutcomeUnknown
 from mousetrap.job_queue import depth, drain
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
-from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
 

@@ -27,7 +27,7 @@ from mousetrap.errors import (
     SettingsError,
 )
 from mousetrap.job_queue import declare, depth, ping
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 

@@ -14,7 +14,7 @@ import mousetrap
 from mousetrap import Case, Message, Reject, stage
 from mousetrap.case import CaseMessage
 from mousetrap.errors import SettingsError
-from mousetrap.message import current
+from mousetrap.model.message import current
 
 
 @stage(reads="numbers", writes="halves", retry_delays=(0.05,))

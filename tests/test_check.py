@@ -25,7 +25,7 @@ from mousetrap.check import (
 from mousetrap.check.parameters import fit
 from mousetrap.check.progress import stages_in
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded, ParameterError
-from mousetrap.record import RECORD_TYPE as RECORD
+from mousetrap.model.summary import RECORD_TYPE as RECORD
 
 PARAMETERS = """\
 # what a person may set

@@ -22,10 +22,10 @@ from mousetrap.cli import app, show
 from mousetrap.cli.codes import ExitCode, code_of
 from mousetrap.display.table import safe
 from mousetrap.job_queue import declare, depth, drain, open_channel
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
 from mousetrap.run_fetch_worker import fetch
-from mousetrap.topology import Queue
 
 SLOW_STAGE = """
 import threading
@@ -164,10 +164,10 @@ def test_send_without_a_body_triggers_a_stage(run, settings):
         (["work", "no.such:stage"], 2, "cannot import"),
         (["work", ":stage"], 2, "module:attribute"),
         (["work", "fetch", "--reads", "work"], 2, "knows its queues"),
-        (["work", "mousetrap.message:encoder"], 2, "did you mean encode"),
-        (["work", "mousetrap.message:nothing"], 2, "has no 'nothing'"),
-        (["work", "mousetrap.message:encode"], 2, "--reads"),
-        (["work", "mousetrap.message:MAX_BODY"], 2, "no stage and no function"),
+        (["work", "mousetrap.model.message:encoder"], 2, "did you mean encode"),
+        (["work", "mousetrap.model.message:nothing"], 2, "has no 'nothing'"),
+        (["work", "mousetrap.model.message:encode"], 2, "--reads"),
+        (["work", "mousetrap.model.message:MAX_BODY"], 2, "no stage and no function"),
         (["work", "fetch", "--retry-delays", "soon"], 2, "0.2,1,5"),
         (["work", "fetch", "--retry-delays", "-1"], 2, "retry delay"),
         (["check", "no_such.ipynb"], 1, "no_such.ipynb"),

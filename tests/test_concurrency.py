@@ -12,9 +12,9 @@ import pytest
 
 from mousetrap.gauge import Gauge
 from mousetrap.job_queue import declare, depth
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
-from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
 WORK = Queue("work")

@@ -21,7 +21,7 @@ from mousetrap.errors import (
 )
 from mousetrap.job_queue import declare, open_channel
 from mousetrap.loop import Loop
-from mousetrap.topology import Declaration
+from mousetrap.model.topology import Declaration
 from mousetrap.translation import translate
 from mousetrap.wire import Wire
 from mousetrap.worker import Worker

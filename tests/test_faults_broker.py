@@ -14,9 +14,9 @@ from rig.tap import Tap
 from rig.trial import LONG, Trial, heals, sizes, wait_for
 
 from mousetrap.job_queue import declare, delete, depths
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
-from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
 WORK = Queue("work", flow.DELAYS)

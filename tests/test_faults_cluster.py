@@ -11,8 +11,8 @@ from rig.cluster import Balancer, Cluster
 from rig.trial import LONG, Trial, heals, wait_for
 
 from mousetrap.broker import docker
+from mousetrap.model.topology import Queue
 from mousetrap.pytest_plugin import missing
-from mousetrap.topology import Queue
 
 WORK = Queue("work", flow.DELAYS)
 RATE = 50  # messages a second

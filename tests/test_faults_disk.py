@@ -15,8 +15,8 @@ from rig.trial import Trial, heals, sizes, wait_for
 
 from mousetrap.broker import docker
 from mousetrap.check import read
+from mousetrap.model.topology import Queue
 from mousetrap.pytest_plugin import missing
-from mousetrap.topology import Queue
 
 WORK = Queue("work", flow.DELAYS)
 BROKER_ROOM = 120  # MiB

@@ -14,7 +14,7 @@ from rig.trial import Trial, sizes, wait_for
 from mousetrap.cli.codes import ExitCode
 from mousetrap.faults.proxy import Proxy
 from mousetrap.job_queue import depth
-from mousetrap.topology import Queue
+from mousetrap.model.topology import Queue
 
 WORK = Queue("work", flow.DELAYS)
 PASSWORD = "canary/+ä:7%&"  # another text in a URL, and in base64

@@ -16,10 +16,20 @@ from rig.trial import Trial, sizes, wait_for
 
 from mousetrap.errors import UndecodableMessage
 from mousetrap.job_queue import depth, open_channel
-from mousetrap.message import ATTEMPT, DIED, JOB, LOSSES, PARENT, REASON, RETRIES, TIMEOUTS, decode
-from mousetrap.retry import PARKED_AT
+from mousetrap.model.message import (
+    ATTEMPT,
+    DIED,
+    JOB,
+    LOSSES,
+    PARENT,
+    REASON,
+    RETRIES,
+    TIMEOUTS,
+    decode,
+)
+from mousetrap.model.retry_policy import PARKED_AT
+from mousetrap.model.topology import Queue
 from mousetrap.sink import Sink
-from mousetrap.topology import Queue
 
 WORK = Queue("work", flow.DELAYS)
 ENDS = {"exit": 0, "crash": -signal.SIGSEGV}  # the codes of those whom it killed

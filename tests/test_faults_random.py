@@ -21,7 +21,7 @@ from rig import flow
 from rig.trial import Trial
 
 from mousetrap.faults.proxy import Proxy
-from mousetrap.topology import Queue
+from mousetrap.model.topology import Queue
 
 WORK = Queue("work", flow.DELAYS)
 RATE = 50  # messages a second

@@ -16,8 +16,8 @@ from rig.trial import Trial, sizes, wait_for
 
 from mousetrap.faults.proxy import Proxy
 from mousetrap.job_queue import depth
+from mousetrap.model.topology import Queue
 from mousetrap.pytest_plugin import missing
-from mousetrap.topology import Queue
 
 WORK = Queue("work", flow.DELAYS)
 GRACE = 0.5  # seconds for what is in hand

@@ -16,7 +16,7 @@ from rig.trial import LONG, Trial, sizes, wait_for
 
 from mousetrap.errors import MousetrapError
 from mousetrap.faults.proxy import Proxy
-from mousetrap.topology import Queue
+from mousetrap.model.topology import Queue
 from mousetrap.worker import Worker
 
 WORK = Queue("work", flow.DELAYS)

@@ -16,8 +16,8 @@ from rig.trial import Trial, sizes, wait_for
 
 from mousetrap.errors import QueueMissing
 from mousetrap.job_queue import depth, open_channel
-from mousetrap.retry import PARKED_AT_TIMEOUT
-from mousetrap.topology import Queue
+from mousetrap.model.retry_policy import PARKED_AT_TIMEOUT
+from mousetrap.model.topology import Queue
 from mousetrap.worker import Worker
 
 WORK = Queue("work", DELAYS)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from mousetrap import message
 from mousetrap.fetch_data import ExternalApiError, Place, fetch_data
+from mousetrap.model import message
 
 
 def test_fetch_data_returns_places_as_the_tutorial_has_them():

@@ -10,7 +10,7 @@ from mousetrap import stage
 from mousetrap.diagram import Diagram
 from mousetrap.errors import SettingsError
 from mousetrap.flow import Flow, reference
-from mousetrap.record import StageRecord
+from mousetrap.model.summary import StageRecord
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 

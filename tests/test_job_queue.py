@@ -21,9 +21,9 @@ from mousetrap.job_queue import (
     ping,
     purge,
 )
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
-from mousetrap.topology import Queue
 
 
 @pytest.fixture

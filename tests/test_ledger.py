@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap import account
-from mousetrap.fate import Fate, Output, alike, pack, unpack
-from mousetrap.ledger import Ledger
-from mousetrap.message import Message
+from mousetrap.model import ledger_tables
+from mousetrap.model.ledger import Ledger
+from mousetrap.model.message import Message
+from mousetrap.model.outcome import Fate, Output, alike, pack, unpack
 
 READS = ["work", "more"]
 START = 1_000_000.0  # seconds since 1970
@@ -74,8 +74,8 @@ def histories(draw):
 def everything(ledger):
     """All that a ledger can be asked."""
     return (
-        ledger.record(), list(account.messages(ledger, READS, "x")),
-        list(account.open_messages(ledger, START)), ledger.counts(), ledger.deaths,
+        ledger.record(), list(ledger_tables.messages(ledger, READS, "x")),
+        list(ledger_tables.open_messages(ledger, START)), ledger.counts(), ledger.deaths,
     )  # fmt: skip
 
 
@@ -209,7 +209,10 @@ def test_ledger_settles_what_goes_to_a_queue_that_nobody_reads():
     told(ledger, fate("j", outputs=(Output("j/0", "out"),)))
 
     assert ledger.open == 0
-    assert [row["outcome"] for row in account.messages(ledger, READS, "x")] == ["done", "result"]
+    assert [row["outcome"] for row in ledger_tables.messages(ledger, READS, "x")] == [
+        "done",
+        "result",
+    ]
 
 
 def test_ledger_counts_jobs_that_others_sent():
@@ -269,12 +272,12 @@ def test_open_messages_say_where_each_stopped():
     sent(ledger, "a", "b")
     told(ledger, fate("a", "retried", reason="ValueError: no luck", delay=5.0))
 
-    rows = {row["message"]: row for row in account.open_messages(ledger, START + 10)}
+    rows = {row["message"]: row for row in ledger_tables.open_messages(ledger, START + 10)}
 
     assert rows["a"]["stopped in"] == "work, after 5 s"
     assert (rows["a"]["attempt"], rows["a"]["last failure"]) == (2, "ValueError: no luck")
     assert (rows["b"]["stopped in"], rows["b"]["attempt"], rows["b"]["for s"]) == ("work", 1, 10.0)
-    assert account.last_failure(ledger).id == "a"
+    assert ledger_tables.last_failure(ledger).id == "a"
 
 
 def test_record_keeps_the_most_frequent_reasons():

@@ -12,10 +12,10 @@ import pytest
 
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import declare, depth, drain
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.processes import WorkerProcesses
 from mousetrap.publisher import Publisher
-from mousetrap.topology import Queue
 
 PROGRAM = """
 import sys, threading

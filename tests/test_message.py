@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap import message
 from mousetrap.errors import UndecodableMessage
 from mousetrap.fetch_data import Place
-from mousetrap.message import (
+from mousetrap.model import message
+from mousetrap.model.message import (
     ATTEMPT,
     JOB,
     MAX_ATTEMPT,

@@ -15,7 +15,7 @@ import pytest
 
 from mousetrap import plot
 from mousetrap.check import parameters_of
-from mousetrap.record import RECORD_TYPE
+from mousetrap.model.summary import RECORD_TYPE
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

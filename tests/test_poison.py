@@ -10,9 +10,8 @@ from rig.trial import wait_for
 
 from mousetrap.errors import HeldTooLong, WorkerLost
 from mousetrap.job_queue import declare, depth, drain, open_channel
-from mousetrap.message import LOSSES, MAX_ATTEMPT, Message
-from mousetrap.publisher import Publisher
-from mousetrap.retry import (
+from mousetrap.model.message import LOSSES, MAX_ATTEMPT, Message
+from mousetrap.model.retry_policy import (
     ALONE_FROM,
     PARKED_AT,
     PARKED_AT_TIMEOUT,
@@ -22,8 +21,9 @@ from mousetrap.retry import (
     after_timeout,
     decide,
 )
+from mousetrap.model.topology import Queue
+from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
-from mousetrap.topology import Queue
 from mousetrap.translation import WORN
 from mousetrap.worker import Worker
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mousetrap import message
 from mousetrap.fetch_data import fetch_data
+from mousetrap.model import message
 from mousetrap.process_data import Summary, process_data
 
 latitudes = st.floats(-90, 90)

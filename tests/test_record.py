@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap.record import RECORD_TYPE, Record, StageRecord, duration, percentiles
+from mousetrap.model.summary import RECORD_TYPE, Record, StageRecord, duration, percentiles
 
 RECORD = Record(
     sent=3, confirmed=3, done=2, retried=1, dead=1, lost=0, duplicates=0, seconds=1.5,

@@ -18,7 +18,7 @@ from mousetrap.errors import (
     Unroutable,
 )
 from mousetrap.job_queue import declare, ping, short_channel
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.pytest_plugin import missing
 from mousetrap.refusal import channel_closed

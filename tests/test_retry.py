@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.errors import Reject, UndecodableMessage
-from mousetrap.retry import Bury, RetryAfter, backoff, decide
-from mousetrap.topology import Queue
+from mousetrap.model.retry_policy import Bury, RetryAfter, backoff, decide
+from mousetrap.model.topology import Queue
 
 QUEUE = Queue("start_fetch", retry_delays=(1.0, 5.0, 25.0))
 

@@ -16,7 +16,7 @@ from rig.trial import Trial, wait_for
 from mousetrap.errors import MousetrapError
 from mousetrap.faults.frames import Frames
 from mousetrap.job_queue import declare, delete, depth, open_channel
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.worker import Worker
 

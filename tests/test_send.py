@@ -14,8 +14,8 @@ import pytest
 from mousetrap import Message, declare, drain, stage
 from mousetrap.display.progress import Progress
 from mousetrap.errors import BrokerUnreachable, Unroutable
+from mousetrap.model.topology import Queue
 from mousetrap.send import send
-from mousetrap.topology import Queue
 
 
 @dataclasses.dataclass

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.errors import SettingsError
+from mousetrap.model.topology import Topology
 from mousetrap.settings import Settings
-from mousetrap.topology import Topology
 
 PASSWORD = "hunter/2@:é"
 QUOTED = "hunter%2F2%40%3A%C3%A9"

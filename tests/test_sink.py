@@ -19,11 +19,11 @@ from mousetrap import Sink, stage
 from mousetrap.broker.configuration import free_ports
 from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.job_queue import declare, depth, drain
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.sink.storing import storing
-from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
 # Dies between its effect and the ack, once for each message.

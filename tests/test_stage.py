@@ -10,7 +10,7 @@ from mousetrap import Stage, stage
 from mousetrap.errors import SettingsError, UndecodableMessage
 from mousetrap.handler import Handler
 from mousetrap.job_queue import drain
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.start_fetch import FetchJob, start_fetch

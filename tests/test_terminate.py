@@ -23,10 +23,10 @@ from rig.trial import wait_for
 from mousetrap.errors import SettingsError
 from mousetrap.health import Health
 from mousetrap.job_queue import declare, depth, drain
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
-from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
 FLOW = """

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.errors import SettingsError
-from mousetrap.topology import MAX_DELAY, Declaration, Queue, Topology, check_queue_name
+from mousetrap.model.topology import MAX_DELAY, Declaration, Queue, Topology, check_queue_name
 
 
 def test_queue_knows_the_places_where_its_failures_wait():

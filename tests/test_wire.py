@@ -13,7 +13,7 @@ from pika import frame, spec
 from pika.adapters.utils import io_services_utils
 
 from mousetrap import connection, header
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.publisher import Publisher
 from mousetrap.wire import Wire, _Heartbeats
 from mousetrap.worker import Worker

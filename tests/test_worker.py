@@ -11,9 +11,9 @@ import pytest
 
 from mousetrap.errors import AccessRefused, MousetrapError, Reject, TopologyMismatch
 from mousetrap.job_queue import declare, delete, depth, drain, open_channel
-from mousetrap.message import Message, current
+from mousetrap.model.message import Message, current
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
-from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
 

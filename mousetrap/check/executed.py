@@ -15,7 +15,7 @@ from typing import Any
 
 from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.errors import CheckError, ParameterError
-from mousetrap.record import RECORD_TYPE
+from mousetrap.model.summary import RECORD_TYPE
 from mousetrap.runtime.atomic_file import write_whole
 
 _INJECTED = "injected-parameters"

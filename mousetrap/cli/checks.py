@@ -15,7 +15,7 @@ from mousetrap.cli.live import watch_notebook
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.show import complain, print_json, print_pairs, print_table, say
 from mousetrap.errors import CheckError, SettingsError
-from mousetrap.record import STAGE_COLUMNS, Record, stage_line
+from mousetrap.model.summary import STAGE_COLUMNS, Record, stage_line
 
 if TYPE_CHECKING:
     from mousetrap.check import CheckResult, Parameter

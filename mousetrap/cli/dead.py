@@ -12,8 +12,8 @@ from mousetrap.cli.codes import ExitCode, new_app
 from mousetrap.cli.options import Json, Name
 from mousetrap.cli.show import complain, err, out, print_json, print_table, progress, say
 from mousetrap.display.table import age, safe
+from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
-from mousetrap.topology import Queue
 
 app = new_app("Dead letters of a queue: look, send back, throw away. QUEUE is the work queue.")
 

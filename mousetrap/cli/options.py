@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mousetrap.errors import SettingsError
-from mousetrap.topology import check_queue_name
+from mousetrap.model.topology import check_queue_name
 
 
 def queue_name(value: str) -> str:

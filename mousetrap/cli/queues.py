@@ -16,7 +16,7 @@ from mousetrap.cli.options import Full, Json, Name, finite, queue_names
 from mousetrap.cli.show import WIDTH, complain, print_json, print_table, progress, say
 from mousetrap.display.table import safe
 from mousetrap.errors import UndecodableMessage
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.settings import Settings

@@ -16,11 +16,11 @@ from mousetrap.cli.codes import ExitCode
 from mousetrap.cli.options import Json, Name
 from mousetrap.cli.show import complain, print_json, progress, say
 from mousetrap.errors import PublishError, SettingsError, UndecodableMessage
-from mousetrap.message import Message, decode, encode
+from mousetrap.model.message import Message, decode, encode
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
 from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
-from mousetrap.topology import Queue
 
 SHOWN_IDS = 1000  # a guess: more than anybody looks at, less than fills a screen buffer
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mousetrap.display.table import safe
+from mousetrap.model.retry_policy import reason_of
+from mousetrap.model.topology import Queue
 from mousetrap.notebook.output import Outputs, Recorder
 from mousetrap.notebook.version import Version
 from mousetrap.presence import PATIENCE, Attached
-from mousetrap.retry import reason_of
-from mousetrap.topology import Queue
 from mousetrap.worker import Statistics, Worker
 
 COUNTS = ("received", "done", "retried", "dead")

@@ -25,7 +25,7 @@ from contextvars import ContextVar, Token
 from typing import Any
 
 from mousetrap.display.table import safe
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.runtime.environment import shell
 
 MOST_OF_ONE = 10_000  # characters of one handling; its end is kept, where failures are

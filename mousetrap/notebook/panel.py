@@ -20,11 +20,11 @@ from mousetrap.display import sparkline
 from mousetrap.display.table import IGNORED, Table, Text, safe
 from mousetrap.errors import MousetrapError
 from mousetrap.gauge import Gauge
+from mousetrap.model.summary import StageRecord
 from mousetrap.notebook import registry
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.live import Bundle, Live
 from mousetrap.notebook.watch import RunWatch, StageView, View, Watch, WorkersWatch, worker_of
-from mousetrap.record import StageRecord
 from mousetrap.run import Run, open_runs
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.settings import Settings

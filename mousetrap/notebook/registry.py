@@ -18,13 +18,13 @@ from typing import Any
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.handler import Handler
+from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.output import Recorder
 from mousetrap.notebook.version import Version, inner, mark
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage
-from mousetrap.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.translation import remaining
 from mousetrap.worker import Worker
 

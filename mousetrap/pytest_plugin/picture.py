@@ -12,7 +12,7 @@ from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.gauge import Depth
 from mousetrap.job_queue import depths, peek
-from mousetrap.message import Message
+from mousetrap.model.message import Message
 from mousetrap.settings import Settings
 
 QUEUES = 40  # shown at most; the empty ones are left out first

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from mousetrap.display.table import Table, safe
 from mousetrap.errors import SinkBusy, SinkError
-from mousetrap.message import Message, current, decode, encode
+from mousetrap.model.message import Message, current, decode, encode
 from mousetrap.sink.sqlite import SqliteStore
 
 COLUMNS = ("id", "job", "stored", "data")

@@ -20,10 +20,10 @@ import pytest
 
 from mousetrap.errors import MousetrapError, WireError
 from mousetrap.job_queue import declare, depths, drain, open_channel
-from mousetrap.message import Message
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
 from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
-from mousetrap.topology import Queue
 from mousetrap.worker import Worker
 
 from . import flow

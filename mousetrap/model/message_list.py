@@ -11,7 +11,7 @@ from typing import Any
 
 from mousetrap.display.table import WIDTH, Table, age
 from mousetrap.errors import UndecodableMessage
-from mousetrap.message import Message, decode
+from mousetrap.model.message import Message, decode
 
 LARGE = 1_000_000  # bytes: a guess at what is worth decoding only to show its beginning
 

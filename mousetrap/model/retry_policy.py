@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mousetrap.errors import HeldTooLong, Reject, UndecodableMessage, WorkerLost
-from mousetrap.message import (
+from mousetrap.model.message import (
     DIED,
     DROPPED,
     LOSSES,
@@ -23,7 +23,7 @@ from mousetrap.message import (
     Message,
     without_death,
 )
-from mousetrap.topology import Queue
+from mousetrap.model.topology import Queue
 
 ALONE_FROM = 2  # lost workers after which a message is handled beside no other suspect
 PARKED_AT = 6  # lost workers after which it is buried; see `after_loss`

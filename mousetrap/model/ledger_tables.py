@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mousetrap.display.table import Table
-from mousetrap.fate import Fate
-from mousetrap.ledger import Entry, Ledger
+from mousetrap.model.ledger import Entry, Ledger
+from mousetrap.model.outcome import Fate
 
 
 def messages(

@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import msgspec
 
 from mousetrap.errors import UndecodableMessage
-from mousetrap.fate import Fate, unpack
-from mousetrap.record import Record, StageRecord, percentiles
+from mousetrap.model.outcome import Fate, unpack
+from mousetrap.model.summary import Record, StageRecord, percentiles
 from mousetrap.runtime.interrupt import Bell
 
 MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand characters

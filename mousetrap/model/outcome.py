@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mousetrap.message import child_id, decode
+from mousetrap.model.message import child_id, decode
 
 Outcome = Literal["done", "retried", "dead"]
 
