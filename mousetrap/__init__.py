@@ -28,6 +28,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
+    from mousetrap.amqp.publisher import Publisher
+    from mousetrap.amqp.receipt import Receipt
     from mousetrap.bench import Bench, dead
     from mousetrap.case import Case
     from mousetrap.errors import MousetrapError, Reject
@@ -41,8 +43,6 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.notebook.handle import Handle
     from mousetrap.notebook.panel import Panel, panel
     from mousetrap.notebook.registry import consume
-    from mousetrap.publisher import Publisher
-    from mousetrap.receipt import Receipt
     from mousetrap.run import Run, run
     from mousetrap.send import Sent, send
     from mousetrap.settings import Settings
@@ -87,8 +87,8 @@ _HOMES = {
     "notebook.registry": ("consume",),
     "model.message_list": ("Messages",),
     "notebook.panel": ("Panel", "panel"),
-    "publisher": ("Publisher",),
-    "receipt": ("Receipt",),
+    "amqp.publisher": ("Publisher",),
+    "amqp.receipt": ("Receipt",),
     "model.summary": ("Record",),
     "run": ("Run", "run"),
     "send": ("Sent", "send"),

@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from mousetrap.consumer import Delivery
+from mousetrap.amqp.consumer import Delivery
+from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
+from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import MousetrapError
 from mousetrap.model.outcome import Fate, pack
-from mousetrap.publisher import RESEND_DELAY, Publisher
-from mousetrap.receipt import Receipt
 
 MAX_SIZE = 4_000_000  # bytes of one body; a guess well below what brokers take
 

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 
-from mousetrap.consumer import Delivery
+from mousetrap.amqp.consumer import Delivery
 from mousetrap.handler import Handler
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Fate, Outcome, Output

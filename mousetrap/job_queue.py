@@ -14,17 +14,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeAlias
 
-from mousetrap import outlived
-from mousetrap.channel import JobChannel, connect
-from mousetrap.declared import note
+from mousetrap.amqp import redeliveries
+from mousetrap.amqp.blocking_channel import JobChannel, connect
+from mousetrap.amqp.declared_queues import note
+from mousetrap.amqp.error_translation import is_worn, kept_properties, remaining, translated
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.amqp.queue_depth import Depth, Gauge
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
-from mousetrap.gauge import Depth, Gauge
 from mousetrap.model.message import Message, without_counts
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Declaration, Queue
-from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
-from mousetrap.translation import is_worn, kept_properties, remaining, translated
 
 QUEUES = ["start_fetch", "data_processing"]
 FEW = 10  # messages; so few are got one by one
@@ -104,7 +104,7 @@ def peek(queue: str, n: int = 10, settings: Settings | None = None) -> Messages:
     with short_channel(settings) as channel:
         found = _get(channel, name, n)
         messages = [_message(properties, body) for _, properties, body in found]
-        outlived.remember(name, [(message.id, False) for message in messages])
+        redeliveries.remember(name, [(message.id, False) for message in messages])
         give_back(channel, queue, found, settings)
     return Messages(messages, f" at the head of {queue}", PEEKED)
 

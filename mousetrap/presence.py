@@ -23,15 +23,15 @@ import msgspec
 import pika
 from pika.channel import Channel
 
+from mousetrap.amqp.error_translation import declare, remaining
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.message import decode
 from mousetrap.model.topology import Exchange
-from mousetrap.publisher import Publisher
 from mousetrap.runtime.environment import is_kernel, program
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.translation import declare, remaining
 
 log = logging.getLogger("mousetrap.presence")
 

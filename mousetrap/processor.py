@@ -18,7 +18,10 @@ from typing import TypeAlias
 
 import pika
 
-from mousetrap.consumer import Consumer, Delivery
+from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.error_translation import kept_properties
+from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
+from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
 from mousetrap.events import Events, Told
@@ -29,11 +32,8 @@ from mousetrap.model import retry_policy
 from mousetrap.model.message import Message, current
 from mousetrap.model.outcome import Fate, Output, alike
 from mousetrap.model.topology import AnyDeclaration, Queue
-from mousetrap.publisher import RESEND_DELAY, Publisher
-from mousetrap.receipt import Receipt
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.translation import kept_properties
 
 log = logging.getLogger("mousetrap.worker")
 

@@ -19,8 +19,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from mousetrap import job_queue
+from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.receipt import Receipt
 from mousetrap.case import Case
-from mousetrap.consumer import Consumer, Delivery
 from mousetrap.diagram import Diagram
 from mousetrap.display.table import Table, safe
 from mousetrap.errors import (
@@ -35,7 +36,6 @@ from mousetrap.model.message_list import Messages
 from mousetrap.model.summary import Record
 from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.processes import WorkerProcesses
-from mousetrap.receipt import Receipt
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import finish
 from mousetrap.sender import Sender

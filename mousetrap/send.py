@@ -1,6 +1,6 @@
 """Sending from a cell: one value or many, and what became of them summed up.
 
-In a program a `mousetrap.publisher.Publisher` stays open and is faster; this one is opened for
+In a program a `mousetrap.amqp.publisher.Publisher` stays open and is faster; this one is opened for
 each call. Prototyped in ``notebooks/08_watching.ipynb``.
 """
 
@@ -15,13 +15,13 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.progress import INTERVAL, Progress
 from mousetrap.display.table import IGNORED, safe
 from mousetrap.errors import PublishError
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
-from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage, queue_of
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
+from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import Unroutable
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
-from mousetrap.publisher import RESEND_DELAY, Publisher
-from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
 
 

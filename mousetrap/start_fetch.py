@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import QUEUES
 from mousetrap.model.message import Message
-from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 
 

@@ -17,19 +17,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from mousetrap.consumer import Consumer
+from mousetrap.amqp.consumer import Consumer
+from mousetrap.amqp.error_translation import remaining
+from mousetrap.amqp.io_thread import Loop
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.table import Table, safe
 from mousetrap.errors import MousetrapError
 from mousetrap.handler import Handler
-from mousetrap.loop import Loop
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.presence import PATIENCE, Attached, Ear, here, note
 from mousetrap.processor import Processor
-from mousetrap.publisher import Publisher
 from mousetrap.runtime.interrupt import PARTING, finish
 from mousetrap.settings import Settings
-from mousetrap.translation import remaining
 
 log = logging.getLogger("mousetrap.worker")
 

@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import OutcomeUnknown
 from mousetrap.job_queue import depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.worker import Worker
 
 

@@ -18,6 +18,7 @@ import pytest
 from rig.brokers import ask_docker, compose_project, sweep
 
 from mousetrap import broker as brokers
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import docker, local, node, probe, program
 from mousetrap.broker.configuration import configure, free_ports
 from mousetrap.errors import (
@@ -28,7 +29,6 @@ from mousetrap.errors import (
 )
 from mousetrap.job_queue import declare, depth, ping
 from mousetrap.model.message import Message
-from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 
 

@@ -18,13 +18,13 @@ import pytest
 from typer.testing import CliRunner
 
 from mousetrap import errors
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.cli import app, show
 from mousetrap.cli.codes import ExitCode, code_of
 from mousetrap.display.table import safe
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.run_fetch_worker import fetch
 
 SLOW_STAGE = """

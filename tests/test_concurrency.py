@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from mousetrap.gauge import Gauge
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.amqp.queue_depth import Gauge
 from mousetrap.job_queue import declare, depth
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.worker import Worker
 
 WORK = Queue("work")

@@ -11,7 +11,10 @@ import weakref
 import pika
 import pytest
 
-from mousetrap.connection import FATAL, Connection
+from mousetrap.amqp.connection import FATAL, Connection
+from mousetrap.amqp.error_translation import translate
+from mousetrap.amqp.fast_connection import Wire
+from mousetrap.amqp.io_thread import Loop
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
@@ -20,10 +23,7 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.job_queue import declare, open_channel
-from mousetrap.loop import Loop
 from mousetrap.model.topology import Declaration
-from mousetrap.translation import translate
-from mousetrap.wire import Wire
 from mousetrap.worker import Worker
 
 
@@ -117,8 +117,10 @@ def test_connection_that_broke_is_forgotten(proxy, connect, listener, monkeypatc
         alive.add(wire)
         return wire
 
-    monkeypatch.setattr("mousetrap.connection.Wire", remembered)
-    monkeypatch.setattr("mousetrap.connection.SETTING_UP", 0.2)  # so long a new channel is watched
+    monkeypatch.setattr("mousetrap.amqp.connection.Wire", remembered)
+    monkeypatch.setattr(
+        "mousetrap.amqp.connection.SETTING_UP", 0.2
+    )  # so long a new channel is watched
     gc.disable()
     try:
         connect(proxy.settings.but(connect_timeout=0.2))
@@ -306,7 +308,7 @@ def test_connection_closed_while_it_opens_ends_quietly(proxy, step, caplog):
 
 def test_connection_leaves_a_broker_that_sets_up_no_channel(proxy, monkeypatch):
     """It took the connection and says no more, as without its cluster: the next one is tried."""
-    monkeypatch.setattr("mousetrap.connection.SETTING_UP", 0.3)
+    monkeypatch.setattr("mousetrap.amqp.connection.SETTING_UP", 0.3)
     listener = Listener()
     connection = Connection(proxy.settings.but(connect_timeout=1.0), "test", listener)
     connection.open()

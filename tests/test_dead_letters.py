@@ -6,12 +6,12 @@ import time
 
 import pytest
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.dead_letters import dead_letters, replay
 from mousetrap.errors import QueueMissing, SettingsError, Unroutable
 from mousetrap.job_queue import declare, delete, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.worker import Worker
 
 WORK = Queue("work", retry_delays=(0.05,))

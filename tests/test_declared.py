@@ -8,23 +8,24 @@ import sys
 
 import pytest
 
-from mousetrap import Message, Publisher, Queue, Worker, declare, declared, open_channel
+from mousetrap import Message, Publisher, Queue, Worker, declare, open_channel
+from mousetrap.amqp import declared_queues
 
 
 @pytest.fixture
 def notes(tmp_path, monkeypatch):
     """A file that everything declared by us is written to."""
     path = tmp_path / "declared"
-    monkeypatch.setenv(declared.VARIABLE, str(path))
+    monkeypatch.setenv(declared_queues.VARIABLE, str(path))
     return path
 
 
 def test_note_writes_nothing_unless_asked(tmp_path, monkeypatch):
     """Without the variable no file is made anywhere."""
-    monkeypatch.delenv(declared.VARIABLE, raising=False)
+    monkeypatch.delenv(declared_queues.VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
 
-    declared.note("words")
+    declared_queues.note("words")
 
     assert list(tmp_path.iterdir()) == []
 
@@ -32,41 +33,43 @@ def test_note_writes_nothing_unless_asked(tmp_path, monkeypatch):
 def test_note_writes_each_name_once(notes):
     """Declaring again, as after a reconnect, adds no line."""
     for name in ("words", "words.dead", "words"):
-        declared.note(name)
+        declared_queues.note(name)
 
     assert notes.read_text() == "words\nwords.dead\n"
 
 
 def test_note_writes_to_each_file_it_is_given(notes, tmp_path, monkeypatch):
     """Two tests of one process declare the same queue, and both know of it."""
-    declared.note("words")
-    monkeypatch.setenv(declared.VARIABLE, str(tmp_path / "second"))
-    declared.note("words")
+    declared_queues.note("words")
+    monkeypatch.setenv(declared_queues.VARIABLE, str(tmp_path / "second"))
+    declared_queues.note("words")
 
-    assert declared.names_in(notes) == declared.names_in(tmp_path / "second") == ["words"]
+    assert (
+        declared_queues.names_in(notes)
+        == declared_queues.names_in(tmp_path / "second")
+        == ["words"]
+    )
 
 
 def test_note_disturbs_nobody(monkeypatch, tmp_path):
     """A folder that is gone is no reason for a worker to fail."""
-    monkeypatch.setenv(declared.VARIABLE, str(tmp_path / "gone" / "declared"))
+    monkeypatch.setenv(declared_queues.VARIABLE, str(tmp_path / "gone" / "declared"))
 
-    declared.note("words")
+    declared_queues.note("words")
 
 
 def test_names_in_a_file_of_several_processes_are_unique_and_in_order(notes):
     """Each process writes its own lines; a name may have any character but the line's end."""
-    declared.note("größe\u2028x")
-    program = (
-        "from mousetrap import declared; [declared.note(name) for name in ('b', 'größe\u2028x')]"
-    )
+    declared_queues.note("größe\u2028x")
+    program = "from mousetrap import declared; [declared_queues.note(name) for name in ('b', 'größe\u2028x')]"
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ)
 
-    assert declared.names_in(notes) == ["größe\u2028x", "b"]
+    assert declared_queues.names_in(notes) == ["größe\u2028x", "b"]
 
 
 def test_names_in_no_file_are_none(tmp_path):
     """Nothing was declared, so nobody made it."""
-    assert declared.names_in(tmp_path / "declared") == []
+    assert declared_queues.names_in(tmp_path / "declared") == []
 
 
 def test_everything_of_ours_that_declares_is_known(settings, notes):
@@ -81,7 +84,7 @@ def test_everything_of_ours_that_declares_is_known(settings, notes):
     with Worker(Queue("read", ()), lambda message: message, settings, writes="written"):
         pass
 
-    names = declared.names_in(notes)
+    names = declared_queues.names_in(notes)
     plain = {"start_fetch", "data_processing", "asked", "asked.retry.1s", "asked.dead",
              "published", "read", "read.dead", "written"}  # fmt: skip
     assert {wire_name(name) for name in plain} <= set(names)

@@ -13,10 +13,10 @@ from rig import flow
 from rig.tap import Tap
 from rig.trial import LONG, Trial, heals, sizes, wait_for
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, delete, depths
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.worker import Worker
 
 WORK = Queue("work", flow.DELAYS)

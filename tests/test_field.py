@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap import field, translation  # noqa: F401 -- which installs it
+from mousetrap.amqp import (
+    pika_patches,
+)
 
 plain = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text()
@@ -51,15 +53,15 @@ def test_values_arrive_as_they_were_sent(value):
 )
 def test_values_of_others_are_read(encoded, value):
     """Floats, and times that are no date of Python's."""
-    assert field.decode_value(b"?" + encoded, 1) == (value, 1 + len(encoded))
+    assert pika_patches.decode_value(b"?" + encoded, 1) == (value, 1 + len(encoded))
 
 
 def test_pika_needs_this():
     """When one of these fails, pika reads or writes it by itself: then less is needed here."""
     double = struct.pack(">cd", b"d", 1.5)
 
-    assert field._decode(double, 0) == (1, 9)
+    assert pika_patches._decode(double, 0) == (1, 9)
     with pytest.raises(pika.exceptions.UnsupportedAMQPFieldException):
-        field._encode([], 1.5)
+        pika_patches._encode([], 1.5)
     with pytest.raises((OverflowError, ValueError, OSError)):
-        field._decode(struct.pack(">cQ", b"T", 2**62), 0)
+        pika_patches._decode(struct.pack(">cQ", b"T", 2**62), 0)

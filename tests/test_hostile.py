@@ -17,6 +17,7 @@ import nbformat
 import pytest
 
 from mousetrap import Case, Message, Messages, Record, Settings, stage
+from mousetrap.amqp.receipt import Receipt
 from mousetrap.bench import Bench, Replayed, dead
 from mousetrap.case import CaseMessage
 from mousetrap.diagram import Activity, Diagram
@@ -27,7 +28,6 @@ from mousetrap.model.summary import StageRecord
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.panel import MAX_SIZE, Panel
 from mousetrap.notebook.watch import StageView, View
-from mousetrap.receipt import Receipt
 from mousetrap.run import Run
 from mousetrap.send import Sent
 from mousetrap.settings import MASK

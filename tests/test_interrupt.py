@@ -15,10 +15,10 @@ from test_worker import QUICK, double, send, wait_for
 
 import mousetrap
 from mousetrap import Message, stage
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import probe
 from mousetrap.job_queue import declare, depth, drain, open_channel, ping
 from mousetrap.processes import WorkerProcesses
-from mousetrap.publisher import Publisher
 from mousetrap.runtime.interrupt import Bell, finish
 from mousetrap.runtime.signals import run_until_told
 from mousetrap.worker import Worker

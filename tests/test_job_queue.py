@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pika
 import pytest
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import BrokerUnreachable, QueueMissing, TopologyMismatch
 from mousetrap.job_queue import (
     declare,
@@ -23,7 +24,6 @@ from mousetrap.job_queue import (
 )
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 
 
 @pytest.fixture

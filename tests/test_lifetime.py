@@ -10,12 +10,12 @@ import threading
 
 import pytest
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.processes import WorkerProcesses
-from mousetrap.publisher import Publisher
 
 PROGRAM = """
 import sys, threading

@@ -8,6 +8,8 @@ import threading
 import pytest
 from rig.trial import wait_for
 
+from mousetrap.amqp.error_translation import WORN
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import HeldTooLong, WorkerLost
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import LOSSES, MAX_ATTEMPT, Message
@@ -22,9 +24,7 @@ from mousetrap.model.retry_policy import (
     decide,
 )
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
-from mousetrap.translation import WORN
 from mousetrap.worker import Worker
 
 WORK = Queue("work", ())

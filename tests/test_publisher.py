@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_worker import wait_for
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import OutcomeUnknown, PublishRefused, TopologyMismatch, Unroutable
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import Message
 from mousetrap.model.summary import percentiles
 from mousetrap.model.topology import Declaration
-from mousetrap.publisher import Publisher
 
 
 def test_publish_is_confirmed_and_arrives(settings):

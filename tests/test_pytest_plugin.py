@@ -17,7 +17,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mousetrap import Message, Publisher, Settings, declare, declared, drain
+from mousetrap import Message, Publisher, Settings, declare, drain
+from mousetrap.amqp import declared_queues
 from mousetrap.check import read
 from mousetrap.errors import DeadlineExceeded, SettingsError
 from mousetrap.job_queue import depths
@@ -674,7 +675,7 @@ def test_picture_shows_the_first_messages_of_a_long_queue(namespace, broker):
     with Publisher(settings) as publisher:
         publisher.publish_many([Message("secret") for _ in range(9)], "words")
         publisher.flush()
-    names = declared.names_in(os.environ["MOUSETRAP_DECLARED"])
+    names = declared_queues.names_in(os.environ["MOUSETRAP_DECLARED"])
 
     text = draw([*names, f"{namespace}.never"], settings, "external")
 

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.amqp.reply_codes import channel_closed
 from mousetrap.broker import private
 from mousetrap.broker.configuration import free_ports
 from mousetrap.errors import (
@@ -19,9 +21,7 @@ from mousetrap.errors import (
 )
 from mousetrap.job_queue import declare, ping, short_channel
 from mousetrap.model.message import Message
-from mousetrap.publisher import Publisher
 from mousetrap.pytest_plugin import missing
-from mousetrap.refusal import channel_closed
 from mousetrap.settings import Settings
 
 

@@ -13,11 +13,11 @@ from rig import summary
 from rig.checker import History, check
 from rig.trial import Trial, wait_for
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError
 from mousetrap.faults.frames import Frames
 from mousetrap.job_queue import declare, delete, depth, open_channel
 from mousetrap.model.message import Message
-from mousetrap.publisher import Publisher
 from mousetrap.worker import Worker
 
 TUTORIAL = "tutorial"

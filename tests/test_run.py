@@ -18,7 +18,9 @@ import pytest
 from rig.trial import wait_for
 
 import mousetrap
-from mousetrap import Message, Reject, connection, job_queue, stage
+from mousetrap import Message, Reject, job_queue, stage
+from mousetrap.amqp import connection
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import (
     AccessRefused,
     MessageDied,
@@ -27,7 +29,6 @@ from mousetrap.errors import (
     SettingsError,
 )
 from mousetrap.lease import sweep
-from mousetrap.publisher import Publisher
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.start_fetch import FetchJob

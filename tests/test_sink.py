@@ -16,12 +16,12 @@ from postgres import PASSWORD, Postgres, psycopg
 from rig.trial import wait_for
 
 from mousetrap import Sink, stage
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker.configuration import free_ports
 from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.sink.storing import storing
 from mousetrap.worker import Worker

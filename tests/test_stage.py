@@ -47,7 +47,7 @@ def test_stages_compose_without_a_broker():
 def test_stage_starts_a_worker_in_the_background(settings):
     """`start` consumes until it is stopped; the `with` block stops it."""
     with add.start(settings) as worker:
-        from mousetrap.publisher import Publisher
+        from mousetrap.amqp.publisher import Publisher
 
         with Publisher(settings) as publisher:
             publisher.publish(Message({"x": 1, "y": 2}), "points").wait()

@@ -13,10 +13,10 @@ import threading
 import pytest
 from rig.trial import wait_for
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.runtime.exit_codes import describe, judge
 from mousetrap.settings import Settings
 from mousetrap.slot import FIRST_DELAY, LONGEST_DELAY, Slot

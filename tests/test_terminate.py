@@ -20,12 +20,12 @@ import urllib.request
 import pytest
 from rig.trial import wait_for
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import SettingsError
 from mousetrap.health import Health
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 from mousetrap.worker import Worker
 

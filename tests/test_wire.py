@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from pika import frame, spec
 from pika.adapters.utils import io_services_utils
 
-from mousetrap import connection, header
+from mousetrap.amqp import connection
+from mousetrap.amqp.fast_connection import Wire, _Heartbeats
+from mousetrap.amqp.properties import basic_properties, decode_properties
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.model.message import Message
-from mousetrap.publisher import Publisher
-from mousetrap.wire import Wire, _Heartbeats
 from mousetrap.worker import Worker
 
 
@@ -134,7 +135,7 @@ PARENT = Message({"n": 1}, id="0123456789abcdef")
 def test_wire_publishes_the_bytes_that_pika_would(message, sent, base, exchange, mandatory):
     """Ready-made or not, whatever the properties: the same frames to the last byte."""
     values, wire = base and pika.BasicProperties(**base), Recorder()
-    properties = header.properties(message, sent, base and pika.BasicProperties(**base))
+    properties = basic_properties(message, sent, base and pika.BasicProperties(**base))
     method = spec.Basic.Publish(exchange=exchange, routing_key="work", mandatory=mandatory)
     size = len(message.body)
     pieces = [frame.Method(7, method), frame.Header(7, size, properties)]
@@ -153,7 +154,7 @@ def test_wire_publishes_the_bytes_that_pika_would(message, sent, base, exchange,
 @example(PARENT.child([1], "fetch", 0), 1_790_000_000, None, None)
 def test_header_reads_what_pika_would(message, sent, base, data):
     """Ours or not, whole or cut or with a byte gone wrong: the same properties, or no sense."""
-    properties = header.properties(message, sent, base and pika.BasicProperties(**base))
+    properties = basic_properties(message, sent, base and pika.BasicProperties(**base))
     payload = frame.Header(1, 5, properties).marshal()[7:-1]
     if data is not None and data.draw(st.booleans()):
         where = data.draw(st.integers(12, len(payload) - 1))
@@ -162,9 +163,9 @@ def test_header_reads_what_pika_would(message, sent, base, data):
         expected = vars(pika.BasicProperties().decode(payload, 12))
     except Exception as error:
         with pytest.raises(type(error)):
-            header.decode(payload)
+            decode_properties(payload)
     else:
-        assert vars(header.decode(payload)) == expected
+        assert vars(decode_properties(payload)) == expected
 
 
 def test_wire_leaves_to_pika_what_is_large_or_too_late():

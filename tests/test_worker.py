@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import AccessRefused, MousetrapError, Reject, TopologyMismatch
 from mousetrap.job_queue import declare, delete, depth, drain, open_channel
 from mousetrap.model.message import Message, current
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.worker import Worker
 
 

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from mousetrap import job_queue
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.amqp.receipt import Receipt
 from mousetrap.broker import probe
 from mousetrap.cli.codes import ExitCode
 from mousetrap.cli.options import Json, Name
@@ -18,8 +20,6 @@ from mousetrap.cli.show import complain, print_json, progress, say
 from mousetrap.errors import PublishError, SettingsError, UndecodableMessage
 from mousetrap.model.message import Message, decode, encode
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
-from mousetrap.receipt import Receipt
 from mousetrap.settings import Settings
 
 SHOWN_IDS = 1000  # a guess: more than anybody looks at, less than fills a screen buffer

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from mousetrap.amqp.queue_depth import Gauge
 from mousetrap.diagram import Activity, Diagram, rate
 from mousetrap.display import sparkline
 from mousetrap.display.table import IGNORED, Table, Text, safe
 from mousetrap.errors import MousetrapError
-from mousetrap.gauge import Gauge
 from mousetrap.model.summary import StageRecord
 from mousetrap.notebook import registry
 from mousetrap.notebook.handle import Handle

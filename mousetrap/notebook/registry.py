@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from mousetrap.amqp.error_translation import remaining
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.handler import Handler
@@ -25,7 +26,6 @@ from mousetrap.notebook.version import Version, inner, mark
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage
-from mousetrap.translation import remaining
 from mousetrap.worker import Worker
 
 GRACE = 10.0  # seconds for what a consumer that is replaced has in hand

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mousetrap.amqp.queue_depth import Depth
 from mousetrap.flow import Step
-from mousetrap.gauge import Depth
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.pace import Arrivals, Pace
 from mousetrap.run import Run

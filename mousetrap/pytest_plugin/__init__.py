@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from mousetrap.amqp.blocking_channel import JobChannel
     from mousetrap.broker import Broker
-    from mousetrap.channel import JobChannel
     from mousetrap.pytest_plugin.provision import Provision
     from mousetrap.pytest_plugin.room import Room
 

@@ -1,16 +1,16 @@
 """The queue picture in a failure's report: what waits where, who takes it, who died of what.
 
-Never a body. The queues are those that mousetrap declared (see `mousetrap.declared`).
+Never a body. The queues are those that mousetrap declared (see `mousetrap.amqp.declared_queues`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mousetrap.amqp.queue_depth import Depth
 from mousetrap.check.executed import plain
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError
-from mousetrap.gauge import Depth
 from mousetrap.job_queue import depths, peek
 from mousetrap.model.message import Message
 from mousetrap.settings import Settings

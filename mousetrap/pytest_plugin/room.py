@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from mousetrap import declared
+from mousetrap.amqp import declared_queues
 from mousetrap.broker import Broker
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import short_channel
@@ -46,7 +46,11 @@ class Room:
     def __enter__(self) -> Room:
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-", ignore_cleanup_errors=True)
         self._declared = Path(self._folder.name, "declared")
-        ours = {**self._broker.environment(), declared.VARIABLE: str(self._declared), **self._extra}
+        ours = {
+            **self._broker.environment(),
+            declared_queues.VARIABLE: str(self._declared),
+            **self._extra,
+        }
         self._saved = {name: os.environ.get(name) for name in ours}
         os.environ.update(ours)
         return self
@@ -63,7 +67,7 @@ class Room:
     def look(self) -> None:
         """Take the picture of the queues; only the first look counts, the nearest to the cause."""
         self._picture = self._picture or draw(
-            declared.names_in(self._declared),
+            declared_queues.names_in(self._declared),
             self.settings.but(connect_timeout=PATIENCE),
             f"{self._broker.description}, namespace {self.namespace}",
         )
@@ -77,7 +81,7 @@ class Room:
     def _delete_queues(self) -> None:
         # By prefix, since a notebook makes namespaces of its own out of ours. What it declared
         # elsewhere may be other people's.
-        names = declared.names_in(self._declared)
+        names = declared_queues.names_in(self._declared)
         ours = [name for name in names if name.startswith(self.namespace)]
         if not ours:
             return

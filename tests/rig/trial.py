@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError, WireError
 from mousetrap.job_queue import declare, depths, drain, open_channel
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.publisher import Publisher
 from mousetrap.settings import Settings
 from mousetrap.worker import Worker
 

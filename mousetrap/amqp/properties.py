@@ -62,7 +62,7 @@ def _form(id: int, job: int, parent: int) -> tuple[struct.Struct, int]:
     return layout, struct.calcsize(f">{table}")
 
 
-def properties(
+def basic_properties(
     message: Message, sent: int, base: pika.BasicProperties | None
 ) -> pika.BasicProperties:
     """Return the properties of *message*, first sent at *sent*, on top of those of *base*."""
@@ -76,7 +76,9 @@ def properties(
     return ours  # type: ignore[no-any-return]  # as above
 
 
-def encode(message: Message, size: int, sent: int, base: pika.BasicProperties | None) -> bytes:
+def encode_properties(
+    message: Message, size: int, sent: int, base: pika.BasicProperties | None
+) -> bytes:
     """Return the payload of the content header frame of *message*, whose body has *size* bytes.
 
     Raises:
@@ -93,11 +95,11 @@ def encode(message: Message, size: int, sent: int, base: pika.BasicProperties | 
         form, table = _form(len(id), len(job), len(parent))
         return form.pack(_CLASS, size, _START, table, _FIRST, len(job), job,
                          _PARENT, len(parent), parent, PERSISTENT, len(id), id, sent)  # fmt: skip
-    pieces = properties(message, sent, base).encode()  # type: ignore[no-untyped-call]  # pika's
+    pieces = basic_properties(message, sent, base).encode()  # type: ignore[no-untyped-call]  # pika's
     return b"".join((_CLASS, size.to_bytes(8, "big"), *pieces))
 
 
-def decode(payload: bytes) -> pika.BasicProperties:
+def decode_properties(payload: bytes) -> pika.BasicProperties:
     """Return the properties that the *payload* of a content header frame tells.
 
     Raises:

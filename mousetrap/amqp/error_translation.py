@@ -24,8 +24,9 @@ from pika.adapters.utils.connection_workflow import (
 from pika.channel import Channel
 from pika.exchange_type import ExchangeType
 
-from mousetrap import field
-from mousetrap.declared import note
+from mousetrap.amqp import pika_patches
+from mousetrap.amqp.declared_queues import note
+from mousetrap.amqp.reply_codes import channel_closed, login_refused, vhost_refused
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
@@ -34,10 +35,9 @@ from mousetrap.errors import (
     MousetrapError,
 )
 from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
-from mousetrap.refusal import channel_closed, login_refused, vhost_refused
 from mousetrap.settings import Settings
 
-field.install()
+pika_patches.install()
 
 PIKA_ERRORS = (pika_errors.AMQPError, AMQPConnectorException, OSError)
 _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)

@@ -18,17 +18,17 @@ import pika
 from pika import spec
 from pika.channel import Channel
 
-from mousetrap.connection import Connection
+from mousetrap.amqp.connection import Connection
+from mousetrap.amqp.error_translation import declare, remaining
+from mousetrap.amqp.fast_connection import publish
+from mousetrap.amqp.io_thread import Loop
+from mousetrap.amqp.receipt import Outcome, Receipt
+from mousetrap.amqp.unconfirmed import Written
 from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError, OutcomeUnknown
-from mousetrap.loop import Loop
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration
-from mousetrap.receipt import Outcome, Receipt
 from mousetrap.runtime.interrupt import Bell, finish
 from mousetrap.settings import Settings
-from mousetrap.translation import declare, remaining
-from mousetrap.wire import publish
-from mousetrap.written import Written
 
 RESEND_DELAY = 1.0  # seconds
 

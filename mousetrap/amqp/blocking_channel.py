@@ -15,9 +15,9 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
+from mousetrap.amqp.error_translation import PIKA_ERRORS, parameters, translated
 from mousetrap.runtime.interrupt import finish, is_interrupted
 from mousetrap.settings import Settings
-from mousetrap.translation import PIKA_ERRORS, parameters, translated
 
 
 class _Turn:

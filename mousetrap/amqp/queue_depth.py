@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pika
 
-from mousetrap.channel import JobChannel, connect
+from mousetrap.amqp.blocking_channel import JobChannel, connect
+from mousetrap.amqp.error_translation import translated
 from mousetrap.settings import Settings
-from mousetrap.translation import translated
 
 
 @dataclass(frozen=True)

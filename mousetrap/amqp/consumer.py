@@ -19,19 +19,19 @@ import pika
 from pika import spec
 from pika.channel import Channel
 
-from mousetrap import outlived
-from mousetrap.connection import Connection
+from mousetrap.amqp import redeliveries
+from mousetrap.amqp.connection import Connection
+from mousetrap.amqp.error_translation import declare, is_worn
+from mousetrap.amqp.io_thread import Loop
+from mousetrap.amqp.reply_codes import held_too_long
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
-from mousetrap.loop import Loop
 from mousetrap.model.topology import AnyDeclaration, Declaration
-from mousetrap.refusal import held_too_long
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.translation import declare, is_worn
 
 OVERDUE = 0.9  # in hand for so much of the age of the oldest delivery, it is what was held too long
 
-log = logging.getLogger("mousetrap.consumer")
+log = logging.getLogger("mousetrap.amqp.consumer")
 
 
 class Delivery:
@@ -200,7 +200,7 @@ class Consumer:
             for each in self._outstanding.values()
             if (id := each.properties.message_id) and not each.is_suspect  # to be counted yet
         ]
-        outlived.remember(self.queue, had)
+        redeliveries.remember(self.queue, had)
         self._outstanding.clear()
         log.debug("%s: channel lost: %s", self.queue, error)
 
@@ -218,7 +218,7 @@ class Consumer:
         self.connection.worked()
         is_suspect, is_overdue = method.redelivered, None
         if is_suspect and properties.message_id:
-            is_overdue = outlived.recall(self.queue, properties.message_id)
+            is_overdue = redeliveries.recall(self.queue, properties.message_id)
             is_suspect = is_overdue is None
         delivery = Delivery(
             self._generation,

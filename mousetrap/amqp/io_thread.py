@@ -16,7 +16,7 @@ from pika.adapters.select_connection import IOLoop
 
 from mousetrap.errors import ConnectionLost
 
-log = logging.getLogger("mousetrap.connection")
+log = logging.getLogger("mousetrap.amqp.connection")
 
 
 class Member(Protocol):

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pika
 
-from mousetrap.declared import alike
+from mousetrap.amqp.declared_queues import alike
 from mousetrap.display.table import safe
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
 from mousetrap.model.message import Message

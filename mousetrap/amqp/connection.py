@@ -15,6 +15,9 @@ from typing import Literal, Protocol
 
 from pika.channel import Channel
 
+from mousetrap.amqp.error_translation import parameters, translate
+from mousetrap.amqp.fast_connection import Wire
+from mousetrap.amqp.io_thread import Loop
 from mousetrap.display.table import safe
 from mousetrap.errors import (
     AccessRefused,
@@ -24,16 +27,13 @@ from mousetrap.errors import (
     QueueMissing,
     TopologyMismatch,
 )
-from mousetrap.loop import Loop
 from mousetrap.model.retry_policy import backoff
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
-from mousetrap.translation import parameters, translate
-from mousetrap.wire import Wire
 
 State = Literal["new", "connecting", "open", "blocked", "failed", "closed"]
 
-log = logging.getLogger("mousetrap.connection")
+log = logging.getLogger("mousetrap.amqp.connection")
 
 # Seconds from asking for a channel to its being ready, if the settings do not grant more. A node
 # that has lost its cluster takes connections and says nothing for up to 30 s (RabbitMQ 4.3, a queue

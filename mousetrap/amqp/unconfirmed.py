@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-from mousetrap.receipt import Receipt
+from mousetrap.amqp.receipt import Receipt
 
 
 class Written:

@@ -22,7 +22,7 @@ from pika import frame, spec
 from pika.channel import Channel
 from pika.heartbeat import HeartbeatChecker
 
-from mousetrap import header
+from mousetrap.amqp.properties import basic_properties, decode_properties, encode_properties
 from mousetrap.model.message import Message
 
 SILENT = 1.4  # heartbeats without a byte from the broker, which sends two in each: it is gone
@@ -87,7 +87,7 @@ class Wire(pika.SelectConnection):
         base: pika.BasicProperties | None,
         mandatory: bool,
     ) -> None:
-        """Publish *message* with the properties that `header.properties` gives it.
+        """Publish *message* with the properties that `basic_properties` gives it.
 
         Raises:
             Exception: what `Channel.basic_publish` raises.
@@ -95,7 +95,7 @@ class Wire(pika.SelectConnection):
         number, body = channel.channel_number, message.body
         size = len(body)
         if not channel.is_open or size > self._body_max_length:
-            properties = header.properties(message, sent, base)
+            properties = basic_properties(message, sent, base)
             channel.basic_publish(exchange, routing_key, body, properties, mandatory)
             return
         head = self._heads.get((number, exchange, routing_key))
@@ -106,7 +106,7 @@ class Wire(pika.SelectConnection):
             head = frame.Method(number, method).marshal()
             if len(self._heads) < KEPT_HEADS:
                 self._heads[number, exchange, routing_key] = head
-        content = header.encode(message, size, sent, base)
+        content = encode_properties(message, size, sent, base)
         head += _FRAME.pack(spec.FRAME_HEADER, number, len(content)) + content + _END
         if size:
             head += _FRAME.pack(spec.FRAME_BODY, number, size)
@@ -166,7 +166,7 @@ class Wire(pika.SelectConnection):
             return 0
         end, payload, body = found
         method, number = _method(data[start + 11 : middle - 1]), channel.channel_number
-        properties = header.decode(payload)
+        properties = decode_properties(payload)
         self.frames_received += 3 if body else 2
         self.bytes_received += end - start
         channel._on_deliver(
@@ -200,7 +200,7 @@ def publish(
     if isinstance(channel.connection, Wire):
         channel.connection.publish(channel, exchange, routing_key, message, sent, base, mandatory)
     else:
-        properties = header.properties(message, sent, base)
+        properties = basic_properties(message, sent, base)
         channel.basic_publish(exchange, routing_key, message.body, properties, mandatory)
 
 

@@ -1,0 +1,1 @@
+"""The connection to the broker: the only folder that imports pika."""
