@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.settings import Settings
     from mousetrap.sink import Sink
     from mousetrap.stage import Stage, stage
-    from mousetrap.worker import Worker
+    from mousetrap.worker.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -96,7 +96,7 @@ _HOMES = {
     "sink": ("Sink",),
     "stage": ("Stage", "stage"),
     "model.topology": ("Queue",),
-    "worker": ("Worker",),
+    "worker.worker": ("Worker",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -16,7 +16,6 @@ from mousetrap.dead_letters import dead_letters, send_back
 from mousetrap.display.table import Table, Text, age, safe
 from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
 from mousetrap.flow import reference
-from mousetrap.handler import Handler
 from mousetrap.job_queue import depth
 from mousetrap.model.ledger import Entry
 from mousetrap.model.message import DIED, EDITED, ORIGIN, REASON, TRACEBACK, Message, decode, encode
@@ -25,6 +24,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.run import Run
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage, queue_of
+from mousetrap.worker.handler import Handler
 
 SHOWN = 100  # letters that are laid on the bench unless more are asked for
 CAP = 5  # replays of one letter; a guess: what died five times wants another remedy

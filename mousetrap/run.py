@@ -35,14 +35,14 @@ from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.summary import Record
 from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
-from mousetrap.processes import WorkerProcesses
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import finish
 from mousetrap.sender import Sender
 from mousetrap.settings import Settings
 from mousetrap.settling import Settling
 from mousetrap.stage import Stage
-from mousetrap.worker import Worker
+from mousetrap.worker.supervisor import WorkerProcesses
+from mousetrap.worker.worker import Worker
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
@@ -370,7 +370,7 @@ class Run:
 
     def _record_output(self) -> None:
         if is_kernel():  # elsewhere what handlers print appears where everything does
-            from mousetrap.notebook.output import Recorder
+            from mousetrap.worker.captured_output import Recorder
 
             self._settling.recorder = Recorder()
             self._settling.recorder.start()

@@ -24,8 +24,8 @@ from mousetrap.model.summary import Record
 from mousetrap.sender import Sender
 
 if TYPE_CHECKING:
-    from mousetrap.notebook.output import Recorder
     from mousetrap.run import Run
+    from mousetrap.worker.captured_output import Recorder
 
 LOOK = 0.25  # seconds between two looks at the workers while waiting
 QUIET = 0.02  # seconds between two looks at the queues once every fate is known

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.display.table import safe
-from mousetrap.handler import Handler
 from mousetrap.model.message import Message, current
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.runtime.signals import run_until_told
 from mousetrap.settings import Settings
-from mousetrap.worker import Worker
+from mousetrap.worker.handler import Handler
+from mousetrap.worker.worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -131,7 +131,7 @@ def stage(
     """Bind a plain function to the queue it *reads* and the queue it *writes*.
 
     The function gets the message's data, decoded to the annotated type of its first parameter,
-    and returns what to send on (see `mousetrap.handler`); `async def` works too. *retry_delays*
+    and returns what to send on (see `mousetrap.worker.handler`); `async def` works too. *retry_delays*
     are the seconds between attempts; *concurrency* how many messages are handled at a time.
 
         @stage(reads="start_fetch", writes="data_processing", concurrency=4)

@@ -11,7 +11,7 @@ from mousetrap.errors import OutcomeUnknown
 from mousetrap.job_queue import depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 
 @pytest.mark.local

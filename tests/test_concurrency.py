@@ -15,7 +15,7 @@ from mousetrap.amqp.queue_depth import Gauge
 from mousetrap.job_queue import declare, depth
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 WORK = Queue("work")
 JOBS, WAIT, AT_A_TIME = 1000, 0.05, 100  # jobs, seconds each, at a time

@@ -24,7 +24,7 @@ from mousetrap.errors import (
 )
 from mousetrap.job_queue import declare, open_channel
 from mousetrap.model.topology import Declaration
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 
 class Listener:

@@ -12,7 +12,7 @@ from mousetrap.errors import QueueMissing, SettingsError, Unroutable
 from mousetrap.job_queue import declare, delete, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", retry_delays=(0.05,))
 

@@ -17,7 +17,7 @@ from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, delete, depths
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", flow.DELAYS)
 ALARMS = [  # how each is set off, and ended

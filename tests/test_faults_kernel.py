@@ -14,7 +14,7 @@ from rig.trial import sizes, wait_for
 from test_worker import double, send
 
 from mousetrap.job_queue import declare, depth, drain
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 
 def history(settings, jobs):

@@ -17,7 +17,7 @@ from rig.trial import LONG, Trial, sizes, wait_for
 from mousetrap.errors import MousetrapError
 from mousetrap.faults.proxy import Proxy
 from mousetrap.model.topology import Queue
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", flow.DELAYS)
 STRIDE = int(os.environ.get("RIG_STRIDE", "4"))  # bytes from cut to cut, in the long form

@@ -18,7 +18,7 @@ from mousetrap.errors import QueueMissing
 from mousetrap.job_queue import depth, open_channel
 from mousetrap.model.retry_policy import PARKED_AT_TIMEOUT
 from mousetrap.model.topology import Queue
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", DELAYS)
 # The steps of one message: method, direction, before or after, which one. The worker takes one

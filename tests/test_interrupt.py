@@ -18,10 +18,10 @@ from mousetrap import Message, stage
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import probe
 from mousetrap.job_queue import declare, depth, drain, open_channel, ping
-from mousetrap.processes import WorkerProcesses
 from mousetrap.runtime.interrupt import Bell, finish
 from mousetrap.runtime.signals import run_until_told
-from mousetrap.worker import Worker
+from mousetrap.worker.supervisor import WorkerProcesses
+from mousetrap.worker.worker import Worker
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "pthread_kill"), reason="an interrupt is sent to the main thread"

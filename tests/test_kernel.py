@@ -13,7 +13,7 @@ from kernel import EVERYTHING, HANDLER, consumers
 from test_worker import send, wait_for
 
 from mousetrap.job_queue import declare, depth, drain
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -150,7 +150,7 @@ def test_interrupt_of_a_blocking_worker_ends_the_cell(kernel, settings):
 
 
 DEAF = """
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 stop = Worker.stop
 def interrupted(worker, timeout=10.0):  # as if the next interrupt came just here
     if threading.current_thread() is threading.main_thread():

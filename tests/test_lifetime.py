@@ -15,7 +15,7 @@ from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.processes import WorkerProcesses
+from mousetrap.worker.supervisor import WorkerProcesses
 
 PROGRAM = """
 import sys, threading

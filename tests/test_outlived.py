@@ -12,7 +12,7 @@ from mousetrap.amqp import redeliveries
 
 @pytest.fixture(autouse=True)
 def nothing_yet(monkeypatch):
-    monkeypatch.setattr(outlived, "_had", {})
+    monkeypatch.setattr(redeliveries, "_had", {})
 
 
 def test_each_is_recalled_once_in_its_queue():
@@ -25,7 +25,7 @@ def test_each_is_recalled_once_in_its_queue():
 
 def test_the_oldest_are_forgotten(monkeypatch):
     """But never one of the latest note, however many those are."""
-    monkeypatch.setattr(outlived, "REMEMBERED", 3)
+    monkeypatch.setattr(redeliveries, "REMEMBERED", 3)
     redeliveries.remember("q", [("a", False), ("b", False)])
     redeliveries.remember("q", [("a", False), ("c", False), ("d", False)])  # a is new again
 

@@ -15,8 +15,9 @@ from test_worker import send
 
 import mousetrap
 from mousetrap import Message, consume
-from mousetrap.notebook import output, registry
-from mousetrap.notebook.output import MOST, MOST_OF_ONE, Outputs, Recorder
+from mousetrap.notebook import registry
+from mousetrap.worker.captured_output import MOST, MOST_OF_ONE, Outputs, Recorder
+from mousetrap.worker import captured_output
 
 
 @pytest.fixture(autouse=True)
@@ -64,10 +65,10 @@ def test_output_is_kept_with_its_message(settings, capsys):
     log.removeHandler(early)
 
     for n, message in ((1, one), (2, two)):
-        assert output.of(message.id) == f"out {n}\nerr {n}\nlog {n}\n"
+        assert captured_output.of(message.id) == f"out {n}\nerr {n}\nlog {n}\n"
     assert capsys.readouterr().out == "mine\n"
     assert early.stream is sys.stderr
-    assert output.of("nobody's") == ""
+    assert captured_output.of("nobody's") == ""
 
 
 def test_output_of_coroutines_is_kept_apart(settings, capsys):
@@ -104,8 +105,8 @@ def test_output_of_each_attempt_is_kept(settings):
     assert [(page.attempt, page.text.splitlines()[0]) for page in handle.output()] == [
         (1, "attempt 1"), (2, "attempt 2"),
     ]  # fmt: skip
-    assert "attempt 1\n" in output.of(message.id)
-    assert "attempt 2\n" in output.of(message.id)
+    assert "attempt 1\n" in captured_output.of(message.id)
+    assert "attempt 2\n" in captured_output.of(message.id)
 
 
 def test_output_never_travels(settings):
@@ -181,7 +182,7 @@ def test_recording_is_nested_and_ends(capsys):
 def test_stand_in_is_taken_for_its_stream(capsys):
     """It says that it is of the stream's class, and has all that the stream has."""
     with recording() as recorder:
-        stream = output._stream_of(sys.stdout)
+        stream = captured_output._stream_of(sys.stdout)
 
         assert isinstance(sys.stdout, type(stream))
         assert sys.stdout.encoding == stream.encoding

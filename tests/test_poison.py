@@ -25,7 +25,7 @@ from mousetrap.model.retry_policy import (
 )
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", ())
 

@@ -17,9 +17,9 @@ import pytest
 from test_worker import QUICK, double, wait_for
 
 from mousetrap.job_queue import declare, depth, depths, open_channel
-from mousetrap.presence import Attached, Presence
 from mousetrap.runtime.environment import program
-from mousetrap.worker import Worker
+from mousetrap.worker.consumer_discovery import Attached, Presence
+from mousetrap.worker.worker import Worker
 
 PROGRAM = """
 import sys
@@ -149,7 +149,7 @@ def test_worker_answers_into_no_queue_that_people_work_from(settings):
 def test_worker_is_well_where_it_may_not_listen(settings, monkeypatch):
     """A broker that forbids the queue of questions: numbers, no names, and nothing breaks."""
     refused = f"amq.forbidden.{uuid.uuid4().hex}"  # what begins so is refused to everybody: 403
-    monkeypatch.setattr("mousetrap.presence._stem", lambda _: refused)
+    monkeypatch.setattr("mousetrap.worker.consumer_discovery._stem", lambda _: refused)
     with Worker(QUICK, double, settings) as worker, other_process(settings):
         wait_for(lambda: worker._ear._is_refused)
         started = time.monotonic()

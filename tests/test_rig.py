@@ -18,7 +18,7 @@ from mousetrap.errors import MousetrapError
 from mousetrap.faults.frames import Frames
 from mousetrap.job_queue import declare, delete, depth, open_channel
 from mousetrap.model.message import Message
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 TUTORIAL = "tutorial"
 

@@ -24,7 +24,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.sink.storing import storing
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 # Dies between its effect and the ack, once for each message.
 MORTAL = """

@@ -8,12 +8,12 @@ import pytest
 
 from mousetrap import Stage, stage
 from mousetrap.errors import SettingsError, UndecodableMessage
-from mousetrap.handler import Handler
 from mousetrap.job_queue import drain
 from mousetrap.model.message import Message
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.start_fetch import FetchJob, start_fetch
+from mousetrap.worker.handler import Handler
 
 
 @dataclass

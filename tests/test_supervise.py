@@ -19,7 +19,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.runtime.exit_codes import describe, judge
 from mousetrap.settings import Settings
-from mousetrap.slot import FIRST_DELAY, LONGEST_DELAY, Slot
+from mousetrap.worker.worker_process import FIRST_DELAY, LONGEST_DELAY, Slot
 
 FLOW = """
 import os, sys, threading

@@ -22,12 +22,12 @@ from rig.trial import wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import SettingsError
-from mousetrap.health import Health
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
-from mousetrap.worker import Worker
+from mousetrap.worker.health import Health
+from mousetrap.worker.worker import Worker
 
 FLOW = """
 import threading

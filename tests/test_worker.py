@@ -14,7 +14,7 @@ from mousetrap.errors import AccessRefused, MousetrapError, Reject, TopologyMism
 from mousetrap.job_queue import declare, delete, depth, drain, open_channel
 from mousetrap.model.message import Message, current
 from mousetrap.model.topology import Queue
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 
 @dataclass(frozen=True)

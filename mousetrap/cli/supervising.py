@@ -10,9 +10,9 @@ from typing import Any
 from mousetrap.broker import probe
 from mousetrap.cli.show import print_json, say
 from mousetrap.display.progress import Progress
-from mousetrap.processes import MARGIN, WorkerProcesses
 from mousetrap.runtime.signals import run_until_told
 from mousetrap.settings import Settings
+from mousetrap.worker.supervisor import MARGIN, WorkerProcesses
 
 
 def supervise(
@@ -82,7 +82,7 @@ def told_of(place: str | None, ask: Callable[[], Mapping[str, Any]]) -> Iterator
     if place is None:
         yield
         return
-    from mousetrap.health import Health  # http.server is for those who ask for it
+    from mousetrap.worker.health import Health  # http.server is for those who ask for it
 
     with Health(place, ask) as health:
         say(f"health: {health.url}")

@@ -29,7 +29,7 @@ from mousetrap.runtime.signals import GRACE, run_until_told
 from mousetrap.settings import Settings
 from mousetrap.sink.storing import storing
 from mousetrap.stage import Stage, stage
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 BUILT_IN = {
     "fetch": "mousetrap.run_fetch_worker:fetch",

@@ -12,10 +12,10 @@ from typing import Any
 from mousetrap.display.table import safe
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.model.topology import Queue
-from mousetrap.notebook.output import Outputs, Recorder
 from mousetrap.notebook.version import Version
-from mousetrap.presence import PATIENCE, Attached
-from mousetrap.worker import Statistics, Worker
+from mousetrap.worker.captured_output import Outputs, Recorder
+from mousetrap.worker.consumer_discovery import PATIENCE, Attached
+from mousetrap.worker.worker import Statistics, Worker
 
 COUNTS = ("received", "done", "retried", "dead")
 FRESH = 2.0  # seconds for which an answer about other consumers is good enough to be shown

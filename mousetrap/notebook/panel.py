@@ -28,7 +28,7 @@ from mousetrap.notebook.watch import RunWatch, StageView, View, Watch, WorkersWa
 from mousetrap.run import Run, open_runs
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.settings import Settings
-from mousetrap.worker import Worker, running
+from mousetrap.worker.worker import Worker, running
 
 MAX_SIZE = 60_000  # bytes of all that is shown, whatever is watched
 SECTIONS = 4  # runs, or groups of workers, shown at most

@@ -18,15 +18,15 @@ from typing import Any
 from mousetrap.amqp.error_translation import remaining
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError
-from mousetrap.handler import Handler
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.notebook.handle import Handle
-from mousetrap.notebook.output import Recorder
 from mousetrap.notebook.version import Version, inner, mark
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
 from mousetrap.stage import Stage
-from mousetrap.worker import Worker
+from mousetrap.worker.captured_output import Recorder
+from mousetrap.worker.handler import Handler
+from mousetrap.worker.worker import Worker
 
 GRACE = 10.0  # seconds for what a consumer that is replaced has in hand
 AT_EXIT = 3.0  # seconds for all consumers together; Jupyter kills a kernel after five
@@ -98,7 +98,7 @@ def consume(
     else the old one finishes what it has in hand and a new one starts. In a notebook it is enough
     to run the cell that defines the function: what is called so now takes over.
 
-    *handler* is a function (see `mousetrap.handler`) or a stage, which brings its own *writes*,
+    *handler* is a function (see `mousetrap.worker.handler`) or a stage, which brings its own *writes*,
     *concurrency* and *prefetch*. What it prints is kept with its message: ``handle.output()``.
 
     Raises:

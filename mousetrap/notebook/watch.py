@@ -20,7 +20,7 @@ from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.pace import Arrivals, Pace
 from mousetrap.run import Run
 from mousetrap.settings import Settings
-from mousetrap.worker import Statistics, Worker
+from mousetrap.worker.worker import Statistics, Worker
 
 ASK_EVERY = 5.0  # seconds between two questions who else consumes a queue
 Subject = Worker | Handle

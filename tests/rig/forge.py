@@ -15,7 +15,7 @@ import sys
 
 import mousetrap.cli.working  # the heavy part, once for all
 import mousetrap.sink
-import mousetrap.worker  # noqa: F401
+import mousetrap.worker.worker  # noqa: F401
 from mousetrap.cli import main
 
 lifeline, held = os.pipe()

@@ -24,7 +24,7 @@ from mousetrap.job_queue import declare, depths, drain, open_channel
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
-from mousetrap.worker import Worker
+from mousetrap.worker.worker import Worker
 
 from . import flow
 from .checker import History

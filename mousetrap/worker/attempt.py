@@ -8,9 +8,9 @@ import socket
 import time
 
 from mousetrap.amqp.consumer import Delivery
-from mousetrap.handler import Handler
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Fate, Outcome, Output
+from mousetrap.worker.handler import Handler
 
 
 class Handling:

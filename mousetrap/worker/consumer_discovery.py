@@ -33,7 +33,7 @@ from mousetrap.runtime.environment import is_kernel, program
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
 
-log = logging.getLogger("mousetrap.presence")
+log = logging.getLogger("mousetrap.worker.consumer_discovery")
 
 PATIENCE = 0.5  # seconds for answers; a worker's I/O thread needs a few milliseconds
 MOST = 100  # answers that are kept; nobody reads a longer list

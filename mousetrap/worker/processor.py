@@ -24,18 +24,18 @@ from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
-from mousetrap.events import Events, Told
-from mousetrap.handler import Handler
-from mousetrap.handling import Handling
-from mousetrap.hands import Coroutines, Hands, Threads
 from mousetrap.model import retry_policy
 from mousetrap.model.message import Message, current
 from mousetrap.model.outcome import Fate, Output, alike
 from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
+from mousetrap.worker.attempt import Handling
+from mousetrap.worker.events import Events, Told
+from mousetrap.worker.executors import Coroutines, Hands, Threads
+from mousetrap.worker.handler import Handler
 
-log = logging.getLogger("mousetrap.worker")
+log = logging.getLogger("mousetrap.worker.worker")
 
 MOVING = 0.1  # seconds in which the broker has heard an ack that was sent; a guess
 KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive

@@ -1,6 +1,6 @@
 """Runs a function on the messages of a queue: its connections, its life, what it says of itself.
 
-What becomes of each message is `mousetrap.processor`'s. Prototyped in
+What becomes of each message is `mousetrap.worker.processor`'s. Prototyped in
 ``notebooks/03_worker.ipynb``.
 """
 
@@ -23,15 +23,15 @@ from mousetrap.amqp.io_thread import Loop
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.table import Table, safe
 from mousetrap.errors import MousetrapError
-from mousetrap.handler import Handler
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
-from mousetrap.presence import PATIENCE, Attached, Ear, here, note
-from mousetrap.processor import Processor
 from mousetrap.runtime.interrupt import PARTING, finish
 from mousetrap.settings import Settings
+from mousetrap.worker.consumer_discovery import PATIENCE, Attached, Ear, here, note
+from mousetrap.worker.handler import Handler
+from mousetrap.worker.processor import Processor
 
-log = logging.getLogger("mousetrap.worker")
+log = logging.getLogger("mousetrap.worker.worker")
 
 _started: weakref.WeakSet[Worker] = weakref.WeakSet()
 GRACE = 10.0  # seconds for what is in hand when a worker is stopped

@@ -1,7 +1,7 @@
 """Workers as real processes, looked after for as long as a ``with`` block lasts.
 
 They are what production runs, ``mousetrap work``, so a check that passes with them has tested the
-real thing. What starts and ends one of them is in `mousetrap.slot`. Prototyped in
+real thing. What starts and ends one of them is in `mousetrap.worker.worker_process`. Prototyped in
 ``notebooks/check_pipeline.ipynb``.
 """
 
@@ -25,10 +25,10 @@ from mousetrap.flow import reference
 from mousetrap.runtime.exit_codes import ExitCode, describe
 from mousetrap.runtime.interrupt import finish
 from mousetrap.settings import Settings
-from mousetrap.slot import FACTS, Slot
 from mousetrap.stage import Stage
+from mousetrap.worker.worker_process import FACTS, Slot
 
-log = logging.getLogger("mousetrap.processes")
+log = logging.getLogger("mousetrap.worker.supervisor")
 
 PAUSE = 0.1  # seconds between two looks of `wait`
 MARGIN = 5.0  # seconds for a process to close its connections and exit, after its messages

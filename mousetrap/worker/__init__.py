@@ -1,0 +1,1 @@
+"""Runs functions on the messages of a queue, in threads, coroutines or processes."""
