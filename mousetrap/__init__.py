@@ -31,9 +31,11 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.amqp.publisher import Publisher
     from mousetrap.amqp.receipt import Receipt
     from mousetrap.bench import Bench, dead
-    from mousetrap.case import Case
     from mousetrap.errors import MousetrapError, Reject
     from mousetrap.faults.planting import Faults, faults
+    from mousetrap.flows.recording import Case
+    from mousetrap.flows.send import Sent, send
+    from mousetrap.flows.stage import Stage, stage
     from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
     from mousetrap.model.ledger import Ledger
     from mousetrap.model.message import Message
@@ -44,10 +46,8 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.notebook.panel import Panel, panel
     from mousetrap.notebook.registry import consume
     from mousetrap.run import Run, run
-    from mousetrap.send import Sent, send
     from mousetrap.settings import Settings
     from mousetrap.sink import Sink
-    from mousetrap.stage import Stage, stage
     from mousetrap.worker.worker import Worker
 
 __version__ = "0.1.0"
@@ -75,7 +75,7 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
 
 _HOMES = {
     "bench": ("Bench", "dead"),
-    "case": ("Case",),
+    "flows.recording": ("Case",),
     "errors": ("MousetrapError", "Reject"),
     "faults.planting": ("Faults", "faults"),
     "job_queue": (
@@ -91,10 +91,10 @@ _HOMES = {
     "amqp.receipt": ("Receipt",),
     "model.summary": ("Record",),
     "run": ("Run", "run"),
-    "send": ("Sent", "send"),
+    "flows.send": ("Sent", "send"),
     "settings": ("Settings",),
     "sink": ("Sink",),
-    "stage": ("Stage", "stage"),
+    "flows.stage": ("Stage", "stage"),
     "model.topology": ("Queue",),
     "worker.worker": ("Worker",),
 }  # fmt: skip

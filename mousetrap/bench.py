@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mousetrap.case import test_module
-from mousetrap.dead_letters import dead_letters, send_back
 from mousetrap.display.table import Table, Text, age, safe
 from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
-from mousetrap.flow import reference
+from mousetrap.flows.dead_letters import dead_letters, send_back
+from mousetrap.flows.flow import reference
+from mousetrap.flows.recording import test_module
+from mousetrap.flows.stage import Stage, queue_of
 from mousetrap.job_queue import depth
 from mousetrap.model.ledger import Entry
 from mousetrap.model.message import DIED, EDITED, ORIGIN, REASON, TRACEBACK, Message, decode, encode
@@ -23,7 +24,6 @@ from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
 from mousetrap.run import Run
 from mousetrap.settings import Settings
-from mousetrap.stage import Stage, queue_of
 from mousetrap.worker.handler import Handler
 
 SHOWN = 100  # letters that are laid on the bench unless more are asked for

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mousetrap.display import sparkline
 from mousetrap.display.table import safe
-from mousetrap.flow import Step
+from mousetrap.flows.flow import Step
 from mousetrap.model.summary import StageRecord
 
 BOX, PILL, GAP = 150, 130, 46  # pixels: width of a stage, of a queue, and of the way between

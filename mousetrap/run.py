@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from mousetrap import job_queue
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.case import Case
 from mousetrap.diagram import Diagram
 from mousetrap.display.table import Table, safe
 from mousetrap.errors import (
     MousetrapError,
     SettingsError,
 )
-from mousetrap.flow import Flow
+from mousetrap.flows.flow import Flow
+from mousetrap.flows.recording import Case
+from mousetrap.flows.stage import Stage
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
@@ -40,7 +41,6 @@ from mousetrap.runtime.interrupt import finish
 from mousetrap.sender import Sender
 from mousetrap.settings import Settings
 from mousetrap.settling import Settling
-from mousetrap.stage import Stage
 from mousetrap.worker.supervisor import WorkerProcesses
 from mousetrap.worker.worker import Worker
 
@@ -302,7 +302,7 @@ class Run:
         return Diagram(self.flow.steps, self.record().stages, waiting | results)
 
     def save(self, path: str | Path) -> Path:
-        """Write what happened to a ``.jsonl`` file, to be replayed: see `mousetrap.case.Case`."""
+        """Write what happened to a ``.jsonl`` file, to be replayed: see `mousetrap.flows.recording.Case`."""
         return Case.of(self.ledger, self.flow.reads).save(path)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:

@@ -6,8 +6,8 @@ Prototyped in ``notebooks/03_worker.ipynb``.
 from __future__ import annotations
 
 from mousetrap.fetch_data import Place, fetch_data
+from mousetrap.flows.stage import stage
 from mousetrap.model.message import current
-from mousetrap.stage import stage
 from mousetrap.start_fetch import FetchJob
 
 LISTEN_QUEUE = "start_fetch"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from mousetrap.errors import Reject
 from mousetrap.fetch_data import Place
+from mousetrap.flows.stage import stage
 from mousetrap.process_data import Summary, process_data
 from mousetrap.sink.storing import storing
-from mousetrap.stage import stage
 
 LISTEN_QUEUE = "data_processing"
 PUSH_QUEUE = "results"

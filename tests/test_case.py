@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import mousetrap
 from mousetrap import Case, Message, Reject, stage
-from mousetrap.case import CaseMessage
 from mousetrap.errors import SettingsError
+from mousetrap.flows.recording import CaseMessage
 from mousetrap.model.message import current
 
 

@@ -14,8 +14,8 @@ import mousetrap
 from mousetrap import Message, Reject, dead, declare, depth, drain, open_channel, send, stage
 from mousetrap.amqp.error_translation import WORN
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.case import test_module as module_of
 from mousetrap.errors import MousetrapError, PublishError, QueueMissing, SettingsError
+from mousetrap.flows.recording import test_module as module_of
 from mousetrap.job_queue import delete, peek
 from mousetrap.model.topology import Queue
 from mousetrap.run_fetch_worker import fetch

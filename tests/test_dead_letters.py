@@ -7,8 +7,8 @@ import time
 import pytest
 
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.dead_letters import dead_letters, replay
 from mousetrap.errors import QueueMissing, SettingsError, Unroutable
+from mousetrap.flows.dead_letters import dead_letters, replay
 from mousetrap.job_queue import declare, delete, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue

@@ -9,7 +9,7 @@ import pytest
 from mousetrap import stage
 from mousetrap.diagram import Diagram
 from mousetrap.errors import SettingsError
-from mousetrap.flow import Flow, reference
+from mousetrap.flows.flow import Flow, reference
 from mousetrap.model.summary import StageRecord
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process

@@ -120,9 +120,9 @@ def test_every_public_name_has_one_home():
 def test_a_public_name_wins_over_a_module_of_that_name():
     """`mousetrap.stage` is the decorator, also for whoever imported the module first."""
     program = """
-import mousetrap.stage
+import mousetrap.flows.stage
 from mousetrap import stage
-print(stage is mousetrap.stage is sys.modules["mousetrap.stage"].stage)
+print(stage is mousetrap.stage is sys.modules["mousetrap.flows.stage"].stage)
 """
     assert run_python(f"import sys{program}") == "True"
 

@@ -16,8 +16,8 @@ from test_worker import send
 import mousetrap
 from mousetrap import Message, consume
 from mousetrap.notebook import registry
-from mousetrap.worker.captured_output import MOST, MOST_OF_ONE, Outputs, Recorder
 from mousetrap.worker import captured_output
+from mousetrap.worker.captured_output import MOST, MOST_OF_ONE, Outputs, Recorder
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ import mousetrap
 from mousetrap import Panel, Worker, declare, open_channel, panel, send, stage
 from mousetrap.diagram import Activity, Diagram
 from mousetrap.display.sparkline import bars, points
-from mousetrap.flow import Step
+from mousetrap.flows.flow import Step
 from mousetrap.notebook import live as live_module
 from mousetrap.notebook.live import UPDATES, Live
 from mousetrap.notebook.pace import MINUTE, SHOWN, Arrivals, Pace

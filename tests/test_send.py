@@ -14,8 +14,8 @@ import pytest
 from mousetrap import Message, declare, drain, stage
 from mousetrap.display.progress import Progress
 from mousetrap.errors import BrokerUnreachable, Unroutable
+from mousetrap.flows.send import send
 from mousetrap.model.topology import Queue
-from mousetrap.send import send
 
 
 @dataclasses.dataclass

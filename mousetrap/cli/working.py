@@ -25,10 +25,10 @@ from mousetrap.display.progress import write_figures
 from mousetrap.display.table import safe
 from mousetrap.embedded_broker import PRODUCT
 from mousetrap.errors import SettingsError
+from mousetrap.flows.stage import Stage, stage
 from mousetrap.runtime.signals import GRACE, run_until_told
 from mousetrap.settings import Settings
 from mousetrap.sink.storing import storing
-from mousetrap.stage import Stage, stage
 from mousetrap.worker.worker import Worker
 
 BUILT_IN = {

@@ -18,12 +18,12 @@ from typing import Any
 from mousetrap.amqp.error_translation import remaining
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError
+from mousetrap.flows.stage import Stage
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.version import Version, inner, mark
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
-from mousetrap.stage import Stage
 from mousetrap.worker.captured_output import Recorder
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.worker import Worker

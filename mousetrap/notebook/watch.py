@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mousetrap.amqp.queue_depth import Depth
-from mousetrap.flow import Step
+from mousetrap.flows.flow import Step
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.pace import Arrivals, Pace
 from mousetrap.run import Run

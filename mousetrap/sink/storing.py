@@ -7,8 +7,8 @@ import inspect
 import os
 from typing import Any
 
+from mousetrap.flows.stage import Stage
 from mousetrap.sink import Sink
-from mousetrap.stage import Stage
 
 VARIABLE = "RESULTS_SINK"  # in the environment, because a URL has a password in it
 QUEUE = "results"  # of all that is sent, what ends here is a result

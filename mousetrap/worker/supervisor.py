@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.errors import ProcessEnded, SettingsError
-from mousetrap.flow import reference
+from mousetrap.flows.flow import reference
+from mousetrap.flows.stage import Stage
 from mousetrap.runtime.exit_codes import ExitCode, describe
 from mousetrap.runtime.interrupt import finish
 from mousetrap.settings import Settings
-from mousetrap.stage import Stage
 from mousetrap.worker.worker_process import FACTS, Slot
 
 log = logging.getLogger("mousetrap.worker.supervisor")

@@ -20,10 +20,10 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.progress import INTERVAL, Progress
 from mousetrap.display.table import IGNORED, safe
 from mousetrap.errors import PublishError
+from mousetrap.flows.stage import Stage, queue_of
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
-from mousetrap.stage import Stage, queue_of
 
 log = logging.getLogger("mousetrap.send")
 

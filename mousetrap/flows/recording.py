@@ -22,11 +22,11 @@ import msgspec
 
 from mousetrap.display.table import Table, safe
 from mousetrap.errors import SettingsError, UndecodableMessage
+from mousetrap.flows.stage import Stage
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message, decode
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.runtime.atomic_file import write_whole
-from mousetrap.stage import Stage
 
 FORMAT = 1
 

@@ -11,12 +11,12 @@ from contextlib import suppress
 from mousetrap.amqp.error_translation import PIKA_ERRORS, kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import BrokerUnreachable, SettingsError
+from mousetrap.flows.stage import queue_of
 from mousetrap.job_queue import Got, depth, give_back, peek, short_channel
 from mousetrap.model.message import REPLAYED, Message, without_death
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
-from mousetrap.stage import queue_of
 
 
 def dead_letters(queue: Queue | str, n: int = 100, settings: Settings | None = None) -> Messages:

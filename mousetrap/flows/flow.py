@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from mousetrap.errors import SettingsError
-from mousetrap.stage import Stage
+from mousetrap.flows.stage import Stage
 
 
 class Step(NamedTuple):
