@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from mousetrap.broker.place import state_folder
+from mousetrap.broker.paths import state_folder
 from mousetrap.errors import WireError
 from mousetrap.job_queue import delete_unused
 from mousetrap.settings import Settings

@@ -19,7 +19,7 @@ from rig.brokers import ask_docker, compose_project, sweep
 
 from mousetrap import broker as brokers
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.broker import docker, local, node, probe, program
+from mousetrap.broker import docker, executables, local, probe, rabbitmq_node
 from mousetrap.broker.configuration import configure, free_ports
 from mousetrap.errors import (
     AccessRefused,
@@ -96,7 +96,7 @@ def said():
 @pytest.fixture(scope="module")
 def private():
     """A private node for the tests that do not harm it."""
-    needs(program.problem())
+    needs(executables.problem())
     with brokers.ensure("local", Settings(password="p#s'\"w")) as broker:
         yield broker
 
@@ -154,7 +154,7 @@ def test_local_nodes_do_not_collide(private, said):
 @pytest.mark.local
 def test_local_node_keeps_messages_when_it_is_killed_and_started_again(said):
     """A crash and a recovery: same port, same durable queue, same persistent message."""
-    needs(program.problem())
+    needs(executables.problem())
     with brokers.ensure("local", say=said.append) as broker:
         declare("kept", settings=broker.settings)
         with Publisher(broker.settings) as publisher:
@@ -186,12 +186,12 @@ def test_local_node_stops_properly(private, said):
 @pytest.mark.local
 def test_local_vanishes_when_its_process_is_killed():
     """SIGKILL runs no clean-up here, and yet node, epmd, keeper and folder are gone."""
-    needs(program.problem())
+    needs(executables.problem())
     script = textwrap.dedent("""
         import json, sys
         from mousetrap.broker import ensure
         node = ensure("local").node
-        print(json.dumps(node.state() | {"folder": str(node.folder)}), flush=True)
+        print(json.dumps(rabbitmq_node.state() | {"folder": str(rabbitmq_node.folder)}), flush=True)
         sys.stdin.read()
     """)
     parent = subprocess.Popen(
@@ -212,7 +212,7 @@ def test_local_vanishes_when_its_process_is_killed():
 @pytest.mark.local
 def test_local_close_leaves_nothing_when_the_keeper_was_killed(said):
     """Should the keeper itself be killed, `close` ends what it kept."""
-    needs(program.problem())
+    needs(executables.problem())
     with brokers.ensure("local", say=said.append) as broker:
         state = broker.node.state()
         os.kill(state["keeper"], signal.SIGKILL)
@@ -224,7 +224,7 @@ def test_local_close_leaves_nothing_when_the_keeper_was_killed(said):
 @pytest.mark.local
 def test_local_up_stays_until_down_and_both_are_idempotent(said):
     """`up` twice is one node, on the port of the settings; `down` twice stops it once."""
-    needs(program.problem())
+    needs(executables.problem())
     settings = Settings(port=free_ports(1)[0])
     script = f"from mousetrap.broker import up; from mousetrap.settings import Settings\n" \
              f"up('local', Settings(port={settings.port}))"  # fmt: skip
@@ -248,7 +248,7 @@ def test_local_up_stays_until_down_and_both_are_idempotent(said):
 @pytest.mark.local
 def test_local_up_says_that_the_port_is_taken(said):
     """`up` does not start a node next to whatever has its port."""
-    needs(program.problem())
+    needs(executables.problem())
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(BrokerSetupError, match=f"port {port} is taken .* RABBITMQ_PORT="):
@@ -259,27 +259,27 @@ def test_local_up_says_that_the_port_is_taken(said):
 @pytest.mark.parametrize("victim", ["amqp", "distribution", "epmd"])
 def test_local_node_says_that_a_port_was_taken_first(victim, tmp_path, monkeypatch, said):
     """Whichever of its three ports is lost, the node ends and says so instead of hanging."""
-    needs(program.problem())
+    needs(executables.problem())
     amqp, distribution, epmd = free_ports(3)
     lost = {"amqp": amqp, "distribution": distribution, "epmd": epmd}[victim]
     monkeypatch.setattr("mousetrap.broker.configuration.free_ports", lambda _: [distribution, epmd])
     with socket.create_server(("127.0.0.1", lost)):
-        lone = node.LocalNode(tmp_path, configure(tmp_path, Settings(port=amqp)))
-        with lone, pytest.raises(BrokerSetupError, match=node.PORT_TAKEN):
+        lone = rabbitmq_node.LocalNode(tmp_path, configure(tmp_path, Settings(port=amqp)))
+        with lone, pytest.raises(BrokerSetupError, match=rabbitmq_node.PORT_TAKEN):
             lone.start(30, said.append)
 
 
 @pytest.mark.local
 def test_local_start_tries_other_ports(monkeypatch, said):
     """A port that is lost between choosing and using is no failure: there are others."""
-    needs(program.problem())
+    needs(executables.problem())
     with socket.create_server(("127.0.0.1", 0)) as other:
         choices = iter([[free_ports(1)[0], other.getsockname()[1]], free_ports(2)])
         monkeypatch.setattr("mousetrap.broker.configuration.free_ports", lambda _: next(choices))
         private = local.start(Settings(), 60, said.append)
     private.close()
 
-    assert any(node.PORT_TAKEN in line for line in said)
+    assert any(rabbitmq_node.PORT_TAKEN in line for line in said)
 
 
 # ---- which one -----------------------------------------------------------------------------------
@@ -423,8 +423,8 @@ def path(tmp_path, monkeypatch):
     """A PATH with nothing on it but what the test puts there."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    monkeypatch.setattr(program, "PLACES", ())
-    monkeypatch.setattr(program.sys, "executable", str(folder / "python"))
+    monkeypatch.setattr(executables, "PLACES", ())
+    monkeypatch.setattr(executables.sys, "executable", str(folder / "python"))
     monkeypatch.setenv("PATH", str(folder))
 
     def put(name, script="exit 0"):
@@ -450,16 +450,16 @@ def test_local_prefers_the_real_script_to_a_wrapper(path, tmp_path):
     wrapper = tmp_path / "sbin" / "rabbitmq-server"
     wrapper.parent.mkdir()
     wrapper.symlink_to(tmp_path / "bin" / "rabbitmq-script-wrapper")
-    program.PLACES = (str(wrapper.parent),)
+    executables.PLACES = (str(wrapper.parent),)
 
-    assert program.find_server() == wrapper  # no real one there yet
+    assert executables.find_server() == wrapper  # no real one there yet
     path("rabbitmq-server")
-    assert program.find_server() == tmp_path / "bin" / "rabbitmq-server"
+    assert executables.find_server() == tmp_path / "bin" / "rabbitmq-server"
 
 
 def test_local_says_why_the_node_ended(path, said, monkeypatch):
     """A node that cannot boot is quoted, without the password."""
-    monkeypatch.setattr(node.sys, "executable", sys._base_executable)
+    monkeypatch.setattr(rabbitmq_node.sys, "executable", sys._base_executable)
     path("rabbitmq-server", "echo 'noise'; echo 'error: no luck with hunter2'; exit 3")
     path("rabbitmq-env")
     path("epmd", f'exec {sys._base_executable} -c "{FAKE_EPMD}" $2')

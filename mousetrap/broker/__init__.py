@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mousetrap.broker import docker, external, local, probe
-from mousetrap.broker.node import LocalNode
+from mousetrap.broker.broker_status import Way
 from mousetrap.broker.probe import Say, say_on_stderr
-from mousetrap.broker.way import Way
+from mousetrap.broker.rabbitmq_node import LocalNode
 from mousetrap.embedded_broker import OVERVIEW, EmbeddedServer
 from mousetrap.errors import AccessRefused, BrokerSetupError, SettingsError, WireError
 from mousetrap.job_queue import get_once, ping

@@ -13,8 +13,8 @@ import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from mousetrap.broker.place import deploy_file
-from mousetrap.broker.program import find_epmd, find_server, search_path
+from mousetrap.broker.executables import find_epmd, find_server, search_path
+from mousetrap.broker.paths import deploy_file
 from mousetrap.errors import BrokerSetupError
 from mousetrap.settings import Settings
 

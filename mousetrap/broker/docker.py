@@ -15,9 +15,9 @@ import time
 from dataclasses import dataclass
 
 from mousetrap.broker import probe
-from mousetrap.broker.place import deploy_file
+from mousetrap.broker.broker_status import Way
+from mousetrap.broker.paths import deploy_file
 from mousetrap.broker.probe import Say
-from mousetrap.broker.way import Way
 from mousetrap.errors import AccessRefused, BrokerSetupError, WireError
 from mousetrap.job_queue import ping
 from mousetrap.settings import MASK, Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from mousetrap.broker import probe
-from mousetrap.broker.way import Way
+from mousetrap.broker.broker_status import Way
 from mousetrap.errors import WireError
 from mousetrap.job_queue import ping
 from mousetrap.settings import Settings

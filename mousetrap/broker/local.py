@@ -16,12 +16,12 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from mousetrap.broker import probe
+from mousetrap.broker.broker_status import Way
 from mousetrap.broker.configuration import LOOPBACK, configure, free_ports
-from mousetrap.broker.node import PORT_TAKEN, LocalNode
-from mousetrap.broker.place import state_folder
+from mousetrap.broker.executables import problem
+from mousetrap.broker.paths import state_folder
 from mousetrap.broker.probe import Say
-from mousetrap.broker.program import problem
-from mousetrap.broker.way import Way
+from mousetrap.broker.rabbitmq_node import PORT_TAKEN, LocalNode
 from mousetrap.errors import AccessRefused, BrokerSetupError
 from mousetrap.settings import Settings
 

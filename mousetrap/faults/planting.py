@@ -21,7 +21,7 @@ from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
-    from mousetrap.broker.node import LocalNode
+    from mousetrap.broker.rabbitmq_node import LocalNode
     from mousetrap.run import Run
 
 WITHIN = 3  # acks or confirms, of which the seed chooses one

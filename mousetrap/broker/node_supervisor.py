@@ -1,7 +1,7 @@
 """The process that keeps one private RabbitMQ node, and never lets it outlive its purpose.
 
 Runs as a program of its own, ``python keeper.py FOLDER [--detached]``, on the standard library
-only; `mousetrap.broker.node` starts it and reads the ``state.json`` it writes. It works in one of
+only; `mousetrap.broker.rabbitmq_node` starts it and reads the ``state.json`` it writes. It works in one of
 two ways:
 
 - *tied* (the default): the caller holds the other end of the pipe on stdin and sends the lines
