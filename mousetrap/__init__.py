@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.amqp.publisher import Publisher
     from mousetrap.amqp.receipt import Receipt
-    from mousetrap.bench import Bench, dead
     from mousetrap.errors import MousetrapError, Reject
     from mousetrap.faults.planting import Faults, faults
     from mousetrap.flows.recording import Case
@@ -45,7 +44,8 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.notebook.handle import Handle
     from mousetrap.notebook.panel import Panel, panel
     from mousetrap.notebook.registry import consume
-    from mousetrap.run import Run, run
+    from mousetrap.runs.dead_letter_list import Bench, dead
+    from mousetrap.runs.run import Run, run
     from mousetrap.settings import Settings
     from mousetrap.sink import Sink
     from mousetrap.worker.worker import Worker
@@ -74,7 +74,7 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
 ]  # fmt: skip
 
 _HOMES = {
-    "bench": ("Bench", "dead"),
+    "runs.dead_letter_list": ("Bench", "dead"),
     "flows.recording": ("Case",),
     "errors": ("MousetrapError", "Reject"),
     "faults.planting": ("Faults", "faults"),
@@ -90,7 +90,7 @@ _HOMES = {
     "amqp.publisher": ("Publisher",),
     "amqp.receipt": ("Receipt",),
     "model.summary": ("Record",),
-    "run": ("Run", "run"),
+    "runs.run": ("Run", "run"),
     "flows.send": ("Sent", "send"),
     "settings": ("Settings",),
     "sink": ("Sink",),

@@ -23,9 +23,9 @@ from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import probe
 from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.job_queue import delete, drain, ping
-from mousetrap.lease import abandoned
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Declaration
+from mousetrap.runs.run_lock import abandoned
 from mousetrap.runtime.interrupt import Bell
 from mousetrap.settings import Settings
 

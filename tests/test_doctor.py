@@ -14,7 +14,7 @@ import pytest
 from mousetrap import doctor
 from mousetrap.broker.configuration import free_ports
 from mousetrap.doctor import examine
-from mousetrap.lease import Lease
+from mousetrap.runs.run_lock import Lease
 
 
 @pytest.fixture(autouse=True)

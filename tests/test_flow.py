@@ -7,12 +7,12 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from mousetrap import stage
-from mousetrap.diagram import Diagram
 from mousetrap.errors import SettingsError
 from mousetrap.flows.flow import Flow, reference
 from mousetrap.model.summary import StageRecord
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
+from mousetrap.runs.diagram import Diagram
 
 SVG = "{http://www.w3.org/2000/svg}"
 

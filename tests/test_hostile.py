@@ -18,8 +18,6 @@ import pytest
 
 from mousetrap import Case, Message, Messages, Record, Settings, stage
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.bench import Bench, Replayed, dead
-from mousetrap.diagram import Activity, Diagram
 from mousetrap.display.table import Table, Text, safe
 from mousetrap.flows.flow import Step
 from mousetrap.flows.recording import CaseMessage
@@ -29,7 +27,9 @@ from mousetrap.model.summary import StageRecord
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.panel import MAX_SIZE, Panel
 from mousetrap.notebook.watch import StageView, View
-from mousetrap.run import Run
+from mousetrap.runs.dead_letter_list import Bench, Replayed, dead
+from mousetrap.runs.diagram import Activity, Diagram
+from mousetrap.runs.run import Run
 from mousetrap.settings import MASK
 
 PASSWORD = "c4n4ry/p@ss word"  # in no text of ours, however it may be written

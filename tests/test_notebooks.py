@@ -13,9 +13,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mousetrap import plot
 from mousetrap.check import parameters_of
 from mousetrap.model.summary import RECORD_TYPE
+from mousetrap.runs import plot
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

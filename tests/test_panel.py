@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 import mousetrap
 from mousetrap import Panel, Worker, declare, open_channel, panel, send, stage
-from mousetrap.diagram import Activity, Diagram
 from mousetrap.display.sparkline import bars, points
 from mousetrap.flows.flow import Step
 from mousetrap.notebook import live as live_module
 from mousetrap.notebook.live import UPDATES, Live
 from mousetrap.notebook.pace import MINUTE, SHOWN, Arrivals, Pace
 from mousetrap.notebook.watch import WorkersWatch
+from mousetrap.runs.diagram import Activity, Diagram
 
 PATIENCE = 20.0  # seconds
 

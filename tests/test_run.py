@@ -28,9 +28,9 @@ from mousetrap.errors import (
     NotSettled,
     SettingsError,
 )
-from mousetrap.lease import sweep
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
+from mousetrap.runs.run_lock import sweep
 from mousetrap.start_fetch import FetchJob
 
 QUICK = (0.05, 0.1)  # seconds

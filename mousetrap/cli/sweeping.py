@@ -21,9 +21,9 @@ def sweep(json: Json = False) -> None:
 
     Example: mousetrap sweep
     """
-    from mousetrap import lease
+    from mousetrap.runs import run_lock
 
-    leftovers = lease.sweep(Settings.from_environment())
+    leftovers = run_lock.sweep(Settings.from_environment())
     if json:
         print_json([asdict(each) for each in leftovers])
     elif leftovers:

@@ -22,7 +22,7 @@ from mousetrap.settings import Settings
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
     from mousetrap.broker.rabbitmq_node import LocalNode
-    from mousetrap.run import Run
+    from mousetrap.runs.run import Run
 
 WITHIN = 3  # acks or confirms, of which the seed chooses one
 LOOK = 0.1  # seconds between two looks at processes, which ring no bell
@@ -230,7 +230,7 @@ class Faults:
             FaultError: one is void, or was not healed within *timeout* seconds; says which.
             ProcessEnded: a worker process ended that nobody here has killed.
         """
-        from mousetrap.run import open_runs  # it needs what a broker does
+        from mousetrap.runs.run import open_runs  # it needs what a broker does
 
         def look_after() -> None:
             for each in open_runs():
@@ -308,7 +308,7 @@ class Faults:
         return run.settings.port == self.settings.port
 
     def _run(self, run: Run | None) -> Run:
-        from mousetrap.run import open_runs
+        from mousetrap.runs.run import open_runs
 
         runs = [run] if run is not None else [each for each in open_runs() if self._is_ours(each)]
         if len(runs) != 1:

@@ -16,7 +16,6 @@ from contextlib import suppress
 from typing import Any
 
 from mousetrap.amqp.queue_depth import Gauge
-from mousetrap.diagram import Activity, Diagram, rate
 from mousetrap.display import sparkline
 from mousetrap.display.table import IGNORED, Table, Text, safe
 from mousetrap.errors import MousetrapError
@@ -25,7 +24,8 @@ from mousetrap.notebook import registry
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.live import Bundle, Live
 from mousetrap.notebook.watch import RunWatch, StageView, View, Watch, WorkersWatch, worker_of
-from mousetrap.run import Run, open_runs
+from mousetrap.runs.diagram import Activity, Diagram, rate
+from mousetrap.runs.run import Run, open_runs
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.settings import Settings
 from mousetrap.worker.worker import Worker, running

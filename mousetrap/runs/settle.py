@@ -21,10 +21,10 @@ from mousetrap.errors import (
 from mousetrap.model import ledger_tables
 from mousetrap.model.outcome import Fate
 from mousetrap.model.summary import Record
-from mousetrap.sender import Sender
+from mousetrap.runs.job_sender import Sender
 
 if TYPE_CHECKING:
-    from mousetrap.run import Run
+    from mousetrap.runs.run import Run
     from mousetrap.worker.captured_output import Recorder
 
 LOOK = 0.25  # seconds between two looks at the workers while waiting

@@ -22,7 +22,7 @@ from mousetrap.model.ledger import Entry
 from mousetrap.model.message import DIED, EDITED, ORIGIN, REASON, TRACEBACK, Message, decode, encode
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
-from mousetrap.run import Run
+from mousetrap.runs.run import Run
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
 

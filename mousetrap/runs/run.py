@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from mousetrap import job_queue
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.diagram import Diagram
 from mousetrap.display.table import Table, safe
 from mousetrap.errors import (
     MousetrapError,
@@ -36,18 +35,19 @@ from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.summary import Record
 from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
+from mousetrap.runs.diagram import Diagram
+from mousetrap.runs.job_sender import Sender
+from mousetrap.runs.settle import Settling
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import finish
-from mousetrap.sender import Sender
 from mousetrap.settings import Settings
-from mousetrap.settling import Settling
 from mousetrap.worker.supervisor import WorkerProcesses
 from mousetrap.worker.worker import Worker
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
     from mousetrap.faults.planting import Faults
-    from mousetrap.lease import Lease
+    from mousetrap.runs.run_lock import Lease
 
 Workers = Literal["threads", "processes", "none"]
 
@@ -136,7 +136,7 @@ class Run:
         self._state = "open"
         _started.add(self)
         try:
-            from mousetrap.lease import Lease  # it needs what `_ensured` does
+            from mousetrap.runs.run_lock import Lease  # it needs what `_ensured` does
 
             self._lease = Lease(self.settings, self._wire_names())
             self._events.open()  # first: no fate may come before there is a queue for it
@@ -283,7 +283,7 @@ class Run:
 
         With *faults*: how fast they went, and what each fault did to that until it was healed.
         """
-        from mousetrap import plot
+        from mousetrap.runs import plot
 
         if faults is None:
             plot.run(self.ledger)
