@@ -19,7 +19,7 @@ from mousetrap import Queue, Reject, consume, stage
 from mousetrap.errors import AccessRefused, SettingsError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.notebook import registry
-from mousetrap.notebook.version import Version, mark
+from mousetrap.notebook.source_digest import Version, mark
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from mousetrap.model.outcome import Fate, Output
 from mousetrap.model.summary import StageRecord
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.panel import MAX_SIZE, Panel
-from mousetrap.notebook.watch import StageView, View
+from mousetrap.notebook.stats_source import StageView, View
 from mousetrap.runs.dead_letter_list import Bench, Replayed, dead
 from mousetrap.runs.diagram import Activity, Diagram
 from mousetrap.runs.run import Run

@@ -21,8 +21,8 @@ from mousetrap.display.sparkline import bars, points
 from mousetrap.flows.flow import Step
 from mousetrap.notebook import live as live_module
 from mousetrap.notebook.live import UPDATES, Live
-from mousetrap.notebook.pace import MINUTE, SHOWN, Arrivals, Pace
-from mousetrap.notebook.watch import WorkersWatch
+from mousetrap.notebook.rate import MINUTE, SHOWN, Arrivals, Pace
+from mousetrap.notebook.stats_source import WorkersWatch
 from mousetrap.runs.diagram import Activity, Diagram
 
 PATIENCE = 20.0  # seconds

@@ -12,7 +12,7 @@ from typing import Any
 from mousetrap.display.table import safe
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.model.topology import Queue
-from mousetrap.notebook.version import Version
+from mousetrap.notebook.source_digest import Version
 from mousetrap.worker.captured_output import Outputs, Recorder
 from mousetrap.worker.consumer_discovery import PATIENCE, Attached
 from mousetrap.worker.worker import Statistics, Worker

@@ -23,7 +23,14 @@ from mousetrap.model.summary import StageRecord
 from mousetrap.notebook import registry
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.live import Bundle, Live
-from mousetrap.notebook.watch import RunWatch, StageView, View, Watch, WorkersWatch, worker_of
+from mousetrap.notebook.stats_source import (
+    RunWatch,
+    StageView,
+    View,
+    Watch,
+    WorkersWatch,
+    worker_of,
+)
 from mousetrap.runs.diagram import Activity, Diagram, rate
 from mousetrap.runs.run import Run, open_runs
 from mousetrap.runtime.environment import is_kernel

@@ -21,7 +21,7 @@ from mousetrap.errors import MousetrapError
 from mousetrap.flows.stage import Stage
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.notebook.handle import Handle
-from mousetrap.notebook.version import Version, inner, mark
+from mousetrap.notebook.source_digest import Version, inner, mark
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
 from mousetrap.worker.captured_output import Recorder

@@ -17,7 +17,7 @@ from typing import Any
 from mousetrap.amqp.queue_depth import Depth
 from mousetrap.flows.flow import Step
 from mousetrap.notebook.handle import Handle
-from mousetrap.notebook.pace import Arrivals, Pace
+from mousetrap.notebook.rate import Arrivals, Pace
 from mousetrap.runs.run import Run
 from mousetrap.settings import Settings
 from mousetrap.worker.worker import Statistics, Worker
