@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.amqp.publisher import Publisher
     from mousetrap.amqp.receipt import Receipt
     from mousetrap.errors import MousetrapError, Reject
-    from mousetrap.faults.planting import Faults, faults
+    from mousetrap.fault_injection.injector import Faults, faults
     from mousetrap.flows.recording import Case
     from mousetrap.flows.send import Sent, send
     from mousetrap.flows.stage import Stage, stage
@@ -77,7 +77,7 @@ _HOMES = {
     "runs.dead_letter_list": ("Bench", "dead"),
     "flows.recording": ("Case",),
     "errors": ("MousetrapError", "Reject"),
-    "faults.planting": ("Faults", "faults"),
+    "fault_injection.injector": ("Faults", "faults"),
     "job_queue": (
         "QUEUES", "declare", "depth", "drain", "open_channel", "peek", "ping", "purge",
     ),

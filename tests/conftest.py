@@ -18,7 +18,7 @@ from rig.crew import Crew
 from rig.summary import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401 -- hooks
 
 from mousetrap.broker import Broker, ensure, probe
-from mousetrap.faults.proxy import Proxy
+from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 

@@ -12,7 +12,7 @@ from rig import flow
 from rig.trial import Trial, sizes, wait_for
 
 from mousetrap.cli.codes import ExitCode
-from mousetrap.faults.proxy import Proxy
+from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import depth
 from mousetrap.model.topology import Queue
 

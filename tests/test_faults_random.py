@@ -20,7 +20,7 @@ import pytest
 from rig import flow
 from rig.trial import Trial
 
-from mousetrap.faults.proxy import Proxy
+from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.model.topology import Queue
 
 WORK = Queue("work", flow.DELAYS)

@@ -14,7 +14,7 @@ from rig import flow
 from rig.crew import Crew
 from rig.trial import Trial, sizes, wait_for
 
-from mousetrap.faults.proxy import Proxy
+from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import depth
 from mousetrap.model.topology import Queue
 from mousetrap.pytest_plugin import missing

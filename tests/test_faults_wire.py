@@ -15,7 +15,7 @@ from rig.tap import Cut, Tap
 from rig.trial import LONG, Trial, sizes, wait_for
 
 from mousetrap.errors import MousetrapError
-from mousetrap.faults.proxy import Proxy
+from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 

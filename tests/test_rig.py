@@ -15,7 +15,7 @@ from rig.trial import Trial, wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError
-from mousetrap.faults.frames import Frames
+from mousetrap.fault_injection.frames import Frames
 from mousetrap.job_queue import declare, delete, depth, open_channel
 from mousetrap.model.message import Message
 from mousetrap.worker.worker import Worker

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mousetrap.faults.planted import Planted
+    from mousetrap.fault_injection.fault import Planted
 
 BLUE, RED, ORANGE, GREY = "#2b6cb0", "#c53030", "#dd6b20", "#a0aec0"
 BINS = 80  # of time in which messages are counted

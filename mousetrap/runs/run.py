@@ -46,7 +46,7 @@ from mousetrap.worker.worker import Worker
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
-    from mousetrap.faults.planting import Faults
+    from mousetrap.fault_injection.injector import Faults
     from mousetrap.runs.run_lock import Lease
 
 Workers = Literal["threads", "processes", "none"]

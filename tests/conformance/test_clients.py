@@ -27,7 +27,7 @@ import pika.exceptions
 import pytest
 from client import PATIENCE, count, eventually, get, publish
 
-from mousetrap.faults.proxy import Proxy
+from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pika import frame
 
-from mousetrap.faults.frames import Piece
+from mousetrap.fault_injection.frames import Piece
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """A relay that knows bytes: it counts what passes, cuts after a given one, and is slow if told so.
 
-What knows the steps of the protocol is `mousetrap.faults.proxy.Proxy`; the two can stand in a row.
+What knows the steps of the protocol is `mousetrap.fault_injection.proxy.Proxy`; the two can stand in a row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mousetrap.faults.frames import Frames, Piece
+from mousetrap.fault_injection.frames import Frames, Piece
 from mousetrap.settings import Settings
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mousetrap.faults.frames import (
+from mousetrap.fault_injection.frames import (
     NAMES,
     Frames,
     Piece,

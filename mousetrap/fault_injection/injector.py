@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
-from mousetrap.faults.frames import Piece, routing
-from mousetrap.faults.planted import Planted, table
-from mousetrap.faults.proxy import Direction, Link, Proxy, Step
+from mousetrap.fault_injection.fault import Planted, table
+from mousetrap.fault_injection.frames import Piece, routing
+from mousetrap.fault_injection.proxy import Direction, Link, Proxy, Step
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
