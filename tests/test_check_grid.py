@@ -15,9 +15,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mousetrap.check import GridResult, check_grid, parse_axes, read, read_results
-from mousetrap.check.executed import RECORD_TYPE
+from mousetrap.check.executed_notebook import RECORD_TYPE
 from mousetrap.check.grid import default_folder
-from mousetrap.check.points import plan
+from mousetrap.check.grid_points import plan
 from mousetrap.errors import CheckError, ParameterError, SettingsError
 from mousetrap.settings import Settings
 

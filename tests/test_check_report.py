@@ -17,10 +17,10 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from mousetrap.check import CheckResult, FailingCell, GridResult, PointResult, read_results
 from mousetrap.check import pictures as albums
-from mousetrap.check.markup import Html, element, visible
 from mousetrap.check.page import fragment
 from mousetrap.check.pictures import Album
 from mousetrap.check.report import write_report
+from mousetrap.check.safe_html import Html, element, visible
 from mousetrap.errors import CheckError
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"not that anybody looks"

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from mousetrap.check import executed
-from mousetrap.check.child import LOOK_EVERY
-from mousetrap.check.executed import CheckResult, read
-from mousetrap.check.execution import check, refuse_endless, require_papermill
-from mousetrap.check.points import Point, plan
+from mousetrap.check import executed_notebook
+from mousetrap.check.child_process import LOOK_EVERY
+from mousetrap.check.executed_notebook import CheckResult, read
+from mousetrap.check.grid_points import Point, plan
 from mousetrap.check.progress import Progress
 from mousetrap.check.report import write_report
 from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult, PointResult
+from mousetrap.check.run import check, refuse_endless, require_papermill
 from mousetrap.errors import CheckError
 
 NAMESPACE = "MOUSETRAP_NAMESPACE"
@@ -118,7 +118,7 @@ def _prepare(folder: Path, points: list[Point]) -> None:
             raise CheckError(f"an executed copy would overwrite {copy}: give another folder")
     if (folder / PAGE).exists() and not (folder / DATA).exists():
         raise CheckError(f"{folder / PAGE} was not written by a check: give another folder")
-    executed.open_folder(folder)
+    executed_notebook.open_folder(folder)
     try:
         for path in (*copies, *(folder / name for name in (PAGE, JUNIT, DATA))):
             path.unlink(missing_ok=True)

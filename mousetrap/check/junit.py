@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from mousetrap.check.markup import visible
 from mousetrap.check.results import GridResult, PointResult
+from mousetrap.check.safe_html import visible
 
 
 def junit(grid: GridResult) -> str:

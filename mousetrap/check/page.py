@@ -12,9 +12,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mousetrap import Record
-from mousetrap.check.markup import Html, element, joined
 from mousetrap.check.pictures import Album
 from mousetrap.check.results import DATA, JUNIT, GridResult, PointResult
+from mousetrap.check.safe_html import Html, element, joined
 from mousetrap.check.table import SIGNS, cut, kind_of, notebooks_of, short, table
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

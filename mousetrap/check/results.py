@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mousetrap.check.executed import CheckResult, FailingCell, without_passwords
+from mousetrap.check.executed_notebook import CheckResult, FailingCell, without_passwords
 from mousetrap.errors import CheckError
 
 DATA = "results.json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from mousetrap.check.markup import Html, element
 from mousetrap.check.results import FIGURES, GridResult, PointResult
+from mousetrap.check.safe_html import Html, element
 
 SIGNS = {"passed": "✓", "failed": "✗", "not run": "–"}  # not by colour alone
 

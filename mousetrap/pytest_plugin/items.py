@@ -19,7 +19,7 @@ import pytest
 
 from mousetrap.check import check
 from mousetrap.check.drift import check_drift
-from mousetrap.check.executed import default_output, plain
+from mousetrap.check.executed_notebook import default_output, plain
 from mousetrap.check.parameters import read_notebook
 from mousetrap.errors import CheckError, Drifted, SettingsError
 from mousetrap.pytest_plugin import ROOM

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from mousetrap.check.descendants import INTERRUPT_PATIENCE, MARK, TERMINATE_PATIENCE, Descendants
-from mousetrap.check.executed import default_output, open_draft
+from mousetrap.check.executed_notebook import default_output, open_draft
 from mousetrap.errors import DeadlineExceeded, Drifted, MousetrapError, ParameterError
 from mousetrap.pytest_plugin import NO_ROOM, ROOM
 from mousetrap.pytest_plugin.items import CheckItem, deadline_of, shown

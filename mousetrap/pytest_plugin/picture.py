@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mousetrap.amqp.queue_depth import Depth
-from mousetrap.check.executed import plain
+from mousetrap.check.executed_notebook import plain
 from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import depths, peek

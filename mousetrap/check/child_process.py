@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.check import executed
+from mousetrap.check import executed_notebook
 from mousetrap.check.progress import PROGRESS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Child:
         ours = {MARK: self._job["mark"], PROGRESS: str(self.progress_file)}
         self._process = subprocess.Popen(
             # -P: a json.py where we happen to stand is not the one to import
-            [sys.executable, "-P", "-m", "mousetrap.check.runner"],
+            [sys.executable, "-P", "-m", "mousetrap.check.worker_main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -162,7 +162,7 @@ class Child:
                 f"there is no kernel named {self._job['kernel']!r}; see `jupyter kernelspec list`, "
                 "or save the notebook with the kernel 'python3'"
             )
-        return executed.plain(f"{kind}: {error}{self._last_words()}")
+        return executed_notebook.plain(f"{kind}: {error}{self._last_words()}")
 
     def _last_words(self) -> str:
         self._stderr.seek(0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import re
 
-from mousetrap.check.executed import without_passwords
+from mousetrap.check.executed_notebook import without_passwords
 
 # Controls but for the end of a line and the tab; Unicode's two line separators and what reorders
 # text; halves of characters and the two codes that are none, which neither XML nor UTF-8 can hold.

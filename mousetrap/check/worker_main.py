@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mousetrap.check import executed
+from mousetrap.check import executed_notebook
 from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, Descendants
 from mousetrap.check.parameters import start_light
 from mousetrap.errors import CheckError
@@ -80,7 +80,7 @@ class _Run:
         self._over.wait(INTERRUPT_PATIENCE)
         processes.end(TERMINATE_PATIENCE)
         facts = self._job["facts"] | {"error": "the process that asked for this run was ended"}
-        executed.finish(draft, Path(self._job["output"]), facts)
+        executed_notebook.finish(draft, Path(self._job["output"]), facts)
         shutil.rmtree(self._job["scratch"], ignore_errors=True)
         os._exit(1)  # the main thread may be waiting in papermill for the kernel we killed
 
@@ -106,7 +106,9 @@ class _Run:
         )
 
     def _on_notebook_start(self, notebook: Any) -> None:
-        self._numbers = {index: number for index, number, _ in executed.code_cells(notebook)}
+        self._numbers = {
+            index: number for index, number, _ in executed_notebook.code_cells(notebook)
+        }
 
     def _on_cell_begun(self, cell: Any, cell_index: int) -> None:  # noqa: ARG002 -- nbclient's names
         if cell_index in self._numbers:
@@ -138,7 +140,7 @@ class _Draft:
         try:
             write_whole(Path(path), text)
         except OSError as error:
-            raise CheckError(executed.unwritten(self._output, error)) from None
+            raise CheckError(executed_notebook.unwritten(self._output, error)) from None
 
     def pretty_path(self, path: str) -> str:
         return path
@@ -172,7 +174,9 @@ def _read_line(descriptor: int) -> bytes:
     while not line.endswith(b"\n"):
         chunk = os.read(descriptor, 65_536)
         if not chunk:
-            raise SystemExit("mousetrap.check.runner is started by mousetrap.check, not by people")
+            raise SystemExit(
+                "mousetrap.check.worker_main is started by mousetrap.check, not by people"
+            )
         line += chunk
     return line
 

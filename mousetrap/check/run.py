@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mousetrap.check import executed
-from mousetrap.check.child import Child
+from mousetrap.check import executed_notebook
+from mousetrap.check.child_process import Child
 from mousetrap.check.drift import refuse_drift
-from mousetrap.check.executed import CheckResult, FailingCell, default_output, read
+from mousetrap.check.executed_notebook import CheckResult, FailingCell, default_output, read
 from mousetrap.check.parameters import INSTALL, fit, parameters_in, read_notebook
 from mousetrap.check.progress import Progress, stages_in
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded
@@ -84,9 +84,12 @@ def check(
         "mark": mark,
         "facts": facts,
     }
-    executed.open_draft(draft, source.read_text(encoding="utf-8"))
+    executed_notebook.open_draft(draft, source.read_text(encoding="utf-8"))
     error: CheckError | None = None
-    lines = {number: executed.first_line(cell) for _, number, cell in executed.code_cells(document)}
+    lines = {
+        number: executed_notebook.first_line(cell)
+        for _, number, cell in executed_notebook.code_cells(document)
+    }
     with Child(job, environment or {}) as child:
 
         def tell(ended: bool) -> None:
@@ -112,7 +115,7 @@ def check(
             raise
         finally:
             facts["seconds"] = time.monotonic() - begun
-            unwritten = executed.finish(draft, target, facts)
+            unwritten = executed_notebook.finish(draft, target, facts)
     if unwritten and error is None:
         error = CheckError(f"{shown} passed, but {unwritten}")
     if error is not None:
@@ -148,9 +151,12 @@ def _verdict(
 ) -> tuple[CheckError | None, FailingCell | None]:
     """Say whether the run passed, from what the child reported and what the copy shows."""
     document = read_notebook(draft)
-    failing = executed.failing_cell(document)
+    failing = executed_notebook.failing_cell(document)
     if deadline is not None:
-        at = executed.cell_named(document, child.number, f"{deadline:g} s were up") or failing
+        at = (
+            executed_notebook.cell_named(document, child.number, f"{deadline:g} s were up")
+            or failing
+        )
         where = f" in {_place(at)}" if child.number and at else " before its first cell"
         return DeadlineExceeded(
             f"{notebook} took longer than its deadline of {deadline:g} s{where}\n"
@@ -158,7 +164,7 @@ def _verdict(
             "what never ends"
         ), at
     if child.unsaved:  # papermill gives up when it cannot save
-        at = executed.cell_named(document, child.number, child.unsaved)
+        at = executed_notebook.cell_named(document, child.number, child.unsaved)
         where = f" in {_place(at)}" if at else " before its first cell"
         return CheckError(
             f"{notebook} was stopped{where}\n{child.unsaved}. Make room there, or name another "
@@ -168,7 +174,7 @@ def _verdict(
     if reason is not None and not child.number:
         return CheckError(f"{notebook} could not be run: {reason}"), None
     if reason is not None:
-        failing = executed.cell_named(document, child.number, reason)
+        failing = executed_notebook.cell_named(document, child.number, reason)
     if failing is not None:
         return CheckFailed(f"{notebook} failed in {_place(failing)}\n{failing.error}"), failing
     return None, None
