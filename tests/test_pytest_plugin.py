@@ -23,7 +23,7 @@ from mousetrap.check import read
 from mousetrap.errors import DeadlineExceeded, SettingsError
 from mousetrap.job_queue import depths
 from mousetrap.pytest_plugin import missing
-from mousetrap.pytest_plugin.picture import draw
+from mousetrap.pytest_plugin.queue_report import draw
 from mousetrap.pytest_plugin.table import Plan, label, plan_of, plans_in
 
 pytest_plugins = "pytester"
@@ -688,7 +688,7 @@ def test_picture_shows_the_first_messages_of_a_long_queue(namespace, broker):
 
 def test_watch_fails_a_notebook_that_swallows_its_interrupt():
     """Time was up, so it is red, whatever the notebook made of it."""
-    from mousetrap.pytest_plugin.lodging import Watch
+    from mousetrap.pytest_plugin.notebook_runtime import Watch
 
     looks = []
     watch = Watch(0.05, "no process bears this mark", lambda: looks.append("look"))

@@ -26,8 +26,8 @@ import pytest
 if TYPE_CHECKING:
     from mousetrap.amqp.blocking_channel import JobChannel
     from mousetrap.broker import Broker
-    from mousetrap.pytest_plugin.provision import Provision
-    from mousetrap.pytest_plugin.room import Room
+    from mousetrap.pytest_plugin.session_broker import Provision
+    from mousetrap.pytest_plugin.test_namespace import Room
 
 # What is kept with a session: who finds its broker, where the processes of xdist meet, and what
 # pyproject.toml says of each notebook, or None if it does not mention us;
@@ -59,7 +59,7 @@ def broker(pytestconfig: pytest.Config) -> Broker:
     Without one the test is skipped, or fails where the environment variable CI is set.
     """
     from mousetrap.errors import MousetrapError
-    from mousetrap.pytest_plugin.provision import provision
+    from mousetrap.pytest_plugin.session_broker import provision
 
     try:
         return provision(pytestconfig).broker()
@@ -75,7 +75,7 @@ def namespace(request: pytest.FixtureRequest, broker: Broker) -> Iterator[str]:
     hence `Publisher()` and ``stage.start()``, and child processes are in it without being told.
     Afterwards the queues are deleted; what was declared in plain pika expires.
     """
-    from mousetrap.pytest_plugin.room import Room
+    from mousetrap.pytest_plugin.test_namespace import Room
 
     with Room(broker, "test") as room:
         request.node.stash[ROOM] = room
@@ -162,7 +162,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         else:
             wanted = wanted or _asks_for_our_broker(item)
     if wanted:
-        from mousetrap.pytest_plugin.provision import provision
+        from mousetrap.pytest_plugin.session_broker import provision
 
         provision(config).want()
 
@@ -204,7 +204,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_node_collection_finished(node: Any) -> None:
     """In xdist's controller: a worker knows its tests now, and may have asked."""
     if os.path.exists(meeting_point(node.config)):
-        from mousetrap.pytest_plugin.provision import provision
+        from mousetrap.pytest_plugin.session_broker import provision
 
         provision(node.config).answer()
 
@@ -214,7 +214,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Give a notebook its room, from its set-up to the end of its report."""
     if not item.stash.get(IS_LODGED, False):
         return (yield)
-    from mousetrap.pytest_plugin.lodging import lodged
+    from mousetrap.pytest_plugin.notebook_runtime import lodged
 
     with lodged(item):
         return (yield)
@@ -231,7 +231,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Keep watch over a notebook that nbmake runs."""
     if not (getattr(item, "nbmake", False) and ROOM in item.stash):
         return (yield)
-    from mousetrap.pytest_plugin.lodging import watched
+    from mousetrap.pytest_plugin.notebook_runtime import watched
 
     with watched(item):
         return (yield)
@@ -244,7 +244,7 @@ def pytest_runtest_makereport(
     """Add to a failure how the queues stood, for a notebook and for a test with a namespace."""
     report = yield
     if report.failed and call.excinfo and report.when == "call" and ROOM in item.stash:
-        from mousetrap.pytest_plugin.lodging import explain
+        from mousetrap.pytest_plugin.notebook_runtime import explain
 
         explain(item, call.excinfo, report)
     return report

@@ -4,7 +4,7 @@ A notebook with a table of sets yields its items *instead of* nbmake's plain one
 ``pytest.mark.parametrize`` has no run without parameters; whoever wants that, too, adds an empty
 set. A plain run besides would be the longest notebook once more, and under laxer rules.
 
-Notebooks without a table stay nbmake's own; see `mousetrap.pytest_plugin.lodging`.
+Notebooks without a table stay nbmake's own; see `mousetrap.pytest_plugin.notebook_runtime`.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from mousetrap.check.executed_notebook import default_output, open_draft
 from mousetrap.errors import DeadlineExceeded, Drifted, MousetrapError, ParameterError
 from mousetrap.pytest_plugin import NO_ROOM, ROOM
 from mousetrap.pytest_plugin.items import CheckItem, deadline_of, shown
-from mousetrap.pytest_plugin.provision import provision
-from mousetrap.pytest_plugin.room import Room
+from mousetrap.pytest_plugin.session_broker import provision
+from mousetrap.pytest_plugin.test_namespace import Room
 
 _WATCH = pytest.StashKey["Watch"]()
 

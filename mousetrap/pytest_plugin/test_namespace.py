@@ -15,7 +15,7 @@ from mousetrap.amqp import declared_queues
 from mousetrap.broker import Broker
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import short_channel
-from mousetrap.pytest_plugin.picture import draw
+from mousetrap.pytest_plugin.queue_report import draw
 
 PATIENCE = 3.0  # seconds to reach the broker for the last look and for cleaning up
 
