@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from mousetrap import errors
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.cli import app, show
-from mousetrap.cli.codes import ExitCode, code_of
+from mousetrap.cli import app, console
+from mousetrap.cli.errors import ExitCode, code_of
 from mousetrap.display.table import safe
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import Message
@@ -693,8 +693,8 @@ def test_check_lists_parameters_as_json(run, notebook):
 
 def test_progress_is_plain_lines_without_a_terminal(monkeypatch, capsys):
     """In a CI log: a line now and then, and none for what is over soon."""
-    monkeypatch.setattr(show, "SHOWN_AFTER", 0.0)
-    with show.progress("sending", 1000) as advance:
+    monkeypatch.setattr(console, "SHOWN_AFTER", 0.0)
+    with console.progress("sending", 1000) as advance:
         advance(10)
         advance(20)
 
@@ -706,7 +706,7 @@ def test_progress_shows_no_bar_for_what_is_over_soon(monkeypatch):
     stream = io.StringIO()
     stream.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", stream)
-    with show.progress("sending", 2) as advance:
+    with console.progress("sending", 2) as advance:
         advance(1)
 
     assert stream.getvalue() == ""

@@ -19,8 +19,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mousetrap.check import CheckResult, GridProgress, Point, PointResult, Progress
-from mousetrap.cli import app, live, show
-from mousetrap.cli.live import note_of, watch_grid
+from mousetrap.cli import app, console, progress
+from mousetrap.cli.progress import note_of, watch_grid
 
 PARAMETERS = """\
 n: int = 1  # a [bold]number[/bold]
@@ -134,8 +134,8 @@ def test_note_says_which_cell_runs_and_what_stages_count(progress, note):
 
 def test_check_shows_how_far_it_is(notebook, monkeypatch):
     """Where there is no terminal: plain lines with the cell and the counts of its Run."""
-    monkeypatch.setattr(show, "SHOWN_AFTER", 0.0)
-    monkeypatch.setattr(show, "REPORT_EVERY", 0.0)
+    monkeypatch.setattr(console, "SHOWN_AFTER", 0.0)
+    monkeypatch.setattr(console, "REPORT_EVERY", 0.0)
     path = notebook(f"# as a Run does\n{TELL}", "n")
 
     result = run("check", path)
@@ -148,7 +148,7 @@ def test_check_shows_how_far_it_is(notebook, monkeypatch):
 
 def test_grid_progress_is_plain_lines_without_a_terminal(capsys, monkeypatch):
     """A line as each point ends, and now and then one for each that runs."""
-    monkeypatch.setattr(show, "REPORT_EVERY", 0.0)
+    monkeypatch.setattr(console, "REPORT_EVERY", 0.0)
     with watch_grid() as tell:
         tell(look(running=2))
         tell(look(ended=1, running=1))
@@ -167,7 +167,7 @@ def test_grid_progress_is_a_bar_for_each_that_runs(monkeypatch):
     """On a terminal, with what has ended above; nothing from a notebook acts on it."""
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120, highlight=False)
-    monkeypatch.setattr(live, "err", lambda: console)
+    monkeypatch.setattr(progress, "err", lambda: console)
     with watch_grid() as tell:
         tell(look(running=2, line="\x1b]0;title\x07[red]"))
         wait_until(lambda: "n=1" in stream.getvalue())  # it draws itself ten times a second

@@ -11,7 +11,7 @@ import pytest
 from rig import flow
 from rig.trial import Trial, sizes, wait_for
 
-from mousetrap.cli.codes import ExitCode
+from mousetrap.cli.errors import ExitCode
 from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import depth
 from mousetrap.model.topology import Queue

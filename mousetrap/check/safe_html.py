@@ -2,7 +2,7 @@
 
 What a notebook printed, a parameter or an error may hold tags, control characters and worse.
 Everything goes through `element`, which escapes all but `Html`; characters that cannot be seen and
-change what is read are spelled out. (`mousetrap.cli.show` does so for the terminal.)
+change what is read are spelled out. (`mousetrap.cli.console` does so for the terminal.)
 """
 
 from __future__ import annotations

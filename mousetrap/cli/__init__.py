@@ -1,7 +1,7 @@
 """The command line: ``mousetrap COMMAND --help`` teaches each.
 
-What is printed for people goes through `mousetrap.cli.show`, because bodies, reasons and names
-come from the network. Exit codes are those of `mousetrap.cli.codes`.
+What is printed for people goes through `mousetrap.cli.console`, because bodies, reasons and names
+come from the network. Exit codes are those of `mousetrap.cli.errors`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,8 @@ import io
 import signal
 import sys
 
-from mousetrap.cli import (
-    brokers,
-    checks,
-    dead,
-    examining,
-    extracting,
-    queues,
-    sending,
-    sweeping,
-    working,
-)
-from mousetrap.cli.codes import EXIT_CODES, new_app, terminate
+from mousetrap.cli import broker, check, dead, doctor, extract, queues, send, sweep, work
+from mousetrap.cli.errors import EXIT_CODES, new_app, terminate
 from mousetrap.cli.help import NotebookCommand
 
 app = new_app(
@@ -29,19 +19,19 @@ app = new_app(
     epilog=EXIT_CODES,
 )
 
-app.command()(checks.demo)
-app.command("check", cls=NotebookCommand)(checks.check_notebooks)
-app.command()(working.work)
-app.command()(sending.send)
+app.command()(check.demo)
+app.command("check", cls=NotebookCommand)(check.check_notebooks)
+app.command()(work.work)
+app.command()(send.send)
 app.command("queues")(queues.show_queues)
 app.command("peek")(queues.peek_queue)
 app.command("drain")(queues.drain_queue)
-app.command()(extracting.extract)
-app.command()(sweeping.sweep)
-app.command()(examining.doctor)
+app.command()(extract.extract)
+app.command()(sweep.sweep)
+app.command()(doctor.doctor)
 app.add_typer(dead.app, name="dead")
-app.add_typer(brokers.app, name="broker")
-app.command()(brokers.version)
+app.add_typer(broker.app, name="broker")
+app.command()(broker.version)
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from mousetrap import job_queue
-from mousetrap.cli.codes import ExitCode, new_app
+from mousetrap.cli.console import complain, err, out, print_json, print_table, progress, say
+from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Name
-from mousetrap.cli.show import complain, err, out, print_json, print_table, progress, say
 from mousetrap.display.table import age, safe
 from mousetrap.flows import dead_letters
 from mousetrap.model.topology import Queue

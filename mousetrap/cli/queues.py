@@ -11,9 +11,9 @@ import typer
 
 from mousetrap import job_queue
 from mousetrap.broker import probe
-from mousetrap.cli.codes import ExitCode
+from mousetrap.cli.console import WIDTH, complain, print_json, print_table, progress, say
+from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Full, Json, Name, finite, queue_names
-from mousetrap.cli.show import WIDTH, complain, print_json, print_table, progress, say
 from mousetrap.display.table import safe
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 
-import mousetrap.cli.working  # the heavy part, once for all
+import mousetrap.cli.work  # the heavy part, once for all
 import mousetrap.sink
 import mousetrap.worker.worker  # noqa: F401
 from mousetrap.cli import main

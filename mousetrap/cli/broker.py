@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from mousetrap.cli.codes import ExitCode, new_app
+from mousetrap.cli.console import print_json, print_pairs, print_table, say
+from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Kind, finite
-from mousetrap.cli.show import print_json, print_pairs, print_table, say
 from mousetrap.settings import Settings
 
 app = new_app("Bring a RabbitMQ up, take it down, see what there is.")

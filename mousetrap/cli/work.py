@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import typer
 
 from mousetrap.broker.probe import EMBEDDED
+from mousetrap.cli.console import print_json, say
 from mousetrap.cli.options import Json, finite
-from mousetrap.cli.show import print_json, say
-from mousetrap.cli.supervising import supervise, told_of
+from mousetrap.cli.supervise import supervise, told_of
 from mousetrap.display.progress import write_figures
 from mousetrap.display.table import safe
 from mousetrap.embedded_broker import PRODUCT

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mousetrap.cli.codes import ExitCode
-from mousetrap.cli.live import watch_grid
-from mousetrap.cli.show import complain, print_json, print_table, readable, say
+from mousetrap.cli.console import complain, print_json, print_table, readable, say
+from mousetrap.cli.errors import ExitCode
+from mousetrap.cli.progress import watch_grid
 from mousetrap.errors import CheckError
 
 if TYPE_CHECKING:

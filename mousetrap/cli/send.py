@@ -14,9 +14,9 @@ from mousetrap import job_queue
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.broker import probe
-from mousetrap.cli.codes import ExitCode
+from mousetrap.cli.console import complain, print_json, progress, say
+from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Json, Name
-from mousetrap.cli.show import complain, print_json, progress, say
 from mousetrap.errors import PublishError, SettingsError, UndecodableMessage
 from mousetrap.model.message import Message, decode, encode
 from mousetrap.model.topology import Queue

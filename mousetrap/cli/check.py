@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mousetrap.cli.codes import ExitCode, code_of
-from mousetrap.cli.grids import run_grid
-from mousetrap.cli.live import watch_notebook
+from mousetrap.cli.console import complain, print_json, print_pairs, print_table, say
+from mousetrap.cli.errors import ExitCode, code_of
+from mousetrap.cli.grid import run_grid
 from mousetrap.cli.options import Json, Kind, finite
-from mousetrap.cli.show import complain, print_json, print_pairs, print_table, say
+from mousetrap.cli.progress import watch_notebook
 from mousetrap.errors import CheckError, SettingsError
 from mousetrap.model.summary import STAGE_COLUMNS, Record, stage_line
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mousetrap.broker import probe
-from mousetrap.cli.show import print_json, say
+from mousetrap.cli.console import print_json, say
 from mousetrap.display.progress import Progress
 from mousetrap.runtime.signals import run_until_told
 from mousetrap.settings import Settings

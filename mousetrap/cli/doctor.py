@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import typer
 
-from mousetrap.cli.codes import ExitCode
+from mousetrap.cli.console import complain, print_findings, print_json
+from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Json
-from mousetrap.cli.show import complain, print_findings, print_json
 
 _MARKS = {"good": "ok", "bad": "WRONG", "note": "note"}
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mousetrap.cli.console import print_json, say
 from mousetrap.cli.options import Json
-from mousetrap.cli.show import print_json, say
 
 
 def extract(

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mousetrap.cli.show import complain
+from mousetrap.cli.console import complain
 from mousetrap.errors import (
     AccessRefused,
     BrokerSetupError,

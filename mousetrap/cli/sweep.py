@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import typer
 
-from mousetrap.cli.codes import ExitCode
+from mousetrap.cli.console import complain, print_json, print_table, say
+from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Json
-from mousetrap.cli.show import complain, print_json, print_table, say
 from mousetrap.display.table import age
 from mousetrap.settings import Settings
 
