@@ -22,9 +22,7 @@ finds our plugin in it, in every project where we are installed) pays for none o
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
@@ -101,30 +99,21 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
-class _Package(ModuleType):
-    """The package itself, which imports what it is asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        if home := _HOME_OF.get(name):
-            value = getattr(import_module(f"{__name__}.{home}"), name)
-            super().__setattr__(name, value)
-            return value
-        if not name.startswith("_"):
-            try:
-                return import_module(f"{__name__}.{name}")  # mousetrap.job_queue.depths(...)
-            except ModuleNotFoundError as missing:
-                if missing.name != f"{__name__}.{name}":
-                    raise
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Python binds each module that is imported to its package. Where module and public name
-        # are one word, the name wins: `mousetrap.stage` is the decorator, whoever comes first.
-        if not (name in _HOME_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a module of the package, when it is first used (PEP 562)."""
+    if home := _HOME_OF.get(name):
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
+    if not name.startswith("_"):
+        try:
+            return import_module(f"{__name__}.{name}")  # mousetrap.job_queue.depths(...)
+        except ModuleNotFoundError as missing:
+            if missing.name != f"{__name__}.{name}":
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    """List what is here already, and every public name."""
+    return sorted({*globals(), *__all__})

@@ -33,7 +33,7 @@
         ├── CheckFailed        a cell raised; the executed copy is kept
         └── DeadlineExceeded   time is up; the kernel and its workers were ended
 
-pika's exceptions are translated to these in one place, `mousetrap.amqp.error_translation.translate`; the
+pika's exceptions are translated to these in one place, `mousetrap.amqp.error_translation`; the
 original stays attached as ``__cause__``. No message contains a password or a body.
 """
 

@@ -61,7 +61,10 @@ def test_note_disturbs_nobody(monkeypatch, tmp_path):
 def test_names_in_a_file_of_several_processes_are_unique_and_in_order(notes):
     """Each process writes its own lines; a name may have any character but the line's end."""
     declared_queues.note("größe\u2028x")
-    program = "from mousetrap.amqp import declared_queues; [declared_queues.note(name) for name in ('b', 'größe\u2028x')]"
+    program = (
+        "from mousetrap.amqp import declared_queues\n"
+        "for name in ('b', 'größe\u2028x'): declared_queues.note(name)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ)
 
     assert declared_queues.names_in(notes) == ["größe\u2028x", "b"]

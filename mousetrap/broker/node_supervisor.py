@@ -1,8 +1,8 @@
 """The process that keeps one private RabbitMQ node, and never lets it outlive its purpose.
 
 Runs as a program of its own, ``python keeper.py FOLDER [--detached]``, on the standard library
-only; `mousetrap.broker.rabbitmq_node` starts it and reads the ``state.json`` it writes. It works in one of
-two ways:
+only; `mousetrap.broker.rabbitmq_node` starts it and reads the ``state.json`` it writes. It works
+in one of two ways:
 
 - *tied* (the default): the caller holds the other end of the pipe on stdin and sends the lines
   ``start``, ``stop`` and ``kill``. End of file means that the caller is gone, however it died

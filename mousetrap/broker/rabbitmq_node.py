@@ -2,8 +2,8 @@
 
 Nothing of the machine's own RabbitMQ is touched: the node has a folder of its own (mode 0700) with
 its data, logs, configuration and Erlang cookie, an epmd of its own, and listens on 127.0.0.1 only.
-No root is needed. A child process, `mousetrap.broker.node_supervisor`, keeps it; which node to use and when
-is decided in `mousetrap.broker.local`.
+No root is needed. A child process, `mousetrap.broker.node_supervisor`, keeps it; which node
+to use and when is decided in `mousetrap.broker.local`.
 """
 
 from __future__ import annotations

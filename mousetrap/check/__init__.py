@@ -10,8 +10,8 @@ is always kept, in one piece, with the failing cell named (`mousetrap.check.exec
 `check_grid` runs one notebook with many sets of parameters, or many notebooks, and reports on all
 of them (`mousetrap.check.report`).
 
-papermill runs in a process of its own (`mousetrap.check.worker_main`): it can be ended when it hangs,
-and it ends the kernel when we are killed. Importing this module imports neither papermill nor
+papermill runs in a process of its own (`mousetrap.check.worker_main`): it can be ended when it
+hangs, and it ends the kernel when we are killed. Importing this module imports neither papermill nor
 IPython.
 """
 

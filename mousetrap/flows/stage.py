@@ -131,8 +131,8 @@ def stage(
     """Bind a plain function to the queue it *reads* and the queue it *writes*.
 
     The function gets the message's data, decoded to the annotated type of its first parameter,
-    and returns what to send on (see `mousetrap.worker.handler`); `async def` works too. *retry_delays*
-    are the seconds between attempts; *concurrency* how many messages are handled at a time.
+    and returns what to send on (see `mousetrap.worker.handler`); `async def` works too.
+    *retry_delays* are the seconds between attempts; *concurrency* how many messages are handled at a time.
 
         @stage(reads="start_fetch", writes="data_processing", concurrency=4)
         def fetch(job: FetchJob = FetchJob()) -> list[Place]: ...

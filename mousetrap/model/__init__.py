@@ -1,1 +1,1 @@
-"""What messages, queues and runs are, and every decision about them. No I/O, no threads, no pika."""
+"""What messages, queues and runs are, and every decision about them: no I/O, no pika."""

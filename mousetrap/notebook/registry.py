@@ -98,8 +98,8 @@ def consume(
     else the old one finishes what it has in hand and a new one starts. In a notebook it is enough
     to run the cell that defines the function: what is called so now takes over.
 
-    *handler* is a function (see `mousetrap.worker.handler`) or a stage, which brings its own *writes*,
-    *concurrency* and *prefetch*. What it prints is kept with its message: ``handle.output()``.
+    *handler* is a function (see `mousetrap.worker.handler`) or a stage, which brings its own
+    *writes*, *concurrency* and *prefetch*. What it prints is kept with its message: ``handle.output()``.
 
     Raises:
         BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start; nothing is left.

@@ -302,7 +302,7 @@ class Run:
         return Diagram(self.flow.steps, self.record().stages, waiting | results)
 
     def save(self, path: str | Path) -> Path:
-        """Write what happened to a ``.jsonl`` file, to be replayed: see `mousetrap.flows.recording.Case`."""
+        """Write what happened to a ``.jsonl`` file, from which a `Case` replays it."""
         return Case.of(self.ledger, self.flow.reads).save(path)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:

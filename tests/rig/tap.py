@@ -1,6 +1,7 @@
 """A relay that knows bytes: it counts what passes, cuts after a given one, and is slow if told so.
 
-What knows the steps of the protocol is `mousetrap.fault_injection.proxy.Proxy`; the two can stand in a row.
+What knows the steps of the protocol is `mousetrap.fault_injection.proxy.Proxy`; the two can
+stand in a row.
 """
 
 from __future__ import annotations
