@@ -1,23 +1,9 @@
 """Prototype RabbitMQ flows in Jupyter, ship the same functions as workers, prove that it works.
 
-The way of a message, once:
+`mousetrap/ARCHITECTURE.md` describes the folders, the way of a message and the terms.
 
-1. `message.Message` gives a body an id, an attempt number and a parent.
-2. `publisher.Publisher` hands it to the I/O thread and returns a receipt at once; the broker's
-   confirm, return or refusal resolves it.
-3. `topology.Queue` says where it waits, and where its failures wait.
-4. `consumer.Consumer` takes it (bounded prefetch) and `worker.Worker` hands it, decoded and
-   validated, to the function on a thread of its own.
-5. The function, a `stage.stage`: data in, data out. It never sees a channel.
-6. The outputs are published; when the broker has confirmed them, the message's `fate.Fate` is told
-   on the events exchange; when that is confirmed too, and only then, the source is acked.
-7. A failure goes through `retry.decide`: into a retry queue and back, or into the dead queue with
-   its reason; that too is confirmed before the source is acked.
-8. Whoever binds a queue to the events exchange hears of every message: a `run.Run` does, and knows
-   by its `ledger.Ledger` when all of them have met their end.
-
-A name is imported when it is first asked for: whoever only looks at the package (pytest, which
-finds our plugin in it, in every project where we are installed) pays for none of it.
+A name is imported when it is first used, so ``import mousetrap`` is cheap: pytest imports this
+package, for its plugin, in every project where it is installed.
 """
 
 from __future__ import annotations
@@ -30,19 +16,19 @@ if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
     from mousetrap.amqp.receipt import Receipt
     from mousetrap.errors import MousetrapError, Reject
     from mousetrap.fault_injection.injector import Faults, faults
-    from mousetrap.flows.recording import Case
-    from mousetrap.flows.send import Sent, send
+    from mousetrap.flows.recording import Recording
+    from mousetrap.flows.send import SendResult, send
     from mousetrap.flows.stage import Stage, stage
     from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
     from mousetrap.model.ledger import Ledger
     from mousetrap.model.message import Message
     from mousetrap.model.message_list import Messages
-    from mousetrap.model.summary import Record
+    from mousetrap.model.summary import RunSummary
     from mousetrap.model.topology import Queue
     from mousetrap.notebook.handle import Handle
     from mousetrap.notebook.panel import Panel, panel
     from mousetrap.notebook.registry import consume
-    from mousetrap.runs.dead_letter_list import Bench, dead
+    from mousetrap.runs.dead_letter_list import DeadLetterList, dead
     from mousetrap.runs.run import Run, run
     from mousetrap.settings import Settings
     from mousetrap.sink import Sink
@@ -54,15 +40,15 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
     "stage", "Stage", "Queue", "Reject",
     # sending and working
-    "send", "Sent", "Message", "Messages", "Publisher", "Receipt", "Worker",
+    "send", "SendResult", "Message", "Messages", "Publisher", "Receipt", "Worker",
     # a consumer in the background, safe to run again
     "consume", "Handle",
     # short questions to a queue
     "open_channel", "declare", "depth", "peek", "drain", "purge", "ping", "QUEUES",
     # what is going on; what died, why, and back again
-    "panel", "Panel", "dead", "Bench",
+    "panel", "Panel", "dead", "DeadLetterList",
     # one execution of a flow, and what became of it
-    "run", "Run", "Record", "Ledger", "Case",
+    "run", "Run", "RunSummary", "Ledger", "Recording",
     # results, each once
     "Sink",
     # faults on purpose
@@ -72,8 +58,8 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
 ]  # fmt: skip
 
 _HOMES = {
-    "runs.dead_letter_list": ("Bench", "dead"),
-    "flows.recording": ("Case",),
+    "runs.dead_letter_list": ("DeadLetterList", "dead"),
+    "flows.recording": ("Recording",),
     "errors": ("MousetrapError", "Reject"),
     "fault_injection.injector": ("Faults", "faults"),
     "job_queue": (
@@ -87,9 +73,9 @@ _HOMES = {
     "notebook.panel": ("Panel", "panel"),
     "amqp.publisher": ("Publisher",),
     "amqp.receipt": ("Receipt",),
-    "model.summary": ("Record",),
+    "model.summary": ("RunSummary",),
     "runs.run": ("Run", "run"),
-    "flows.send": ("Sent", "send"),
+    "flows.send": ("SendResult", "send"),
     "settings": ("Settings",),
     "sink": ("Sink",),
     "flows.stage": ("Stage", "stage"),

@@ -26,14 +26,14 @@ from mousetrap.job_queue import delete, drain, ping
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Declaration
 from mousetrap.runs.run_lock import abandoned
-from mousetrap.runtime.interrupt import Bell
+from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
 PATIENCE = 3.0  # seconds for each answer of the broker
 IMPORT_TIME = 30.0  # seconds for another interpreter to import mousetrap; a cold disk is slow
 OLDEST = (3, 10)  # of RabbitMQ, against which we test
 
-State = Literal["good", "bad", "note"]
+FindingState = Literal["good", "bad", "note"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Finding:
     """One thing that was looked at: how it is, and what to do if it should be otherwise."""
 
     what: str  # "login"
-    state: State  # a note may be as it should be
+    state: FindingState  # a note may be as it should be
     text: str
     fix: str = ""
 
@@ -57,7 +57,7 @@ def examine(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
         yield _bad("settings", error)
     else:
         yield Finding("settings", "good", f"{settings.url}, namespace {settings.namespace!r}")
-        yield from _broker(settings.but(connect_timeout=PATIENCE, confirm_timeout=PATIENCE))
+        yield from _broker(settings.replace(connect_timeout=PATIENCE, confirm_timeout=PATIENCE))
     yield from _interpreters()
     yield _leftovers()
 
@@ -135,8 +135,8 @@ def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
             [Declaration(queue, {"x-expires": 60_000}), *topology.events_queue(name)[1:2]]
         )
         receipt = publisher.publish(Message({"from": "doctor"}), name)
-        Bell().wait_for(
-            lambda: receipt.outcome != "waiting" or publisher.connection.state == "blocked",
+        Waiter().wait_for(
+            lambda: receipt.state != "waiting" or publisher.connection.state == "blocked",
             PATIENCE,
         )
         if publisher.connection.state == "blocked":

@@ -16,7 +16,7 @@
     │   └── OutcomeUnknown     no answer in time: the broker may have it or not
     ├── UndecodableMessage     the bytes are not what the stage reads
     ├── WorkerLost             why a message is dead that nobody who handled it lived to tell of
-    ├── HeldTooLong            why a message is dead whose handling the broker would not wait for
+    ├── AckTimedOut            why a message is dead whose handling the broker would not wait for
     ├── Reject                 raised *by a handler*: bury this message now, do not retry
     ├── RunError               a run of a flow
     │   ├── NotSettled         messages have no fate in time; `.table` says where each is
@@ -118,7 +118,7 @@ class WorkerLost(MousetrapError):
     """Workers were lost while they had this message; it may be what kills them."""
 
 
-class HeldTooLong(MousetrapError):
+class AckTimedOut(MousetrapError):
     """Its handling took longer than the broker waits for an ack, again and again."""
 
 

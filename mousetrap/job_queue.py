@@ -17,9 +17,14 @@ from typing import Any, TypeAlias
 from mousetrap.amqp import redeliveries
 from mousetrap.amqp.blocking_channel import JobChannel, connect
 from mousetrap.amqp.declared_queues import note
-from mousetrap.amqp.error_translation import is_worn, kept_properties, remaining, translated
+from mousetrap.amqp.error_translation import (
+    is_near_delivery_limit,
+    kept_properties,
+    remaining,
+    translated,
+)
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.amqp.queue_depth import Depth, Gauge
+from mousetrap.amqp.queue_depth import Depth, QueueDepthReader
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.model.message import Message, without_counts
 from mousetrap.model.message_list import Messages
@@ -85,7 +90,7 @@ def depth(queue: str, settings: Settings | None = None) -> Depth:
 
 def depths(queues: Iterable[str], settings: Settings | None = None) -> list[Depth | None]:
     """Ask for many queues over one connection; None where there is no such queue."""
-    gauge = Gauge(settings or Settings.from_environment(), "question")
+    gauge = QueueDepthReader(settings or Settings.from_environment(), "question")
     try:
         found = gauge.read(names := list(queues))
     finally:
@@ -197,7 +202,7 @@ def delete_unused(
         TimeoutError: one still has consumers after *timeout* seconds; names it.
     """
     deadline = time.monotonic() + timeout
-    bare = settings.but(namespace="")
+    bare = settings.replace(namespace="")
     deleted = []
     for name in wire_names:
         while (found := depths([name], bare)[0]) is not None and found.consumers:
@@ -223,7 +228,7 @@ def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
     Raises:
         BrokerUnreachable, AccessRefused: with the variable to check.
     """
-    settings = (settings or Settings.from_environment()).but(connect_timeout=timeout)
+    settings = (settings or Settings.from_environment()).replace(connect_timeout=timeout)
     started = time.monotonic()
     with short_channel(settings) as channel:
         name = str(channel.queue_declare("", exclusive=True).method.queue)
@@ -268,7 +273,7 @@ def give_back(channel: JobChannel, queue: str, got: Sequence[Got], settings: Set
     (measured). If that is not confirmed within `PATIENCE`, it is given back like the rest.
     """
     staying = got
-    if worn := [each for each in got if is_worn(each[1])]:
+    if worn := [each for each in got if is_near_delivery_limit(each[1])]:
         moved = _published_anew(worn, queue, settings)
         for tag in moved:
             channel.basic_ack(tag)

@@ -117,8 +117,8 @@ class Settings:
             variable = "RABBITMQ_URL" if url and name in _URL_PARTS else _VARIABLES[name][0]
             raise SettingsError(f"{variable}: {error}") from None
 
-    def but(self, **changes: Any) -> Settings:
-        """Return a copy with some values changed: ``settings.but(namespace="run-7f3a")``."""
+    def replace(self, **changes: Any) -> Settings:
+        """Return a copy with some values changed: ``settings.replace(namespace="run-7f3a")``."""
         return dataclasses.replace(self, **changes)
 
     @property

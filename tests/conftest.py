@@ -64,7 +64,7 @@ def node():
 @pytest.fixture
 def settings(broker: Broker, namespace: str) -> Settings:
     """Settings with a namespace of their own; its queues expire a minute after their last use."""
-    return broker.settings.but(namespace=namespace, queue_expiry=60.0)
+    return broker.settings.replace(namespace=namespace, queue_expiry=60.0)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def rabbit(_breakable):
 @pytest.fixture
 def own(rabbit):
     """Settings for `rabbit`, with a namespace of their own."""
-    return rabbit.settings.but(namespace=f"rig-{uuid.uuid4().hex[:10]}", queue_expiry=600.0)
+    return rabbit.settings.replace(namespace=f"rig-{uuid.uuid4().hex[:10]}", queue_expiry=600.0)
 
 
 @pytest.fixture(scope="session")

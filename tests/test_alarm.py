@@ -49,7 +49,7 @@ def test_alarm_is_said_and_what_was_sent_arrives_when_it_is_over(node):
 @pytest.mark.local
 def test_alarm_does_not_hold_a_sender_for_ever(node):
     """The confirm time-out holds under an alarm too: the outcome is unknown, and says *blocked*."""
-    with Publisher(node.settings.but(confirm_timeout=1.0)) as publisher:
+    with Publisher(node.settings.replace(confirm_timeout=1.0)) as publisher:
         publisher.declare([node.settings.topology.work_queue("work")])
         publisher.publish(Message(1), "work").wait()
         node.rabbitmqctl("set_vm_memory_high_watermark", "0")

@@ -264,7 +264,7 @@ def test_local_node_says_that_a_port_was_taken_first(victim, tmp_path, monkeypat
     lost = {"amqp": amqp, "distribution": distribution, "epmd": epmd}[victim]
     monkeypatch.setattr("mousetrap.broker.configuration.free_ports", lambda _: [distribution, epmd])
     with socket.create_server(("127.0.0.1", lost)):
-        lone = rabbitmq_node.LocalNode(tmp_path, configure(tmp_path, Settings(port=amqp)))
+        lone = rabbitmq_node.RabbitMQNode(tmp_path, configure(tmp_path, Settings(port=amqp)))
         with lone, pytest.raises(BrokerSetupError, match=rabbitmq_node.PORT_TAKEN):
             lone.start(30, said.append)
 
@@ -361,7 +361,7 @@ def test_ensure_uses_what_answers(private, monkeypatch, said):
     """A broker that is there and lets us in is used, and said to be used."""
     monkeypatch.setattr(docker, "up", fail_if_asked)
 
-    found = brokers.ensure(settings=private.settings.but(host="localhost"), say=said.append)
+    found = brokers.ensure(settings=private.settings.replace(host="localhost"), say=said.append)
 
     assert found.kind == "external"
     assert said == [f"using the broker {found}"]
@@ -370,7 +370,7 @@ def test_ensure_uses_what_answers(private, monkeypatch, said):
 @pytest.mark.local
 def test_ensure_passes_by_what_refuses_the_login(private, nobody, said):
     """A system service with other credentials on the default port is left alone, audibly."""
-    stranger = private.settings.but(user="stranger", password="Se3ret")
+    stranger = private.settings.replace(user="stranger", password="Se3ret")
 
     with pytest.raises(BrokerSetupError, match="docker cannot be had"):
         brokers.up(settings=stranger, say=said.append)
@@ -395,7 +395,7 @@ def test_environment_makes_children_use_the_same_broker(private, monkeypatch, sa
 
 @pytest.mark.local
 def test_status_reports_and_changes_nothing(private, said):
-    """One `Way` for each kind, with version and address where it runs."""
+    """One `BrokerStatus` for each kind, with version and address where it runs."""
     external, in_docker, on_machine, in_memory = brokers.status(private.settings)
 
     assert (external.kind, external.is_running, external.is_available) == ("external", True, True)
@@ -612,7 +612,7 @@ def test_docker_says_that_the_volume_has_other_credentials(compose, said):
     docker._compose("down", "--timeout", "1", environment=environment, timeout=60)
 
     with pytest.raises(BrokerSetupError, match=r"refused the login.*down --volumes") as refused:
-        brokers.up("docker", compose.but(password="hunter2"), say=said.append)
+        brokers.up("docker", compose.replace(password="hunter2"), say=said.append)
     assert isinstance(refused.value.__cause__, AccessRefused)
     assert "hunter2" not in str(refused.value)
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mousetrap
-from mousetrap import Case, Message, Reject, stage
+from mousetrap import Message, Recording, Reject, stage
 from mousetrap.errors import SettingsError
-from mousetrap.flows.recording import CaseMessage
+from mousetrap.flows.recording import RecordedMessage
 from mousetrap.model.message import current
 
 
@@ -35,7 +35,7 @@ async def spell(n: int) -> str:
 @pytest.fixture(scope="module")
 def monday(broker, tmp_path_factory):
     """A run with everything in it: done, retried, dead, results; saved."""
-    settings = broker.settings.but(namespace="case", queue_expiry=60.0)
+    settings = broker.settings.replace(namespace="case", queue_expiry=60.0)
     with mousetrap.run([halve, spell], settings, keep_bodies=1000) as run:
         run.send_many([4, 5, 6, 7])
         run.send(Message(body=b"\xff\xfe"))
@@ -45,7 +45,7 @@ def monday(broker, tmp_path_factory):
 
 def test_case_tells_what_became_of_each_message(monday):
     """Jobs in their order, with outcome, attempt, reason, body and what they sent on."""
-    case = Case.load(monday)
+    case = Recording.load(monday)
 
     assert [job.outcome for job in case.jobs] == ["done", "dead", "done", "done", "dead"]
     assert [job.attempt for job in case.jobs] == [1, 1, 1, 2, 1]
@@ -63,19 +63,19 @@ def test_case_file_is_private(monday):
 
 def test_case_replays_without_a_broker(monday):
     """The same functions do the same, failures and retries included; coroutines too."""
-    case = Case.load(monday)
+    case = Recording.load(monday)
 
     assert list(case.differences(case.replay(halve, spell))) == []
 
 
-FOUR = Case([CaseMessage("a", "halves", "a", body=b"4", outcome="done")])
+FOUR = Recording([RecordedMessage("a", "halves", "a", body=b"4", outcome="done")])
 
 test_a_case_is_a_test_in_one_line = FOUR.test(stage("halves")(print))
 
 
 def test_case_finds_what_changed(monday):
     """Another result, another outcome, more outputs: one row for each, and the test fails."""
-    case = Case.load(monday)
+    case = Recording.load(monday)
 
     @stage(reads="numbers", writes="halves")
     def halve(n: int):
@@ -98,23 +98,23 @@ def test_case_finds_what_changed(monday):
 
 def test_case_goes_through_a_broker_again(monday, settings):
     """The same jobs, with their ids, at full speed: the same account."""
-    case = Case.load(monday)
+    case = Recording.load(monday)
     with mousetrap.run([halve, spell], settings, keep_bodies=1000) as run:
-        run.send_case(case)
-        record = run.settle(timeout=20)
-        again = Case.of(run.ledger, run.flow.reads)
+        run.send_recording(case)
+        summary = run.settle(timeout=20)
+        again = Recording.of(run.ledger, run.flow.reads)
 
-    assert (record.sent, record.done, record.dead) == (5, 3, 2)
+    assert (summary.sent, summary.done, summary.dead) == (5, 3, 2)
     assert list(case.differences(again)) == []
 
 
 def test_case_goes_through_a_broker_at_its_own_speed(settings):
     """Two jobs half a second apart, replayed twice as fast: a quarter of a second."""
-    case = Case([CaseMessage("a", "numbers", "a", body=b"1"),
-                 CaseMessage("b", "numbers", "b", at=0.5, body=b"2")])  # fmt: skip
+    case = Recording([RecordedMessage("a", "numbers", "a", body=b"1"),
+                 RecordedMessage("b", "numbers", "b", at=0.5, body=b"2")])  # fmt: skip
     with mousetrap.run(halve, settings) as run:
         begun = time.time()
-        run.send_case(case, speed=2)
+        run.send_recording(case, speed=2)
         run.settle(timeout=20)
         sent = {entry.id: entry.sent - begun for entry in run.ledger.entries() if entry.sent}
 
@@ -126,7 +126,7 @@ def test_case_without_bodies_is_a_record_and_no_replay(settings, tmp_path):
     with mousetrap.run(halve, settings) as run:
         run.send(4)
         run.settle(timeout=10)
-        case = Case.load(run.save(tmp_path / "case.jsonl"))
+        case = Recording.load(run.save(tmp_path / "case.jsonl"))
 
     assert all(each.body is None for each in case.messages.values())
     assert "body" not in (tmp_path / "case.jsonl").read_text()
@@ -141,7 +141,7 @@ def test_run_keeps_no_body_that_is_too_large(settings):
     with mousetrap.run(halve, settings, keep_bodies=2) as run:
         run.send_many([10, 1000])
         run.settle(timeout=10)
-        case = Case.of(run.ledger, run.flow.reads)
+        case = Recording.of(run.ledger, run.flow.reads)
 
     assert [job.body for job in case.jobs] == [b"10", None]
 
@@ -149,7 +149,7 @@ def test_run_keeps_no_body_that_is_too_large(settings):
 @given(
     st.lists(
         st.builds(
-            CaseMessage,
+            RecordedMessage,
             id=st.uuids().map(str), queue=st.text(min_size=1, max_size=5), job=st.text(max_size=5),
             parent=st.none() | st.text(max_size=5), at=st.floats(0, 1e6),
             body=st.none() | st.binary(max_size=50), outcome=st.sampled_from(["done", "dead"]),
@@ -163,9 +163,9 @@ def test_case_survives_its_file(tmp_path_factory, messages):
     """Whatever is in it is read back as it was."""
     path = tmp_path_factory.mktemp("case") / "case.jsonl"
 
-    case = Case(messages)
+    case = Recording(messages)
 
-    assert Case.load(case.save(path)).messages == case.messages
+    assert Recording.load(case.save(path)).messages == case.messages
 
 
 @pytest.mark.parametrize(
@@ -186,4 +186,4 @@ def test_case_says_what_is_wrong_with_a_file(tmp_path, text, says):
         path.write_text(text)
 
     with pytest.raises(SettingsError, match=says):
-        Case.load(path)
+        Recording.load(path)

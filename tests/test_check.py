@@ -25,7 +25,7 @@ from mousetrap.check import (
 from mousetrap.check.parameters import fit
 from mousetrap.check.progress import stages_in
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded, ParameterError
-from mousetrap.model.summary import RECORD_TYPE as RECORD
+from mousetrap.model.summary import SUMMARY_TYPE as RECORD
 
 PARAMETERS = """\
 # what a person may set
@@ -358,7 +358,7 @@ def test_check_runs_with_the_parameters_in_their_types(passed):
     """Text becomes what the notebook declares; defaults hold for the rest."""
     result, *_ = passed
 
-    seen = {name: result.record[name] for name in ("jobs", "rate", "queue", "wet")}
+    seen = {name: result.summary[name] for name in ("jobs", "rate", "queue", "wet")}
     assert seen == {"jobs": 7, "rate": 1.0, "queue": 'it\'s "{x}"\\n', "wet": True}
     assert result.parameters == seen | {"start": -1, "limit": "2 * 60", "both": None}
 
@@ -367,7 +367,7 @@ def test_check_returns_the_last_record(passed):
     """A notebook may display its record as it grows; the last one counts."""
     result, *_ = passed
 
-    assert "lost" not in result.record
+    assert "lost" not in result.summary
     assert result.passed
 
 
@@ -375,15 +375,15 @@ def test_check_runs_in_the_notebooks_folder(passed):
     """Relative paths mean what they mean in JupyterLab."""
     result, *_ = passed
 
-    assert Path(result.record["folder"]).samefile(result.notebook.parent)
+    assert Path(result.summary["folder"]).samefile(result.notebook.parent)
 
 
 def test_check_hands_the_environment_on(passed):
     """What is given is added to what there was."""
     result, *_ = passed
 
-    assert result.record["given"] == "by us"
-    assert result.record["home"]
+    assert result.summary["given"] == "by us"
+    assert result.summary["home"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there the kernel listens on ports")
@@ -391,7 +391,7 @@ def test_check_talks_to_its_kernel_by_files(passed):
     """No port is guessed to be free, so kernels that start together are not given the same one."""
     result, *_ = passed
 
-    assert result.record["transport"] == "ipc"
+    assert result.summary["transport"] == "ipc"
 
 
 def test_check_reports_progress(passed):
@@ -528,7 +528,7 @@ def test_check_names_the_cell_that_raised(tmp_path):
     copy = read(caught.value.output)
     assert not copy.passed
     assert copy.failing.number == 3
-    assert copy.record == {"lost": 1}
+    assert copy.summary == {"lost": 1}
     assert "failed in cell 3" in nbformat.read(stale, 4).cells[0].source
 
 

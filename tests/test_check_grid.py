@@ -15,7 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mousetrap.check import GridResult, check_grid, parse_axes, read, read_results
-from mousetrap.check.executed_notebook import RECORD_TYPE
+from mousetrap.check.executed_notebook import SUMMARY_TYPE
 from mousetrap.check.grid import default_folder
 from mousetrap.check.grid_points import plan
 from mousetrap.errors import CheckError, ParameterError, SettingsError
@@ -36,7 +36,7 @@ TELL = f"""\
 from IPython.display import display
 record = {{"sent": jobs, "done": jobs, "dead": 0, "lost": 0, "seconds": 0.5,
           "latency": {{"p50": 0.1, "p99": 0.2}}, "namespace": namespace}}
-display({{{RECORD_TYPE!r}: record}}, raw=True)
+display({{{SUMMARY_TYPE!r}: record}}, raw=True)
 """
 
 WAIT = "import threading\nthreading.Event().wait()"
@@ -293,7 +293,7 @@ def test_grid_gives_each_point_its_namespace(grid):
     """The kernel sees it, all differ, and they are within the one that was set."""
     result, _ = grid
 
-    seen = [point.check.record["namespace"] for point in result]
+    seen = [point.check.summary["namespace"] for point in result]
     assert seen == [point.namespace for point in result]
     assert len(set(seen)) == 4
     assert all(each.startswith("given-") for each in seen)
@@ -459,7 +459,7 @@ def test_results_are_json_that_others_can_read(grid):
 
     assert told["count"] == {"passed": 3, "failed": 1, "not run": 0}
     assert told["points"][3]["failing"]["number"] == 4
-    assert told["points"][0]["record"]["done"] == 3
+    assert told["points"][0]["summary"]["done"] == 3
     assert told["points"][0]["output"] == "1-jobs=3,name=a.ipynb"
 
 

@@ -216,9 +216,9 @@ ODD = [float("nan"), float("inf"), -1, 10**400, 0, "", None, [], {}, True]
 @pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
 def test_odd_figures_break_nothing(tmp_path, value):
     """A notebook may display any record it likes."""
-    record = dict.fromkeys(("done", "dead", "lost", "seconds", "sent"), value)
-    for odd in (record | {"latency": {"p50": value, "p99": value}}, record | {"latency": value}):
-        write_report(make_grid(tmp_path, record=odd | {"stages": {"fetch": value}}))
+    summary = dict.fromkeys(("done", "dead", "lost", "seconds", "sent"), value)
+    for odd in (summary | {"latency": {"p50": value, "p99": value}}, summary | {"latency": value}):
+        write_report(make_grid(tmp_path, summary=odd | {"stages": {"fetch": value}}))
 
         Page((tmp_path / "index.html").read_text())
         ElementTree.parse(tmp_path / "junit.xml")
@@ -264,10 +264,10 @@ def test_junit_has_an_error_for_what_did_not_run(tmp_path):
 
 def test_results_hold_no_number_that_json_does_not_know(tmp_path):
     """NaN is not JSON; what others read has null there."""
-    write_report(make_grid(tmp_path, record={"seconds": float("nan")}))
+    write_report(make_grid(tmp_path, summary={"seconds": float("nan")}))
     told = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
 
-    assert told["points"][0]["record"] == {"seconds": None}
+    assert told["points"][0]["summary"] == {"seconds": None}
 
 
 # --- its parts -----------------------------------------------------------------------------------
@@ -345,10 +345,10 @@ def test_album_does_without_a_copy_that_is_gone(tmp_path):
     assert Album().pictures_of(tmp_path / "gone.ipynb") == []
 
 
-def make_grid(folder, text=None, record=None, ended=None):
+def make_grid(folder, text=None, summary=None, ended=None):
     """Return a grid of two points, one of them failed, with *text* wherever text can come from."""
     told = text if text is not None else "harmless"
-    record = record or {
+    summary = summary or {
         "sent": 100, "done": 95, "dead": 3, "lost": 0, "seconds": 1.5,
         "latency": {"p50": 0.1, "p99": 0.25}, "reasons": {told: 3}, told: told,
         "stages": {told: {"done": 95, told: told, "wait": {"p50": 0.1, told: told}}, "other": told},
@@ -362,9 +362,9 @@ def make_grid(folder, text=None, record=None, ended=None):
                           "AssertionError: lost 5" if text is None else told)  # fmt: skip
     error = f"{notebook} failed in cell 4 (In [3]): {failing.line}\n{failing.error}"
     checks = (
-        CheckResult(notebook, copy, {axis: 1, "name": told}, 5.0, 5, record),
+        CheckResult(notebook, copy, {axis: 1, "name": told}, 5.0, 5, summary),
         CheckResult(notebook, folder / "2-prefetch=10.ipynb", {axis: 10, "name": told}, 4.0, 3,
-                    record, failing, error),
+                    summary, failing, error),
     )  # fmt: skip
     points = tuple(
         PointResult(number, told, {axis: check.parameters[axis]}, f"grid-{number}", True, check)

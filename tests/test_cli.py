@@ -368,8 +368,8 @@ def test_demo_accounts_for_every_job(run):
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
     assert answer["passed"]
-    assert answer["record"]["lost"] == 0
-    assert answer["record"]["dead"] >= 1
+    assert answer["summary"]["lost"] == 0
+    assert answer["summary"]["dead"] >= 1
 
 
 def test_sweep_names_what_it_removes(run, start, settings, tmp_path, monkeypatch):

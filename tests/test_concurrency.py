@@ -11,7 +11,7 @@ import time
 import pytest
 
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.amqp.queue_depth import Gauge
+from mousetrap.amqp.queue_depth import QueueDepthReader
 from mousetrap.job_queue import declare, depth
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
@@ -74,7 +74,7 @@ def test_two_processes_compute_nearly_twice_as_fast_as_one(settings, tmp_path):
              "--processes", str(processes)],
             cwd=tmp_path, env=os.environ | settings.to_environment(), stdin=subprocess.PIPE,
         )  # fmt: skip
-        gauge = Gauge(settings, "test")
+        gauge = QueueDepthReader(settings, "test")
         try:
             declare(WORK, "out", settings=settings)
             while depth("work", settings).consumers < processes:

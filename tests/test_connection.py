@@ -13,8 +13,8 @@ import pytest
 
 from mousetrap.amqp.connection import FATAL, Connection
 from mousetrap.amqp.error_translation import translate
-from mousetrap.amqp.fast_connection import Wire
-from mousetrap.amqp.io_thread import Loop
+from mousetrap.amqp.fast_connection import FastConnection
+from mousetrap.amqp.io_thread import IOThread
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
@@ -113,7 +113,7 @@ def test_connection_that_broke_is_forgotten(proxy, connect, listener, monkeypatc
     alive = weakref.WeakSet()
 
     def remembered(*args, **options):
-        wire = Wire(*args, **options)
+        wire = FastConnection(*args, **options)
         alive.add(wire)
         return wire
 
@@ -123,7 +123,7 @@ def test_connection_that_broke_is_forgotten(proxy, connect, listener, monkeypatc
     )  # so long a new channel is watched
     gc.disable()
     try:
-        connect(proxy.settings.but(connect_timeout=0.2))
+        connect(proxy.settings.replace(connect_timeout=0.2))
         for opening in range(2, 5):
             proxy.cut()
             listener.wait(lambda opening=opening: listener.openings == opening)
@@ -189,7 +189,7 @@ def test_connection_waits_for_a_late_broker(settings, connect):
                 pass
 
     threading.Timer(0.7, relay).start()
-    connection = connect(settings.but(host="127.0.0.1", port=port, connect_timeout=10))
+    connection = connect(settings.replace(host="127.0.0.1", port=port, connect_timeout=10))
 
     assert connection.state == "open"
     assert connection.reconnects == 0
@@ -208,7 +208,7 @@ def test_connection_waits_for_a_late_broker(settings, connect):
 def test_connection_says_what_to_check(settings, connect, change, error, says):
     """Each way of being wrong gets one sentence that names the variable, and no password."""
     with pytest.raises(error) as caught:
-        connect(settings.but(connect_timeout=1, **change))
+        connect(settings.replace(connect_timeout=1, **change))
 
     text = str(caught.value)
     assert says in text
@@ -220,7 +220,7 @@ def test_connection_says_what_to_check(settings, connect, change, error, says):
 def test_connection_is_not_fooled_by_a_dumb_port(settings, connect):
     """A port that is open and says nothing is an error within the connect time-out."""
     with socket.create_server(("127.0.0.1", 0)) as dumb, pytest.raises(BrokerUnreachable):
-        connect(settings.but(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.5))
+        connect(settings.replace(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.5))
 
 
 def test_connection_fails_for_good_on_a_topology_mismatch(settings, connect):
@@ -254,7 +254,7 @@ def test_connection_says_why_it_failed_however_late_one_looks(settings):
 def test_connection_stays_when_the_password_is_right_again(settings, connect):
     """One refused login ends the attempt at once and leaves nothing running."""
     with pytest.raises(AccessRefused):
-        connect(settings.but(password="x"))
+        connect(settings.replace(password="x"))
 
     assert not any("mousetrap-io" in thread.name for thread in threading.enumerate())
     with open_channel(settings):
@@ -310,7 +310,7 @@ def test_connection_leaves_a_broker_that_sets_up_no_channel(proxy, monkeypatch):
     """It took the connection and says no more, as without its cluster: the next one is tried."""
     monkeypatch.setattr("mousetrap.amqp.connection.SETTING_UP", 0.3)
     listener = Listener()
-    connection = Connection(proxy.settings.but(connect_timeout=1.0), "test", listener)
+    connection = Connection(proxy.settings.replace(connect_timeout=1.0), "test", listener)
     connection.open()
     silenced = proxy.at("Basic.QosOk", "from broker", action=proxy.hold)
     proxy.cut()
@@ -327,7 +327,7 @@ def test_connection_leaves_a_broker_that_sets_up_no_channel(proxy, monkeypatch):
 def test_worker_that_could_not_start_stops_at_once(settings):
     """Its connections are closed already, one of them before it was opened: nothing to wait for."""
     with socket.create_server(("127.0.0.1", 0)) as dumb:
-        silent = settings.but(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.3)
+        silent = settings.replace(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.3)
         worker = Worker("work", print, silent)
         with pytest.raises(BrokerUnreachable):
             worker.start()
@@ -340,7 +340,7 @@ def test_worker_that_could_not_start_stops_at_once(settings):
 
 def test_connection_cannot_begin_on_a_thread_that_has_ended(settings):
     """The loop lives as long as somebody is on it; who comes after that is told."""
-    loop = Loop("test")
+    loop = IOThread("test")
     first = Connection(settings, "test", Listener(), loop)
     first.open()
     first.close()

@@ -19,7 +19,7 @@ from mousetrap import Queue, Reject, consume, stage
 from mousetrap.errors import AccessRefused, SettingsError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.notebook import registry
-from mousetrap.notebook.source_digest import Version, mark
+from mousetrap.notebook.source_digest import SourceDigest, mark
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +224,7 @@ def test_consume_that_does_not_start_leaves_nothing(settings):
     """No consumer, no thread, nothing in the list."""
     before = set(threading.enumerate())
     with pytest.raises(AccessRefused):
-        consume("work", double, settings.but(password="x"))
+        consume("work", double, settings.replace(password="x"))
 
     assert registry.handles() == []
     wait_for(lambda: not set(threading.enumerate()) - before)
@@ -410,7 +410,7 @@ def test_version_is_stale_when_its_source_on_disk_is_another(settings, module):
 )
 def test_version_compares_what_python_makes_of_a_file(module, source, stale):
     """Comments and places do not count; what the function leans on in its module does."""
-    version = Version(module(SOURCE).scale)
+    version = SourceDigest(module(SOURCE).scale)
     module.write(source)
 
     assert bool(version.stale) is bool(stale)
@@ -422,12 +422,12 @@ def test_version_is_stale_when_its_file_had_changed_before(module):
     scale = module(SOURCE).scale
     module.write(SOURCE.replace("RATE * n", "n"))
 
-    assert "its source in" in Version(scale).stale
+    assert "its source in" in SourceDigest(scale).stale
 
 
 def test_version_is_stale_when_its_file_is_gone(module):
     """Gone is another, too."""
-    version = Version(module(SOURCE).scale)
+    version = SourceDigest(module(SOURCE).scale)
     module.file.unlink()
 
     assert "gone" in version.stale
@@ -438,7 +438,7 @@ def test_version_sees_through_stages_and_decorators(module):
     scale = module(SOURCE).scale
 
     assert mark(stage(reads="work")(scale)) == mark(scale)
-    assert Version(stage(reads="work")(scale)).stale == ""
+    assert SourceDigest(stage(reads="work")(scale)).stale == ""
 
 
 # ---- the end -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from rig.trial import wait_for
 
 import mousetrap
 from mousetrap import Message, Reject, dead, declare, depth, drain, open_channel, send, stage
-from mousetrap.amqp.error_translation import WORN
+from mousetrap.amqp.error_translation import NEAR_DELIVERY_LIMIT
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError, PublishError, QueueMissing, SettingsError
 from mousetrap.flows.recording import test_module as module_of
@@ -100,7 +100,7 @@ def test_dead_names_letters_by_the_beginning_of_their_ids(settings):
 
     assert bench.letter("b").id == "b1"
     assert [each.id for each in bench[:2]] == ["a1", "a2"]
-    assert isinstance(bench[:2], mousetrap.Bench)
+    assert isinstance(bench[:2], mousetrap.DeadLetterList)
     for id, says in (("a", "2 letters begin with"), ("c", "no letter"), ("", "empty")):
         with pytest.raises(SettingsError, match=says):
             bench.letter(id)
@@ -340,7 +340,7 @@ def test_a_test_module_is_python_whatever_is_in_the_letters(text):
 
 def test_looking_does_not_use_up_a_quorum_queue(settings):
     """Its delivery limit is 20, and a letter survives thirty looks, wherever they count."""
-    settings = settings.but(queue_type="quorum")
+    settings = settings.replace(queue_type="quorum")
     queue = Queue("work", ())
     declare(queue, settings=settings)
     with Publisher(settings) as publisher:
@@ -358,7 +358,7 @@ def wear(queue, settings, **properties):
     name = settings.topology.wire_name(queue.dead)
     with open_channel(settings) as channel:
         channel.basic_publish("", name, b"0", pika.BasicProperties(delivery_mode=2, **properties))
-        for _ in range(WORN):
+        for _ in range(NEAR_DELIVERY_LIMIT):
             wait_for(lambda: depth(queue.dead, settings).messages == 1)
             method, sent, _ = channel.basic_get(name)
             channel.basic_reject(method.delivery_tag)
@@ -369,7 +369,7 @@ def wear(queue, settings, **properties):
 @pytest.mark.local
 def test_a_worn_letter_can_be_looked_at_when_the_broker_takes_nothing(node):
     """A copy cannot be published then: there is a deadline, and the letter stays."""
-    settings = node.settings.but(queue_type="quorum")
+    settings = node.settings.replace(queue_type="quorum")
     queue = Queue("work", ())
     declare(queue, settings=settings)
     wear(queue, settings, message_id="m0")
@@ -381,7 +381,7 @@ def test_a_worn_letter_can_be_looked_at_when_the_broker_takes_nothing(node):
 
 def test_a_worn_letter_is_published_anew_as_it_was(settings):
     """With all that it had but the broker's count; perhaps not in its place."""
-    settings = settings.but(queue_type="quorum")
+    settings = settings.replace(queue_type="quorum")
     queue = Queue("work", ())
     declare(queue, settings=settings)
     name = settings.topology.wire_name(queue.dead)

@@ -14,7 +14,7 @@ import pytest
 from mousetrap import doctor
 from mousetrap.broker.configuration import free_ports
 from mousetrap.doctor import examine
-from mousetrap.runs.run_lock import Lease
+from mousetrap.runs.run_lock import RunLock
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def broker_only(monkeypatch):
 
 def found(settings, what, **changes):
     """The bad findings on *what*, with settings of which something is wrong."""
-    environment = settings.but(**changes).to_environment()
+    environment = settings.replace(**changes).to_environment()
     return [each for each in examine(environment) if each.what == what and each.state == "bad"]
 
 
@@ -70,7 +70,7 @@ def test_doctor_tells_a_broker_from_another_server(settings):
     """Somebody listens and speaks no AMQP."""
     with socket.create_server(("127.0.0.1", 0)) as dumb:
         port = dumb.getsockname()[1]
-        [bad] = found(settings.but(tls=False), "broker", host="127.0.0.1", port=port)
+        [bad] = found(settings.replace(tls=False), "broker", host="127.0.0.1", port=port)
 
     assert "no AMQP answer" in bad.text
     assert "RABBITMQ_PORT" in bad.fix
@@ -122,8 +122,8 @@ def test_doctor_finds_an_interpreter_that_does_not_know_us(tmp_path, monkeypatch
 def test_doctor_names_killed_runs_and_touches_nothing(settings, monkeypatch):
     """The queues of a run whose process is gone are for `sweep`; those of a live run are not."""
     monkeypatch.setattr(doctor, "_broker", lambda _: ())
-    alive = Lease(settings.but(namespace="alive"), ["alive.work"])
-    dead = Lease(settings.but(namespace="dead"), ["dead.work"])
+    alive = RunLock(settings.replace(namespace="alive"), ["alive.work"])
+    dead = RunLock(settings.replace(namespace="dead"), ["dead.work"])
     dead.leave()  # as when its process ends
     [first] = [each for each in examine({}) if each.what == "leftovers"]
     [second] = [each for each in examine({}) if each.what == "leftovers"]
@@ -137,7 +137,7 @@ def test_doctor_names_killed_runs_and_touches_nothing(settings, monkeypatch):
 def test_doctor_command_exits_1_and_says_what_to_do(settings):
     """For people a line each, for scripts JSON; the help teaches."""
     program = [str(Path(sys.executable).with_name("mousetrap")), "doctor"]
-    environment = os.environ | settings.but(vhost="gone").to_environment()
+    environment = os.environ | settings.replace(vhost="gone").to_environment()
 
     def run(*arguments):
         return subprocess.run(

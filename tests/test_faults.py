@@ -42,29 +42,29 @@ def test_cut_breaks_all_connections_and_the_run_goes_on(faults):
     """Everybody is back within seconds; nothing is lost."""
     with mousetrap.run(count, faults.settings) as run:
         run.send_many(range(200))
-        planted = faults.cut()
+        injected = faults.cut()
         faults.wait_until_healed(20)
-        record = run.settle(30)
+        summary = run.settle(30)
 
-    assert (record.done, record.lost) == (200, 0)
-    assert planted.landed
-    assert planted.lost >= 2  # the worker, and the run that hears the fates
-    assert 0 < planted.seconds < 20
+    assert (summary.done, summary.lost) == (200, 0)
+    assert injected.triggered
+    assert injected.lost >= 2  # the worker, and the run that hears the fates
+    assert 0 < injected.seconds < 20
     assert not faults.void
 
 
 def test_lost_ack_brings_the_message_again(faults):
     """The worker has done it, the broker does not know: it is done twice, under one id."""
     with mousetrap.run(count, faults.settings, concurrency=1, prefetch=1) as run:
-        planted = faults.lose_ack()
+        injected = faults.lose_ack()
         run.send_many(range(20))
-        planted.wait(20)
-        record = run.settle(30)
+        injected.wait(20)
+        summary = run.settle(30)
 
-    assert planted.landed
-    assert planted.healed
-    assert (record.done, record.lost) == (20, 0)
-    assert record.duplicates == 1
+    assert injected.triggered
+    assert injected.healed
+    assert (summary.done, summary.lost) == (20, 0)
+    assert summary.duplicates == 1
 
 
 def test_lost_confirm_leaves_the_sender_in_doubt(faults, settings):
@@ -73,7 +73,7 @@ def test_lost_confirm_leaves_the_sender_in_doubt(faults, settings):
     messages = [Message(n) for n in range(5)]
     unknown = []
     with Publisher(faults.settings) as publisher:
-        planted = faults.lose_confirm()
+        injected = faults.lose_confirm()
         for message in messages:
             try:
                 publisher.publish(message, "work").wait(20)
@@ -82,7 +82,7 @@ def test_lost_confirm_leaves_the_sender_in_doubt(faults, settings):
                 publisher.publish(message, "work").wait(20)
     found = [each.id for each in drain("work", settings=settings)]
 
-    assert planted.landed
+    assert injected.triggered
     assert len(unknown) == 1
     assert sorted(found) == sorted(each.id for each in messages + unknown)
 
@@ -91,13 +91,13 @@ def test_duplicate_makes_one_message_arrive_twice_unseen_by_its_sender(faults, s
     """Byte for byte, with its id; the confirms of the others are still theirs."""
     declare("work", settings=settings)
     messages = [Message(n) for n in range(10)]
-    planted = faults.duplicate("work")
+    injected = faults.duplicate("work")
     with Publisher(faults.settings) as publisher:
         receipts = publisher.publish_many(messages, "work")
         publisher.flush(10)
     found = [(each.id, each.data) for each in drain("work", settings=settings)]
 
-    assert planted.landed
+    assert injected.triggered
     assert all(receipt.confirmed for receipt in receipts)
     assert len(found) == 11
     assert set(found) == {(each.id, n) for n, each in enumerate(messages)}
@@ -108,9 +108,9 @@ def test_duplicate_is_handled_twice_and_counted(faults):
     with mousetrap.run(count, faults.settings) as run:
         faults.duplicate("counted")
         run.send_many(range(10))
-        record = run.settle(20)
+        summary = run.settle(20)
 
-    assert (record.done, record.lost, record.duplicates) == (10, 0, 1)
+    assert (summary.done, summary.lost, summary.duplicates) == (10, 0, 1)
 
 
 def test_killed_worker_is_replaced_and_its_messages_come_again(faults):
@@ -118,15 +118,15 @@ def test_killed_worker_is_replaced_and_its_messages_come_again(faults):
     options = {"workers": "processes", "retry_delays": QUICK}
     with mousetrap.run([fetch, process], faults.settings, **options) as run:
         run.send_many(FetchJob(n, latency=0.01) for n in range(60))
-        planted = faults.kill_worker()
-        pid = int(planted.what.rpartition(" ")[2])
-        record = run.settle(40)
+        injected = faults.kill_worker()
+        pid = int(injected.what.rpartition(" ")[2])
+        summary = run.settle(40)
         faults.wait_until_healed(20)
 
-    assert planted.landed
-    assert planted.seconds > 0
+    assert injected.triggered
+    assert injected.seconds > 0
     assert not is_running(pid)
-    assert (record.done, record.lost) == (60, 0)
+    assert (summary.done, summary.lost) == (60, 0)
 
 
 def test_kill_worker_refuses_to_kill_this_process(faults):
@@ -149,7 +149,7 @@ def test_restart_refuses_a_broker_that_is_not_ours(faults):
     assert not faults.can_restart_broker
     with pytest.raises(FaultError, match="not ours to restart"):
         faults.restart_broker()
-    assert faults.planted == []
+    assert faults.injected == []
 
 
 @pytest.mark.local
@@ -163,15 +163,15 @@ def test_restarted_broker_has_every_message_and_settle_outlasts_it(node):
         run.send_many(range(300))
         planting = threading.Thread(target=faults.restart_broker)
         planting.start()
-        record = run.settle(60)
+        summary = run.settle(60)
         planting.join(60)
         faults.wait_until_healed(30)
 
-    [planted] = faults.planted
-    assert planted.landed
-    assert planted.seconds > 0
+    [injected] = faults.injected
+    assert injected.triggered
+    assert injected.seconds > 0
     assert node.pid != pid
-    assert (record.done, record.lost) == (300, 0)
+    assert (summary.done, summary.lost) == (300, 0)
 
 
 def test_fault_that_did_not_happen_is_void(settings):
@@ -208,9 +208,9 @@ def test_faults_say_what_they_cannot_do(settings):
         mousetrap.faults(settings) as faults,
         pytest.raises(FaultError, match="use one of cut, lose_ack"),
     ):
-        faults.plant("earthquake")
+        faults.inject("earthquake")
     with pytest.raises(FaultError, match="TLS"):
-        mousetrap.faults(settings.but(tls=True))
+        mousetrap.faults(settings.replace(tls=True))
     with pytest.raises(FaultError, match="with block"):
         mousetrap.faults(Settings()).settings  # noqa: B018 -- looking is what is tested
 
@@ -221,7 +221,7 @@ def test_faults_leave_nothing_behind(settings):
         depth_settings = faults.settings
         declare("work", settings=depth_settings)
     with pytest.raises(WireError):
-        depth("work", depth_settings.but(connect_timeout=1))
+        depth("work", depth_settings.replace(connect_timeout=1))
 
 
 def test_picture_marks_the_faults_that_landed(settings):
@@ -232,9 +232,9 @@ def test_picture_marks_the_faults_that_landed(settings):
         faults.cut()  # nobody is there
         with mousetrap.run(count, faults.settings) as run:
             run.send_many(range(50))
-            landed = faults.cut()
+            triggered = faults.cut()
             run.settle(30)
-            assert landed._until(lambda: landed.healed is not None, 20)
+            assert triggered._until(lambda: triggered.healed is not None, 20)
             run.plot(faults)
     rate, backlog = pyplot.gcf().axes
 

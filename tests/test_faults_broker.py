@@ -58,7 +58,7 @@ def test_broker_killed(on_own, rabbit, crew, tally, chance, kills, rate):
     trial.finish()
 
     assert all(worker.code == -9 for worker in workers)  # until we ended them
-    tally.judge(trial.observe(), kills)
+    tally.classify(trial.observe(), kills)
     assert sorted(tally.heals)[int(0.95 * kills)] <= 10
 
 
@@ -79,7 +79,7 @@ def test_unroutable(trial, tally, times):
             assert worker.unacked >= 1
             trial.settle(20)
         trial.rest(worker)
-    tally.judge(trial.observe(), 0)
+    tally.classify(trial.observe(), 0)
 
 
 @pytest.mark.fault("F06")
@@ -105,7 +105,7 @@ def test_refused(on_own, rabbit, tally, full, times):
             rabbit.rabbitmqctl("clear_policy", "full")
         trial.settle(60)
         trial.rest(worker)
-    tally.judge(trial.observe(), times)
+    tally.classify(trial.observe(), times)
 
 
 @pytest.mark.fault("F07")
@@ -113,7 +113,7 @@ def test_refused(on_own, rabbit, tally, full, times):
 def test_alarm(on_own, rabbit, crew, tally, tmp_path, times):
     """Memory or disk runs out: `blocked` is said, who sends nothing works on, SIGTERM ends."""
     trial, silent = on_own, Queue("silent", ())
-    untold = trial.settings.but(events_exchange="")
+    untold = trial.settings.replace(events_exchange="")
     declare(silent, settings=untold)
     begun, gate = threading.Event(), threading.Event()
 
@@ -151,7 +151,7 @@ def test_alarm(on_own, rabbit, crew, tally, tmp_path, times):
                 tally.heals.append(heals(trial, 30))
         trial.settle(60)
         trial.rest(worker)
-    tally.judge(trial.observe(), times)
+    tally.classify(trial.observe(), times)
 
 
 @pytest.mark.fault("F09")
@@ -168,7 +168,7 @@ def test_consumer_cancelled(trial, tally, times):
             trial.send([str(n)])
             trial.settle()
         trial.rest(worker)
-    tally.judge(trial.observe(), times)
+    tally.classify(trial.observe(), times)
 
 
 def is_consumed(trial):

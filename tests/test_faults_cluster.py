@@ -40,16 +40,16 @@ def front(cluster):
 
 
 @pytest.fixture
-def judge(cluster):
+def classify(cluster):
     """The address of who counts: not by way of a node that is cut off, which may not answer."""
-    with Balancer(cluster.nodes) as judge:
-        yield judge
+    with Balancer(cluster.nodes) as classify:
+        yield classify
 
 
 @pytest.fixture
-def own(judge):
+def own(classify):
     """Settings for who counts."""
-    return judge.settings.but(
+    return classify.settings.replace(
         namespace=f"rig-{uuid.uuid4().hex[:10]}", queue_type="quorum", queue_expiry=3600.0,
         confirm_timeout=10.0,  # seconds, after which a node that has lost its cluster is left
     )  # fmt: skip
@@ -57,12 +57,12 @@ def own(judge):
 
 @pytest.mark.fault("F26")
 @pytest.mark.parametrize(("kills", "partitions"), [pytest.param(10, 6, marks=LONG)])
-def test_cluster(own, cluster, front, judge, crew, tally, chance, kills, partitions):
+def test_cluster(own, cluster, front, classify, crew, tally, chance, kills, partitions):
     """The leader killed, or cut off, under quorum queues and load: nothing lost or made up.
 
     In the long tier only: three nodes take half a minute to start, and again after each fault.
     """
-    through = own.but(host=front.settings.host, port=front.settings.port)
+    through = own.replace(host=front.settings.host, port=front.settings.port)
     faults = ["kill"] * kills + ["partition"] * partitions
     chance.shuffle(faults)
     with Trial(own, WORK) as trial:
@@ -72,7 +72,7 @@ def test_cluster(own, cluster, front, judge, crew, tally, chance, kills, partiti
             for fault in faults:
                 threading.Event().wait(chance.uniform(0.0, 3.0))  # the phase
                 victim = cluster.leader(trial.name("work"), chance.choice(cluster.nodes))
-                judge.avoided = {victim.name}
+                classify.avoided = {victim.name}
                 if fault == "kill":
                     cluster.kill(victim)
                     threading.Event().wait(chance.uniform(0.0, 3.0))
@@ -86,7 +86,7 @@ def test_cluster(own, cluster, front, judge, crew, tally, chance, kills, partiti
                     trial.collect()
                     cluster.join(victim)
                     tally.heals.append(heals(trial, 60))
-                judge.avoided = set()
+                classify.avoided = set()
                 heals(trial, 60)
         trial.settle(120)
         crew.kill_all()
@@ -94,4 +94,4 @@ def test_cluster(own, cluster, front, judge, crew, tally, chance, kills, partiti
         wait_for(lambda: all(each.code is not None for each in workers))
 
         assert all(worker.code == -9 for worker in workers)  # until we ended them
-        tally.judge(trial.observe(), len(faults))
+        tally.classify(trial.observe(), len(faults))

@@ -95,7 +95,7 @@ def test_no_room_at_the_broker(own, rabbit, tally, caplog, times):
                 tally.heals.append(heals(trial, 60))
         trial.settle(60)
         trial.rest(worker)
-        tally.judge(trial.observe(), times)
+        tally.classify(trial.observe(), times)
 
 
 @pytest.mark.fault("F18")

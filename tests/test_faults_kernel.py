@@ -51,7 +51,7 @@ def test_cell_run_again(kernel, settings, tally, times):
 
     assert kernel.value("seen") == [(n // 5, n) for n in range(5 * times)]
     assert kernel.value("handle.version.number, handle.statistics().reconnects") == (times, 0)
-    tally.judge(history(settings, jobs), times)
+    tally.classify(history(settings, jobs), times)
     assert tally.duplicates == 0
 
 
@@ -76,8 +76,8 @@ handle = consume("work", work, writes="out")
 sent = 0
 """)
     silent = socket.create_server(("127.0.0.1", 0))
-    here = f"Settings.from_environment().but(host='127.0.0.1', port={silent.getsockname()[1]}, "
-    there = f"Settings.from_environment().but(host='127.0.0.1', port={proxy.settings.port})"
+    here = f"Settings.from_environment().replace(host='127.0.0.1', port={silent.getsockname()[1]}, "
+    there = f"Settings.from_environment().replace(host='127.0.0.1', port={proxy.settings.port})"
     code = {
         "connect": f"consume('elsewhere', work, {here}connect_timeout=60))",
         "wait": "handle.wait_until(done=1_000_000, timeout=60)",
@@ -124,7 +124,7 @@ def test_interrupted_in(kernel, settings, proxy, tally, what, times):
     assert consumers(settings) == 1
     assert consumers(settings, "elsewhere") == 0
     assert kernel.value("len(mousetrap.notebook.registry.handles())") == 1
-    tally.judge(history(settings, jobs), times)
+    tally.classify(history(settings, jobs), times)
 
 
 @pytest.mark.fault("F22")
@@ -156,14 +156,14 @@ def test_restarted_while(kernel, settings, tally, state, times):
         assert kernel.pid != old
         assert kernel.value("mousetrap.notebook.registry.handles()") == []
         finish(settings, jobs)
-    tally.judge(history(settings, jobs), times)
+    tally.classify(history(settings, jobs), times)
 
 
 @pytest.mark.fault("F22")
 @sizes(1, 25)
 def test_kernel_killed(start_kernel, settings, tally, times):
     """kill -9 in a handler: its connections go within two heartbeats, its messages to another."""
-    settings = settings.but(heartbeat=2.0)
+    settings = settings.replace(heartbeat=2.0)
     jobs = []
     for _ in range(times):
         kernel = start_kernel(settings)
@@ -176,4 +176,4 @@ def test_kernel_killed(start_kernel, settings, tally, times):
         tally.heals.append(time.monotonic() - started)
         assert tally.heals[-1] < 2 * settings.heartbeat
         finish(settings, jobs)
-    tally.judge(history(settings, jobs), times)
+    tally.classify(history(settings, jobs), times)

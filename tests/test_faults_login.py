@@ -27,7 +27,7 @@ def login(rabbit, own):
     user = f"rig-{uuid.uuid4().hex[:10]}"
     rabbit.rabbitmqctl("add_user", user, PASSWORD)
     rabbit.rabbitmqctl("set_permissions", user, ".*", ".*", ".*")
-    yield own.but(user=user, password=PASSWORD)
+    yield own.replace(user=user, password=PASSWORD)
     rabbit.rabbitmqctl("delete_user", user)
 
 
@@ -55,7 +55,7 @@ def test_wrong_login(login, crew, tally, times):
     """Password, user or vhost: the worker ends in one attempt, within five seconds, and says so."""
     wrong = [{"password": OTHER}, {"user": "nobody"}, {"vhost": "nowhere"}]
     for n in range(times):
-        with Proxy(login.but(**wrong[n % len(wrong)])) as proxy:
+        with Proxy(login.replace(**wrong[n % len(wrong)])) as proxy:
             began = time.monotonic()
             process = crew.start(proxy.settings)
             assert process.wait() == ExitCode.REFUSED
@@ -88,4 +88,4 @@ def test_password_changed(own, login, rabbit, crew, tally, times):
                 assert 1 <= proxy.connections - before <= 2 * workers
                 check_log(process, login, PASSWORD, OTHER)
             trial.finish()
-        tally.judge(trial.observe(), times)
+        tally.classify(trial.observe(), times)

@@ -27,7 +27,7 @@ from mousetrap.model.message import (
     TIMEOUTS,
     decode,
 )
-from mousetrap.model.retry_policy import PARKED_AT
+from mousetrap.model.retry_policy import MAX_LOSSES
 from mousetrap.model.topology import Queue
 from mousetrap.sink import Sink
 
@@ -46,7 +46,7 @@ def trial(settings):
 @pytest.mark.parametrize(("kind", "killer"), [("classic", "exit"), ("quorum", "crash")])
 def test_killer(settings, crew, tally, kind, killer, times):
     """It takes some workers with it, as they come, and is parked; all others have a result."""
-    with Trial(settings.but(queue_type=kind), WORK) as trial:
+    with Trial(settings.replace(queue_type=kind), WORK) as trial:
         innocents = [str(n) for n in range(times)]
         trial.send([*innocents[:20], killer, *innocents[20:]])
         workers = []
@@ -59,9 +59,9 @@ def test_killer(settings, crew, tally, kind, killer, times):
         trial.finish()
         history = trial.observe()
     assert list(history.dead) == [killer]
-    assert history.dead[killer].startswith(f"WorkerLost: {PARKED_AT} workers were lost")
-    assert deaths == [ENDS[killer]] * PARKED_AT
-    tally.judge(history)
+    assert history.dead[killer].startswith(f"WorkerLost: {MAX_LOSSES} workers were lost")
+    assert deaths == [ENDS[killer]] * MAX_LOSSES
+    tally.classify(history)
 
 
 # ---- what nobody can read, and what nobody should believe ----------------------------------------
@@ -170,7 +170,7 @@ def test_malformed(trial, crew, tally, chance, times):
     assert "connected again" not in worker.log.read_text()
     worker.kill(signal.SIGTERM)
     assert worker.wait() == 0
-    tally.judge(trial.observe(), len(fixed) + times)
+    tally.classify(trial.observe(), len(fixed) + times)
 
 
 # ---- duplicates ----------------------------------------------------------------------------------
@@ -202,4 +202,4 @@ def test_replayed(trial, proxy, crew, tally, chance, tmp_path, times):
     assert replays["planned"] > times * 0.15  # of a job's publish and its result's, one in ten
     history.effects = Counter(row["data"] for row in Sink(sink).rows())
     assert history.effects.total() == times
-    tally.judge(history, replays["planned"] - 1)
+    tally.classify(history, replays["planned"] - 1)

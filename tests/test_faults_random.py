@@ -48,7 +48,7 @@ class Weather:
         }
         self._workers = [self._start() for _ in range(2)]
         self._limit({})
-        self.landed = Counter()
+        self.triggered = Counter()
         self.over = threading.Event()
 
     def __enter__(self):
@@ -63,7 +63,7 @@ class Weather:
         while not self.over.wait(chance.uniform(0.0, pause)):
             fault = chance.choice(self._kinds[kind])
             if fault(chance) is not False:
-                self.landed[fault.__name__] += 1
+                self.triggered[fault.__name__] += 1
 
     def _wait(self, chance, longest):
         self.over.wait(chance.uniform(0.2, longest))
@@ -84,9 +84,9 @@ class Weather:
         return self._happens(self._proxy.replay(number=chance.randint(1, 9)))
 
     def _happens(self, step):
-        if not step.landed.wait(2):
+        if not step.triggered.wait(2):
             self._proxy.forget(step)
-        return step.landed.is_set()
+        return step.triggered.is_set()
 
     def delay(self, chance):
         self._proxy.delay(chance.uniform(0.01, 0.2))
@@ -174,10 +174,10 @@ def test_all_at_random(own, rabbit, crew, tally, chance, minutes):
         assert survivor.is_running
         crew.kill_all()
         trial.finish()
-        tally.judge(trial.observe(), weather.landed.total())
+        tally.classify(trial.observe(), weather.triggered.total())
 
     assert not trial.history.dead, "nobody is to blame for what the weather does"
-    print(f"{dict(weather.landed)}; {slope(memory):+.2f} MB/h")
+    print(f"{dict(weather.triggered)}; {slope(memory):+.2f} MB/h")
     if minutes >= SOAK:
         assert slope(memory) < SLOPE
 

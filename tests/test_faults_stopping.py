@@ -32,7 +32,7 @@ PROMPT = 1.0  # seconds
 @contextlib.contextmanager
 def connecting(trial, start, gate):
     with socket.create_server(("127.0.0.1", 0)) as dumb:
-        worker = start(trial.settings.but(host="127.0.0.1", port=dumb.getsockname()[1]))
+        worker = start(trial.settings.replace(host="127.0.0.1", port=dumb.getsockname()[1]))
         dumb.accept()
         yield worker
 
@@ -111,7 +111,7 @@ def stop_often(trial, crew, tally, chance, folder, state, times):
             assert seconds < (GRACE + CLOSING if code in (0, 1) else PROMPT)
         trial.finish()
         tally.trials += 1
-    tally.judge(trial.observe(), 0)
+    tally.classify(trial.observe(), 0)
 
 
 @pytest.mark.fault("F21")
@@ -163,7 +163,7 @@ def misled(tmp_path, clock):
 @sizes(2, 20)
 def test_clock_jumps(settings, misled, clock, tally, chance, times):
     """An hour forth or back while a confirm is awaited: the time-out comes when it is due."""
-    own = settings.but(confirm_timeout=PATIENCE)
+    own = settings.replace(confirm_timeout=PATIENCE)
     with Trial(own, WORK) as trial:
         while tally.trials < times:
             clock.write_text("+0")
@@ -190,5 +190,5 @@ def test_clock_jumps(settings, misled, clock, tally, chance, times):
             assert abs(there - time.time()) > 3000  # or the fault has not landed
             tally.trials += 1
         trial.finish()
-        tally.judge(trial.observe(), 0)
+        tally.classify(trial.observe(), 0)
     assert max(tally.heals) <= 1.0

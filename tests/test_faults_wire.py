@@ -52,7 +52,7 @@ def test_cut_after_byte(settings, tally, chance, direction, end, stride):
     hands = 6
 
     def cuts(hand):
-        own = settings.but(namespace=f"{settings.namespace}-{hand}")
+        own = settings.replace(namespace=f"{settings.namespace}-{hand}")
         with Trial(own, WORK) as trial:
             with Tap(own) as tap:
                 session(trial, tap.settings, "measure")
@@ -64,7 +64,7 @@ def test_cut_after_byte(settings, tally, chance, direction, end, stride):
                 cut = Cut(byte, direction, end, link)
                 with Tap(own, cut) as tap:
                     session(trial, tap.settings, f"{link}-{byte}")
-                void += not cut.landed.is_set()
+                void += not cut.triggered.is_set()
                 assert tap.passed["Channel.Close", "from broker"] == 0  # a wrong ack brings one
             return trial.observe(), len(places), void
 
@@ -73,7 +73,7 @@ def test_cut_after_byte(settings, tally, chance, direction, end, stride):
         for history, trials, void in pool.map(cuts, range(hands)):
             # a session is not always as long as the one that was measured
             tally.void += void
-            tally.judge(history, trials - void)
+            tally.classify(history, trials - void)
     assert tally.void < tally.trials / 10
 
 
@@ -98,7 +98,7 @@ def test_cut_leaves_no_descriptor(trial, proxy, tally, times):
         wait_for(lambda: descriptors() <= opened)
         trial.settle()
         trial.rest(worker)
-    tally.judge(trial.observe(), times)
+    tally.classify(trial.observe(), times)
 
 
 def descriptors():
@@ -116,7 +116,7 @@ def test_half_open(settings, tally, times, heartbeat):
     def half_open(n):
         with (
             Trial(
-                settings.but(namespace=f"{settings.namespace}-{n}", heartbeat=heartbeat), WORK
+                settings.replace(namespace=f"{settings.namespace}-{n}", heartbeat=heartbeat), WORK
             ) as trial,
             Proxy(trial.settings) as proxy,
         ):
@@ -144,7 +144,7 @@ def test_half_open(settings, tally, times, heartbeat):
 
     with ThreadPoolExecutor(times) as pool:
         for history, heal in pool.map(half_open, range(times)):
-            tally.judge(history)
+            tally.classify(history)
             tally.heals.append(heal)
     assert max(tally.heals) <= 3.5 * heartbeat
 
@@ -160,7 +160,7 @@ def test_handler_longer_than_the_heartbeat(settings, tally, times, heartbeat, se
         threading.Event().wait(seconds)
         return id
 
-    own = settings.but(heartbeat=heartbeat)
+    own = settings.replace(heartbeat=heartbeat)
     with (
         Trial(settings, WORK) as trial,
         Worker(WORK, slow, own, writes="out", concurrency=times) as worker,
@@ -170,7 +170,7 @@ def test_handler_longer_than_the_heartbeat(settings, tally, times, heartbeat, se
         trial.settle(seconds + 20)
         trial.rest(worker)
         assert worker.statistics().reconnects == 0
-        tally.judge(trial.observe(), times)
+        tally.classify(trial.observe(), times)
 
 
 @pytest.mark.fault("F12")
@@ -199,7 +199,7 @@ def test_old_acks(settings, tally, chance, times):
                 assert not trial.missing
             trial.rest(worker)
         assert tap.passed["Channel.Close", "from broker"] == 0  # what a wrong ack would bring
-        tally.judge(trial.observe(), times)
+        tally.classify(trial.observe(), times)
 
 
 @pytest.mark.fault("F13")
@@ -209,7 +209,7 @@ def test_no_confirm(settings, tally, times):
     patience = 2.0  # seconds
 
     def unanswered(n):
-        own = settings.but(namespace=f"{settings.namespace}-{n}", confirm_timeout=patience)
+        own = settings.replace(namespace=f"{settings.namespace}-{n}", confirm_timeout=patience)
         with Trial(own, WORK) as trial, Proxy(own) as proxy:
             trial.send(["a"])
             step = proxy.at("Basic.Publish", action=lambda: proxy.hold("from broker"))
@@ -226,7 +226,7 @@ def test_no_confirm(settings, tally, times):
 
     with ThreadPoolExecutor(10) as pool:
         for history, late in pool.map(unanswered, range(times)):
-            tally.judge(history)
+            tally.classify(history)
             assert -0.1 <= late <= 1.0
             tally.heals.append(late)
 
@@ -244,7 +244,7 @@ def test_slow_and_lossy(settings, tally, chance, times, rate):
     ):
         proxy.delay(0.1)  # there, and again back
         tap.stall = lambda: 0.3 * (chance.random() < 0.05)
-        with flow.work.worker(tap.settings.but(heartbeat=5.0), prefetch=256) as worker:
+        with flow.work.worker(tap.settings.replace(heartbeat=5.0), prefetch=256) as worker:
             for _ in range(times):
                 with trial.sending(rate):
                     began = time.monotonic()
@@ -255,7 +255,7 @@ def test_slow_and_lossy(settings, tally, chance, times, rate):
                 trial.settle()
             trial.rest(worker)
             assert worker.statistics().reconnects == 0
-        tally.judge(trial.observe(), times)
+        tally.classify(trial.observe(), times)
 
 
 @pytest.mark.fault("F25")
@@ -267,11 +267,11 @@ def test_late_broker(settings, tally, chance, times):
             trial.send([str(n)])
             proxy.refuse()
             threading.Timer(chance.uniform(0.1, 2), proxy.accept).start()
-            with flow.work.worker(proxy.settings.but(connect_timeout=10.0)) as worker:
+            with flow.work.worker(proxy.settings.replace(connect_timeout=10.0)) as worker:
                 trial.settle()
                 trial.rest(worker)
             assert proxy.connections > 2
-            tally.judge(trial.observe())
+            tally.classify(trial.observe())
 
 
 @pytest.mark.fault("F25")
@@ -280,7 +280,9 @@ def test_dumb_port(settings, tally, times):
     """Open, and nobody speaks: an error within the bound that says what was waited for."""
     for _ in range(times):
         with socket.create_server(("127.0.0.1", 0)) as dumb:
-            silent = settings.but(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.5)
+            silent = settings.replace(
+                host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.5
+            )
             started = time.monotonic()
             with pytest.raises(MousetrapError, match="no AMQP answer from"):
                 flow.work.worker(silent).start()

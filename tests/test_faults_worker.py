@@ -16,7 +16,7 @@ from rig.trial import Trial, sizes, wait_for
 
 from mousetrap.errors import QueueMissing
 from mousetrap.job_queue import depth, open_channel
-from mousetrap.model.retry_policy import PARKED_AT_TIMEOUT
+from mousetrap.model.retry_policy import MAX_ACK_TIMEOUTS
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
@@ -76,14 +76,14 @@ def test_killed_at(trial, proxy, crew, tally, step, times):
             victim = crew.start(proxy.settings, "--prefetch", "1", RIG_KILL=step)
             assert victim.wait() == -9
         else:
-            fate = die_at(step, proxy, crew)
+            outcome = die_at(step, proxy, crew)
             victim = crew.start(proxy.settings, "--prefetch", "1")
-            fate.wait()
+            outcome.wait()
             assert victim.wait() == -9
         trial.finish()
         tally.trials += 1
 
-    tally.judge(trial.observe(), 0)
+    tally.classify(trial.observe(), 0)
 
 
 @pytest.mark.fault("F03")
@@ -94,18 +94,18 @@ def test_killed_at_random(trial, proxy, crew, tally, chance, times):
     while tally.trials < times:
         n = tally.trials + tally.void
         trial.send([f"{chance.choice(['', '', 'fail-'])}{n}-{i}" for i in range(8)])
-        fate = die_at((*chance.choice(methods), chance.randint(1, 6)), proxy, crew)
+        outcome = die_at((*chance.choice(methods), chance.randint(1, 6)), proxy, crew)
         victim = crew.start(proxy.settings, "--concurrency", "4")
-        if fate.landed.wait(3):
+        if outcome.triggered.wait(3):
             assert victim.wait() == -9
             tally.trials += 1
         else:  # acks are joined: there were not so many
-            proxy.forget(fate)
+            proxy.forget(outcome)
             victim.kill()
             tally.is_void(times // 4 + 5)
         trial.finish()
 
-    tally.judge(trial.observe(), 0)
+    tally.classify(trial.observe(), 0)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_held_too_long(own, impatient, tally, times):
 
     def held(n):
         namespace = f"{own.namespace}-{next(numbers)}"
-        settings = own.but(namespace=namespace, queue_type="quorum")
+        settings = own.replace(namespace=namespace, queue_type="quorum")
         handled, over, missed = Counter(), threading.Event(), threading.Event()
 
         def work(id: str, worker: Worker) -> str:
@@ -174,9 +174,9 @@ def test_held_too_long(own, impatient, tally, times):
         if missed.is_set():
             return None
         assert list(history.dead) == ["slow"]
-        assert handled["slow"] >= PARKED_AT_TIMEOUT
+        assert handled["slow"] >= MAX_ACK_TIMEOUTS
         if n % 2 == 0:
-            assert history.dead["slow"].startswith(f"HeldTooLong: {PARKED_AT_TIMEOUT} times")
+            assert history.dead["slow"].startswith(f"AckTimedOut: {MAX_ACK_TIMEOUTS} times")
         return history
 
     waiting = list(range(times))
@@ -187,7 +187,7 @@ def test_held_too_long(own, impatient, tally, times):
                 if history is None:
                     tally.is_void(10 * times)
                 else:
-                    tally.judge(history)
+                    tally.classify(history)
             waiting = [n for n, history in zip(waiting, histories, strict=True) if history is None]
 
 
@@ -214,7 +214,7 @@ def test_slow_beside_fast(trial, tally, times):
         trial.settle()
         trial.rest(stuck)
         trial.rest(quick)
-    tally.judge(trial.observe())
+    tally.classify(trial.observe())
 
 
 # ---- what cannot work, and what cannot be sent ---------------------------------------------------
@@ -262,11 +262,11 @@ def users(_breakable):
 def test_cannot_work(rabbit, own, users, crew, tally, times):
     """Other arguments, no permission, no vhost: it ends in five seconds and names what, and why."""
     for n, (what, (prepare, changes, words)) in enumerate([*WRONG.items()] * times):
-        settings = own.but(namespace=f"{own.namespace}-{n}")
+        settings = own.replace(namespace=f"{own.namespace}-{n}")
         if prepare is not None:
             with open_channel(settings) as channel:
                 prepare(channel, settings)
-        worker = crew.start(settings.but(**changes))
+        worker = crew.start(settings.replace(**changes))
         code = worker.wait(5)
 
         said = worker.log.read_text()
@@ -307,4 +307,4 @@ def test_too_large_for_the_broker(small, own, tally, times):
             history = trial.observe()
         assert list(history.dead) == ["grow"]
         assert "2,000,006 bytes is larger than the 1,000,000" in history.dead["grow"]
-        tally.judge(history)
+        tally.classify(history)

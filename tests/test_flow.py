@@ -9,7 +9,7 @@ import pytest
 from mousetrap import stage
 from mousetrap.errors import SettingsError
 from mousetrap.flows.flow import Flow, reference
-from mousetrap.model.summary import StageRecord
+from mousetrap.model.summary import StageSummary
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.runs.diagram import Diagram
@@ -68,7 +68,7 @@ def picture(stages, records=None, queues=None):
 
 def test_diagram_shows_queues_stages_and_counts():
     """Each queue and each stage once, with what waits and what was done."""
-    records = {"fetch": StageRecord(1200, 3, 2, {}, {})}
+    records = {"fetch": StageSummary(1200, 3, 2, {}, {})}
 
     diagram, _, texts, _ = picture([fetch, process], records, {"results": 7})
 

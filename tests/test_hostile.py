@@ -16,18 +16,18 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 
-from mousetrap import Case, Message, Messages, Record, Settings, stage
+from mousetrap import Message, Messages, Recording, RunSummary, Settings, stage
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.table import Table, Text, safe
 from mousetrap.flows.flow import Step
-from mousetrap.flows.recording import CaseMessage
-from mousetrap.flows.send import Sent
-from mousetrap.model.outcome import Fate, Output
-from mousetrap.model.summary import StageRecord
+from mousetrap.flows.recording import RecordedMessage
+from mousetrap.flows.send import SendResult
+from mousetrap.model.outcome import Outcome, Output
+from mousetrap.model.summary import StageSummary
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.panel import MAX_SIZE, Panel
 from mousetrap.notebook.stats_source import StageView, View
-from mousetrap.runs.dead_letter_list import Bench, Replayed, dead
+from mousetrap.runs.dead_letter_list import DeadLetterList, Replayed, dead
 from mousetrap.runs.diagram import Activity, Diagram
 from mousetrap.runs.run import Run
 from mousetrap.settings import MASK
@@ -131,9 +131,9 @@ def hostile_run(text: str) -> Run:
     run.ledger.sent(f"{wire(text)}1", "words", 1.0, body)
     one, two, three = (f"{wire(text)}{n}" for n in (1, 2, 3))
     run.ledger.add([
-        Fate(id=one, outcome="dead", stage=text, worker=text, body=body, job=text, **facts),
-        Fate(id=two, outcome="retried", stage=text, worker=text, parent=text, delay=1, **facts),
-        Fate(id=three, outcome="done", stage="share", worker=text, queue="words", begun=1,
+        Outcome(id=one, kind="dead", stage=text, worker=text, body=body, job=text, **facts),
+        Outcome(id=two, kind="retried", stage=text, worker=text, parent=text, delay=1, **facts),
+        Outcome(id=three, kind="done", stage="share", worker=text, queue="words", begun=1,
              seconds=1, outputs=(Output(text, text, body),)),
     ], 2.0)  # fmt: skip
     return run
@@ -142,7 +142,7 @@ def hostile_run(text: str) -> Run:
 def hostile_receipt(text: str, outcome: str) -> Receipt:
     message = hostile_message(text)
     receipt = Receipt(message, text, 0, None, 0.0, None)
-    receipt.outcome, receipt.reason = outcome, text
+    receipt.state, receipt.reason = outcome, text
     return receipt
 
 
@@ -174,10 +174,10 @@ def _no_broker(monkeypatch):
 def shown(text: str) -> dict[str, object]:
     """Everything that shows itself, with *text* wherever foreign text can stand."""
     run, message = hostile_run(text), hostile_message(text)
-    letters = Bench([message], {message.id: Queue("words")}, Settings(password=PASSWORD),
+    letters = DeadLetterList([message], {message.id: Queue("words")}, Settings(password=PASSWORD),
                     title=text, note=text)  # fmt: skip
-    records = {text: StageRecord(1, 2, 3, {"p50": 1.0}, {})}
-    sent = Sent(text, [hostile_receipt(text, "returned")], 1.0)
+    records = {text: StageSummary(1, 2, 3, {"p50": 1.0}, {})}
+    sent = SendResult(text, [hostile_receipt(text, "returned")], 1.0)
     tables = {
         "table": Table((text, "b"), [(text, 1), (None, text)] * 15, text, text),
         "text": Text(text),
@@ -190,8 +190,8 @@ def shown(text: str) -> dict[str, object]:
         "traceback": letters.traceback(letters[0].id),
         "replayed": Replayed([text], {text: text}),
         "sent": sent,
-        "record": Record(1, 1, 1, 0, 0, 0, 0, 1.0, {}, {text: 1}, records),
-        "run's record": run.record(),
+        "summary": RunSummary(1, 1, 1, 0, 0, 0, 0, 1.0, {}, {text: 1}, records),
+        "run's record": run.summary(),
         "run": run,
         "messages of a run": run.messages(),
         "diagram of a run": run.diagram(),
@@ -199,8 +199,8 @@ def shown(text: str) -> dict[str, object]:
         "died": run._settling.death(),
         "not settled": run._settling.not_settled(1.0),
         "settings": Settings(password=PASSWORD),
-        "case": Case([CaseMessage(text, text, text, reason=text)]).differences(
-            Case([CaseMessage(text, text, text, outcome="done", reason=text)])
+        "case": Recording([RecordedMessage(text, text, text, reason=text)]).differences(
+            Recording([RecordedMessage(text, text, text, outcome="done", reason=text)])
         ),
         "diagram": Diagram([Step(text, f"in {text}", text)], records, {text: 1},
                            activity={text: Activity(1.0, (1, 2), 1, text)}, oldest={text: text}),

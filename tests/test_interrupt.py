@@ -18,9 +18,9 @@ from mousetrap import Message, stage
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import probe
 from mousetrap.job_queue import declare, depth, drain, open_channel, ping
-from mousetrap.runtime.interrupt import Bell, finish
-from mousetrap.runtime.signals import run_until_told
-from mousetrap.worker.supervisor import WorkerProcesses
+from mousetrap.runtime.interrupt import Waiter, finish
+from mousetrap.runtime.signals import run_until_signalled
+from mousetrap.worker.supervisor import Supervisor
 from mousetrap.worker.worker import Worker
 
 pytestmark = pytest.mark.skipif(
@@ -59,7 +59,9 @@ def interrupted(after: float = 0.3, within: float = 1.0):
 def silent(settings):
     """A port that is open and says nothing, with half a minute of patience for it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield settings.but(host="127.0.0.1", port=listener.getsockname()[1], connect_timeout=30.0)
+        yield settings.replace(
+            host="127.0.0.1", port=listener.getsockname()[1], connect_timeout=30.0
+        )
 
 
 @pytest.fixture
@@ -87,11 +89,11 @@ def there(descriptor):
 
 def test_bell_wakes_who_waits_and_tells_the_time_out():
     """A wait ends with the ring that finds its claim true, or with its time."""
-    bell, state = Bell(), []
+    bell, state = Waiter(), []
 
     def change():
         state.append(1)
-        bell.ring()
+        bell.notify_all()
 
     threading.Timer(0.05, change).start()
 
@@ -101,12 +103,12 @@ def test_bell_wakes_who_waits_and_tells_the_time_out():
 
 
 def test_bell_of_an_interrupted_wait_rings_on():
-    """An interrupted wait leaves no trace: the next one works, and nobody hangs in `ring`."""
-    bell = Bell()
+    """An interrupted wait leaves no trace: the next one works, and nobody hangs in `notify_all`."""
+    bell = Waiter()
     with interrupted():
         bell.wait_for(lambda: False)
 
-    bell.ring()
+    bell.notify_all()
     assert bell._sleepers == []
     assert bell.wait_for(lambda: True) is True
 
@@ -188,7 +190,7 @@ def test_interrupt_ends_waiting_for_a_confirm(settings, proxy):
         publisher.flush(30)
     proxy.cut()  # what was held is lost; the publisher comes back by itself
     proxy.release()
-    wait_for(lambda: receipt.outcome == "unknown")
+    wait_for(lambda: receipt.state == "unknown")
 
     publisher.send_again(receipt).wait(10)
     publisher.close()
@@ -197,7 +199,7 @@ def test_interrupt_ends_waiting_for_a_confirm(settings, proxy):
 def test_interrupt_ends_publishing_into_a_full_window(settings, proxy):
     """The count of what is in flight is right afterwards: nothing waits for ever."""
     declare("work", settings=settings)
-    publisher = Publisher(proxy.settings.but(max_in_flight=20)).open()
+    publisher = Publisher(proxy.settings.replace(max_in_flight=20)).open()
     proxy.hold()
 
     with interrupted():
@@ -378,12 +380,12 @@ def test_interrupt_ends_settling_and_leaves_the_run(settings, gate):
 
     gate.set()
     wait_for(lambda: not names())
-    assert run.record().done >= 1
+    assert run.summary().done >= 1
 
 
 def test_interrupt_of_processes_does_not_wait_for_them(settings):
     """The block ends at once; the processes end behind it, as they do when they are told to."""
-    with interrupted(after=1.0), WorkerProcesses({"fetch": 1}, settings) as processes:
+    with interrupted(after=1.0), Supervisor({"fetch": 1}, settings) as processes:
         [process] = processes._running.values()
         threading.Event().wait(30)
 
@@ -397,7 +399,7 @@ def test_interrupt_of_a_kernels_worker_loop_ends_the_cell(settings, gate, monkey
     worker = Worker(QUICK, lambda _: gate.wait(20), settings)
 
     with interrupted(after=1.0):
-        run_until_told(worker)
+        run_until_signalled(worker)
     gate.set()
 
     wait_for(lambda: worker.statistics().state == "closed")

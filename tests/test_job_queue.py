@@ -51,7 +51,7 @@ def test_ping_is_a_round_trip(settings):
 def test_ping_of_nobody_says_what_to_check(settings):
     """A closed port is one sentence, at once."""
     with pytest.raises(BrokerUnreachable, match="RABBITMQ_PORT"):
-        ping(settings.but(host="127.0.0.1", port=1))
+        ping(settings.replace(host="127.0.0.1", port=1))
 
 
 def test_peek_gives_back_in_order(work, settings):
@@ -185,7 +185,7 @@ def test_declare_twice_is_no_error_and_otherwise_is(settings, channel):
 
 def test_quorum_queues_are_a_setting(settings):
     """With ``queue_type='quorum'`` work, retry and dead queues are quorum queues and work."""
-    quorum = settings.but(queue_type="quorum")
+    quorum = settings.replace(queue_type="quorum")
 
     declare(Queue("work"), settings=quorum)
 
@@ -206,7 +206,7 @@ def test_channel_closes_its_connection(settings):
 
 def test_channel_survives_an_idle_kernel(settings):
     """Heartbeat 2 s, nobody touches the channel for 7 s, and it still works."""
-    with open_channel(settings.but(heartbeat=2.0)) as channel:
+    with open_channel(settings.replace(heartbeat=2.0)) as channel:
         threading.Event().wait(7)
 
         channel.queue_declare("", exclusive=True)
@@ -215,7 +215,7 @@ def test_channel_survives_an_idle_kernel(settings):
 def test_channel_survives_a_long_callback(settings):
     """A tutorial callback that works for 7 s at heartbeat 2 s keeps its connection and acks."""
     name = settings.topology.wire_name("start_fetch")
-    with open_channel(settings.but(heartbeat=2.0)) as channel:
+    with open_channel(settings.replace(heartbeat=2.0)) as channel:
         channel.basic_publish("", name, b"1")
 
         def callback(ch, method, properties, body):
@@ -233,7 +233,7 @@ def test_channel_holds_messages_back_until_somebody_consumes(settings):
     """The heartbeat thread never runs a callback: that stays in the caller's thread."""
     name = settings.topology.wire_name("start_fetch")
     threads = []
-    with open_channel(settings.but(heartbeat=2.0)) as channel:
+    with open_channel(settings.replace(heartbeat=2.0)) as channel:
         channel.basic_consume(
             queue=name,
             on_message_callback=lambda *_: threads.append(threading.current_thread()),
@@ -302,7 +302,7 @@ def test_a_channel_that_broke_is_left_in_peace(settings, proxy, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda hook: errors.append(hook.exc_value))
     before = set(threading.enumerate())
     for _ in range(3):
-        channel = open_channel(proxy.settings.but(heartbeat=2.0))
+        channel = open_channel(proxy.settings.replace(heartbeat=2.0))
         proxy.cut()
         with pytest.raises(pika.exceptions.AMQPError):
             channel.queue_declare("work", passive=True)

@@ -205,7 +205,7 @@ SECONDS = pytest.mark.parametrize(
 @SECONDS
 def test_kernel_that_idles_and_computes_stays_connected(start_kernel, settings, heartbeat, seconds):
     """Nobody looks after the connection, or pure Python takes all it can: no disconnect."""
-    kernel = start_kernel(settings.but(heartbeat=heartbeat, queue_expiry=600.0))
+    kernel = start_kernel(settings.replace(heartbeat=heartbeat, queue_expiry=600.0))
     kernel.run(EVERYTHING)
     kernel.read(seconds["idle"])
     kernel.run(
@@ -223,7 +223,7 @@ def test_kernel_that_idles_and_computes_stays_connected(start_kernel, settings, 
 @SECONDS
 def test_kernel_in_a_c_call_reconnects_at_most_once(start_kernel, settings, heartbeat, seconds):
     """Nothing in the process can run, heartbeats neither: at most one reconnect, nothing lost."""
-    settings = settings.but(heartbeat=heartbeat, queue_expiry=600.0)
+    settings = settings.replace(heartbeat=heartbeat, queue_expiry=600.0)
     kernel = start_kernel(settings)
     kernel.run(EVERYTHING)
     send(settings, *[0.05] * 40)
@@ -264,7 +264,7 @@ SAID = "2 ['MOUSE', 'TRAP'] ['heard mouse\\nheard trap\\n']\n"
 def test_consume_is_the_same_in_a_terminal_and_in_a_notebook(start_kernel, settings, tmp_path):
     """A script, a kernel, and papermill: the same lines give the same."""
     script, kernel, papermill = (
-        settings.but(namespace=f"{settings.namespace}-{n}") for n in range(3)
+        settings.replace(namespace=f"{settings.namespace}-{n}") for n in range(3)
     )
     run = subprocess.run(
         [sys.executable, "-c", EVERYWHERE], env=os.environ | script.to_environment(),

@@ -12,24 +12,24 @@ from hypothesis import strategies as st
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
-from mousetrap.model.outcome import Fate, Output, alike, pack, unpack
+from mousetrap.model.outcome import Outcome, Output, alike, pack, unpack
 
 READS = ["work", "more"]
 START = 1_000_000.0  # seconds since 1970
 
 
-def fate(id, outcome="done", *, queue="work", at=START, **more):
+def outcome(id, outcome="done", *, queue="work", at=START, **more):
     """A handling that took 10 ms."""
     stage = {"work": "first", "more": "second"}[queue]
-    return Fate(
-        id=id, outcome=outcome, stage=stage, queue=queue, worker="here:1", begun=at, seconds=0.01,
+    return Outcome(
+        id=id, kind=outcome, stage=stage, queue=queue, worker="here:1", begun=at, seconds=0.01,
         **more,
     )  # fmt: skip
 
 
-def told(ledger, *fates, delay=0.02):
+def told(ledger, *outcomes, delay=0.02):
     """Each fate becomes known a moment after its end."""
-    for each in fates:
+    for each in outcomes:
         ledger.add([each], each.ended + delay)
 
 
@@ -44,37 +44,37 @@ def histories(draw):
     """Jobs, and all fates of a two-stage flow in which each message is handled to its end once."""
     ticks = count()
     jobs = [f"j{n}" for n in range(draw(st.integers(1, 5)))]
-    fates = []
+    outcomes = []
 
     def handle(id, queue, job, parent):
         family = {"job": "" if id == job else job, "parent": parent}
         retries = draw(st.integers(0, 2))
         for attempt in range(1, retries + 1):
             at = START + next(ticks) / 7
-            fates.append(fate(id, "retried", queue=queue, at=at, attempt=attempt, delay=0.1,
+            outcomes.append(outcome(id, "retried", queue=queue, at=at, attempt=attempt, delay=0.1,
                               reason="ValueError: not yet", **family))  # fmt: skip
         at, attempt = START + next(ticks) / 7, retries + 1
         if draw(st.integers(0, 4)) == 0:
             reason = f"ValueError: {draw(st.sampled_from('ab'))}"
-            fates.append(fate(id, "dead", queue=queue, at=at, attempt=attempt, reason=reason,
+            outcomes.append(outcome(id, "dead", queue=queue, at=at, attempt=attempt, reason=reason,
                               **family))  # fmt: skip
             return
         target = "more" if queue == "work" else "out"
         ids = [f"{id}/{n}" for n in range(draw(st.integers(0, 2)))]
         outputs = tuple(Output(each, target) for each in ids)
-        fates.append(fate(id, at=at, queue=queue, attempt=attempt, outputs=outputs, **family))
+        outcomes.append(outcome(id, at=at, queue=queue, attempt=attempt, outputs=outputs, **family))
         for each in ids if target == "more" else []:
             handle(each, target, job, id)
 
     for job in jobs:
         handle(job, "work", job, None)
-    return jobs, fates
+    return jobs, outcomes
 
 
 def everything(ledger):
     """All that a ledger can be asked."""
     return (
-        ledger.record(), list(ledger_tables.messages(ledger, READS, "x")),
+        ledger.summary(), list(ledger_tables.messages(ledger, READS, "x")),
         list(ledger_tables.open_messages(ledger, START)), ledger.counts(), ledger.deaths,
     )  # fmt: skip
 
@@ -82,12 +82,12 @@ def everything(ledger):
 @given(histories(), st.data())
 def test_ledger_is_the_same_whatever_the_order_of_facts(history, data):
     """Fates in any order and more than once, before or after the sending: the same ledger."""
-    jobs, fates = history
+    jobs, outcomes = history
     straight, shuffled = Ledger(READS), Ledger(READS)
     sent(straight, *jobs)
-    told(straight, *fates)
-    again = data.draw(st.lists(st.sampled_from(fates), max_size=5))
-    facts = [(each, each.ended + 0.02) for each in fates]
+    told(straight, *outcomes)
+    again = data.draw(st.lists(st.sampled_from(outcomes), max_size=5))
+    facts = [(each, each.ended + 0.02) for each in outcomes]
     facts += [(each, each.ended + 5.0) for each in again]  # a repetition comes later
     facts += [(job, None) for job in jobs]
 
@@ -100,41 +100,41 @@ def test_ledger_is_the_same_whatever_the_order_of_facts(history, data):
 @given(histories(), st.data())
 def test_ledger_is_open_until_the_last_final_fate(history, data):
     """Whatever has come so far, while one final fate is missing the ledger is not settled."""
-    jobs, fates = history
+    jobs, outcomes = history
     ledger = Ledger(READS)
     sent(ledger, *jobs)
-    order = data.draw(st.permutations(fates))
+    order = data.draw(st.permutations(outcomes))
     last = max(n for n, each in enumerate(order) if each.is_final)
 
     for n, each in enumerate(order):
         assert (ledger.open > 0) == (n <= last)
         told(ledger, each)
     assert ledger.open == 0
-    assert ledger.record().lost == 0
+    assert ledger.summary().lost == 0
 
 
 @given(histories(), st.data())
 def test_ledger_counts_each_loss(history, data):
     """Whichever fate never comes, its job is counted as lost and every other one is not."""
-    jobs, fates = history
-    missing = data.draw(st.sampled_from([each for each in fates if each.is_final]))
+    jobs, outcomes = history
+    missing = data.draw(st.sampled_from([each for each in outcomes if each.is_final]))
     ledger = Ledger(READS)
     sent(ledger, *jobs)
 
-    told(ledger, *(each for each in fates if each != missing))
+    told(ledger, *(each for each in outcomes if each != missing))
 
-    record = ledger.record()
-    assert record.lost == 1
+    summary = ledger.summary()
+    assert summary.lost == 1
     assert missing.id in {entry.id for entry in ledger.open_entries()}
-    assert record.done + record.dead + record.lost == record.confirmed == len(jobs)
+    assert summary.done + summary.dead + summary.lost == summary.confirmed == len(jobs)
 
 
 @given(histories())
 def test_fates_travel_unchanged(history):
     """What is packed is what is unpacked, in any order."""
-    _, fates = history
+    _, outcomes = history
 
-    assert sorted(unpack(pack(fates)), key=repr) == sorted(fates, key=repr)
+    assert sorted(unpack(pack(outcomes)), key=repr) == sorted(outcomes, key=repr)
 
 
 @given(
@@ -149,23 +149,23 @@ def test_fates_travel_unchanged(history):
 )  # fmt: skip
 def test_fates_that_are_alike_travel_short_and_unchanged(shapes):
     """Outputs told by their place have the ids that `child` gives, whatever travels beside them."""
-    fates, expected = [], []
+    outcomes, expected = [], []
     for n, (outcome, number, stage, job, parent, body) in enumerate(shapes):
-        facts = {"id": f"m{n}", "outcome": outcome, "stage": stage, "job": job, "parent": parent}
+        facts = {"id": f"m{n}", "kind": outcome, "stage": stage, "job": job, "parent": parent}
         facts |= {"queue": "q", "worker": "w:1", "begun": START, "seconds": 0.1, "body": body}
-        fates.append(Fate(**facts, outputs=alike("next", number)))
+        outcomes.append(Outcome(**facts, outputs=alike("next", number)))
         children = [Message(id=f"m{n}").child(None, stage, place) for place in range(number)]
         outputs = tuple(Output(each.id, "next") for each in children)
-        expected.append(Fate(**facts, outputs=outputs))
+        expected.append(Outcome(**facts, outputs=outputs))
 
-    assert sorted(unpack(pack(fates)), key=repr) == sorted(expected, key=repr)
+    assert sorted(unpack(pack(outcomes)), key=repr) == sorted(expected, key=repr)
 
 
 def test_fates_that_are_alike_take_a_third_of_the_bytes():
     """Bytes cost time on each of their hops, and they are told for every message."""
     parents = [Message(n) for n in range(50)]
     short, long = (
-        [fate(each.id, job=each.id, parent=each.id, outputs=outputs(each)) for each in parents]
+        [outcome(each.id, job=each.id, parent=each.id, outputs=outputs(each)) for each in parents]
         for outputs in (
             lambda _: alike("third", 1),
             lambda each: (Output(each.child(None, "first", 0).id, "third"),),
@@ -181,32 +181,32 @@ def test_ledger_waits_for_every_known_copy():
     ledger = Ledger(READS)
     sent(ledger, "j")
     child = (Output("j/0", "more"),)
-    told(ledger, fate("j", outputs=child), fate("j", outputs=child, at=START + 1))
-    told(ledger, fate("j/0", queue="more", parent="j", job="j", at=START + 2))
+    told(ledger, outcome("j", outputs=child), outcome("j", outputs=child, at=START + 1))
+    told(ledger, outcome("j/0", queue="more", parent="j", job="j", at=START + 2))
     assert ledger.open == 1
 
-    told(ledger, fate("j/0", queue="more", parent="j", job="j", at=START + 3))
+    told(ledger, outcome("j/0", queue="more", parent="j", job="j", at=START + 3))
 
     assert ledger.open == 0
-    assert ledger.record().duplicates == 2  # of the job, and of what came of it
+    assert ledger.summary().duplicates == 2  # of the job, and of what came of it
 
 
 def test_ledger_takes_done_for_the_truth_when_a_copy_died():
     """One delivery died and the other was done: the job is done."""
     ledger = Ledger(READS)
     sent(ledger, "j")
-    told(ledger, fate("j", "dead", reason="ValueError: no"), fate("j", at=START + 1))
+    told(ledger, outcome("j", "dead", reason="ValueError: no"), outcome("j", at=START + 1))
 
-    record = ledger.record()
+    summary = ledger.summary()
 
-    assert (record.done, record.dead, record.reasons, ledger.deaths) == (1, 0, {}, 0)
+    assert (summary.done, summary.dead, summary.reasons, ledger.deaths) == (1, 0, {}, 0)
 
 
 def test_ledger_settles_what_goes_to_a_queue_that_nobody_reads():
     """A result is settled when it is there."""
     ledger = Ledger(READS)
     sent(ledger, "j")
-    told(ledger, fate("j", outputs=(Output("j/0", "out"),)))
+    told(ledger, outcome("j", outputs=(Output("j/0", "out"),)))
 
     assert ledger.open == 0
     assert [row["outcome"] for row in ledger_tables.messages(ledger, READS, "x")] == [
@@ -218,18 +218,18 @@ def test_ledger_settles_what_goes_to_a_queue_that_nobody_reads():
 def test_ledger_counts_jobs_that_others_sent():
     """Who sends by hand into the namespace of a run is part of the account."""
     ledger = Ledger(READS)
-    told(ledger, fate("theirs"))
+    told(ledger, outcome("theirs"))
 
-    record = ledger.record()
+    summary = ledger.summary()
 
-    assert (record.sent, record.confirmed, record.done, record.lost) == (1, 1, 1, 0)
+    assert (summary.sent, summary.confirmed, summary.done, summary.lost) == (1, 1, 1, 0)
 
 
 def test_ledger_wakes_who_waits():
     """The last fate ends the wait, not the clock."""
     ledger = Ledger(READS)
     sent(ledger, "j")
-    threading.Timer(0.05, lambda: told(ledger, fate("j"))).start()
+    threading.Timer(0.05, lambda: told(ledger, outcome("j"))).start()
 
     assert ledger.wait_for(lambda: not ledger.open, timeout=10)
     assert not ledger.wait_for(lambda: bool(ledger.open), timeout=0.01)
@@ -241,12 +241,12 @@ def test_ledger_measures_waits_and_handling_by_stage():
     sent(ledger, "j")
     told(
         ledger,
-        fate("j", "retried", at=START + 1, delay=2.0),
-        fate("j", at=START + 3.5, attempt=2, outputs=(Output("j/0", "more"),)),
-        fate("j/0", queue="more", job="j", parent="j", at=START + 4),
+        outcome("j", "retried", at=START + 1, delay=2.0),
+        outcome("j", at=START + 3.5, attempt=2, outputs=(Output("j/0", "more"),)),
+        outcome("j/0", queue="more", job="j", parent="j", at=START + 4),
     )
 
-    stages = ledger.record().stages
+    stages = ledger.summary().stages
 
     assert list(stages) == ["first", "second"]
     assert stages["first"].wait["p50"] == pytest.approx(0.49, abs=1e-3)
@@ -261,16 +261,16 @@ def test_ledger_is_not_fooled_by_a_worker_whose_clock_is_wrong(ahead):
     """An hour off on the worker's machine: the waits come out right all the same."""
     ledger = Ledger(READS)
     sent(ledger, "j")
-    ledger.add([fate("j", at=START + 1 + ahead)], START + 1.02)
+    ledger.add([outcome("j", at=START + 1 + ahead)], START + 1.02)
 
-    assert ledger.record().stages["first"].wait["max"] == pytest.approx(1.0, abs=0.05)
+    assert ledger.summary().stages["first"].wait["max"] == pytest.approx(1.0, abs=0.05)
 
 
 def test_open_messages_say_where_each_stopped():
     """A message that waits for its retry is told from one that nobody has taken yet."""
     ledger = Ledger(READS)
     sent(ledger, "a", "b")
-    told(ledger, fate("a", "retried", reason="ValueError: no luck", delay=5.0))
+    told(ledger, outcome("a", "retried", reason="ValueError: no luck", delay=5.0))
 
     rows = {row["message"]: row for row in ledger_tables.open_messages(ledger, START + 10)}
 
@@ -284,10 +284,10 @@ def test_record_keeps_the_most_frequent_reasons():
     """A thousand different reasons do not make a record of a thousand lines."""
     ledger = Ledger(READS)
     for n in range(50):
-        told(ledger, fate(f"x{n}", "dead", reason="ValueError: often"))
-        told(ledger, fate(f"y{n}", "dead", reason=f"ValueError: {n}"))
+        told(ledger, outcome(f"x{n}", "dead", reason="ValueError: often"))
+        told(ledger, outcome(f"y{n}", "dead", reason=f"ValueError: {n}"))
 
-    reasons = ledger.record().reasons
+    reasons = ledger.summary().reasons
 
     assert reasons["ValueError: often"] == 50
     assert sum(reasons.values()) == 100

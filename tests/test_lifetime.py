@@ -15,12 +15,12 @@ from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.worker.supervisor import WorkerProcesses
+from mousetrap.worker.supervisor import Supervisor
 
 PROGRAM = """
 import sys, threading
 from mousetrap import Worker
-from mousetrap.runtime.signals import run_until_told
+from mousetrap.runtime.signals import run_until_signalled
 
 def slow(seconds: float) -> float:
     print("begun", flush=True)
@@ -28,7 +28,7 @@ def slow(seconds: float) -> float:
     return seconds
 
 worker = Worker("work", slow, writes="out")
-run_until_told(worker, grace=10, with_parent="--with-parent" in sys.argv)
+run_until_signalled(worker, grace=10, with_parent="--with-parent" in sys.argv)
 print("ended", flush=True)
 """
 
@@ -121,7 +121,7 @@ def test_worker_killed_in_the_handler_loses_nothing(run, settings):
 def test_processes_work_and_stop(settings):
     """Two processes share the work; after the block they are gone and their queues stay."""
     declare("start_fetch", "data_processing", settings=settings)
-    with WorkerProcesses({"fetch": 2}, settings) as workers:
+    with Supervisor({"fetch": 2}, settings) as workers:
         with Publisher(settings) as publisher:
             publisher.publish_many((Message({"seed": n}) for n in range(20)), "start_fetch")
             publisher.flush()
@@ -130,12 +130,12 @@ def test_processes_work_and_stop(settings):
         assert "fetch-1 running" in repr(workers)
 
     assert len(results) == 20
-    assert repr(workers) == "<WorkerProcesses none>"
+    assert repr(workers) == "<Supervisor none>"
 
 
 def test_processes_say_which_one_died(settings):
     """A worker that cannot start is an error with its own words, not a silent wait."""
-    with WorkerProcesses({"no_such_stage": 1}, settings) as workers:
+    with Supervisor({"no_such_stage": 1}, settings) as workers:
         [process] = workers._running.values()
         assert process.wait(timeout=10) != 0
 

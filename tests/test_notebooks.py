@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from mousetrap.check import parameters_of
-from mousetrap.model.summary import RECORD_TYPE
+from mousetrap.model.summary import SUMMARY_TYPE
 from mousetrap.runs import plot
 
 ROOT = Path(__file__).parents[1]
@@ -203,13 +203,13 @@ def test_check_pipeline_accounts_for_every_job(pipeline, settings, tmp_path):
     run = papermill(pipeline, executed, settings, jobs=500, failure_rate=0.1, broken_jobs=2)
 
     assert run.returncode == 0, run.stderr[-3000:]
-    [record] = outputs(executed, RECORD_TYPE)
-    assert record["sent"] == record["confirmed"] == record["done"] + record["dead"] == 502
-    assert record["lost"] == 0
-    assert record["retried"] > 20  # about 50, always the same for one seed
-    assert record["dead"] >= 2
-    assert sum(record["reasons"].values()) == record["dead"]
-    assert all(": " in reason for reason in record["reasons"])  # as in "ValueError: no luck"
+    [summary] = outputs(executed, SUMMARY_TYPE)
+    assert summary["sent"] == summary["confirmed"] == summary["done"] + summary["dead"] == 502
+    assert summary["lost"] == 0
+    assert summary["retried"] > 20  # about 50, always the same for one seed
+    assert summary["dead"] >= 2
+    assert sum(summary["reasons"].values()) == summary["dead"]
+    assert all(": " in reason for reason in summary["reasons"])  # as in "ValueError: no luck"
     assert len(outputs(executed, "image/png")) == len(outputs(executed, "image/svg+xml")) == 1
     assert settings.password not in executed.read_text(encoding="utf-8")
 
@@ -218,8 +218,8 @@ def robbed(source: Path, target: Path, cell: str, line: str) -> Path:
     """A copy of the notebook in which *line* goes before the cell's line that settles."""
     notebook = nbformat.read(source, as_version=4)
     [found] = [each for each in notebook.cells if each.id == cell]
-    assert "    record = run.settle(" in found.source
-    found.source = found.source.replace("    record =", f"    {line}\n    record =")
+    assert "    summary = run.settle(" in found.source
+    found.source = found.source.replace("    summary =", f"    {line}\n    summary =")
     nbformat.write(notebook, target)
     return target
 
@@ -251,8 +251,8 @@ def test_check_pipeline_fails_when_a_queue_lacks_what_the_record_counts(
 
     assert run.returncode != 0
     assert failed_cell(executed) == "claims"
-    [record] = outputs(executed, RECORD_TYPE)
-    assert (record["done"], record["dead"]) == (3, 2)
+    [summary] = outputs(executed, SUMMARY_TYPE)
+    assert (summary["done"], summary["dead"]) == (3, 2)
 
 
 def test_check_pipeline_fails_at_once_when_a_worker_dies(pipeline, settings, tmp_path):

@@ -119,10 +119,10 @@ def test_output_never_travels(settings):
     handle = consume(mousetrap.Queue("work", ()), quotes, settings)
     send(settings, "4711-canary")
     handle.wait_until(dead=1)
-    [buried] = mousetrap.drain("work.dead", settings=settings)
+    [dead_lettered] = mousetrap.drain("work.dead", settings=settings)
 
     assert "4711-canary" in str(handle.output())
-    assert "4711-canary" not in repr(dict(buried.headers))
+    assert "4711-canary" not in repr(dict(dead_lettered.headers))
 
 
 def test_prints_of_other_threads_go_where_they_went(settings, capsys):

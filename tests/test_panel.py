@@ -21,7 +21,7 @@ from mousetrap.display.sparkline import bars, points
 from mousetrap.flows.flow import Step
 from mousetrap.notebook import live as live_module
 from mousetrap.notebook.live import UPDATES, Live
-from mousetrap.notebook.rate import MINUTE, SHOWN, Arrivals, Pace
+from mousetrap.notebook.rate import MINUTE, SHOWN, Arrivals, RateMeter
 from mousetrap.notebook.stats_source import WorkersWatch
 from mousetrap.runs.diagram import Activity, Diagram
 
@@ -54,7 +54,7 @@ def wait_for(reached, timeout: float = PATIENCE):
 
 def test_pace_tells_how_fast_a_count_grows():
     """Over the last five seconds; over all of it once it has ended; nothing before it began."""
-    pace = Pace()
+    pace = RateMeter()
     for n in range(101):  # ten seconds at 20 a second, looked at every tenth of a second
         pace.add(2 * n, 1000 + n / 10)
     for n in range(1, 30):  # then nothing more
@@ -67,7 +67,7 @@ def test_pace_tells_how_fast_a_count_grows():
 @given(st.lists(st.tuples(st.floats(0.05, 9), st.integers(0, 500)), min_size=1, max_size=60))
 def test_pace_shows_all_that_came_in_the_last_minute(looks):
     """However far apart one looks, what grew is somewhere in the row, which is never too long."""
-    pace, now, count = Pace(), 500.0, 7
+    pace, now, count = RateMeter(), 500.0, 7
     pace.add(count, now)
     for pause, grown in looks:
         now, count = now + pause, count + grown
@@ -82,7 +82,7 @@ def test_pace_shows_all_that_came_in_the_last_minute(looks):
 
 def test_pace_of_what_does_not_move_stays_the_same():
     """Nothing to draw before it begins, and nothing that would have to be drawn anew."""
-    pace = Pace()
+    pace = RateMeter()
     for n in range(400):
         pace.add(7, 100 + n / 4)
         assert (pace.rate, pace.minute(is_over=False)) == (0.0, ())
@@ -93,7 +93,7 @@ def test_pace_of_what_does_not_move_stays_the_same():
 
 def test_pace_is_even_for_what_is_even():
     """Looks and pieces are not in step, and yet the line has no teeth."""
-    pace = Pace()
+    pace = RateMeter()
     for n in range(40):
         pace.add(30 * n, 2000 + 0.3 * n)
 
@@ -187,7 +187,7 @@ def test_panel_of_a_run_in_processes_knows_it_as_well(settings, watch):
     with mousetrap.run([measure], settings, workers="none") as run:
         watching = watch(run)
         run.send_many(["mouse", "trap"])
-        wait_for(lambda: run.record().confirmed == 2)
+        wait_for(lambda: run.summary().confirmed == 2)
         watching.measure()
         [view] = watching.look()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rig.brokers import compose_project
 
-from mousetrap.broker import LocalNode, docker
+from mousetrap.broker import RabbitMQNode, docker
 from mousetrap.broker.configuration import free_ports
 from mousetrap.check import check
 from mousetrap.errors import BrokerSetupError
@@ -44,17 +44,17 @@ def run(settings: Settings, tmp_path: Path, **parameters: object):
     environment = settings.to_environment() | {"MOUSETRAP_BROKER": "external"}
     result = check(CHECK, PARAMETERS | parameters, output=output, deadline=110,
                    environment=environment)  # fmt: skip
-    return result.record
+    return result.summary
 
 
-def assert_accounted_for(record: dict, jobs: int) -> None:
+def assert_accounted_for(summary: dict, jobs: int) -> None:
     """Every job of ours was confirmed and has an end; the dead say why."""
-    assert record["confirmed"] == record["sent"] == jobs
-    assert record["lost"] == 0
-    assert record["done"] + record["dead"] == jobs
-    assert record["dead"] >= 2  # the two that are no JSON
-    assert sum(record["reasons"].values()) == record["dead"]
-    assert all(reason and reason != "no reason given" for reason in record["reasons"])
+    assert summary["confirmed"] == summary["sent"] == jobs
+    assert summary["lost"] == 0
+    assert summary["done"] + summary["dead"] == jobs
+    assert summary["dead"] >= 2  # the two that are no JSON
+    assert sum(summary["reasons"].values()) == summary["dead"]
+    assert all(reason and reason != "no reason given" for reason in summary["reasons"])
 
 
 @pytest.mark.docker
@@ -72,14 +72,14 @@ def test_pipeline_loses_nothing_in_docker(container, tmp_path):
 
 
 @pytest.mark.local
-def test_pipeline_loses_nothing_on_a_local_node(node: LocalNode, tmp_path):
+def test_pipeline_loses_nothing_on_a_local_node(node: RabbitMQNode, tmp_path):
     """The same on a private rabbitmq-server."""
     assert_accounted_for(run(node.settings, tmp_path), 502)
 
 
 @pytest.mark.local
 @pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.long), "kill"])
-def test_pipeline_survives_a_broker_restart(node: LocalNode, tmp_path, how):
+def test_pipeline_survives_a_broker_restart(node: RabbitMQNode, tmp_path, how):
     """The broker goes down (politely; by kill -9) in the middle and comes back: lost 0.
 
     Void, hence failed, unless it went down while jobs were waiting.
@@ -108,8 +108,8 @@ def test_pipeline_survives_a_broker_restart(node: LocalNode, tmp_path, how):
     breaker = threading.Thread(target=restart)
     breaker.start()
     # 20 ms a fetch, one at a time in each of two workers: the restart falls into some 5 seconds
-    record = run(node.settings, tmp_path, latency=0.02, concurrency=1)
+    summary = run(node.settings, tmp_path, latency=0.02, concurrency=1)
     breaker.join(60)
 
     assert waiting, "the fault did not land"
-    assert_accounted_for(record, 502)
+    assert_accounted_for(summary, 502)

@@ -8,19 +8,19 @@ import threading
 import pytest
 from rig.trial import wait_for
 
-from mousetrap.amqp.error_translation import WORN
+from mousetrap.amqp.error_translation import NEAR_DELIVERY_LIMIT
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.errors import HeldTooLong, WorkerLost
+from mousetrap.errors import AckTimedOut, WorkerLost
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import LOSSES, MAX_ATTEMPT, Message
 from mousetrap.model.retry_policy import (
     ALONE_FROM,
-    PARKED_AT,
-    PARKED_AT_TIMEOUT,
-    Bury,
+    MAX_ACK_TIMEOUTS,
+    MAX_LOSSES,
+    DeadLetter,
     Move,
+    after_ack_timeout,
     after_loss,
-    after_timeout,
     decide,
 )
 from mousetrap.model.topology import Queue
@@ -66,7 +66,7 @@ def test_a_parked_killer_can_be_sent_back(settings):
     """When the function is mended: its count begins anew."""
     import mousetrap
 
-    send(settings, [lost(PARKED_AT - 1)])
+    send(settings, [lost(MAX_LOSSES - 1)])
     give_back(settings)
     with Worker(WORK, lambda n: n, settings, writes="out") as worker:
         worker.wait_until(dead=1)
@@ -123,10 +123,10 @@ def test_a_worker_that_lives_through_a_cut_suspects_nobody(settings, proxy):
 
     send(settings, [Message(1)])
     with Worker(WORK, handler, proxy.settings, writes="out", concurrency=20) as worker:
-        for times in range(1, PARKED_AT + 3):
+        for times in range(1, MAX_LOSSES + 3):
             wait_for(lambda times=times: len(seen) == times)
             proxy.cut()
-        wait_for(lambda: len(seen) == PARKED_AT + 3)
+        wait_for(lambda: len(seen) == MAX_LOSSES + 3)
         gate.set()
         worker.wait_until(done=1)
 
@@ -184,7 +184,7 @@ def stop_with_one_in_hand(settings: Settings, handled: list[int], received: int 
 def test_what_waited_behind_another_is_as_it_was_when_the_cell_runs_again(settings, queue_type):
     """Nothing is counted, and the order stays: whoever stopped is still here to say so.
 
-    Of a quorum queue the order stays for `WORN` times.
+    Of a quorum queue the order stays for `NEAR_DELIVERY_LIMIT` times.
     """
     settings = dataclasses.replace(settings, queue_type=queue_type)
     send(settings, [Message(n) for n in range(40)])
@@ -193,22 +193,22 @@ def test_what_waited_behind_another_is_as_it_was_when_the_cell_runs_again(settin
         stop_with_one_in_hand(settings, handled)
 
     left = [m.data for m in drain("work", settings=settings)]
-    in_order = slice(None if queue_type == "classic" else WORN)
+    in_order = slice(None if queue_type == "classic" else NEAR_DELIVERY_LIMIT)
     assert (handled + left)[in_order] == list(range(40))[in_order]
     assert sorted(handled + left) == list(range(40))
-    assert depth(WORK.suspects, settings).messages == 0
+    assert depth(WORK.quarantine, settings).messages == 0
 
 
 def test_a_suspect_that_only_waited_is_given_back_as_it_was(settings):
     """The next process cannot know how this one ended, and would count one more."""
     send(settings, [Message(n) for n in range(20)])
     with Publisher(settings) as publisher:
-        publisher.publish_until_confirmed([lost(ALONE_FROM, "suspect")], WORK.suspects)
-    give_back(settings, queue=WORK.suspects)  # so that it is moved first, and then waits
+        publisher.publish_until_confirmed([lost(ALONE_FROM, "suspect")], WORK.quarantine)
+    give_back(settings, queue=WORK.quarantine)  # so that it is moved first, and then waits
     stop_with_one_in_hand(settings, [], received=1 + 16 + 1)
 
     with open_channel(settings) as channel:
-        method, properties, body = channel.basic_get(settings.topology.wire_name(WORK.suspects))
+        method, properties, body = channel.basic_get(settings.topology.wire_name(WORK.quarantine))
         assert (body, properties.headers[LOSSES]) == (b'"suspect"', ALONE_FROM + 1)
         assert not method.redelivered
         channel.basic_nack(method.delivery_tag)
@@ -226,12 +226,12 @@ def test_a_suspect_holds_no_other_up(settings):
 
     declare(WORK, settings=settings)
     with Publisher(settings) as publisher:
-        publisher.publish_until_confirmed([Message("suspect")] * 2, WORK.suspects)
+        publisher.publish_until_confirmed([Message("suspect")] * 2, WORK.quarantine)
     with Worker(WORK, handler, settings, writes="out", concurrency=4) as worker:
         assert begun.acquire(timeout=10)
         send(settings, [Message("ordinary")] * 10)
         worker.wait_until(done=10)
-        assert depth(WORK.suspects, settings).messages == 1
+        assert depth(WORK.quarantine, settings).messages == 1
         gate.set()
         worker.wait_until(done=12)
 
@@ -250,15 +250,15 @@ def test_a_forged_count_is_clamped(told, losses):
 def test_each_timeout_is_counted_until_the_message_is_parked():
     """Among the suspects at once, then dead; losses are counted beside it, none forgotten."""
     message, targets = Message(1, id="m", headers={LOSSES: 1}), []
-    while isinstance(what_next := after_timeout(message, WORK), Move):
+    while isinstance(what_next := after_ack_timeout(message, WORK), Move):
         targets.append(what_next.target)
         message = what_next.copy
 
-    assert isinstance(what_next, HeldTooLong)
-    assert targets == ["work.suspects"] * (PARKED_AT_TIMEOUT - 1)
+    assert isinstance(what_next, AckTimedOut)
+    assert targets == ["work.quarantine"] * (MAX_ACK_TIMEOUTS - 1)
     assert (message.id, message.attempt, message.losses) == ("m", 1, 1)
-    assert after_loss(message, WORK).copy.timeouts == PARKED_AT_TIMEOUT - 1
-    assert decide(1, what_next, WORK) == Bury(reason=f"HeldTooLong: {what_next}")
+    assert after_loss(message, WORK).copy.timeouts == MAX_ACK_TIMEOUTS - 1
+    assert decide(1, what_next, WORK) == DeadLetter(reason=f"AckTimedOut: {what_next}")
 
 
 def test_each_loss_is_counted_until_the_message_is_parked():
@@ -269,7 +269,7 @@ def test_each_loss_is_counted_until_the_message_is_parked():
         message = what_next.copy
 
     assert isinstance(what_next, WorkerLost)
-    assert targets == ["work"] * (ALONE_FROM - 1) + ["work.suspects"] * (PARKED_AT - ALONE_FROM)
+    assert targets == ["work"] * (ALONE_FROM - 1) + ["work.quarantine"] * (MAX_LOSSES - ALONE_FROM)
     assert (message.id, message.attempt, message.headers["tenant"]) == ("m", 1, "x")
 
 

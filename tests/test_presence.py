@@ -103,22 +103,22 @@ def test_worker_counts_who_does_not_answer(settings):
 
 def test_workers_of_two_namespaces_do_not_hear_each_other(settings):
     """The question goes to those of this namespace alone."""
-    other = settings.but(namespace=f"test-{uuid.uuid4().hex[:8]}")
+    other = settings.replace(namespace=f"test-{uuid.uuid4().hex[:8]}")
     with Worker(QUICK, double, settings) as worker, other_process(other):
-        assert worker._ear.ask(1, 0.3) == ()
+        assert worker._discovery.ask(1, 0.3) == ()
         assert worker.attached().consumers == 1
 
 
 def test_worker_without_events_has_numbers_and_no_names(settings):
     """Events switched off: nobody is asked, and no queue is made for it."""
-    settings = settings.but(events_exchange="")
+    settings = settings.replace(events_exchange="")
     with Worker(QUICK, double, settings) as worker, other_process(settings):
         started = time.monotonic()
         attached = worker.attached()
 
         assert (attached.elsewhere, attached.others) == (1, ())
         assert time.monotonic() - started < 0.3
-        assert worker._ear._channel is None
+        assert worker._discovery._channel is None
 
 
 def test_worker_hears_again_after_a_reconnect(settings, proxy):
@@ -135,12 +135,12 @@ def test_worker_answers_into_no_queue_that_people_work_from(settings):
     topology = settings.topology
     declare("precious", settings=settings)
     with Worker(QUICK, double, settings) as worker, open_channel(settings) as channel:
-        wait_for(lambda: worker._ear._own_queue)
+        wait_for(lambda: worker._discovery._own_queue)
         question = msgspec.json.encode({"type": "Question", "queue": topology.wire_name("work")})
         for body in (question, b"{}", b"\xff", b'{"type": "Presence"}'):
             properties = pika.BasicProperties(reply_to=topology.wire_name("precious"))
             channel.basic_publish(topology.events_exchange, topology.question_key, body, properties)
-        assert worker._ear.ask(1, 0.3) == ()
+        assert worker._discovery.ask(1, 0.3) == ()
 
         assert worker.statistics().problem == ""
     assert depth("precious", settings).messages == 0
@@ -151,7 +151,7 @@ def test_worker_is_well_where_it_may_not_listen(settings, monkeypatch):
     refused = f"amq.forbidden.{uuid.uuid4().hex}"  # what begins so is refused to everybody: 403
     monkeypatch.setattr("mousetrap.worker.consumer_discovery._stem", lambda _: refused)
     with Worker(QUICK, double, settings) as worker, other_process(settings):
-        wait_for(lambda: worker._ear._is_refused)
+        wait_for(lambda: worker._discovery._is_refused)
         started = time.monotonic()
         attached = worker.attached()
 
@@ -164,18 +164,20 @@ def test_worker_is_well_where_it_may_not_listen(settings, monkeypatch):
 def test_ears_leave_no_queue_behind(settings):
     """The queue of questions goes with its connection."""
     with Worker(QUICK, double, settings) as worker:
-        wait_for(lambda: worker._ear._own_queue)
-        name = worker._ear._own_queue
+        wait_for(lambda: worker._discovery._own_queue)
+        name = worker._discovery._own_queue
 
-    assert depths([name], settings.but(namespace="")) == [None]
+    assert depths([name], settings.replace(namespace="")) == [None]
 
 
 def test_ears_bear_the_longest_name_of_a_queue(settings):
     """A queue's name may have 190 bytes and a namespace 40; ours is made of both and still fits."""
-    with Worker("é" * 95, double, settings.but(namespace=f"{settings.namespace:-<40}")) as worker:
-        wait_for(lambda: worker._ear._own_queue)
+    with Worker(
+        "é" * 95, double, settings.replace(namespace=f"{settings.namespace:-<40}")
+    ) as worker:
+        wait_for(lambda: worker._discovery._own_queue)
 
-        assert len(worker._ear._own_queue.encode()) <= 255
+        assert len(worker._discovery._own_queue.encode()) <= 255
 
 
 @pytest.mark.parametrize(

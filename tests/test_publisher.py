@@ -49,7 +49,7 @@ def test_publish_many_keeps_order_and_confirms_all(settings):
     """Receipts come in the order of the messages, and so do the messages."""
     declare("work", settings=settings)
 
-    with Publisher(settings.but(max_in_flight=50)) as publisher:
+    with Publisher(settings.replace(max_in_flight=50)) as publisher:
         receipts = publisher.publish_many((Message(n) for n in range(1000)), "work")
         publisher.flush()
 
@@ -64,7 +64,7 @@ def test_publish_to_a_missing_queue_comes_back(settings):
 
         with pytest.raises(Unroutable, match=r"nowhere.*declare"):
             receipt.wait()
-    assert receipt.outcome == "returned"
+    assert receipt.state == "returned"
 
 
 def test_publish_tells_returned_from_confirmed_in_one_batch(settings):
@@ -77,7 +77,7 @@ def test_publish_tells_returned_from_confirmed_in_one_batch(settings):
         ]
         publisher.flush()
 
-    outcomes = [receipt.outcome for receipt in receipts]
+    outcomes = [receipt.state for receipt in receipts]
     assert outcomes == ["returned" if n % 3 == 0 else "confirmed" for n in range(300)]
 
 
@@ -93,7 +93,7 @@ def test_publish_to_a_full_queue_is_refused(settings):
             publisher.flush()
         channel.queue_delete(name)
 
-    refused = [receipt for receipt in receipts if receipt.outcome == "refused"]
+    refused = [receipt for receipt in receipts if receipt.state == "refused"]
     assert refused
     with pytest.raises(PublishRefused, match="small"):
         refused[0].wait()
@@ -112,7 +112,7 @@ def test_receipts_are_unknown_when_the_wire_is_cut(proxy):
         proxy.cut()
         publisher.flush(10)
 
-        assert {receipt.outcome for receipt in receipts} == {"unknown"}
+        assert {receipt.state for receipt in receipts} == {"unknown"}
         with pytest.raises(OutcomeUnknown, match="same id"):
             receipts[0].wait()
 
@@ -148,7 +148,7 @@ def test_publish_until_confirmed_outlasts_a_cut(proxy):
 
 def test_publish_until_confirmed_knows_when_to_give_up(proxy):
     """No queue: at once. No answer: at its time-out."""
-    with Publisher(proxy.settings.but(confirm_timeout=0.3)) as publisher:
+    with Publisher(proxy.settings.replace(confirm_timeout=0.3)) as publisher:
         with pytest.raises(Unroutable):
             publisher.publish_until_confirmed([Message(1)], "nowhere")
         declare("work", settings=proxy.settings)
@@ -161,7 +161,7 @@ def test_publish_until_confirmed_knows_when_to_give_up(proxy):
 def test_receipt_is_unknown_at_its_deadline(proxy):
     """A broker that never answers cannot make anybody wait longer than the confirm time-out."""
     declare("work", settings=proxy.settings)
-    with Publisher(proxy.settings.but(confirm_timeout=0.5)) as publisher:
+    with Publisher(proxy.settings.replace(confirm_timeout=0.5)) as publisher:
         publisher.publish(Message(0), "work").wait()
         proxy.hold()
         receipt = publisher.publish(Message(1), "work")
@@ -174,7 +174,7 @@ def test_receipt_is_unknown_at_its_deadline(proxy):
 def test_publisher_leaves_a_broker_that_answers_no_publish(proxy):
     """Not one in all that time: it connects anew, to whoever answers, and what it had is sent."""
     declare("work", settings=proxy.settings)
-    with Publisher(proxy.settings.but(confirm_timeout=0.5, connect_timeout=1.0)) as publisher:
+    with Publisher(proxy.settings.replace(confirm_timeout=0.5, connect_timeout=1.0)) as publisher:
         publisher.publish(Message(1), "work").wait()
         proxy.at("Basic.Ack", "from broker", action=proxy.hold)
         before = proxy.connections
@@ -183,31 +183,31 @@ def test_publisher_leaves_a_broker_that_answers_no_publish(proxy):
         proxy.release()
         again = publisher.publish_until_confirmed([receipt.message], "work")
 
-    assert receipt.outcome == "unknown"
+    assert receipt.state == "unknown"
     assert all(each.confirmed for each in again)
 
 
 def test_publisher_stays_with_a_broker_that_answers_some(settings, proxy):
     """One queue that takes nothing is no reason to put the answers of the others in doubt."""
     declare("work", settings=settings)
-    patient = proxy.settings.but(confirm_timeout=1.0)
+    patient = proxy.settings.replace(confirm_timeout=1.0)
     with Publisher(patient) as publisher:
         publisher.open()
         lost = proxy.at("Basic.Ack", "from broker", action=proxy.hold)
         receipt = publisher.publish(Message(0), "work")
         lost.wait()
         proxy.release()
-        while receipt.outcome == "waiting":
+        while receipt.state == "waiting":
             publisher.publish(Message(1), "work").wait(5)
 
-    assert receipt.outcome == "unknown"
+    assert receipt.state == "unknown"
     assert publisher.connection.reconnects == 0
 
 
 def test_publish_blocks_at_the_window_and_no_longer_than_the_deadline(proxy):
     """A full window holds the caller back; it is told when nothing moves."""
     declare("work", settings=proxy.settings)
-    with Publisher(proxy.settings.but(max_in_flight=4, confirm_timeout=0.5)) as publisher:
+    with Publisher(proxy.settings.replace(max_in_flight=4, confirm_timeout=0.5)) as publisher:
         proxy.hold()
         receipts = [publisher.publish(Message(n), "work") for n in range(4)]
         fifth = threading.Thread(target=publish_patiently, args=(publisher,))
@@ -220,7 +220,7 @@ def test_publish_blocks_at_the_window_and_no_longer_than_the_deadline(proxy):
         assert not fifth.is_alive()
         publisher.flush(5)
         proxy.cut()
-        assert {receipt.outcome for receipt in receipts} == {"unknown"}
+        assert {receipt.state for receipt in receipts} == {"unknown"}
 
 
 def publish_patiently(publisher):
@@ -232,7 +232,7 @@ def publish_patiently(publisher):
 def test_publish_works_from_many_threads(settings):
     """Eight threads publish at once and each message is there once."""
     declare("work", settings=settings)
-    with Publisher(settings.but(max_in_flight=64)) as publisher:
+    with Publisher(settings.replace(max_in_flight=64)) as publisher:
         threads = [
             threading.Thread(
                 target=publisher.publish_many,
@@ -279,12 +279,12 @@ def test_publish_of_a_header_that_cannot_travel_is_refused(settings):
 @pytest.mark.parametrize("name", ["", "x" * 300, "\ud800"])
 def test_publish_refuses_impossible_queue_names(settings, name):
     """A name that AMQP cannot carry is the caller's error; the publisher goes on."""
-    declare("work", settings=settings.but(namespace=""))
-    with Publisher(settings.but(namespace="")) as publisher:
+    declare("work", settings=settings.replace(namespace=""))
+    with Publisher(settings.replace(namespace="")) as publisher:
         with pytest.raises(ValueError):
             publisher.publish(Message(1), name)
         assert publisher.publish(Message(1), "work").wait().confirmed
-    drain("work", settings=settings.but(namespace=""))
+    drain("work", settings=settings.replace(namespace=""))
 
 
 def test_message_refuses_what_amqp_has_no_room_for():

@@ -222,7 +222,7 @@ def test_notebooks_leave_no_queue_behind(report, broker):
     """What was declared in their namespaces is deleted, after a failure as well."""
     names = [f"{seen['MOUSETRAP_NAMESPACE']}.words.dead" for seen in report.seen]
 
-    assert depths(names, broker.settings.but(namespace="")) == [None] * len(names)
+    assert depths(names, broker.settings.replace(namespace="")) == [None] * len(names)
 
 
 def test_failed_check_shows_cell_source_and_error(report):
@@ -463,7 +463,7 @@ def test_namespace_is_in_the_environment(namespace, broker):
     """What reads the environment is on the broker of the tests and in the test's namespace."""
     settings = Settings.from_environment()
 
-    assert settings == broker.settings.but(namespace=namespace)
+    assert settings == broker.settings.replace(namespace=namespace)
     assert os.environ["MOUSETRAP_BROKER"] == "external"
 
 
@@ -512,7 +512,7 @@ def test_fixtures_leave_nothing_behind(pytester, broker, monkeypatch):
 
     namespace = (pytester.path / "namespace").read_text()
     names = ["words", "start_fetch"]
-    assert depths(names, broker.settings.but(namespace=namespace)) == [None, None]
+    assert depths(names, broker.settings.replace(namespace=namespace)) == [None, None]
 
 
 @pytest.mark.local
@@ -670,7 +670,7 @@ def test_picture_says_when_the_broker_cannot_be_asked():
 
 def test_picture_shows_the_first_messages_of_a_long_queue(namespace, broker):
     """By id, attempt and size; what was deleted is named; nothing acts on a terminal."""
-    settings = broker.settings.but(namespace=namespace)
+    settings = broker.settings.replace(namespace=namespace)
     declare("words", "gone\x85\u202e", settings=settings)
     with Publisher(settings) as publisher:
         publisher.publish_many([Message("secret") for _ in range(9)], "words")

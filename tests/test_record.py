@@ -7,12 +7,12 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap.model.summary import RECORD_TYPE, Record, StageRecord, duration, percentiles
+from mousetrap.model.summary import SUMMARY_TYPE, RunSummary, StageSummary, duration, percentiles
 
-RECORD = Record(
+RECORD = RunSummary(
     sent=3, confirmed=3, done=2, retried=1, dead=1, lost=0, duplicates=0, seconds=1.5,
     latency={"p50": 0.5}, reasons={"ValueError: <b>no</b> luck": 1},
-    stages={"fetch": StageRecord(2, 1, 1, {"p50": 0.002, "p99": 0.5}, {"p50": 0.00001})},
+    stages={"fetch": StageSummary(2, 1, 1, {"p50": 0.002, "p99": 0.5}, {"p50": 0.00001})},
 )  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def test_record_shows_its_figures_and_leaves_them_as_data():
     assert "confirmed  3" in bundle["text/plain"]
     assert bundle["text/plain"] == str(RECORD)
     assert "<td style='text-align:left'>2 ms</td>" in bundle["text/html"]
-    assert json.loads(json.dumps(bundle[RECORD_TYPE])) == RECORD.as_dict()
+    assert json.loads(json.dumps(bundle[SUMMARY_TYPE])) == RECORD.as_dict()
 
 
 def test_record_obeys_no_markup():

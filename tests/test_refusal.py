@@ -55,20 +55,20 @@ def tls_node():
 def test_plain_to_a_tls_port_says_amqps(tls_node):
     """The port speaks TLS, and was not asked for it."""
     with pytest.raises(BrokerUnreachable, match=r"speaks TLS.* use amqps://"):
-        ping(tls_node.settings.but(port=tls_node.tls_port))
+        ping(tls_node.settings.replace(port=tls_node.tls_port))
 
 
 @pytest.mark.local
 def test_tls_to_a_plain_port_says_amqp(tls_node):
     """The port speaks no TLS, and was asked for it."""
     with pytest.raises(BrokerUnreachable, match="answered without: use amqp://"):
-        ping(tls_node.settings.but(tls=True))
+        ping(tls_node.settings.replace(tls=True))
 
 
 @pytest.mark.local
 def test_tls_with_an_unknown_certificate_says_how_to_trust_it(tls_node, monkeypatch):
     """What the message advises helps."""
-    settings = tls_node.settings.but(tls=True, port=tls_node.tls_port, host="localhost")
+    settings = tls_node.settings.replace(tls=True, port=tls_node.tls_port, host="localhost")
     with pytest.raises(BrokerUnreachable, match=r"not trusted .self-signed.*SSL_CERT_FILE"):
         ping(settings)
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_node.folder / "cert.pem"))
@@ -81,7 +81,7 @@ def test_tls_with_an_unknown_certificate_says_how_to_trust_it(tls_node, monkeypa
 def test_wrong_address_family_names_the_right_one(tls_node):
     """The broker listens on IPv4 only, and was looked for on IPv6."""
     with pytest.raises(BrokerUnreachable, match=r"set RABBITMQ_HOST=127\.0\.0\.1"):
-        ping(tls_node.settings.but(host="::1"))
+        ping(tls_node.settings.replace(host="::1"))
 
 
 @pytest.mark.local
@@ -89,12 +89,12 @@ def test_login_vhost_and_permission_are_three_things(tls_node):
     """Each names what to check, and the command of whoever runs the broker."""
     settings = tls_node.settings
     tls_node.rabbitmqctl("add_user", "stranger", "secret")
-    stranger = settings.but(user="stranger", password="secret")
+    stranger = settings.replace(user="stranger", password="secret")
 
     with pytest.raises(AccessRefused, match=r"refused the login .* check RABBITMQ_USER"):
-        ping(settings.but(password="nope"))
+        ping(settings.replace(password="nope"))
     with pytest.raises(AccessRefused, match=r"there is no vhost 'my vhost'.*add_vhost 'my vhost'"):
-        ping(settings.but(vhost="my vhost"))
+        ping(settings.replace(vhost="my vhost"))
     with pytest.raises(AccessRefused, match=r"'stranger' may not use vhost '/'.*set_permissions"):
         ping(stranger)
 
@@ -103,7 +103,7 @@ def test_login_vhost_and_permission_are_three_things(tls_node):
 def test_guest_is_told_where_it_may_log_in(tls_node):
     """There is no other hint in what the broker says."""
     with pytest.raises(AccessRefused, match="guest may log in from the broker's own machine"):
-        ping(tls_node.settings.but(user="guest", password="guest"))
+        ping(tls_node.settings.replace(user="guest", password="guest"))
 
 
 def test_other_arguments_are_shown_side_by_side(settings):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.errors import Reject, UndecodableMessage
-from mousetrap.model.retry_policy import Bury, RetryAfter, backoff, decide
+from mousetrap.model.retry_policy import DeadLetter, RetryAfter, backoff, decide
 from mousetrap.model.topology import Queue
 
 QUEUE = Queue("start_fetch", retry_delays=(1.0, 5.0, 25.0))
@@ -17,7 +17,7 @@ def test_decide_waits_longer_from_attempt_to_attempt(attempt, delay):
 
 def test_decide_buries_when_the_delays_are_used_up():
     """No message is retried for ever."""
-    assert decide(4, OSError("down"), QUEUE) == Bury("OSError: down")
+    assert decide(4, OSError("down"), QUEUE) == DeadLetter("OSError: down")
 
 
 @given(st.integers(1, 10**6), st.lists(st.floats(0.01, 100), max_size=5))
@@ -25,18 +25,18 @@ def test_decide_retries_as_often_as_there_are_delays(attempt, delays):
     """With n delays there are at most n + 1 attempts, whatever the counter says."""
     decision = decide(attempt, OSError("down"), Queue("q", retry_delays=tuple(delays)))
 
-    assert isinstance(decision, RetryAfter if attempt <= len(delays) else Bury)
+    assert isinstance(decision, RetryAfter if attempt <= len(delays) else DeadLetter)
 
 
 @pytest.mark.parametrize("error", [Reject("not wanted"), UndecodableMessage("not JSON", 3)])
 def test_decide_buries_at_once_what_no_retry_can_help(error):
     """A rejected or unreadable message is not tried again."""
-    assert decide(1, error, QUEUE) == Bury(f"{type(error).__name__}: {error}")
+    assert decide(1, error, QUEUE) == DeadLetter(f"{type(error).__name__}: {error}")
 
 
 def test_decide_buries_at_once_without_delays():
     """A queue without delays has no retries."""
-    assert isinstance(decide(1, OSError(), Queue("q", retry_delays=())), Bury)
+    assert isinstance(decide(1, OSError(), Queue("q", retry_delays=())), DeadLetter)
 
 
 def test_decide_keeps_the_reason_short():
@@ -58,7 +58,7 @@ def test_decide_buries_an_error_that_cannot_say_what_it_is():
         def __str__(self):
             raise RuntimeError
 
-    assert decide(4, Speechless(), QUEUE) == Bury("Speechless: (it cannot say what it is)")
+    assert decide(4, Speechless(), QUEUE) == DeadLetter("Speechless: (it cannot say what it is)")
 
 
 @given(st.integers(-10, 10**9), st.floats(0.001, 10), st.floats(0.001, 100))

@@ -160,7 +160,7 @@ def test_proxy_cuts_at_a_step(settings, proxy, name, direction, when, is_there):
         with pytest.raises(MousetrapError):
             receipt.wait(10)
 
-    assert receipt.outcome == "unknown"
+    assert receipt.state == "unknown"
     assert depth("work", settings).messages == is_there
 
 

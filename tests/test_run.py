@@ -62,7 +62,7 @@ def own_state(tmp_path, monkeypatch):
 
 def left_at_the_broker(run):
     """The queues of a run that still exist, with what is in them."""
-    found = job_queue.depths(run._wire_names(), run.settings.but(namespace=""))
+    found = job_queue.depths(run._wire_names(), run.settings.replace(namespace=""))
     return {each.queue: each.messages for each in found if each is not None}
 
 
@@ -76,16 +76,16 @@ def test_run_accounts_for_every_message(settings):
     """Done, dead with a reason, results where they belong; afterwards nothing is left."""
     with mousetrap.run([double, show], settings) as run:
         receipts = run.send_many(range(50))
-        record = run.settle(timeout=20)
+        summary = run.settle(timeout=20)
         results = run.results()
 
     assert all(receipt.confirmed for receipt in receipts)
-    assert (record.sent, record.confirmed, record.done, record.dead) == (50, 50, 49, 1)
-    assert record.lost == record.duplicates == 0
-    assert record.reasons == {"Reject: unlucky": 1}
+    assert (summary.sent, summary.confirmed, summary.done, summary.dead) == (50, 50, 49, 1)
+    assert summary.lost == summary.duplicates == 0
+    assert summary.reasons == {"Reject: unlucky": 1}
     assert {each.data for each in results} == {str(2 * n) for n in range(50)} - {"26"}
-    assert record.stages["double"].done == 50
-    assert record.stages["show"].dead == 1
+    assert summary.stages["double"].done == 50
+    assert summary.stages["show"].dead == 1
     assert left_at_the_broker(run) == {}
 
 
@@ -94,13 +94,13 @@ def test_run_works_in_processes(settings):
     options = {"workers": "processes", "processes": {"fetch": 2}, "retry_delays": QUICK}
     with mousetrap.run([fetch, process], settings, **options) as run:
         run.send_many(FetchJob(n, failure_rate=0.3) for n in range(40))
-        record = run.settle(timeout=40)
+        summary = run.settle(timeout=40)
         again = run.settle(timeout=1)
 
-    assert (record.lost, record.done + record.dead) == (0, 40)
-    assert record.retried > 0
-    assert again == record
-    assert len({fate.worker for e in run.ledger.entries() for fate in e.fates}) >= 2
+    assert (summary.lost, summary.done + summary.dead) == (0, 40)
+    assert summary.retried > 0
+    assert again == summary
+    assert len({outcome.worker for e in run.ledger.entries() for outcome in e.outcomes}) >= 2
 
 
 def test_run_counts_what_workers_elsewhere_do(settings):
@@ -110,9 +110,9 @@ def test_run_counts_what_workers_elsewhere_do(settings):
         double.start(run.settings) as worker,
     ):
         run.send(4)
-        record = run.settle(timeout=10)
+        summary = run.settle(timeout=10)
 
-    assert record.done == worker.statistics().done == 1
+    assert summary.done == worker.statistics().done == 1
 
 
 def test_run_takes_a_module_for_a_flow(settings):
@@ -134,8 +134,8 @@ def test_runs_side_by_side_never_meet(settings):
     def one(number):
         with mousetrap.run([double, show], settings) as run:
             run.send_many([100 + number] * 20)
-            record = run.settle(timeout=40)
-            outcomes[number] = (record.sent, record.done, {m.data for m in run.results()})
+            summary = run.settle(timeout=40)
+            outcomes[number] = (summary.sent, summary.done, {m.data for m in run.results()})
 
     threads = [threading.Thread(target=one, args=(n,)) for n in range(10)]
     for thread in threads:
@@ -164,12 +164,12 @@ def test_settle_returns_only_when_nothing_is_open(settings):
     for _ in range(5):
         with mousetrap.run([fan_out, leaf], settings) as run:
             run.send_many(chance.choices(range(4), k=20))
-            record = run.settle(timeout=30)
+            summary = run.settle(timeout=30)
             waiting = open_messages(run)
             in_hand = sum(worker.statistics().in_hand for worker in run._threads)
 
-        assert (record.lost, waiting, in_hand) == (0, 0, 0)
-        assert record.done + record.dead == 20
+        assert (summary.lost, waiting, in_hand) == (0, 0, 0)
+        assert summary.done + summary.dead == 20
 
 
 def test_settle_says_where_each_message_stopped(settings):
@@ -232,16 +232,16 @@ def test_settle_outlives_a_killed_worker_when_there_is_another(settings):
         run.ledger.wait_for(lambda: run.ledger.open < 150, 20)
         run._processes.kill("fetch-0")
         run._processes.kill("process-1")
-        record = run.settle(timeout=40)
+        summary = run.settle(timeout=40)
         waiting = open_messages(run)
 
-    assert (record.done, record.lost, waiting) == (100, 0, 0)
+    assert (summary.done, summary.lost, waiting) == (100, 0, 0)
 
 
 def test_settle_outlasts_a_broker_that_is_away_when_all_is_known(proxy):
     """Every fate is there, and nobody answers what the queues hold: it asks until somebody does."""
     records = []
-    with mousetrap.run([double, show], proxy.settings.but(connect_timeout=1.0)) as run:
+    with mousetrap.run([double, show], proxy.settings.replace(connect_timeout=1.0)) as run:
         run.send_many(range(5))
         assert run.ledger.wait_for(lambda: run.ledger.open == 0, 20)
         proxy.refuse()
@@ -254,7 +254,7 @@ def test_settle_outlasts_a_broker_that_is_away_when_all_is_known(proxy):
         proxy.accept()
         settling.join(30)
 
-    assert [record.done for record in records] == [5]
+    assert [summary.done for summary in records] == [5]
 
 
 def test_settle_outlasts_a_cut_wire(proxy):
@@ -263,9 +263,9 @@ def test_settle_outlasts_a_cut_wire(proxy):
         run.send_many(range(100, 400))
         proxy.cut()
         run.send_many(range(400, 500))
-        record = run.settle(timeout=60)
+        summary = run.settle(timeout=60)
 
-    assert (record.sent, record.confirmed, record.done, record.lost) == (400, 400, 400, 0)
+    assert (summary.sent, summary.confirmed, summary.done, summary.lost) == (400, 400, 400, 0)
 
 
 def test_settle_waits_for_what_a_broken_link_may_have_left(proxy, monkeypatch):
@@ -291,8 +291,8 @@ def test_settle_counts_late_jobs(settings):
             publisher.publish(Message(2), "numbers").wait()
         run.send(3)
         run.settle(timeout=10)
-        run.ledger.wait_for(lambda: run.record().done == 3, 10)
-        second = run.record()
+        run.ledger.wait_for(lambda: run.summary().done == 3, 10)
+        second = run.summary()
 
     assert (first.done, second.done, second.sent) == (1, 3, 3)
 
@@ -306,9 +306,9 @@ def test_run_runs_coroutines(settings):
 
     with mousetrap.run(wait, settings) as run:
         run.send_many(range(50))
-        record = run.settle(timeout=20)
+        summary = run.settle(timeout=20)
 
-    assert record.done == 50
+    assert summary.done == 50
 
 
 def test_run_shows_itself(settings):
@@ -358,7 +358,7 @@ def test_run_refuses_processes_for_a_stage_of_this_process(settings):
 def test_run_needs_events(settings):
     """A run without events would hear nothing."""
     with pytest.raises(SettingsError, match="MOUSETRAP_EVENTS_EXCHANGE"):
-        mousetrap.run(double, settings.but(events_exchange=""))
+        mousetrap.run(double, settings.replace(events_exchange=""))
 
 
 def test_send_asks_where_when_there_are_two_ways_in(settings):
@@ -376,7 +376,7 @@ def test_run_that_cannot_start_leaves_nothing(settings, own_state):
     """A wrong password: the error, no thread, and nothing that a sweep could not forget."""
     before = threading.active_count()
 
-    with pytest.raises(AccessRefused), mousetrap.run(double, settings.but(password="wrong")):
+    with pytest.raises(AccessRefused), mousetrap.run(double, settings.replace(password="wrong")):
         pytest.fail("it started")
 
     assert threading.active_count() <= before
@@ -435,7 +435,7 @@ def test_sweep_removes_what_a_killed_run_left(settings, own_state, workers):
     child.wait(10)
     child.stdout.close()
     run = mousetrap.run(fetch, settings)
-    run.settings = run.settings.but(namespace=namespace)
+    run.settings = run.settings.replace(namespace=namespace)
     assert left_at_the_broker(run)
 
     [leftover] = sweep(settings)
@@ -450,7 +450,7 @@ def test_sweep_removes_what_a_killed_run_left(settings, own_state, workers):
 
 def test_queues_of_a_failed_run_stay_and_expire(settings, own_state, capsys):
     """After an error they can be looked at; when nobody does, they are gone by themselves."""
-    run = mousetrap.run(stubborn, settings.but(queue_expiry=1.0))
+    run = mousetrap.run(stubborn, settings.replace(queue_expiry=1.0))
 
     def fail():
         with run:
@@ -464,7 +464,7 @@ def test_queues_of_a_failed_run_stay_and_expire(settings, own_state, capsys):
     assert f"MOUSETRAP_NAMESPACE={run.namespace} mousetrap queues" in capsys.readouterr().err
     deadline = time.monotonic() + 15
     pause = threading.Event()
-    while pause.wait(1.5) or job_queue.depths(run._wire_names(), settings.but(namespace="")) != [
-        None
-    ] * len(run._wire_names()):
+    while pause.wait(1.5) or job_queue.depths(
+        run._wire_names(), settings.replace(namespace="")
+    ) != [None] * len(run._wire_names()):
         assert time.monotonic() < deadline

@@ -179,7 +179,7 @@ def test_send_shows_how_far_it_is_and_leaves_a_runs_figures_alone(work, monkeypa
 def test_send_without_a_broker_says_what_to_check(settings):
     """Nobody there: the error of the connection, and nothing is left behind."""
     with pytest.raises(BrokerUnreachable, match="RABBITMQ_PORT"):
-        send("work", 1, settings=settings.but(port=1, connect_timeout=0.5))
+        send("work", 1, settings=settings.replace(port=1, connect_timeout=0.5))
 
 
 def test_pydantic_models_travel_as_their_fields(work):

@@ -174,14 +174,14 @@ def test_settings_are_checked_when_made(change):
     with pytest.raises(SettingsError):
         Settings(**change)
     with pytest.raises(SettingsError):
-        Settings().but(**change)
+        Settings().replace(**change)
 
 
 def test_settings_are_a_value():
-    """They cannot be changed in place; `but` makes another one."""
+    """They cannot be changed in place; `replace` makes another one."""
     settings = Settings()
 
-    changed = settings.but(namespace="run-1")
+    changed = settings.replace(namespace="run-1")
 
     assert settings.namespace == ""
     assert changed.topology == Topology("run-1", "classic", 600.0)

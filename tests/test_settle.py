@@ -63,13 +63,13 @@ def one_run(number, settings):
             run.ledger.wait_for(lambda: run.ledger.open < 25, 20)
             victim = chance.choice(run._threads)._consumer.connection
             victim.call(lambda: victim._connection._transport._sock.shutdown(socket.SHUT_RDWR))
-        record = run.settle(TIMEOUT)
+        summary = run.settle(TIMEOUT)
         returned = time.time()
         last = max(entry.ended for entry in run.ledger.entries() if entry.ended)
         waiting = open_messages(run)
         in_hand = sum(worker.statistics().in_hand for worker in run._threads)
-    assert record.done + record.dead == record.sent == len(jobs)
-    assert record.lost == 0
+    assert summary.done + summary.dead == summary.sent == len(jobs)
+    assert summary.lost == 0
     return waiting + in_hand, returned - last
 
 

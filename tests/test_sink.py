@@ -30,7 +30,7 @@ from mousetrap.worker.worker import Worker
 MORTAL = """
 import os, signal
 from mousetrap import Sink, Worker
-from mousetrap.runtime.signals import run_until_told
+from mousetrap.runtime.signals import run_until_signalled
 
 sink = Sink(os.environ["SINK"])
 
@@ -40,7 +40,7 @@ def keep(n: int) -> bool:
         os.kill(os.getpid(), signal.SIGKILL)
     return fresh
 
-run_until_told(Worker("work", keep, writes="out", prefetch=1))
+run_until_signalled(Worker("work", keep, writes="out", prefetch=1))
 """
 
 WRITER = """

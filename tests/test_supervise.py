@@ -17,9 +17,9 @@ from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.runtime.exit_codes import describe, judge
+from mousetrap.runtime.exit_codes import classify, describe
 from mousetrap.settings import Settings
-from mousetrap.worker.worker_process import FIRST_DELAY, LONGEST_DELAY, Slot
+from mousetrap.worker.worker_process import FIRST_DELAY, LONGEST_DELAY, WorkerProcess
 
 FLOW = """
 import os, sys, threading
@@ -187,7 +187,7 @@ def test_a_handler_that_ends_the_process_does_not_end_the_work(start, settings, 
 
 def test_replacing_backs_off(tmp_path):
     """The delay doubles from death to death and is capped; a long life begins anew."""
-    slot = Slot("x-0", [sys.executable, "-c", "pass"], os.environ, tmp_path / "report",
+    slot = WorkerProcess("x-0", [sys.executable, "-c", "pass"], os.environ, tmp_path / "report",
                 log=tmp_path / "log")  # fmt: skip
 
     def dies():
@@ -223,7 +223,7 @@ def test_a_wrong_stage_ends_the_whole_with_its_code_and_is_said_once(start, stag
 
 def test_a_wrong_password_ends_the_whole(start, settings):
     """Access refused: exit code 4, one attempt."""
-    process = start("--processes", 3, settings=settings.but(password="wrong"))
+    process = start("--processes", 3, settings=settings.replace(password="wrong"))
 
     assert process.ends(20) == 4
     assert process.output.count("RABBITMQ_PASSWORD") == 1
@@ -354,7 +354,7 @@ def test_the_sum_is_json_for_scripts(start, settings):
 )  # fmt: skip
 def test_an_exit_code_is_believed_only_where_it_can_be_ours(code, has_worked, has_failed, verdict):
     """A handler may leave by any code; a configuration error shows itself at its own time."""
-    assert judge(code, has_worked=has_worked, has_failed=has_failed) == verdict
+    assert classify(code, has_worked=has_worked, has_failed=has_failed) == verdict
 
 
 def test_an_ending_is_told_by_the_signals_name():

@@ -17,7 +17,7 @@ def test_queue_knows_the_places_where_its_failures_wait():
         "start_fetch.retry.1s",
         "start_fetch.retry.0.5s",
         "start_fetch.dead",
-        "start_fetch.suspects",
+        "start_fetch.quarantine",
     ]
 
 
@@ -52,7 +52,7 @@ def test_a_namespace_is_a_prefix_and_expires():
         "run-7f3a.q",
         "run-7f3a.q.retry.1s",
         "run-7f3a.q.dead",
-        "run-7f3a.q.suspects",
+        "run-7f3a.q.quarantine",
     ]
     assert all(each.arguments["x-expires"] == 60_000 for each in declarations)
     assert declarations[1].arguments["x-dead-letter-routing-key"] == "run-7f3a.q"

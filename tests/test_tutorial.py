@@ -168,7 +168,7 @@ def test_tutorial_job_queue_meets_no_406_beside_ours(vhost, tmp_path):
 
 def test_plain_pika_declares_our_queues_without_arguments(settings):
     """Outside a namespace the work queues carry no arguments at all."""
-    bare = settings.but(namespace="")
+    bare = settings.replace(namespace="")
     name = f"plain-{uuid.uuid4().hex[:8]}"
     job_queue.declare(job_queue.Queue(name), settings=bare)
     try:

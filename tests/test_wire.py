@@ -13,7 +13,7 @@ from pika import frame, spec
 from pika.adapters.utils import io_services_utils
 
 from mousetrap.amqp import connection
-from mousetrap.amqp.fast_connection import Wire, _Heartbeats
+from mousetrap.amqp.fast_connection import FastConnection, _Heartbeats
 from mousetrap.amqp.properties import basic_properties, decode_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.model.message import Message
@@ -28,7 +28,7 @@ class Receiver(pika.channel.Channel):
         self._content_assembler = pika.channel.ContentFrameAssembler()
 
 
-class Recorder(Wire):
+class Recorder(FastConnection):
     """A connection without a socket: it keeps what goes out and what comes in."""
 
     def __init__(self):
@@ -275,10 +275,10 @@ class Plain(pika.SelectConnection):
         pass
 
 
-@pytest.mark.parametrize("way", [Wire, Plain], ids=["joined", "plain"])
+@pytest.mark.parametrize("way", [FastConnection, Plain], ids=["joined", "plain"])
 def test_both_ways_carry_large_and_many_messages(settings, monkeypatch, way):
     """What goes through our connection goes through pika's own as well."""
-    monkeypatch.setattr(connection, "Wire", way)
+    monkeypatch.setattr(connection, "FastConnection", way)
     sizes = [0, 1, 100, 200_000, 2_000_000] + [50] * 500
 
     def size(text: str) -> int:

@@ -98,12 +98,12 @@ def test_worker_dead_letters_when_retries_are_used_up(settings):
     with Worker(QUICK, always_fails, settings) as worker:
         worker.wait_until(dead=1, timeout=5)
 
-    [buried] = drain(QUICK.dead, settings=settings)
-    assert buried.id == sent.id
-    assert buried.attempt == 3
-    assert buried.reason == "ValueError: no luck"
-    assert "always_fails" in buried.traceback
-    assert buried.origin == "work"
+    [dead_lettered] = drain(QUICK.dead, settings=settings)
+    assert dead_lettered.id == sent.id
+    assert dead_lettered.attempt == 3
+    assert dead_lettered.reason == "ValueError: no luck"
+    assert "always_fails" in dead_lettered.traceback
+    assert dead_lettered.origin == "work"
 
 
 def test_worker_buries_a_rejected_message_at_once(settings):
@@ -141,10 +141,10 @@ def test_worker_buries_what_it_cannot_read_and_neighbours_pass(settings, body, r
     with Worker(QUICK, seed_of, settings, writes="out") as worker:
         worker.wait_until(done=2, dead=1)
 
-    [buried] = drain(QUICK.dead, settings=settings)
-    assert buried.body == body
-    assert buried.reason.startswith("UndecodableMessage: ")
-    assert reason in buried.reason
+    [dead_lettered] = drain(QUICK.dead, settings=settings)
+    assert dead_lettered.body == body
+    assert dead_lettered.reason.startswith("UndecodableMessage: ")
+    assert reason in dead_lettered.reason
     assert [m.data for m in drain("out", settings=settings)] == [1, 2]
 
 
@@ -197,9 +197,9 @@ def test_worker_buries_a_message_whose_headers_fill_a_frame(settings):
         worker.wait_until(dead=1)
         assert worker.statistics().reconnects == 0
 
-    [buried] = drain(QUICK.dead, settings=settings)
-    assert buried.body == b"1"
-    assert "would not fit" in buried.headers["mousetrap-dropped"]
+    [dead_lettered] = drain(QUICK.dead, settings=settings)
+    assert dead_lettered.body == b"1"
+    assert "would not fit" in dead_lettered.headers["mousetrap-dropped"]
 
 
 @pytest.mark.parametrize("value", [1.5, -1e300, datetime(9999, 12, 31, tzinfo=UTC)])
@@ -214,8 +214,8 @@ def test_worker_keeps_what_pika_would_spoil(settings, value):
     with Worker(QUICK, always_fails, settings) as worker:
         worker.wait_until(dead=1)
 
-    [buried] = drain(QUICK.dead, settings=settings)
-    assert buried.headers["value"] == [{"value": value}]
+    [dead_lettered] = drain(QUICK.dead, settings=settings)
+    assert dead_lettered.headers["value"] == [{"value": value}]
 
 
 def test_worker_does_not_ack_before_the_result_is_confirmed(settings):
@@ -393,7 +393,7 @@ def test_worker_idle_for_three_minutes_and_a_handler_of_one(settings):
     def slow(_: int) -> None:
         threading.Event().wait(60)
 
-    with Worker(QUICK, slow, settings.but(heartbeat=20.0)) as worker:
+    with Worker(QUICK, slow, settings.replace(heartbeat=20.0)) as worker:
         assert worker.wait(180) is False
         send(settings, 1)
         worker.wait_until(done=1, timeout=90)
@@ -403,7 +403,7 @@ def test_worker_idle_for_three_minutes_and_a_handler_of_one(settings):
 
 def test_worker_keeps_its_namespace_alive(settings):
     """Queues that expire after a second are still there after three, with their messages."""
-    short = settings.but(queue_expiry=1.0)
+    short = settings.replace(queue_expiry=1.0)
     queue = Queue("work", retry_delays=(2.5,))
 
     def fails_once(n: int) -> int:
@@ -422,7 +422,7 @@ def test_worker_does_not_start_without_access(settings):
     """A wrong password is an error of `start`, and leaves no thread behind."""
     before = set(threading.enumerate())
     with pytest.raises(AccessRefused):
-        Worker(QUICK, double, settings.but(password="x")).start()
+        Worker(QUICK, double, settings.replace(password="x")).start()
 
     assert not set(threading.enumerate()) - before
 

@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 from pika.channel import Channel
 
 from mousetrap.amqp.error_translation import parameters, translate
-from mousetrap.amqp.fast_connection import Wire
-from mousetrap.amqp.io_thread import Loop
+from mousetrap.amqp.fast_connection import FastConnection
+from mousetrap.amqp.io_thread import IOThread
 from mousetrap.display.table import safe
 from mousetrap.errors import (
     AccessRefused,
@@ -28,10 +28,10 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.model.retry_policy import backoff
-from mousetrap.runtime.interrupt import Bell
+from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
-State = Literal["new", "connecting", "open", "blocked", "failed", "closed"]
+ConnectionState = Literal["new", "connecting", "open", "blocked", "failed", "closed"]
 
 log = logging.getLogger("mousetrap.amqp.connection")
 
@@ -76,21 +76,21 @@ class Connection:
     """
 
     def __init__(
-        self, settings: Settings, purpose: str, session: Session, loop: Loop | None = None
+        self, settings: Settings, purpose: str, session: Session, loop: IOThread | None = None
     ) -> None:
         self.settings = settings
         self.purpose = safe(purpose)
-        self.state: State = "new"
+        self.state: ConnectionState = "new"
         self.error: MousetrapError | None = None  # the last thing that went wrong
         self._cause: BaseException | None = None  # of it, if the whole connection ended
         self.product = ""  # what the broker calls itself: "RabbitMQ 4.3.6"
         self.alarm = ""  # why the broker takes nothing: "low on memory"
         self.reconnects = 0
-        self.loop = loop or Loop(purpose)
+        self.loop = loop or IOThread(purpose)
         self._session = session
         self._lock = threading.Lock()
-        self._changed = Bell()  # rings when the state does
-        self._connection: Wire | None = None
+        self._changed = Waiter()  # rings when the state does
+        self._connection: FastConnection | None = None
         self._channel: Channel | None = None
         self._failures = 0  # in a row; a channel that was of no use counts as one
         self._was_open = False
@@ -114,7 +114,7 @@ class Connection:
             self.state = "connecting"
         patience = self.settings.connect_timeout
         try:
-            self.loop.enter(self)
+            self.loop.attach(self)
             self.call(self._connect)
             self._changed.wait_for(lambda: self.state != "connecting", patience)
         except BaseException:
@@ -230,14 +230,14 @@ class Connection:
         self._lose_channel(ConnectionLost("the connection was closed"))
         if self._connection is not None:
             self._connection.abort()
-        self.loop.leave(self)
+        self.loop.detach(self)
         self._set_state("failed" if self.state == "failed" else "closed")
 
     def _connect(self) -> None:
         if self._closing:
             self._end()
             return
-        self._connection = Wire(
+        self._connection = FastConnection(
             parameters(self.settings, self.purpose),
             on_open_callback=self._on_open,
             on_open_error_callback=lambda _, error: self._on_closed(error),
@@ -250,7 +250,7 @@ class Connection:
         )
         self._connection.add_on_connection_unblocked_callback(lambda *_: self._blocked(False))
 
-    def _on_open(self, connection: Wire) -> None:
+    def _on_open(self, connection: FastConnection) -> None:
         told = connection.server_properties or {}
         self.product = f"{told.get('product', '')} {told.get('version', '')}".strip()
         self._open_channel()
@@ -357,6 +357,6 @@ class Connection:
             self._connection.close()  # one that only opens, too; its callback ends it
             self._later(timeout, self._end)  # should there be no answer
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: ConnectionState) -> None:
         self.state = state
-        self._changed.ring()
+        self._changed.notify_all()

@@ -21,15 +21,17 @@ from pika.channel import Channel
 
 from mousetrap.amqp import redeliveries
 from mousetrap.amqp.connection import Connection
-from mousetrap.amqp.error_translation import declare, is_worn
-from mousetrap.amqp.io_thread import Loop
-from mousetrap.amqp.reply_codes import held_too_long
+from mousetrap.amqp.error_translation import declare, is_near_delivery_limit
+from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Declaration
-from mousetrap.runtime.interrupt import Bell
+from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
-OVERDUE = 0.9  # in hand for so much of the age of the oldest delivery, it is what was held too long
+ACK_TIMED_OUT = (
+    0.9  # in hand for so much of the age of the oldest delivery, it is what was held too long
+)
 
 log = logging.getLogger("mousetrap.amqp.consumer")
 
@@ -38,12 +40,14 @@ class Delivery:
     """One message as it was handed over; `generation` and `tag` say how to ack it.
 
     `is_suspect`: somebody had it before and has not lived to ack it, as far as is known here.
-    `is_overdue`: we had it in hand before, for longer than the broker allows.
-    `is_worn`: a quorum queue has given it out so often that it will throw it away some time.
+    `has_ack_timed_out`: we had it in hand before, for longer than the broker allows.
+    `is_near_delivery_limit`: a quorum queue will soon drop it for its delivery count.
     """
 
-    __slots__ = ("begun", "body", "generation", "is_dropped", "is_overdue", "is_suspect",
-                 "is_worn", "properties", "received", "tag")  # fmt: skip
+    __slots__ = (
+        "begun", "body", "generation", "has_ack_timed_out", "is_dropped",
+        "is_near_delivery_limit", "is_suspect", "properties", "received", "tag",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -53,16 +57,16 @@ class Delivery:
         body: bytes,
         *,
         is_suspect: bool = False,
-        is_overdue: bool = False,
-        is_worn: bool = False,
+        has_ack_timed_out: bool = False,
+        is_near_delivery_limit: bool = False,
     ) -> None:
         self.generation = generation
         self.tag = tag
         self.properties = properties
         self.body = body
         self.is_suspect = is_suspect
-        self.is_overdue = is_overdue
-        self.is_worn = is_worn
+        self.has_ack_timed_out = has_ack_timed_out
+        self.is_near_delivery_limit = is_near_delivery_limit
         self.received = time.monotonic()
         self.begun: float | None = None  # when it was taken in hand, on the same clock
         self.is_dropped = False  # given up without an ack
@@ -93,7 +97,7 @@ class Consumer:
         on_failed: Callable[[MousetrapError], object],
         one_by_one: str = "",
         beside: Callable[[Any], object] = lambda _: None,
-        loop: Loop | None = None,
+        loop: IOThread | None = None,
     ) -> None:
         self.connection = Connection(settings, f"worker {queue}", self, loop)
         self.settings = settings
@@ -140,11 +144,11 @@ class Consumer:
     def count(self, timeout: float) -> int | None:
         """Ask the broker how many consume the queue; None if it does not say within *timeout* s."""
         answer: list[int] = []
-        answered = Bell()
+        answered = Waiter()
 
         def on_answer(frame: Any) -> None:
             answer.append(frame.method.consumer_count)
-            answered.ring()
+            answered.notify_all()
 
         def ask() -> None:
             if self._channel is not None and self._channel.is_open:
@@ -194,9 +198,11 @@ class Consumer:
         self._generation += 1
         now = time.monotonic()
         oldest = min((each.received for each in self._outstanding.values()), default=now)
-        early = -math.inf if isinstance(error, ConnectionLost) else now - OVERDUE * (now - oldest)
+        early = (
+            -math.inf if isinstance(error, ConnectionLost) else now - ACK_TIMED_OUT * (now - oldest)
+        )
         had = [
-            (id, each.is_overdue or (each.begun is not None and each.begun <= early))
+            (id, each.has_ack_timed_out or (each.begun is not None and each.begun <= early))
             for each in self._outstanding.values()
             if (id := each.properties.message_id) and not each.is_suspect  # to be counted yet
         ]
@@ -216,18 +222,18 @@ class Consumer:
         body: bytes,
     ) -> None:
         self.connection.worked()
-        is_suspect, is_overdue = method.redelivered, None
+        is_suspect, has_ack_timed_out = method.redelivered, None
         if is_suspect and properties.message_id:
-            is_overdue = redeliveries.recall(self.queue, properties.message_id)
-            is_suspect = is_overdue is None
+            has_ack_timed_out = redeliveries.recall(self.queue, properties.message_id)
+            is_suspect = has_ack_timed_out is None
         delivery = Delivery(
             self._generation,
             method.delivery_tag,
             properties,
             body,
             is_suspect=is_suspect,
-            is_overdue=bool(is_overdue),
-            is_worn=method.redelivered and is_worn(properties),
+            has_ack_timed_out=bool(has_ack_timed_out),
+            is_near_delivery_limit=method.redelivered and is_near_delivery_limit(properties),
         )
         self._outstanding[delivery.tag] = delivery
         self._on_delivery(delivery)
@@ -236,7 +242,7 @@ class Consumer:
         self.connection.reset(
             ChannelLost(
                 f"the broker cancelled the consumer: queue {self.queue!r} was deleted, or "
-                f"{held_too_long()}"
+                f"{ack_timed_out()}"
             )
         )
 

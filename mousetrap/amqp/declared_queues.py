@@ -17,7 +17,7 @@ from difflib import get_close_matches
 VARIABLE = "MOUSETRAP_DECLARED"
 """The environment variable; its value is the path of a file."""
 
-_OURS = re.compile(r"\.(retry\.[^.]+s|dead|suspects)$|(^|\.)events$")  # beside a work queue
+_OURS = re.compile(r"\.(retry\.[^.]+s|dead|quarantine)$|(^|\.)events$")  # beside a work queue
 _here: set[str] = set()  # what this process has declared
 _noted: set[tuple[str, str]] = set()  # (path, name) that this process has written already
 

@@ -46,7 +46,7 @@ _NO_AMQP = (pika_errors.IncompatibleProtocolError, AMQPConnectorStackTimeout, Ti
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # A quorum queue throws away what it has given out 20 times in vain, unless it is told another limit
 # (measured on RabbitMQ 4.0 and 4.3). From half of that on it is better published anew.
-WORN = 10
+NEAR_DELIVERY_LIMIT = 10
 
 _GLANCE = 0.5  # seconds for a look at what else is there, to explain a failure
 
@@ -86,10 +86,10 @@ def declare(channel: Channel, declaration: AnyDeclaration) -> None:
         channel.queue_bind(declaration.queue, declaration.exchange, declaration.key)
 
 
-def is_worn(properties: pika.BasicProperties) -> bool:
+def is_near_delivery_limit(properties: pika.BasicProperties) -> bool:
     """Say whether a quorum queue has given this out so often that it will throw it away soon."""
     count = (properties.headers or {}).get("x-delivery-count")
-    return isinstance(count, int) and count >= WORN
+    return isinstance(count, int) and count >= NEAR_DELIVERY_LIMIT
 
 
 def translate(

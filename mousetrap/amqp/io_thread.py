@@ -20,16 +20,16 @@ log = logging.getLogger("mousetrap.amqp.connection")
 
 
 class Member(Protocol):
-    """Who lives on a `Loop`."""
+    """Who lives on a `IOThread`."""
 
     def crashed(self, error: BaseException) -> None:
         """The thread has died of *error*, a defect; called there."""
 
 
-class Loop:
+class IOThread:
     """One thread and pika's loop in it, from the first member that enters to the last that leaves.
 
-    Threads: `enter`, `call` and `join` from any, the rest on the loop's own.
+    Threads: `attach`, `call` and `join` from any, the rest on the loop's own.
     """
 
     def __init__(self, name: str) -> None:
@@ -40,7 +40,7 @@ class Loop:
         self._is_over = False
         self._thread = threading.Thread(target=self._run, name=f"mousetrap-io {name}", daemon=True)
 
-    def enter(self, member: Member) -> None:
+    def attach(self, member: Member) -> None:
         """Live here from now on; the first one starts the thread.
 
         Raises:
@@ -54,7 +54,7 @@ class Loop:
         if is_first:
             self._thread.start()
 
-    def leave(self, member: Member) -> None:
+    def detach(self, member: Member) -> None:
         """Live here no longer; the last one ends the thread."""
         with self._lock:
             self._members.discard(member)

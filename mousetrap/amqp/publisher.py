@@ -21,13 +21,13 @@ from pika.channel import Channel
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.error_translation import declare, remaining
 from mousetrap.amqp.fast_connection import publish
-from mousetrap.amqp.io_thread import Loop
-from mousetrap.amqp.receipt import Outcome, Receipt
-from mousetrap.amqp.unconfirmed import Written
+from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.receipt import Receipt, ReceiptState
+from mousetrap.amqp.unconfirmed import UnconfirmedPublishes
 from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError, OutcomeUnknown
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration
-from mousetrap.runtime.interrupt import Bell, finish
+from mousetrap.runtime.interrupt import Waiter, finish
 from mousetrap.settings import Settings
 
 RESEND_DELAY = 1.0  # seconds
@@ -49,15 +49,15 @@ class Publisher:
         purpose: str = "publisher",
         *,
         on_failed: Callable[[MousetrapError], object] = lambda _: None,
-        loop: Loop | None = None,
+        loop: IOThread | None = None,
     ) -> None:
         self.settings = settings or Settings.from_environment()
         self.connection = Connection(self.settings, purpose, self, loop)
         self._topology = self.settings.topology
         self._names: dict[str, str] = {}  # plain -> on the wire, checked
         self._lock = threading.Lock()
-        self._room = Bell()  # rings when the window is half empty
-        self._idle = Bell()  # rings when nothing is open
+        self._room = Waiter()  # rings when the window is half empty
+        self._idle = Waiter()  # rings when nothing is open
         self._open = 0  # receipts that are waiting
         self._outbox: deque[Receipt] = deque()
         self._drain_is_due = False
@@ -65,7 +65,7 @@ class Publisher:
         self._on_failed = on_failed
         # I/O thread only:
         self._channel: Channel | None = None
-        self._written = Written()
+        self._written = UnconfirmedPublishes()
         self._heard = 0.0  # monotonic: when the broker last answered a publish
         self._declared: list[AnyDeclaration] = []
 
@@ -155,12 +155,12 @@ class Publisher:
                 return receipts
             first = receipts[missing[0]]
             for receipt in (receipts[n] for n in missing):
-                if receipt.error and (receipt.outcome == "returned" or receipt.is_final):
+                if receipt.error and (receipt.state == "returned" or receipt.is_final):
                     raise receipt.error
             if not remaining(deadline):
                 raise TimeoutError(
                     f"{len(missing):,} of {len(receipts):,} messages are not confirmed after "
-                    f"{timeout:g} s; the first one is {first.outcome} ({first.reason})"
+                    f"{timeout:g} s; the first one is {first.state} ({first.reason})"
                 )
             # the cause needs a moment to go away; asking once a second harms nobody
             time.sleep(min(RESEND_DELAY, remaining(deadline)))
@@ -378,23 +378,27 @@ class Publisher:
         self._settle(returned, "returned", str(method.reply_text))
 
     def _settle(
-        self, receipts: list[Receipt], outcome: Outcome, reason: str = "", is_final: bool = False
+        self,
+        receipts: list[Receipt],
+        outcome: ReceiptState,
+        reason: str = "",
+        is_final: bool = False,
     ) -> None:
         if not receipts:
             return
         for receipt in receipts:
             receipt.reason = reason
             receipt.is_final = is_final
-            receipt.outcome = outcome
+            receipt.state = outcome
             if receipt._done is not None:
-                receipt._done.ring()
+                receipt._done.notify_all()
         with self._lock:
             self._open -= len(receipts)
             left = self._open
         if left <= self.settings.max_in_flight // 2:
-            self._room.ring()
+            self._room.notify_all()
         if left == 0:
-            self._idle.ring()
+            self._idle.notify_all()
         for receipt in receipts:
             if receipt._callback is not None:
                 receipt._callback(receipt)
@@ -427,5 +431,5 @@ class Publisher:
         with self._lock:
             self._failure = self._failure or error
             waiting, self._outbox = list(self._outbox), deque()
-        self._room.ring()
+        self._room.notify_all()
         self._settle(waiting, "unknown", str(error))

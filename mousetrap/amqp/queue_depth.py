@@ -21,7 +21,7 @@ class Depth:
     consumers: int
 
 
-class Gauge:
+class QueueDepthReader:
     """Opens a connection at the first `read` and keeps it; after an error the next opens another.
 
     Threads: one at a time.

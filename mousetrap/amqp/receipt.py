@@ -14,9 +14,9 @@ from mousetrap.amqp.declared_queues import alike
 from mousetrap.display.table import safe
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
 from mousetrap.model.message import Message
-from mousetrap.runtime.interrupt import Bell
+from mousetrap.runtime.interrupt import Waiter
 
-Outcome = Literal["waiting", "confirmed", "returned", "refused", "unknown"]
+ReceiptState = Literal["waiting", "confirmed", "returned", "refused", "unknown"]
 
 
 class Receipt:
@@ -29,8 +29,19 @@ class Receipt:
     Threads: any.
     """
 
-    __slots__ = ("_callback", "_done", "base", "deadline", "exchange", "is_final", "message",
-                 "outcome", "queue", "reason", "sent")  # fmt: skip
+    __slots__ = (
+        "_callback",
+        "_done",
+        "base",
+        "deadline",
+        "exchange",
+        "is_final",
+        "message",
+        "queue",
+        "reason",
+        "sent",
+        "state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -48,21 +59,21 @@ class Receipt:
         self.sent = sent  # seconds since 1970
         self.base = base  # properties that it has from elsewhere
         self.deadline = deadline  # on the monotonic clock
-        self.outcome: Outcome = "waiting"
+        self.state: ReceiptState = "waiting"
         self.reason = ""
         self.is_final = False  # it cannot be sent as it is, however often
         self._callback = callback
-        self._done: Bell | None = None
+        self._done: Waiter | None = None
 
     @property
     def confirmed(self) -> bool:
         """The broker has taken responsibility for the message."""
-        return self.outcome == "confirmed"
+        return self.state == "confirmed"
 
     @property
     def error(self) -> PublishError | None:
         """What to raise for this outcome; None while waiting and when confirmed."""
-        match self.outcome:
+        match self.state:
             case "returned":
                 known = [repr(safe(name)) for name in alike(self.queue)]
                 hint = f" Did you mean {known[0]}?" if known else ""
@@ -92,9 +103,9 @@ class Receipt:
             Unroutable, PublishRefused, OutcomeUnknown: the outcome is known and not good.
             TimeoutError: it is still waiting after *timeout* seconds.
         """
-        if self.outcome == "waiting":
-            done = self._done = self._done or Bell()
-            if not done.wait_for(lambda: self.outcome != "waiting", timeout):
+        if self.state == "waiting":
+            done = self._done = self._done or Waiter()
+            if not done.wait_for(lambda: self.state != "waiting", timeout):
                 raise TimeoutError(
                     f"no answer for message {self.message.short_id} in {timeout:g} s"
                 )
@@ -104,4 +115,4 @@ class Receipt:
 
     def __repr__(self) -> str:
         why = f" ({safe(self.reason, 100)})" if self.reason else ""
-        return f"<Receipt {self.message.short_id} → {safe(self.queue)}: {self.outcome}{why}>"
+        return f"<Receipt {self.message.short_id} → {safe(self.queue)}: {self.state}{why}>"

@@ -23,9 +23,9 @@ def remember(queue: str, ids: Collection[tuple[str, bool]]) -> None:
     Threads: any, as `recall`.
     """
     with _lock:
-        for id, is_overdue in ids:
+        for id, has_ack_timed_out in ids:
             _had.pop((queue, id), None)  # so that the newest are last
-            _had[queue, id] = is_overdue
+            _had[queue, id] = has_ack_timed_out
         for key in list(_had)[: -max(REMEMBERED, len(ids))]:
             del _had[key]
 

@@ -45,7 +45,7 @@ def channel_closed(code: int, text: str) -> MousetrapError:
     if code == 406 and (found := _INEQUIVALENT.search(text)):
         return TopologyMismatch(_mismatch(**found.groupdict()))
     if code == 406 and (found := re.search(r"timed out. Timeout value used: (-?\d+) ms", text)):
-        return ChannelLost(held_too_long(int(found[1]) / 1000))
+        return ChannelLost(ack_timed_out(int(found[1]) / 1000))
     if code == 406 and (found := re.search(r"message size (\d+) .* max size (\d+)", text)):
         too_large = MessageTooLarge(
             f"a message of {int(found[1]):,} bytes is larger than the {int(found[2]):,} that this "
@@ -63,7 +63,7 @@ def channel_closed(code: int, text: str) -> MousetrapError:
     return ChannelLost(f"the broker closed the channel ({code} {text}); open a new one")
 
 
-def held_too_long(limit: float = -1.0) -> str:
+def ack_timed_out(limit: float = -1.0) -> str:
     """Say that the broker waited for an ack for more than *limit* seconds (negative: not told)."""
     so_long = f"than {limit:g} s" if limit >= 0 else "than the broker allows"
     return (

@@ -10,7 +10,7 @@ from itertools import takewhile
 from mousetrap.amqp.receipt import Receipt
 
 
-class Written:
+class UnconfirmedPublishes:
     """Receipts by the delivery tags that the broker gives them: 1, 2, ... on each channel.
 
     Each is taken once, by whatever answers first. Threads: one.

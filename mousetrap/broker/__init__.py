@@ -21,19 +21,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mousetrap.broker import docker, external, local, probe
-from mousetrap.broker.broker_status import Way
+from mousetrap.broker.broker_status import BrokerStatus
 from mousetrap.broker.probe import Say, say_on_stderr
-from mousetrap.broker.rabbitmq_node import LocalNode
+from mousetrap.broker.rabbitmq_node import RabbitMQNode
 from mousetrap.embedded_broker import OVERVIEW, EmbeddedServer
 from mousetrap.errors import AccessRefused, BrokerSetupError, SettingsError, WireError
 from mousetrap.job_queue import get_once, ping
-from mousetrap.runtime.signals import run_until_told
+from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 
 __all__ = [
     "KINDS",
     "Broker",
-    "LocalNode",
+    "RabbitMQNode",
     "Way",
     "down",
     "ensure",
@@ -57,7 +57,9 @@ class Broker:
     kind: str
     settings: Settings
     description: str
-    node: LocalNode | None = field(default=None, repr=False, compare=False)  # if it is ours alone
+    node: RabbitMQNode | None = field(
+        default=None, repr=False, compare=False
+    )  # if it is ours alone
     server: EmbeddedServer | None = field(default=None, repr=False, compare=False)  # embedded
 
     def environment(self) -> dict[str, str]:
@@ -148,10 +150,10 @@ def down(kind: str | None = None, *, say: Say = say_on_stderr) -> list[str]:
     return stopped
 
 
-def status(settings: Settings | None = None) -> list[Way]:
+def status(settings: Settings | None = None) -> list[BrokerStatus]:
     """Report how each way stands; starts and changes nothing."""
     settings = settings or Settings.from_environment()
-    box = Way("embedded", True, False, note="in memory, in the process that asks for it")
+    box = BrokerStatus("embedded", True, False, note="in memory, in the process that asks for it")
     return [external.status(settings), docker.status(), local.status(settings), box]
 
 
@@ -215,7 +217,9 @@ def serve(
 
     Threads: the main one only.
     """
-    run_until_told(_Served(settings or Settings.from_environment(), say), with_parent=with_parent)
+    run_until_signalled(
+        _Served(settings or Settings.from_environment(), say), with_parent=with_parent
+    )
 
 
 def overview(settings: Settings | None = None) -> dict[str, Any]:
@@ -258,14 +262,14 @@ def _embedded(settings: Settings, say: Say, *, stays: bool, port: int = 0) -> Br
         )
     users = {settings.user: settings.password}
     server = EmbeddedServer(users, port=port, vhosts=(settings.vhost,)).start()
-    reached = settings.but(host="127.0.0.1", port=server.port, tls=False)
+    reached = settings.replace(host="127.0.0.1", port=server.port, tls=False)
     version = probe.version(reached) or probe.EMBEDDED
     line = f"{version} on {reached.host}:{reached.port}"
     say(f"using the broker {line}; messages are gone when this process ends")
     return Broker("embedded", reached, line, server=server)
 
 
-def _found(kind: str, settings: Settings, say: Say, node: LocalNode | None = None) -> Broker:
+def _found(kind: str, settings: Settings, say: Say, node: RabbitMQNode | None = None) -> Broker:
     version = probe.version(settings) or "an AMQP broker"
     broker = Broker(kind, settings, f"{kind}: {version} on {settings.host}:{settings.port}", node)
     say(f"using the broker {broker}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Way:
+class BrokerStatus:
     """How one kind of broker stands on this machine."""
 
     kind: str  # "external", "docker", "local" or "embedded"

@@ -96,4 +96,4 @@ def configure(folder: Path, settings: Settings) -> Settings:
     }
     spec = {"server": str(find_server()), "epmd": str(find_epmd()), "environment": environment}
     (folder / "spec.json").write_text(json.dumps(spec | {"port": settings.port}))
-    return settings.but(host=LOOPBACK, tls=False)
+    return settings.replace(host=LOOPBACK, tls=False)

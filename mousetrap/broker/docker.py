@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 
 from mousetrap.broker import probe
-from mousetrap.broker.broker_status import Way
+from mousetrap.broker.broker_status import BrokerStatus
 from mousetrap.broker.paths import deploy_file
 from mousetrap.broker.probe import Say
 from mousetrap.errors import AccessRefused, BrokerSetupError, WireError
@@ -59,7 +59,7 @@ def up(settings: Settings, timeout: float, say: Say) -> Settings:
     """
     if reason := problem():
         raise BrokerSetupError(reason)
-    settings = settings.but(host="localhost", tls=False)
+    settings = settings.replace(host="localhost", tls=False)
     there = _container()
     if there.port is not None and _is_as_wanted(there, settings):
         try:
@@ -109,12 +109,12 @@ def down(say: Say) -> bool:
     return True
 
 
-def status() -> Way:
+def status() -> BrokerStatus:
     """Report on the compose project."""
     reason = problem()
     port = None if reason else _container().port
     address = Settings(port=port) if port else None
-    return Way(
+    return BrokerStatus(
         kind="docker",
         is_available=reason is None,
         is_running=port is not None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from mousetrap.broker import probe
-from mousetrap.broker.broker_status import Way
+from mousetrap.broker.broker_status import BrokerStatus
 from mousetrap.errors import WireError
 from mousetrap.job_queue import ping
 from mousetrap.settings import Settings
@@ -19,7 +19,7 @@ def is_named(settings: Settings) -> bool:
     return named or settings.host not in HERE
 
 
-def status(settings: Settings) -> Way:
+def status(settings: Settings) -> BrokerStatus:
     """Report on whoever answers at the address of the settings."""
     version = probe.version(settings)
     note = "nobody answers there"
@@ -30,7 +30,7 @@ def status(settings: Settings) -> Way:
             note = str(error)
         else:
             note = ""
-    return Way(
+    return BrokerStatus(
         kind="external",
         is_available=version is not None and not note,
         is_running=version is not None,

@@ -16,20 +16,20 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from mousetrap.broker import probe
-from mousetrap.broker.broker_status import Way
+from mousetrap.broker.broker_status import BrokerStatus
 from mousetrap.broker.configuration import LOOPBACK, configure, free_ports
 from mousetrap.broker.executables import problem
 from mousetrap.broker.paths import state_folder
 from mousetrap.broker.probe import Say
-from mousetrap.broker.rabbitmq_node import PORT_TAKEN, LocalNode
+from mousetrap.broker.rabbitmq_node import PORT_TAKEN, RabbitMQNode
 from mousetrap.errors import AccessRefused, BrokerSetupError
 from mousetrap.settings import Settings
 
-_started: WeakValueDictionary[int, LocalNode] = WeakValueDictionary()  # by port
+_started: WeakValueDictionary[int, RabbitMQNode] = WeakValueDictionary()  # by port
 TRIES = 3  # a free port can be taken by another program before the node gets to it
 
 
-def start(settings: Settings, timeout: float, say: Say) -> LocalNode:
+def start(settings: Settings, timeout: float, say: Say) -> RabbitMQNode:
     """Start a node on free ports that ends when this process ends, however it ends.
 
     Raises:
@@ -39,7 +39,7 @@ def start(settings: Settings, timeout: float, say: Say) -> LocalNode:
     deadline = time.monotonic() + timeout
     for attempt in range(1, TRIES + 1):
         folder = Path(tempfile.mkdtemp(prefix="mousetrap-broker-"))  # mode 0700
-        node = LocalNode(folder, configure(folder, settings.but(port=free_ports(1)[0])))
+        node = RabbitMQNode(folder, configure(folder, settings.replace(port=free_ports(1)[0])))
         atexit.register(node.close)
         try:
             node.start(deadline - time.monotonic(), say)
@@ -54,7 +54,7 @@ def start(settings: Settings, timeout: float, say: Say) -> LocalNode:
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-def started_here(settings: Settings) -> LocalNode | None:
+def started_here(settings: Settings) -> RabbitMQNode | None:
     """Return the node at the address of *settings* if this process started it for itself."""
     node = _started.get(settings.port)
     if node is None or settings.host not in (LOOPBACK, "localhost") or not node.is_kept:
@@ -71,7 +71,7 @@ def up(settings: Settings, timeout: float, say: Say) -> Settings:
     _require()
     folder = state_folder()
     with _alone(folder):
-        node = LocalNode(folder, settings, detached=True)
+        node = RabbitMQNode(folder, settings, detached=True)
         if running := join(settings, timeout, say):
             return running
         node.sweep()  # of a keeper that was killed: its node may still run
@@ -100,7 +100,7 @@ def down() -> bool:
         return False
     folder = state_folder()
     with _alone(folder):
-        node = LocalNode(folder, Settings(), detached=True)
+        node = RabbitMQNode(folder, Settings(), detached=True)
         ran = node.is_kept or node.sweep()
         node.close()
         return ran
@@ -121,11 +121,11 @@ def join(settings: Settings, timeout: float, say: Say) -> Settings | None:
     return running
 
 
-def status(settings: Settings) -> Way:
+def status(settings: Settings) -> BrokerStatus:
     """Report on the node that `up` left running."""
     reach = _address(settings)
     reason = problem()
-    return Way(
+    return BrokerStatus(
         kind="local",
         is_available=reason is None,
         is_running=reach is not None,
@@ -148,10 +148,10 @@ def _address(settings: Settings) -> Settings | None:
     if not _was_used():
         return None
     folder = state_folder()
-    if not LocalNode(folder, settings, detached=True).is_kept:
+    if not RabbitMQNode(folder, settings, detached=True).is_kept:
         return None
     spec = json.loads((folder / "spec.json").read_text())
-    return settings.but(host=LOOPBACK, port=spec["port"], tls=False)
+    return settings.replace(host=LOOPBACK, port=spec["port"], tls=False)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ STOP_TIME = 30.0  # seconds; a guess: RabbitMQ on an idle laptop needs one or tw
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
-class Keeper:
+class NodeSupervisor:
     """Holds the node and its epmd (Erlang's port mapper) as children and reports on them."""
 
     def __init__(self, folder: Path, detached: bool) -> None:
@@ -193,7 +193,7 @@ def main() -> None:
         os._exit(0)
     held = lock(folder / "lock")
     try:
-        Keeper(folder, detached).run()
+        NodeSupervisor(folder, detached).run()
     finally:
         held.close()
 

@@ -30,7 +30,7 @@ KEEPER = Path(__file__).with_name("keeper.py")
 PORT_TAKEN = "another program took one of its ports first"
 
 
-class LocalNode:
+class RabbitMQNode:
     """A node in *folder*, which `configure` has filled; tied to this process unless *detached*.
 
     A tied node dies with this process, however that dies, and its folder with it. `kill` and
@@ -135,7 +135,7 @@ class LocalNode:
             return {}
         return state
 
-    def __enter__(self) -> LocalNode:
+    def __enter__(self) -> RabbitMQNode:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -143,7 +143,7 @@ class LocalNode:
 
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.pid else "stopped"
-        return f"<LocalNode {LOOPBACK}:{self.settings.port}, {state}>"
+        return f"<RabbitMQNode {LOOPBACK}:{self.settings.port}, {state}>"
 
     def _order(self, order: str) -> None:
         if self._keeper is None or self.detached:

@@ -11,8 +11,8 @@ is always kept, in one piece, with the failing cell named (`mousetrap.check.exec
 of them (`mousetrap.check.report`).
 
 papermill runs in a process of its own (`mousetrap.check.worker_main`): it can be ended when it
-hangs, and it ends the kernel when we are killed. Importing this module imports neither papermill nor
-IPython.
+hangs, and it ends the kernel when we are killed. Importing this module imports neither
+papermill nor IPython.
 """
 
 from __future__ import annotations

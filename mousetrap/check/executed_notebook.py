@@ -15,7 +15,7 @@ from typing import Any
 
 from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.errors import CheckError, ParameterError
-from mousetrap.model.summary import RECORD_TYPE
+from mousetrap.model.summary import SUMMARY_TYPE
 from mousetrap.runtime.atomic_file import write_whole
 
 _INJECTED = "injected-parameters"
@@ -43,7 +43,7 @@ class FailingCell:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came of running a notebook; `record` is the last thing displayed as `RECORD_TYPE`.
+    """What came of running a notebook; `summary` is the last thing displayed as `SUMMARY_TYPE`.
 
     `cells` is how many code cells ran to their end, `seconds` how long the whole run took. A
     result of `read` may tell of a failure: then `error` says what happened and `failing` where.
@@ -54,7 +54,7 @@ class CheckResult:
     parameters: Mapping[str, object] = field(default_factory=dict)
     seconds: float = 0.0
     cells: int = 0
-    record: dict[str, Any] | None = None
+    summary: dict[str, Any] | None = None
     failing: FailingCell | None = None
     error: str | None = None
 
@@ -65,11 +65,11 @@ class CheckResult:
 
     def __repr__(self) -> str:
         """Say how it went; the record may be long, so only its size is told."""
-        record = "no record" if self.record is None else f"a record of {len(self.record)} fields"
+        summary = "no record" if self.summary is None else f"a record of {len(self.summary)} fields"
         how = "passed" if self.passed else "failed"
         return (
             f"<CheckResult {self.notebook.name} {how}: {self.cells} cells in "
-            f"{self.seconds:.1f} s, {record}>"
+            f"{self.seconds:.1f} s, {summary}>"
         )
 
 
@@ -96,7 +96,7 @@ def read(path: str | Path) -> CheckResult:
         parameters=parameters,
         seconds=float(ours.get("seconds") or theirs.get("duration") or 0.0),
         cells=cells_done(document, failing),
-        record=record_in(document),
+        summary=summary_in(document),
         failing=failing,
         error=ours.get("error") or (f"cell {failing.number}: {failing.error}" if failing else None),
     )
@@ -154,12 +154,12 @@ def cell_named(document: Any, number: int, error: str) -> FailingCell | None:
     return None
 
 
-def record_in(document: Any) -> dict[str, Any] | None:
+def summary_in(document: Any) -> dict[str, Any] | None:
     """Return the last record that a cell displayed."""
     found = None
     for cell in document.cells:
         for output in cell.get("outputs", []):
-            data = output.get("data", {}).get(RECORD_TYPE)
+            data = output.get("data", {}).get(SUMMARY_TYPE)
             if isinstance(data, dict):
                 found = data
     # plain dicts instead of nbformat's kind, which hides typos by its attribute access

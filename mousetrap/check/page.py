@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from urllib.parse import quote
 
-from mousetrap import Record
+from mousetrap import RunSummary
 from mousetrap.check.pictures import Album
 from mousetrap.check.results import DATA, JUNIT, GridResult, PointResult
 from mousetrap.check.safe_html import Html, element, joined
@@ -138,12 +138,12 @@ def _in_full(grid: GridResult, point: PointResult) -> Html:
     summary = element(
         "summary", sign, f" {point.number} · {cut(point.name)} ", element("small", took)
     )
-    told_last = check.record or {}
+    summary_told = check.summary or {}
     # As a record has them; the executed copy has them in the order of the alphabet.
-    order = [each.name for each in fields(Record) if each.name in told_last]
-    record = {name: told_last[name] for name in order} | told_last
-    stages = record.pop("stages", None)
-    told = {"Parameters": check.parameters, "Record": record}
+    order = [each.name for each in fields(RunSummary) if each.name in summary_told]
+    counts = {name: summary_told[name] for name in order} | summary_told
+    stages = counts.pop("stages", None)
+    told = {"Parameters": check.parameters, "Summary": counts}
     lists = (element("div", element("h3", name), _pairs(told[name])) for name in told if told[name])
     return element(
         "details",

@@ -63,10 +63,10 @@ class PointResult:
     @property
     def figures(self) -> dict[str, object]:
         """Those of `FIGURES` that its record has."""
-        record = self.check.record or {}
-        latency = record.get("latency")
+        summary = self.check.summary or {}
+        latency = summary.get("latency")
         percentiles = latency if isinstance(latency, dict) else {}
-        told = [(record, FIGURES[:-2]), (percentiles, FIGURES[-2:])]
+        told = [(summary, FIGURES[:-2]), (percentiles, FIGURES[-2:])]
         return {name: place[name] for place, names in told for name in names if name in place}
 
 
@@ -171,7 +171,7 @@ class GridResult:
             "namespace": point.namespace,
             "seconds": check.seconds,
             "cells": check.cells,
-            "record": check.record,
+            "summary": check.summary,
             "error": check.error,
             "failing": check.failing and asdict(check.failing),
             "output": output.as_posix(),
@@ -228,7 +228,7 @@ def _point(told: dict[str, Any], folder: Path) -> PointResult:
             parameters=dict(told["parameters"]),
             seconds=float(told["seconds"]),
             cells=int(told["cells"]),
-            record=told["record"],
+            summary=told["summary"],
             failing=FailingCell(**told["failing"]) if told["failing"] else None,
             error=told["error"],
         ),

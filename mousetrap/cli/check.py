@@ -15,7 +15,7 @@ from mousetrap.cli.grid import run_grid
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.progress import watch_notebook
 from mousetrap.errors import CheckError, SettingsError
-from mousetrap.model.summary import STAGE_COLUMNS, Record, stage_line
+from mousetrap.model.summary import STAGE_COLUMNS, RunSummary, stage_line
 
 if TYPE_CHECKING:
     from mousetrap.check import CheckResult, Parameter
@@ -164,10 +164,12 @@ def _run(
 def _show(result: CheckResult, json: bool) -> None:
     if json:
         print_json(_as_dict(result))
-    elif result.record is not None:
-        names = [each.name for each in fields(Record)]  # in this order; the file has them sorted
-        known = {name: result.record[name] for name in names if name in result.record}
-        pairs = known | result.record
+    elif result.summary is not None:
+        names = [
+            each.name for each in fields(RunSummary)
+        ]  # in this order; the file has them sorted
+        known = {name: result.summary[name] for name in names if name in result.summary}
+        pairs = known | result.summary
         stages = pairs.pop("stages", None) or {}
         print_pairs(pairs)
         if stages:
@@ -221,5 +223,5 @@ def _as_dict(result: CheckResult) -> dict[str, object]:
         "seconds": result.seconds,
         "cells": result.cells,
         "error": result.error,
-        "record": result.record,
+        "summary": result.summary,
     }

@@ -94,7 +94,7 @@ class _Tally:
         if self.sent <= SHOWN_IDS:
             self.ids.append(receipt.message.id)
         self._open.append(receipt)
-        while self._open and self._open[0].outcome != "waiting":
+        while self._open and self._open[0].state != "waiting":
             self._count(self._open.popleft())
 
     def sum_up(self) -> Counter[str]:
@@ -104,7 +104,7 @@ class _Tally:
         return self._outcomes
 
     def _count(self, receipt: Receipt) -> None:
-        self._outcomes[receipt.outcome] += 1
+        self._outcomes[receipt.state] += 1
         self.problem = self.problem or receipt.error
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from mousetrap.broker import probe
 from mousetrap.cli.console import print_json, say
 from mousetrap.display.progress import Progress
-from mousetrap.runtime.signals import run_until_told
+from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
-from mousetrap.worker.supervisor import MARGIN, WorkerProcesses
+from mousetrap.worker.supervisor import MARGIN, Supervisor
 
 
 def supervise(
@@ -36,7 +36,7 @@ def supervise(
         if value is not None:
             arguments += [f"--{option}", str(value)]
     live = _Line()
-    workers = WorkerProcesses(
+    workers = Supervisor(
         {name: number},
         settings,
         options=arguments,
@@ -56,7 +56,7 @@ def supervise(
 
     try:
         with told_of(health, workers.statistics):
-            run_until_told(
+            run_until_signalled(
                 workers,
                 grace=options["grace"] + MARGIN,  # theirs, and what it takes to close and exit
                 with_parent=with_parent,

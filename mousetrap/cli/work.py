@@ -26,7 +26,7 @@ from mousetrap.display.table import safe
 from mousetrap.embedded_broker import PRODUCT
 from mousetrap.errors import SettingsError
 from mousetrap.flows.stage import Stage, stage
-from mousetrap.runtime.signals import GRACE, run_until_told
+from mousetrap.runtime.signals import GRACE, run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.sink.storing import storing
 from mousetrap.worker.worker import Worker
@@ -149,7 +149,7 @@ def work(
     out = sys.stderr if json else sys.stdout
     try:
         with told_of(health, lambda: asdict(worker.statistics())), redirect_stdout(out):
-            run_until_told(
+            run_until_signalled(
                 worker, grace=grace, with_parent=with_parent,
                 on_working=on_working, on_look=tell_parent, on_told=on_told,
             )  # fmt: skip

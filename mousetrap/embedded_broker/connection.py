@@ -19,7 +19,7 @@ from mousetrap.embedded_broker.refusal import Refusal
 from mousetrap.embedded_broker.vhost import VirtualHost
 
 if TYPE_CHECKING:
-    from mousetrap.embedded_broker.server import State
+    from mousetrap.embedded_broker.server import ServerState
 
 log = logging.getLogger(__name__)
 PRODUCT = "mousetrap embedded broker"  # in the greeting, by which others know it
@@ -36,7 +36,7 @@ CAPABILITIES = (
 class Connection(Handshake, asyncio.Protocol):
     """One client."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: ServerState) -> None:
         self._state = state
         self.limits: Limits = state.limits
         self.vhost: VirtualHost | None = None

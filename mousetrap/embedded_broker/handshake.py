@@ -15,7 +15,7 @@ from mousetrap.embedded_broker.refusal import Refusal
 from mousetrap.embedded_broker.vhost import VirtualHost
 
 if TYPE_CHECKING:
-    from mousetrap.embedded_broker.server import State
+    from mousetrap.embedded_broker.server import ServerState
 
 SMALLEST = 8_192  # bytes in a frame, since RabbitMQ 4.1
 
@@ -26,7 +26,7 @@ class Handshake:
     limits: Limits
     user: str
     vhost: VirtualHost | None
-    _state: State
+    _state: ServerState
     _stage: str
     _client: dict[str, Any]
     _channel_max: int

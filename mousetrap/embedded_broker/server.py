@@ -27,7 +27,7 @@ PATIENCE = 10.0  # seconds for a call from another thread
 T = TypeVar("T")
 
 
-class State:
+class ServerState:
     """What all connections share. Threads: the server's own."""
 
     def __init__(
@@ -86,7 +86,7 @@ class EmbeddedServer:
         self._vhosts = vhosts
         self._limits = limits or Limits()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._state: State | None = None
+        self._state: ServerState | None = None
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
 
@@ -116,7 +116,7 @@ class EmbeddedServer:
 
     async def _serve(self, listener: socket.socket, ready: Future[None]) -> None:
         loop = self._loop = asyncio.get_running_loop()
-        state = self._state = State(loop, self._users, self._vhosts, self._limits)
+        state = self._state = ServerState(loop, self._users, self._vhosts, self._limits)
         self._stop = asyncio.Event()
         server = await loop.create_server(lambda: Connection(state), sock=listener)
         ready.set_result(None)
@@ -142,7 +142,7 @@ class EmbeddedServer:
         """Return queues with depths and consumers, bindings, connections, memory: plain data."""
         return self._in_loop(lambda state: state.overview())
 
-    def _in_loop(self, action: Callable[[State], T]) -> T:
+    def _in_loop(self, action: Callable[[ServerState], T]) -> T:
         state, loop = self._state, self._loop
         if state is None or loop is None or self._thread is None:
             raise BrokerSetupError("the embedded broker is not running: start it first")

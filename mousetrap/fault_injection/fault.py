@@ -17,7 +17,7 @@ COLUMNS = ("fault", "what", "at", "landed", "healed after")
 
 
 @dataclass(eq=False, repr=False)
-class Planted:
+class Fault:
     """A fault as it was asked for, and what came of it. Times are seconds since 1970.
 
     It *landed* when it happened; it is *healed* when as many consumers as it took have come back
@@ -29,7 +29,7 @@ class Planted:
     fault: str  # "cut"
     what: str  # "4 connections, 3 consumers"
     asked: float = field(default_factory=time.time)
-    landed: float | None = None
+    triggered: float | None = None
     healed: float | None = None
     void: str = ""
     lost: int = 0  # how many it took
@@ -40,18 +40,18 @@ class Planted:
     @property
     def seconds(self) -> float | None:
         """How long it took to heal; None if it has not, or has not happened."""
-        if self.landed is None or self.healed is None:
+        if self.triggered is None or self.healed is None:
             return None
-        return self.healed - self.landed
+        return self.healed - self.triggered
 
-    def wait(self, timeout: float = 10.0) -> Planted:
+    def wait(self, timeout: float = 10.0) -> Fault:
         """Return when it has landed.
 
         Raises:
             FaultError: it has not within *timeout* seconds, or it never will.
         """
-        self._until(lambda: self.landed is not None or bool(self.void), timeout)
-        if self.landed is None:
+        self._until(lambda: self.triggered is not None or bool(self.void), timeout)
+        if self.triggered is None:
             why = self.void or f"nothing of the kind passed in {timeout:g} s: send more"
             raise FaultError(f"{self.fault} did not land: {why}")
         return self
@@ -62,14 +62,14 @@ class Planted:
         *begun* says how many had begun so far. Nothing is to heal if it takes none.
         """
         with self._changed:
-            self.landed, self.lost, self.of, self.begun = time.time(), lost, of, begun.get(of, 0)
-            self.healed = None if lost else self.landed
+            self.triggered, self.lost, self.of, self.begun = time.time(), lost, of, begun.get(of, 0)
+            self.healed = None if lost else self.triggered
             self._changed.notify_all()
 
     def look(self, begun: Mapping[str, int]) -> None:
         """Note how many have begun by now."""
         with self._changed:
-            is_hurt = self.landed is not None and self.healed is None
+            is_hurt = self.triggered is not None and self.healed is None
             if is_hurt and begun.get(self.of, 0) >= self.begun + self.lost:
                 self.healed = time.time()
                 self._changed.notify_all()
@@ -77,7 +77,7 @@ class Planted:
     def give_up(self, why: str) -> None:
         """Note that it will not happen any more, unless it has."""
         with self._changed:
-            self.void = self.void or ("" if self.landed else why)
+            self.void = self.void or ("" if self.triggered else why)
             self._changed.notify_all()
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class Planted:
     @property
     def state(self) -> str:
         """What came of it, in words."""
-        if self.landed is None:
+        if self.triggered is None:
             return f"void: {self.void}" if self.void else "to come"
         return f"healed in {self.seconds:.3f} s" if self.healed else "landed"
 
@@ -98,16 +98,16 @@ class Planted:
             return self._changed.wait_for(reached, max(0.0, timeout))
 
 
-def table(planted: Sequence[Planted], began: float, title: str) -> Table:
+def table(injected: Sequence[Fault], began: float, title: str) -> Table:
     """Return *planted* as rows, their times in seconds since *began*."""
     rows = [
         (
             each.fault,
             each.what,
-            round((each.landed or each.asked) - began, 3),
-            "yes" if each.landed else each.state,
+            round((each.triggered or each.asked) - began, 3),
+            "yes" if each.triggered else each.state,
             each.seconds,
         )
-        for each in planted
+        for each in injected
     ]
     return Table(COLUMNS, rows, title)

@@ -1,6 +1,6 @@
 """Plants faults before a broker, one at a time, and keeps account of what came of each.
 
-What they do to the wire is in `proxy`; what is known of each in `planted`. Prototyped in
+What they do to the wire is in `proxy`; what is known of each in `injected`. Prototyped in
 ``notebooks/check_recovery.ipynb``.
 """
 
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
-from mousetrap.fault_injection.fault import Planted, table
+from mousetrap.fault_injection.fault import Fault, table
 from mousetrap.fault_injection.frames import Piece, routing
 from mousetrap.fault_injection.proxy import Direction, Link, Proxy, Step
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
-    from mousetrap.broker.rabbitmq_node import LocalNode
+    from mousetrap.broker.rabbitmq_node import RabbitMQNode
     from mousetrap.runs.run import Run
 
 WITHIN = 3  # acks or confirms, of which the seed chooses one
@@ -37,7 +37,7 @@ class Faults:
             faults.cut()
             record = run.settle()
 
-    Each fault is returned as a `Planted`; the repr is the table of all. Without *broker* (or its
+    Each fault is returned as a `Fault`; the repr is the table of all. Without *broker* (or its
     `Settings`) it is the one that `mousetrap.broker.ensure` comes by. What is left to chance (which
     ack, which worker) is by *seed*. Nothing of it outlives the block or the process, and only those
     who use `settings` are hurt.
@@ -58,10 +58,10 @@ class Faults:
                 "that listens without it, on this machine"
             )
         self.seed = seed
-        self.planted: list[Planted] = []
+        self.injected: list[Fault] = []
         self._chance = random.Random(seed)
         self._proxy: Proxy | None = None
-        self._steps: list[tuple[Step, Planted]] = []
+        self._steps: list[tuple[Step, Fault]] = []
         self._began = time.time()
         self._stack = ExitStack()
 
@@ -94,25 +94,25 @@ class Faults:
         return self._wire.settings
 
     @property
-    def void(self) -> list[Planted]:
+    def void(self) -> list[Fault]:
         """Those that did not land so far: what is shown without them was not shown."""
-        return [each for each in self.planted if each.landed is None]
+        return [each for each in self.injected if each.triggered is None]
 
     # ---- faults ----------------------------------------------------------------------------------
 
-    def cut(self) -> Planted:
+    def cut(self) -> Fault:
         """Break all connections at once, as a network device does that forgets them (RST)."""
         links = self._wire.links()
         lost = sum(link.consumers for link in links)
-        planted = self._note("cut", f"{len(links)} connections, {lost} consumers")
+        injected = self._note("cut", f"{len(links)} connections, {lost} consumers")
         begun = dict(self._wire.begun)  # before: who is quick is back in a millisecond
         if self._wire.cut():
-            planted.land(lost, begun)
+            injected.land(lost, begun)
         else:
-            planted.give_up("there was no connection")
-        return planted
+            injected.give_up("there was no connection")
+        return injected
 
-    def lose_ack(self) -> Planted:
+    def lose_ack(self) -> Fault:
         """Break the connection of a worker when its next ack, or one soon after, comes by.
 
         The ack does not arrive, so the broker delivers the message again. Of those who consume; the
@@ -120,14 +120,14 @@ class Faults:
         """
         return self._at("lose_ack", "ack of a worker", "to broker", _is_of_worker)
 
-    def lose_confirm(self) -> Planted:
+    def lose_confirm(self) -> Fault:
         """Break a connection when the next confirm of a publish, or one soon after, comes by.
 
         The broker has the message and its sender does not know: it has to send it again.
         """
         return self._at("lose_confirm", "confirm", "from broker", None)
 
-    def duplicate(self, queue: str | None = None) -> Planted:
+    def duplicate(self, queue: str | None = None) -> Fault:
         """Have one of the next messages that are put into a queue arrive twice, byte for byte.
 
         *queue* by its plain name, in any namespace; without it any queue but a dead one.
@@ -141,14 +141,14 @@ class Faults:
             return not exchange and is_named
 
         number = self._chance.randint(1, WITHIN)
-        planted = self._note("duplicate", f"message {number} from now")
+        injected = self._note("duplicate", f"message {number} from now")
         step = self._wire.replay(
-            number=number, matches=is_meant, told=lambda _: planted.land(0, self._wire.begun)
+            number=number, matches=is_meant, told=lambda _: injected.land(0, self._wire.begun)
         )
-        self._steps.append((step, planted))
-        return planted
+        self._steps.append((step, injected))
+        return injected
 
-    def kill_worker(self, run: Run | None = None, *, timeout: float = 20.0) -> Planted:
+    def kill_worker(self, run: Run | None = None, *, timeout: float = 20.0) -> Fault:
         """Kill one of the worker processes of *run* (SIGKILL); the next takes its place.
 
         Without *run* it is the one that is open and uses `settings`. Waits up to *timeout* seconds
@@ -163,25 +163,25 @@ class Faults:
                 "the workers of this run are threads of this process, which would die with them: "
                 "run it with workers='processes'"
             )
-        planted = self._note("kill_worker", "one that consumes")
+        injected = self._note("kill_worker", "one that consumes")
 
         def at_work() -> dict[str, tuple[int, int]]:
             found = ((name, pid, self._consumers_of(pid)) for name, pid in processes.pids().items())
             return {name: (pid, consumers) for name, pid, consumers in found if consumers}
 
         if not _wait_for(lambda: bool(at_work()), timeout, processes.check):
-            planted.give_up(f"no worker process consumed within {timeout:g} s")
-            return planted
+            injected.give_up(f"no worker process consumed within {timeout:g} s")
+            return injected
         working = at_work()
         name = self._chance.choice(sorted(working))
         pid, lost = working[name]
-        planted.what = f"{name}, pid {pid}"
+        injected.what = f"{name}, pid {pid}"
         begun = dict(self._wire.begun)
         processes.crash(name)
-        planted.land(lost, begun)
-        return planted
+        injected.land(lost, begun)
+        return injected
 
-    def restart_broker(self) -> Planted:
+    def restart_broker(self) -> Fault:
         """Kill the broker (SIGKILL) and start it again; returns when it gives a message back.
 
         Raises:
@@ -195,17 +195,17 @@ class Faults:
                 f"that is: mousetrap.faults(mousetrap.broker.private())"
             )
         lost = sum(link.consumers for link in self._wire.links())
-        planted = self._note("restart_broker", f"pid {node.pid}, {lost} consumers")
+        injected = self._note("restart_broker", f"pid {node.pid}, {lost} consumers")
         begun = dict(self._wire.begun)
         if node.pid is None:
-            planted.give_up("it did not run")
+            injected.give_up("it did not run")
         else:
             node.kill()
-            planted.land(lost, begun)
+            injected.land(lost, begun)
         node.start(RESTART, say=lambda _: None)
-        return planted
+        return injected
 
-    def plant(self, kind: str) -> Planted:
+    def inject(self, kind: str) -> Fault:
         """Plant a fault by its name, one of `kinds`.
 
         Raises:
@@ -213,8 +213,8 @@ class Faults:
         """
         if kind not in self.kinds:
             raise FaultError(f"there is no fault {kind!r}: use one of {', '.join(self.kinds)}")
-        plant: Callable[[], Planted] = getattr(self, kind)
-        return plant()
+        inject: Callable[[], Fault] = getattr(self, kind)
+        return inject()
 
     @property
     def can_restart_broker(self) -> bool:
@@ -238,10 +238,10 @@ class Faults:
                     each.processes.check()
 
         def is_over() -> bool:
-            return all(each.healed or each.void for each in self.planted)
+            return all(each.healed or each.void for each in self.injected)
 
         _wait_for(is_over, timeout, look_after)
-        for each in self.planted:
+        for each in self.injected:
             each.wait(0)
             if each.healed is None:
                 raise FaultError(
@@ -251,7 +251,7 @@ class Faults:
 
     def table(self) -> Table:
         """One row for each fault: what, when, whether it landed, seconds until it was healed."""
-        return table(self.planted, self._began, f"faults, seed {self.seed}")
+        return table(self.injected, self._began, f"faults, seed {self.seed}")
 
     def __repr__(self) -> str:
         return repr(self.table())
@@ -267,13 +267,13 @@ class Faults:
             raise FaultError("no faults before they begin: use them in a with block, or start()")
         return self._proxy
 
-    def _note(self, fault: str, what: str) -> Planted:
-        planted = Planted(fault, what)
-        self.planted.append(planted)
-        return planted
+    def _note(self, fault: str, what: str) -> Fault:
+        injected = Fault(fault, what)
+        self.injected.append(injected)
+        return injected
 
     def _look(self) -> None:  # on a thread of the proxy
-        for each in list(self.planted):
+        for each in list(self.injected):
             each.look(self._wire.begun)
 
     def _at(
@@ -282,24 +282,24 @@ class Faults:
         noun: str,
         direction: Direction,
         matches: Callable[[Link, Piece], bool] | None,
-    ) -> Planted:
+    ) -> Fault:
         number = self._chance.randint(1, WITHIN)
-        planted = self._note(fault, f"{noun} {number} from now")
+        injected = self._note(fault, f"{noun} {number} from now")
 
         def told(link: Link) -> None:
             if link.consumers:
-                planted.land(link.consumers, self._wire.begun)
+                injected.land(link.consumers, self._wire.begun)
             else:
-                planted.land(1, self._wire.begun, of="connections")
+                injected.land(1, self._wire.begun, of="connections")
 
         step = self._wire.at("Basic.Ack", direction, number=number, matches=matches, told=told)
-        self._steps.append((step, planted))
-        return planted
+        self._steps.append((step, injected))
+        return injected
 
     def _consumers_of(self, pid: int) -> int:
         return sum(link.consumers for link in self._wire.links() if link.name.endswith(f":{pid}"))
 
-    def _node(self) -> LocalNode | None:
+    def _node(self) -> RabbitMQNode | None:
         from mousetrap.broker import local
 
         return local.started_here(self._base)

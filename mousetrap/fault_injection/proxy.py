@@ -49,12 +49,12 @@ class Link:
         self.highest = 0  # channel
         self.ghost = 0  # the channel on which messages are sent once more; 0: none so far
 
-    def reset(self, *, but: socket.socket | None = None) -> None:
+    def reset(self, *, replace: socket.socket | None = None) -> None:
         """End it by RST on both sides; *but* gets FIN, and so has time to read what it was sent."""
         self.is_over.set()
         for end in (self.client, self.broker):
             with contextlib.suppress(OSError):
-                if end is not but:  # linger of zero: close sends RST instead of FIN
+                if end is not replace:  # linger of zero: close sends RST instead of FIN
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     end.shutdown(socket.SHUT_RD)
                 else:
@@ -77,7 +77,7 @@ class Step:
     matches: Match | None = None  # which of that name count; None: all
     told: Callable[[Link], object] | None = None  # called first, when it happens
     is_replay: bool = False  # instead of all that, the message is sent once more
-    landed: threading.Event = field(default_factory=threading.Event, repr=False)
+    triggered: threading.Event = field(default_factory=threading.Event, repr=False)
     at: float = 0.0  # seconds since the epoch; when it happened
 
     def wait(self, timeout: float = 10.0) -> None:
@@ -86,7 +86,7 @@ class Step:
         Raises:
             TimeoutError: it has not, *timeout* seconds long: what was shown with it is void.
         """
-        if not self.landed.wait(timeout):
+        if not self.triggered.wait(timeout):
             raise TimeoutError(
                 f"no {self.name} passed {self.direction} within {timeout:g} s ({self.number} to "
                 f"go), so this fault did not happen: let more messages pass"
@@ -116,7 +116,7 @@ class Proxy:
         self._changed = threading.Condition()
         self.begun: Counter[str] = Counter()  # "connections" and "consumers" so far
         self.on_begun: Callable[[], object] = lambda: None  # called when there is one more
-        self.settings = settings.but(host="127.0.0.1", port=self._listener.getsockname()[1])
+        self.settings = settings.replace(host="127.0.0.1", port=self._listener.getsockname()[1])
 
     def __enter__(self) -> Proxy:
         threading.Thread(target=self._accept, name="mousetrap-proxy", daemon=True).start()
@@ -357,12 +357,12 @@ class _Pump:
                 self._replay(piece)
             elif step.action is None:
                 self._proxy._drop(self._link)
-                self._link.reset(but=self._sink if when == "after" else None)
+                self._link.reset(replace=self._sink if when == "after" else None)
                 is_cut = True
             else:
                 step.action()
             step.at = time.time()
-            step.landed.set()
+            step.triggered.set()
         return is_cut
 
     def _replay(self, piece: Piece) -> None:

@@ -32,7 +32,7 @@ FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class CaseMessage:
+class RecordedMessage:
     """One message of a case. `at` is seconds since the first one was sent; no `body`: not kept."""
 
     id: str
@@ -47,39 +47,43 @@ class CaseMessage:
     outputs: tuple[str, ...] = ()  # ids
 
 
-class Case:
+class Recording:
     """The messages of a run by id, jobs first, as they were sent."""
 
-    def __init__(self, messages: Iterable[CaseMessage]) -> None:
+    def __init__(self, messages: Iterable[RecordedMessage]) -> None:
         self.messages = {each.id: each for each in messages}
 
     @classmethod
-    def of(cls, ledger: Ledger, reads: Iterable[str]) -> Case:
+    def of(cls, ledger: Ledger, reads: Iterable[str]) -> Recording:
         """Take over what *ledger* knows of a flow that reads these queues."""
         reads = set(reads)
         entries = ledger.entries()
         first = min((at for each in entries if (at := ledger.ready(each)) is not None), default=0.0)
         found = []
         for entry in entries:
-            fate = entry.fate if entry.fate and entry.fate.is_final else None
+            outcome = entry.outcome if entry.outcome and entry.outcome.is_final else None
             found.append(
-                CaseMessage(
+                RecordedMessage(
                     id=entry.id,
                     queue=entry.queue,
                     job=entry.job or entry.id,
                     parent=entry.parent,
                     at=round((ledger.ready(entry) or first) - first, 6),
                     body=entry.body,
-                    outcome=fate.outcome if fate else "open" if entry.queue in reads else "result",
-                    attempt=fate.attempt if fate else 1,
-                    reason=fate.reason if fate else "",
-                    outputs=tuple(each.id for each in fate.outputs) if fate else (),
+                    outcome=outcome.kind
+                    if outcome
+                    else "open"
+                    if entry.queue in reads
+                    else "result",
+                    attempt=outcome.attempt if outcome else 1,
+                    reason=outcome.reason if outcome else "",
+                    outputs=tuple(each.id for each in outcome.outputs) if outcome else (),
                 )
             )
         return cls(found)
 
     @classmethod
-    def load(cls, path: str | Path) -> Case:
+    def load(cls, path: str | Path) -> Recording:
         """Read a case that `save` wrote.
 
         Raises:
@@ -118,11 +122,11 @@ class Case:
         return path
 
     @property
-    def jobs(self) -> list[CaseMessage]:
+    def jobs(self) -> list[RecordedMessage]:
         """The messages that were sent from outside, in their order."""
         return [each for each in self.messages.values() if each.parent is None]
 
-    def replay(self, *stages: Stage[..., Any]) -> Case:
+    def replay(self, *stages: Stage[..., Any]) -> Recording:
         """Call each stage on the messages that it handled, without a broker; return what comes.
 
         Each message is handled once, as the attempt that had its outcome.
@@ -143,13 +147,13 @@ class Case:
                 f"{missing:,} of {len(ours):,} bodies were not kept: record the run anew, with "
                 f"keep_bodies=100_000"
             )
-        found: dict[str, CaseMessage] = {}
+        found: dict[str, RecordedMessage] = {}
         for each in ours:
             for message in _handled(each, by_queue[each.queue]):
                 found[message.id] = message
-        return Case(found.values())
+        return Recording(found.values())
 
-    def differences(self, other: Case) -> Table:
+    def differences(self, other: Recording) -> Table:
         """One row for each message of *other* that fared otherwise here: outcome, outputs, body."""
         rows: list[tuple[Any, ...]] = []
         for new in other.messages.values():
@@ -216,7 +220,7 @@ def test_{name}_handles_what_it_once_died_of(letter):
 '''
 
 
-def _handled(recorded: CaseMessage, stage: Stage[..., Any]) -> list[CaseMessage]:
+def _handled(recorded: RecordedMessage, stage: Stage[..., Any]) -> list[RecordedMessage]:
     """What *stage* makes of a message now: the message with its outcome, then its outputs."""
     message = Message(
         body=recorded.body, id=recorded.id, attempt=recorded.attempt, parent=recorded.parent,
@@ -229,7 +233,7 @@ def _handled(recorded: CaseMessage, stage: Stage[..., Any]) -> list[CaseMessage]
     ids = tuple(each.id for each in outputs)
     now = dataclasses.replace(recorded, outcome="done", reason="", outputs=ids)
     sent_on = [
-        CaseMessage(each.id, stage.writes or "", each.job, each.parent, body=each.body)
+        RecordedMessage(each.id, stage.writes or "", each.job, each.parent, body=each.body)
         for each in outputs
     ]
     return [now, *sent_on]
@@ -242,7 +246,7 @@ def _value(body: bytes | None) -> Any:
         return body
 
 
-def _to_row(message: CaseMessage) -> dict[str, Any]:
+def _to_row(message: RecordedMessage) -> dict[str, Any]:
     row = {key: value for key, value in dataclasses.asdict(message).items() if value is not None}
     if message.body is not None:
         try:
@@ -253,10 +257,10 @@ def _to_row(message: CaseMessage) -> dict[str, Any]:
     return row
 
 
-def _from_row(row: dict[str, Any]) -> CaseMessage:
+def _from_row(row: dict[str, Any]) -> RecordedMessage:
     if "body64" in row:
         row["body"] = base64.b64decode(row.pop("body64"), validate=True)
     elif "body" in row:
         row["body"] = row["body"].encode()
     row["outputs"] = tuple(row.get("outputs", ()))
-    return CaseMessage(**row)
+    return RecordedMessage(**row)

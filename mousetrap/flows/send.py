@@ -31,7 +31,7 @@ BATCH = 256  # messages between two looks at the clock
 OUTCOMES = ("confirmed", "returned", "refused", "unknown", "waiting")
 
 
-class Sent:
+class SendResult:
     """What became of the messages of one `send`: ``1,000 confirmed in 0.08 s``.
 
     `receipts` has one for each message, in their order; `counts` sums them up; `error` is what the
@@ -46,7 +46,7 @@ class Sent:
     @property
     def counts(self) -> dict[str, int]:
         """How many messages had each outcome; those that none had are left out."""
-        found = Counter[str](receipt.outcome for receipt in self.receipts)
+        found = Counter[str](receipt.state for receipt in self.receipts)
         return {outcome: found[outcome] for outcome in OUTCOMES if found[outcome]}
 
     @property
@@ -85,7 +85,7 @@ def send(
     data: Any = None,
     count: int = 1,
     settings: Settings | None = None,
-) -> Sent:
+) -> SendResult:
     """Send *data* to *queue*, *count* times over, and return when the broker has answered for all.
 
     One value is one message: a number, text, a dict, a dataclass, a msgspec struct, a pydantic
@@ -112,8 +112,8 @@ def send(
     progress, started, seconds = Progress(), time.monotonic(), 0.0
     publisher = Publisher(settings, "send").open()
 
-    def sent() -> Sent:
-        return Sent(name, receipts, seconds or time.monotonic() - started)
+    def sent() -> SendResult:
+        return SendResult(name, receipts, seconds or time.monotonic() - started)
 
     def show(*, is_last: bool = False) -> None:
         of = f" of {total:,}" if total else ""

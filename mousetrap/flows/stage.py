@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from mousetrap.display.table import safe
 from mousetrap.model.message import Message, current
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
-from mousetrap.runtime.signals import run_until_told
+from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.worker import Worker
@@ -94,8 +94,8 @@ class Stage(Generic[P, R]):
         return self.worker(settings, **options).start()
 
     def run(self, settings: Settings | None = None, **options: Any) -> None:
-        """Work until SIGINT or SIGTERM, then finish what is in hand; see `run_until_told`."""
-        run_until_told(self.worker(settings, **options))
+        """Work until SIGINT or SIGTERM, then finish what is in hand; see `run_until_signalled`."""
+        run_until_signalled(self.worker(settings, **options))
 
     def __repr__(self) -> str:
         arrow = f" → {self.writes}" if self.writes else ""
@@ -132,7 +132,8 @@ def stage(
 
     The function gets the message's data, decoded to the annotated type of its first parameter,
     and returns what to send on (see `mousetrap.worker.handler`); `async def` works too.
-    *retry_delays* are the seconds between attempts; *concurrency* how many messages are handled at a time.
+    *retry_delays* are the seconds between attempts; *concurrency* how many messages are
+    handled at a time.
 
         @stage(reads="start_fetch", writes="data_processing", concurrency=4)
         def fetch(job: FetchJob = FetchJob()) -> list[Place]: ...

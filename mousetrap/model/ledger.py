@@ -1,6 +1,6 @@
 """The record of what became of each message: told facts, it says what is still open.
 
-Pure bookkeeping, no broker. The facts are what a run sent and the `Fate` of each handling; in any
+Pure bookkeeping, no broker. The facts are what a run sent and the `Outcome` of each attempt; in any
 order and however often they come, the same facts give the same ledger. A message is *settled*
 when it is done or dead as often as it is known to have been put into its queue, a run when all its
 messages are. Prototyped in ``notebooks/07_runs.ipynb``.
@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import msgspec
 
 from mousetrap.errors import UndecodableMessage
-from mousetrap.model.outcome import Fate, unpack
-from mousetrap.model.summary import Record, StageRecord, percentiles
-from mousetrap.runtime.interrupt import Bell
+from mousetrap.model.outcome import Outcome, unpack
+from mousetrap.model.summary import RunSummary, StageSummary, percentiles
+from mousetrap.runtime.interrupt import Waiter
 
 MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand characters
 SAME_CLOCK = 0.5  # seconds: workers whose clock is less off than that are taken at their word
@@ -37,10 +37,12 @@ class Entry(msgspec.Struct, gc=False):  # tuples, not lists: what Python's colle
     parent: str | None = None
     sent: float | None = None  # when this run sent it
     is_confirmed: bool = False  # sent by this run, and the broker has it
-    origins: tuple[Fate, ...] = ()  # handlings that sent it on
-    fates: tuple[Fate, ...] = ()
+    origins: tuple[Outcome, ...] = ()  # handlings that sent it on
+    outcomes: tuple[Outcome, ...] = ()
     replays: int = 0  # how often it was taken out of its dead queue and sent again
-    fate: Fate | None = None  # the one that counts: done if it ever was, else dead, else the latest
+    outcome: Outcome | None = (
+        None  # the one that counts: done if it ever was, else dead, else the latest
+    )
     finals: int = 0  # how often it was done or dead: more than once if it was delivered twice
     ended: float | None = None  # when its first final fate became known
     body: bytes | None = None
@@ -53,7 +55,7 @@ class Entry(msgspec.Struct, gc=False):  # tuples, not lists: what Python's colle
     @property
     def is_dead(self) -> bool:
         """It ended in the dead queue, and was never done."""
-        return self.fate is not None and self.fate.outcome == "dead"
+        return self.outcome is not None and self.outcome.kind == "dead"
 
 
 class Ledger:
@@ -71,7 +73,7 @@ class Ledger:
 
     def __init__(self, reads: Collection[str] | None = None) -> None:
         self.changed = threading.RLock()
-        self._bell = Bell()  # rings when facts were added
+        self._bell = Waiter()  # rings when facts were added
         self._reads = None if reads is None else frozenset(reads)
         self._entries: dict[str, Entry] = {}
         self._open: dict[str, Entry] = {}  # in the order in which they became open
@@ -98,19 +100,19 @@ class Ledger:
         """Note that the broker has taken responsibility for *job*."""
         with self.changed:
             self._entry(job).is_confirmed = True
-        self._bell.ring()
+        self._bell.notify_all()
 
     def hear(self, body: bytes, at: float) -> None:
         """Note the packed fates in *body*, which became known at time *at*; never blocks."""
         self._heard.append((body, at))
         self._heard_at = time.monotonic()
-        self._bell.ring()
+        self._bell.notify_all()
 
-    def add(self, fates: Iterable[Fate], at: float) -> None:
+    def add(self, outcomes: Iterable[Outcome], at: float) -> None:
         """Note *fates*, which became known at time *at*; those known already change nothing."""
         with self.changed:
-            self._enter(fates, at)
-        self._bell.ring()
+            self._enter(outcomes, at)
+        self._bell.notify_all()
 
     def replayed(self, id: str) -> None:
         """Note that message *id*, which was dead, was put into its queue once more."""
@@ -128,40 +130,44 @@ class Ledger:
             except UndecodableMessage as error:  # somebody else's message on our exchange
                 self.error = error
 
-    def _enter(self, fates: Iterable[Fate], at: float) -> None:
+    def _enter(self, outcomes: Iterable[Outcome], at: float) -> None:
         newest: dict[str, float] = {}
-        for fate in fates:
-            entry = self._entry(fate.id)
-            ended = fate.begun + fate.seconds
-            if ended > newest.get(fate.worker, 0.0):
-                newest[fate.worker] = ended
-            if fate.outcome != "retried" and (entry.ended is None or at < entry.ended):
+        for outcome in outcomes:
+            entry = self._entry(outcome.id)
+            ended = outcome.begun + outcome.seconds
+            if ended > newest.get(outcome.worker, 0.0):
+                newest[outcome.worker] = ended
+            if outcome.kind != "retried" and (entry.ended is None or at < entry.ended):
                 entry.ended = at
-            if fate not in entry.fates:
-                self._note(entry, fate)
+            if outcome not in entry.outcomes:
+                self._note(entry, outcome)
         for worker, ended in newest.items():
             self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
 
-    def _note(self, entry: Entry, fate: Fate) -> None:
-        self._counts[fate.stage, fate.outcome] += 1
-        entry.queue, entry.parent, entry.job = fate.queue, fate.parent, fate.job or fate.id
-        entry.body = entry.body or fate.body
-        entry.fates += (fate,)
-        if (known := entry.fate) is None:
-            entry.fate = fate
-            self._deaths += fate.outcome == "dead"
+    def _note(self, entry: Entry, outcome: Outcome) -> None:
+        self._counts[outcome.stage, outcome.kind] += 1
+        entry.queue, entry.parent, entry.job = (
+            outcome.queue,
+            outcome.parent,
+            outcome.job or outcome.id,
+        )
+        entry.body = entry.body or outcome.body
+        entry.outcomes += (outcome,)
+        if (known := entry.outcome) is None:
+            entry.outcome = outcome
+            self._deaths += outcome.kind == "dead"
         else:
-            entry.fate = max(known, fate, key=_weight)
-            self._deaths += entry.is_dead - (known.outcome == "dead")
-        if fate.outcome != "retried":
+            entry.outcome = max(known, outcome, key=_weight)
+            self._deaths += entry.is_dead - (known.kind == "dead")
+        if outcome.kind != "retried":
             entry.finals += 1
         self._weigh(entry)
-        for output in fate.outputs:
+        for output in outcome.outputs:
             child = self._entry(output.id)
             if not child.origins:
                 self._sent_on[output.queue] += 1
-            child.queue, child.parent, child.job = output.queue, fate.id, entry.job
-            child.origins += (fate,)
+            child.queue, child.parent, child.job = output.queue, outcome.id, entry.job
+            child.origins += (outcome,)
             child.body = child.body or output.body
             self._weigh(child)
 
@@ -244,9 +250,9 @@ class Ledger:
 
         return self._bell.wait_for(asked, timeout)
 
-    def time(self, fate: Fate, at: float) -> float:
+    def time(self, outcome: Outcome, at: float) -> float:
         """Turn *at* on the worker's clock into the ledger's, should that one be off."""
-        offset = self._offsets[fate.worker]
+        offset = self._offsets[outcome.worker]
         return at if 0 <= offset < SAME_CLOCK else at + offset
 
     def ready(self, entry: Entry) -> float | None:
@@ -256,21 +262,21 @@ class Ledger:
 
     def begun(self, entry: Entry) -> float | None:
         """When somebody first took *entry* in hand."""
-        return min((self.time(fate, fate.begun) for fate in entry.fates), default=None)
+        return min((self.time(outcome, outcome.begun) for outcome in entry.outcomes), default=None)
 
-    def waits(self, entry: Entry) -> Iterator[tuple[Fate, float]]:
+    def waits(self, entry: Entry) -> Iterator[tuple[Outcome, float]]:
         """Each handling of *entry*, and how long the message had been waiting for it in seconds.
 
         A retry waits from the end of its delay. Not before the message was sent on, as far as the
         clocks of two machines can tell.
         """
         ready = self.ready(entry)
-        for fate in sorted(entry.fates, key=lambda fate: (fate.attempt, fate.begun)):
+        for outcome in sorted(entry.outcomes, key=lambda outcome: (outcome.attempt, outcome.begun)):
             if ready is not None:
-                yield fate, max(0.0, self.time(fate, fate.begun) - ready)
+                yield outcome, max(0.0, self.time(outcome, outcome.begun) - ready)
             ready = None
-            if fate.outcome == "retried":
-                ready = self.time(fate, fate.ended) + fate.delay
+            if outcome.kind == "retried":
+                ready = self.time(outcome, outcome.ended) + outcome.delay
 
     def latencies(self) -> list[float]:
         """Seconds from sending to the last fate of what came of it, for each job that is done."""
@@ -278,12 +284,12 @@ class Ledger:
             self._enter_heard()
             jobs = self._jobs()
         return [
-            max(entry.ended or 0.0 for entry in family if entry.fates) - root.sent
+            max(entry.ended or 0.0 for entry in family if entry.outcomes) - root.sent
             for job, family in jobs.items()
             if (root := self._entries[job]).sent is not None and self._outcome(family) == "done"
         ]
 
-    def record(self) -> Record:
+    def summary(self) -> RunSummary:
         """Sum up what is known now."""
         with self.changed:
             self._enter_heard()
@@ -294,8 +300,8 @@ class Ledger:
             last = max((each.ended or first for each in self._entries.values()), default=first)
             done = sum(outcome == "done" for outcome in outcomes.values())
             dead = sum(outcome == "dead" for outcome in outcomes.values())
-            confirmed = sum(entry.is_confirmed or bool(entry.fates) for entry in ours)
-            return Record(
+            confirmed = sum(entry.is_confirmed or bool(entry.outcomes) for entry in ours)
+            return RunSummary(
                 sent=len(jobs),
                 confirmed=confirmed,
                 done=done,
@@ -325,34 +331,36 @@ class Ledger:
     def _reasons(self) -> dict[str, int]:
         counts: dict[str, int] = {}
         for entry in self._entries.values():
-            if entry.is_dead and (fate := entry.fate) is not None:
-                reason = fate.reason or "no reason given"
+            if entry.is_dead and (outcome := entry.outcome) is not None:
+                reason = outcome.reason or "no reason given"
                 counts[reason] = counts.get(reason, 0) + 1
         ranked = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
         rest = sum(count for _, count in ranked[MAX_REASONS:])
         return dict(ranked[:MAX_REASONS]) | ({"other reasons": rest} if rest else {})
 
-    def _stages(self) -> dict[str, StageRecord]:
+    def _stages(self) -> dict[str, StageSummary]:
         waits: dict[str, list[float]] = {}
         for entry in self._entries.values():
-            for fate, wait in self.waits(entry):
-                waits.setdefault(fate.stage, []).append(wait)
-        fates: dict[str, list[Fate]] = {}
+            for outcome, wait in self.waits(entry):
+                waits.setdefault(outcome.stage, []).append(wait)
+        outcomes: dict[str, list[Outcome]] = {}
         for entry in self._entries.values():
-            for fate in entry.fates:
-                fates.setdefault(fate.stage, []).append(fate)
-        order = sorted(fates, key=lambda stage: min(self.time(f, f.begun) for f in fates[stage]))
+            for outcome in entry.outcomes:
+                outcomes.setdefault(outcome.stage, []).append(outcome)
+        order = sorted(
+            outcomes, key=lambda stage: min(self.time(f, f.begun) for f in outcomes[stage])
+        )
         return {
-            stage: StageRecord(
-                done=sum(fate.outcome == "done" for fate in fates[stage]),
-                retried=sum(fate.outcome == "retried" for fate in fates[stage]),
-                dead=sum(fate.outcome == "dead" for fate in fates[stage]),
+            stage: StageSummary(
+                done=sum(outcome.kind == "done" for outcome in outcomes[stage]),
+                retried=sum(outcome.kind == "retried" for outcome in outcomes[stage]),
+                dead=sum(outcome.kind == "dead" for outcome in outcomes[stage]),
                 wait=percentiles(waits.get(stage, [])),
-                handling=percentiles([fate.seconds for fate in fates[stage]]),
+                handling=percentiles([outcome.seconds for outcome in outcomes[stage]]),
             )
             for stage in order
         }
 
 
-def _weight(fate: Fate) -> tuple[int, int, float]:
-    return _RANK[fate.outcome], fate.attempt, fate.begun
+def _weight(outcome: Outcome) -> tuple[int, int, float]:
+    return _RANK[outcome.kind], outcome.attempt, outcome.begun

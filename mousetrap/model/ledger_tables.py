@@ -10,7 +10,7 @@ from typing import Any
 
 from mousetrap.display.table import Table
 from mousetrap.model.ledger import Entry, Ledger
-from mousetrap.model.outcome import Fate
+from mousetrap.model.outcome import Outcome
 
 
 def messages(
@@ -41,44 +41,49 @@ def open_messages(ledger: Ledger, now: float) -> Table:
     )
 
 
-def last_failure(ledger: Ledger) -> Fate | None:
+def last_failure(ledger: Ledger) -> Outcome | None:
     """The latest failure among the messages that are still open."""
-    failures = [fate for entry in ledger.open_entries() for fate in entry.fates if fate.reason]
-    return max(failures, key=lambda fate: fate.begun, default=None)
+    failures = [
+        outcome for entry in ledger.open_entries() for outcome in entry.outcomes if outcome.reason
+    ]
+    return max(failures, key=lambda outcome: outcome.begun, default=None)
 
 
-def first_death(ledger: Ledger) -> Fate:
+def first_death(ledger: Ledger) -> Outcome:
     """The fate of the message that died first; there must be one."""
-    fates = [fate for entry in ledger.entries() if (fate := entry.fate) is not None]
-    return min((fate for fate in fates if fate.outcome == "dead"), key=lambda fate: fate.ended)
+    outcomes = [outcome for entry in ledger.entries() if (outcome := entry.outcome) is not None]
+    return min(
+        (outcome for outcome in outcomes if outcome.kind == "dead"),
+        key=lambda outcome: outcome.ended,
+    )
 
 
 def _row(
     ledger: Ledger, entry: Entry, known: Mapping[str, Entry], first: float, reads: Collection[str]
 ) -> tuple[Any, ...]:
-    fate, ready = entry.fate, ledger.ready(entry)
-    path, step = [fate.stage if fate else entry.queue], entry
+    outcome, ready = entry.outcome, ledger.ready(entry)
+    path, step = [outcome.stage if outcome else entry.queue], entry
     while step.parent is not None and step.parent in known:
         step = known[step.parent]
-        path.append(step.fate.stage if step.fate else step.queue)
-    outcome = fate.outcome if fate else ("open" if entry.queue in reads else "result")
+        path.append(step.outcome.stage if step.outcome else step.queue)
+    end = outcome.kind if outcome else ("open" if entry.queue in reads else "result")
     return (
         entry.id[:8],
         (entry.job or entry.id)[:8],
         " → ".join(reversed(path)),
         None if ready is None else ready - first,
         next((wait for _, wait in ledger.waits(entry)), None),
-        None if fate is None else fate.seconds,
-        max((each.attempt for each in entry.fates), default=0),
-        outcome,
-        (fate.reason or None) if fate else None,
+        None if outcome is None else outcome.seconds,
+        max((each.attempt for each in entry.outcomes), default=0),
+        end,
+        (outcome.reason or None) if outcome else None,
     )
 
 
 def _stop(ledger: Ledger, entry: Entry, now: float) -> tuple[Any, ...]:
     place, attempt, since, reason = entry.queue, 1, ledger.ready(entry), None
-    if (fate := entry.fate) is not None and fate.outcome == "retried":
-        place, attempt = f"{entry.queue}, after {fate.delay:g} s", fate.attempt + 1
-        since, reason = ledger.time(fate, fate.ended) + fate.delay, fate.reason
+    if (outcome := entry.outcome) is not None and outcome.kind == "retried":
+        place, attempt = f"{entry.queue}, after {outcome.delay:g} s", outcome.attempt + 1
+        since, reason = ledger.time(outcome, outcome.ended) + outcome.delay, outcome.reason
     waited = None if since is None else max(0.0, now - since)
     return entry.id[:8], (entry.job or entry.id)[:8], place, attempt, waited, reason

@@ -16,7 +16,7 @@ import msgspec
 
 from mousetrap.model.message import child_id, decode
 
-Outcome = Literal["done", "retried", "dead"]
+OutcomeKind = Literal["done", "retried", "dead"]
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -30,7 +30,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     body: bytes | None = None
 
 
-class Fate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What became of one handling of message *id*; two handlings of it never compare equal.
 
     `done`: its outputs are confirmed. `retried`: it waits `delay` seconds and comes again as
@@ -39,7 +39,7 @@ class Fate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """
 
     id: str
-    outcome: Outcome
+    kind: OutcomeKind
     stage: str
     queue: str  # that it was read from, by its plain name
     worker: str  # host:pid
@@ -57,7 +57,7 @@ class Fate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def is_final(self) -> bool:
         """Nothing more is to be expected of this message."""
-        return self.outcome != "retried"
+        return self.kind != "retried"
 
     @property
     def ended(self) -> float:
@@ -84,7 +84,7 @@ class _Batch(msgspec.Struct, omit_defaults=True):
     worker: str = ""
     writes: tuple[str, ...] = ()  # the queue of each output
     done: Sequence[Any] = ()  # `_Row`s
-    others: Sequence[Fate] = ()
+    others: Sequence[Outcome] = ()
 
 
 class _Read(_Batch):
@@ -100,17 +100,17 @@ def alike(queue: str, number: int) -> tuple[Output, ...]:
     return (Output("", queue),) * number
 
 
-def pack(fates: Sequence[Fate]) -> bytes:
+def pack(outcomes: Sequence[Outcome]) -> bytes:
     """Return *fates* as the body of one message; their order is not kept."""
-    model = next((each for each in fates if each.outcome == "done"), fates[0])
+    model = next((each for each in outcomes if each.kind == "done"), outcomes[0])
     stage, queue, worker, outputs = model.stage, model.queue, model.worker, model.outputs
     if any(each.id or each.body for each in outputs):
-        return msgspec.json.encode(_Batch(others=[_whole(each) for each in fates]))
+        return msgspec.json.encode(_Batch(others=[_whole(each) for each in outcomes]))
     done, others = [], []
-    for each in fates:
+    for each in outcomes:
         if (
             each.outputs is outputs
-            and each.outcome == "done"
+            and each.kind == "done"
             and each.body is None
             and each.stage == stage
             and each.queue == queue
@@ -125,7 +125,7 @@ def pack(fates: Sequence[Fate]) -> bytes:
     return msgspec.json.encode(_Batch(stage, queue, worker, writes, done, others))
 
 
-def unpack(body: bytes) -> list[Fate]:
+def unpack(body: bytes) -> list[Outcome]:
     """Return the fates that `pack` put into *body*; what sent on something knows its ids again.
 
     Raises:
@@ -133,7 +133,7 @@ def unpack(body: bytes) -> list[Fate]:
     """
     batch: _Read = decode(body, _Read)
     done = [
-        Fate(row.id, "done", batch.stage, batch.queue, batch.worker, row.begun, row.seconds,
+        Outcome(row.id, "done", batch.stage, batch.queue, batch.worker, row.begun, row.seconds,
              row.attempt, row.job, row.job if row.parent == "" else row.parent,
              _outputs(row.id, batch))
         for row in batch.done
@@ -147,12 +147,12 @@ def _outputs(id: str, batch: _Batch) -> tuple[Output, ...]:
     ])  # fmt: skip
 
 
-def _whole(fate: Fate) -> Fate:
+def _whole(outcome: Outcome) -> Outcome:
     """Return *fate* with the ids of its outputs."""
-    if all(each.id for each in fate.outputs):
-        return fate
+    if all(each.id for each in outcome.outputs):
+        return outcome
     outputs = tuple(
-        Output(each.id or child_id(fate.id, fate.stage, n), each.queue, each.body)
-        for n, each in enumerate(fate.outputs)
+        Output(each.id or child_id(outcome.id, outcome.stage, n), each.queue, each.body)
+        for n, each in enumerate(outcome.outputs)
     )
-    return msgspec.structs.replace(fate, outputs=outputs)
+    return msgspec.structs.replace(outcome, outputs=outputs)

@@ -11,7 +11,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from mousetrap.errors import HeldTooLong, Reject, UndecodableMessage, WorkerLost
+from mousetrap.errors import AckTimedOut, Reject, UndecodableMessage, WorkerLost
 from mousetrap.model.message import (
     DIED,
     DROPPED,
@@ -26,8 +26,8 @@ from mousetrap.model.message import (
 from mousetrap.model.topology import Queue
 
 ALONE_FROM = 2  # lost workers after which a message is handled beside no other suspect
-PARKED_AT = 6  # lost workers after which it is buried; see `after_loss`
-PARKED_AT_TIMEOUT = 3  # times that it was held for too long; see `after_timeout`
+MAX_LOSSES = 6  # lost workers after which it is buried; see `after_loss`
+MAX_ACK_TIMEOUTS = 3  # times that it was held for too long; see `after_ack_timeout`
 # All headers of a message must fit one frame, which is 128 KiB unless the broker says otherwise.
 MAX_HEADERS = 64_000  # characters of other clients' headers that a failure takes along
 MAX_TRACEBACK = 8_000  # characters
@@ -41,7 +41,7 @@ class RetryAfter:
 
 
 @dataclass(frozen=True)
-class Bury:
+class DeadLetter:
     """Go to the dead queue, with this reason."""
 
     reason: str
@@ -66,16 +66,16 @@ class Failure:
     traceback: str
 
 
-def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Bury:
+def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | DeadLetter:
     """Say what becomes of a message whose *attempt*-th handling (from 1) raised *error*.
 
     Attempt n waits ``queue.retry_delays[n - 1]`` seconds. When the delays are used up, or trying
-    again cannot help (`Reject`, `UndecodableMessage`, `WorkerLost`, `HeldTooLong`), the message is
+    again cannot help (`Reject`, `UndecodableMessage`, `WorkerLost`, `AckTimedOut`), the message is
     buried.
     """
-    hopeless = isinstance(error, (Reject, UndecodableMessage, WorkerLost, HeldTooLong))
+    hopeless = isinstance(error, (Reject, UndecodableMessage, WorkerLost, AckTimedOut))
     if hopeless or attempt > len(queue.retry_delays):
-        return Bury(reason=reason_of(error))
+        return DeadLetter(reason=reason_of(error))
     return RetryAfter(queue.retry_delays[attempt - 1])
 
 
@@ -98,34 +98,34 @@ def after_loss(message: Message, queue: Queue) -> Move | WorkerLost:
     losses are counted in a header of ours, and the message is published anew with each. The first
     may have any cause: it goes back to its queue. From `ALONE_FROM` on it goes to the queue of
     suspects, of which no worker holds more than one: no suspect waits behind another. At
-    `PARKED_AT` it is buried. A killer alone can add no more than `ALONE_FROM` to the count of
+    `MAX_LOSSES` it is buried. A killer alone can add no more than `ALONE_FROM` to the count of
     another suspect, because it becomes one itself; so it takes two killers to have a bystander
     buried. What a process gave back and outlived is not counted (see `outlived`), nor is a suspect
     that only waited in a worker that stopped in good order (see `unharmed`).
     """
     losses = message.losses + 1
-    if losses >= PARKED_AT:
+    if losses >= MAX_LOSSES:
         return WorkerLost(
             f"{losses} workers were lost while they had this message: it may be what kills them "
             f"(a crash, os._exit, too much memory)"
         )
-    target = queue.suspects if losses >= ALONE_FROM else queue.name
+    target = queue.quarantine if losses >= ALONE_FROM else queue.name
     return Move(_counted(message, losses, message.timeouts), target)
 
 
-def after_timeout(message: Message, queue: Queue) -> Move | HeldTooLong:
+def after_ack_timeout(message: Message, queue: Queue) -> Move | AckTimedOut:
     """Say what becomes of *message*, which its worker had in hand for longer than the broker waits.
 
     The worker lives and knows which it was. It is tried again among the suspects, where it has no
-    neighbours that wait behind it; at `PARKED_AT_TIMEOUT` it is buried.
+    neighbours that wait behind it; at `MAX_ACK_TIMEOUTS` it is buried.
     """
     timeouts = message.timeouts + 1
-    if timeouts >= PARKED_AT_TIMEOUT:
-        return HeldTooLong(
+    if timeouts >= MAX_ACK_TIMEOUTS:
+        return AckTimedOut(
             f"{timeouts} times its handling took longer than the broker waits for an ack "
             f"(consumer_timeout): it hangs, or it needs a higher limit"
         )
-    return Move(_counted(message, message.losses, timeouts), queue.suspects)
+    return Move(_counted(message, message.losses, timeouts), queue.quarantine)
 
 
 def unharmed(message: Message, queue: Queue) -> Move:
@@ -133,7 +133,7 @@ def unharmed(message: Message, queue: Queue) -> Move:
 
     It is published anew, so that the broker's count of its deliveries, or its mark, begins anew.
     """
-    target = queue.suspects if is_alone(message) else queue.name
+    target = queue.quarantine if is_alone(message) else queue.name
     return Move(_counted(message, message.losses, message.timeouts), target)
 
 

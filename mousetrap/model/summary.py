@@ -13,13 +13,13 @@ from typing import Any
 
 from mousetrap.display.table import IGNORED, WIDTH, safe
 
-RECORD_TYPE = "application/vnd.mousetrap.record+json"
+SUMMARY_TYPE = "application/vnd.mousetrap.summary+json"
 STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait p50", "wait p99", "handling p50",
                  "handling p99")  # fmt: skip
 
 
 @dataclass(frozen=True)
-class StageRecord:
+class StageSummary:
     """What one stage did: handlings by outcome; seconds in its queue and in its function."""
 
     done: int
@@ -30,7 +30,7 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
-class Record:
+class RunSummary:
     """What became of the jobs of a run; shows itself as a table and leaves its data in a notebook.
 
     ``lost = confirmed − done − dead``: it must be 0 once a run is settled. A job is dead if
@@ -51,7 +51,7 @@ class Record:
     seconds: float
     latency: dict[str, float]
     reasons: dict[str, int]
-    stages: dict[str, StageRecord] = field(default_factory=dict)
+    stages: dict[str, StageSummary] = field(default_factory=dict)
     broker: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Record:
         return {
             "text/plain": text,
             "text/html": f"<div class='{IGNORED}'>{table}</div>",
-            RECORD_TYPE: rows | {"stages": stages},
+            SUMMARY_TYPE: rows | {"stages": stages},
         }
 
     def __str__(self) -> str:

@@ -52,7 +52,7 @@ AnyDeclaration = Declaration | Exchange | Binding
 class Queue:
     """A work queue and where its failures wait: ``start_fetch.retry.5s``, ``start_fetch.dead``.
 
-    Messages that lost their worker again and again are in ``start_fetch.suspects`` (see
+    Messages that lost their worker again and again are in ``start_fetch.quarantine`` (see
     `retry.after_loss`).
 
     `retry_delays` are seconds, one per retry: ``(1.0, 5.0, 25.0)`` means at most four attempts.
@@ -77,9 +77,9 @@ class Queue:
         return f"{self.name}.dead"
 
     @property
-    def suspects(self) -> str:
+    def quarantine(self) -> str:
         """Name of the queue from which each worker takes one message at a time."""
-        return f"{self.name}.suspects"
+        return f"{self.name}.quarantine"
 
     def retry_queues(self) -> dict[str, float]:
         """Map each retry queue's name to its delay in seconds."""
@@ -93,7 +93,7 @@ class Queue:
 
     def names(self) -> list[str]:
         """Every name that belongs to this queue, the work queue first."""
-        return [self.name, *self.retry_queues(), self.dead, self.suspects]
+        return [self.name, *self.retry_queues(), self.dead, self.quarantine]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Topology:
         # the name was checked
         others = [
             Declaration(self.wire_name(name), self._arguments())
-            for name in (queue.dead, queue.suspects)
+            for name in (queue.dead, queue.quarantine)
         ]
         return [self.work_queue(queue.name), *retries, *others]
 

@@ -12,7 +12,7 @@ from typing import Any
 from mousetrap.display.table import safe
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.model.topology import Queue
-from mousetrap.notebook.source_digest import Version
+from mousetrap.notebook.source_digest import SourceDigest
 from mousetrap.worker.captured_output import Outputs, Recorder
 from mousetrap.worker.consumer_discovery import PATIENCE, Attached
 from mousetrap.worker.worker import Statistics, Worker
@@ -54,7 +54,7 @@ class Handle:
         self,
         worker: Worker,
         name: str,
-        version: Version,
+        version: SourceDigest,
         recorder: Recorder,
         leave: Callable[[Handle, float], None],
     ) -> None:

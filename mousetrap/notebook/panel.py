@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from mousetrap.amqp.queue_depth import Gauge
+from mousetrap.amqp.queue_depth import QueueDepthReader
 from mousetrap.display import sparkline
 from mousetrap.display.table import IGNORED, Table, Text, safe
 from mousetrap.errors import MousetrapError
-from mousetrap.model.summary import StageRecord
+from mousetrap.model.summary import StageSummary
 from mousetrap.notebook import registry
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.live import Bundle, Live
@@ -61,7 +61,7 @@ class Panel:
         self.what = None if what is None else _listed(what)
         self._lock = threading.Lock()
         self._watches: dict[object, Watch] = {}
-        self._gauges: dict[Settings, Gauge] = {}
+        self._gauges: dict[Settings, QueueDepthReader] = {}
         self._brokers: dict[Settings, str] = {}
         self._live = Live(self)
 
@@ -127,7 +127,7 @@ class Panel:
             settings = watch.settings
             if settings not in self._brokers and (broker := _broker(settings)):
                 self._brokers[settings] = broker
-            gauge = self._gauges.setdefault(settings, Gauge(settings, "panel"))
+            gauge = self._gauges.setdefault(settings, QueueDepthReader(settings, "panel"))
             with suppress(MousetrapError):  # its workers say what is the matter
                 depths = gauge.read(watch.queues())
                 with self._lock:
@@ -336,5 +336,5 @@ def _remarks(view: View, rows: int) -> list[str]:
     return lines + ([f"... and {more:,} more stages"] if more > 0 else [])
 
 
-def _record(stage: StageView) -> StageRecord:
-    return StageRecord(stage.done, stage.retried, stage.dead, {}, {})
+def _record(stage: StageView) -> StageSummary:
+    return StageSummary(stage.done, stage.retried, stage.dead, {}, {})

@@ -14,7 +14,7 @@ SPAN = 5.0  # seconds over which a rate is taken
 REMEMBERED = 600  # measurements by which an age is told; older than the first is "at least"
 
 
-class Pace:
+class RateMeter:
     """Remembers how a count grew in the last minute, and how fast it grows."""
 
     def __init__(self) -> None:

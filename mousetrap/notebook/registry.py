@@ -21,7 +21,7 @@ from mousetrap.errors import MousetrapError
 from mousetrap.flows.stage import Stage
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.notebook.handle import Handle
-from mousetrap.notebook.source_digest import Version, inner, mark
+from mousetrap.notebook.source_digest import SourceDigest, inner, mark
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
 from mousetrap.worker.captured_output import Recorder
@@ -44,7 +44,7 @@ class _Consumer:
         self.given = given  # what the person named: a function or a stage
         self.known_as = _name_in_notebook(given)
         self.recorder = Recorder()
-        self.version = Version(given)
+        self.version = SourceDigest(given)
         self.handle = Handle(worker, key[2], self.version, self.recorder, _leave)
 
     def can_run(self, handler: Handler, asked: tuple[Any, ...]) -> bool:
@@ -62,7 +62,7 @@ class _Consumer:
         self.worker.swap(handler)
         is_new = mark(given) != self.version.mark
         self.given, self.known_as = given, _name_in_notebook(given) or self.known_as
-        self.version = Version(given, self.version.number + is_new)
+        self.version = SourceDigest(given, self.version.number + is_new)
         return is_new
 
     def forget(self) -> None:
@@ -99,7 +99,8 @@ def consume(
     to run the cell that defines the function: what is called so now takes over.
 
     *handler* is a function (see `mousetrap.worker.handler`) or a stage, which brings its own
-    *writes*, *concurrency* and *prefetch*. What it prints is kept with its message: ``handle.output()``.
+    *writes*, *concurrency* and *prefetch*. What it prints is kept with its message:
+    ``handle.output()``.
 
     Raises:
         BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start; nothing is left.

@@ -14,7 +14,7 @@ from types import CodeType
 from typing import Any
 
 
-class Version:
+class SourceDigest:
     """The *number*-th version of a handler that a consumer runs, as *function* was at that time."""
 
     def __init__(self, function: Callable[..., Any], number: int = 1) -> None:

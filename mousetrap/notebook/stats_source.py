@@ -17,7 +17,7 @@ from typing import Any
 from mousetrap.amqp.queue_depth import Depth
 from mousetrap.flows.flow import Step
 from mousetrap.notebook.handle import Handle
-from mousetrap.notebook.rate import Arrivals, Pace
+from mousetrap.notebook.rate import Arrivals, RateMeter
 from mousetrap.runs.run import Run
 from mousetrap.settings import Settings
 from mousetrap.worker.worker import Statistics, Worker
@@ -69,7 +69,7 @@ class Watch(ABC):
     settings: Settings
 
     def __init__(self) -> None:
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, RateMeter] = {}
         self._depths: dict[str, Depth | None] = {}
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Watch(ABC):
     def _pace(
         self, name: str, counts: Mapping[str, int], now: float, *, is_over: bool
     ) -> dict[str, Any]:
-        pace = self._paces.setdefault(name, Pace())
+        pace = self._paces.setdefault(name, RateMeter())
         pace.add(sum(counts.values()), now)
         rate = pace.average if is_over else pace.rate
         return {**counts, "rate": round(rate, 1), "minute": pace.minute(is_over=is_over)}

@@ -26,18 +26,18 @@ import pytest
 if TYPE_CHECKING:
     from mousetrap.amqp.blocking_channel import JobChannel
     from mousetrap.broker import Broker
-    from mousetrap.pytest_plugin.session_broker import Provision
-    from mousetrap.pytest_plugin.test_namespace import Room
+    from mousetrap.pytest_plugin.session_broker import SessionBroker
+    from mousetrap.pytest_plugin.test_namespace import TestNamespace
 
 # What is kept with a session: who finds its broker, where the processes of xdist meet, and what
 # pyproject.toml says of each notebook, or None if it does not mention us;
-PROVISION: pytest.StashKey[Provision] = pytest.StashKey()
+PROVISION: pytest.StashKey[SessionBroker] = pytest.StashKey()
 _MEETING_POINT: pytest.StashKey[str] = pytest.StashKey()
 ENTRIES: pytest.StashKey[dict[Path, dict[str, Any]] | None] = pytest.StashKey()
 # with an item: whether it is a notebook that gets a room, why it did not get one, the room.
 IS_LODGED: pytest.StashKey[bool] = pytest.StashKey()
 NO_ROOM: pytest.StashKey[str] = pytest.StashKey()
-ROOM: pytest.StashKey[Room] = pytest.StashKey()
+ROOM: pytest.StashKey[TestNamespace] = pytest.StashKey()
 
 MEETING_POINT = "mousetrap_meeting_point"  # in what xdist hands to a worker
 
@@ -59,10 +59,10 @@ def broker(pytestconfig: pytest.Config) -> Broker:
     Without one the test is skipped, or fails where the environment variable CI is set.
     """
     from mousetrap.errors import MousetrapError
-    from mousetrap.pytest_plugin.session_broker import provision
+    from mousetrap.pytest_plugin.session_broker import session_broker
 
     try:
-        return provision(pytestconfig).broker()
+        return session_broker(pytestconfig).broker()
     except MousetrapError as error:
         missing(f"no broker: {error}")
 
@@ -75,9 +75,9 @@ def namespace(request: pytest.FixtureRequest, broker: Broker) -> Iterator[str]:
     hence `Publisher()` and ``stage.start()``, and child processes are in it without being told.
     Afterwards the queues are deleted; what was declared in plain pika expires.
     """
-    from mousetrap.pytest_plugin.test_namespace import Room
+    from mousetrap.pytest_plugin.test_namespace import TestNamespace
 
-    with Room(broker, "test") as room:
+    with TestNamespace(broker, "test") as room:
         request.node.stash[ROOM] = room
         yield room.namespace
 
@@ -94,7 +94,7 @@ def channel(broker: Broker, namespace: str) -> Iterator[JobChannel]:
     """
     from mousetrap.job_queue import open_channel
 
-    with open_channel(broker.settings.but(namespace=namespace)) as channel:
+    with open_channel(broker.settings.replace(namespace=namespace)) as channel:
         yield channel
 
 
@@ -105,7 +105,7 @@ def run(broker: Broker, namespace: str) -> Iterator[Callable[..., Any]]:
     *options* are those of `mousetrap.run`. The runs end with the test, the last one first.
     """
     start = import_module("mousetrap.run").run
-    settings = broker.settings.but(namespace=namespace)
+    settings = broker.settings.replace(namespace=namespace)
     with ExitStack() as runs:
         yield lambda flow, **options: runs.enter_context(start(flow, settings, **options))
 
@@ -162,9 +162,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         else:
             wanted = wanted or _asks_for_our_broker(item)
     if wanted:
-        from mousetrap.pytest_plugin.session_broker import provision
+        from mousetrap.pytest_plugin.session_broker import session_broker
 
-        provision(config).want()
+        session_broker(config).want()
 
 
 def _asks_for_our_broker(item: pytest.Item) -> bool:
@@ -204,9 +204,9 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_node_collection_finished(node: Any) -> None:
     """In xdist's controller: a worker knows its tests now, and may have asked."""
     if os.path.exists(meeting_point(node.config)):
-        from mousetrap.pytest_plugin.session_broker import provision
+        from mousetrap.pytest_plugin.session_broker import session_broker
 
-        provision(node.config).answer()
+        session_broker(node.config).answer()
 
 
 @pytest.hookimpl(wrapper=True)

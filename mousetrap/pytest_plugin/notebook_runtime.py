@@ -22,8 +22,8 @@ from mousetrap.check.executed_notebook import default_output, open_draft
 from mousetrap.errors import DeadlineExceeded, Drifted, MousetrapError, ParameterError
 from mousetrap.pytest_plugin import NO_ROOM, ROOM
 from mousetrap.pytest_plugin.items import CheckItem, deadline_of, shown
-from mousetrap.pytest_plugin.session_broker import provision
-from mousetrap.pytest_plugin.test_namespace import Room
+from mousetrap.pytest_plugin.session_broker import session_broker
+from mousetrap.pytest_plugin.test_namespace import TestNamespace
 
 _WATCH = pytest.StashKey["Watch"]()
 
@@ -32,12 +32,12 @@ _WATCH = pytest.StashKey["Watch"]()
 def lodged(item: pytest.Item) -> Iterator[None]:
     """Give *item* a room by its environment, which kernels inherit when they start."""
     try:
-        broker = provision(item.config).broker()
+        broker = session_broker(item.config).broker()
     except MousetrapError as error:
         item.stash[NO_ROOM] = f"no broker: {error}"
         yield
         return
-    with Room(broker, item.path.stem, {MARK: uuid.uuid4().hex}) as room:
+    with TestNamespace(broker, item.path.stem, {MARK: uuid.uuid4().hex}) as room:
         item.stash[ROOM] = room
         yield
 

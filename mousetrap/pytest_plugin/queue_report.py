@@ -30,7 +30,7 @@ def draw(names: list[str], settings: Settings, where: str) -> str:
 
 
 def _lines(names: list[str], settings: Settings) -> Iterator[str]:
-    on_the_wire = settings.but(namespace="")
+    on_the_wire = settings.replace(namespace="")
     found = dict(zip(names, depths(names, on_the_wire), strict=True))
     there = [each for each in found.values() if each]
     shown = sorted(there, key=lambda each: each.messages + each.consumers == 0)[:QUEUES]

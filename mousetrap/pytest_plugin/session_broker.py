@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
 
-class Provision:
+class SessionBroker:
     """The session's broker; found when it is wanted, ended with the session if it is ours."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -110,10 +110,10 @@ class Provision:
             reporter.write_line(f"mousetrap: {line}")
 
 
-def provision(config: pytest.Config) -> Provision:
+def session_broker(config: pytest.Config) -> SessionBroker:
     """Return the one of this session."""
     if PROVISION not in config.stash:
-        config.stash[PROVISION] = Provision(config)
+        config.stash[PROVISION] = SessionBroker(config)
     return config.stash[PROVISION]
 
 

@@ -20,7 +20,7 @@ from mousetrap.pytest_plugin.queue_report import draw
 PATIENCE = 3.0  # seconds to reach the broker for the last look and for cleaning up
 
 
-class Room:
+class TestNamespace:
     """A test's own place on a broker; everything that reads the environment is in it, too.
 
     `Settings.from_environment`, kernels and worker processes use this broker and this namespace
@@ -37,13 +37,13 @@ class Room:
         # sessions. A namespace has 40 letters, and a notebook or a run adds some to ours.
         word = re.sub(r"[^A-Za-z0-9_]+", "_", prefix)[:8]
         self.namespace = f"{word}-{uuid.uuid4().hex[:10]}"
-        self.settings = broker.settings.but(namespace=self.namespace)
+        self.settings = broker.settings.replace(namespace=self.namespace)
         self._broker = replace(broker, settings=self.settings)
         self._extra = environment or {}
         self._saved: dict[str, str | None] = {}
         self._picture = ""
 
-    def __enter__(self) -> Room:
+    def __enter__(self) -> TestNamespace:
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-", ignore_cleanup_errors=True)
         self._declared = Path(self._folder.name, "declared")
         ours = {
@@ -68,7 +68,7 @@ class Room:
         """Take the picture of the queues; only the first look counts, the nearest to the cause."""
         self._picture = self._picture or draw(
             declared_queues.names_in(self._declared),
-            self.settings.but(connect_timeout=PATIENCE),
+            self.settings.replace(connect_timeout=PATIENCE),
             f"{self._broker.description}, namespace {self.namespace}",
         )
 
@@ -85,7 +85,7 @@ class Room:
         ours = [name for name in names if name.startswith(self.namespace)]
         if not ours:
             return
-        settings = self.settings.but(connect_timeout=PATIENCE)
+        settings = self.settings.replace(connect_timeout=PATIENCE)
         with suppress(MousetrapError), short_channel(settings) as channel:  # else they expire
             for name in ours:
                 channel.queue_delete(name)

@@ -1,6 +1,6 @@
 """A bench for dead letters: see why they died, mend them, send them back, make tests of them.
 
-What is on the bench is a copy; nothing happens to a queue before `Bench.replay`. Prototyped in
+The list holds copies; no queue changes before `DeadLetterList.replay`. Prototyped in
 ``notebooks/08_watching.ipynb``.
 """
 
@@ -49,7 +49,7 @@ class Replayed:
         return "\n".join(lines)
 
 
-class Bench(Messages):
+class DeadLetterList(Messages):
     """Dead letters: a list of messages, shown as a table without their bodies.
 
     Ids are named by their beginning. `edit` returns a bench with mended copies and leaves this
@@ -140,7 +140,7 @@ class Bench(Messages):
 
     def edit(
         self, function: Callable[[Any], Any], ids: str | Collection[str] | None = None
-    ) -> Bench:
+    ) -> DeadLetterList:
         """Return a bench where *function* has mended the data of each letter: data in, data out.
 
         As with a stage, the data is decoded to the annotated type of its parameter; annotated
@@ -247,8 +247,8 @@ class Bench(Messages):
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _with(self, letters: list[Message]) -> Bench:
-        return Bench(
+    def _with(self, letters: list[Message]) -> DeadLetterList:
+        return DeadLetterList(
             letters, self._places, self._settings, stages=self._stages.values(), run=self._run,
             unkept=self._unkept, title=self.title, note=self.note,
         )  # fmt: skip
@@ -292,7 +292,7 @@ class Bench(Messages):
 
 def dead(
     source: Queue | Stage[..., Any] | str | Run, n: int = SHOWN, settings: Settings | None = None
-) -> Bench:
+) -> DeadLetterList:
     """Lay up to *n* dead letters on the bench: of a queue, of what a stage reads, or of a run.
 
     In a queue they are looked at and given back (see `mousetrap.peek`). Of a run the bench shows
@@ -313,7 +313,7 @@ def dead(
             f"at another queue with mousetrap.peek"
         ) from None
     total = depth(queue.dead, settings).messages if len(letters) == n else len(letters)
-    return Bench(
+    return DeadLetterList(
         letters,
         {each.id: queue for each in letters},
         settings,
@@ -323,11 +323,11 @@ def dead(
     )
 
 
-def _of_run(run: Run, n: int) -> Bench:
+def _of_run(run: Run, n: int) -> DeadLetterList:
     entries = [each for each in run.ledger.entries() if each.is_dead]
     queues = {queue.name: queue for queue in run.queues}
     known = [each for each in entries if each.queue in queues][:n]
-    return Bench(
+    return DeadLetterList(
         [_letter(run, each) for each in known],
         {each.id: queues[each.queue] for each in known},
         run.settings,
@@ -341,15 +341,15 @@ def _of_run(run: Run, n: int) -> Bench:
 
 def _letter(run: Run, entry: Entry) -> Message:
     """What the dead queue holds of it, as the ledger remembers it."""
-    fate = entry.fate
-    assert fate is not None  # it is dead, so it has one
+    outcome = entry.outcome
+    assert outcome is not None  # it is dead, so it has one
     headers = {
-        REASON: fate.reason, TRACEBACK: fate.traceback, ORIGIN: entry.queue,
-        DIED: int(run.ledger.time(fate, fate.ended)),
+        REASON: outcome.reason, TRACEBACK: outcome.traceback, ORIGIN: entry.queue,
+        DIED: int(run.ledger.time(outcome, outcome.ended)),
     }  # fmt: skip
     sent = run.ledger.ready(entry)
     return Message(
-        id=entry.id, body=entry.body or b"", attempt=fate.attempt, parent=entry.parent,
+        id=entry.id, body=entry.body or b"", attempt=outcome.attempt, parent=entry.parent,
         job=entry.job or None, headers=headers, sent=None if sent is None else int(sent),
     )  # fmt: skip
 

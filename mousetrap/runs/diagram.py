@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from mousetrap.display import sparkline
 from mousetrap.display.table import safe
 from mousetrap.flows.flow import Step
-from mousetrap.model.summary import StageRecord
+from mousetrap.model.summary import StageSummary
 
 BOX, PILL, GAP = 150, 130, 46  # pixels: width of a stage, of a queue, and of the way between
 LIVE_BOX = 190  # pixels: width of a stage that shows what it is doing
 HEIGHT, LIVE_HEIGHT, MARGIN = 62, 104, 30  # pixels: of a box, a live one, and between two rows
 BLUE, ORANGE, RED, GREY, INK = "#2b6cb0", "#c05621", "#c53030", "#718096", "#1a202c"
-_NOTHING = StageRecord(0, 0, 0, {}, {})
+_NOTHING = StageSummary(0, 0, 0, {}, {})
 _Node = tuple[str, str]  # "queue" or "stage", and its name
 
 
@@ -45,7 +45,7 @@ class Diagram:
     def __init__(
         self,
         steps: Sequence[Step],
-        stages: Mapping[str, StageRecord],
+        stages: Mapping[str, StageSummary],
         queues: Mapping[str, int | None],
         *,
         activity: Mapping[str, Activity] | None = None,

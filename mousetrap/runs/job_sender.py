@@ -16,7 +16,7 @@ from mousetrap.model.message import Message
 from mousetrap.settings import Settings
 
 
-class Sender:
+class JobSender:
     """Sends jobs, tells the *ledger* of each, and keeps the receipts that are not confirmed.
 
     Threads: every method from any thread.
@@ -53,7 +53,7 @@ class Sender:
         Raises:
             Unroutable: the queue is gone; sending again would not help.
         """
-        failed = [each for each in self.unconfirmed() if each.outcome != "waiting"]
+        failed = [each for each in self.unconfirmed() if each.state != "waiting"]
         if not failed or time.monotonic() < self._resend_due:
             return
         self._resend_due = time.monotonic() + RESEND_DELAY

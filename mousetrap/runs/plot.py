@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mousetrap.fault_injection.fault import Planted
+    from mousetrap.fault_injection.fault import Fault
 
 BLUE, RED, ORANGE, GREY = "#2b6cb0", "#c53030", "#dd6b20", "#a0aec0"
 BINS = 80  # of time in which messages are counted
@@ -93,7 +93,7 @@ def run(ledger: Ledger) -> None:
     latencies(ledger.latencies(), times)
 
 
-def recovery(ledger: Ledger, planted: Sequence[Planted]) -> None:
+def recovery(ledger: Ledger, injected: Sequence[Fault]) -> None:
     """Draw how fast messages were done and how many were not, and when faults landed and healed.
 
     A fault is a red line with its number, the time until it was healed a red band; one that did not
@@ -103,9 +103,9 @@ def recovery(ledger: Ledger, planted: Sequence[Planted]) -> None:
     first = _first(ledger)
     sent, stages, deaths = _moments(ledger)
     ends = sorted([end for _, moments in stages for end in moments] + deaths)
-    landed = [each for each in planted if each.landed is not None]
-    marks = [((each.landed or 0.0) - first, each) for each in landed]
-    healed = [(each.healed or 0.0) - first for each in landed]
+    triggered = [each for each in injected if each.triggered is not None]
+    marks = [((each.triggered or 0.0) - first, each) for each in triggered]
+    healed = [(each.healed or 0.0) - first for each in triggered]
     last = max([1e-3, *ends[-1:], *sent[-1:], *(at for at, _ in marks), *healed])
     width = last / BINS
     counts = [0] * BINS
@@ -114,7 +114,7 @@ def recovery(ledger: Ledger, planted: Sequence[Planted]) -> None:
     edges = [width * n for n in range(BINS + 1)]
     rate.stairs([count / width for count in counts], edges, fill=True, color=BLUE, alpha=0.7)
     rate.set(ylabel="messages done per second", ylim=(0, None))
-    rate.set_title(f"{len(ends):,} messages; faults: {len(landed)}")
+    rate.set_title(f"{len(ends):,} messages; faults: {len(triggered)}")
 
     steps = sorted([(at, 1) for at in sent] + [(at, -1) for at in _ends_of_jobs(ledger, first)])
     left, open_jobs = 0, [0]
@@ -163,9 +163,9 @@ def _moments(ledger: Ledger) -> tuple[list[float], list[tuple[str, list[float]]]
     ends: dict[str, list[float]] = {}
     deaths: list[float] = []
     for entry in entries:
-        if (fate := entry.fate) is not None and fate.is_final:
-            end = max(0.0, ledger.time(fate, fate.ended) - first)
-            (ends.setdefault(fate.stage, []) if fate.outcome == "done" else deaths).append(end)
+        if (outcome := entry.outcome) is not None and outcome.is_final:
+            end = max(0.0, ledger.time(outcome, outcome.ended) - first)
+            (ends.setdefault(outcome.stage, []) if outcome.kind == "done" else deaths).append(end)
     stages = sorted(((name, sorted(each)) for name, each in ends.items()), key=lambda s: s[1][0])
     return sorted(sent), stages, sorted(deaths)
 

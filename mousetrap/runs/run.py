@@ -27,27 +27,27 @@ from mousetrap.errors import (
     SettingsError,
 )
 from mousetrap.flows.flow import Flow
-from mousetrap.flows.recording import Case
+from mousetrap.flows.recording import Recording
 from mousetrap.flows.stage import Stage
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
-from mousetrap.model.summary import Record
+from mousetrap.model.summary import RunSummary
 from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.runs.diagram import Diagram
-from mousetrap.runs.job_sender import Sender
+from mousetrap.runs.job_sender import JobSender
 from mousetrap.runs.settle import Settling
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import finish
 from mousetrap.settings import Settings
-from mousetrap.worker.supervisor import WorkerProcesses
+from mousetrap.worker.supervisor import Supervisor
 from mousetrap.worker.worker import Worker
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
     from mousetrap.fault_injection.injector import Faults
-    from mousetrap.runs.run_lock import Lease
+    from mousetrap.runs.run_lock import RunLock
 
 Workers = Literal["threads", "processes", "none"]
 
@@ -92,7 +92,7 @@ class Run:
         if not base.events_exchange:
             raise SettingsError("a run lives on events: MOUSETRAP_EVENTS_EXCHANGE must not be ''")
         self.namespace = f"{base.namespace[:31] or 'run'}-{uuid.uuid4().hex[:8]}"
-        self.settings = base.but(namespace=self.namespace, keep_bodies=keep_bodies)
+        self.settings = base.replace(namespace=self.namespace, keep_bodies=keep_bodies)
         self.ledger = Ledger(self.flow.reads)
         self._queues = [
             each.queue if retry_delays is None else Queue(each.queue.name, retry_delays)
@@ -102,16 +102,16 @@ class Run:
         self._options: dict[str, Any] = {
             "concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays
         }  # fmt: skip
-        self._processes: WorkerProcesses | None = None
+        self._processes: Supervisor | None = None
         if workers == "processes":
-            self._processes = WorkerProcesses.of(
+            self._processes = Supervisor.of(
                 self.flow.stages, processes, self.settings, self._options
             )
         self._threads: list[Worker] = []
-        self._lease: Lease | None = None
+        self._run_lock: RunLock | None = None
         self._state = "new"
         self._product = ""  # what the broker calls itself
-        self._sender = Sender(self.settings, self.ledger)
+        self._sender = JobSender(self.settings, self.ledger)
         self._settling = Settling(self, self._sender)
         self._events = Consumer(
             self.settings,
@@ -136,9 +136,9 @@ class Run:
         self._state = "open"
         _started.add(self)
         try:
-            from mousetrap.runs.run_lock import Lease  # it needs what `_ensured` does
+            from mousetrap.runs.run_lock import RunLock  # it needs what `_ensured` does
 
-            self._lease = Lease(self.settings, self._wire_names())
+            self._run_lock = RunLock(self.settings, self._wire_names())
             self._events.open()  # first: no fate may come before there is a queue for it
             self._product = _product(self.settings)
             self._sender.publisher.declare(self._declarations())
@@ -176,8 +176,8 @@ class Run:
         with ExitStack() as steps:  # done from the last to the first, each whatever the others do
             if self._broker is not None:
                 steps.callback(self._broker.close)
-            if self._lease is not None:
-                steps.callback(self._lease.leave)
+            if self._run_lock is not None:
+                steps.callback(self._run_lock.leave)
             if not keep_queues:
                 steps.callback(self._delete_queues)
             steps.callback(self._events.close, 1.0)
@@ -219,7 +219,7 @@ class Run:
         queue = to or self.flow.entry()
         return self._sender.send_many(jobs, queue)
 
-    def send_case(self, case: Case, *, speed: float | None = None) -> list[Receipt]:
+    def send_recording(self, case: Recording, *, speed: float | None = None) -> list[Receipt]:
         """Send the jobs of *case* again, with their ids: at once, or *speed* times as they came.
 
         Raises:
@@ -239,7 +239,7 @@ class Run:
             receipts += self.send_many([Message(body=job.body, id=job.id)], job.queue)
         return receipts
 
-    def settle(self, timeout: float = 60.0, *, fail_fast: bool = False) -> Record:
+    def settle(self, timeout: float = 60.0, *, fail_fast: bool = False) -> RunSummary:
         """Wait until every message has met its end, and return the record.
 
         That is: all that were sent are confirmed, and whatever came of them is done, dead, or a
@@ -256,9 +256,9 @@ class Run:
 
     # ---- what became of it -----------------------------------------------------------------------
 
-    def record(self) -> Record:
+    def summary(self) -> RunSummary:
         """Sum up what is known now."""
-        return dataclasses.replace(self.ledger.record(), broker=self._product)
+        return dataclasses.replace(self.ledger.summary(), broker=self._product)
 
     def messages(self) -> Table:
         """One row for each message: its path, times in seconds, attempts, outcome and reason.
@@ -288,7 +288,7 @@ class Run:
         if faults is None:
             plot.run(self.ledger)
         else:
-            plot.recovery(self.ledger, faults.planted)
+            plot.recovery(self.ledger, faults.injected)
 
     def diagram(self) -> Diagram:
         """Return a picture of the flow with the counts of now."""
@@ -299,11 +299,11 @@ class Run:
             name: sum(entry.queue == name for entry in self.ledger.entries())
             for name in self.flow.results
         }
-        return Diagram(self.flow.steps, self.record().stages, waiting | results)
+        return Diagram(self.flow.steps, self.summary().stages, waiting | results)
 
     def save(self, path: str | Path) -> Path:
-        """Write what happened to a ``.jsonl`` file, from which a `Case` replays it."""
-        return Case.of(self.ledger, self.flow.reads).save(path)
+        """Write what happened to a ``.jsonl`` file, from which a `Recording` replays it."""
+        return Recording.of(self.ledger, self.flow.reads).save(path)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         from mousetrap.notebook.panel import Panel  # not for those who never look
@@ -321,7 +321,7 @@ class Run:
         return list(self._threads)
 
     @property
-    def processes(self) -> WorkerProcesses | None:
+    def processes(self) -> Supervisor | None:
         """The worker processes of this run; None where threads or others work."""
         return self._processes
 
@@ -337,10 +337,10 @@ class Run:
 
     def __repr__(self) -> str:
         stages = " → ".join(stage.name for stage in self.flow.stages)
-        record = self.record()
+        summary = self.summary()
         return safe(
-            f"<Run {self.namespace} of {stages}: {self._state}, {record.sent:,} sent, "
-            f"{record.done:,} done, {record.dead:,} dead, {self.ledger.open:,} open, "
+            f"<Run {self.namespace} of {stages}: {self._state}, {summary.sent:,} sent, "
+            f"{summary.done:,} done, {summary.dead:,} dead, {self.ledger.open:,} open, "
             f"on {self.where}>"
         )
 
@@ -357,9 +357,9 @@ class Run:
 
     def _delete_queues(self) -> None:
         names = self._wire_names()
-        job_queue.delete(*names, settings=self.settings.but(namespace=""))
-        if self._lease is not None:
-            self._lease.drop()
+        job_queue.delete(*names, settings=self.settings.replace(namespace=""))
+        if self._run_lock is not None:
+            self._run_lock.drop()
 
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
         self.ledger.hear(delivery.body, time.time())

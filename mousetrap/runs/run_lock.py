@@ -26,7 +26,7 @@ from mousetrap.settings import Settings
 PATIENCE = 15.0  # seconds that workers who lost their parent have to end; longer than their grace
 
 
-class Lease:
+class RunLock:
     """The file of one live run; `drop` it when nothing is left of the run.
 
     Raises:
@@ -60,7 +60,7 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class Leftover:
+class StaleRun:
     """What a run left behind that was killed, and what became of it."""
 
     namespace: str
@@ -80,7 +80,7 @@ def abandoned() -> list[str]:
     return found
 
 
-def sweep(settings: Settings | None = None) -> list[Leftover]:
+def sweep(settings: Settings | None = None) -> list[StaleRun]:
     """Delete the queues of this user's dead runs and return what there was; live runs stay.
 
     Each run is looked for at the broker that it used, with the password of *settings*.
@@ -104,17 +104,17 @@ def sweep(settings: Settings | None = None) -> list[Leftover]:
     return found
 
 
-def _remove(facts: dict[str, object], settings: Settings) -> Leftover:
+def _remove(facts: dict[str, object], settings: Settings) -> StaleRun:
     place = {name: facts[name] for name in ("host", "port", "user", "vhost", "tls")}
     queues: tuple[str, ...] = ()
     problem = ""
     try:
         queues = tuple(
-            delete_unused(facts["queues"], settings.but(**place), timeout=PATIENCE)  # type: ignore[arg-type]  # read from JSON
+            delete_unused(facts["queues"], settings.replace(**place), timeout=PATIENCE)  # type: ignore[arg-type]  # read from JSON
         )
     except (WireError, TimeoutError) as error:
         problem = str(error)
-    return Leftover(
+    return StaleRun(
         namespace=str(facts["namespace"]),
         process=f"{facts['process']} {facts['program']}",
         age=time.time() - float(facts["started"]),  # type: ignore[arg-type]  # as above

@@ -19,9 +19,9 @@ from mousetrap.errors import (
     NotSettled,
 )
 from mousetrap.model import ledger_tables
-from mousetrap.model.outcome import Fate
-from mousetrap.model.summary import Record
-from mousetrap.runs.job_sender import Sender
+from mousetrap.model.outcome import Outcome
+from mousetrap.model.summary import RunSummary
+from mousetrap.runs.job_sender import JobSender
 
 if TYPE_CHECKING:
     from mousetrap.runs.run import Run
@@ -41,14 +41,14 @@ class Settling:
     Threads: any.
     """
 
-    def __init__(self, run: Run, sender: Sender) -> None:
+    def __init__(self, run: Run, sender: JobSender) -> None:
         self.failure: MousetrapError | None = None
         self.recorder: Recorder | None = None
         self._run = run
         self._ledger = run.ledger
         self._sender = sender
 
-    def wait(self, timeout: float, *, fail_fast: bool) -> Record:
+    def wait(self, timeout: float, *, fail_fast: bool) -> RunSummary:
         """Do what `Run.settle` says."""
         deadline = time.monotonic() + timeout
         progress = Progress()
@@ -66,7 +66,7 @@ class Settling:
                 if fail_fast and self._ledger.deaths:
                     raise self.death()
                 if reached and self._is_quiet(min(LOOK, left)):
-                    return self._run.record()
+                    return self._run.summary()
                 if not left:
                     raise self.not_settled(timeout)
         finally:
@@ -105,23 +105,22 @@ class Settling:
 
     def death(self) -> MessageDied:
         """The error that tells of the message that died first."""
-        fate = ledger_tables.first_death(self._ledger)
-        reason = safe(fate.reason)  # whatever its lines
-        text = (
-            f"message {fate.id[:8]} died in stage {fate.stage} at attempt {fate.attempt}: {reason}"
-        )
-        printed = "\n".join(self._printed(fate))
-        error = MessageDied(safe_lines(f"{text}\n{fate.traceback}{printed}"))
-        error.__cause__ = self._exception(fate)
+        outcome = ledger_tables.first_death(self._ledger)
+        reason = safe(outcome.reason)  # whatever its lines
+        where = f"died in stage {outcome.stage} at attempt {outcome.attempt}"
+        text = f"message {outcome.id[:8]} {where}: {reason}"
+        printed = "\n".join(self._printed(outcome))
+        error = MessageDied(safe_lines(f"{text}\n{outcome.traceback}{printed}"))
+        error.__cause__ = self._exception(outcome)
         return error
 
-    def _exception(self, fate: Fate) -> BaseException | None:
+    def _exception(self, outcome: Outcome) -> BaseException | None:
         failures = [each for worker in self._run.workers for each in list(worker.failures)]
-        return next((error for id, error in reversed(failures) if id == fate.id), None)
+        return next((error for id, error in reversed(failures) if id == outcome.id), None)
 
-    def _printed(self, fate: Fate) -> list[str]:
+    def _printed(self, outcome: Outcome) -> list[str]:
         """The end of what the latest handling of that message printed."""
-        pages = self.recorder.pages(fate.id) if self.recorder is not None else []
+        pages = self.recorder.pages(outcome.id) if self.recorder is not None else []
         lines = [line for page in pages[-1:] for line in page.lines()]
         return ["It had printed:", *lines[-PRINTED:]] if lines else []
 

@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
 Verdict = Literal["misconfigured", "no broker", "died"]
 
 
-def judge(code: int, *, has_worked: bool, has_failed: bool) -> Verdict:
+def classify(code: int, *, has_worked: bool, has_failed: bool) -> Verdict:
     """Say why a worker process that nobody told to stop ended with exit code *code*.
 
     *misconfigured*: the next one would end in the same way. Codes are believed only where they can

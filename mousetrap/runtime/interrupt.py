@@ -22,7 +22,7 @@ SLICE = 0.25  # seconds; on Windows an interrupt is heard between two of them on
 PARTING = 0.5  # seconds that who was interrupted waits for a closing, which is quick as a rule
 
 
-class Bell:
+class Waiter:
     """Wakes whoever waits when something may have changed.
 
     For waiting it does what a `threading.Condition` does, or an event, but has no lock of its own:
@@ -35,7 +35,7 @@ class Bell:
     def __init__(self) -> None:
         self._sleepers: list[threading.Lock] = []  # locked; released to wake who waits for it
 
-    def ring(self) -> None:
+    def notify_all(self) -> None:
         """Have everybody who waits look again."""
         for sleeper in tuple(self._sleepers):
             with suppress(RuntimeError):  # released before, and not asleep yet
@@ -101,7 +101,7 @@ def begin(work: Callable[[], object], *, daemon: bool = False, is_left: bool = T
         except BaseException as error:  # noqa: BLE001 -- handed on, or logged
             closing.error = error
         closing.has_ended = True
-        closing.ended.ring()
+        closing.ended.notify_all()
         if closing.is_left and closing.error is not None:
             log.warning("%s", closing.error)
 
@@ -115,7 +115,7 @@ class Closing:
     def __init__(self, is_left: bool) -> None:
         self.error: BaseException | None = None
         self.has_ended = False
-        self.ended = Bell()
+        self.ended = Waiter()
         self.is_left = is_left  # nobody waits for it
 
 

@@ -13,12 +13,12 @@ from types import FrameType
 from typing import Protocol
 
 from mousetrap.runtime.environment import is_kernel
-from mousetrap.runtime.interrupt import Bell, begin
+from mousetrap.runtime.interrupt import Waiter, begin
 
 GRACE = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
 
 
-class Life(Protocol):
+class SignalWatch(Protocol):
     """What can be run until it is told to stop: a `Worker`, or several as processes."""
 
     def start(self) -> object:
@@ -35,8 +35,8 @@ class _Told(KeyboardInterrupt):
     """A signal came while we were still starting: a kind of interrupt, so that it ends a wait."""
 
 
-def run_until_told(
-    worker: Life,
+def run_until_signalled(
+    worker: SignalWatch,
     *,
     grace: float = GRACE,
     with_parent: bool = False,
@@ -90,11 +90,11 @@ class _Order:
         self.is_given = False
         self.ends_waiting = False  # by an exception in the main thread
         self.is_heard = False  # there is a handler of signals
-        self._bell = Bell()
+        self._bell = Waiter()
 
     def give(self) -> None:
         self.is_given = True
-        self._bell.ring()
+        self._bell.notify_all()
 
     def wait(self, timeout: float) -> bool:
         return self._bell.wait_for(lambda: self.is_given, timeout)

@@ -9,11 +9,11 @@ import time
 
 from mousetrap.amqp.consumer import Delivery
 from mousetrap.model.message import Message
-from mousetrap.model.outcome import Fate, Outcome, Output
+from mousetrap.model.outcome import Outcome, OutcomeKind, Output
 from mousetrap.worker.handler import Handler
 
 
-class Handling:
+class Attempt:
     """*message* was taken in hand by *handler* when this was made; times are on both clocks."""
 
     __slots__ = ("begun", "delivery", "handler", "message", "started")
@@ -25,21 +25,21 @@ class Handling:
         self.begun = time.time()  # to be told
         self.started = time.monotonic()  # to measure by
 
-    def fate(
+    def outcome(
         self,
-        outcome: Outcome,
+        kind: OutcomeKind,
         queue: str,
         outputs: tuple[Output, ...] = (),
         reason: str = "",
         traceback: str = "",
         delay: float = 0.0,
         body: bytes | None = None,
-    ) -> Fate:
-        """Return the fate of this handling, which ends now; the rest are the fields of `Fate`."""
+    ) -> Outcome:
+        """Return the outcome of this attempt, which ends now; arguments are `Outcome`'s fields."""
         message = self.message
-        return Fate(  # by position: one is made for every message, and names cost as much again
+        return Outcome(  # by position: one is made for every message, and names cost as much again
             message.id,
-            outcome,
+            kind,
             self.handler.name,
             queue,
             worker_name(os.getpid()),

@@ -30,7 +30,7 @@ from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.message import decode
 from mousetrap.model.topology import Exchange
 from mousetrap.runtime.environment import is_kernel, program
-from mousetrap.runtime.interrupt import Bell
+from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
 log = logging.getLogger("mousetrap.worker.consumer_discovery")
@@ -99,7 +99,7 @@ class Attached:
         return self.warning or f"{self.consumers} attached"
 
 
-class Ear:
+class ConsumerDiscovery:
     """Hears questions about *queue* (on the wire) and answers them by *publisher*; asks, too.
 
     It listens on a channel of its own, because the broker closes the one on which it refuses
@@ -118,7 +118,7 @@ class Ear:
         self._publisher = publisher
         self._worker = uuid.uuid4().hex
         self._asking = threading.Lock()
-        self._changed = Bell()
+        self._changed = Waiter()
         self._channel: Channel | None = None
         self._own_queue = ""  # "" while it does not listen
         self._is_refused = not self._exchange
@@ -158,7 +158,7 @@ class Ear:
 
         def on_consuming(_: Any) -> None:
             self._own_queue = name
-            self._changed.ring()
+            self._changed.notify_all()
 
         channel.queue_declare(name, exclusive=True, arguments={"x-message-ttl": LIFE})
         declare(channel, Exchange(self._exchange))
@@ -167,7 +167,7 @@ class Ear:
 
     def _on_closed(self, _: Channel, reason: Exception) -> None:
         self._own_queue, self._is_refused = "", True
-        self._changed.ring()
+        self._changed.notify_all()
         log.debug("%s: others cannot ask for this consumer: %s", self._queue, reason)
 
     def _on_message(
@@ -181,7 +181,7 @@ class Ear:
             self._on_question(message, properties.reply_to)
         elif message.process != _process() and len(self._heard) < MOST:
             self._heard[message.worker] = message
-            self._changed.ring()
+            self._changed.notify_all()
 
     def _on_question(self, question: Question, reply_to: object) -> None:
         # Not into any queue that somebody names: it might be one that people work from.

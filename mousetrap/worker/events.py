@@ -15,11 +15,11 @@ from mousetrap.amqp.consumer import Delivery
 from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import MousetrapError
-from mousetrap.model.outcome import Fate, pack
+from mousetrap.model.outcome import Outcome, pack
 
 MAX_SIZE = 4_000_000  # bytes of one body; a guess well below what brokers take
 
-Told = tuple[Delivery, Fate]
+Told = tuple[Delivery, Outcome]
 
 
 class Events:
@@ -41,13 +41,13 @@ class Events:
         self._lock = threading.Lock()
         self._waiting: list[Told] = []
 
-    def tell(self, delivery: Delivery, fate: Fate) -> None:
+    def tell(self, delivery: Delivery, outcome: Outcome) -> None:
         """Tell *fate* soon, together with its neighbours; never blocks."""
         if not self._exchange:
-            self._on_told([(delivery, fate)])
+            self._on_told([(delivery, outcome)])
             return
         with self._lock:
-            self._waiting.append((delivery, fate))
+            self._waiting.append((delivery, outcome))
             if len(self._waiting) > 1:
                 return  # the I/O thread is coming for the first one already
         self._publisher.connection.soon(self._flush)
@@ -59,7 +59,7 @@ class Events:
             self._publish(batch)
 
     def _publish(self, batch: list[Told]) -> None:
-        body = pack([fate for _, fate in batch])
+        body = pack([outcome for _, outcome in batch])
         if len(body) > MAX_SIZE and len(batch) > 1:
             half = len(batch) // 2
             self._publish(batch[:half])

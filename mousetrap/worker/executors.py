@@ -1,6 +1,6 @@
 """Who does the work: a few threads, or coroutines on a loop of their own. Never the I/O thread.
 
-`Threads` and `Coroutines` have the same three methods, so that a worker need not care.
+`ThreadExecutor` and `AsyncExecutor` have the same three methods, so that a worker need not care.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
-class Hands(Protocol[T_contra]):
+class Executor(Protocol[T_contra]):
     """Take items from any thread and handle at most so many at a time."""
 
     def start(self) -> None:
@@ -29,7 +29,7 @@ class Hands(Protocol[T_contra]):
         """Let each hand finish what it has in hand; say whether all did within *timeout* s."""
 
 
-class Threads(Generic[T]):
+class ThreadExecutor(Generic[T]):
     """*concurrency* daemon threads: one that hangs cannot keep the process from ending.
 
     *handle* deals with the errors of what it handles; one that escapes it is a defect, which
@@ -79,8 +79,8 @@ class Threads(Generic[T]):
             raise
 
 
-class Coroutines(Generic[T]):
-    """*concurrency* coroutines on one event loop in a thread of its own; see `Threads`."""
+class AsyncExecutor(Generic[T]):
+    """*concurrency* coroutines on one event loop in a thread of its own; see `ThreadExecutor`."""
 
     def __init__(
         self,

@@ -26,13 +26,13 @@ from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
 from mousetrap.model import retry_policy
 from mousetrap.model.message import Message, current
-from mousetrap.model.outcome import Fate, Output, alike
+from mousetrap.model.outcome import Outcome, Output, alike
 from mousetrap.model.topology import AnyDeclaration, Queue
-from mousetrap.runtime.interrupt import Bell
+from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
-from mousetrap.worker.attempt import Handling
+from mousetrap.worker.attempt import Attempt
 from mousetrap.worker.events import Events, Told
-from mousetrap.worker.executors import Coroutines, Hands, Threads
+from mousetrap.worker.executors import AsyncExecutor, Executor, ThreadExecutor
 from mousetrap.worker.handler import Handler
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -52,7 +52,7 @@ class Processor:
     when an output comes back because somebody deleted a queue; *on_crash* is told of a hand that
     dies, which is a defect.
 
-    Threads: `take` on the I/O thread; handlers run on `hands`; the rest any.
+    Threads: `take` on the I/O thread; handlers run on `executor`; the rest any.
     """
 
     consumer: Consumer
@@ -74,14 +74,14 @@ class Processor:
         self.failures: deque[tuple[str, BaseException]] = deque(maxlen=KEPT_FAILURES)
         self.is_stopping = False  # what was not begun is left to the broker
         self.has_failed = False  # there is no way to go on: nothing is sent again
-        self.changed = Bell()  # rings when a count changes
+        self.changed = Waiter()  # rings when a count changes
         self.counts = dict.fromkeys(("received", "done", "retried", "dead"), 0)
         self.in_hand = 0
         self.problem = ""  # the last thing that went wrong, until something goes well
-        self.hands: Hands[Delivery] = (
-            Coroutines(self._handle_async, concurrency, handler.name, on_crash)
+        self.executor: Executor[Delivery] = (
+            AsyncExecutor(self._handle_async, concurrency, handler.name, on_crash)
             if handler.is_async
-            else Threads(self._handle, concurrency, handler.name, on_crash)
+            else ThreadExecutor(self._handle, concurrency, handler.name, on_crash)
         )
         self._queue = queue
         self.writes = writes
@@ -95,10 +95,12 @@ class Processor:
     def take(self, delivery: Delivery) -> None:
         """Have *delivery* handled when a hand is free; never blocks."""
         self.counts["received"] += 1
-        if delivery.is_worn:  # it is moved at once: until a hand is free, more links may break
+        if (
+            delivery.is_near_delivery_limit
+        ):  # it is moved at once: until a hand is free, more links may break
             self._begin(delivery)
         else:
-            self.hands.take(delivery)
+            self.executor.take(delivery)
 
     def tally(self) -> dict[str, int]:
         """All counts, as of one moment."""
@@ -108,38 +110,38 @@ class Processor:
     # ---- on the hands --------------------------------------------------------------------------
 
     def _handle(self, delivery: Delivery) -> None:
-        if (handling := self._begin(delivery)) is None:
+        if (attempt := self._begin(delivery)) is None:
             return
-        message, handler = handling.message, handling.handler
+        message, handler = attempt.message, attempt.handler
         with self.around(message):
             token = current.set(message)
             try:
                 result = handler.function(*handler.arguments(message))
                 outputs = handler.outputs(result, message)
             except BaseException as error:  # noqa: BLE001 -- sys.exit() in a handler is a failure
-                self.handle_failure(handling, error)
+                self.handle_failure(attempt, error)
             else:
-                self._send(handling, outputs)
+                self._send(attempt, outputs)
             finally:
                 current.reset(token)
 
     async def _handle_async(self, delivery: Delivery) -> None:
-        if (handling := self._begin(delivery)) is None:
+        if (attempt := self._begin(delivery)) is None:
             return
-        message, handler = handling.message, handling.handler
+        message, handler = attempt.message, attempt.handler
         with self.around(message):
             token = current.set(message)
             try:
                 result = await handler.function(*handler.arguments(message))
                 outputs = handler.outputs(result, message)
             except BaseException as error:  # noqa: BLE001 -- as above
-                self.handle_failure(handling, error)
+                self.handle_failure(attempt, error)
             else:
-                self._send(handling, outputs)
+                self._send(attempt, outputs)
             finally:
                 current.reset(token)
 
-    def _begin(self, delivery: Delivery) -> Handling | None:
+    def _begin(self, delivery: Delivery) -> Attempt | None:
         properties = delivery.properties
         message = Message.from_wire(
             delivery.body, properties.message_id, properties.headers, properties.timestamp
@@ -153,19 +155,21 @@ class Processor:
             moved = self._moving.get(message.id)
             if moved is not None and self.consumer.is_current(moved):
                 # begun now, it could kill us before that is acked, and there would be two of it
-                self.consumer.connection.call_later(MOVING, lambda: self.hands.take(delivery))
+                self.consumer.connection.call_later(MOVING, lambda: self.executor.take(delivery))
                 return None
             self.in_hand += 1
-        handling = Handling(delivery, message, self.handler)
+        attempt = Attempt(delivery, message, self.handler)
         if move is not None:
-            self._move(handling, move)
+            self._move(attempt, move)
             return None
-        delivery.begun = handling.started
-        return handling
+        delivery.begun = attempt.started
+        return attempt
 
     def _move_first(self, delivery: Delivery, message: Message) -> Rule | None:
         """Say by which rule it is published anew before it is begun, if at all."""
-        is_ours = not (delivery.is_suspect or delivery.is_overdue)  # with nothing to be counted
+        is_ours = not (
+            delivery.is_suspect or delivery.has_ack_timed_out
+        )  # with nothing to be counted
         if self.is_stopping:  # given back by the broker, a suspect would count as lost with us
             can_be_sent = self._publisher.connection.state == "open"
             return (
@@ -174,14 +178,18 @@ class Processor:
                 else None
             )
         if is_ours:
-            return retry_policy.unharmed if delivery.is_worn else None
-        return retry_policy.after_timeout if delivery.is_overdue else retry_policy.after_loss
+            return retry_policy.unharmed if delivery.is_near_delivery_limit else None
+        return (
+            retry_policy.after_ack_timeout
+            if delivery.has_ack_timed_out
+            else retry_policy.after_loss
+        )
 
-    def _move(self, handling: Handling, rule: Rule) -> None:
-        delivery, message = handling.delivery, handling.message
+    def _move(self, attempt: Attempt, rule: Rule) -> None:
+        delivery, message = attempt.delivery, attempt.message
         what_next = rule(message, self._queue)
         if not isinstance(what_next, retry_policy.Move):
-            self.handle_failure(handling, what_next)
+            self.handle_failure(attempt, what_next)
             return
 
         def on_outcome(receipt: Receipt) -> None:  # on the publisher's I/O thread
@@ -204,7 +212,7 @@ class Processor:
         with self._lock:
             self._moving.pop(id, None)
 
-    def _send(self, handling: Handling, outputs: list[Message]) -> None:
+    def _send(self, attempt: Attempt, outputs: list[Message]) -> None:
         if self.writes is None:  # results nobody asked for
             outputs = []
         writes = self.writes or ""
@@ -212,20 +220,20 @@ class Processor:
             told = tuple([Output(each.id, writes, self._kept(each.body)) for each in outputs])
         else:
             told = alike(writes, len(outputs))
-        fate = handling.fate("done", self._queue.name, told, body=self._kept_of_job(handling))
-        self._publish(handling, [(each, writes, None) for each in outputs], fate)
+        outcome = attempt.outcome("done", self._queue.name, told, body=self._kept_of_job(attempt))
+        self._publish(attempt, [(each, writes, None) for each in outputs], outcome)
 
-    def handle_failure(self, handling: Handling, error: BaseException) -> None:
+    def handle_failure(self, attempt: Attempt, error: BaseException) -> None:
         """Have the message of *handling* retried or buried, as `retry.after` says."""
-        message = handling.message
+        message = attempt.message
         failure = retry_policy.after(message, error, self._queue)
-        fate = handling.fate(
+        outcome = attempt.outcome(
             "dead" if failure.delay is None else "retried",
             self._queue.name,
             reason=failure.reason,
             traceback=failure.traceback,
             delay=failure.delay or 0.0,
-            body=self._kept_of_job(handling),
+            body=self._kept_of_job(attempt),
         )
         self.failures.append((message.id, error))
         # No error text here: it may quote the body, and logs go where bodies must not.
@@ -234,29 +242,29 @@ class Processor:
             "%s: message %s, attempt %d: %s -> %s", safe(self._queue.name), message.short_id,
             message.attempt, type(error).__name__, safe(failure.target),
         )  # fmt: skip
-        properties = kept_properties(handling.delivery.properties)
-        self._publish(handling, [(failure.copy, failure.target, properties)], fate)
+        properties = kept_properties(attempt.delivery.properties)
+        self._publish(attempt, [(failure.copy, failure.target, properties)], outcome)
 
-    def _kept_of_job(self, handling: Handling) -> bytes | None:
-        return None if handling.message.parent else self._kept(handling.message.body)
+    def _kept_of_job(self, attempt: Attempt) -> bytes | None:
+        return None if attempt.message.parent else self._kept(attempt.message.body)
 
     def _kept(self, body: bytes) -> bytes | None:
         return body if 0 < self._keeps >= len(body) else None
 
     def _publish(
         self,
-        handling: Handling,
+        attempt: Attempt,
         outputs: list[tuple[Message, str, pika.BasicProperties | None]],
-        fate: Fate,
+        outcome: Outcome,
     ) -> None:
         """Publish all *outputs*; when the last is confirmed, tell the *fate* of *handling*."""
         if not outputs:
-            self.events.tell(handling.delivery, fate)
+            self.events.tell(attempt.delivery, outcome)
             return
-        sending = _Sending(self, handling, fate, len(outputs))
+        sending = _OutputConfirms(self, attempt, outcome, len(outputs))
         for output in outputs:
             if not self._hand_over(*output, sending.on_outcome):
-                self._drop(handling.delivery)
+                self._drop(attempt.delivery)
                 return
 
     def _hand_over(
@@ -281,12 +289,12 @@ class Processor:
         # before they count: `stop` acks what has been counted
         self.consumer.ack(*[delivery for delivery, _ in told])
         with self._lock:
-            for delivery, fate in told:
+            for delivery, outcome in told:
                 if not delivery.is_dropped:
                     self.in_hand -= 1
-                self.counts[fate.outcome] += 1
+                self.counts[outcome.kind] += 1
             self.problem = ""
-        self.changed.ring()
+        self.changed.notify_all()
 
     def send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
         """Send what the broker did not confirm once more, while its source is not acked."""
@@ -300,7 +308,7 @@ class Processor:
             self._forget(receipt.message.id)
             self._drop(delivery)  # its channel is gone: it comes again as a new delivery
             return
-        if receipt.outcome == "returned":
+        if receipt.state == "returned":
             self._publisher.declare(self._declarations)  # somebody deleted a queue: put it back
         self._publisher.send_again(receipt)
 
@@ -310,28 +318,28 @@ class Processor:
             if not delivery.is_dropped:
                 delivery.is_dropped = True
                 self.in_hand -= 1
-        self.changed.ring()
+        self.changed.notify_all()
 
 
-class _Sending:
+class _OutputConfirms:
     """The outputs of one handling on their way. `on_outcome`: on the publisher's I/O thread."""
 
-    __slots__ = ("fate", "handling", "left", "processor")
+    __slots__ = ("attempt", "left", "outcome", "processor")
 
-    def __init__(self, processor: Processor, handling: Handling, fate: Fate, left: int) -> None:
+    def __init__(self, processor: Processor, attempt: Attempt, outcome: Outcome, left: int) -> None:
         self.processor = processor
-        self.handling = handling
-        self.fate = fate
+        self.attempt = attempt
+        self.outcome = outcome
         self.left = left  # outputs that are not confirmed so far; below 0: it has failed
 
     def on_outcome(self, receipt: Receipt) -> None:
         if receipt.confirmed:
             self.left -= 1
             if not self.left:
-                self.processor.events.tell(self.handling.delivery, self.fate)
-        elif receipt.is_final and self.fate.outcome == "done":
+                self.processor.events.tell(self.attempt.delivery, self.outcome)
+        elif receipt.is_final and self.outcome.kind == "done":
             if self.left > 0:
                 self.left = -1
-                self.processor.handle_failure(self.handling, Reject(str(receipt.error)))
+                self.processor.handle_failure(self.attempt, Reject(str(receipt.error)))
         else:
-            self.processor.send_again_later(self.handling.delivery, receipt)
+            self.processor.send_again_later(self.attempt.delivery, receipt)

@@ -26,7 +26,7 @@ from mousetrap.flows.stage import Stage
 from mousetrap.runtime.exit_codes import ExitCode, describe
 from mousetrap.runtime.interrupt import finish
 from mousetrap.settings import Settings
-from mousetrap.worker.worker_process import FACTS, Slot
+from mousetrap.worker.worker_process import FACTS, WorkerProcess
 
 log = logging.getLogger("mousetrap.worker.supervisor")
 
@@ -34,7 +34,7 @@ PAUSE = 0.1  # seconds between two looks of `wait`
 MARGIN = 5.0  # seconds for a process to close its connections and exit, after its messages
 
 
-class WorkerProcesses:
+class Supervisor:
     """Starts *stages* (name or ``module:attribute`` -> how many processes) and stops them.
 
     Each process sees *settings* through its environment, gets the *options* of ``mousetrap work``
@@ -69,10 +69,10 @@ class WorkerProcesses:
         self._out = out
         self._tell = tell
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._slots: dict[str, Slot] = {}  # by name, like "fetch-0"
+        self._slots: dict[str, WorkerProcess] = {}  # by name, like "fetch-0"
         self._lock = threading.Lock()  # guards the slots against who asks for statistics
         self._is_stopping = False
-        self._waiting: list[Slot] = []  # for the first to work
+        self._waiting: list[WorkerProcess] = []  # for the first to work
         self._sum: dict[str, Any] = {}  # of all, once they are stopped
 
     @classmethod
@@ -82,7 +82,7 @@ class WorkerProcesses:
         processes: int | Mapping[str, int],
         settings: Settings,
         options: Mapping[str, Any],
-    ) -> WorkerProcesses:
+    ) -> Supervisor:
         """Return *processes* (a number, or one by stage name) for each stage, not started.
 
         Raises:
@@ -100,16 +100,16 @@ class WorkerProcesses:
         wanted = {reference(each): counts.get(each.name, 1) for each in stages}
         return cls(wanted, settings, options=arguments)
 
-    def start(self) -> WorkerProcesses:
+    def start(self) -> Supervisor:
         """Start the processes; they connect by themselves, jobs wait for them in the queues."""
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-workers-")
         numbers: dict[str, count[int]] = {}
-        slots: dict[str, Slot] = {}
+        slots: dict[str, WorkerProcess] = {}
         for stage, many in self._stages.items():
             label = stage.rpartition(":")[2]
             for n in islice(numbers.setdefault(label, count()), many):
                 name = f"{label}-{n}"
-                slots[name] = Slot(
+                slots[name] = WorkerProcess(
                     name,
                     [sys.executable, "-m", "mousetrap", "work", stage, "--with-parent",
                      *self._options],
@@ -144,7 +144,7 @@ class WorkerProcesses:
             if slot not in self._waiting:
                 self._look_after(slot)
 
-    def _look_after(self, slot: Slot) -> None:
+    def _look_after(self, slot: WorkerProcess) -> None:
         slot.replace_if_due()
         death = slot.death()
         if death is None or slot.process is None:
@@ -277,7 +277,7 @@ class WorkerProcesses:
                 f"{', '.join(late)}; what they had in hand will be delivered again"
             )
 
-    def __enter__(self) -> WorkerProcesses:
+    def __enter__(self) -> Supervisor:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -288,7 +288,7 @@ class WorkerProcesses:
             f"{name} {'running' if process.poll() is None else f'exit {process.returncode}'}"
             for name, process in self._running.items()
         )
-        return f"<WorkerProcesses {states or 'none'}>"
+        return f"<Supervisor {states or 'none'}>"
 
     @property
     def _running(self) -> dict[str, subprocess.Popen[bytes]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.error_translation import remaining
-from mousetrap.amqp.io_thread import Loop
+from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.table import Table, safe
 from mousetrap.errors import MousetrapError
@@ -27,7 +27,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.runtime.interrupt import PARTING, finish
 from mousetrap.settings import Settings
-from mousetrap.worker.consumer_discovery import PATIENCE, Attached, Ear, here, note
+from mousetrap.worker.consumer_discovery import PATIENCE, Attached, ConsumerDiscovery, here, note
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.processor import Processor
 
@@ -94,7 +94,7 @@ class Worker:
         declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
         if writes is not None:
             declarations.append(topology.work_queue(writes))
-        loop = Loop(f"worker {self.queue.name}")
+        loop = IOThread(f"worker {self.queue.name}")
         self._publisher = Publisher(
             self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed, loop=loop
         )
@@ -115,12 +115,12 @@ class Worker:
             declarations,
             on_delivery=self._processor.take,
             on_failed=self.failed,
-            one_by_one=topology.wire_name(self.queue.suspects),
-            beside=lambda connection: self._ear.open(connection),
+            one_by_one=topology.wire_name(self.queue.quarantine),
+            beside=lambda connection: self._discovery.open(connection),
             loop=loop,
         )
-        self._ear = Ear(self.settings, self._consumer.queue, self._publisher)
-        self._ear.stage = self.handler.name
+        self._discovery = ConsumerDiscovery(self.settings, self._consumer.queue, self._publisher)
+        self._discovery.stage = self.handler.name
         self._publisher.declare(declarations)
         if topology.events_exchange:
             self._publisher.declare([Exchange(topology.events_exchange)])
@@ -145,9 +145,9 @@ class Worker:
         _started.add(self)
         try:
             self._publisher.open()
-            self._processor.hands.start()
+            self._processor.executor.start()
             self._consumer.open()
-            self._ear.is_deaf = False
+            self._discovery.is_deaf = False
             note(self.settings, self._consumer.queue, +1)
         except BaseException:
             _started.discard(self)
@@ -171,7 +171,7 @@ class Worker:
                 f"coroutine functions: stop this worker and start another"
             )
         self._processor.handler = new
-        self._ear.stage = new.name
+        self._discovery.stage = new.name
 
     def stop(self, timeout: float = GRACE) -> None:
         """Finish the messages in hand, then close; what was not begun goes back to its queue.
@@ -246,7 +246,7 @@ class Worker:
         if consumers is None:
             return None
         ours = min(consumers, here(self.settings, self._consumer.queue))
-        others = self._ear.ask(consumers - ours, patience) if consumers > ours else ()
+        others = self._discovery.ask(consumers - ours, patience) if consumers > ours else ()
         return Attached(consumers, ours, others[: consumers - ours])
 
     @property
@@ -321,10 +321,10 @@ class Worker:
     def _finish(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         self._processor.is_stopping = True  # hands drop what they have not begun
-        self._changed.ring()
+        self._changed.notify_all()
         self._consumer.cancel()  # first: nothing new may arrive while we finish
         self._be_gone()
-        finished = self._processor.hands.stop(timeout)
+        finished = self._processor.executor.stop(timeout)
         # before closing: an unconfirmed output is an unacked job
         finished &= self._changed.wait_for(
             # or its channel is gone: then it comes again whatever we wait for
@@ -345,15 +345,15 @@ class Worker:
 
     def _be_gone(self) -> None:
         """Not to be counted any more."""
-        if not self._ear.is_deaf:
-            self._ear.is_deaf = True
+        if not self._discovery.is_deaf:
+            self._discovery.is_deaf = True
             note(self.settings, self._consumer.queue, -1)
 
     def _abandon(self) -> None:
         self._processor.is_stopping = True
         self._consumer.close(PARTING)
         self._publisher.close(PARTING)
-        self._processor.hands.stop(PARTING)
+        self._processor.executor.stop(PARTING)
 
     # ---- what ends it --------------------------------------------------------------------------
 
@@ -364,7 +364,7 @@ class Worker:
                 log.error("worker of %r stopped: %s", self.queue.name, error)
                 self.error = error
                 self._processor.has_failed = True
-        self._changed.ring()
+        self._changed.notify_all()
 
     def _crashed(self, error: BaseException) -> None:
         problem = MousetrapError(f"a hand of {self.handler.name} died of {error!r}; a defect")

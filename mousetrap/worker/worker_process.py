@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.model.retry_policy import backoff
-from mousetrap.runtime.exit_codes import Verdict, judge
+from mousetrap.runtime.exit_codes import Verdict, classify
 
 COUNTS = ("received", "done", "retried", "dead", "reconnects")  # that add up
 FACTS = ("alive", "connected", "consuming")
@@ -25,7 +25,7 @@ STALE = 5.0  # seconds without a report after which nothing is known; reports co
 FIRST_DELAY, LONGEST_DELAY = 0.2, 30.0  # seconds between a death and the next start
 
 
-class Slot:
+class WorkerProcess:
     """One place for a worker process: *command* is run there with *environment*.
 
     Its output goes to the file *log*; without one it shows ours, and with *out* (a file
@@ -88,7 +88,7 @@ class Slot:
             return None
         last = self.last_report()
         has_worked = self._last.get("has_worked", False)
-        return judge(code, has_worked=has_worked, has_failed=last.get("state") == "failed"), code
+        return classify(code, has_worked=has_worked, has_failed=last.get("state") == "failed"), code
 
     def bury(self) -> float:
         """Take the dead process out and return in how many seconds the next one is due.

@@ -80,7 +80,7 @@ def ping(settings: Settings, messages: int, size: int, *, is_safe: bool = False)
 
 def through_two_stages(settings: Settings, messages: int, size: int) -> list[float]:
     """Seconds from sending each job to handling its result, through two stages, one by one."""
-    settings = settings.but(namespace=f"bench-{uuid.uuid4().hex[:8]}")
+    settings = settings.replace(namespace=f"bench-{uuid.uuid4().hex[:8]}")
     came = threading.Event()
     text = "x" * (size - 2)
     found = []
@@ -125,7 +125,7 @@ def scaling(
 
 def flood(messages: int, size: int, window: int, prefetch: int) -> None:
     """What `scaling` runs: print the figures as JSON."""
-    settings = Settings.from_environment().but(
+    settings = Settings.from_environment().replace(
         namespace=f"bench-{uuid.uuid4().hex[:8]}", max_in_flight=window
     )
     text = "x" * (size - 2)

@@ -22,7 +22,7 @@ class Peer(Base):
 
     def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
         text = body.decode()[1:-1]  # without its quotes: we encode each, as a caller's data is
-        with Publisher(self.settings.but(namespace="", max_in_flight=window)) as publisher:
+        with Publisher(self.settings.replace(namespace="", max_in_flight=window)) as publisher:
             started = time.perf_counter()
             receipts = publisher.publish_many((Message(text) for _ in range(messages)), queue)
             publisher.flush(120)
@@ -32,7 +32,7 @@ class Peer(Base):
 
     @contextmanager
     def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
-        settings = self.settings.but(namespace="")
+        settings = self.settings.replace(namespace="")
         with Worker(source, pass_on, settings, writes=target, prefetch=prefetch,
                     concurrency=handlers) as worker:  # fmt: skip
             yield worker

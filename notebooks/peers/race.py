@@ -87,7 +87,7 @@ class Race:
     """
 
     def __init__(self, settings: Settings, names: Iterable[str] = NAMES) -> None:
-        self.settings = settings.but(namespace="")  # names on the wire are made here
+        self.settings = settings.replace(namespace="")  # names on the wire are made here
         self.prefix = f"bench-{uuid.uuid4().hex[:8]}"
         self.missing: list[str] = []
         self.racers: dict[str, Racer] = {}

@@ -46,11 +46,11 @@ class Target:
         return pika.BlockingConnection(parameters)
 
     def wire(self, **options):
-        """Open a `Wire`."""
-        return Wire(self, **options)
+        """Open a `FastConnection`."""
+        return FastConnection(self, **options)
 
 
-class Wire:
+class FastConnection:
     """A connection that sends what it is told to and shows what comes, frame by frame."""
 
     def __init__(self, target, *, stage="channel", **tune):

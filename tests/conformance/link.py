@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pika.frame
-from client import PATIENCE, Wire
+from client import PATIENCE, FastConnection
 from pika import spec
 
 
-class Link(Wire):
+class Link(FastConnection):
     """A connection whose frames are sorted by channel."""
 
     def __init__(self, target):

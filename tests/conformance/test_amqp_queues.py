@@ -6,7 +6,7 @@ import pytest
 from client import (
     CONNECTION,
     Consuming,
-    Wire,
+    FastConnection,
     bodies,
     count,
     eventually,
@@ -338,7 +338,7 @@ def test_an_exclusive_queue_goes_with_its_connection(channel, connect, name):
 def test_an_exclusive_queue_goes_with_a_connection_that_breaks(channel, wire, name):
     """It is deleted when the socket is closed without a word."""
     queue = name()
-    lost: Wire = wire()
+    lost: FastConnection = wire()
     lost.call(spec.Queue.Declare(queue=queue, exclusive=True), spec.Queue.DeclareOk)
     lost.hang_up()
 

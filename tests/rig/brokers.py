@@ -1,6 +1,6 @@
 """Brokers that a test may break: a container of some version.
 
-A private node of what is installed here is `mousetrap.broker.LocalNode`; it and `Container` know
+A private node of what is installed here is `mousetrap.broker.RabbitMQNode`; it and `Container` know
 the same words. Everything listens on 127.0.0.1 and carries the label of the test run that made it:
 `sweep` removes what a killed run has left.
 """
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mousetrap.broker import LocalNode, docker, ensure
+from mousetrap.broker import RabbitMQNode, docker, ensure
 from mousetrap.broker.configuration import free_ports
 from mousetrap.broker.probe import wait_until_ready
 from mousetrap.errors import MousetrapError
@@ -124,7 +124,7 @@ class Container:
         subprocess.run(["docker", "rm", "--force", "--volumes", self.name], capture_output=True)
 
 
-def breakable(version: str | None = None) -> Container | LocalNode:
+def breakable(version: str | None = None) -> Container | RabbitMQNode:
     """Return a broker of our own that runs: a container, or a private node where Docker is not.
 
     Skips without either; in CI it fails.

@@ -112,7 +112,7 @@ class Balancer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self.avoided: set[str] = set()  # names
-        self.settings = nodes[0].settings.but(port=self._listener.getsockname()[1])
+        self.settings = nodes[0].settings.replace(port=self._listener.getsockname()[1])
 
     def __enter__(self) -> Balancer:
         threading.Thread(target=self._accept, name="rig-balancer", daemon=True).start()

@@ -45,7 +45,7 @@ class Tally:
     duplicates: int = 0
     heals: list[float] = field(default_factory=list)  # seconds
 
-    def judge(self, history: History, trials: int = 1) -> None:
+    def classify(self, history: History, trials: int = 1) -> None:
         """Add *history*, of so many trials, and fail if it is not clean."""
         verdict = check(history)
         self.trials += trials

@@ -26,7 +26,7 @@ class Cut:
     direction: str  # "to broker" or "from broker"
     end: str
     link: int
-    landed: threading.Event = field(default_factory=threading.Event)
+    triggered: threading.Event = field(default_factory=threading.Event)
 
 
 class Tap:
@@ -43,7 +43,7 @@ class Tap:
         self._cut = cut
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
-        self.settings = settings.but(host="127.0.0.1", port=self._listener.getsockname()[1])
+        self.settings = settings.replace(host="127.0.0.1", port=self._listener.getsockname()[1])
         self.passed: Counter[tuple[str, str]] = Counter()
         self.sizes: list[Counter[str]] = []
         self.heard: Callable[[int, str, Piece], object] = lambda *_: None
@@ -134,4 +134,4 @@ class _Relay:
                 else:
                     each.shutdown(socket.SHUT_RDWR)
                 each.close()
-        cut.landed.set()
+        cut.triggered.set()

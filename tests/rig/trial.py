@@ -115,7 +115,7 @@ class Trial:
                         if receipt.confirmed:
                             self.history.confirmed.add(receipt.message.id)
                             continue
-                        if receipt.outcome != "waiting":
+                        if receipt.state != "waiting":
                             receipt = publisher.publish(receipt.message, "work")
                         waiting.append(receipt)
 
@@ -204,7 +204,7 @@ class Trial:
             self.history.confirmed.add(id)
         except (MousetrapError, TimeoutError):
             kinds = {"refused": self.history.refused, "returned": self.history.refused}
-            kinds.get(receipt.outcome, self.history.unknown).add(id)
+            kinds.get(receipt.state, self.history.unknown).add(id)
 
 
 def wait_for(condition: Callable[[], object], timeout: float = 20.0) -> None:
