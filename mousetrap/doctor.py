@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from mousetrap.job_queue import delete, drain, ping
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Declaration
 from mousetrap.runs.run_lock import abandoned
+from mousetrap.runtime import randomness
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
@@ -127,7 +127,7 @@ def _version(greeting: str) -> Finding:
 
 def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
     """Do what a flow does: declare, publish with a confirm, take, delete, tell fates."""
-    name = f"doctor-{uuid.uuid4().hex[:8]}"
+    name = f"doctor-{randomness.new_id()[:8]}"
     topology = settings.topology
     queue = topology.wire_name(name)
     try:

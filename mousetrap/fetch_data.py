@@ -6,10 +6,9 @@ in ``notebooks/00_start_here.ipynb``.
 
 from __future__ import annotations
 
-import random
-import threading
-import time
 from typing import TYPE_CHECKING, TypeAlias
+
+from mousetrap.runtime import clock, randomness, threads
 
 if TYPE_CHECKING:
     from faker import Faker
@@ -20,7 +19,7 @@ Coordinate: TypeAlias = float | str
 Place: TypeAlias = tuple[Coordinate, Coordinate, str, str, str]
 """``(lat, lon, name, country, timezone)``: ``(35.07, 1.05, "Frenda", "DZ", "Africa/Algiers")``."""
 
-_local = threading.local()
+_local = threads.local()
 
 
 class ExternalApiError(RuntimeError):
@@ -52,9 +51,9 @@ def fetch_data(
     _check("latency", latency, 0, 3600)
     _check("failure_rate", failure_rate, 0, 1)
     if latency:
-        time.sleep(latency)
+        clock.sleep(latency)
     # Seeding by text: the standard library hashes it with SHA-512, alike in every process.
-    draw = random.random() if seed is None else random.Random(f"{seed}/{attempt}").random()
+    draw = randomness.random() if seed is None else randomness.seeded(f"{seed}/{attempt}").random()
     if draw < failure_rate:
         raise ExternalApiError(
             f"the simulated API failed for seed {seed}, attempt {attempt} "

@@ -8,8 +8,6 @@ the worker's business, sending many messages the publisher's. Prototyped in
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeAlias
@@ -29,6 +27,7 @@ from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.model.message import Message, without_counts
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Declaration, Queue
+from mousetrap.runtime import clock, randomness
 from mousetrap.settings import Settings
 
 QUEUES = ["start_fetch", "data_processing"]
@@ -135,12 +134,12 @@ def drain(
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
     taken: list[Message] = []
-    now = time.monotonic()
+    now = clock.monotonic()
     deadline, last = now + timeout, now
     patience = timeout if n is not None and not idle else idle
     ready = 1  # as far as is known, or one to be asked for
     with _not_lost(taken, queue), short_channel(settings) as channel:
-        while (n is None or len(taken) < n) and time.monotonic() < deadline:
+        while (n is None or len(taken) < n) and clock.monotonic() < deadline:
             most = min(ready or 1, BULK if n is None else n - len(taken), BULK)
             before, ready = len(taken), 0
             with closing(_take(channel, name, most, deadline)) as found:
@@ -148,9 +147,9 @@ def drain(
                     if on_message is not None:
                         on_message(message)
                     taken.append(message)
-                    last, ready = time.monotonic(), left
+                    last, ready = clock.monotonic(), left
             if len(taken) == before:
-                quiet = time.monotonic() - last
+                quiet = clock.monotonic() - last
                 if quiet >= patience:
                     break
                 # basic.get cannot wait, a consumer would prefetch what others may want
@@ -201,7 +200,7 @@ def delete_unused(
     Raises:
         TimeoutError: one still has consumers after *timeout* seconds; names it.
     """
-    deadline = time.monotonic() + timeout
+    deadline = clock.monotonic() + timeout
     bare = settings.replace(namespace="")
     deleted = []
     for name in wire_names:
@@ -211,7 +210,7 @@ def delete_unused(
                     f"queue {name!r} still has {found.consumers} consumers after {timeout:g} s: "
                     f"stop them first"
                 )
-            time.sleep(0.1)
+            clock.sleep(0.1)
         if found is not None:
             with short_channel(bare) as channel:
                 channel.queue_delete(name)
@@ -229,15 +228,15 @@ def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
         BrokerUnreachable, AccessRefused: with the variable to check.
     """
     settings = (settings or Settings.from_environment()).replace(connect_timeout=timeout)
-    started = time.monotonic()
+    started = clock.monotonic()
     with short_channel(settings) as channel:
         name = str(channel.queue_declare("", exclusive=True).method.queue)
-        token = uuid.uuid4().bytes
+        token = randomness.urandom(16)
         channel.basic_publish("", name, token)
         while remaining(started + timeout):
             _, _, body = channel.basic_get(name, auto_ack=True)
             if body == token:
-                return time.monotonic() - started
+                return clock.monotonic() - started
     raise BrokerUnreachable(
         f"{settings.url} took a message and did not give it back in {timeout:g} s"
     )
@@ -334,7 +333,7 @@ def _take(
             most -= 1
             yield _message(properties, body), most
             tag = method.delivery_tag
-            if not most or time.monotonic() > deadline:
+            if not most or clock.monotonic() > deadline:
                 break
     except BaseException:  # nothing here may wait: it may be an interrupt, and the broker silent
         if tag:

@@ -202,7 +202,7 @@ def test_children_have_different_ids(places):
 @given(st.text(), st.text(), st.integers(0, 999))
 def test_ids_of_children_are_those_of_the_standard(parent, stage, index):
     """Faster, and the same: messages that wait in queues have such ids."""
-    expected = uuid.uuid5(message.IDS, f"{parent}/{stage}/{index}").hex
+    expected = uuid.uuid5(uuid.UUID(bytes=message.ID_NAMESPACE), f"{parent}/{stage}/{index}").hex
 
     assert message.child_id(parent, stage, index) == expected
 

@@ -7,7 +7,6 @@ Prototyped in ``notebooks/01_channel.ipynb``.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,6 +15,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
 from mousetrap.amqp.error_translation import PIKA_ERRORS, parameters, translated
+from mousetrap.runtime import threads
 from mousetrap.runtime.interrupt import finish, is_interrupted
 from mousetrap.settings import Settings
 
@@ -28,12 +28,12 @@ class _Turn:
 
     def __init__(self, connection: pika.BlockingConnection, heartbeat: float) -> None:
         self.connection = connection
-        self.over = threading.Event()
-        self._lock = threading.Lock()
+        self.over = threads.Event()
+        self._lock = threads.Lock()
         self._owner: int | None = None  # the thread that holds the lock
         if heartbeat:
             # Two heartbeats missed end a connection; an eighth leaves room for a busy machine.
-            threading.Thread(
+            threads.Thread(
                 target=self._tend, args=(max(0.25, heartbeat / 8),), daemon=True,
                 name="mousetrap-heartbeat",
             ).start()  # fmt: skip
@@ -41,7 +41,7 @@ class _Turn:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Wait for the turn; free of charge for the thread that has it (pika calls us back)."""
-        me = threading.get_ident()
+        me = threads.get_ident()
         if self._owner == me:
             yield
             return
@@ -55,7 +55,7 @@ class _Turn:
     @property
     def is_mine(self) -> bool:
         """It is the calling thread that is inside."""
-        return self._owner == threading.get_ident()
+        return self._owner == threads.get_ident()
 
     @contextmanager
     def step_aside(self) -> Iterator[None]:
@@ -66,7 +66,7 @@ class _Turn:
             yield
         finally:
             self._lock.acquire()
-            self._owner = threading.get_ident()
+            self._owner = threads.get_ident()
 
     def guarded(self, value: Any) -> Any:
         """Return *value*; a function comes back as one that waits for the turn."""

@@ -8,8 +8,6 @@ Prototyped in ``notebooks/01_channel.ipynb``.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -28,6 +26,7 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.model.retry_policy import backoff
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
@@ -88,7 +87,7 @@ class Connection:
         self.reconnects = 0
         self.loop = loop or IOThread(purpose)
         self._session = session
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._changed = Waiter()  # rings when the state does
         self._connection: FastConnection | None = None
         self._channel: Channel | None = None
@@ -198,7 +197,7 @@ class Connection:
         The broker gives that out again when it has noticed the break, and does not say when.
         """
         if self.is_open:
-            return bool(self.reconnects) and time.monotonic() - self._opened < RETURN
+            return bool(self.reconnects) and clock.monotonic() - self._opened < RETURN
         return self._was_open and self.state == "connecting"
 
     def __repr__(self) -> str:
@@ -282,7 +281,7 @@ class Connection:
     def _ready(self, channel: Channel) -> None:
         if channel is not self._channel:
             return
-        self._opened = time.monotonic()
+        self._opened = clock.monotonic()
         if self._was_open:
             self.reconnects += 1
             log.warning("%s is connected again (%d×)", self.purpose, self.reconnects)
@@ -328,7 +327,7 @@ class Connection:
         if not self._closing:  # the end that was asked for is no error, and hides none
             self.error = error
         if self.is_open:
-            if time.monotonic() - self._opened > STEADY:
+            if clock.monotonic() - self._opened > STEADY:
                 self._failures = 0
             self._set_state("connecting")
         if channel is not None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +24,7 @@ from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Declaration
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
@@ -67,7 +66,7 @@ class Delivery:
         self.is_suspect = is_suspect
         self.has_ack_timed_out = has_ack_timed_out
         self.is_near_delivery_limit = is_near_delivery_limit
-        self.received = time.monotonic()
+        self.received = clock.monotonic()
         self.begun: float | None = None  # when it was taken in hand, on the same clock
         self.is_dropped = False  # given up without an ack
 
@@ -109,7 +108,7 @@ class Consumer:
         self._beside = beside
         self._one_by_one = one_by_one
         self._generation = 0  # written on the I/O thread, read everywhere
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._settled: deque[Delivery] = deque()
         self._flush_is_due = False
         # I/O thread only:
@@ -196,7 +195,7 @@ class Consumer:
         """
         self._channel = None
         self._generation += 1
-        now = time.monotonic()
+        now = clock.monotonic()
         oldest = min((each.received for each in self._outstanding.values()), default=now)
         early = (
             -math.inf if isinstance(error, ConnectionLost) else now - ACK_TIMED_OUT * (now - oldest)

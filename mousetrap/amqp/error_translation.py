@@ -10,7 +10,6 @@ import math
 import os
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -35,6 +34,7 @@ from mousetrap.errors import (
     MousetrapError,
 )
 from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 pika_patches.install()
@@ -221,7 +221,7 @@ def _speaks_tls(settings: Settings) -> bool:
 
 def remaining(deadline: float) -> float:
     """Seconds left until *deadline* on the monotonic clock, never negative."""
-    return max(0.0, deadline - time.monotonic())
+    return max(0.0, deadline - clock.monotonic())
 
 
 def kept_properties(properties: pika.BasicProperties) -> pika.BasicProperties:

@@ -7,7 +7,6 @@ change of thread costs more than the work.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 from pika.adapters.select_connection import IOLoop
 
 from mousetrap.errors import ConnectionLost
+from mousetrap.runtime import threads
 
 log = logging.getLogger("mousetrap.amqp.connection")
 
@@ -35,10 +35,10 @@ class IOThread:
     def __init__(self, name: str) -> None:
         self.io: Any = IOLoop()
         self._members: set[Member] = set()
-        self._lock = threading.Lock()  # guards the members
+        self._lock = threads.Lock()  # guards the members
         self._soon: list[Callable[[], object]] = []
         self._is_over = False
-        self._thread = threading.Thread(target=self._run, name=f"mousetrap-io {name}", daemon=True)
+        self._thread = threads.Thread(target=self._run, name=f"mousetrap-io {name}", daemon=True)
 
     def attach(self, member: Member) -> None:
         """Live here from now on; the first one starts the thread.
@@ -101,7 +101,7 @@ class IOThread:
     @property
     def is_here(self) -> bool:
         """The caller runs on this thread."""
-        return threading.get_ident() == self._thread.ident
+        return threads.get_ident() == self._thread.ident
 
     def _do_soon(self) -> None:
         for function in self._soon:  # and what these add

@@ -7,8 +7,6 @@ publishing fast. Prototyped in ``notebooks/02_publisher.ipynb``.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -27,6 +25,7 @@ from mousetrap.amqp.unconfirmed import UnconfirmedPublishes
 from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError, OutcomeUnknown
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter, finish
 from mousetrap.settings import Settings
 
@@ -55,7 +54,7 @@ class Publisher:
         self.connection = Connection(self.settings, purpose, self, loop)
         self._topology = self.settings.topology
         self._names: dict[str, str] = {}  # plain -> on the wire, checked
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._room = Waiter()  # rings when the window is half empty
         self._idle = Waiter()  # rings when nothing is open
         self._open = 0  # receipts that are waiting
@@ -145,7 +144,7 @@ class Publisher:
             PublishRefused: one cannot be sent as it is: too large for this broker.
             TimeoutError: some are not confirmed after *timeout* seconds; says how many and why.
         """
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         receipts = self.publish_many(messages, queue)
         while True:
             with suppress(TimeoutError):  # what is still waiting then is counted below
@@ -163,7 +162,7 @@ class Publisher:
                     f"{timeout:g} s; the first one is {first.state} ({first.reason})"
                 )
             # the cause needs a moment to go away; asking once a second harms nobody
-            time.sleep(min(RESEND_DELAY, remaining(deadline)))
+            clock.sleep(min(RESEND_DELAY, remaining(deadline)))
             for n in missing:
                 receipts[n] = self.send_again(receipts[n])
 
@@ -173,7 +172,7 @@ class Publisher:
         Threads: any, the I/O thread too.
         """
         again = Receipt(receipt.message, receipt.queue, receipt.sent, receipt.base,
-                        time.monotonic() + self.settings.confirm_timeout,
+                        clock.monotonic() + self.settings.confirm_timeout,
                         receipt._callback, receipt.exchange)  # fmt: skip
         self._submit((again,))
         return again
@@ -190,8 +189,8 @@ class Publisher:
 
         Threads: any, the I/O thread too.
         """
-        deadline = time.monotonic() + self.settings.confirm_timeout
-        receipt = Receipt(Message(body=body), key, int(time.time()), properties, deadline,
+        deadline = clock.monotonic() + self.settings.confirm_timeout
+        receipt = Receipt(Message(body=body), key, int(clock.time()), properties, deadline,
                           callback, exchange)  # fmt: skip
         self._submit((receipt,))
 
@@ -252,9 +251,9 @@ class Publisher:
         callback: Callable[[Receipt], None] | None,
     ) -> Receipt:
         message.body  # noqa: B018 -- encode here: a bad value is the caller's error, in its thread
-        deadline = time.monotonic() + self.settings.confirm_timeout
+        deadline = clock.monotonic() + self.settings.confirm_timeout
         name = self._names.get(queue) or self._checked_name(queue)
-        return Receipt(message, name, int(time.time()), base, deadline, callback)
+        return Receipt(message, name, int(clock.time()), base, deadline, callback)
 
     def _checked_name(self, queue: str) -> str:
         name = self._topology.wire_name(queue)
@@ -264,7 +263,7 @@ class Publisher:
         return name
 
     def _close(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         if self.connection.is_open:
             self._idle.wait_for(lambda: self._open == 0, timeout)
         self.connection.close(max(0.5, remaining(deadline)))
@@ -317,7 +316,7 @@ class Publisher:
 
         def on_confirming(_: Any) -> None:
             self._channel = channel
-            self._heard = time.monotonic()
+            self._heard = clock.monotonic()
             for declaration in self._declared[len(declared) :]:  # came up in the meantime
                 declare(channel, declaration)
             ready()
@@ -363,7 +362,7 @@ class Publisher:
             self._written.add(receipt)
 
     def _on_confirm(self, frame: Any) -> None:
-        self._heard = time.monotonic()
+        self._heard = clock.monotonic()
         self.connection.worked()
         settled = self._written.take(frame.method.delivery_tag, multiple=frame.method.multiple)
         if isinstance(frame.method, spec.Basic.Ack):
@@ -414,7 +413,7 @@ class Publisher:
         given up as well: a node that has lost the majority of its cluster is open and answers no
         publish, and another may.
         """
-        now, patience = time.monotonic(), self.settings.confirm_timeout
+        now, patience = clock.monotonic(), self.settings.confirm_timeout
         late = self._written.take_late(now)
         is_silent = bool(late) and now - self._heard > patience
         with self._lock:

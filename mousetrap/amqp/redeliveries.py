@@ -8,12 +8,13 @@ know that it was not the message, and need not count it (see `retry.after_loss`)
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Collection
+
+from mousetrap.runtime import threads
 
 REMEMBERED = 10_000  # messages, or all of the latest note; older ones are counted as lost again
 
-_lock = threading.Lock()
+_lock = threads.Lock()
 _had: dict[tuple[str, str], bool] = {}
 
 
@@ -39,7 +40,7 @@ def recall(queue: str, id: str) -> bool | None:
 def _begin_anew() -> None:
     """In a forked child: what its parent outlived may kill it, and nobody is left to unlock."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threads.Lock()
     _had.clear()
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +26,7 @@ from mousetrap.broker.rabbitmq_node import RabbitMQNode
 from mousetrap.embedded_broker import OVERVIEW, EmbeddedServer
 from mousetrap.errors import AccessRefused, BrokerSetupError, SettingsError, WireError
 from mousetrap.job_queue import get_once, ping
+from mousetrap.runtime import clock
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 
@@ -162,14 +162,14 @@ def _bring(
 ) -> Broker:
     settings = settings or Settings.from_environment()
     kind = _known(kind or os.environ.get("MOUSETRAP_BROKER") or None)
-    deadline = time.monotonic() + timeout
+    deadline = clock.monotonic() + timeout
 
     def from_docker() -> Broker:
-        left = deadline - time.monotonic()
+        left = deadline - clock.monotonic()
         return _found("docker", docker.up(settings, left, say), say)
 
     def from_local() -> Broker:
-        left = deadline - time.monotonic()
+        left = deadline - clock.monotonic()
         running = (local.up if stays else local.join)(settings, left, say)
         if running is not None:
             return _found("local", running, say)

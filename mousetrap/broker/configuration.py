@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import secrets
 import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,13 +14,14 @@ from pathlib import Path
 from mousetrap.broker.executables import find_epmd, find_server, search_path
 from mousetrap.broker.paths import deploy_file
 from mousetrap.errors import BrokerSetupError
+from mousetrap.runtime import randomness
 from mousetrap.settings import Settings
 
 NAME = "mousetrap@localhost"  # unique enough: each node has an epmd of its own
 LOOPBACK = "127.0.0.1"
 PORTS = range(10_000, 32_768)  # Linux gives connections those above, as others do from 49,152 on
 TRIES = 100  # a guess
-_CHANCE = random.SystemRandom()  # nobody's seed makes two processes choose the same
+_CHANCE = randomness.system()  # nobody's seed makes two processes choose the same
 
 
 def free_ports(count: int) -> list[int]:
@@ -74,7 +73,7 @@ def configure(folder: Path, settings: Settings) -> Settings:
     cookie = folder / ".erlang.cookie"  # our own: Erlang's is guessed from a weak seed
     if not cookie.exists():
         cookie.touch(0o600)
-        cookie.write_text(secrets.token_hex(20))
+        cookie.write_text(randomness.urandom(20).hex())
         cookie.chmod(0o400)  # Erlang insists on it
     environment = {  # nothing is inherited: RABBITMQ_* and ERL_* of the user mean another node
         "PATH": search_path(),

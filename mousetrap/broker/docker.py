@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 
 from mousetrap.broker import probe
@@ -20,6 +19,7 @@ from mousetrap.broker.paths import deploy_file
 from mousetrap.broker.probe import Say
 from mousetrap.errors import AccessRefused, BrokerSetupError, WireError
 from mousetrap.job_queue import ping
+from mousetrap.runtime import clock
 from mousetrap.settings import MASK, Settings
 
 PULL_TIMEOUT = 900.0  # seconds: an image of 100 MB over a slow line; not counted as booting
@@ -72,7 +72,7 @@ def up(settings: Settings, timeout: float, say: Say) -> Settings:
         raise BrokerSetupError(_taken(settings.port, "RABBITMQ_PORT"))
     environment = _environment(settings)
     _require_image(environment, say)
-    started = time.monotonic()
+    started = clock.monotonic()
     say(f"waiting for the container of {project()!r} to boot (usually 10 to 20 s)")
     done = _compose(
         "up", "--detach", "--wait", "--wait-timeout", f"{max(1, int(timeout))}",
@@ -81,7 +81,7 @@ def up(settings: Settings, timeout: float, say: Say) -> Settings:
     try:
         if done is None or done.returncode:
             said = done.stderr if done else ""
-            waited = time.monotonic() - started
+            waited = clock.monotonic() - started
             raise BrokerSetupError(_why_not_up(said, settings, environment, waited))
         what = "the dockerised RabbitMQ"
         probe.wait_until_ready(settings, started + timeout, what, say, lambda: None)
@@ -227,7 +227,7 @@ def _compose(
     command = [
         "docker", "compose", "-p", project(), "-f", str(deploy_file("development.yml")), *arguments
     ]  # fmt: skip
-    started = time.monotonic()
+    started = clock.monotonic()
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
@@ -236,7 +236,7 @@ def _compose(
             try:
                 out, err = process.communicate(timeout=probe.REPORT_EVERY)
             except subprocess.TimeoutExpired:
-                waited = time.monotonic() - started
+                waited = clock.monotonic() - started
                 if waited > timeout:
                     process.kill()
                     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import json
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from mousetrap.broker.paths import state_folder
 from mousetrap.broker.probe import Say
 from mousetrap.broker.rabbitmq_node import PORT_TAKEN, RabbitMQNode
 from mousetrap.errors import AccessRefused, BrokerSetupError
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 _started: WeakValueDictionary[int, RabbitMQNode] = WeakValueDictionary()  # by port
@@ -36,13 +36,13 @@ def start(settings: Settings, timeout: float, say: Say) -> RabbitMQNode:
         BrokerSetupError: nothing to start here, or it did not come up; says what to do.
     """
     _require()
-    deadline = time.monotonic() + timeout
+    deadline = clock.monotonic() + timeout
     for attempt in range(1, TRIES + 1):
         folder = Path(tempfile.mkdtemp(prefix="mousetrap-broker-"))  # mode 0700
         node = RabbitMQNode(folder, configure(folder, settings.replace(port=free_ports(1)[0])))
         atexit.register(node.close)
         try:
-            node.start(deadline - time.monotonic(), say)
+            node.start(deadline - clock.monotonic(), say)
         except BaseException as error:
             node.close()
             if PORT_TAKEN in str(error) and attempt < TRIES:
@@ -116,7 +116,7 @@ def join(settings: Settings, timeout: float, say: Say) -> Settings | None:
     running = _address(settings)
     if running is not None:
         what = f"the private RabbitMQ that runs on {LOOPBACK}:{running.port}"
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         probe.wait_until_ready(running, deadline, what, say, lambda: None)
     return running
 

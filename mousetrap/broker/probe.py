@@ -7,12 +7,12 @@ import re
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Callable
 
 from mousetrap.embedded_broker import PRODUCT
 from mousetrap.errors import AccessRefused, BrokerSetupError, WireError
 from mousetrap.job_queue import ping
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 Say = Callable[[str], None]
@@ -95,7 +95,7 @@ def wait_until_ready(
         AccessRefused: it answers and refuses the login; waiting would not help.
         BrokerSetupError: it ended, or *deadline* (monotonic) passed.
     """
-    started = reported = time.monotonic()
+    started = reported = clock.monotonic()
     while True:
         try:
             ping(settings, timeout=3.0)
@@ -107,7 +107,7 @@ def wait_until_ready(
             return
         if reason := ended():
             raise BrokerSetupError(reason)
-        now = time.monotonic()
+        now = clock.monotonic()
         if now > deadline:
             raise BrokerSetupError(
                 f"{what} did not answer within {now - started:.0f} s: give it longer, or use "
@@ -116,4 +116,4 @@ def wait_until_ready(
         if now - reported > REPORT_EVERY:
             reported = now
             say(f"still waiting for {what} to answer ({now - started:.0f} s)")
-        time.sleep(PAUSE)
+        clock.sleep(PAUSE)

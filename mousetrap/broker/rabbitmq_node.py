@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 from mousetrap.broker.configuration import LOOPBACK
 from mousetrap.broker.probe import Say, say_on_stderr, wait_until_ready
 from mousetrap.errors import BrokerSetupError
+from mousetrap.runtime import clock
 from mousetrap.settings import MASK, Settings
 
 KEEPER = Path(__file__).with_name("keeper.py")
@@ -54,7 +54,7 @@ class RabbitMQNode:
             BrokerSetupError: it ended instead, with its reason, or was not ready in time.
             AccessRefused: its data are from a time when user or password were others.
         """
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         before = self.state().get("starts", 0) if self._keeper else 0
         self._order("start")
         what = f"the private RabbitMQ on {LOOPBACK}:{self.settings.port}"
@@ -193,13 +193,13 @@ class RabbitMQNode:
             self._wait_until(lambda: self.pid is None, "the private node to stop")
 
     def _wait_until(self, happened: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         while not happened():
-            if time.monotonic() > deadline:
+            if clock.monotonic() > deadline:
                 raise BrokerSetupError(
                     f"waited {timeout:g} s in vain for {what}: see {self.folder}"
                 )
-            time.sleep(0.02)
+            clock.sleep(0.02)
 
     def sweep(self) -> bool:
         """End what a keeper left behind that was itself killed; True if there was something."""

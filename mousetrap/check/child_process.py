@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mousetrap.check import executed_notebook
 from mousetrap.check.progress import PROGRESS
+from mousetrap.runtime import clock, threads
 
 if TYPE_CHECKING:
     from mousetrap.check.descendants import Descendants
@@ -34,7 +32,7 @@ class Child:
     def __init__(self, job: dict[str, Any], environment: Mapping[str, str]) -> None:
         self._job = job
         self._environment = environment
-        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._events: threads.Queue[dict[str, Any] | None] = threads.Queue()
         self._end: dict[str, Any] | None = None
         self._gone = False
         self.done = 0
@@ -57,7 +55,7 @@ class Child:
             start_new_session=True,  # Ctrl-C reaches us alone, and we end it in good order
         )
         self._descendants: Descendants = Descendants(self._process.pid, self._job["mark"])
-        threading.Thread(target=self._read_events, daemon=True).start()
+        threads.Thread(target=self._read_events, daemon=True).start()
         job = self._job | {"scratch": self._folder.name}
         self._send(json.dumps(job).encode() + b"\n")
         return self
@@ -83,11 +81,11 @@ class Child:
         when a cell has raised or time is up, while the kernel lives.
         """
         look = on_failure or (lambda: None)
-        while (remaining := until - time.monotonic()) > 0:
+        while (remaining := until - clock.monotonic()) > 0:
             try:
                 # Short waits, also because Windows does not see Ctrl-C while it waits for a lock.
                 event = self._events.get(timeout=min(remaining, LOOK_EVERY))
-            except queue.Empty:
+            except threads.Empty:
                 tell(False)
                 continue
             # Now, while the parents live: who is started with another environment and then
@@ -132,9 +130,9 @@ class Child:
             self._process.stdin.flush()
 
     def _ends_within(self, patience: float) -> bool:
-        limit = time.monotonic() + patience
-        while (remaining := limit - time.monotonic()) > 0:
-            with suppress(queue.Empty):
+        limit = clock.monotonic() + patience
+        while (remaining := limit - clock.monotonic()) > 0:
+            with suppress(threads.Empty):
                 event = self._events.get(timeout=remaining)
                 if event is None or event["event"] == "end":
                     return event is not None

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import defaultdict
 from contextlib import suppress
 
 import psutil  # type: ignore[import-untyped]  # ships no types
+
+from mousetrap.runtime import clock
 
 MARK = "MOUSETRAP_CHECK"
 """The environment variable that every process of a run inherits; its value is the run's id."""
@@ -114,6 +115,6 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def _wait_until_gone(processes: set[psutil.Process], patience: float) -> None:
-    limit = time.monotonic() + patience
-    while any(is_alive(process) for process in processes) and time.monotonic() < limit:
-        time.sleep(_PAUSE)
+    limit = clock.monotonic() + patience
+    while any(is_alive(process) for process in processes) and clock.monotonic() < limit:
+        clock.sleep(_PAUSE)

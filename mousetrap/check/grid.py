@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from mousetrap.check.report import write_report
 from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult, PointResult
 from mousetrap.check.run import check, refuse_endless, require_papermill
 from mousetrap.errors import CheckError
+from mousetrap.runtime import clock, threads
 
 NAMESPACE = "MOUSETRAP_NAMESPACE"
 MOST_PARALLEL = 64  # a guess: each is three processes at least
@@ -86,7 +84,7 @@ def check_grid(
     _prepare(target, points)
 
     crew = _Crew(target, deadline, environment)
-    begun, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    begun, started = clock.now().isoformat(timespec="seconds"), clock.monotonic()
     try:
         crew.run(points, parallel, total_deadline, on_progress)
     finally:
@@ -95,7 +93,7 @@ def check_grid(
             points=tuple(crew.result_of(point) for point in points),
             folder=target,
             begun=begun,
-            seconds=time.monotonic() - clock,
+            seconds=clock.monotonic() - started,
             parallel=parallel,
             ended=crew.ended,
         )
@@ -141,7 +139,7 @@ class _Crew:
         self._folder = folder
         self._deadline = deadline
         self._environment = environment
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._running: dict[int, tuple[Point, Progress]] = {}
         self._results: dict[int, PointResult] = {}  # in the order they ended
 
@@ -153,7 +151,7 @@ class _Crew:
         on_progress: Callable[[GridProgress], None] | None,
     ) -> None:
         """Run all *points*; returns, or raises, when none runs any more."""
-        until = time.monotonic() + total_deadline
+        until = clock.monotonic() + total_deadline
         with ThreadPoolExecutor(parallel, "mousetrap-check") as pool:
             waiting = {pool.submit(self._work, point) for point in points}
             try:
@@ -163,7 +161,7 @@ class _Crew:
                         each.result()  # what is raised there is a mistake of ours: not to be lost
                     if on_progress is not None:
                         on_progress(self._look(len(points)))
-                    if waiting and self.ended is None and time.monotonic() > until:
+                    if waiting and self.ended is None and clock.monotonic() > until:
                         self.ended = (
                             f"the deadline of {total_deadline:g} s for the whole grid was up: "
                             "give it more time, or run more in parallel"
@@ -185,7 +183,7 @@ class _Crew:
         if self.ended is not None:
             return
         self._note(point, Progress())
-        begun = time.monotonic()
+        begun = clock.monotonic()
         try:
             result = check(
                 point.notebook,
@@ -196,7 +194,7 @@ class _Crew:
                 on_progress=partial(self._note, point),
             )
         except Exception as error:  # noqa: BLE001 -- whatever it is: the neighbours go on
-            result = self._failed(point, error, time.monotonic() - begun)
+            result = self._failed(point, error, clock.monotonic() - begun)
         with self._lock:
             del self._running[point.number]
             self._results[point.number] = self._result(point, result, begun=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mousetrap.check.parameters import fit, parameters_in, read_notebook
 from mousetrap.errors import ParameterError, SettingsError
+from mousetrap.runtime import randomness
 from mousetrap.settings import Settings
 
 MOST_POINTS = 1000  # a guess: more than anybody reads in a table
@@ -164,7 +164,7 @@ def _different(name: str, values: list[object]) -> list[object]:
 
 
 def _prefix(namespace: str, digits: int) -> str:
-    prefix = f"{namespace or 'grid'}-{uuid.uuid4().hex[:6]}"
+    prefix = f"{namespace or 'grid'}-{randomness.new_id()[:6]}"
     Settings(namespace=namespace)  # raises for what no queue can be called
     if len(prefix) + 1 + digits > LONGEST_NAMESPACE:
         raise SettingsError(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from mousetrap.check.executed_notebook import CheckResult, FailingCell, default_
 from mousetrap.check.parameters import INSTALL, fit, parameters_in, read_notebook
 from mousetrap.check.progress import Progress, stages_in
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded
+from mousetrap.runtime import clock, randomness
 
 
 def check(
@@ -57,7 +56,7 @@ def check(
 
     Threads: any; `on_cell`, `on_progress` and `on_failure` are called in the same one.
     """
-    begun = time.monotonic()
+    begun = clock.monotonic()
     shown, source = Path(notebook), Path(notebook).absolute()
     refuse_endless("deadline", deadline)
     require_papermill()
@@ -70,7 +69,7 @@ def check(
     if target.is_dir():
         raise CheckError(f"output {target} is a folder: give a file name in it")
 
-    mark = uuid.uuid4().hex
+    mark = randomness.new_id()
     facts = {"notebook": str(shown), "deadline": deadline, "error": None, "failing": None}
     draft = target.absolute().with_name(f".{target.stem}.{mark[:8]}.ipynb")
     job = {
@@ -114,7 +113,7 @@ def check(
             child.stop()
             raise
         finally:
-            facts["seconds"] = time.monotonic() - begun
+            facts["seconds"] = clock.monotonic() - begun
             unwritten = executed_notebook.finish(draft, target, facts)
     if unwritten and error is None:
         error = CheckError(f"{shown} passed, but {unwritten}")

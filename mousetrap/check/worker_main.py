@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mousetrap.check import executed_notebook
 from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, Descendants
 from mousetrap.check.parameters import start_light
 from mousetrap.errors import CheckError
+from mousetrap.runtime import threads
 from mousetrap.runtime.atomic_file import write_whole
 
 LOOKING = 30.0  # seconds our parent has to look at a failure before the kernel is ended; a guess
@@ -40,7 +40,7 @@ def main() -> None:
     # into a folder that is removed even if the kernel is killed. The kernel's own stay as they are.
     tempfile.tempdir = job["scratch"]
     run = _Run(job, reports)
-    threading.Thread(target=run.watch, args=(lifeline,), daemon=True).start()
+    threads.Thread(target=run.watch, args=(lifeline,), daemon=True).start()
     run.execute()
 
 
@@ -51,9 +51,9 @@ class _Run:
         self._job = job
         self._reports = reports
         self._numbers: dict[int, int] = {}
-        self._seen = threading.Event()
-        self._over = threading.Event()
-        self._released = threading.Event()
+        self._seen = threads.Event()
+        self._over = threads.Event()
+        self._released = threads.Event()
 
     def execute(self) -> None:
         error = kind = None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mousetrap.display.table import safe
+from mousetrap.runtime import clock, threads
 
 WIDTH = 200  # characters of a body in a table
 SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no bar
@@ -122,7 +121,7 @@ def _one_line() -> Column:
 def _bar(what: str, total: int | None, console: Console) -> Iterator[Callable[..., None]]:
     bar = new_bar(console)
     task = bar.add_task(what, total=total, note="")
-    lock, state = threading.Lock(), "waiting"
+    lock, state = threads.Lock(), "waiting"
 
     def start() -> None:
         nonlocal state
@@ -134,7 +133,7 @@ def _bar(what: str, total: int | None, console: Console) -> Iterator[Callable[..
     def advance(done: int, total: int | None = None, note: str = "") -> None:
         bar.update(task, completed=done, total=total, note=safe(note))
 
-    timer = threading.Timer(SHOWN_AFTER, start)
+    timer = threads.Timer(SHOWN_AFTER, start)
     timer.daemon = True
     timer.start()
     try:
@@ -148,11 +147,11 @@ def _bar(what: str, total: int | None, console: Console) -> Iterator[Callable[..
 
 
 def _reporter(what: str, total: int | None) -> Callable[..., None]:
-    due = time.monotonic() + SHOWN_AFTER
+    due = clock.monotonic() + SHOWN_AFTER
 
     def advance(done: int, of: int | None = None, note: str = "") -> None:
         nonlocal due
-        if (now := time.monotonic()) > due:
+        if (now := clock.monotonic()) > due:
             due = now + REPORT_EVERY
             whole = of or total
             count = f"{done:,} of {whole:,}" if whole else f"{done:,}"

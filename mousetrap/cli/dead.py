@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from mousetrap.cli.options import Json, Name
 from mousetrap.display.table import age, safe
 from mousetrap.flows import dead_letters
 from mousetrap.model.topology import Queue
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 app = new_app("Dead letters of a queue: look, send back, throw away. QUEUE is the work queue.")
@@ -33,7 +33,7 @@ def list_letters(
     Example: mousetrap dead list start_fetch --traceback
     """
     letters = dead_letters.dead_letters(queue, n, Settings.from_environment())
-    now = time.time()
+    now = clock.time()
     if json:
         for each in letters:
             print_json({"id": each.id, "job": each.job, "reason": each.reason,

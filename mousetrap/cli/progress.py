@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from mousetrap.cli import console
 from mousetrap.cli.console import err, new_bar, progress, say
 from mousetrap.display.table import safe
+from mousetrap.runtime import clock
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -90,13 +90,13 @@ class _Log:
 
     def __init__(self) -> None:
         self._told = 0
-        self._due = time.monotonic() + console.REPORT_EVERY
+        self._due = clock.monotonic() + console.REPORT_EVERY
 
     def tell(self, seen: GridProgress) -> None:
         for result in seen.ended[self._told :]:
             self._told += 1
             say(f"{self._told} of {seen.total:,} {ended(result)}")
-        if time.monotonic() > self._due:
-            self._due = time.monotonic() + console.REPORT_EVERY
+        if clock.monotonic() > self._due:
+            self._due = clock.monotonic() + console.REPORT_EVERY
             for point, each in seen.running:
                 say(f"{point.name}: cells: {each.done} of {each.total}; {note_of(each)}")

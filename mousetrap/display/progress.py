@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mousetrap.runtime import clock
 from mousetrap.runtime.atomic_file import write_whole
 from mousetrap.runtime.environment import is_kernel
 
@@ -28,7 +28,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._file = os.environ.get("MOUSETRAP_PROGRESS")
-        self._started = time.monotonic()
+        self._started = clock.monotonic()
         self._due = 0.0
         self._reported = self._started + SHOWN_AFTER - REPORT_EVERY
         self._display: Any = None
@@ -39,7 +39,7 @@ class Progress:
         self, line: str, figures: Mapping[str, Any] | None = None, *, is_last: bool = False
     ) -> None:
         """Show *line* if this takes long, and write *figures*, if any, where they are wanted."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if now < self._due and not is_last:
             return
         self._due = now + INTERVAL

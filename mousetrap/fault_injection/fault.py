@@ -5,13 +5,12 @@ Prototyped in ``notebooks/06_bad_day.ipynb``.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
+from mousetrap.runtime import clock, threads
 
 COLUMNS = ("fault", "what", "at", "landed", "healed after")
 
@@ -28,14 +27,14 @@ class Fault:
 
     fault: str  # "cut"
     what: str  # "4 connections, 3 consumers"
-    asked: float = field(default_factory=time.time)
+    asked: float = field(default_factory=clock.time)
     triggered: float | None = None
     healed: float | None = None
     void: str = ""
     lost: int = 0  # how many it took
     of: str = "consumers"  # or "connections"
     begun: int = 0  # how many of those had begun when it landed
-    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _changed: threads.Condition = field(default_factory=threads.Condition)
 
     @property
     def seconds(self) -> float | None:
@@ -62,7 +61,12 @@ class Fault:
         *begun* says how many had begun so far. Nothing is to heal if it takes none.
         """
         with self._changed:
-            self.triggered, self.lost, self.of, self.begun = time.time(), lost, of, begun.get(of, 0)
+            self.triggered, self.lost, self.of, self.begun = (
+                clock.time(),
+                lost,
+                of,
+                begun.get(of, 0),
+            )
             self.healed = None if lost else self.triggered
             self._changed.notify_all()
 
@@ -71,7 +75,7 @@ class Fault:
         with self._changed:
             is_hurt = self.triggered is not None and self.healed is None
             if is_hurt and begun.get(self.of, 0) >= self.begun + self.lost:
-                self.healed = time.time()
+                self.healed = clock.time()
                 self._changed.notify_all()
 
     def give_up(self, why: str) -> None:

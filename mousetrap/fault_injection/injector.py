@@ -6,8 +6,6 @@ What they do to the wire is in `proxy`; what is known of each in `injected`. Pro
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ from mousetrap.errors import FaultError
 from mousetrap.fault_injection.fault import Fault, table
 from mousetrap.fault_injection.frames import Piece, routing
 from mousetrap.fault_injection.proxy import Direction, Link, Proxy, Step
+from mousetrap.runtime import clock, randomness
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,10 +58,10 @@ class Faults:
             )
         self.seed = seed
         self.injected: list[Fault] = []
-        self._chance = random.Random(seed)
+        self._chance = randomness.seeded(seed)
         self._proxy: Proxy | None = None
         self._steps: list[tuple[Step, Fault]] = []
-        self._began = time.time()
+        self._began = clock.time()
         self._stack = ExitStack()
 
     def start(self) -> Faults:
@@ -72,7 +71,7 @@ class Faults:
                 self._stack.callback(self._broker.close)
             self._proxy = self._stack.enter_context(Proxy(self._base))
             self._proxy.on_begun = self._look
-            self._began = time.time()
+            self._began = clock.time()
         return self
 
     def stop(self) -> None:
@@ -340,10 +339,10 @@ def _is_of_worker(link: Link, _: Piece) -> bool:
 
 
 def _wait_for(reached: Callable[[], bool], timeout: float, look: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + timeout
+    deadline = clock.monotonic() + timeout
     while not reached():
-        if time.monotonic() > deadline:
+        if clock.monotonic() > deadline:
             return False
         look()
-        time.sleep(LOOK)
+        clock.sleep(LOOK)
     return True

@@ -9,11 +9,8 @@ comes where it hurts, each time, without a hook in what is tested. Prototyped in
 from __future__ import annotations
 
 import contextlib
-import queue
 import socket
 import struct
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +25,7 @@ from mousetrap.fault_injection.frames import (
     moved,
     opening,
 )
+from mousetrap.runtime import clock, threads
 from mousetrap.settings import Settings
 
 Direction = Literal["to broker", "from broker"]
@@ -43,7 +41,7 @@ class Link:
 
     def __init__(self, client: socket.socket, broker: socket.socket) -> None:
         self.client, self.broker = client, broker
-        self.is_over = threading.Event()
+        self.is_over = threads.Event()
         self.name = ""  # as the client calls it: "mousetrap worker start_fetch host:pid"
         self.consumers = 0  # that it has now
         self.highest = 0  # channel
@@ -77,7 +75,7 @@ class Step:
     matches: Match | None = None  # which of that name count; None: all
     told: Callable[[Link], object] | None = None  # called first, when it happens
     is_replay: bool = False  # instead of all that, the message is sent once more
-    triggered: threading.Event = field(default_factory=threading.Event, repr=False)
+    triggered: threads.Event = field(default_factory=threads.Event, repr=False)
     at: float = 0.0  # seconds since the epoch; when it happened
 
     def wait(self, timeout: float = 10.0) -> None:
@@ -106,20 +104,20 @@ class Proxy:
         self._target = (settings.host, settings.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._links: set[Link] = set()
-        self._lock = threading.Lock()  # guards links and steps
+        self._lock = threads.Lock()  # guards links and steps
         self._steps: list[Step] = []
         self._held: set[Direction] = set()
-        self._refusing = threading.Event()
+        self._refusing = threads.Event()
         self._delay = 0.0  # seconds
         self._slice = 0  # bytes; 0: whole pieces
         self.connections = 0  # how many were asked for so far
-        self._changed = threading.Condition()
+        self._changed = threads.Condition()
         self.begun: Counter[str] = Counter()  # "connections" and "consumers" so far
         self.on_begun: Callable[[], object] = lambda: None  # called when there is one more
         self.settings = settings.replace(host="127.0.0.1", port=self._listener.getsockname()[1])
 
     def __enter__(self) -> Proxy:
-        threading.Thread(target=self._accept, name="mousetrap-proxy", daemon=True).start()
+        threads.Thread(target=self._accept, name="mousetrap-proxy", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -257,8 +255,8 @@ class Proxy:
                 self._links.add(link)
             for direction in ("to broker", "from broker"):
                 pump = _Pump(self, link, direction)
-                threading.Thread(target=pump.read, name="mousetrap-proxy", daemon=True).start()
-                threading.Thread(target=pump.write, name="mousetrap-proxy", daemon=True).start()
+                threads.Thread(target=pump.read, name="mousetrap-proxy", daemon=True).start()
+                threads.Thread(target=pump.write, name="mousetrap-proxy", daemon=True).start()
 
     def _note(self, link: Link, piece: Piece) -> None:
         """Remember what the client on *link* is called, and whether it consumes."""
@@ -303,16 +301,16 @@ class _Pump:
         ends = (link.client, link.broker)
         self._source, self._sink = ends if direction == "to broker" else ends[::-1]
         self._frames = Frames(is_client=direction == "to broker")
-        self._pieces: queue.SimpleQueue[tuple[float, Piece] | None] = queue.SimpleQueue()
+        self._pieces: threads.SimpleQueue[tuple[float, Piece] | None] = threads.SimpleQueue()
 
     def read(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._source.recv(65_536):
-                now = time.monotonic()
+                now = clock.monotonic()
                 for piece in self._frames.feed(data):
                     self._pieces.put((now, piece))
         if rest := self._frames.rest():
-            self._pieces.put((time.monotonic(), Piece("", rest)))
+            self._pieces.put((clock.monotonic(), Piece("", rest)))
         self._pieces.put(None)
 
     def write(self) -> None:
@@ -321,7 +319,7 @@ class _Pump:
             while (item := self._pieces.get()) is not None and not link.is_over.is_set():
                 came, piece = item
                 if proxy._delay:
-                    link.is_over.wait(max(0.0, came + proxy._delay - time.monotonic()))
+                    link.is_over.wait(max(0.0, came + proxy._delay - clock.monotonic()))
                 if self._act(piece, "before"):
                     return
                 if self._direction in proxy._held or self._is_for_ghost(piece):
@@ -361,7 +359,7 @@ class _Pump:
                 is_cut = True
             else:
                 step.action()
-            step.at = time.time()
+            step.at = clock.time()
             step.triggered.set()
         return is_cut
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
@@ -23,6 +22,7 @@ from mousetrap.errors import PublishError
 from mousetrap.flows.stage import Stage, queue_of
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 log = logging.getLogger("mousetrap.send")
@@ -109,11 +109,11 @@ def send(
         data = list(data) if is_many else data
     total = count * (len(data) if isinstance(data, Sized) else 0) if is_many else count
     receipts: list[Receipt] = []
-    progress, started, seconds = Progress(), time.monotonic(), 0.0
+    progress, started, seconds = Progress(), clock.monotonic(), 0.0
     publisher = Publisher(settings, "send").open()
 
     def sent() -> SendResult:
-        return SendResult(name, receipts, seconds or time.monotonic() - started)
+        return SendResult(name, receipts, seconds or clock.monotonic() - started)
 
     def show(*, is_last: bool = False) -> None:
         of = f" of {total:,}" if total else ""
@@ -129,7 +129,7 @@ def send(
             with suppress(TimeoutError):
                 publisher.flush(INTERVAL)
             show()
-        seconds = time.monotonic() - started
+        seconds = clock.monotonic() - started
     except BaseException as error:
         publisher.close(0.5)  # an interrupt is not to wait for what is on its way
         error.add_note(f"so far: {sent()!r}")

@@ -8,8 +8,6 @@ messages are. Prototyped in ``notebooks/07_runs.ipynb``.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -18,6 +16,7 @@ import msgspec
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.outcome import Outcome, unpack
 from mousetrap.model.summary import RunSummary, StageSummary, percentiles
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 
 MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand characters
@@ -72,7 +71,7 @@ class Ledger:
     """
 
     def __init__(self, reads: Collection[str] | None = None) -> None:
-        self.changed = threading.RLock()
+        self.changed = threads.RLock()
         self._bell = Waiter()  # rings when facts were added
         self._reads = None if reads is None else frozenset(reads)
         self._entries: dict[str, Entry] = {}
@@ -105,7 +104,7 @@ class Ledger:
     def hear(self, body: bytes, at: float) -> None:
         """Note the packed fates in *body*, which became known at time *at*; never blocks."""
         self._heard.append((body, at))
-        self._heard_at = time.monotonic()
+        self._heard_at = clock.monotonic()
         self._bell.notify_all()
 
     def add(self, outcomes: Iterable[Outcome], at: float) -> None:
@@ -234,19 +233,19 @@ class Ledger:
 
     def wait_for(self, reached: Callable[[], bool], timeout: float) -> bool:
         """Wait until *reached*, asked soon after facts were added; say whether it was."""
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         looked = 0.0
 
         def asked() -> bool:
             nonlocal looked
             latest = min(deadline, looked + LOOK)
-            while (now := time.monotonic()) < min(latest, self._heard_at + QUIET):
-                time.sleep(min(latest, self._heard_at + QUIET) - now)
+            while (now := clock.monotonic()) < min(latest, self._heard_at + QUIET):
+                clock.sleep(min(latest, self._heard_at + QUIET) - now)
             try:
                 with self.changed:  # half-way through a batch of facts, less may be open than is
                     return reached()
             finally:
-                looked = time.monotonic()
+                looked = clock.monotonic()
 
         return self._bell.wait_for(asked, timeout)
 

@@ -8,10 +8,7 @@ pika sent is one we can handle. Nothing here talks to a broker. Prototyped in
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import time
-import uuid
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import lru_cache
@@ -21,12 +18,13 @@ import msgspec
 
 from mousetrap.display.table import Table, age, safe
 from mousetrap.errors import UndecodableMessage
+from mousetrap.runtime import clock, randomness
 
 MAX_BODY = 16 * 1024 * 1024  # bytes; what RabbitMQ 4 accepts unless told otherwise
 MAX_ID = 255  # bytes of a short string of AMQP
 DAY = 86_400.0  # seconds; clocks that differ by more tell nothing
 MAX_ATTEMPT = 1000  # a guess at "absurd": nobody configures a thousand retry delays
-IDS = uuid.UUID("a3b1c9f2-6a0e-5d8b-9d0a-6d6f75736574")  # namespace of derived ids: fixed for ever
+ID_NAMESPACE = bytes.fromhex("a3b1c9f26a0e5d8b9d0a6d6f75736574")  # of derived ids: never changes
 _NOT_YET: Any = object()
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 
@@ -75,7 +73,7 @@ class Message:
             raise ValueError(f"a message id of more than {MAX_ID} bytes: AMQP has no room for it")
         self._data = data
         self._body = b"" if data is _NOT_YET and body is None else body
-        self.id = id or new_id()
+        self.id = id or randomness.new_id()
         self.attempt = attempt
         self.parent = parent
         self.job = job or self.id
@@ -220,7 +218,7 @@ class Message:
         return f"<Message {self.short_id}, attempt {self.attempt}{size}{died}>"
 
     def _repr_html_(self) -> str:
-        age_now = self.age_at(time.time())
+        age_now = self.age_at(clock.time())
         facts = {
             "message": self.id,
             "job": None if self.job == self.id else self.job,
@@ -240,19 +238,14 @@ _FAMILY = frozenset((ATTEMPT, PARENT, JOB, RETRIES))
 _OURS = _FAMILY | {REASON, TRACEBACK, ORIGIN, DIED, REPLAYED, LOSSES, TIMEOUTS}
 
 
-def new_id() -> str:
-    """Return a random id of 32 hexadecimal digits; `uuid.uuid4` takes three times the time."""
-    return os.urandom(16).hex()
-
-
 def child_id(parent: str, stage: str, index: int) -> str:
     """Return the id of the *index*-th output of *stage* for the message with the id *parent*.
 
-    It is ``uuid.uuid5(IDS, f"{parent}/{stage}/{index}").hex`` (RFC 9562, section 5.5), in a third
-    of its time.
+    It is ``uuid.uuid5(UUID(bytes=ID_NAMESPACE), f"{parent}/{stage}/{index}").hex`` (RFC 9562,
+    section 5.5), in a third of the time.
     """
     name = f"{parent}/{stage}/{index}".encode()
-    digest = bytearray(hashlib.sha1(IDS.bytes + name, usedforsecurity=False).digest()[:16])
+    digest = bytearray(hashlib.sha1(ID_NAMESPACE + name, usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50  # the version
     digest[8] = digest[8] & 0x3F | 0x80  # the variant
     return digest.hex()

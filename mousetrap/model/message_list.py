@@ -5,13 +5,13 @@ Nothing here talks to a broker.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from mousetrap.display.table import WIDTH, Table, age
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message, decode
+from mousetrap.runtime import clock
 
 LARGE = 1_000_000  # bytes: a guess at what is worth decoding only to show its beginning
 
@@ -27,7 +27,7 @@ class Messages(list[Message]):
         super().__init__(messages)
         self.title = title
         self.note = note
-        self._taken = time.time()  # ages are those of then, whenever it is shown
+        self._taken = clock.time()  # ages are those of then, whenever it is shown
 
     def table(self) -> Table:
         """One row for each message: what is known of it without its body."""

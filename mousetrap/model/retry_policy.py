@@ -5,8 +5,6 @@ Prototyped in ``notebooks/05_failures.ipynb``.
 
 from __future__ import annotations
 
-import random
-import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +22,7 @@ from mousetrap.model.message import (
     without_death,
 )
 from mousetrap.model.topology import Queue
+from mousetrap.runtime import clock, randomness
 
 ALONE_FROM = 2  # lost workers after which a message is handled beside no other suspect
 MAX_LOSSES = 6  # lost workers after which it is buried; see `after_loss`
@@ -87,7 +86,7 @@ def after(message: Message, error: BaseException, queue: Queue) -> Failure:
     if isinstance(decision, RetryAfter):
         copy = message.again(message.attempt + 1, headers)
         return Failure(copy, queue.retry_queue(decision.delay), decision.delay, reason, trace)
-    headers |= {REASON: reason, ORIGIN: queue.name, TRACEBACK: trace, DIED: int(time.time())}
+    headers |= {REASON: reason, ORIGIN: queue.name, TRACEBACK: trace, DIED: int(clock.time())}
     return Failure(message.again(message.attempt, headers), queue.dead, None, reason, trace)
 
 
@@ -196,4 +195,4 @@ def backoff(failures: int, *, first: float = 0.1, cap: float = 5.0) -> float:
     "Exponential Backoff And Jitter", 2015).
     """
     ceiling = min(cap, first * 2.0 ** (min(max(failures, 1), 30) - 1))
-    return random.uniform(ceiling / 2, ceiling)
+    return randomness.uniform(ceiling / 2, ceiling)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from mousetrap.display.table import safe
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.source_digest import SourceDigest
+from mousetrap.runtime import clock
 from mousetrap.worker.captured_output import Outputs, Recorder
 from mousetrap.worker.consumer_discovery import PATIENCE, Attached
 from mousetrap.worker.worker import Statistics, Worker
@@ -132,7 +132,7 @@ class Handle:
 
     def attached(self, patience: float = PATIENCE) -> Attached | None:
         """Say who consumes the queue, here and elsewhere; None if the broker does not."""
-        self._asked = time.monotonic()
+        self._asked = clock.monotonic()
         self._attached = self.worker.attached(patience) if self.is_running else None
         return self._attached
 
@@ -165,7 +165,7 @@ class Handle:
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        if time.monotonic() - self._asked > FRESH:
+        if clock.monotonic() - self._asked > FRESH:
             self.attached()
         return {"text/plain": repr(self), "text/html": self._html()}
 

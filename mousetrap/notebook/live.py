@@ -7,12 +7,10 @@ Prototyped in ``notebooks/08_watching.ipynb``.
 
 from __future__ import annotations
 
-import threading
-import time
-import uuid
 from collections import deque
 from typing import Generic, Protocol, TypeVar
 
+from mousetrap.runtime import clock, randomness, threads
 from mousetrap.runtime.environment import is_kernel, shell
 
 INTERVAL = 0.3  # seconds between two looks
@@ -57,10 +55,10 @@ class Live(Generic[State]):
 
     def __init__(self, picture: Picture[State]) -> None:
         self._picture = picture
-        self._id = uuid.uuid4().hex
-        self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
-        self._stopped = threading.Event()
+        self._id = randomness.new_id()
+        self._lock = threads.RLock()
+        self._thread: threads.Thread | None = None
+        self._stopped = threads.Event()
         self._sent: deque[float] = deque(maxlen=UPDATES)  # when, on the monotonic clock
         self._shown: State | None = None
         self._changed = 0.0  # when what is shown was last another
@@ -85,7 +83,7 @@ class Live(Generic[State]):
     def stop(self) -> None:
         """Show the state of now and leave it at that. Safe to call twice."""
         self._stopped.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread is not threads.current_thread():
             self._thread.join(5)
 
     def refresh(self) -> bool:
@@ -102,21 +100,21 @@ class Live(Generic[State]):
             return is_over
 
     def _start(self) -> None:
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
+        self._stopped = threads.Event()
+        self._thread = threads.Thread(
             target=self._run, args=(self._stopped,), name="mousetrap-panel", daemon=True
         )
         self._thread.start()
         shell().events.register("post_run_cell", self._after_cell)
 
-    def _run(self, stopped: threading.Event) -> None:
+    def _run(self, stopped: threads.Event) -> None:
         measure_at = 0.0  # on the monotonic clock
         try:
             while not self.refresh():
-                if time.monotonic() >= measure_at:
+                if clock.monotonic() >= measure_at:
                     self._picture.measure()
-                    measure_at = time.monotonic() + MEASURE_EVERY
-                quiet = time.monotonic() - self._changed
+                    measure_at = clock.monotonic() + MEASURE_EVERY
+                quiet = clock.monotonic() - self._changed
                 pause = INTERVAL if quiet < QUIET_AFTER else QUIET_INTERVAL
                 if stopped.wait(pause) or quiet > GIVEN_UP_AFTER:
                     with self._lock:
@@ -136,15 +134,15 @@ class Live(Generic[State]):
             events.unregister("post_run_cell", self._after_cell)
 
     def _may_send(self, patience: float) -> bool:
-        now = time.monotonic()
+        now = clock.monotonic()
         due = self._sent[0] + 1.0 if len(self._sent) == UPDATES else now
         if due - now > patience:
             return False
-        time.sleep(max(0.0, due - now))
+        clock.sleep(max(0.0, due - now))
         return True
 
     def _publish(self, state: State, *, is_update: bool, is_watched: bool = True) -> None:
-        self._shown, self._changed = state, time.monotonic()
+        self._shown, self._changed = state, clock.monotonic()
         # The message names the newest cell as its parent, which is right: where cells are run one
         # by one (nbclient), only that cell's messages are read, and the id says where to put it.
         shell().display_pub.publish(
@@ -153,4 +151,4 @@ class Live(Generic[State]):
             transient={"display_id": self._id},
             update=is_update,
         )
-        self._sent.append(time.monotonic())  # last: drawing takes its time, now more, now less
+        self._sent.append(clock.monotonic())  # last: drawing takes its time, now more, now less

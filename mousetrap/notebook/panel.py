@@ -8,8 +8,6 @@ from __future__ import annotations
 import base64
 import html
 import re
-import threading
-import time
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -33,6 +31,7 @@ from mousetrap.notebook.stats_source import (
 )
 from mousetrap.runs.diagram import Activity, Diagram, rate
 from mousetrap.runs.run import Run, open_runs
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.settings import Settings
 from mousetrap.worker.worker import Worker, running
@@ -59,7 +58,7 @@ class Panel:
 
     def __init__(self, what: Any = None) -> None:
         self.what = None if what is None else _listed(what)
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._watches: dict[object, Watch] = {}
         self._gauges: dict[Settings, QueueDepthReader] = {}
         self._brokers: dict[Settings, str] = {}
@@ -98,7 +97,7 @@ class Panel:
 
     def draw(self, views: Sequence[View], *, is_watched: bool = True) -> Bundle:
         """Return *views* as text and HTML, in at most `MAX_SIZE` bytes."""
-        at = f"as of {time.strftime('%H:%M:%S')}" + ", no longer watched" * (not is_watched)
+        at = f"as of {clock.local_time()}" + ", no longer watched" * (not is_watched)
         for drawn, rows in ((DRAWN, ROWS), (4, ROWS), (0, ROWS), (0, 5)):
             bundle = _bundle(views, at, drawn, rows)
             if sum(len(text.encode()) for text in bundle.values()) <= MAX_SIZE:
@@ -109,7 +108,7 @@ class Panel:
     def look(self) -> Sequence[View]:
         """Look at everything that is watched."""
         with self._lock:
-            now = time.monotonic()
+            now = clock.monotonic()
             return [
                 _named(each.view(now), self._brokers.get(each.settings, ""))
                 for each in self._watched()
@@ -131,7 +130,7 @@ class Panel:
             with suppress(MousetrapError):  # its workers say what is the matter
                 depths = gauge.read(watch.queues())
                 with self._lock:
-                    watch.measured(depths, time.monotonic())
+                    watch.measured(depths, clock.monotonic())
                 if isinstance(watch, WorkersWatch):
                     watch.ask()
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -22,6 +20,7 @@ from mousetrap.flows.stage import Stage
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.source_digest import SourceDigest, inner, mark
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
 from mousetrap.worker.captured_output import Recorder
@@ -76,7 +75,7 @@ class _Consumer:
         return repr(safe(queue)) + (f" ({safe(name)})" if name else "")
 
 
-_lock = threading.RLock()  # one `consume` at a time
+_lock = threads.RLock()  # one `consume` at a time
 _consumers: dict[Key, _Consumer] = {}
 
 
@@ -192,7 +191,7 @@ def _stop(consumer: _Consumer, timeout: float) -> None:
 
 
 def _retire(consumer: _Consumer) -> None:
-    at = time.strftime("%H:%M:%S")
+    at = clock.local_time()
     consumer.handle.replaced = f"replaced at {at}: the queue was consumed anew"
 
 
@@ -272,7 +271,7 @@ def _stop_all() -> None:
     """
     if _owner != os.getpid():  # a fork: the consumers are its parent's
         return
-    deadline = time.monotonic() + AT_EXIT
+    deadline = clock.monotonic() + AT_EXIT
     for consumer in list(_consumers.values()):
         if remaining(deadline):
             with suppress(MousetrapError, TimeoutError):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any
+
+from mousetrap.runtime import clock
 
 
 class SourceDigest:
@@ -19,7 +20,7 @@ class SourceDigest:
 
     def __init__(self, function: Callable[..., Any], number: int = 1) -> None:
         self.number = number
-        self.at = time.time()  # seconds since 1970
+        self.at = clock.time()  # seconds since 1970
         self.mark = mark(function)  # what it does, in six digits
         code = _code(function)
         path = Path(code.co_filename) if code is not None else None
@@ -59,7 +60,7 @@ class SourceDigest:
             return None
 
     def __str__(self) -> str:
-        at = time.strftime("%H:%M:%S", time.localtime(self.at))
+        at = clock.local_time(self.at)
         return f"v{self.number} ({self.mark}, {at})"
 
 

@@ -8,7 +8,6 @@ the queues are it is told by `Watch.measured`. Prototyped in ``notebooks/08_watc
 from __future__ import annotations
 
 import dataclasses
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from mousetrap.flows.flow import Step
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.rate import Arrivals, RateMeter
 from mousetrap.runs.run import Run
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.worker.worker import Statistics, Worker
 
@@ -150,7 +150,7 @@ class RunWatch(Watch):
         for entry in self.run.ledger.open_entries():
             number, since = found.get(entry.queue, (0, None))
             found[entry.queue] = (number + 1, since or self.run.ledger.ready(entry))
-        now = time.time()
+        now = clock.time()
         self._open = {
             queue: (number, "" if since is None else f"{max(0.0, now - since):.0f} s")
             for queue, (number, since) in found.items()
@@ -173,11 +173,11 @@ class WorkersWatch(Watch):
 
     def ask(self) -> None:
         """Have handles find out who else consumes their queue, now and then; takes its time."""
-        if time.monotonic() - self._asked > ASK_EVERY:
+        if clock.monotonic() - self._asked > ASK_EVERY:
             for handle in self.subjects:
                 if isinstance(handle, Handle):
                     handle.attached()
-            self._asked = time.monotonic()
+            self._asked = clock.monotonic()
 
     def queues(self) -> list[str]:
         """Every queue that they read, wait in, or write."""

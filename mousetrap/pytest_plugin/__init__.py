@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from importlib import import_module
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+
+from mousetrap.runtime import randomness
 
 if TYPE_CHECKING:
     from mousetrap.amqp.blocking_channel import JobChannel
@@ -183,7 +184,7 @@ def meeting_point(config: pytest.Config) -> str:
     Whoever asks first makes it; as a rule nobody does.
     """
     given: str | None = getattr(config, "workerinput", {}).get(MEETING_POINT)
-    name = os.path.join(tempfile.gettempdir(), f"mousetrap-{uuid.uuid4().hex}")
+    name = os.path.join(tempfile.gettempdir(), f"mousetrap-{randomness.new_id()}")
     return given or config.stash.setdefault(_MEETING_POINT, name)
 
 

@@ -8,8 +8,6 @@ deadline, a look at the queues while the kernel lives, and a copy that is kept.
 from __future__ import annotations
 
 import os
-import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +22,7 @@ from mousetrap.pytest_plugin import NO_ROOM, ROOM
 from mousetrap.pytest_plugin.items import CheckItem, deadline_of, shown
 from mousetrap.pytest_plugin.session_broker import session_broker
 from mousetrap.pytest_plugin.test_namespace import TestNamespace
+from mousetrap.runtime import randomness, threads
 
 _WATCH = pytest.StashKey["Watch"]()
 
@@ -37,7 +36,7 @@ def lodged(item: pytest.Item) -> Iterator[None]:
         item.stash[NO_ROOM] = f"no broker: {error}"
         yield
         return
-    with TestNamespace(broker, item.path.stem, {MARK: uuid.uuid4().hex}) as room:
+    with TestNamespace(broker, item.path.stem, {MARK: randomness.new_id()}) as room:
         item.stash[ROOM] = room
         yield
 
@@ -81,8 +80,8 @@ class Watch:
         self.time_is_up = False
         self._look = look
         self._processes = Descendants(None, mark)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="mousetrap-watch", daemon=True)
+        self._over = threads.Event()
+        self._thread = threads.Thread(target=self._watch, name="mousetrap-watch", daemon=True)
 
     def __enter__(self) -> Watch:
         self._thread.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ from mousetrap.broker import Broker
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import short_channel
 from mousetrap.pytest_plugin.queue_report import draw
+from mousetrap.runtime import randomness
 
 PATIENCE = 3.0  # seconds to reach the broker for the last look and for cleaning up
 
@@ -36,7 +36,7 @@ class TestNamespace:
         # 40 random bits: of a thousand at a time no two are the same, but once in two million
         # sessions. A namespace has 40 letters, and a notebook or a run adds some to ours.
         word = re.sub(r"[^A-Za-z0-9_]+", "_", prefix)[:8]
-        self.namespace = f"{word}-{uuid.uuid4().hex[:10]}"
+        self.namespace = f"{word}-{randomness.new_id()[:10]}"
         self.settings = broker.settings.replace(namespace=self.namespace)
         self._broker = replace(broker, settings=self.settings)
         self._extra = environment or {}

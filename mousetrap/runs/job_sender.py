@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -13,6 +11,7 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import Unroutable
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
+from mousetrap.runtime import clock, threads
 from mousetrap.settings import Settings
 
 
@@ -26,7 +25,7 @@ class JobSender:
         self.publisher = Publisher(settings, f"run {settings.namespace}")
         self._settings = settings
         self._ledger = ledger
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._receipts: dict[str, Receipt] = {}  # not confirmed so far
         self._resend_due = 0.0  # on the monotonic clock
 
@@ -54,9 +53,9 @@ class JobSender:
             Unroutable: the queue is gone; sending again would not help.
         """
         failed = [each for each in self.unconfirmed() if each.state != "waiting"]
-        if not failed or time.monotonic() < self._resend_due:
+        if not failed or clock.monotonic() < self._resend_due:
             return
-        self._resend_due = time.monotonic() + RESEND_DELAY
+        self._resend_due = clock.monotonic() + RESEND_DELAY
         for receipt in failed:
             if isinstance(receipt.error, Unroutable):
                 raise receipt.error
@@ -73,7 +72,7 @@ class JobSender:
         for job in jobs:
             message = job if isinstance(job, Message) else Message(job)
             kept = message.body if len(message.body) <= self._settings.keep_bodies else None
-            self._ledger.sent(message.id, queue, time.time(), kept)
+            self._ledger.sent(message.id, queue, clock.time(), kept)
             yield message
 
     def _on_outcome(self, receipt: Receipt) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
-import uuid
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -38,6 +36,7 @@ from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.runs.diagram import Diagram
 from mousetrap.runs.job_sender import JobSender
 from mousetrap.runs.settle import Settling
+from mousetrap.runtime import clock, randomness
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import finish
 from mousetrap.settings import Settings
@@ -91,7 +90,7 @@ class Run:
         base = settings or (self._broker.settings if self._broker else Settings())
         if not base.events_exchange:
             raise SettingsError("a run lives on events: MOUSETRAP_EVENTS_EXCHANGE must not be ''")
-        self.namespace = f"{base.namespace[:31] or 'run'}-{uuid.uuid4().hex[:8]}"
+        self.namespace = f"{base.namespace[:31] or 'run'}-{randomness.new_id()[:8]}"
         self.settings = base.replace(namespace=self.namespace, keep_bodies=keep_bodies)
         self.ledger = Ledger(self.flow.reads)
         self._queues = [
@@ -230,12 +229,12 @@ class Run:
                 f"{missing:,} of {len(case.jobs):,} bodies were not kept: record the run anew, "
                 f"with keep_bodies=100_000"
             )
-        started = time.monotonic()
+        started = clock.monotonic()
         receipts = []
         for job in case.jobs:
             if speed is not None:
-                pause = started + job.at / speed - time.monotonic()
-                time.sleep(max(0.0, pause))
+                pause = started + job.at / speed - clock.monotonic()
+                clock.sleep(max(0.0, pause))
             receipts += self.send_many([Message(body=job.body, id=job.id)], job.queue)
         return receipts
 
@@ -362,7 +361,7 @@ class Run:
             self._run_lock.drop()
 
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
-        self.ledger.hear(delivery.body, time.time())
+        self.ledger.hear(delivery.body, clock.time())
         self._events.ack(delivery)
 
     def _on_failed(self, error: MousetrapError) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import IO
 from mousetrap.broker.paths import state_folder
 from mousetrap.errors import WireError
 from mousetrap.job_queue import delete_unused
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 PATIENCE = 15.0  # seconds that workers who lost their parent have to end; longer than their grace
@@ -44,7 +44,7 @@ class RunLock:
             "expiry": settings.queue_expiry,
             "process": f"{socket.gethostname()}:{os.getpid()}",
             "program": Path(sys.argv[0] or "python").name,
-            "started": time.time(),
+            "started": clock.time(),
         }
         json.dump(facts, self._handle)
         self._handle.flush()
@@ -117,7 +117,7 @@ def _remove(facts: dict[str, object], settings: Settings) -> StaleRun:
     return StaleRun(
         namespace=str(facts["namespace"]),
         process=f"{facts['process']} {facts['program']}",
-        age=time.time() - float(facts["started"]),  # type: ignore[arg-type]  # as above
+        age=clock.time() - float(facts["started"]),  # type: ignore[arg-type]  # as above
         queues=queues,
         problem=problem,
     )

@@ -5,7 +5,6 @@ Prototyped in ``notebooks/07_runs.ipynb``.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from mousetrap import job_queue
@@ -22,6 +21,7 @@ from mousetrap.model import ledger_tables
 from mousetrap.model.outcome import Outcome
 from mousetrap.model.summary import RunSummary
 from mousetrap.runs.job_sender import JobSender
+from mousetrap.runtime import clock
 
 if TYPE_CHECKING:
     from mousetrap.runs.run import Run
@@ -50,7 +50,7 @@ class Settling:
 
     def wait(self, timeout: float, *, fail_fast: bool) -> RunSummary:
         """Do what `Run.settle` says."""
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         progress = Progress()
 
         def is_over() -> bool:
@@ -58,7 +58,7 @@ class Settling:
 
         try:
             while True:
-                left = max(0.0, deadline - time.monotonic())
+                left = max(0.0, deadline - clock.monotonic())
                 self._sender.send_again()
                 reached = self._ledger.wait_for(is_over, min(LOOK, left))
                 self._look_after()
@@ -126,7 +126,7 @@ class Settling:
 
     def not_settled(self, timeout: float) -> NotSettled:
         """The error that tells where each message stopped."""
-        table = ledger_tables.open_messages(self._ledger, time.time())
+        table = ledger_tables.open_messages(self._ledger, clock.time())
         names = [name for queue in self._run.queues for name in queue.names()]
         names += [*self._run.flow.results, "events"]  # done, and nobody has heard of it
         places = [

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+
+from mousetrap.runtime import clock, threads
 
 log = logging.getLogger("mousetrap.runtime.interrupt")
 
@@ -25,7 +25,7 @@ PARTING = 0.5  # seconds that who was interrupted waits for a closing, which is 
 class Waiter:
     """Wakes whoever waits when something may have changed.
 
-    For waiting it does what a `threading.Condition` does, or an event, but has no lock of its own:
+    For waiting it does what a `threads.Condition` does, or an event, but has no lock of its own:
     theirs is taken and given back in Python code, and an interrupt just then leaves it locked, for
     the I/O thread too, or makes a RuntimeError of it (two interrupts in a row: 3 times of 30).
 
@@ -33,7 +33,7 @@ class Waiter:
     """
 
     def __init__(self) -> None:
-        self._sleepers: list[threading.Lock] = []  # locked; released to wake who waits for it
+        self._sleepers: list[threads.Lock] = []  # locked; released to wake who waits for it
 
     def notify_all(self) -> None:
         """Have everybody who waits look again."""
@@ -43,13 +43,13 @@ class Waiter:
 
     def wait_for(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until *reached*, asked at each ring; say whether it was within *timeout* seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        sleeper = threading.Lock()
+        deadline = None if timeout is None else clock.monotonic() + timeout
+        sleeper = threads.Lock()
         sleeper.acquire()
         try:
             self._sleepers.append(sleeper)
             while not reached():
-                left = SLICE if deadline is None else min(SLICE, deadline - time.monotonic())
+                left = SLICE if deadline is None else min(SLICE, deadline - clock.monotonic())
                 if left <= 0:
                     return reached()
                 sleeper.acquire(timeout=left)
@@ -67,7 +67,7 @@ def finish(work: Callable[[], object], *, daemon: bool = False) -> None:
     waiting for more than `PARTING`. The interpreter exits after the work is done only, so have it
     bounded; a *daemon* may be cut short.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not threads.is_main():
         work()  # only the main thread is ever interrupted
         return
     patience = PARTING if is_interrupted() else None
@@ -105,7 +105,7 @@ def begin(work: Callable[[], object], *, daemon: bool = False, is_left: bool = T
         if closing.is_left and closing.error is not None:
             log.warning("%s", closing.error)
 
-    threading.Thread(target=do, name="mousetrap-closing", daemon=daemon).start()
+    threads.Thread(target=do, name="mousetrap-closing", daemon=daemon).start()
     return closing
 
 

@@ -6,12 +6,12 @@ import _thread
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+from mousetrap.runtime import threads
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import Waiter, begin
 
@@ -67,7 +67,7 @@ def run_until_signalled(
         try:
             told.ends_waiting = True
             if with_parent:  # from here on: a parent may have gone before we came this far
-                threading.Thread(target=_await_orphanhood, args=(told,), daemon=True).start()
+                threads.Thread(target=_await_orphanhood, args=(told,), daemon=True).start()
             worker.start()
             told.ends_waiting = False
         except _Told:
@@ -104,7 +104,7 @@ class _Order:
 def _signals(
     told: _Order, at_once: Callable[[], object], stop: Callable[[], object]
 ) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
+    if not threads.is_main():
         yield
         return
 

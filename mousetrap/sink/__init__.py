@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
@@ -20,6 +18,7 @@ from typing import Any, Protocol
 from mousetrap.display.table import Table, safe
 from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.model.message import Message, current, decode, encode
+from mousetrap.runtime import clock, threads
 from mousetrap.sink.sqlite import SqliteStore
 
 COLUMNS = ("id", "job", "stored", "data")
@@ -106,7 +105,7 @@ class Sink:
         self.place = self._store.place  # the file, or the database without its password
         self.name = name
         self.timeout = timeout
-        self._turn = threading.Lock()
+        self._turn = threads.Lock()
         self._holder: int | None = None  # the thread that has the turn
         self._connection: Any = None
 
@@ -149,7 +148,7 @@ class Sink:
             SinkBusy, SinkError: as for `store`.
         """
         meant = _meant(message)
-        row = (meant.id, meant.job, time.time())
+        row = (meant.id, meant.job, clock.time())
         marks = ", ".join([self._store.mark] * len(row))
         with self._turn_taken() as execute:
             try:
@@ -233,14 +232,14 @@ class Sink:
 
     @contextmanager
     def _turn_held(self) -> Iterator[None]:
-        if self._holder == threading.get_ident():
+        if self._holder == threads.get_ident():
             raise SinkError("the sink is used inside its own `once`: use the transaction there")
         if not self._turn.acquire(timeout=self.timeout):
             raise SinkBusy(
                 f"another thread held {safe(self.place)} for {self.timeout:g} s: do slow work "
                 f"before `once`, not in it"
             )
-        self._holder = threading.get_ident()
+        self._holder = threads.get_ident()
         try:
             yield
         finally:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mousetrap.display.table import safe
 from mousetrap.errors import SinkBusy, SinkError
+from mousetrap.runtime import clock
 
 PAUSE = 0.01  # seconds between two tries to switch a new file to WAL
 
@@ -38,7 +38,7 @@ class SqliteStore:
             self.place, timeout=self._timeout, isolation_level=None, check_same_thread=False
         )
         try:
-            _switch_to_wal(connection, time.monotonic() + self._timeout)
+            _switch_to_wal(connection, clock.monotonic() + self._timeout)
             # An acked message is gone from the broker, so its result must be on the disk.
             connection.execute("PRAGMA synchronous = FULL")
         except BaseException:
@@ -85,6 +85,6 @@ def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
+            if "locked" not in str(error) or clock.monotonic() > deadline:
                 raise
-        time.sleep(PAUSE)
+        clock.sleep(PAUSE)

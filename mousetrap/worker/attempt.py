@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import socket
-import time
 
 from mousetrap.amqp.consumer import Delivery
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Outcome, OutcomeKind, Output
+from mousetrap.runtime import clock
 from mousetrap.worker.handler import Handler
 
 
@@ -22,8 +22,8 @@ class Attempt:
         self.delivery = delivery
         self.message = message
         self.handler = handler  # to its end, whatever takes over in the meantime
-        self.begun = time.time()  # to be told
-        self.started = time.monotonic()  # to measure by
+        self.begun = clock.time()  # to be told
+        self.started = clock.monotonic()  # to measure by
 
     def outcome(
         self,
@@ -44,7 +44,7 @@ class Attempt:
             queue,
             worker_name(os.getpid()),
             self.begun,
-            time.monotonic() - self.started,
+            clock.monotonic() - self.started,
             message.attempt,
             "" if message.job == message.id else message.job,
             message.parent,

@@ -16,8 +16,6 @@ import html
 import logging
 import re
 import sys
-import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +24,7 @@ from typing import Any
 
 from mousetrap.display.table import safe
 from mousetrap.model.message import Message
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import shell
 
 MOST_OF_ONE = 10_000  # characters of one handling; its end is kept, where failures are
@@ -45,7 +44,7 @@ class Page:
     def __init__(self, recorder: Recorder, message: Message) -> None:
         self.id = message.id
         self.attempt = message.attempt
-        self.at = time.time()  # seconds since 1970
+        self.at = clock.time()  # seconds since 1970
         self.size = 0  # characters kept
         self.cut = 0  # characters that came before and are not kept
         self.is_kept = False
@@ -107,7 +106,7 @@ class Recorder:
 
     def __init__(self) -> None:
         # A lock that its owner may take again: collecting garbage inside may print as well.
-        self.lock = threading.RLock()
+        self.lock = threads.RLock()
         self._pages: deque[Page] = deque()
         self._size = 0
         _recorders.add(self)
@@ -209,7 +208,7 @@ class _Diversion:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threads.RLock()
         self._recorders: set[Recorder] = set()
         self._publisher: Any = None
         self._seen: tuple[Any, Any] = (None, None)  # the streams that were looked at
@@ -363,7 +362,7 @@ _diversion = _Diversion()
 
 
 def _title(page: Page) -> str:
-    at = time.strftime("%H:%M:%S", time.localtime(page.at))
+    at = clock.local_time(page.at)
     return f"message {safe(page.id[:8])}, attempt {page.attempt}, {at}"
 
 

@@ -11,9 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
-import time
-import uuid
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +26,7 @@ from mousetrap.display.table import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.message import decode
 from mousetrap.model.topology import Exchange
+from mousetrap.runtime import clock, randomness, threads
 from mousetrap.runtime.environment import is_kernel, program
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -116,8 +114,8 @@ class ConsumerDiscovery:
         self._key = settings.topology.question_key
         self._queue = queue
         self._publisher = publisher
-        self._worker = uuid.uuid4().hex
-        self._asking = threading.Lock()
+        self._worker = randomness.new_id()
+        self._asking = threads.Lock()
         self._changed = Waiter()
         self._channel: Channel | None = None
         self._own_queue = ""  # "" while it does not listen
@@ -136,7 +134,7 @@ class ConsumerDiscovery:
 
         Or after *patience* seconds: others may be silent for ever.
         """
-        deadline = time.monotonic() + patience
+        deadline = clock.monotonic() + patience
         with self._asking:
             self._heard.clear()
             self._changed.wait_for(lambda: bool(self._own_queue) or self._is_refused, patience)
@@ -154,7 +152,7 @@ class ConsumerDiscovery:
     # ---- I/O thread ------------------------------------------------------------------------------
 
     def _listen(self, channel: Channel) -> None:
-        name = f"{_stem(self._queue)}{uuid.uuid4().hex}"
+        name = f"{_stem(self._queue)}{randomness.new_id()}"
 
         def on_consuming(_: Any) -> None:
             self._own_queue = name
@@ -208,7 +206,7 @@ class ConsumerDiscovery:
         )
 
 
-_counting = threading.Lock()
+_counting = threads.Lock()
 _consuming: Counter[tuple[object, ...]] = Counter()  # consumers by place, queue and process
 
 
@@ -234,7 +232,7 @@ _token = ("", 0)
 def _process() -> str:
     global _token
     if _token[1] != os.getpid():  # made anew in a fork
-        _token = (uuid.uuid4().hex, os.getpid())
+        _token = (randomness.new_id(), os.getpid())
     return _token[0]
 
 

@@ -6,8 +6,6 @@ then drops them, and confirms that as well. Prototyped in ``notebooks/07_runs.ip
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -16,6 +14,7 @@ from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import MousetrapError
 from mousetrap.model.outcome import Outcome, pack
+from mousetrap.runtime import randomness, threads
 
 MAX_SIZE = 4_000_000  # bytes of one body; a guess well below what brokers take
 
@@ -38,7 +37,7 @@ class Events:
         self._exchange = topology.events_exchange
         self._key = topology.events_key
         self._on_told = on_told
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._waiting: list[Told] = []
 
     def tell(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -70,7 +69,7 @@ class Events:
             if receipt.confirmed:
                 self._on_told(batch)
             else:
-                delay = RESEND_DELAY * (1 + random.random())
+                delay = RESEND_DELAY * (1 + randomness.random())
                 self._publisher.connection.call_later(
                     delay, lambda: self._publisher.send_again(receipt)
                 )

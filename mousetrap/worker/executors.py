@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
-import time
 from collections.abc import Callable, Coroutine
 from typing import Generic, Protocol, TypeVar
+
+from mousetrap.runtime import clock, threads
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -45,9 +44,9 @@ class ThreadExecutor(Generic[T]):
     ) -> None:
         self._handle = handle
         self._on_crash = on_crash
-        self._items: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+        self._items: threads.SimpleQueue[T | None] = threads.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._work, name=f"mousetrap-{name}-{n}", daemon=True)
+            threads.Thread(target=self._work, name=f"mousetrap-{name}-{n}", daemon=True)
             for n in range(concurrency)
         ]
 
@@ -62,12 +61,12 @@ class ThreadExecutor(Generic[T]):
 
     def stop(self, timeout: float) -> bool:
         """Let each thread finish its item; say whether all did within *timeout* s."""
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         for _ in self._threads:
             self._items.put(None)
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(max(0.0, deadline - time.monotonic()))
+                thread.join(max(0.0, deadline - clock.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
@@ -94,9 +93,7 @@ class AsyncExecutor(Generic[T]):
         self._concurrency = concurrency
         self._loop = asyncio.new_event_loop()
         self._items: asyncio.Queue[T | None] = asyncio.Queue()
-        self._thread = threading.Thread(
-            target=self._run, name=f"mousetrap-{name}-loop", daemon=True
-        )
+        self._thread = threads.Thread(target=self._run, name=f"mousetrap-{name}-loop", daemon=True)
 
     def start(self) -> None:
         """Begin to work."""

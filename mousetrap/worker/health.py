@@ -8,12 +8,12 @@ not bring that back. The body is the same JSON for both: the facts, and the coun
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from mousetrap.errors import SettingsError
+from mousetrap.runtime import threads
 
 FACTS = ("alive", "connected", "consuming")
 HOST = "127.0.0.1"
@@ -41,7 +41,7 @@ class Health:
                 f"cannot tell of health at {host}:{port}: {error}; choose another port with "
                 f"--health, or 0 for a free one"
             ) from error
-        self._thread = threading.Thread(
+        self._thread = threads.Thread(
             target=self._server.serve_forever, name="mousetrap-health", daemon=True
         )
 

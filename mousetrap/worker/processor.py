@@ -9,8 +9,6 @@ dies in between, the message comes again and its outputs have the same ids. Prot
 from __future__ import annotations
 
 import logging
-import random
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,6 +26,7 @@ from mousetrap.model import retry_policy
 from mousetrap.model.message import Message, current
 from mousetrap.model.outcome import Outcome, Output, alike
 from mousetrap.model.topology import AnyDeclaration, Queue
+from mousetrap.runtime import randomness, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 from mousetrap.worker.attempt import Attempt
@@ -89,7 +88,7 @@ class Processor:
         self._publisher = publisher
         self._declarations = declarations
         self.events = Events(publisher, self._settle)
-        self._lock = threading.Lock()  # guards the counts, and what is being moved
+        self._lock = threads.Lock()  # guards the counts, and what is being moved
         self._moving: dict[str, Delivery] = {}  # not acked, and its copy is among the suspects
 
     def take(self, delivery: Delivery) -> None:
@@ -300,7 +299,7 @@ class Processor:
         """Send what the broker did not confirm once more, while its source is not acked."""
         self.problem = str(receipt.error)
         log.warning("%s: %s", safe(self._queue.name), receipt.error)
-        delay = RESEND_DELAY * (1 + random.random())  # so at most once a second
+        delay = RESEND_DELAY * (1 + randomness.random())  # so at most once a second
         self._publisher.connection.call_later(delay, lambda: self._send_again(delivery, receipt))
 
     def _send_again(self, delivery: Delivery, receipt: Receipt) -> None:

@@ -12,8 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, islice
@@ -23,6 +21,7 @@ from typing import Any
 from mousetrap.errors import ProcessEnded, SettingsError
 from mousetrap.flows.flow import reference
 from mousetrap.flows.stage import Stage
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.exit_codes import ExitCode, describe
 from mousetrap.runtime.interrupt import finish
 from mousetrap.settings import Settings
@@ -70,7 +69,7 @@ class Supervisor:
         self._tell = tell
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._slots: dict[str, WorkerProcess] = {}  # by name, like "fetch-0"
-        self._lock = threading.Lock()  # guards the slots against who asks for statistics
+        self._lock = threads.Lock()  # guards the slots against who asks for statistics
         self._is_stopping = False
         self._waiting: list[WorkerProcess] = []  # for the first to work
         self._sum: dict[str, Any] = {}  # of all, once they are stopped
@@ -170,10 +169,10 @@ class Supervisor:
 
     def wait(self, timeout: float = 0.0) -> bool:
         """Look after the processes for *timeout* seconds, at least once; raises as `check` does."""
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         self.check()
-        while time.monotonic() < deadline:
-            time.sleep(min(PAUSE, timeout))  # processes ring no bell
+        while clock.monotonic() < deadline:
+            clock.sleep(min(PAUSE, timeout))  # processes ring no bell
             self.check()
         return False
 
@@ -250,13 +249,13 @@ class Supervisor:
         running = [name for name, process in self._running.items() if process.poll() is None]
         for slot in self._slots.values():
             slot.let_go()
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         late = []
         for name, slot in self._slots.items():
             if (process := slot.process) is None:
                 continue
             try:
-                process.wait(max(0.1, deadline - time.monotonic()))
+                process.wait(max(0.1, deadline - clock.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5.0)

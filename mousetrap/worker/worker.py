@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from mousetrap.display.table import Table, safe
 from mousetrap.errors import MousetrapError
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import PARTING, finish
 from mousetrap.settings import Settings
 from mousetrap.worker.consumer_discovery import PATIENCE, Attached, ConsumerDiscovery, here, note
@@ -125,9 +124,9 @@ class Worker:
         if topology.events_exchange:
             self._publisher.declare([Exchange(topology.events_exchange)])
         self._changed = self._processor.changed  # rings when the worker ends, too
-        self._lock = threading.Lock()  # guards `error`
+        self._lock = threads.Lock()  # guards `error`
         self._is_started = False
-        self._closing = threading.Lock()  # who stops it a second time waits for the first
+        self._closing = threads.Lock()  # who stops it a second time waits for the first
 
     # ---- life ----------------------------------------------------------------------------------
 
@@ -319,7 +318,7 @@ class Worker:
             self._finish(timeout)
 
     def _finish(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         self._processor.is_stopping = True  # hands drop what they have not begun
         self._changed.notify_all()
         self._consumer.cancel()  # first: nothing new may arrive while we finish

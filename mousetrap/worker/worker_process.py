@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.model.retry_policy import backoff
+from mousetrap.runtime import clock
 from mousetrap.runtime.exit_codes import Verdict, classify
 
 COUNTS = ("received", "done", "retried", "dead", "reconnects")  # that add up
@@ -64,7 +64,7 @@ class WorkerProcess:
         with suppress(OSError):
             self._report.unlink()
         self._last, self._changed = {}, (0, 0.0)
-        self._started = time.monotonic()
+        self._started = clock.monotonic()
         # A group of its own: Ctrl-C reaches us alone, and we end it in good order.
         apart: dict[str, Any] = (
             {"process_group": 0}
@@ -96,7 +96,7 @@ class WorkerProcess:
         The delay doubles with each death in a row, up to `LONGEST_DELAY`.
         """
         assert self.process is not None
-        now, last = time.monotonic(), self.last_report()
+        now, last = clock.monotonic(), self.last_report()
         self._past.update({name: last.get(name, 0) for name in COUNTS})
         self._failures = 1 if now - self._started >= LIVED_WELL else self._failures + 1
         if self.process.stdin is not None:
@@ -108,7 +108,7 @@ class WorkerProcess:
 
     def replace_if_due(self) -> None:
         """Start the next process if there is none and its time has come."""
-        if self.process is None and time.monotonic() >= self._due:
+        if self.process is None and clock.monotonic() >= self._due:
             self.replaced += 1
             self.start()
 
@@ -120,13 +120,13 @@ class WorkerProcess:
     @property
     def age(self) -> float:
         """Seconds since the process was started."""
-        return time.monotonic() - self._started
+        return clock.monotonic() - self._started
 
     def facts(self) -> dict[str, bool]:
         """Whether the process is alive, connected and consuming; a silent one is none of them."""
         report = self.last_report()
         is_here = self.process is not None and self.process.poll() is None
-        is_fresh = is_here and time.monotonic() - self._changed[1] < STALE
+        is_fresh = is_here and clock.monotonic() - self._changed[1] < STALE
         return {name: is_fresh and bool(report.get(name)) for name in FACTS}
 
     def counts(self) -> Counter[str]:
@@ -145,7 +145,7 @@ class WorkerProcess:
             changed = self._report.stat().st_mtime_ns
             if self.process is not None and changed != self._changed[0]:
                 self._last = json.loads(self._report.read_text(encoding="utf-8"))
-                self._changed = changed, time.monotonic()
+                self._changed = changed, clock.monotonic()
         return self._last
 
     def let_go(self) -> None:

@@ -1,0 +1,26 @@
+"""The only module that reads a clock or sleeps: a test or a simulation replaces its functions.
+
+Use it as ``from mousetrap.runtime import clock`` and ``clock.monotonic()``, never by importing a
+function by name: a replaced function must reach every caller. All times are in seconds. Waiting is
+measured by `monotonic`, which no change of the system's clock affects; `time` is for what people
+read and for what other processes compare.
+"""
+
+from __future__ import annotations
+
+import time as _time
+from datetime import UTC, datetime
+
+monotonic = _time.monotonic  # seconds since some fixed moment; never goes back
+time = _time.time  # seconds since 1970
+sleep = _time.sleep
+
+
+def now() -> datetime:
+    """Return the current date and time in UTC."""
+    return datetime.fromtimestamp(time(), UTC)
+
+
+def local_time(at: float | None = None) -> str:
+    """Return *at* (seconds since 1970; None is now) as local ``HH:MM:SS``, for people."""
+    return _time.strftime("%H:%M:%S", _time.localtime(time() if at is None else at))
