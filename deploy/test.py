@@ -1,7 +1,7 @@
 """Run the tests and every notebook: ``python3 deploy/test.py``.
 
 Makes .venv, finds or starts a RabbitMQ, and runs pytest on tests/ and notebooks/.
-Arguments that are not ours go to pytest: ``python3 deploy/test.py tests/test_worker.py -x``.
+Arguments that are not ours go to pytest: ``python3 deploy/test.py tests/worker/test_worker.py -x``.
 """
 
 from __future__ import annotations

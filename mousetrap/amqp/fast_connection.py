@@ -5,7 +5,7 @@ the call. pika sends each frame alone (a message is three) and reads 4 KiB at a 
 frames of one turn of the loop go out together, and 256 KiB come in. Of the three frames of a
 message that is sent the first is always the same, and a message that came whole is read without
 the detour by frames and callbacks. `pika.SelectConnection` itself works as well, only slower;
-`tests/test_wire.py` fails when pika changes what is used here. Prototyped in
+`tests/amqp/test_fast_connection.py` fails when pika changes what is used here. Prototyped in
 ``notebooks/bench_flow.ipynb``.
 """
 

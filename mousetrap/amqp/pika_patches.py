@@ -2,8 +2,8 @@
 
 pika makes an integer of a double: 1.5 would become 1 in a retry, and 1e300 an integer that it
 cannot write, so that the retry would never go out. It raises for a timestamp beyond the year 9999.
-This is the one place that replaces functions of pika; `tests/test_field.py` tells when pika has
-others.
+This is the one place that replaces functions of pika; `tests/amqp/test_pika_patches.py` fails
+when pika changes them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Nearly every message has the same five properties and the same few headers. Field by field, writing
 them takes a third of the time of a publish, and reading them a third of that of a delivery. What
-is not of that form goes pika's way, with the same result: `tests/test_wire.py`. Prototyped in
-``notebooks/bench_flow.ipynb``.
+is not of that form goes pika's way, with the same result (`tests/amqp/test_fast_connection.py`).
+
+Prototyped in ``notebooks/bench_flow.ipynb``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 One module each, all with a class `Peer` of the same shape (see `peers.peer`), so that the
 benchmarks can run them side by side (`peers.race`). What each peer is said to guarantee is read
-off its wire by `tests/test_bench.py`. A peer that is not installed is said to be missing and left
-out.
+off its wire by `tests/project/test_benchmarks.py`. A peer that is
+not installed is left out, and the output says so.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_readme_example_runs_in_at_most_fifteen_lines(settings, monkeypatch, tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Everything that can happen, at random and at once: for seconds, minutes or hours.
 
-`RIG_MINUTES=120 pytest -m long tests/test_faults_random.py` is the soak.
+`RIG_MINUTES=120 pytest -m long tests/faults/test_faults_random.py` is the soak.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from mousetrap.errors import BrokerSetupError
 from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 
-CHECK = Path(__file__).parents[1] / "notebooks" / "check_pipeline.ipynb"
+CHECK = Path(__file__).parents[2] / "notebooks" / "check_pipeline.ipynb"
 PARAMETERS = {"jobs": 500, "fetch_workers": 2, "process_workers": 2, "failure_rate": 0.1}
 
 

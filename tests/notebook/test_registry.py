@@ -10,8 +10,8 @@ import sys
 import threading
 
 import pytest
+from test_consumer_discovery import other_process
 from test_interrupt import interrupted
-from test_presence import other_process
 from test_worker import send, wait_for
 
 import mousetrap

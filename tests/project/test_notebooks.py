@@ -17,7 +17,7 @@ from mousetrap.check import parameters_of
 from mousetrap.model.summary import SUMMARY_TYPE
 from mousetrap.runs import plot
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
 CHECKS = [path for path in NOTEBOOKS if path.stem.startswith(("check_", "bench_"))]

@@ -8,8 +8,8 @@ from lab import (
     SCREENSHOTS,
     chromium,
 )
-from test_check_report import HOSTILE, make_grid
-from test_hostile import PAYLOADS, bundles
+from test_hostile_text import PAYLOADS, bundles
+from test_results import HOSTILE, make_grid
 
 from mousetrap import Panel
 from mousetrap.check.report import write_report

@@ -47,7 +47,7 @@ def test_cut_after_byte(settings, tally, chance, direction, end, stride):
     """After any byte of a session, from the greeting to the good-bye: it goes on, by itself.
 
     Both connections of a worker, in turn. Nobody's thread dies of it (pytest would say so).
-    `RIG_STRIDE=1 pytest -m long tests/test_faults_wire.py -k cut_after` leaves no byte out.
+    With `RIG_STRIDE=1` the long tier's `cut_after` leaves no byte out.
     """
     hands = 6
 

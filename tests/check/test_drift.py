@@ -19,7 +19,7 @@ from mousetrap.check import check
 from mousetrap.check.drift import Mark, check_drift, drift, marks_in, source_of
 from mousetrap.errors import CheckError, Drifted
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 PACKAGE = '''
