@@ -171,14 +171,14 @@ def _interpreters() -> Iterator[Finding]:
     """Ask the interpreters that would run our notebooks and tests whether they know mousetrap."""
     here = f"{sys.executable} (Python {sys.version.split()[0]})"
     yield Finding("interpreter", "good", here)
-    fix = f"install it there, or use the program beside {sys.executable}: pip install mousetrap"
+    fix = f"install it there, or use the program beside {sys.executable}: pip install mousetrap-mq"
     for what, python in (
         ("kernel", _kernel_python()),
         ("papermill", _python_of("papermill")),
         ("pytest", _python_of("pytest")),
     ):
         if python is None:
-            text = "not installed here: pip install 'mousetrap[test]' brings it"
+            text = "not installed here: pip install 'mousetrap-mq[test]' brings it"
             yield Finding(what, "note", text)
             continue
         problem = _import_problem(python)

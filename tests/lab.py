@@ -48,7 +48,7 @@ def chromium() -> Iterator:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        missing("no Playwright: pip install 'mousetrap[test]'")
+        missing("no Playwright: pip install 'mousetrap-mq[test]'")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=flags)

@@ -31,7 +31,7 @@ class Postgres:
 
     def __enter__(self) -> Postgres:
         if psycopg is None:
-            missing("no psycopg: pip install 'mousetrap[postgres]'")
+            missing("no psycopg: pip install 'mousetrap-mq[postgres]'")
         self._programs = programs()
         # not in pytest's own folders, into which only we can look
         self.folder = Path(tempfile.mkdtemp(prefix="mousetrap-postgres-"))

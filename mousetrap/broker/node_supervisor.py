@@ -1,17 +1,22 @@
-"""The process that keeps one private RabbitMQ node, and never lets it outlive its purpose.
+"""The process that runs one private RabbitMQ node and ends it when it is no longer needed.
 
-Runs as a program of its own, ``python keeper.py FOLDER [--detached]``, on the standard library
-only; `mousetrap.broker.rabbitmq_node` starts it and reads the ``state.json`` it writes. It works
-in one of two ways:
+Runs as a program of its own, ``python node_supervisor.py FOLDER [--detached]``;
+`mousetrap.broker.rabbitmq_node` starts it and reads the ``state.json`` that it writes. It has two
+modes:
 
 - *tied* (the default): the caller holds the other end of the pipe on stdin and sends the lines
-  ``start``, ``stop`` and ``kill``. End of file means that the caller is gone, however it died
-  (SIGKILL closes pipes too): the node is killed and the folder deleted.
-- *detached*: goes to the background, starts the node at once, and ends on SIGTERM or with the node.
-  The node is stopped properly and the folder is kept: it holds messages that are still wanted.
+  ``start``, ``stop`` and ``kill``. End of file means that the caller is gone, however it ended
+  (SIGKILL closes pipes too): the supervisor kills the node and deletes the folder.
+- *detached*: it goes to the background, starts the node at once, and ends on SIGTERM or with the
+  node. It stops the node properly and keeps the folder, because the messages in it are still
+  needed.
 
-While it lives it holds a lock on ``FOLDER/lock``: that, not a process id, which can be somebody
-else's tomorrow, is the proof that the node is being kept. POSIX only.
+While it lives it holds a lock on ``FOLDER/lock``. The lock proves that the node has a supervisor; a
+process id does not, because the system gives it to another program later.
+
+It uses the standard library alone, `fcntl.flock` instead of `filelock` included: it starts under
+``python -I`` in a few hundredths of a second, stays in memory as long as the node, and must work
+when site-packages is replaced under a node that stays. POSIX only.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from mousetrap.errors import BrokerSetupError
 from mousetrap.runtime import clock
 from mousetrap.settings import MASK, Settings
 
-KEEPER = Path(__file__).with_name("keeper.py")
+KEEPER = Path(__file__).with_name("node_supervisor.py")
 PORT_TAKEN = "another program took one of its ports first"
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from mousetrap.errors import CheckError, ParameterError
 from mousetrap.settings import MASK
 
-INSTALL = "pip install 'mousetrap[notebook]'"
+INSTALL = "pip install 'mousetrap-mq[notebook]'"
 
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mousetrap import __version__
 from mousetrap.cli.console import print_json, print_pairs, print_table, say
 from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Kind, finite
@@ -89,7 +90,7 @@ def version(json: Json = False) -> None:
 
     settings = Settings.from_environment()
     versions = {
-        "mousetrap": version_of("mousetrap"),
+        "mousetrap": __version__,
         "pika": version_of("pika"),
         "python": platform.python_version(),
         "broker": probe.version(settings),

@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 from mousetrap.embedded_broker.clock import Clock
@@ -20,6 +19,7 @@ from mousetrap.embedded_broker.limits import Limits
 from mousetrap.embedded_broker.vhost import VirtualHost
 from mousetrap.errors import BrokerSetupError
 
+VERSION = "0.1.0"  # of this server, as its greeting states it
 LOOPBACK = "127.0.0.1"
 LOW = 0.8  # of the memory bound: below it, who was blocked may publish again
 PATIENCE = 10.0  # seconds for a call from another thread
@@ -40,7 +40,7 @@ class ServerState:
         self.loop = loop
         self.users = users
         self.limits = limits
-        self.version = version("mousetrap")
+        self.version = VERSION
         self.clock = Clock(loop)
         self.vhosts = {name: VirtualHost(name, self.clock, limits, self.weigh) for name in vhosts}
         self.connections: set[Connection] = set()

@@ -179,7 +179,7 @@ def _figure(size: tuple[float, float], rows: int) -> tuple[Figure, list[Axes]]:
         from matplotlib import pyplot
     except ImportError:
         raise ImportError(
-            "matplotlib is not installed, which draws: pip install 'mousetrap[notebook]'"
+            "matplotlib is not installed, which draws: pip install 'mousetrap-mq[notebook]'"
         ) from None
     figure, grid = pyplot.subplots(rows, figsize=size, layout="constrained", squeeze=False)
     found: list[Axes] = list(grid[:, 0])

@@ -16,7 +16,7 @@ try:
     from psycopg.conninfo import conninfo_to_dict
 except ImportError as error:
     raise SinkError(
-        "a sink on PostgreSQL needs psycopg: pip install 'mousetrap[postgres]'"
+        "a sink on PostgreSQL needs psycopg: pip install 'mousetrap-mq[postgres]'"
     ) from error
 
 IDLE, IN_TRANSACTION, FAILED = (

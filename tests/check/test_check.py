@@ -347,7 +347,7 @@ def test_check_says_what_to_install(tmp_path, no_kernel, monkeypatch):
     notebook = write_notebook(tmp_path / "a.ipynb", "1")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
-    with pytest.raises(CheckError, match=r"pip install 'mousetrap\[notebook\]'"):
+    with pytest.raises(CheckError, match=r"pip install 'mousetrap-mq\[notebook\]'"):
         check(notebook)
 
 

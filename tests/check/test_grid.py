@@ -262,7 +262,7 @@ def test_grid_says_what_to_install(notebook, no_kernel, monkeypatch):
     """Once, not for each point."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
-    with pytest.raises(CheckError, match=r"pip install 'mousetrap\[notebook\]'"):
+    with pytest.raises(CheckError, match=r"pip install 'mousetrap-mq\[notebook\]'"):
         check_grid(notebook, {"jobs": [1, 2]})
 
 

@@ -40,7 +40,7 @@ def needed(module):
     try:
         return importlib.import_module(module)
     except ImportError:
-        missing(f"no {module}: pip install 'mousetrap[dev]'")
+        missing(f"no {module}: pip install 'mousetrap-mq[dev]'")
 
 
 @pytest.fixture

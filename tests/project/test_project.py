@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+NAME = PROJECT["project"]["name"]
 LOCK = (ROOT / "deploy" / "requirements.lock").read_text()
 README = (ROOT / "README.md").read_text()
 SCRIPTS = sorted((ROOT / "deploy").glob("*.py"))
@@ -37,7 +38,7 @@ def declared() -> dict[str, Requirement]:
     project = PROJECT["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     requirements = [Requirement(line) for lines in groups for line in lines]
-    return {canonicalize_name(each.name): each for each in requirements if each.name != "mousetrap"}
+    return {canonicalize_name(each.name): each for each in requirements if each.name != NAME}
 
 
 def locked() -> dict[str, list[Requirement]]:

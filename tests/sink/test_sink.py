@@ -431,7 +431,7 @@ except Exception as error:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
     assert run.stdout == (
-        "SinkError a sink on PostgreSQL needs psycopg: pip install 'mousetrap[postgres]'\n"
+        "SinkError a sink on PostgreSQL needs psycopg: pip install 'mousetrap-mq[postgres]'\n"
     )
 
 
