@@ -44,7 +44,7 @@ def supervise(
         is_shown=True,
         # a handler's own print must not get between the reader and our JSON
         out=sys.stderr.fileno() if json else None,
-        tell=live.say,
+        notify=live.say,
     )
     is_started = False
 

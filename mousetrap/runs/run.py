@@ -24,7 +24,7 @@ from mousetrap.errors import (
     MousetrapError,
     SettingsError,
 )
-from mousetrap.flows.flow import Flow
+from mousetrap.flows.flow import Flow, reference
 from mousetrap.flows.recording import Recording
 from mousetrap.flows.stage import Stage
 from mousetrap.model import ledger_tables
@@ -103,9 +103,8 @@ class Run:
         }  # fmt: skip
         self._processes: Supervisor | None = None
         if workers == "processes":
-            self._processes = Supervisor.of(
-                self.flow.stages, processes, self.settings, self._options
-            )
+            references = {each.name: reference(each) for each in self.flow.stages}
+            self._processes = Supervisor.of(references, processes, self.settings, self._options)
         self._threads: list[Worker] = []
         self._run_lock: RunLock | None = None
         self._state = "new"

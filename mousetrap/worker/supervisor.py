@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.errors import ProcessEnded, SettingsError
-from mousetrap.flows.flow import reference
-from mousetrap.flows.stage import Stage
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.exit_codes import ExitCode, describe
 from mousetrap.runtime.interrupt import finish
@@ -37,16 +35,17 @@ class Supervisor:
     """Starts *stages* (name or ``module:attribute`` -> how many processes) and stops them.
 
     Each process sees *settings* through its environment, gets the *options* of ``mousetrap work``
-    and ends with this process, however that ends: its messages finish first. Output is kept in a
-    file each (see `logs`), or *is_shown* with ours; *out* is then the file descriptor for what they
-    print.
+    and stops when this process ends, however that happens: it finishes its messages first. The
+    output of each process is kept in a file (see `logs`); with *is_shown* it appears with the
+    output of this process, and *out* is the file descriptor for what handlers print.
 
-    Who ends by itself is an error for whoever calls `check`, or *is_replaced*, with a back-off that
-    doubles, and *tell* gets a line about it. One that found no broker is replaced in any case. One
-    that cannot work as it is configured is an error in any case, for the next would end the same
-    way; so with *is_replaced* the first starts alone, and the others when it works.
+    A process that ends by itself makes `check` raise; with *is_replaced* another one is started
+    after a delay that doubles, and *notify* is called with a line of text about it. A process that
+    found no broker is always replaced. A process that cannot work as it is configured always makes
+    `check` raise, because the next one would end the same way; so with *is_replaced* the first
+    process starts alone, and the others once it works.
 
-    Threads: `statistics` from any, the rest from one.
+    Threads: `statistics` from any thread, the other methods from one thread.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Supervisor:
         is_replaced: bool = False,
         is_shown: bool = False,
         out: int | None = None,
-        tell: Callable[[str], object] = log.warning,
+        notify: Callable[[str], object] = log.warning,
     ) -> None:
         self.settings = settings or Settings.from_environment()
         self._stages = dict(stages)
@@ -66,7 +65,7 @@ class Supervisor:
         self._is_replaced = is_replaced
         self._is_shown = is_shown
         self._out = out
-        self._tell = tell
+        self._notify = notify
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._slots: dict[str, WorkerProcess] = {}  # by name, like "fetch-0"
         self._lock = threads.Lock()  # guards the slots against who asks for statistics
@@ -77,26 +76,30 @@ class Supervisor:
     @classmethod
     def of(
         cls,
-        stages: Sequence[Stage[..., Any]],
+        references: Mapping[str, str],
         processes: int | Mapping[str, int],
         settings: Settings,
         options: Mapping[str, Any],
     ) -> Supervisor:
-        """Return *processes* (a number, or one by stage name) for each stage, not started.
+        """Return a supervisor, not started, of *processes* (a number, or one by name) for each.
+
+        *references* maps the name of each stage to its ``module:attribute``; *options* are those
+        of `Stage.worker`, where None means the stage's own value.
 
         Raises:
-            SettingsError: a name is no stage's, or another process cannot import a stage.
+            SettingsError: *processes* names a stage that is not among *references*.
         """
-        names = [each.name for each in stages]
-        counts = processes if isinstance(processes, Mapping) else dict.fromkeys(names, processes)
-        if unknown := counts.keys() - set(names):
+        counts = (
+            processes if isinstance(processes, Mapping) else dict.fromkeys(references, processes)
+        )
+        if unknown := counts.keys() - references.keys():
             raise SettingsError(f"processes names no stage of this flow: {', '.join(unknown)}")
         arguments = []
         for name, value in options.items():
             if value is not None:
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
                 arguments += [f"--{name.replace('_', '-')}", text]
-        wanted = {reference(each): counts.get(each.name, 1) for each in stages}
+        wanted = {reference: counts.get(name, 1) for name, reference in references.items()}
         return cls(wanted, settings, options=arguments)
 
     def start(self) -> Supervisor:
@@ -160,9 +163,9 @@ class Supervisor:
             raise ProcessEnded(f"worker process {slot.name} {how}{words}", code)
         delay = slot.bury()
         if verdict == "no broker":
-            self._tell(f"{slot.name} found no broker; the next try is in {delay:.1f} s")
+            self._notify(f"{slot.name} found no broker; the next try is in {delay:.1f} s")
         else:
-            self._tell(
+            self._notify(
                 f"{slot.name} (pid {pid}) {how} after {age:.0f} s; the next one starts in "
                 f"{delay:.1f} s, and gets the messages it had in hand"
             )
