@@ -98,8 +98,8 @@ class _Line:
 
     def show(self, now: Mapping[str, Any]) -> None:
         line = f"{now['consuming']} of {now['processes']} working: {_counts(now)}"
-        if now.get("in_hand"):
-            line += f", {now['in_hand']:,} in hand"
+        if now.get("in_progress"):
+            line += f", {now['in_progress']:,} in progress"
         if line != self._shown:  # an idle worker has nothing to say
             self._shown = line
             self._progress.update(line)

@@ -139,10 +139,10 @@ def work(
             + (f", namespace {settings.namespace}" if settings.namespace else ""))  # fmt: skip
 
     def on_told() -> None:
-        if report is None and (in_hand := worker.statistics().in_hand):
+        if report is None and (in_progress := worker.statistics().in_progress):
             say(
-                f"stopping: {in_hand} in hand, which may take up to {grace:g} s; told again, it "
-                "ends at once and they come again"
+                f"stopping: {in_progress} in progress, which may take up to {grace:g} s; after a "
+                "second signal it ends at once and they are delivered again"
             )
 
     # a handler's own print must not get between the reader and our JSON

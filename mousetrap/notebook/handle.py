@@ -160,7 +160,7 @@ class Handle:
         now = self.statistics()
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
         lines = [f"<Handle {self._way()}: {now.state}, {self.version}, {counts}, "
-                 f"{now.in_hand} in hand>"]  # fmt: skip
+                 f"{now.in_progress} in progress>"]  # fmt: skip
         lines += self._lines(now)
         return "\n".join(lines)
 
@@ -209,7 +209,7 @@ class Handle:
         now = self.statistics()
         figures = "".join(
             f"<td><b>{getattr(now, name):,}</b> {name.replace('_', ' ')}</td>"
-            for name in (*COUNTS, "in_hand")
+            for name in (*COUNTS, "in_progress")
         )
         head = html.escape(f"{self._way()}: {now.state}, {self.version}")
         remarks = html.escape("\n".join(self._lines(now)))

@@ -43,7 +43,7 @@ DRAWN = 12  # stages in a picture at most
 NAME = 60  # characters
 GREEN, ORANGE, RED, GREY = "#38a169", "#dd6b20", "#e53e3e", "#8795a8"  # on white and on black
 WELL = ("", "–", "new", "open", "replaced", "closed")  # states that nobody need worry about
-COLUMNS = ("stage", "connection", "waiting", "oldest", "in hand", "per s", "done", "retried",
+COLUMNS = ("stage", "connection", "waiting", "oldest", "in progress", "per s", "done", "retried",
            "dead", "last minute")  # fmt: skip
 
 
@@ -278,7 +278,7 @@ def _picture(view: View, drawn: int) -> str:
         queues,
         activity={
             each.step.name: Activity(
-                each.rate, each.minute, each.in_hand,
+                each.rate, each.minute, each.in_progress,
                 "" if each.state in WELL else each.state,
             )
             for each in stages
@@ -308,7 +308,7 @@ def _cells(stage: StageView) -> tuple[str, ...]:
         safe(stage.state, NAME) or "–",
         waiting,
         safe(stage.oldest, NAME) or "–",
-        number(stage.in_hand),
+        number(stage.in_progress),
         rate(stage.rate),
         number(stage.done),
         number(stage.retried),

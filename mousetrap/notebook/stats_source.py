@@ -38,7 +38,7 @@ class StageView:
     rate: float  # settled per second; once it has ended, on average
     minute: tuple[float, ...]  # settled in each of up to sixty pieces of the last minute
     waiting: int | None = None  # in its queue, or handed over and not begun
-    in_hand: int | None = None
+    in_progress: int | None = None
     later: int | None = None  # waiting for a retry
     oldest: str = ""  # age of the message that waits longest, in whole seconds; "> 5": at least
     state: str = ""  # of its connections
@@ -131,13 +131,14 @@ class RunWatch(Watch):
             known = workers.get(step.reads)
             open_here, oldest = self._open.get(step.reads, (0, ""))
             later = sum(self._ready(name) or 0 for name in queue.retry_queues())
-            in_hand = known.in_hand if known else None
-            waiting = max(0, open_here - later - (in_hand or 0))
+            in_progress = known.in_progress if known else None
+            waiting = max(0, open_here - later - (in_progress or 0))
             if known is None and (ready := self._ready(step.reads)) is not None:
-                waiting, in_hand = min(ready, waiting), max(0, waiting - ready)
+                waiting, in_progress = min(ready, waiting), max(0, waiting - ready)
             stages.append(
                 StageView(
-                    step, **pace, waiting=waiting, in_hand=in_hand, later=later, oldest=oldest,
+                    step, **pace, waiting=waiting, in_progress=in_progress, later=later,
+                    oldest=oldest,
                     state=known.state if known else "", trouble=known.problem if known else "",
                 )
             )  # fmt: skip
@@ -191,7 +192,7 @@ class WorkersWatch(Watch):
         for step, members in self._steps().items():
             if (ready := self._ready(step.reads)) is not None:
                 figures = [_figures(each) for each in members]
-                there = ready + sum(each.prefetched + each.in_hand for each in figures)
+                there = ready + sum(each.prefetched + each.in_progress for each in figures)
                 arrivals = self._arrivals.setdefault(step.name, Arrivals())
                 arrivals.add(_settled(figures), there, now)
 
@@ -206,10 +207,10 @@ class WorkersWatch(Watch):
             }
             ready = self._ready(step.reads)
             prefetched = sum(each.prefetched for each in figures)
-            in_hand = sum(each.in_hand for each in figures)
+            in_progress = sum(each.in_progress for each in figures)
             waiting = None if ready is None else ready + prefetched
             oldest = ""
-            if (waiting or in_hand) and step.name in self._arrivals:
+            if (waiting or in_progress) and step.name in self._arrivals:
                 # none: it came after the last measurement
                 oldest = self._arrivals[step.name].oldest(_settled(figures), now) or "0 s"
             states += [each.state for each in figures]
@@ -217,7 +218,7 @@ class WorkersWatch(Watch):
             pace = self._pace(step.name, counts, now, is_over=ended)
             stages.append(
                 StageView(
-                    step, **pace, waiting=waiting, in_hand=in_hand,
+                    step, **pace, waiting=waiting, in_progress=in_progress,
                     later=self._later(members[0]), oldest=oldest,
                     state=_worst(each.state for each in figures),
                     trouble="; ".join(dict.fromkeys(e.problem for e in figures if e.problem)),

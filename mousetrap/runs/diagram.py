@@ -29,7 +29,7 @@ class Activity:
 
     rate: float
     minute: Sequence[float] = ()
-    in_hand: int | None = None  # taken and without a fate; None: nobody here knows
+    in_progress: int | None = None  # taken and without a fate; None: nobody here knows
     trouble: str = ""  # a word or two: "reconnecting"
 
 
@@ -173,8 +173,8 @@ class Diagram:
     def _doing(self, doing: Activity, x: float, y: float) -> str:
         """The rate, what is in hand, and a sparkline of the last minute."""
         words = f"{rate(doing.rate)}/s"
-        if doing.in_hand is not None:
-            words += f" · {doing.in_hand:,} in hand"
+        if doing.in_progress is not None:
+            words += f" · {doing.in_progress:,} in progress"
         color = "#4a5568"
         if doing.trouble:
             words, color = html.escape(safe(doing.trouble, 24)), RED

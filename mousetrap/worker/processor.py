@@ -75,7 +75,7 @@ class Processor:
         self.has_failed = False  # there is no way to go on: nothing is sent again
         self.changed = Waiter()  # rings when a count changes
         self.counts = dict.fromkeys(("received", "done", "retried", "dead"), 0)
-        self.in_hand = 0
+        self.in_progress = 0
         self.problem = ""  # the last thing that went wrong, until something goes well
         self.executor: Executor[Delivery] = (
             AsyncExecutor(self._handle_async, concurrency, handler.name, on_crash)
@@ -104,7 +104,7 @@ class Processor:
     def tally(self) -> dict[str, int]:
         """All counts, as of one moment."""
         with self._lock:
-            return {"in_hand": self.in_hand, **self.counts}
+            return {"in_progress": self.in_progress, **self.counts}
 
     # ---- on the hands --------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class Processor:
                 # begun now, it could kill us before that is acked, and there would be two of it
                 self.consumer.connection.call_later(MOVING, lambda: self.executor.take(delivery))
                 return None
-            self.in_hand += 1
+            self.in_progress += 1
         attempt = Attempt(delivery, message, self.handler)
         if move is not None:
             self._move(attempt, move)
@@ -290,7 +290,7 @@ class Processor:
         with self._lock:
             for delivery, outcome in told:
                 if not delivery.is_dropped:
-                    self.in_hand -= 1
+                    self.in_progress -= 1
                 self.counts[outcome.kind] += 1
             self.problem = ""
         self.changed.notify_all()
@@ -316,7 +316,7 @@ class Processor:
         with self._lock:
             if not delivery.is_dropped:
                 delivery.is_dropped = True
-                self.in_hand -= 1
+                self.in_progress -= 1
         self.changed.notify_all()
 
 

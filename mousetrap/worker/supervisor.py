@@ -214,9 +214,9 @@ class Supervisor:
         """Sum up what all have done, those that died included.
 
         ``received``, ``done``, ``retried``, ``dead``, ``reconnects`` as in `worker.Statistics`;
-        ``in_hand`` and ``prefetched`` of those that live; ``replaced`` counts processes. Figures
-        are up to half a second old. ``alive``, ``connected``, ``consuming``: how many processes
-        are, of ``processes``.
+        ``in_progress`` and ``prefetched`` of those that live; ``replaced`` counts processes.
+        Figures are up to half a second old. ``alive``, ``connected``, ``consuming``: how many
+        processes are, of ``processes``.
         """
         with self._lock:
             return self._sum or self._summed()

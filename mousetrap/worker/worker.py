@@ -45,7 +45,7 @@ class Statistics:
     done: int  # handled, outputs confirmed
     retried: int  # failed and sent to a retry queue, confirmed
     dead: int  # failed and sent to the dead queue, confirmed
-    in_hand: int  # taken and without a fate yet
+    in_progress: int  # taken and without a fate yet
     prefetched: int  # handed over by the broker and not begun
     reconnects: int
     alive: bool  # started, neither closed nor unable to go on
@@ -230,7 +230,7 @@ class Worker:
             connected=connected,
             # open means that the broker has accepted the consumer
             consuming=alive and connected and not self.is_stopping,
-            prefetched=max(0, self._consumer.unacked - counts["in_hand"]),
+            prefetched=max(0, self._consumer.unacked - counts["in_progress"]),
             reconnects=connection.reconnects + other.reconnects,
             problem=problem,
             **counts,
@@ -311,7 +311,7 @@ class Worker:
         now = self.statistics()
         way = f"{self.queue.name} → {self.handler.name}" + f" → {self.writes}" * bool(self.writes)
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
-        return f"<Worker {safe(way)}: {now.state}, {counts}, {now.in_hand} in hand>"
+        return f"<Worker {safe(way)}: {now.state}, {counts}, {now.in_progress} in progress>"
 
     def _stop(self, timeout: float) -> None:
         with self._closing:
@@ -328,7 +328,7 @@ class Worker:
         finished &= self._changed.wait_for(
             # or its channel is gone: then it comes again whatever we wait for
             lambda: (
-                self._processor.in_hand == 0
+                self._processor.in_progress == 0
                 or self.error is not None
                 or not self._consumer.connection.is_open
             ),
@@ -338,8 +338,8 @@ class Worker:
         self._publisher.close(max(1.0, remaining(deadline)))
         if not finished:
             raise TimeoutError(
-                f"worker of {self.queue.name!r} still had {self._processor.in_hand} messages in "
-                f"hand after {timeout:g} s; they will be delivered again"
+                f"worker of {self.queue.name!r} still had {self._processor.in_progress} messages "
+                f"in progress after {timeout:g} s; they will be delivered again"
             )
 
     def _be_gone(self) -> None:

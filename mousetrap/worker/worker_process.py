@@ -130,12 +130,12 @@ class WorkerProcess:
         return {name: is_fresh and bool(report.get(name)) for name in FACTS}
 
     def counts(self) -> Counter[str]:
-        """What all processes of this place have done; ``in_hand`` is of the present one."""
+        """What all processes of this place have done; ``in_progress`` is of the present one."""
         last = self.last_report()
         total = Counter(self._past)
         total.update({name: last.get(name, 0) for name in COUNTS})
         is_here = self.process is not None and self.process.poll() is None
-        for name in ("in_hand", "prefetched"):
+        for name in ("in_progress", "prefetched"):
             total[name] = last.get(name, 0) if is_here else 0
         return total
 

@@ -317,7 +317,7 @@ def test_work_says_what_it_waits_for_when_told_to_stop(start, settings):
     wait_until(lambda: depth("work", settings).messages == 0)  # it has taken it
 
     process.send_signal(signal.SIGTERM)
-    assert "stopping: 1 in hand, which may take up to 10 s" in process.stderr.readline()
+    assert "stopping: 1 in progress, which may take up to 10 s" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
 

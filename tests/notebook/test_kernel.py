@@ -231,7 +231,7 @@ def test_kernel_in_a_c_call_reconnects_at_most_once(start_kernel, settings, hear
     cell = kernel.start(f"import ctypes; ctypes.PyDLL(None).sleep({seconds['hold']})")
     kernel.finish(cell, seconds["hold"] + 60)
     wait_for(lambda: depth("out", settings).messages >= 40, 60)
-    kernel.run("while handle.statistics().in_hand: time.sleep(0.1)")
+    kernel.run("while handle.statistics().in_progress: time.sleep(0.1)")
 
     each = "[c.reconnects for c in (handle.worker._consumer.connection, " \
         "handle.worker._publisher.connection, publisher.connection)]"  # fmt: skip

@@ -192,7 +192,7 @@ def test_panel_of_a_run_in_processes_knows_it_as_well(settings, watch):
         [view] = watching.look()
 
     [only] = view.stages
-    assert (only.waiting, only.in_hand, only.state) == (2, 0, "")
+    assert (only.waiting, only.in_progress, only.state) == (2, 0, "")
     assert only.oldest in ("0 s", "1 s")
 
 
@@ -216,9 +216,9 @@ def test_panel_of_workers_counts_what_waits_and_since_when(settings, watch):
         [after] = watching.look()
 
     [busy], [idle] = view.stages, after.stages
-    assert (busy.waiting, busy.in_hand, busy.done) == (4 + 15, 1, 0)
+    assert (busy.waiting, busy.in_progress, busy.done) == (4 + 15, 1, 0)
     assert busy.oldest in ("0 s", "1 s")
-    assert (idle.in_hand, idle.done) == (0, 20)
+    assert (idle.in_progress, idle.done) == (0, 20)
     [ended] = watching.look()
     assert (ended.state, ended.stages[0].rate > 0) == ("closed", True)
 

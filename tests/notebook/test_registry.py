@@ -307,7 +307,7 @@ def test_handle_shows_itself_as_text_and_as_html(settings):
     bundle = handle._repr_mimebundle_()
 
     assert re.match(r"<Handle work → rejects → out: open, v1 \(\w{6}, [\d:]+\), 0 done, 0 retried, "
-                    r"1 dead, 0 in hand>", bundle["text/plain"])  # fmt: skip
+                    r"1 dead, 0 in progress>", bundle["text/plain"])  # fmt: skip
     assert "last failure: Reject: <b>no</b>" in bundle["text/plain"]
     assert "Reject: &lt;b&gt;no&lt;/b&gt;" in bundle["text/html"]
     assert "looked at it" in bundle["text/html"]

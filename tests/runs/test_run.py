@@ -166,9 +166,9 @@ def test_settle_returns_only_when_nothing_is_open(settings):
             run.send_many(chance.choices(range(4), k=20))
             summary = run.settle(timeout=30)
             waiting = open_messages(run)
-            in_hand = sum(worker.statistics().in_hand for worker in run._threads)
+            in_progress = sum(worker.statistics().in_progress for worker in run._threads)
 
-        assert (summary.lost, waiting, in_hand) == (0, 0, 0)
+        assert (summary.lost, waiting, in_progress) == (0, 0, 0)
         assert summary.done + summary.dead == 20
 
 

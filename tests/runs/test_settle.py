@@ -67,10 +67,10 @@ def one_run(number, settings):
         returned = time.time()
         last = max(entry.ended for entry in run.ledger.entries() if entry.ended)
         waiting = open_messages(run)
-        in_hand = sum(worker.statistics().in_hand for worker in run._threads)
+        in_progress = sum(worker.statistics().in_progress for worker in run._threads)
     assert summary.done + summary.dead == summary.sent == len(jobs)
     assert summary.lost == 0
-    return waiting + in_hand, returned - last
+    return waiting + in_progress, returned - last
 
 
 def rehearse(numbers, settings, capsys):

@@ -302,7 +302,7 @@ def test_interrupt_ends_waiting_for_the_end_of_a_handler(settings, gate):
 
     send(settings, 1, 2)
     worker = Worker(QUICK, waits, settings, writes="out").start()
-    wait_for(lambda: worker.statistics().in_hand == 1)
+    wait_for(lambda: worker.statistics().in_progress == 1)
 
     with interrupted():
         worker.stop(20)

@@ -252,7 +252,7 @@ def test_worker_puts_back_a_deleted_output_queue(settings):
 
     send(settings, 5)
     with Worker(QUICK, waits, settings, writes="out") as worker:
-        wait_for(lambda: worker.statistics().in_hand == 1)
+        wait_for(lambda: worker.statistics().in_progress == 1)
         delete("out", settings=settings)
         gate.set()
         worker.wait_until(done=1, timeout=10)
@@ -278,7 +278,9 @@ def test_worker_loses_nothing_when_the_wire_is_cut(settings, proxy):
         for done in (50, 100, 150, 200):
             worker.wait_until(done=done)
             proxy.cut()
-        wait_for(lambda: depth("work", settings).messages == 0 and not worker.statistics().in_hand)
+        wait_for(
+            lambda: depth("work", settings).messages == 0 and not worker.statistics().in_progress
+        )
 
     results = drain("out", settings=settings, idle=0.2)
     assert {result.job for result in results} == {job.id for job in jobs}
