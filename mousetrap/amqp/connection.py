@@ -16,7 +16,7 @@ from pika.channel import Channel
 from mousetrap.amqp.error_translation import parameters, translate
 from mousetrap.amqp.fast_connection import FastConnection
 from mousetrap.amqp.io_thread import IOThread
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,

@@ -11,7 +11,7 @@ from typing import Literal
 import pika
 
 from mousetrap.amqp.declared_queues import alike
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
 from mousetrap.model.message import Message
 from mousetrap.runtime.interrupt import Waiter

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from shlex import quote
 
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import (
     AccessRefused,
     ChannelLost,

@@ -2,21 +2,16 @@
 
 What a notebook printed, a parameter or an error may hold tags, control characters and worse.
 Everything goes through `element`, which escapes all but `Html`; characters that cannot be seen and
-change what is read are spelled out. (`mousetrap.cli.console` does so for the terminal.)
+change what is read are escaped by `mousetrap.display.safe_text`.
 """
 
 from __future__ import annotations
 
 import html
-import re
 
 from mousetrap.check.executed_notebook import without_passwords
+from mousetrap.display.safe_text import safe_block
 
-# Controls but for the end of a line and the tab; Unicode's two line separators and what reorders
-# text; halves of characters and the two codes that are none, which neither XML nor UTF-8 can hold.
-_ACTING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
 _VOID = {"meta", "img", "br", "link"}
 
 
@@ -31,10 +26,7 @@ def visible(text: object, limit: int | None = None) -> str:
 
     What is left can stand in HTML, once it is escaped, and in XML, which knows no ``\x00``.
     """
-    whole = without_passwords(str(text))
-    if limit is not None and len(whole) > limit:
-        whole = whole[: limit - 1] + "…"
-    return _ACTING.sub(lambda found: _spelled(found[0]), whole)
+    return safe_block(without_passwords(str(text)), limit)
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Html:
@@ -60,8 +52,3 @@ def joined(*children: object) -> Html:
 def escaped(text: object) -> str:
     """Return *text* as text in HTML, also within an attribute."""
     return html.escape(visible(text), quote=True)
-
-
-def _spelled(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

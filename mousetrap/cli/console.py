@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.runtime import clock, threads
 
 WIDTH = 200  # characters of a body in a table

@@ -10,7 +10,8 @@ from mousetrap import job_queue
 from mousetrap.cli.console import complain, err, out, print_json, print_table, progress, say
 from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Name
-from mousetrap.display.table import age, safe
+from mousetrap.display.safe_text import safe
+from mousetrap.display.table import age
 from mousetrap.flows import dead_letters
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock

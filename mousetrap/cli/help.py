@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand
 
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import CheckError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mousetrap.cli import console
 from mousetrap.cli.console import err, new_bar, progress, say
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.runtime import clock
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from mousetrap.broker import probe
 from mousetrap.cli.console import WIDTH, complain, print_json, print_table, progress, say
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Full, Json, Name, finite, queue_names
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message
 from mousetrap.run_fetch_worker import fetch

@@ -22,7 +22,7 @@ from mousetrap.cli.console import print_json, say
 from mousetrap.cli.options import Json, finite
 from mousetrap.cli.supervise import supervise, told_of
 from mousetrap.display.progress import write_figures
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.embedded_broker import PRODUCT
 from mousetrap.errors import SettingsError
 from mousetrap.flows.stage import Stage, stage

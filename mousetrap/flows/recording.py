@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from mousetrap.display.table import Table, safe
+from mousetrap.display.safe_text import safe
+from mousetrap.display.table import Table
 from mousetrap.errors import SettingsError, UndecodableMessage
 from mousetrap.flows.stage import Stage
 from mousetrap.model.ledger import Ledger

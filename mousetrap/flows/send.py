@@ -17,7 +17,7 @@ from typing import Any
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.progress import INTERVAL, Progress
-from mousetrap.display.table import IGNORED, safe
+from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.errors import PublishError
 from mousetrap.flows.stage import Stage, queue_of
 from mousetrap.model.message import Message
@@ -71,7 +71,7 @@ class SendResult:
         why = f"<br>{html.escape(safe(self.error))}" if self.error else ""
         to = html.escape(safe(self.queue))
         return (
-            f"<div class='{IGNORED}'><span style='color:{color}'>{mark}</span> "
+            f"<div class='{NO_FORMULAS}'><span style='color:{color}'>{mark}</span> "
             f"<b>{html.escape(self._summary())}</b> → {to}{why}</div>"
         )
 

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.model.message import Message, current
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.runtime.signals import run_until_signalled

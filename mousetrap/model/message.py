@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from mousetrap.display.table import Table, age, safe
+from mousetrap.display.safe_text import safe
+from mousetrap.display.table import Table, age
 from mousetrap.errors import UndecodableMessage
 from mousetrap.runtime import clock, randomness
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mousetrap.display.table import WIDTH, Table, age
+from mousetrap.display.table import MAX_CELL_CHARS, Table, age
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message, decode
 from mousetrap.runtime import clock
@@ -67,7 +67,7 @@ class Messages(list[Message]):
 def shown(body: bytes, type: Any = None) -> str:
     """Return the beginning of *body* as text or, decoded to *type*, as Python shows it."""
     if type is None:
-        return body[: 4 * WIDTH].decode("utf-8", "backslashreplace")
+        return body[: 4 * MAX_CELL_CHARS].decode("utf-8", "backslashreplace")
     if len(body) > LARGE:
         return f"too large to show: {len(body):,} bytes"
     try:

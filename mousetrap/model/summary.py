@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mousetrap.display.table import IGNORED, WIDTH, safe
+from mousetrap.display.safe_text import NO_FORMULAS, safe
+from mousetrap.display.table import MAX_CELL_CHARS
 
 SUMMARY_TYPE = "application/vnd.mousetrap.summary+json"
 STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait p50", "wait p99", "handling p50",
@@ -78,7 +79,7 @@ class RunSummary:
             table += _table(lines, STAGE_COLUMNS)
         return {
             "text/plain": text,
-            "text/html": f"<div class='{IGNORED}'>{table}</div>",
+            "text/html": f"<div class='{NO_FORMULAS}'>{table}</div>",
             SUMMARY_TYPE: rows | {"stages": stages},
         }
 
@@ -141,8 +142,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return (
-            ", ".join(f"{safe(key, WIDTH)}: {_shown(each)}" for key, each in value.items()) or "–"
+            ", ".join(f"{safe(key, MAX_CELL_CHARS)}: {_shown(each)}" for key, each in value.items())
+            or "–"
         )
     if isinstance(value, str):
-        return safe(value, WIDTH)
+        return safe(value, MAX_CELL_CHARS)
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

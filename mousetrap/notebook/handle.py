@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.source_digest import SourceDigest

@@ -15,7 +15,8 @@ from typing import Any
 
 from mousetrap.amqp.queue_depth import QueueDepthReader
 from mousetrap.display import sparkline
-from mousetrap.display.table import IGNORED, Table, Text, safe
+from mousetrap.display.safe_text import NO_FORMULAS, SafeText, safe
+from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError
 from mousetrap.model.summary import StageSummary
 from mousetrap.notebook import registry
@@ -103,7 +104,7 @@ class Panel:
             if sum(len(text.encode()) for text in bundle.values()) <= MAX_SIZE:
                 return bundle
         text = bundle["text/plain"][: MAX_SIZE // 10]  # a character may take five bytes in HTML
-        return {"text/plain": text, "text/html": Text(text)._repr_html_()}
+        return {"text/plain": text, "text/html": SafeText(text)._repr_html_()}
 
     def look(self) -> Sequence[View]:
         """Look at everything that is watched."""
@@ -227,7 +228,7 @@ def _bundle(views: Sequence[View], at: str, drawn: int, rows: int) -> Bundle:
         texts, parts = ["nothing is at work here"], ["<div>nothing is at work here</div>"]
     return {
         "text/plain": "\n\n".join(texts),
-        "text/html": f'<div class="mousetrap {IGNORED}">{"".join(parts)}</div>',
+        "text/html": f'<div class="mousetrap {NO_FORMULAS}">{"".join(parts)}</div>',
     }
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from mousetrap.amqp.error_translation import remaining
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.flows.stage import Stage
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from mousetrap.amqp.queue_depth import Depth
 from mousetrap.check.executed_notebook import plain
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import depths, peek
 from mousetrap.model.message import Message

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mousetrap.display.table import Table, Text, age, safe
+from mousetrap.display.safe_text import SafeText, safe
+from mousetrap.display.table import Table, age
 from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
 from mousetrap.flows.dead_letters import dead_letters, send_back
 from mousetrap.flows.flow import reference
@@ -108,9 +109,9 @@ class DeadLetterList(Messages):
         ]
         return Table(table.columns, rows, table.title, self._how_to_keep() if self._unkept else "")
 
-    def traceback(self, id: str) -> Text:
+    def traceback(self, id: str) -> SafeText:
         """Where in its handler the letter died."""
-        return Text(self.letter(id).traceback or "no traceback was told")
+        return SafeText(self.letter(id).traceback or "no traceback was told")
 
     def body(self, id: str, type: Any = None) -> Any:
         """The data of one letter, decoded to *type* if one is given; bytes if that cannot be.

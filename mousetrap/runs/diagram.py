@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mousetrap.display import sparkline
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.flows.flow import Step
 from mousetrap.model.summary import StageSummary
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mousetrap import job_queue
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.display.table import Table, safe
+from mousetrap.display.safe_text import safe
+from mousetrap.display.table import Table
 from mousetrap.errors import (
     MousetrapError,
     SettingsError,

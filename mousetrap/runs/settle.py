@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mousetrap import job_queue
 from mousetrap.display.progress import Progress
-from mousetrap.display.table import safe, safe_lines
+from mousetrap.display.safe_text import safe, safe_lines
 from mousetrap.errors import (
     BrokerUnreachable,
     ConnectionLost,

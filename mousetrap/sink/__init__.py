@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-from mousetrap.display.table import Table, safe
+from mousetrap.display.safe_text import safe
+from mousetrap.display.table import Table
 from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.model.message import Message, current, decode, encode
 from mousetrap.runtime import clock, threads

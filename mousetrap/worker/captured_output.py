@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar, Token
 from typing import Any
 
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.model.message import Message
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import shell

@@ -22,7 +22,7 @@ from pika.channel import Channel
 
 from mousetrap.amqp.error_translation import declare, remaining
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.message import decode
 from mousetrap.model.topology import Exchange

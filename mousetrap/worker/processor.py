@@ -20,7 +20,7 @@ from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.error_translation import kept_properties
 from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
 from mousetrap.model import retry_policy
 from mousetrap.model.message import Message, current

@@ -19,7 +19,8 @@ from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.error_translation import remaining
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.display.table import Table, safe
+from mousetrap.display.safe_text import safe
+from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue

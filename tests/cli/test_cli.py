@@ -21,7 +21,7 @@ from mousetrap import errors
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.cli import app, console
 from mousetrap.cli.errors import ExitCode, code_of
-from mousetrap.display.table import safe
+from mousetrap.display.safe_text import safe
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue

@@ -18,7 +18,8 @@ import pytest
 
 from mousetrap import Message, Messages, Recording, RunSummary, Settings, stage
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.display.table import Table, Text, safe
+from mousetrap.display.safe_text import SafeText, safe
+from mousetrap.display.table import Table
 from mousetrap.flows.flow import Step
 from mousetrap.flows.recording import RecordedMessage
 from mousetrap.flows.send import SendResult
@@ -180,7 +181,7 @@ def shown(text: str) -> dict[str, object]:
     sent = SendResult(text, [hostile_receipt(text, "returned")], 1.0)
     tables = {
         "table": Table((text, "b"), [(text, 1), (None, text)] * 15, text, text),
-        "text": Text(text),
+        "text": SafeText(text),
         "message": message,
         "messages": Messages([message], text, text),
         "bodies": Messages([message], text, text).bodies(),

@@ -1,0 +1,63 @@
+r"""Makes text from messages, exceptions and notebooks safe to show: control characters are escaped.
+
+A body or an error text can hold characters that act instead of being shown: terminal codes, new
+lines, characters that reorder text. `safe` replaces each by its escape sequence, such as ``\x1b``.
+For HTML the result still has to go through `html.escape`. Nothing here talks to a broker.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+# Escaped: C0 and C1 control characters; the bidirectional controls, which reorder what is read; the
+# two line separators U+2028 and U+2029; surrogates and the two noncharacters, which neither UTF-8
+# nor XML can hold. Unicode's other format characters are left to the fonts.
+_UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
+_IN_A_LINE = re.compile(f"[{_UNSAFE}]")
+_IN_A_BLOCK = re.compile(rf"(?![\n\t])[{_UNSAFE}]")
+
+# HTML classes: within such an element, text between two dollar signs is not shown as a formula.
+NO_FORMULAS = "tex2jax_ignore mathjax_ignore"
+
+
+def safe(text: object, limit: int | None = None) -> str:
+    r"""Return *text* on one line: control characters escaped, and cut to *limit* characters.
+
+    The text is cut before it is escaped: the result can be longer than *limit*.
+    """
+    return _IN_A_LINE.sub(_escaped, _cut(str(text), limit))
+
+
+def safe_block(text: object, limit: int | None = None) -> str:
+    r"""Return *text* as `safe` does, but keep ``\n`` and ``\t``: for text in XML and HTML."""
+    return _IN_A_BLOCK.sub(_escaped, _cut(str(text), limit))
+
+
+def safe_lines(text: object) -> str:
+    """Return *text* as `safe` does, but keep its lines: for a traceback or the text of an error."""
+    return "\n".join(safe(line) for line in str(text).splitlines())
+
+
+class SafeText(str):
+    """A text made safe that a notebook shows with its lines and without quotes: a traceback."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: object) -> SafeText:  # noqa: D102 -- as for __init__
+        return super().__new__(cls, safe_lines(text))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre class='{NO_FORMULAS}' style='font-family:monospace'>{html.escape(self)}</pre>"
+
+
+def _cut(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
