@@ -1,7 +1,7 @@
 """One peer in a process of its own: ``python -m peers NAME``.
 
 A line of JSON on standard input is a wish, a line on standard output the answer. The process stays,
-so that peers can take turns without starting anew; it ends with its input.
+so that peers can take turns without starting again. It ends when its input ends.
 """
 
 from __future__ import annotations
