@@ -12,10 +12,10 @@ import signal
 import uuid
 
 import pytest
-from lab import chromium
 from rig import brokers, summary
 from rig.crew import Crew
 from rig.summary import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401 -- hooks
+from support.jupyterlab import chromium
 
 from mousetrap.broker import Broker, ensure, probe
 from mousetrap.fault_injection.proxy import Proxy
@@ -77,7 +77,7 @@ def proxy(settings: Settings):
 @pytest.fixture
 def start_kernel(settings: Settings):
     """Start a kernel that sees *settings*; all are ended with the test."""
-    from kernel import Kernel  # imports Jupyter, which most tests do without
+    from support.kernel import Kernel  # imports Jupyter, which most tests do without
 
     running = []
 

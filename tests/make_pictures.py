@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from lab import NOTEBOOKS, chromium, jupyter_lab
+from support.jupyterlab import NOTEBOOKS, chromium, jupyter_lab
 
 from mousetrap.broker import ensure
 

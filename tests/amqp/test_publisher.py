@@ -8,7 +8,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_worker import wait_for
+from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import OutcomeUnknown, PublishRefused, TopologyMismatch, Unroutable

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from rig.trial import wait_for
+from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import SettingsError

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rig import flow
 from rig.tap import Tap
-from rig.trial import LONG, Trial, heals, sizes, wait_for
+from rig.trial import LONG, Trial, heals, sizes
+from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, delete, depths

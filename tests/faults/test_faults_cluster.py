@@ -8,7 +8,8 @@ import uuid
 import pytest
 from rig import brokers, flow
 from rig.cluster import Balancer, Cluster
-from rig.trial import LONG, Trial, heals, wait_for
+from rig.trial import LONG, Trial, heals
+from support.waiting import wait_for
 
 from mousetrap.broker import docker
 from mousetrap.model.topology import Queue

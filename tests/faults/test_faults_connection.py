@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rig import flow
 from rig.tap import Cut, Tap
-from rig.trial import LONG, Trial, sizes, wait_for
+from rig.trial import LONG, Trial, sizes
+from support.waiting import wait_for
 
 from mousetrap.errors import MousetrapError
 from mousetrap.fault_injection.proxy import Proxy

@@ -11,7 +11,8 @@ import nbformat
 import pytest
 from rig import flow
 from rig.brokers import Container, is_here, wanted
-from rig.trial import Trial, heals, sizes, wait_for
+from rig.trial import Trial, heals, sizes
+from support.waiting import wait_for
 
 from mousetrap.broker import docker
 from mousetrap.check import read

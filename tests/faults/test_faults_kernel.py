@@ -8,10 +8,18 @@ import time
 from collections import Counter
 
 import pytest
-from kernel import EVERYTHING, HANDLER, connections, consumers, has_management, no_connections
 from rig.checker import History
-from rig.trial import sizes, wait_for
-from test_worker import double, send
+from rig.trial import sizes
+from support.kernel import (
+    EVERYTHING,
+    HANDLER,
+    connections,
+    consumers,
+    has_management,
+    no_connections,
+)
+from support.messages import double, send
+from support.waiting import wait_for
 
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.worker.worker import Worker

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import pytest
 from rig import flow
-from rig.trial import Trial, sizes, wait_for
+from rig.trial import Trial, sizes
+from support.waiting import wait_for
 
 from mousetrap.cli.errors import ExitCode
 from mousetrap.fault_injection.proxy import Proxy

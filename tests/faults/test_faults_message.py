@@ -12,7 +12,8 @@ from decimal import Decimal
 import pika
 import pytest
 from rig import flow
-from rig.trial import Trial, sizes, wait_for
+from rig.trial import Trial, sizes
+from support.waiting import wait_for
 
 from mousetrap.errors import UndecodableMessage
 from mousetrap.job_queue import depth, open_channel

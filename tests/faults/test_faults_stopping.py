@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from rig import flow
 from rig.crew import Crew
-from rig.trial import Trial, sizes, wait_for
+from rig.trial import Trial, sizes
+from support.waiting import wait_for
 
 from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import depth

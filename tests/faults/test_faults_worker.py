@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rig.flow import DELAYS
-from rig.trial import Trial, sizes, wait_for
+from rig.trial import Trial, sizes
+from support.waiting import wait_for
 
 from mousetrap.errors import QueueMissing
 from mousetrap.job_queue import depth, open_channel

@@ -11,7 +11,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from rig import summary
 from rig.checker import History, check
-from rig.trial import Trial, wait_for
+from rig.trial import Trial
+from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError

@@ -6,7 +6,7 @@ import dataclasses
 import threading
 
 import pytest
-from rig.trial import wait_for
+from support.waiting import wait_for
 
 from mousetrap.amqp.error_translation import NEAR_DELIVERY_LIMIT
 from mousetrap.amqp.publisher import Publisher

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import nbformat
 import pytest
-from lab import (
-    SCREENSHOTS,
-    chromium,
-)
-from test_hostile_text import PAYLOADS, bundles
-from test_results import HOSTILE, make_grid
+from support.grids import HOSTILE, make_grid
+from support.hostile_text import PAYLOADS, bundles
+from support.jupyterlab import SCREENSHOTS, chromium
 
 from mousetrap import Panel
 from mousetrap.check.report import write_report

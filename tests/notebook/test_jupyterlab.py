@@ -8,7 +8,8 @@ import time
 
 import nbformat
 import pytest
-from lab import (
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from support.jupyterlab import (
     ALL_DONE,
     NOTEBOOKS,
     SCREENSHOTS,
@@ -18,7 +19,6 @@ from lab import (
     save,
     start_all_cells,
 )
-from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from mousetrap import Panel
 from mousetrap.job_queue import declare, depth

@@ -9,8 +9,9 @@ import sys
 
 import nbformat
 import pytest
-from kernel import EVERYTHING, HANDLER, consumers
-from test_worker import send, wait_for
+from support.kernel import EVERYTHING, HANDLER, consumers
+from support.messages import send
+from support.waiting import wait_for
 
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.worker.worker import Worker

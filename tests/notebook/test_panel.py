@@ -14,6 +14,7 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Panel, Worker, declare, open_channel, panel, send, stage
@@ -38,15 +39,6 @@ def measure(word: str) -> int:
 @stage(reads="lengths", writes="shown")
 def show(length: int) -> str:
     return str(length)
-
-
-def wait_for(reached, timeout: float = PATIENCE):
-    """Return what *reached* returns once that is something; fail when it takes too long."""
-    deadline = time.monotonic() + timeout
-    while not (found := reached()):
-        assert time.monotonic() < deadline, "waited in vain"
-        threading.Event().wait(0.02)
-    return found
 
 
 # ---- counts become rates and ages ----------------------------------------------------------------

@@ -10,9 +10,10 @@ import sys
 import threading
 
 import pytest
-from test_consumer_discovery import other_process
-from test_interrupt import interrupted
-from test_worker import send, wait_for
+from support.interrupts import interrupted
+from support.messages import send
+from support.processes import other_process
+from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Queue, Reject, consume, stage

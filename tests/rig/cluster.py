@@ -15,10 +15,11 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from support.waiting import wait_for
+
 from mousetrap.settings import Settings
 
 from .brokers import NEWEST, Container, ask_docker, mark, sweep
-from .trial import wait_for
 
 NODES = 3
 TICK = 8  # seconds after which a silent peer counts as lost; RabbitMQ's own 60 fit worse networks

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError, WireError
@@ -205,15 +206,6 @@ class Trial:
         except (MousetrapError, TimeoutError):
             kinds = {"refused": self.history.refused, "returned": self.history.refused}
             kinds.get(receipt.state, self.history.unknown).add(id)
-
-
-def wait_for(condition: Callable[[], object], timeout: float = 20.0) -> None:
-    """Return when *condition* holds; asks 50 times a second."""
-    deadline = time.monotonic() + timeout
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        pause.wait(0.02)
 
 
 def heals(trial: Trial, timeout: float) -> float:

@@ -8,7 +8,7 @@ import textwrap
 
 import pika
 import pytest
-from rig.trial import wait_for
+from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Message, Reject, dead, declare, depth, drain, open_channel, send, stage

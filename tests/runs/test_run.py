@@ -15,7 +15,8 @@ import time
 import types
 
 import pytest
-from rig.trial import wait_for
+from support.messages import open_messages
+from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Message, Reject, job_queue, stage
@@ -64,12 +65,6 @@ def left_at_the_broker(run):
     """The queues of a run that still exist, with what is in them."""
     found = job_queue.depths(run._wire_names(), run.settings.replace(namespace=""))
     return {each.queue: each.messages for each in found if each is not None}
-
-
-def open_messages(run):
-    """What is in a queue that a stage reads, or waits for a retry: nothing, once it is settled."""
-    names = [name for queue in run._queues for name in queue.names() if name != queue.dead]
-    return sum(each.messages for each in job_queue.depths(names, run.settings) if each)
 
 
 def test_run_accounts_for_every_message(settings):

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from test_run import open_messages
+from support.messages import open_messages
 
 import mousetrap
 from mousetrap import stage

@@ -8,10 +8,11 @@ import socket
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
 
 import pytest
-from test_worker import QUICK, double, send, wait_for
+from support.interrupts import interrupted
+from support.messages import QUICK, double, send
+from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Message, stage
@@ -26,33 +27,6 @@ from mousetrap.worker.worker import Worker
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "pthread_kill"), reason="an interrupt is sent to the main thread"
 )
-
-
-@contextmanager
-def interrupted(after: float = 0.3, within: float = 1.0):
-    """The block is interrupted after so many seconds, and ended by that within so many."""
-    sent, ready, over = [], threading.Event(), threading.Event()
-
-    def interrupt():
-        ready.wait()
-        pause = after
-        while not over.wait(pause):
-            sent.append(time.monotonic())
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            pause = 2 * within  # then again: Python drops one that falls into a finaliser
-
-    fingers = threading.Thread(target=interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- it may come before the yield
-            fingers.start()
-            ready.set()
-            yield
-    finally:
-        over.set()
-        ready.set()
-        fingers.join()
-    assert sent, "it did not wait"
-    assert time.monotonic() - sent[-1] < within
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from postgres import PASSWORD, Postgres, psycopg
-from rig.trial import wait_for
+from support.postgres import PASSWORD, Postgres, psycopg
+from support.waiting import wait_for
 
 from mousetrap import Sink, stage
 from mousetrap.amqp.publisher import Publisher

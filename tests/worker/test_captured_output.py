@@ -10,8 +10,8 @@ import sys
 import threading
 
 import pytest
-from kernel import Kernel
-from test_worker import send
+from support.kernel import Kernel
+from support.messages import send
 
 import mousetrap
 from mousetrap import Message, consume

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import sys
 import time
 import uuid
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import msgspec
 import pika
 import pytest
-from test_worker import QUICK, double, wait_for
+from support.messages import QUICK, double
+from support.processes import other_process
+from support.waiting import wait_for
 
 from mousetrap.job_queue import declare, depth, depths, open_channel
 from mousetrap.runtime.environment import program
 from mousetrap.worker.consumer_discovery import Attached, Presence
 from mousetrap.worker.worker import Worker
-
-PROGRAM = """
-import sys
-from mousetrap import Worker
-def elsewhere(_: object) -> None: ...
-with Worker("work", elsewhere):
-    print("up", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def other_process(settings, program=PROGRAM):
-    """A worker in a process of its own, for as long as the block lasts."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        env=os.environ | settings.to_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout.readline() == "up\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def someone(**changes):

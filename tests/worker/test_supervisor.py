@@ -11,7 +11,7 @@ import sys
 import threading
 
 import pytest
-from rig.trial import wait_for
+from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, depth, drain, open_channel

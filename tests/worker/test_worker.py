@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
+from support.messages import QUICK, double, send
+from support.waiting import wait_for
 
-from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import AccessRefused, MousetrapError, Reject, TopologyMismatch
 from mousetrap.job_queue import declare, delete, depth, drain, open_channel
 from mousetrap.model.message import Message, current
@@ -21,26 +22,6 @@ from mousetrap.worker.worker import Worker
 class Job:
     seed: int
     name: str = ""
-
-
-QUICK = Queue("work", retry_delays=(0.05, 0.1))
-
-
-def send(settings, *messages, queue="work"):
-    """Put messages on a queue that is there; data or whole messages."""
-    declare(queue, settings=settings)
-    with Publisher(settings) as publisher:
-        receipts = [
-            publisher.publish(each if isinstance(each, Message) else Message(each), queue)
-            for each in messages
-        ]
-        for receipt in receipts:
-            receipt.wait()
-    return [receipt.message for receipt in receipts]
-
-
-def double(n: int) -> int:
-    return 2 * n
 
 
 def always_fails(_: object) -> None:
@@ -474,13 +455,3 @@ def test_worker_logs_no_body_and_no_error_text(settings, caplog):
 
     assert "ValueError" in caplog.text
     assert "4711-canary" not in caplog.text
-
-
-def wait_for(claim, timeout=10):
-    """Ask until *claim* holds; a test's last resort where nothing can be waited upon."""
-    pause = threading.Event()
-    for _ in range(int(timeout / 0.02)):
-        if claim():
-            return
-        pause.wait(0.02)
-    raise AssertionError("it did not come to pass in time")

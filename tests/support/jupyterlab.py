@@ -18,7 +18,7 @@ import pytest
 from mousetrap.broker.configuration import free_ports
 from mousetrap.pytest_plugin import missing
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SCREENSHOTS = NOTEBOOKS / "_build" / "screenshots"  # git-ignored
 
 LAB_SETTINGS = {

@@ -11,10 +11,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from rig.trial import wait_for
-
 from mousetrap.broker.configuration import free_ports
 from mousetrap.pytest_plugin import missing
+from support.waiting import wait_for
 
 try:
     import psycopg
