@@ -15,12 +15,8 @@ from typing import Any, TypeAlias
 from mousetrap.amqp import redeliveries
 from mousetrap.amqp.blocking_channel import JobChannel, connect
 from mousetrap.amqp.declared_queues import note
-from mousetrap.amqp.error_translation import (
-    is_near_delivery_limit,
-    kept_properties,
-    remaining,
-    translated,
-)
+from mousetrap.amqp.error_translation import translated
+from mousetrap.amqp.properties import is_near_delivery_limit, kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
@@ -107,7 +103,7 @@ def peek(queue: str, n: int = 10, settings: Settings | None = None) -> Messages:
     name = settings.topology.wire_name(queue)
     with short_channel(settings) as channel:
         found = _get(channel, name, n)
-        messages = [_message(properties, body) for _, properties, body in found]
+        messages = [Message.from_wire(body, properties) for _, properties, body in found]
         redeliveries.remember(name, [(message.id, False) for message in messages])
         give_back(channel, queue, found, settings)
     return Messages(messages, f" at the head of {queue}", PEEKED)
@@ -153,7 +149,7 @@ def drain(
                 if quiet >= patience:
                     break
                 # basic.get cannot wait, a consumer would prefetch what others may want
-                pause = min(0.02, patience - quiet, remaining(deadline))
+                pause = min(0.02, patience - quiet, clock.remaining(deadline))
                 channel.connection.process_data_events(pause)
     return Messages(taken, f" out of {queue}")
 
@@ -205,7 +201,7 @@ def delete_unused(
     deleted = []
     for name in wire_names:
         while (found := depths([name], bare)[0]) is not None and found.consumers:
-            if not remaining(deadline):
+            if not clock.remaining(deadline):
                 raise TimeoutError(
                     f"queue {name!r} still has {found.consumers} consumers after {timeout:g} s: "
                     f"stop them first"
@@ -233,7 +229,7 @@ def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
         name = str(channel.queue_declare("", exclusive=True).method.queue)
         token = randomness.urandom(16)
         channel.basic_publish("", name, token)
-        while remaining(started + timeout):
+        while clock.remaining(started + timeout):
             _, _, body = channel.basic_get(name, auto_ack=True)
             if body == token:
                 return clock.monotonic() - started
@@ -287,7 +283,7 @@ def _published_anew(worn: Sequence[Got], queue: str, settings: Settings) -> set[
     with Publisher(settings, "gives back") as publisher:
         receipts = {}
         for method, properties, body in worn:
-            message = _message(properties, body)
+            message = Message.from_wire(body, properties)
             copy = message.again(message.attempt, without_counts(message.headers))
             receipts[method.delivery_tag] = publisher.publish(
                 copy, queue, properties=kept_properties(properties)
@@ -321,7 +317,7 @@ def _take(
             method, properties, body = channel.basic_get(name)
             if method is None:
                 return
-            yield _message(properties, body), method.message_count
+            yield Message.from_wire(body, properties), method.message_count
             channel.basic_ack(method.delivery_tag)
         return
     tag = 0  # up to this one they are taken
@@ -331,7 +327,7 @@ def _take(
             if method is None:  # somebody else has taken the rest
                 break
             most -= 1
-            yield _message(properties, body), most
+            yield Message.from_wire(body, properties), most
             tag = method.delivery_tag
             if not most or clock.monotonic() > deadline:
                 break
@@ -343,10 +339,6 @@ def _take(
     if tag:
         channel.basic_ack(tag, multiple=True)
     channel.cancel()
-
-
-def _message(properties: Any, body: bytes) -> Message:
-    return Message.from_wire(body, properties.message_id, properties.headers, properties.timestamp)
 
 
 def _get(channel: JobChannel, name: str, n: int) -> list[Got]:

@@ -13,14 +13,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pika
 from pika import spec
 from pika.channel import Channel
 
 from mousetrap.amqp import redeliveries
 from mousetrap.amqp.connection import Connection
-from mousetrap.amqp.error_translation import declare, is_near_delivery_limit
+from mousetrap.amqp.error_translation import declare
+from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.properties import Properties, is_near_delivery_limit
 from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Declaration
@@ -52,7 +53,7 @@ class Delivery:
         self,
         generation: int,
         tag: int,
-        properties: pika.BasicProperties,
+        properties: Properties,
         body: bytes,
         *,
         is_suspect: bool = False,
@@ -78,8 +79,8 @@ class Consumer:
 
     *on_delivery* is called on the I/O thread and must hand over at once; *on_failed* when there
     is no way to go on. A consumer that the broker cancels (its queue was deleted) declares the
-    queue again and goes on. In a namespace it renews the lease of its queues. *beside* is called on
-    the I/O thread with pika's connection, whenever this consumes anew: it may open a channel.
+    queue again and goes on. In a namespace it renews the lease of its queues. It opens
+    *exclusive_queue* on its connection each time it begins to consume.
 
     Threads: `ack`, `cancel`, `is_current` and `close` from any, `count` not from an I/O thread;
     acks never block.
@@ -95,7 +96,7 @@ class Consumer:
         on_delivery: Callable[[Delivery], object],
         on_failed: Callable[[MousetrapError], object],
         one_by_one: str = "",
-        beside: Callable[[Any], object] = lambda _: None,
+        exclusive_queue: ExclusiveQueue | None = None,
         loop: IOThread | None = None,
     ) -> None:
         self.connection = Connection(settings, f"worker {queue}", self, loop)
@@ -105,7 +106,7 @@ class Consumer:
         self._declarations = declarations
         self._on_delivery = on_delivery
         self._on_failed = on_failed
-        self._beside = beside
+        self._exclusive_queue = exclusive_queue
         self._one_by_one = one_by_one
         self._generation = 0  # written on the I/O thread, read everywhere
         self._lock = threads.Lock()
@@ -184,7 +185,8 @@ class Consumer:
         self._consumer_tags.append(
             channel.basic_consume(self.queue, self._on_message, callback=lambda _: ready())
         )
-        self._beside(channel.connection)
+        if self._exclusive_queue is not None:
+            self._exclusive_queue.open(channel.connection)
 
     def lost(self, error: MousetrapError) -> None:
         """Session: what was delivered on this channel will be delivered again.
@@ -217,7 +219,7 @@ class Consumer:
         self,
         _: Channel,
         method: spec.Basic.Deliver,
-        properties: pika.BasicProperties,
+        properties: Properties,
         body: bytes,
     ) -> None:
         self.connection.worked()

@@ -12,7 +12,6 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import pika
 from pika import exceptions as pika_errors
@@ -34,7 +33,6 @@ from mousetrap.errors import (
     MousetrapError,
 )
 from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
-from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 pika_patches.install()
@@ -44,10 +42,6 @@ _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.Authentic
 _REFUSED = (*_REFUSED_LOGIN, pika_errors.ProbableAccessDeniedError)
 _NO_AMQP = (pika_errors.IncompatibleProtocolError, AMQPConnectorStackTimeout, TimeoutError)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-# A quorum queue throws away what it has given out 20 times in vain, unless it is told another limit
-# (measured on RabbitMQ 4.0 and 4.3). From half of that on it is better published anew.
-NEAR_DELIVERY_LIMIT = 10
-
 _GLANCE = 0.5  # seconds for a look at what else is there, to explain a failure
 
 
@@ -84,12 +78,6 @@ def declare(channel: Channel, declaration: AnyDeclaration) -> None:
         channel.exchange_declare(declaration.name, ExchangeType.topic, durable=True)
     else:
         channel.queue_bind(declaration.queue, declaration.exchange, declaration.key)
-
-
-def is_near_delivery_limit(properties: pika.BasicProperties) -> bool:
-    """Say whether a quorum queue has given this out so often that it will throw it away soon."""
-    count = (properties.headers or {}).get("x-delivery-count")
-    return isinstance(count, int) and count >= NEAR_DELIVERY_LIMIT
 
 
 def translate(
@@ -217,19 +205,3 @@ def _speaks_tls(settings: Settings) -> bool:
     ):
         return True
     return False
-
-
-def remaining(deadline: float) -> float:
-    """Seconds left until *deadline* on the monotonic clock, never negative."""
-    return max(0.0, deadline - clock.monotonic())
-
-
-def kept_properties(properties: pika.BasicProperties) -> pika.BasicProperties:
-    """Keep what another client set, less what would lose the message or be refused."""
-    kept: Any = pika.BasicProperties(  # type: ignore[no-untyped-call]  # pika's
-        content_type=properties.content_type, content_encoding=properties.content_encoding,
-        priority=properties.priority, correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to, timestamp=properties.timestamp, type=properties.type,
-        app_id=properties.app_id,
-    )  # fmt: skip
-    return kept  # type: ignore[no-any-return]  # as above

@@ -17,7 +17,7 @@ from pika import spec
 from pika.channel import Channel
 
 from mousetrap.amqp.connection import Connection
-from mousetrap.amqp.error_translation import declare, remaining
+from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.fast_connection import publish
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.receipt import Receipt, ReceiptState
@@ -148,7 +148,7 @@ class Publisher:
         receipts = self.publish_many(messages, queue)
         while True:
             with suppress(TimeoutError):  # what is still waiting then is counted below
-                self.flush(remaining(deadline))
+                self.flush(clock.remaining(deadline))
             missing = [n for n, receipt in enumerate(receipts) if not receipt.confirmed]
             if not missing:
                 return receipts
@@ -156,13 +156,13 @@ class Publisher:
             for receipt in (receipts[n] for n in missing):
                 if receipt.error and (receipt.state == "returned" or receipt.is_final):
                     raise receipt.error
-            if not remaining(deadline):
+            if not clock.remaining(deadline):
                 raise TimeoutError(
                     f"{len(missing):,} of {len(receipts):,} messages are not confirmed after "
                     f"{timeout:g} s; the first one is {first.state} ({first.reason})"
                 )
             # the cause needs a moment to go away; asking once a second harms nobody
-            clock.sleep(min(RESEND_DELAY, remaining(deadline)))
+            clock.sleep(min(RESEND_DELAY, clock.remaining(deadline)))
             for n in missing:
                 receipts[n] = self.send_again(receipts[n])
 
@@ -266,7 +266,7 @@ class Publisher:
         deadline = clock.monotonic() + timeout
         if self.connection.is_open:
             self._idle.wait_for(lambda: self._open == 0, timeout)
-        self.connection.close(max(0.5, remaining(deadline)))
+        self.connection.close(max(0.5, clock.remaining(deadline)))
         self._give_up(ConnectionLost("this publisher was closed; make a new one"))
 
     def _wait_for_room(self, deadline: float) -> None:
@@ -278,7 +278,7 @@ class Publisher:
         if self._open < limit or self.connection.loop.is_here:
             return
         if not self._room.wait_for(
-            lambda: self._open < limit or self._failure is not None, remaining(deadline)
+            lambda: self._open < limit or self._failure is not None, clock.remaining(deadline)
         ):
             raise OutcomeUnknown(
                 f"{self._open:,} messages were without an answer for "

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from mousetrap.amqp.error_translation import PIKA_ERRORS, kept_properties
+from mousetrap.amqp.error_translation import PIKA_ERRORS
+from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.flows.stage import queue_of
@@ -86,9 +87,7 @@ def send_back(
                 method, properties, body = channel.basic_get(name)
                 if method is None:
                     break
-                letter = Message.from_wire(
-                    body, properties.message_id, properties.headers, properties.timestamp
-                )
+                letter = Message.from_wire(body, properties)
                 if (picked := pick(letter)) is None:
                     staying.append((method, properties, body))
                     continue

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -39,6 +39,27 @@ COUNTS = ("x-delivery-count", "x-acquired-count")  # of a quorum queue
 
 current: ContextVar[Message] = ContextVar("mousetrap.current")
 """The message that is being handled in this thread or coroutine; unset outside a worker."""
+
+
+class Properties(Protocol):
+    """The AMQP properties that a message is read from, by their standard names.
+
+    An AMQP client's own object, such as pika's `BasicProperties`, can be passed as it is. A
+    property that messages begin to use is added here and in `Message.from_wire`; the callers pass
+    the whole object on and need no change.
+    """
+
+    @property
+    def message_id(self) -> str | None:
+        """The message's id."""
+
+    @property
+    def headers(self) -> Mapping[str, Any] | None:
+        """The table of headers, ours and those of other clients."""
+
+    @property
+    def timestamp(self) -> int | None:
+        """When the message was first published, in seconds since 1970."""
 
 
 class Message:
@@ -188,18 +209,15 @@ class Message:
         return {**self.headers, **ours}
 
     @classmethod
-    def from_wire(
-        cls,
-        body: bytes,
-        message_id: str | None,
-        headers: Mapping[str, Any] | None,
-        sent: int | None = None,
-    ) -> Message:
-        """Read what arrived; forged or absurd values of our headers are clamped, never trusted."""
-        headers = headers or {}
+    def from_wire(cls, body: bytes, properties: Properties) -> Message:
+        """Return the message that arrived with *body* and *properties*.
+
+        Forged or absurd values of our headers are clamped, never trusted.
+        """
+        headers, sent = properties.headers or {}, properties.timestamp
         attempt, retries = headers.get(ATTEMPT), headers.get(RETRIES)
         message = cls(
-            id=_text(message_id),
+            id=_text(properties.message_id),
             attempt=1 if attempt == 1 else _clamped(attempt, 1),
             parent=_text(headers.get(PARENT)),
             job=_text(headers.get(JOB)),

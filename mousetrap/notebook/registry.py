@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from mousetrap.amqp.error_translation import remaining
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.flows.stage import Stage
@@ -273,6 +272,6 @@ def _stop_all() -> None:
         return
     deadline = clock.monotonic() + AT_EXIT
     for consumer in list(_consumers.values()):
-        if remaining(deadline):
+        if clock.remaining(deadline):
             with suppress(MousetrapError, TimeoutError):
-                consumer.worker.stop(min(AT_EXIT / 2, remaining(deadline)))
+                consumer.worker.stop(min(AT_EXIT / 2, clock.remaining(deadline)))

@@ -24,3 +24,8 @@ def now() -> datetime:
 def local_time(at: float | None = None) -> str:
     """Return *at* (seconds since 1970; None is now) as local ``HH:MM:SS``, for people."""
     return _time.strftime("%H:%M:%S", _time.localtime(time() if at is None else at))
+
+
+def remaining(deadline: float) -> float:
+    """Return the seconds left until *deadline* on the monotonic clock, never negative."""
+    return max(0.0, deadline - monotonic())

@@ -14,18 +14,15 @@ import socket
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
-import pika
-from pika.channel import Channel
 
-from mousetrap.amqp.error_translation import declare, remaining
+from mousetrap.amqp.exclusive_queue import ExclusiveQueue
+from mousetrap.amqp.properties import request_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.message import decode
-from mousetrap.model.topology import Exchange
 from mousetrap.runtime import clock, randomness, threads
 from mousetrap.runtime.environment import is_kernel, program
 from mousetrap.runtime.interrupt import Waiter
@@ -100,11 +97,11 @@ class Attached:
 class ConsumerDiscovery:
     """Hears questions about *queue* (on the wire) and answers them by *publisher*; asks, too.
 
-    It listens on a channel of its own, because the broker closes the one on which it refuses
-    something, and sends by the connection that publishes: a broker with an alarm stops reading
-    from it, which must not happen to the one that acks.
+    The worker's consumer opens `own_queue` on its connection. Questions and answers are sent on the
+    connection that publishes: a broker with an alarm stops reading from it, which must not happen
+    to the one that acks.
 
-    Threads: `ask` from any but the I/O threads, `open` on that of the connection.
+    Threads: `ask` from any but the I/O threads.
     """
 
     def __init__(self, settings: Settings, queue: str, publisher: Publisher) -> None:
@@ -117,17 +114,17 @@ class ConsumerDiscovery:
         self._worker = randomness.new_id()
         self._asking = threads.Lock()
         self._changed = Waiter()
-        self._channel: Channel | None = None
-        self._own_queue = ""  # "" while it does not listen
-        self._is_refused = not self._exchange
         self._heard: dict[str, Presence] = {}
-
-    def open(self, connection: Any) -> None:
-        """Listen on *connection* (pika's) unless it does already; a refusal does no harm."""
-        if self._exchange and (self._channel is None or self._channel.is_closed):
-            self._own_queue, self._is_refused = "", False
-            self._channel = connection.channel(on_open_callback=self._listen)
-            self._channel.add_on_close_callback(self._on_closed)
+        self.own_queue: ExclusiveQueue | None = None  # None where events are switched off
+        if self._exchange:
+            self.own_queue = ExclusiveQueue(
+                _stem(queue),
+                self._exchange,
+                self._key,
+                ttl=LIFE,
+                on_message=self._on_message,
+                on_change=self._on_change,
+            )
 
     def ask(self, expected: int, patience: float = PATIENCE) -> tuple[Presence, ...]:
         """Ask who consumes the queue elsewhere; return when *expected* have said so.
@@ -135,15 +132,17 @@ class ConsumerDiscovery:
         Or after *patience* seconds: others may be silent for ever.
         """
         deadline = clock.monotonic() + patience
+        if (own := self.own_queue) is None:
+            return ()
         with self._asking:
             self._heard.clear()
-            self._changed.wait_for(lambda: bool(self._own_queue) or self._is_refused, patience)
-            if not self._own_queue:
+            self._changed.wait_for(lambda: bool(own.name) or own.is_refused, patience)
+            if not own.name:
                 return ()
             for part in (2, 1):  # twice: one that has just started may not listen yet
                 with suppress(MousetrapError):  # the publisher is closed: so is this worker
-                    self._send(Question(self._queue), self._exchange, self._key, self._own_queue)
-                left = remaining(deadline) / part
+                    self._send(Question(self._queue), self._exchange, self._key, own.name)
+                left = clock.remaining(deadline) / part
                 if self._changed.wait_for(lambda: len(self._heard) >= expected, left):
                     break
             found = list(self._heard.values())
@@ -151,32 +150,19 @@ class ConsumerDiscovery:
 
     # ---- I/O thread ------------------------------------------------------------------------------
 
-    def _listen(self, channel: Channel) -> None:
-        name = f"{_stem(self._queue)}{randomness.new_id()}"
-
-        def on_consuming(_: Any) -> None:
-            self._own_queue = name
-            self._changed.notify_all()
-
-        channel.queue_declare(name, exclusive=True, arguments={"x-message-ttl": LIFE})
-        declare(channel, Exchange(self._exchange))
-        channel.queue_bind(name, self._exchange, self._key)
-        channel.basic_consume(name, self._on_message, auto_ack=True, callback=on_consuming)
-
-    def _on_closed(self, _: Channel, reason: Exception) -> None:
-        self._own_queue, self._is_refused = "", True
+    def _on_change(self) -> None:
         self._changed.notify_all()
-        log.debug("%s: others cannot ask for this consumer: %s", self._queue, reason)
+        if self.own_queue is not None and self.own_queue.is_refused:
+            reason = self.own_queue.refusal
+            log.debug("%s: others cannot ask for this consumer: %s", self._queue, reason)
 
-    def _on_message(
-        self, _: Channel, __: Any, properties: pika.BasicProperties, body: bytes
-    ) -> None:
+    def _on_message(self, body: bytes, reply_to: str | None) -> None:
         try:
             message = decode(body, Question | Presence)
         except UndecodableMessage:  # somebody else's on our exchange
             return
         if isinstance(message, Question):
-            self._on_question(message, properties.reply_to)
+            self._on_question(message, reply_to)
         elif message.process != _process() and len(self._heard) < MOST:
             self._heard[message.worker] = message
             self._changed.notify_all()
@@ -200,7 +186,7 @@ class ConsumerDiscovery:
     def _send(
         self, message: Question | Presence, exchange: str, key: str, reply_to: str | None = None
     ) -> None:
-        properties: Any = pika.BasicProperties(reply_to=reply_to, expiration=str(LIFE))  # type: ignore[no-untyped-call]  # pika's
+        properties = request_properties(reply_to, LIFE)
         self._publisher.announce(
             msgspec.json.encode(message), exchange, key, lambda _: None, properties
         )

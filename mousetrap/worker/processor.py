@@ -14,10 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
-import pika
-
 from mousetrap.amqp.consumer import Consumer, Delivery
-from mousetrap.amqp.error_translation import kept_properties
+from mousetrap.amqp.properties import Properties, kept_properties
 from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
@@ -141,10 +139,7 @@ class Processor:
                 current.reset(token)
 
     def _begin(self, delivery: Delivery) -> Attempt | None:
-        properties = delivery.properties
-        message = Message.from_wire(
-            delivery.body, properties.message_id, properties.headers, properties.timestamp
-        )
+        message = Message.from_wire(delivery.body, delivery.properties)
         with self._lock:
             if not self.consumer.is_current(delivery):
                 return None  # the broker will deliver it again
@@ -253,7 +248,7 @@ class Processor:
     def _publish(
         self,
         attempt: Attempt,
-        outputs: list[tuple[Message, str, pika.BasicProperties | None]],
+        outputs: list[tuple[Message, str, Properties | None]],
         outcome: Outcome,
     ) -> None:
         """Publish all *outputs*; when the last is confirmed, tell the *fate* of *handling*."""
@@ -270,7 +265,7 @@ class Processor:
         self,
         message: Message,
         queue: str,
-        properties: pika.BasicProperties | None,
+        properties: Properties | None,
         callback: Callable[[Receipt], None],
     ) -> bool:
         """Give *message* to the publisher; False when that one is closed or has failed."""

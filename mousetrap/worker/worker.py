@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mousetrap.amqp.consumer import Consumer
-from mousetrap.amqp.error_translation import remaining
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.safe_text import safe
@@ -108,19 +107,20 @@ class Worker:
             concurrency=concurrency,
             on_crash=self._crashed,
         )
+        name = topology.wire_name(self.queue.name)
+        self._discovery = ConsumerDiscovery(self.settings, name, self._publisher)
+        self._discovery.stage = self.handler.name
         self._consumer = self._processor.consumer = Consumer(
             self.settings,
-            topology.wire_name(self.queue.name),
+            name,
             self.prefetch,
             declarations,
             on_delivery=self._processor.take,
             on_failed=self.failed,
             one_by_one=topology.wire_name(self.queue.quarantine),
-            beside=lambda connection: self._discovery.open(connection),
+            exclusive_queue=self._discovery.own_queue,
             loop=loop,
         )
-        self._discovery = ConsumerDiscovery(self.settings, self._consumer.queue, self._publisher)
-        self._discovery.stage = self.handler.name
         self._publisher.declare(declarations)
         if topology.events_exchange:
             self._publisher.declare([Exchange(topology.events_exchange)])
@@ -333,10 +333,10 @@ class Worker:
                 or self.error is not None
                 or not self._consumer.connection.is_open
             ),
-            remaining(deadline),
+            clock.remaining(deadline),
         )
-        self._consumer.close(max(1.0, remaining(deadline)))
-        self._publisher.close(max(1.0, remaining(deadline)))
+        self._consumer.close(max(1.0, clock.remaining(deadline)))
+        self._publisher.close(max(1.0, clock.remaining(deadline)))
         if not finished:
             raise TimeoutError(
                 f"worker of {self.queue.name!r} still had {self._processor.in_progress} messages "

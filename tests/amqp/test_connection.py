@@ -117,7 +117,7 @@ def test_connection_that_broke_is_forgotten(proxy, connect, listener, monkeypatc
         alive.add(wire)
         return wire
 
-    monkeypatch.setattr("mousetrap.amqp.connection.Wire", remembered)
+    monkeypatch.setattr("mousetrap.amqp.connection.FastConnection", remembered)
     monkeypatch.setattr(
         "mousetrap.amqp.connection.SETTING_UP", 0.2
     )  # so long a new channel is watched

@@ -3,6 +3,7 @@ import math
 import pickle
 import uuid
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -235,13 +236,18 @@ def test_again_is_the_same_message():
 # --- the wire ----------------------------------------------------------------------------------
 
 
+def properties(message_id, headers, timestamp=None):
+    """What an AMQP client hands over with a body, by the standard names."""
+    return SimpleNamespace(message_id=message_id, headers=headers, timestamp=timestamp)
+
+
 @given(json_values, st.integers(1, MAX_ATTEMPT), st.integers(0, MAX_ATTEMPT))
 def test_messages_come_off_the_wire_as_they_went_on(data, attempt, past):
     """Body, id, attempt, family and the sender's own headers survive."""
     parent = Message(id="p", past_retries=past)
     sent = parent.child(data, "fetch", 0).again(attempt, {"colour": "red"})
 
-    arrived = Message.from_wire(sent.body, sent.id, sent.wire_headers())
+    arrived = Message.from_wire(sent.body, properties(sent.id, sent.wire_headers()))
 
     assert (arrived.data, arrived.id, arrived.attempt) == (sent.data, sent.id, attempt)
     assert (arrived.parent, arrived.job, arrived.past_retries) == ("p", "p", past)
@@ -251,7 +257,7 @@ def test_messages_come_off_the_wire_as_they_went_on(data, attempt, past):
 
 def test_messages_of_plain_pika_are_jobs():
     """No id, no headers, no body: a valid job, with an id from us."""
-    job = Message.from_wire(b"", None, None)
+    job = Message.from_wire(b"", properties(None, None))
 
     assert job.data is None
     assert len(job.id) == 32
@@ -267,7 +273,7 @@ def test_messages_of_plain_pika_are_jobs():
 )  # fmt: skip
 def test_forged_attempts_are_clamped(forged, believed):
     """Nobody gets endless retries, or none, by writing into our header."""
-    arrived = Message.from_wire(b"1", "a", {ATTEMPT: forged, RETRIES: forged})
+    arrived = Message.from_wire(b"1", properties("a", {ATTEMPT: forged, RETRIES: forged}))
 
     assert arrived.attempt == believed
     assert 0 <= arrived.past_retries <= MAX_ATTEMPT
@@ -277,7 +283,7 @@ def test_forged_attempts_are_clamped(forged, believed):
 def test_forged_families_are_dropped(forged):
     """A header of the wrong kind is as good as none."""
     names = (PARENT, JOB, REASON, TRACEBACK, ORIGIN)
-    arrived = Message.from_wire(b"1", "a", dict.fromkeys(names, forged))
+    arrived = Message.from_wire(b"1", properties("a", dict.fromkeys(names, forged)))
 
     assert (arrived.parent, arrived.job) == (None, "a")
     assert (arrived.reason, arrived.traceback, arrived.origin) == (None, None, None)
@@ -285,12 +291,14 @@ def test_forged_families_are_dropped(forged):
 
 def test_absurdly_long_headers_are_cut():
     """A book in a header does not travel on."""
-    assert len(Message.from_wire(b"1", "a", {JOB: "x" * 10**6}).job) == 20_000
+    assert len(Message.from_wire(b"1", properties("a", {JOB: "x" * 10**6})).job) == 20_000
 
 
 def test_repr_shows_no_body():
     """A message in a log or a notebook says what it is, not what it says."""
-    shown = repr(Message.from_wire(b'"hunter2"', "abcdef0123456789", {REASON: "OSError: down"}))
+    shown = repr(
+        Message.from_wire(b'"hunter2"', properties("abcdef0123456789", {REASON: "OSError: down"}))
+    )
 
     assert shown == "<Message abcdef01, attempt 1, 9 bytes, died of 'OSError: down'>"
 

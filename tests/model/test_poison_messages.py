@@ -8,7 +8,7 @@ import threading
 import pytest
 from support.waiting import wait_for
 
-from mousetrap.amqp.error_translation import NEAR_DELIVERY_LIMIT
+from mousetrap.amqp.properties import NEAR_DELIVERY_LIMIT, Properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import AckTimedOut, WorkerLost
 from mousetrap.job_queue import declare, depth, drain, open_channel
@@ -242,7 +242,9 @@ def test_a_suspect_holds_no_other_up(settings):
 )
 def test_a_forged_count_is_clamped(told, losses):
     """What others wrote into our header is read as a number in bounds, or as nothing."""
-    message = Message.from_wire(b"1", "m", {} if told is None else {LOSSES: told})
+    message = Message.from_wire(
+        b"1", Properties(message_id="m", headers={} if told is None else {LOSSES: told})
+    )
 
     assert message.losses == losses
 

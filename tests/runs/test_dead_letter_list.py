@@ -12,7 +12,7 @@ from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Message, Reject, dead, declare, depth, drain, open_channel, send, stage
-from mousetrap.amqp.error_translation import NEAR_DELIVERY_LIMIT
+from mousetrap.amqp.properties import NEAR_DELIVERY_LIMIT
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError, PublishError, QueueMissing, SettingsError
 from mousetrap.flows.recording import test_module as module_of

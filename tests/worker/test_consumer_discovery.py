@@ -90,7 +90,7 @@ def test_worker_without_events_has_numbers_and_no_names(settings):
 
         assert (attached.elsewhere, attached.others) == (1, ())
         assert time.monotonic() - started < 0.3
-        assert worker._discovery._channel is None
+        assert worker._discovery.own_queue is None
 
 
 def test_worker_hears_again_after_a_reconnect(settings, proxy):
@@ -107,7 +107,7 @@ def test_worker_answers_into_no_queue_that_people_work_from(settings):
     topology = settings.topology
     declare("precious", settings=settings)
     with Worker(QUICK, double, settings) as worker, open_channel(settings) as channel:
-        wait_for(lambda: worker._discovery._own_queue)
+        wait_for(lambda: worker._discovery.own_queue.name)
         question = msgspec.json.encode({"type": "Question", "queue": topology.wire_name("work")})
         for body in (question, b"{}", b"\xff", b'{"type": "Presence"}'):
             properties = pika.BasicProperties(reply_to=topology.wire_name("precious"))
@@ -123,7 +123,7 @@ def test_worker_is_well_where_it_may_not_listen(settings, monkeypatch):
     refused = f"amq.forbidden.{uuid.uuid4().hex}"  # what begins so is refused to everybody: 403
     monkeypatch.setattr("mousetrap.worker.consumer_discovery._stem", lambda _: refused)
     with Worker(QUICK, double, settings) as worker, other_process(settings):
-        wait_for(lambda: worker._discovery._is_refused)
+        wait_for(lambda: worker._discovery.own_queue.is_refused)
         started = time.monotonic()
         attached = worker.attached()
 
@@ -136,8 +136,8 @@ def test_worker_is_well_where_it_may_not_listen(settings, monkeypatch):
 def test_ears_leave_no_queue_behind(settings):
     """The queue of questions goes with its connection."""
     with Worker(QUICK, double, settings) as worker:
-        wait_for(lambda: worker._discovery._own_queue)
-        name = worker._discovery._own_queue
+        wait_for(lambda: worker._discovery.own_queue.name)
+        name = worker._discovery.own_queue.name
 
     assert depths([name], settings.replace(namespace="")) == [None]
 
@@ -147,9 +147,9 @@ def test_ears_bear_the_longest_name_of_a_queue(settings):
     with Worker(
         "é" * 95, double, settings.replace(namespace=f"{settings.namespace:-<40}")
     ) as worker:
-        wait_for(lambda: worker._discovery._own_queue)
+        wait_for(lambda: worker._discovery.own_queue.name)
 
-        assert len(worker._discovery._own_queue.encode()) <= 255
+        assert len(worker._discovery.own_queue.name.encode()) <= 255
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""A queue that belongs to one connection and receives from an exchange, for requests and replies.
+
+Prototyped in ``notebooks/03_worker.ipynb``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pika.channel import Channel
+from pika.connection import Connection
+
+from mousetrap.amqp.error_translation import declare
+from mousetrap.amqp.properties import Properties
+from mousetrap.model.topology import Exchange
+from mousetrap.runtime import randomness
+
+
+class ExclusiveQueue:
+    """Declares an exclusive queue, binds it to a topic exchange and consumes it.
+
+    It uses a channel of its own, because the broker closes a channel on which it refuses
+    something: where the broker forbids such a queue, the connection's other channel stays open.
+    The broker deletes the queue when the connection ends.
+
+    *on_message* is called with each body and its reply-to property, *on_change* when `name` or
+    `is_refused` has changed, both on the I/O thread. A message expires in the queue after *ttl*
+    milliseconds.
+
+    Threads: `open` on the I/O thread; the attributes can be read from any.
+    """
+
+    def __init__(
+        self,
+        stem: str,
+        exchange: str,
+        key: str,
+        *,
+        ttl: int,
+        on_message: Callable[[bytes, str | None], object],
+        on_change: Callable[[], object],
+    ) -> None:
+        self.name = ""  # *stem* and a random id; "" while the queue is not consumed
+        self.is_refused = False  # the channel was closed, as when the broker forbids the queue
+        self.refusal: Exception | None = None  # why the latest channel was closed
+        self._stem = stem
+        self._exchange = exchange
+        self._key = key
+        self._ttl = ttl
+        self._on_message = on_message
+        self._on_change = on_change
+        self._channel: Channel | None = None
+
+    def open(self, connection: Connection) -> None:
+        """Consume on a new channel of *connection*, unless a channel is still open."""
+        if self._channel is None or self._channel.is_closed:
+            self.name, self.is_refused = "", False
+            self._channel = connection.channel(on_open_callback=self._consume)
+            self._channel.add_on_close_callback(self._on_closed)
+
+    def _consume(self, channel: Channel) -> None:
+        name = f"{self._stem}{randomness.new_id()}"
+
+        def on_consuming(_: Any) -> None:
+            self.name = name
+            self._on_change()
+
+        channel.queue_declare(name, exclusive=True, arguments={"x-message-ttl": self._ttl})
+        declare(channel, Exchange(self._exchange))
+        channel.queue_bind(name, self._exchange, self._key)
+        channel.basic_consume(name, self._on_delivery, auto_ack=True, callback=on_consuming)
+
+    def _on_delivery(self, _: Channel, __: Any, properties: Properties, body: bytes) -> None:
+        self._on_message(body, properties.reply_to)
+
+    def _on_closed(self, _: Channel, reason: Exception) -> None:
+        self.name, self.is_refused, self.refusal = "", True, reason
+        self._on_change()
