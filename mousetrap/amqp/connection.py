@@ -25,7 +25,7 @@ from mousetrap.errors import (
     QueueMissing,
     TopologyMismatch,
 )
-from mousetrap.model.retry_policy import backoff
+from mousetrap.model.backoff import backoff
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -64,7 +64,7 @@ class Connection:
     """Keeps one connection with one channel open until it is closed.
 
     The first connection must succeed within ``settings.connect_timeout`` seconds (`open` raises
-    otherwise); a lost one is restored for ever, with `retry.backoff` between the tries, also when
+    otherwise); a lost one is restored for ever, with `backoff` between the tries, also when
     each new one breaks before it was of use (see `worked`). Refused access and channels that cannot
     be set up (403, 404, 406) are not tried again: the state becomes ``failed`` and the session is
     told.

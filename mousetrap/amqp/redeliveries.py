@@ -2,7 +2,7 @@
 
 The broker marks whatever was given out before, and does not say how that ended. A channel that was
 lost, a worker that was stopped and begun anew, as when a cell is run again: those who were there
-know that it was not the message, and need not count it (see `retry.after_loss`).
+know that it was not the message, and need not count it (see `poison_messages.after_loss`).
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Queue:
     """A work queue and where its failures wait: ``start_fetch.retry.5s``, ``start_fetch.dead``.
 
     Messages that lost their worker again and again are in ``start_fetch.quarantine`` (see
-    `retry.after_loss`).
+    `poison_messages.after_loss`).
 
     `retry_delays` are seconds, one per retry: ``(1.0, 5.0, 25.0)`` means at most four attempts.
     """

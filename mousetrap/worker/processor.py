@@ -20,7 +20,7 @@ from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
-from mousetrap.model import retry_policy
+from mousetrap.model import poison_messages, retry_policy
 from mousetrap.model.message import Message, current
 from mousetrap.model.outcome import Outcome, Output, alike
 from mousetrap.model.topology import AnyDeclaration, Queue
@@ -38,7 +38,7 @@ MOVING = 0.1  # seconds in which the broker has heard an ack that was sent; a gu
 KEPT_FAILURES = 10  # each keeps its frames, and all that is in them, alive
 
 Rule: TypeAlias = Callable[
-    [Message, Queue], retry_policy.Move | MousetrapError
+    [Message, Queue], poison_messages.Move | MousetrapError
 ]  # where it is moved
 
 
@@ -167,22 +167,22 @@ class Processor:
         if self.is_stopping:  # given back by the broker, a suspect would count as lost with us
             can_be_sent = self._publisher.connection.state == "open"
             return (
-                retry_policy.unharmed
-                if is_ours and can_be_sent and retry_policy.is_alone(message)
+                poison_messages.uncounted
+                if is_ours and can_be_sent and poison_messages.is_handled_alone(message)
                 else None
             )
         if is_ours:
-            return retry_policy.unharmed if delivery.is_near_delivery_limit else None
+            return poison_messages.uncounted if delivery.is_near_delivery_limit else None
         return (
-            retry_policy.after_ack_timeout
+            poison_messages.after_ack_timeout
             if delivery.has_ack_timed_out
-            else retry_policy.after_loss
+            else poison_messages.after_loss
         )
 
     def _move(self, attempt: Attempt, rule: Rule) -> None:
         delivery, message = attempt.delivery, attempt.message
         what_next = rule(message, self._queue)
-        if not isinstance(what_next, retry_policy.Move):
+        if not isinstance(what_next, poison_messages.Move):
             self.handle_failure(attempt, what_next)
             return
 
@@ -218,9 +218,9 @@ class Processor:
         self._publish(attempt, [(each, writes, None) for each in outputs], outcome)
 
     def handle_failure(self, attempt: Attempt, error: BaseException) -> None:
-        """Have the message of *handling* retried or buried, as `retry.after` says."""
+        """Retry or dead-letter the message of *attempt*, as `after_failure` decides."""
         message = attempt.message
-        failure = retry_policy.after(message, error, self._queue)
+        failure = retry_policy.after_failure(message, error, self._queue)
         outcome = attempt.outcome(
             "dead" if failure.delay is None else "retried",
             self._queue.name,

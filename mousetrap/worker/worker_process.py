@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mousetrap.model.retry_policy import backoff
+from mousetrap.model.backoff import backoff
 from mousetrap.runtime import clock
 from mousetrap.runtime.exit_codes import Verdict, classify
 

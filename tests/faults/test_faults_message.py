@@ -28,7 +28,7 @@ from mousetrap.model.message import (
     TIMEOUTS,
     decode,
 )
-from mousetrap.model.retry_policy import MAX_LOSSES
+from mousetrap.model.poison_messages import MAX_LOSSES
 from mousetrap.model.topology import Queue
 from mousetrap.sink import Sink
 

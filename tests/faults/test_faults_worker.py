@@ -17,7 +17,7 @@ from support.waiting import wait_for
 
 from mousetrap.errors import QueueMissing
 from mousetrap.job_queue import depth, open_channel
-from mousetrap.model.retry_policy import MAX_ACK_TIMEOUTS
+from mousetrap.model.poison_messages import MAX_ACK_TIMEOUTS
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 

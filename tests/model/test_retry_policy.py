@@ -1,9 +1,23 @@
+"""A message whose handler raised is retried after each delay in turn, then dead-lettered."""
+
+from __future__ import annotations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.errors import Reject, UndecodableMessage
-from mousetrap.model.retry_policy import DeadLetter, RetryAfter, backoff, decide
+from mousetrap.model.message import DROPPED, LOSSES, REASON, TRACEBACK, Message
+from mousetrap.model.retry_policy import (
+    MAX_FOREIGN_HEADERS,
+    MAX_REASON,
+    MAX_TRACEBACK,
+    DeadLetter,
+    RetryAfter,
+    after_failure,
+    decide,
+    kept_headers,
+)
 from mousetrap.model.topology import Queue
 
 QUEUE = Queue("start_fetch", retry_delays=(1.0, 5.0, 25.0))
@@ -15,7 +29,7 @@ def test_decide_waits_longer_from_attempt_to_attempt(attempt, delay):
     assert decide(attempt, OSError("down"), QUEUE) == RetryAfter(delay)
 
 
-def test_decide_buries_when_the_delays_are_used_up():
+def test_decide_dead_letters_when_the_delays_are_used_up():
     """No message is retried for ever."""
     assert decide(4, OSError("down"), QUEUE) == DeadLetter("OSError: down")
 
@@ -29,46 +43,81 @@ def test_decide_retries_as_often_as_there_are_delays(attempt, delays):
 
 
 @pytest.mark.parametrize("error", [Reject("not wanted"), UndecodableMessage("not JSON", 3)])
-def test_decide_buries_at_once_what_no_retry_can_help(error):
+def test_decide_dead_letters_at_once_what_no_retry_can_help(error):
     """A rejected or unreadable message is not tried again."""
     assert decide(1, error, QUEUE) == DeadLetter(f"{type(error).__name__}: {error}")
 
 
-def test_decide_buries_at_once_without_delays():
+def test_decide_dead_letters_at_once_without_delays():
     """A queue without delays has no retries."""
     assert isinstance(decide(1, OSError(), Queue("q", retry_delays=())), DeadLetter)
 
 
 def test_decide_keeps_the_reason_short():
-    """A reason travels in a header; a book does not belong there."""
-    assert len(decide(4, OSError("x" * 10**6), QUEUE).reason) == 1000
+    """The reason travels in a header, so its length is limited."""
+    assert len(decide(4, OSError("x" * 10**6), QUEUE).reason) == MAX_REASON
 
 
 def test_decide_gives_a_reason_that_fits_into_a_header():
-    """A file name that is not UTF-8 must not keep its message from being buried."""
+    """A file name that is not UTF-8 must not keep its message from being dead-lettered."""
     reason = decide(4, OSError("no file \udcff"), QUEUE).reason
 
     assert reason.encode() == b"OSError: no file ?"
 
 
-def test_decide_buries_an_error_that_cannot_say_what_it_is():
+def test_decide_dead_letters_an_error_whose_str_raises():
     """An exception whose __str__ raises does not stop the worker."""
 
     class Speechless(Exception):
         def __str__(self):
             raise RuntimeError
 
-    assert decide(4, Speechless(), QUEUE) == DeadLetter("Speechless: (it cannot say what it is)")
+    assert decide(4, Speechless(), QUEUE) == DeadLetter("Speechless: (its __str__ raised an error)")
 
 
-@given(st.integers(-10, 10**9), st.floats(0.001, 10), st.floats(0.001, 100))
-def test_backoff_jitters_between_half_the_ceiling_and_the_ceiling(failures, first, cap):
-    """The wait doubles up to the cap, never below its half, and never overflows."""
-    ceiling = min(cap, first * 2 ** (min(max(failures, 1), 30) - 1))
+def failed(text: str = "no luck") -> ValueError:
+    """Return an error with a traceback."""
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        return error
 
-    assert ceiling / 2 <= backoff(failures, first=first, cap=cap) <= ceiling
+
+def test_after_failure_gives_the_next_attempt_to_the_retry_queue():
+    """The copy has the same id and body and no trace of the failure in its headers."""
+    message = Message({"seed": 1}, headers={"tenant": "x", LOSSES: 1})
+
+    failure = after_failure(message, failed(), QUEUE)
+
+    assert (failure.target, failure.delay) == ("start_fetch.retry.1s", 1.0)
+    assert (failure.copy.id, failure.copy.body) == (message.id, message.body)
+    assert (failure.copy.attempt, failure.copy.headers) == (2, {"tenant": "x"})
 
 
-def test_backoff_differs_from_worker_to_worker():
-    """A hundred workers do not come back in the same instant."""
-    assert len({backoff(5) for _ in range(100)}) > 90
+def test_after_failure_gives_the_dead_queue_a_copy_that_says_why():
+    """Reason, origin, traceback and time are headers of the dead letter; its attempt stays."""
+    failure = after_failure(Message(1, attempt=4), failed("x" * 2 * MAX_TRACEBACK), QUEUE)
+
+    dead_letter = failure.copy
+    assert (failure.target, failure.delay, dead_letter.attempt) == ("start_fetch.dead", None, 4)
+    assert dead_letter.headers[REASON] == failure.reason
+    assert dead_letter.headers[TRACEBACK] == failure.traceback
+    assert len(failure.traceback) <= MAX_TRACEBACK + len("...\n")
+    assert dead_letter.origin == "start_fetch"
+    assert dead_letter.died is not None
+
+
+def test_kept_headers_names_what_amqp_cannot_encode():
+    """An unsigned 64-bit integer can be read but not sent: it is left out, by name."""
+    headers = {"count": 2**63, "deep": {"list": [2**64 - 1]}, "tenant": "x"}
+
+    kept = kept_headers(Message(1, headers=headers))
+
+    assert kept == {"tenant": "x", DROPPED: "values that AMQP cannot encode: count, deep"}
+
+
+def test_kept_headers_drops_all_when_they_would_not_fit_one_frame():
+    """A frame that is too large would end the connection at every try."""
+    kept = kept_headers(Message(1, headers={"book": "x" * MAX_FOREIGN_HEADERS}))
+
+    assert kept.keys() == {DROPPED}
