@@ -20,9 +20,15 @@ from __future__ import annotations
 from mousetrap.check.executed_notebook import CheckResult, FailingCell, default_output, read
 from mousetrap.check.grid import GridProgress, check_grid
 from mousetrap.check.grid_points import Point, parse_axes
+from mousetrap.check.page import fragment
 from mousetrap.check.parameters import Parameter, parameters_of, parse_parameters
 from mousetrap.check.progress import Progress
-from mousetrap.check.results import GridResult, PointResult, read_results
+from mousetrap.check.results import (
+    GridResult,
+    PointResult,
+    read_results,
+    register_html_renderer,
+)
 from mousetrap.check.run import check
 
 __all__ = [
@@ -43,3 +49,5 @@ __all__ = [
     "read",
     "read_results",
 ]
+
+register_html_renderer(fragment)

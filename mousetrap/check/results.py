@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ FIGURES = ("done", "dead", "lost", "seconds", "p50", "p99")
 """What a table shows of a record; the last two are percentiles of its latency."""
 
 _VERSION = 1  # of the format of results.json
+_html_renderer: Callable[[GridResult], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,8 @@ class GridResult:
         """Say how it went and where the page is; the records may be long."""
         return f"<GridResult {self.sentence()} in {self.seconds:.1f} s: {self.page}>"
 
-    def _repr_html_(self) -> str:
-        from mousetrap.check.page import fragment
-
-        return fragment(self)
+    def _repr_html_(self) -> str | None:
+        return None if _html_renderer is None else _html_renderer(self)
 
     def _plain(self, point: PointResult) -> dict[str, Any]:
         check = point.check
@@ -176,6 +175,15 @@ class GridResult:
             "failing": check.failing and asdict(check.failing),
             "output": output.as_posix(),
         }
+
+
+def register_html_renderer(render: Callable[[GridResult], str]) -> None:
+    """Set the function that draws a `GridResult` as HTML in a notebook.
+
+    `mousetrap.check` registers `mousetrap.check.page`. So the values here do not import their HTML.
+    """
+    global _html_renderer
+    _html_renderer = render
 
 
 def read_results(path: str | Path) -> GridResult:

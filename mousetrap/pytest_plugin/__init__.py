@@ -13,7 +13,6 @@ whatever is more than a question whether we are concerned is imported when the a
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from importlib import import_module
@@ -22,25 +21,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from mousetrap.runtime import randomness
+from mousetrap.pytest_plugin.stash import (
+    NAMESPACE_ERROR,
+    NEEDS_NAMESPACE,
+    NOTEBOOK_ENTRIES,
+    SESSION_BROKER,
+    TEST_NAMESPACE,
+    WORKER_INPUT,
+    request_folder,
+)
 
 if TYPE_CHECKING:
     from mousetrap.amqp.blocking_channel import JobChannel
     from mousetrap.broker import Broker
-    from mousetrap.pytest_plugin.session_broker import SessionBroker
-    from mousetrap.pytest_plugin.test_namespace import TestNamespace
-
-# What is kept with a session: who finds its broker, where the processes of xdist meet, and what
-# pyproject.toml says of each notebook, or None if it does not mention us;
-PROVISION: pytest.StashKey[SessionBroker] = pytest.StashKey()
-_MEETING_POINT: pytest.StashKey[str] = pytest.StashKey()
-ENTRIES: pytest.StashKey[dict[Path, dict[str, Any]] | None] = pytest.StashKey()
-# with an item: whether it is a notebook that gets a room, why it did not get one, the room.
-IS_LODGED: pytest.StashKey[bool] = pytest.StashKey()
-NO_ROOM: pytest.StashKey[str] = pytest.StashKey()
-ROOM: pytest.StashKey[TestNamespace] = pytest.StashKey()
-
-MEETING_POINT = "mousetrap_meeting_point"  # in what xdist hands to a worker
 
 
 def missing(what: str) -> NoReturn:
@@ -79,7 +72,7 @@ def namespace(request: pytest.FixtureRequest, broker: Broker) -> Iterator[str]:
     from mousetrap.pytest_plugin.test_namespace import TestNamespace
 
     with TestNamespace(broker, "test") as room:
-        request.node.stash[ROOM] = room
+        request.node.stash[TEST_NAMESPACE] = room
         yield room.namespace
 
 
@@ -129,7 +122,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     try:
         check_deadline(config.getini("mousetrap_deadline"), "ini option mousetrap_deadline")
-        config.stash[ENTRIES] = plans_in(config.rootpath)
+        config.stash[NOTEBOOK_ENTRIES] = plans_in(config.rootpath)
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -140,11 +133,11 @@ def pytest_collect_file(
 ) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
     """Add our items to what nbmake collects, or put them in its place."""
     found = yield
-    if not found or file_path.suffix != ".ipynb" or ENTRIES not in parent.config.stash:
+    if not found or file_path.suffix != ".ipynb" or NOTEBOOK_ENTRIES not in parent.config.stash:
         return found
     from mousetrap.pytest_plugin.items import collectors
 
-    return collectors(file_path, parent, found, parent.config.stash[ENTRIES])
+    return collectors(file_path, parent, found, parent.config.stash[NOTEBOOK_ENTRIES])
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist's worker reports what it has collected
@@ -155,11 +148,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     wanted = False
     for item in session.items:
-        if item.path.suffix == ".ipynb" and ENTRIES in config.stash:
-            from mousetrap.pytest_plugin.items import needs_room
+        if item.path.suffix == ".ipynb" and NOTEBOOK_ENTRIES in config.stash:
+            from mousetrap.pytest_plugin.items import needs_namespace
 
-            item.stash[IS_LODGED] = needs_room(item)
-            wanted = wanted or item.stash[IS_LODGED]
+            item.stash[NEEDS_NAMESPACE] = needs_namespace(item)
+            wanted = wanted or item.stash[NEEDS_NAMESPACE]
         else:
             wanted = wanted or _asks_for_our_broker(item)
     if wanted:
@@ -178,33 +171,23 @@ def _asks_for_our_broker(item: pytest.Item) -> bool:
 # ---- running -----------------------------------------------------------------------------------
 
 
-def meeting_point(config: pytest.Config) -> str:
-    """Return the path of the folder where xdist's workers ask and the controller answers.
-
-    Whoever asks first makes it; as a rule nobody does.
-    """
-    given: str | None = getattr(config, "workerinput", {}).get(MEETING_POINT)
-    name = os.path.join(tempfile.gettempdir(), f"mousetrap-{randomness.new_id()}")
-    return given or config.stash.setdefault(_MEETING_POINT, name)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Have the broker ready before the first test, whose time limit should not pay for it."""
-    if not session.testsfailed and PROVISION in session.config.stash:
-        session.config.stash[PROVISION].prepare()
+    if not session.testsfailed and SESSION_BROKER in session.config.stash:
+        session.config.stash[SESSION_BROKER].prepare()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """In xdist's controller: tell a new worker where to ask for the broker."""
-    node.workerinput[MEETING_POINT] = meeting_point(node.config)
+    node.workerinput[WORKER_INPUT] = request_folder(node.config)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any) -> None:
     """In xdist's controller: a worker knows its tests now, and may have asked."""
-    if os.path.exists(meeting_point(node.config)):
+    if os.path.exists(request_folder(node.config)):
         from mousetrap.pytest_plugin.session_broker import session_broker
 
         session_broker(node.config).answer()
@@ -213,7 +196,7 @@ def pytest_xdist_node_collection_finished(node: Any) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Give a notebook its room, from its set-up to the end of its report."""
-    if not item.stash.get(IS_LODGED, False):
+    if not item.stash.get(NEEDS_NAMESPACE, False):
         return (yield)
     from mousetrap.pytest_plugin.notebook_runtime import lodged
 
@@ -223,14 +206,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a notebook, or fail it, where there is no broker for its room."""
-    if reason := item.stash.get(NO_ROOM, ""):
+    if reason := item.stash.get(NAMESPACE_ERROR, ""):
         missing(reason)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Keep watch over a notebook that nbmake runs."""
-    if not (getattr(item, "nbmake", False) and ROOM in item.stash):
+    if not (getattr(item, "nbmake", False) and TEST_NAMESPACE in item.stash):
         return (yield)
     from mousetrap.pytest_plugin.notebook_runtime import watched
 
@@ -244,7 +227,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add to a failure how the queues stood, for a notebook and for a test with a namespace."""
     report = yield
-    if report.failed and call.excinfo and report.when == "call" and ROOM in item.stash:
+    if report.failed and call.excinfo and report.when == "call" and TEST_NAMESPACE in item.stash:
         from mousetrap.pytest_plugin.notebook_runtime import explain
 
         explain(item, call.excinfo, report)
@@ -253,5 +236,5 @@ def pytest_runtest_makereport(
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the broker, if one was started for this session alone."""
-    if PROVISION in config.stash:
-        config.stash[PROVISION].close()
+    if SESSION_BROKER in config.stash:
+        config.stash[SESSION_BROKER].close()

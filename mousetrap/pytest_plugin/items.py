@@ -22,7 +22,7 @@ from mousetrap.check.drift import check_drift
 from mousetrap.check.executed_notebook import default_output, plain
 from mousetrap.check.parameters import read_notebook
 from mousetrap.errors import CheckError, Drifted, SettingsError
-from mousetrap.pytest_plugin import ROOM
+from mousetrap.pytest_plugin.stash import TEST_NAMESPACE
 from mousetrap.pytest_plugin.table import Plan, metadata_of, plan_of
 
 PLAN = pytest.StashKey[Plan]()
@@ -66,7 +66,7 @@ def collectors(
     return found
 
 
-def needs_room(item: pytest.Item) -> bool:
+def needs_namespace(item: pytest.Item) -> bool:
     """Tell whether *item* is a notebook that gets a broker and a namespace."""
     if isinstance(item, DriftItem) or item.parent is None:
         return False
@@ -134,7 +134,7 @@ class CheckItem(_NotebookItem):
 
     def runtest(self) -> None:
         """Run it; the executed copy is kept in any case."""
-        room, path = self.stash[ROOM], shown(self.path)
+        room, path = self.stash[TEST_NAMESPACE], shown(self.path)
         output = default_output(path)
         check(
             path,

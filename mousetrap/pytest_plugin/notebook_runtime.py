@@ -18,9 +18,9 @@ import pytest
 from mousetrap.check.descendants import INTERRUPT_PATIENCE, MARK, TERMINATE_PATIENCE, Descendants
 from mousetrap.check.executed_notebook import default_output, open_draft
 from mousetrap.errors import DeadlineExceeded, Drifted, MousetrapError, ParameterError
-from mousetrap.pytest_plugin import NO_ROOM, ROOM
 from mousetrap.pytest_plugin.items import CheckItem, deadline_of, shown
 from mousetrap.pytest_plugin.session_broker import session_broker
+from mousetrap.pytest_plugin.stash import NAMESPACE_ERROR, TEST_NAMESPACE
 from mousetrap.pytest_plugin.test_namespace import TestNamespace
 from mousetrap.runtime import randomness, threads
 
@@ -33,18 +33,18 @@ def lodged(item: pytest.Item) -> Iterator[None]:
     try:
         broker = session_broker(item.config).broker()
     except MousetrapError as error:
-        item.stash[NO_ROOM] = f"no broker: {error}"
+        item.stash[NAMESPACE_ERROR] = f"no broker: {error}"
         yield
         return
     with TestNamespace(broker, item.path.stem, {MARK: randomness.new_id()}) as room:
-        item.stash[ROOM] = room
+        item.stash[TEST_NAMESPACE] = room
         yield
 
 
 @contextmanager
 def watched(item: pytest.Item) -> Iterator[None]:
     """Keep watch while nbmake runs *item* in this process."""
-    look = item.stash[ROOM].look
+    look = item.stash[TEST_NAMESPACE].look
     item.stash[_WATCH] = Watch(deadline_of(item), os.environ[MARK], look)
     with item.stash[_WATCH], _told_of_failures(look):
         yield
@@ -62,7 +62,7 @@ def explain(
         if copy is not None:
             report.sections.append(("executed copy", str(copy)))
     if not isinstance(excinfo.value, (ParameterError, Drifted)):  # no kernel was started
-        report.sections.append(("queues", item.stash[ROOM].picture))
+        report.sections.append(("queues", item.stash[TEST_NAMESPACE].picture))
 
 
 class Watch:

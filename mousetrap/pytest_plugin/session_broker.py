@@ -20,7 +20,7 @@ import pytest
 
 from mousetrap.broker import Broker, ensure
 from mousetrap.errors import BrokerSetupError, MousetrapError
-from mousetrap.pytest_plugin import PROVISION, meeting_point
+from mousetrap.pytest_plugin.stash import SESSION_BROKER, request_folder
 from mousetrap.runtime.atomic_file import write_whole
 from mousetrap.settings import Settings
 
@@ -35,7 +35,7 @@ class SessionBroker:
         self._config = config
         self._found: Broker | MousetrapError | None = None
         self._is_worker = hasattr(config, "workerinput")
-        self._folder = Path(meeting_point(config))
+        self._folder = Path(request_folder(config))
         self._is_wanted = False
 
     def want(self) -> None:
@@ -112,9 +112,10 @@ class SessionBroker:
 
 def session_broker(config: pytest.Config) -> SessionBroker:
     """Return the one of this session."""
-    if PROVISION not in config.stash:
-        config.stash[PROVISION] = SessionBroker(config)
-    return config.stash[PROVISION]
+    if SESSION_BROKER not in config.stash:
+        config.stash[SESSION_BROKER] = SessionBroker(config)
+    found: SessionBroker = config.stash[SESSION_BROKER]
+    return found
 
 
 def _must_be_rabbitmq() -> bool:

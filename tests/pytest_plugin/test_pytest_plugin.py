@@ -385,7 +385,8 @@ UNTOUCHED = """
 import os, sys
 assert not [name for name in os.environ if name.startswith(("RABBITMQ_", "MOUSETRAP_"))]
 loaded = {name for name in sys.modules if name.partition(".")[0] in HEAVY}
-assert loaded <= {"mousetrap", "mousetrap.pytest_plugin"}, loaded
+plugin = "mousetrap.pytest_plugin"
+assert loaded <= {"mousetrap", plugin, plugin + ".stash"}, loaded
 """
 
 
