@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -98,7 +97,8 @@ def run(broker: Broker, namespace: str) -> Iterator[Callable[..., Any]]:
 
     *options* are those of `mousetrap.run`. The runs end with the test, the last one first.
     """
-    start = import_module("mousetrap.run").run
+    from mousetrap.runs.run import run as start
+
     settings = broker.settings.replace(namespace=namespace)
     with ExitStack() as runs:
         yield lambda flow, **options: runs.enter_context(start(flow, settings, **options))

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -482,7 +481,6 @@ def test_channel_is_open_in_the_namespace(channel, namespace):
     assert [message.data for message in drain("start_fetch", n=1, timeout=5)] == [1]
 
 
-@pytest.mark.skipif(find_spec("mousetrap.run") is None, reason="mousetrap.run is not there yet")
 def test_run_starts_a_flow_in_the_namespace(run, namespace):
     """A Run that is closed with the test."""
     from mousetrap.run_processing_worker import process
