@@ -11,6 +11,7 @@ import shutil
 import signal
 import uuid
 
+import hypothesis
 import pytest
 from rig import brokers, summary
 from rig.crew import Crew
@@ -25,6 +26,11 @@ from mousetrap.settings import Settings
 # A shell starts what it puts into the background deaf to Ctrl-C, and our children would inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No deadline for an example: on a busy machine one takes longer than hypothesis' 200 ms. All else
+# stays as it is; in CI that is hypothesis' own profile, which draws the same examples every time.
+hypothesis.settings.register_profile("mousetrap", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("mousetrap")
 
 
 def pytest_configure(config):

@@ -88,7 +88,7 @@ MUTATIONS = [lose, invent_an_effect, invent_a_letter, forget_an_attempt, die_wit
              leave, say_nothing, rename]  # fmt: skip
 
 
-@examples(max_examples=1000, deadline=None)
+@examples(max_examples=1000)
 @given(clean_histories(), st.sampled_from(MUTATIONS), st.integers(0, 2**32))
 def test_checker_finds_every_mutation_and_nothing_else(history, mutate, seed):
     """A thousand histories: each is clean as it stands, and none is after one mutation."""
