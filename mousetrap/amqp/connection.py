@@ -37,14 +37,18 @@ log = logging.getLogger("mousetrap.amqp.connection")
 # Seconds from asking for a channel to its being ready, if the settings do not grant more. A node
 # that has lost its cluster takes connections and says nothing for up to 30 s (RabbitMQ 4.3, a queue
 # declared; measured); to elect a new leader for a quorum queue takes a few.
-SETTING_UP = 15.0
+CHANNEL_SETUP_TIMEOUT = 15.0
 
 # Seconds in which the broker notices that a connection broke, and gives out again what that had. A
 # guess for a busy machine: mostly it is at once, but once in some 30 runs we were back before that.
-RETURN = 0.5
-STEADY = 5.0  # seconds that a connection without messages lasts to count as a good one
+REDELIVERY_DELAY = 0.5
+STABLE_AFTER = 5.0  # seconds that a connection without messages lasts to count as a good one
 
-FATAL = (AccessRefused, TopologyMismatch, QueueMissing)  # asking again gives the same answer
+PERMANENT_ERRORS = (
+    AccessRefused,
+    TopologyMismatch,
+    QueueMissing,
+)  # asking again gives the same answer
 
 
 class Session(Protocol):
@@ -75,7 +79,7 @@ class Connection:
     """
 
     def __init__(
-        self, settings: Settings, purpose: str, session: Session, loop: IOThread | None = None
+        self, settings: Settings, purpose: str, session: Session, io_thread: IOThread | None = None
     ) -> None:
         self.settings = settings
         self.purpose = safe(purpose)
@@ -85,7 +89,7 @@ class Connection:
         self.product = ""  # what the broker calls itself: "RabbitMQ 4.3.6"
         self.alarm = ""  # why the broker takes nothing: "low on memory"
         self.reconnects = 0
-        self.loop = loop or IOThread(purpose)
+        self.io_thread = io_thread or IOThread(purpose)
         self._session = session
         self._lock = threads.Lock()
         self._changed = Waiter()  # rings when the state does
@@ -113,7 +117,7 @@ class Connection:
             self.state = "connecting"
         patience = self.settings.connect_timeout
         try:
-            self.loop.attach(self)
+            self.io_thread.attach(self)
             self.call(self._connect)
             self._changed.wait_for(lambda: self.state != "connecting", patience)
         except BaseException:
@@ -139,26 +143,26 @@ class Connection:
         """
         with self._lock:
             self._closing = True
-            never_ran = self.state == "new" or not self.loop.has_begun
+            never_ran = self.state == "new" or not self.io_thread.has_started
             if never_ran:
                 self._has_left = True
                 self._set_state("closed")
         if never_ran:
-            self.loop.discard()
+            self.io_thread.discard()
             return
         self.call(lambda: self._close(timeout or 1.0))
-        if timeout and not self.loop.is_here:
+        if timeout and not self.io_thread.is_current_thread:
             if not self._changed.wait_for(lambda: self._has_left, timeout):
                 self.call(self._end)  # no answer to our close: an alarm, a dead link
-            self.loop.join(1.0)
+            self.io_thread.join(1.0)
 
     def call(self, function: Callable[[], object]) -> None:
         """Run *function* on the I/O thread soon; dropped when the connection is closed for good."""
-        self.loop.call(lambda: self._do(function))
+        self.io_thread.call(lambda: self._do(function))
 
-    def soon(self, function: Callable[[], object]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         """Do what `call` does; on the I/O thread itself at the end of its turn, without a wake."""
-        self.loop.soon(lambda: self._do(function))
+        self.io_thread.call_soon(lambda: self._do(function))
 
     def call_later(self, delay: float, function: Callable[[], object]) -> None:
         """Run *function* on the I/O thread in *delay* seconds."""
@@ -191,13 +195,14 @@ class Connection:
         return self.state in ("open", "blocked")
 
     @property
-    def is_returning(self) -> bool:
-        """It broke and is not back, or not for `RETURN` s: the broker may still hold what it had.
+    def is_recovering(self) -> bool:
+        """It is being restored, or was restored less than `REDELIVERY_DELAY` seconds ago.
 
-        The broker gives that out again when it has noticed the break, and does not say when.
+        Until the broker has noticed that the old connection broke, it keeps the messages that this
+        connection held; then it delivers them again. It does not say when.
         """
         if self.is_open:
-            return bool(self.reconnects) and clock.monotonic() - self._opened < RETURN
+            return bool(self.reconnects) and clock.monotonic() - self._opened < REDELIVERY_DELAY
         return self._was_open and self.state == "connecting"
 
     def __repr__(self) -> str:
@@ -219,7 +224,7 @@ class Connection:
             function()
 
     def _later(self, delay: float, function: Callable[[], object]) -> None:
-        self.loop.io.call_later(delay, lambda: self._do(function))
+        self.io_thread.io.call_later(delay, lambda: self._do(function))
 
     def _end(self) -> None:
         """Leave the loop, and whatever is not closed in peace."""
@@ -229,7 +234,7 @@ class Connection:
         self._lose_channel(ConnectionLost("the connection was closed"))
         if self._connection is not None:
             self._connection.abort()
-        self.loop.detach(self)
+        self.io_thread.detach(self)
         self._set_state("failed" if self.state == "failed" else "closed")
 
     def _connect(self) -> None:
@@ -241,8 +246,8 @@ class Connection:
             on_open_callback=self._on_open,
             on_open_error_callback=lambda _, error: self._on_closed(error),
             on_close_callback=lambda _, error: self._on_closed(error),
-            custom_ioloop=self.loop.io,
-            soon=self.loop.soon,
+            custom_ioloop=self.io_thread.io,
+            call_soon=self.io_thread.call_soon,
         )
         self._connection.add_on_connection_blocked_callback(
             lambda _, blocked: self._blocked(True, safe(blocked.method.reason))
@@ -264,7 +269,7 @@ class Connection:
 
         channel = self._connection.channel(on_open_callback=on_open)
         channel.add_on_close_callback(self._on_channel_closed)
-        patience = max(SETTING_UP, self.settings.connect_timeout)
+        patience = max(CHANNEL_SETUP_TIMEOUT, self.settings.connect_timeout)
         self._later(patience, lambda: self._look_after(channel, patience))
 
     def _look_after(self, channel: Channel, patience: float) -> None:
@@ -294,7 +299,7 @@ class Connection:
         error, self._cause = translate(reason, self.settings), None
         setting_up = not self.is_open
         self._lose_channel(error)
-        if setting_up and isinstance(error, FATAL):
+        if setting_up and isinstance(error, PERMANENT_ERRORS):
             self._fail(error)
         elif self._connection is not None and self._connection.is_open and not self._closing:
             self._after(self._open_channel)
@@ -307,7 +312,7 @@ class Connection:
         self._lose_channel(error)
         if self._closing:
             self._end()
-        elif isinstance(error, FATAL):
+        elif isinstance(error, PERMANENT_ERRORS):
             self._fail(error)
         else:
             self._after(self._connect)
@@ -327,7 +332,7 @@ class Connection:
         if not self._closing:  # the end that was asked for is no error, and hides none
             self.error = error
         if self.is_open:
-            if clock.monotonic() - self._opened > STEADY:
+            if clock.monotonic() - self._opened > STABLE_AFTER:
                 self._failures = 0
             self._set_state("connecting")
         if channel is not None:

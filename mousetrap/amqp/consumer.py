@@ -21,7 +21,7 @@ from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.io_thread import IOThread
-from mousetrap.amqp.properties import Properties, is_near_delivery_limit
+from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Declaration
@@ -29,7 +29,7 @@ from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
-ACK_TIMED_OUT = (
+ACK_TIMEOUT_FRACTION = (
     0.9  # in hand for so much of the age of the oldest delivery, it is what was held too long
 )
 
@@ -39,24 +39,25 @@ log = logging.getLogger("mousetrap.amqp.consumer")
 class Delivery:
     """One message as it was handed over; `generation` and `tag` say how to ack it.
 
-    `is_suspect`: somebody had it before and has not lived to ack it, as far as is known here.
+    `is_possible_poison`: it was delivered before to a consumer that was lost, as far as this
+    process knows; the message may be what crashed it.
     `has_ack_timed_out`: we had it in hand before, for longer than the broker allows.
     `is_near_delivery_limit`: a quorum queue will soon drop it for its delivery count.
     """
 
     __slots__ = (
-        "begun", "body", "generation", "has_ack_timed_out", "is_dropped",
-        "is_near_delivery_limit", "is_suspect", "properties", "received", "tag",
+        "body", "generation", "handling_started", "has_ack_timed_out", "is_dropped",
+        "is_near_delivery_limit", "is_possible_poison", "properties", "received", "tag",
     )  # fmt: skip
 
     def __init__(
         self,
         generation: int,
         tag: int,
-        properties: Properties,
+        properties: AMQPProperties,
         body: bytes,
         *,
-        is_suspect: bool = False,
+        is_possible_poison: bool = False,
         has_ack_timed_out: bool = False,
         is_near_delivery_limit: bool = False,
     ) -> None:
@@ -64,11 +65,11 @@ class Delivery:
         self.tag = tag
         self.properties = properties
         self.body = body
-        self.is_suspect = is_suspect
+        self.is_possible_poison = is_possible_poison
         self.has_ack_timed_out = has_ack_timed_out
         self.is_near_delivery_limit = is_near_delivery_limit
         self.received = clock.monotonic()
-        self.begun: float | None = None  # when it was taken in hand, on the same clock
+        self.handling_started: float | None = None  # when it was taken in hand, on the same clock
         self.is_dropped = False  # given up without an ack
 
 
@@ -95,11 +96,11 @@ class Consumer:
         *,
         on_delivery: Callable[[Delivery], object],
         on_failed: Callable[[MousetrapError], object],
-        one_by_one: str = "",
+        quarantine: str = "",
         exclusive_queue: ExclusiveQueue | None = None,
-        loop: IOThread | None = None,
+        io_thread: IOThread | None = None,
     ) -> None:
-        self.connection = Connection(settings, f"worker {queue}", self, loop)
+        self.connection = Connection(settings, f"worker {queue}", self, io_thread)
         self.settings = settings
         self.queue = queue  # as on the wire
         self.prefetch = prefetch
@@ -107,7 +108,7 @@ class Consumer:
         self._on_delivery = on_delivery
         self._on_failed = on_failed
         self._exclusive_queue = exclusive_queue
-        self._one_by_one = one_by_one
+        self._quarantine = quarantine
         self._generation = 0  # written on the I/O thread, read everywhere
         self._lock = threads.Lock()
         self._settled: deque[Delivery] = deque()
@@ -130,7 +131,7 @@ class Consumer:
             if self._flush_is_due:
                 return
             self._flush_is_due = True  # wake the I/O thread once per batch
-        self.connection.soon(self._flush)
+        self.connection.call_soon(self._flush)
 
     def is_current(self, delivery: Delivery) -> bool:
         """Say whether the channel it came by still lives; if not, it will be delivered again."""
@@ -177,10 +178,10 @@ class Consumer:
         for declaration in self._declarations:
             declare(channel, declaration)
         self._consumer_tags = []
-        if self._one_by_one:
+        if self._quarantine:
             # The prefetch counts for each consumer that is begun after it (RabbitMQ's reading).
             channel.basic_qos(prefetch_count=1)
-            self._consumer_tags.append(channel.basic_consume(self._one_by_one, self._on_message))
+            self._consumer_tags.append(channel.basic_consume(self._quarantine, self._on_message))
         channel.basic_qos(prefetch_count=self.prefetch)
         self._consumer_tags.append(
             channel.basic_consume(self.queue, self._on_message, callback=lambda _: ready())
@@ -200,12 +201,19 @@ class Consumer:
         now = clock.monotonic()
         oldest = min((each.received for each in self._outstanding.values()), default=now)
         early = (
-            -math.inf if isinstance(error, ConnectionLost) else now - ACK_TIMED_OUT * (now - oldest)
+            -math.inf
+            if isinstance(error, ConnectionLost)
+            else now - ACK_TIMEOUT_FRACTION * (now - oldest)
         )
         had = [
-            (id, each.has_ack_timed_out or (each.begun is not None and each.begun <= early))
+            (
+                id,
+                each.has_ack_timed_out
+                or (each.handling_started is not None and each.handling_started <= early),
+            )
             for each in self._outstanding.values()
-            if (id := each.properties.message_id) and not each.is_suspect  # to be counted yet
+            if (id := each.properties.message_id)
+            and not each.is_possible_poison  # to be counted yet
         ]
         redeliveries.remember(self.queue, had)
         self._outstanding.clear()
@@ -219,20 +227,20 @@ class Consumer:
         self,
         _: Channel,
         method: spec.Basic.Deliver,
-        properties: Properties,
+        properties: AMQPProperties,
         body: bytes,
     ) -> None:
         self.connection.worked()
-        is_suspect, has_ack_timed_out = method.redelivered, None
-        if is_suspect and properties.message_id:
+        is_possible_poison, has_ack_timed_out = method.redelivered, None
+        if is_possible_poison and properties.message_id:
             has_ack_timed_out = redeliveries.recall(self.queue, properties.message_id)
-            is_suspect = has_ack_timed_out is None
+            is_possible_poison = has_ack_timed_out is None
         delivery = Delivery(
             self._generation,
             method.delivery_tag,
             properties,
             body,
-            is_suspect=is_suspect,
+            is_possible_poison=is_possible_poison,
             has_ack_timed_out=bool(has_ack_timed_out),
             is_near_delivery_limit=method.redelivered and is_near_delivery_limit(properties),
         )

@@ -14,7 +14,7 @@ import re
 from contextlib import suppress
 from difflib import get_close_matches
 
-VARIABLE = "MOUSETRAP_DECLARED"
+DECLARED_VARIABLE = "MOUSETRAP_DECLARED"
 """The environment variable; its value is the path of a file."""
 
 _OURS = re.compile(r"\.(retry\.[^.]+s|dead|quarantine)$|(^|\.)events$")  # beside a work queue
@@ -23,12 +23,14 @@ _noted: set[tuple[str, str]] = set()  # (path, name) that this process has writt
 
 
 def note(name: str) -> None:
-    """Remember the *name* of a queue, as the broker knows it, and write it where `VARIABLE` says.
+    """Remember that this process declared the queue *name* (on the wire).
+
+    If `DECLARED_VARIABLE` names a file, the name is appended to it, once.
 
     Threads: any; processes, too: a line is short enough to be appended in one piece.
     """
     _here.add(name)
-    path = os.environ.get(VARIABLE)
+    path = os.environ.get(DECLARED_VARIABLE)
     if not path or (path, name) in _noted:
         return
     _noted.add((path, name))
@@ -37,7 +39,7 @@ def note(name: str) -> None:
         file.write(f"{name}\n")
 
 
-def alike(name: str, n: int = 5) -> list[str]:
+def similar_names(name: str, n: int = 5) -> list[str]:
     """Return up to *n* work queues that this process has declared, those most like *name* first."""
     known = [each for each in tuple(_here) if not _OURS.search(each) and each != name]
     return get_close_matches(name, known, n, cutoff=0.5)

@@ -42,7 +42,7 @@ _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.Authentic
 _REFUSED = (*_REFUSED_LOGIN, pika_errors.ProbableAccessDeniedError)
 _NO_AMQP = (pika_errors.IncompatibleProtocolError, AMQPConnectorStackTimeout, TimeoutError)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_GLANCE = 0.5  # seconds for a look at what else is there, to explain a failure
+_PROBE_TIMEOUT = 0.5  # seconds for a look at what else is there, to explain a failure
 
 
 def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
@@ -85,8 +85,8 @@ def translate(
 ) -> MousetrapError:
     """Turn what pika (or the socket below it) raised into one of ours, saying what to do next.
 
-    If it *may_look*, it tries for up to `_GLANCE` seconds a step whether another address answers,
-    or TLS, to say more of a broker that was not reached. Never so on an I/O thread.
+    With *may_look*, a broker that was not reached is explained further: whether another loopback
+    address answers, or TLS, each tried for up to `_PROBE_TIMEOUT` seconds. Not for an I/O thread.
     """
     error = _innermost(error)
     where = settings.url
@@ -170,7 +170,7 @@ def _nobody_listens(settings: Settings, may_look: bool) -> str:
     for other in _LOOPBACK if may_look and settings.host in _LOOPBACK else ():
         if other == settings.host:
             continue
-        with suppress(OSError), socket.create_connection((other, settings.port), _GLANCE):
+        with suppress(OSError), socket.create_connection((other, settings.port), _PROBE_TIMEOUT):
             return (
                 f"nobody listens at {settings.url}, but somebody does at {other}, port "
                 f"{settings.port}: set RABBITMQ_HOST={other}"
@@ -200,7 +200,7 @@ def _speaks_tls(settings: Settings) -> bool:
     address = (settings.host, settings.port)
     with (
         suppress(OSError),
-        socket.create_connection(address, _GLANCE) as plain,
+        socket.create_connection(address, _PROBE_TIMEOUT) as plain,
         context.wrap_socket(plain),
     ):
         return True

@@ -12,7 +12,7 @@ from pika.channel import Channel
 from pika.connection import Connection
 
 from mousetrap.amqp.error_translation import declare
-from mousetrap.amqp.properties import Properties
+from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.model.topology import Exchange
 from mousetrap.runtime import randomness
 
@@ -71,7 +71,7 @@ class ExclusiveQueue:
         channel.queue_bind(name, self._exchange, self._key)
         channel.basic_consume(name, self._on_delivery, auto_ack=True, callback=on_consuming)
 
-    def _on_delivery(self, _: Channel, __: Any, properties: Properties, body: bytes) -> None:
+    def _on_delivery(self, _: Channel, __: Any, properties: AMQPProperties, body: bytes) -> None:
         self._on_message(body, properties.reply_to)
 
     def _on_closed(self, _: Channel, reason: Exception) -> None:

@@ -25,9 +25,13 @@ from pika.heartbeat import HeartbeatChecker
 from mousetrap.amqp.properties import basic_properties, decode_properties, encode_properties
 from mousetrap.model.message import Message
 
-SILENT = 1.4  # heartbeats without a byte from the broker, which sends two in each: it is gone
-RECEIVE = 262_144  # bytes asked for at a time; measured: at 4 kB a tenth faster than 64 KiB
-KEPT_HEADS = 1000  # a guess: more queues than anybody publishes to
+MAX_SILENT_HEARTBEATS = (
+    1.4  # heartbeats without a byte from the broker, which sends two in each: it is gone
+)
+MAX_RECEIVE_BYTES = (
+    262_144  # bytes asked for at a time; measured: at 4 kB a tenth faster than 64 KiB
+)
+MAX_CACHED_METHOD_FRAMES = 1000  # a guess: more queues than anybody publishes to
 _FRAME = struct.Struct(">BHI")  # type, channel, size of the payload (AMQP 0-9-1, section 4.2.3)
 _END = bytes([spec.FRAME_END])
 _OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE  # bytes of a frame around its payload
@@ -38,9 +42,9 @@ class FastConnection(pika.SelectConnection):
     """A `pika.SelectConnection` that joins what it sends and reads in large pieces."""
 
     def __init__(
-        self, *args: Any, soon: Callable[[Callable[[], object]], object], **kwargs: Any
+        self, *args: Any, call_soon: Callable[[Callable[[], object]], object], **kwargs: Any
     ) -> None:
-        self._soon = soon  # does what it is given at the end of a turn of the loop
+        self._call_soon = call_soon  # does what it is given at the end of a turn of the loop
         self._outgoing: list[bytes] = []
         self._heads: dict[
             tuple[int, str, str], bytes
@@ -48,7 +52,7 @@ class FastConnection(pika.SelectConnection):
         super().__init__(*args, **kwargs)
 
     def _proto_connection_made(self, transport: Any) -> None:
-        transport._MAX_RECV_BYTES = RECEIVE
+        transport._MAX_RECV_BYTES = MAX_RECEIVE_BYTES
         super()._proto_connection_made(transport)
 
     def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
@@ -104,7 +108,7 @@ class FastConnection(pika.SelectConnection):
                 exchange=exchange, routing_key=routing_key, mandatory=mandatory
             )
             head = frame.Method(number, method).marshal()
-            if len(self._heads) < KEPT_HEADS:
+            if len(self._heads) < MAX_CACHED_METHOD_FRAMES:
                 self._heads[number, exchange, routing_key] = head
         content = encode_properties(message, size, sent, base)
         head += _FRAME.pack(spec.FRAME_HEADER, number, len(content)) + content + _END
@@ -121,7 +125,7 @@ class FastConnection(pika.SelectConnection):
 
     def _emit(self, *pieces: bytes) -> None:
         if not self._outgoing:
-            self._soon(self._send_outgoing)
+            self._call_soon(self._send_outgoing)
         self._outgoing += pieces
 
     def _send_outgoing(self) -> None:
@@ -178,11 +182,11 @@ class FastConnection(pika.SelectConnection):
 class _Heartbeats(HeartbeatChecker):
     """pika's, which looks five seconds after a heartbeat is due: late if heartbeats are short.
 
-    Silence is noticed after `SILENT` to twice as many heartbeats, so within three.
+    Silence is noticed after `MAX_SILENT_HEARTBEATS` to twice as many heartbeats, so within three.
     """
 
     def _start_check_timer(self) -> None:
-        self._check_interval = min(self._check_interval, SILENT * self._timeout)
+        self._check_interval = min(self._check_interval, MAX_SILENT_HEARTBEATS * self._timeout)
         super()._start_check_timer()  # type: ignore[no-untyped-call]  # pika's
 
 

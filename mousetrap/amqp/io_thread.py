@@ -65,7 +65,7 @@ class IOThread:
     def discard(self) -> None:
         """It was not needed, unless somebody lives or has lived here."""
         with self._lock:
-            if self.has_begun or self._is_over:
+            if self.has_started or self._is_over:
                 return
             self._is_over = True
         self.io.close()
@@ -75,13 +75,13 @@ class IOThread:
         with suppress(Exception):  # a loop that has just been closed: nobody is left to call
             self.io.add_callback_threadsafe(function)
 
-    def soon(self, function: Callable[[], object]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         """Do what `call` does; on this thread itself without waking it, which costs two turns.
 
         What is handed over there runs at the end of the turn, in the order of handing over, and
         what that hands over, too.
         """
-        if not self.is_here:
+        if not self.is_current_thread:
             self.call(function)
             return
         self._soon.append(function)
@@ -90,16 +90,16 @@ class IOThread:
 
     def join(self, timeout: float) -> None:
         """Wait for the thread's end if its last member has left."""
-        if self._is_over and self.has_begun and not self.is_here:
+        if self._is_over and self.has_started and not self.is_current_thread:
             self._thread.join(timeout)
 
     @property
-    def has_begun(self) -> bool:
+    def has_started(self) -> bool:
         """Somebody lives here, or has."""
         return self._thread.ident is not None
 
     @property
-    def is_here(self) -> bool:
+    def is_current_thread(self) -> bool:
         """The caller runs on this thread."""
         return threads.get_ident() == self._thread.ident
 

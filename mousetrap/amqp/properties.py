@@ -18,7 +18,7 @@ from pika import data, spec
 
 from mousetrap.model.message import ATTEMPT, JOB, PARENT, Message
 
-Properties: TypeAlias = pika.BasicProperties
+AMQPProperties: TypeAlias = pika.BasicProperties
 """The type of a message's AMQP properties, for the other folders, which do not import pika."""
 
 PERSISTENT = 2
@@ -69,13 +69,13 @@ def _form(id: int, job: int, parent: int) -> tuple[struct.Struct, int]:
     return layout, struct.calcsize(f">{table}")
 
 
-def is_near_delivery_limit(properties: Properties) -> bool:
+def is_near_delivery_limit(properties: AMQPProperties) -> bool:
     """Say whether a quorum queue has given this out so often that it will throw it away soon."""
     count = (properties.headers or {}).get("x-delivery-count")
     return isinstance(count, int) and count >= NEAR_DELIVERY_LIMIT
 
 
-def kept_properties(properties: Properties) -> Properties:
+def kept_properties(properties: AMQPProperties) -> AMQPProperties:
     """Keep what another client set, less what would lose the message or be refused."""
     kept: Any = pika.BasicProperties(  # type: ignore[no-untyped-call]  # pika's
         content_type=properties.content_type, content_encoding=properties.content_encoding,
@@ -86,7 +86,7 @@ def kept_properties(properties: Properties) -> Properties:
     return kept  # type: ignore[no-any-return]  # as above
 
 
-def request_properties(reply_to: str | None, ttl: int) -> Properties:
+def request_properties(reply_to: str | None, ttl: int) -> AMQPProperties:
     """Return properties for a message that expires after *ttl* ms and asks for a reply.
 
     The reply goes to the queue *reply_to*; None: no reply is asked for.
@@ -95,7 +95,7 @@ def request_properties(reply_to: str | None, ttl: int) -> Properties:
     return ours  # type: ignore[no-any-return]  # as above
 
 
-def basic_properties(message: Message, sent: int, base: Properties | None) -> Properties:
+def basic_properties(message: Message, sent: int, base: AMQPProperties | None) -> AMQPProperties:
     """Return the properties of *message*, first sent at *sent*, on top of those of *base*."""
     ours: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
     ours.message_id = message.id
@@ -107,7 +107,7 @@ def basic_properties(message: Message, sent: int, base: Properties | None) -> Pr
     return ours  # type: ignore[no-any-return]  # as above
 
 
-def encode_properties(message: Message, size: int, sent: int, base: Properties | None) -> bytes:
+def encode_properties(message: Message, size: int, sent: int, base: AMQPProperties | None) -> bytes:
     """Return the payload of the content header frame of *message*, whose body has *size* bytes.
 
     Raises:
@@ -128,7 +128,7 @@ def encode_properties(message: Message, size: int, sent: int, base: Properties |
     return b"".join((_CLASS, size.to_bytes(8, "big"), *pieces))
 
 
-def decode_properties(payload: bytes) -> Properties:
+def decode_properties(payload: bytes) -> AMQPProperties:
     """Return the properties that the *payload* of a content header frame tells.
 
     Raises:

@@ -48,10 +48,10 @@ class Publisher:
         purpose: str = "publisher",
         *,
         on_failed: Callable[[MousetrapError], object] = lambda _: None,
-        loop: IOThread | None = None,
+        io_thread: IOThread | None = None,
     ) -> None:
         self.settings = settings or Settings.from_environment()
-        self.connection = Connection(self.settings, purpose, self, loop)
+        self.connection = Connection(self.settings, purpose, self, io_thread)
         self._topology = self.settings.topology
         self._names: dict[str, str] = {}  # plain -> on the wire, checked
         self._lock = threads.Lock()
@@ -177,7 +177,7 @@ class Publisher:
         self._submit((again,))
         return again
 
-    def announce(
+    def publish_to_exchange(
         self,
         body: bytes,
         exchange: str,
@@ -204,7 +204,7 @@ class Publisher:
                 for each in new:
                     declare(self._channel, each)
 
-        self.connection.soon(declare_now)
+        self.connection.call_soon(declare_now)
 
     def flush(self, timeout: float = 30.0) -> None:
         """Return when no receipt is waiting any more, whatever became of each.
@@ -275,7 +275,7 @@ class Publisher:
         Not on the I/O thread: there nothing may wait, least of all for what only it can bring.
         """
         limit = self.settings.max_in_flight
-        if self._open < limit or self.connection.loop.is_here:
+        if self._open < limit or self.connection.io_thread.is_current_thread:
             return
         if not self._room.wait_for(
             lambda: self._open < limit or self._failure is not None, clock.remaining(deadline)
@@ -294,7 +294,7 @@ class Publisher:
             # First of all, for an interrupt may come after any call: what is in the outbox by then
             # has somebody who comes for it, and waits for the lock until we are through.
             if not self._drain_is_due:  # wake the I/O thread once per batch, not per message
-                self.connection.soon(self._drain)
+                self.connection.call_soon(self._drain)
                 self._drain_is_due = True
             for receipt in receipts:
                 # It does not come between these two lines (CPython), so the count is right.

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pika
 
-from mousetrap.amqp.declared_queues import alike
+from mousetrap.amqp.declared_queues import similar_names
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
 from mousetrap.model.message import Message
@@ -75,7 +75,7 @@ class Receipt:
         """What to raise for this outcome; None while waiting and when confirmed."""
         match self.state:
             case "returned":
-                known = [repr(safe(name)) for name in alike(self.queue)]
+                known = [repr(safe(name)) for name in similar_names(self.queue)]
                 hint = f" Did you mean {known[0]}?" if known else ""
                 others = f" Others declared here: {', '.join(known[1:])}." if known[1:] else ""
                 return Unroutable(

@@ -12,7 +12,9 @@ from collections.abc import Collection
 
 from mousetrap.runtime import threads
 
-REMEMBERED = 10_000  # messages, or all of the latest note; older ones are counted as lost again
+MAX_REMEMBERED_IDS = (
+    10_000  # messages, or all of the latest note; older ones are counted as lost again
+)
 
 _lock = threads.Lock()
 _had: dict[tuple[str, str], bool] = {}
@@ -27,7 +29,7 @@ def remember(queue: str, ids: Collection[tuple[str, bool]]) -> None:
         for id, has_ack_timed_out in ids:
             _had.pop((queue, id), None)  # so that the newest are last
             _had[queue, id] = has_ack_timed_out
-        for key in list(_had)[: -max(REMEMBERED, len(ids))]:
+        for key in list(_had)[: -max(MAX_REMEMBERED_IDS, len(ids))]:
             del _had[key]
 
 

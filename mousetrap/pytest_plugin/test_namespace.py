@@ -48,7 +48,7 @@ class TestNamespace:
         self._declared = Path(self._folder.name, "declared")
         ours = {
             **self._broker.environment(),
-            declared_queues.VARIABLE: str(self._declared),
+            declared_queues.DECLARED_VARIABLE: str(self._declared),
             **self._extra,
         }
         self._saved = {name: os.environ.get(name) for name in ours}

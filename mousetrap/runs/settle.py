@@ -88,7 +88,7 @@ class Settling:
             self._ledger.wait_for(lambda: False, min(LOOK, patience))
             return False
         waiting = any(each.messages for each in depths if each)
-        if waiting or any(each.unacked or each.is_returning for each in self._run.workers):
+        if waiting or any(each.unacked or each.is_recovering for each in self._run.workers):
             self._ledger.wait_for(lambda: False, min(QUIET, patience))
             return False
         return not self._ledger.open

@@ -187,7 +187,7 @@ class ConsumerDiscovery:
         self, message: Question | Presence, exchange: str, key: str, reply_to: str | None = None
     ) -> None:
         properties = request_properties(reply_to, LIFE)
-        self._publisher.announce(
+        self._publisher.publish_to_exchange(
             msgspec.json.encode(message), exchange, key, lambda _: None, properties
         )
 

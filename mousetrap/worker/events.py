@@ -49,7 +49,7 @@ class Events:
             self._waiting.append((delivery, outcome))
             if len(self._waiting) > 1:
                 return  # the I/O thread is coming for the first one already
-        self._publisher.connection.soon(self._flush)
+        self._publisher.connection.call_soon(self._flush)
 
     def _flush(self) -> None:
         with self._lock:
@@ -75,4 +75,4 @@ class Events:
                 )
 
         with suppress(MousetrapError):  # it has failed for good: what is not acked comes again
-            self._publisher.announce(body, self._exchange, self._key, on_outcome)
+            self._publisher.publish_to_exchange(body, self._exchange, self._key, on_outcome)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 from mousetrap.amqp.consumer import Consumer, Delivery
-from mousetrap.amqp.properties import Properties, kept_properties
+from mousetrap.amqp.properties import AMQPProperties, kept_properties
 from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
@@ -156,13 +156,13 @@ class Processor:
         if move is not None:
             self._move(attempt, move)
             return None
-        delivery.begun = attempt.started
+        delivery.handling_started = attempt.started
         return attempt
 
     def _move_first(self, delivery: Delivery, message: Message) -> Rule | None:
         """Say by which rule it is published anew before it is begun, if at all."""
         is_ours = not (
-            delivery.is_suspect or delivery.has_ack_timed_out
+            delivery.is_possible_poison or delivery.has_ack_timed_out
         )  # with nothing to be counted
         if self.is_stopping:  # given back by the broker, a suspect would count as lost with us
             can_be_sent = self._publisher.connection.state == "open"
@@ -248,7 +248,7 @@ class Processor:
     def _publish(
         self,
         attempt: Attempt,
-        outputs: list[tuple[Message, str, Properties | None]],
+        outputs: list[tuple[Message, str, AMQPProperties | None]],
         outcome: Outcome,
     ) -> None:
         """Publish all *outputs*; when the last is confirmed, tell the *fate* of *handling*."""
@@ -265,7 +265,7 @@ class Processor:
         self,
         message: Message,
         queue: str,
-        properties: Properties | None,
+        properties: AMQPProperties | None,
         callback: Callable[[Receipt], None],
     ) -> bool:
         """Give *message* to the publisher; False when that one is closed or has failed."""

@@ -93,9 +93,12 @@ class Worker:
         declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
         if writes is not None:
             declarations.append(topology.work_queue(writes))
-        loop = IOThread(f"worker {self.queue.name}")
+        io_thread = IOThread(f"worker {self.queue.name}")
         self._publisher = Publisher(
-            self.settings, f"worker {self.queue.name} publishes", on_failed=self.failed, loop=loop
+            self.settings,
+            f"worker {self.queue.name} publishes",
+            on_failed=self.failed,
+            io_thread=io_thread,
         )
         self._processor = Processor(
             self.queue,
@@ -117,9 +120,9 @@ class Worker:
             declarations,
             on_delivery=self._processor.take,
             on_failed=self.failed,
-            one_by_one=topology.wire_name(self.queue.quarantine),
+            quarantine=topology.wire_name(self.queue.quarantine),
             exclusive_queue=self._discovery.own_queue,
-            loop=loop,
+            io_thread=io_thread,
         )
         self._publisher.declare(declarations)
         if topology.events_exchange:
@@ -290,9 +293,9 @@ class Worker:
         return self._consumer.unacked
 
     @property
-    def is_returning(self) -> bool:
+    def is_recovering(self) -> bool:
         """Its connection broke, and what it held may not have been given out again so far."""
-        return self._consumer.connection.is_returning
+        return self._consumer.connection.is_recovering
 
     def __enter__(self) -> Worker:
         return self.start()

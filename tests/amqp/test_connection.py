@@ -11,7 +11,7 @@ import weakref
 import pika
 import pytest
 
-from mousetrap.amqp.connection import FATAL, Connection
+from mousetrap.amqp.connection import PERMANENT_ERRORS, Connection
 from mousetrap.amqp.error_translation import translate
 from mousetrap.amqp.fast_connection import FastConnection
 from mousetrap.amqp.io_thread import IOThread
@@ -119,7 +119,7 @@ def test_connection_that_broke_is_forgotten(proxy, connect, listener, monkeypatc
 
     monkeypatch.setattr("mousetrap.amqp.connection.FastConnection", remembered)
     monkeypatch.setattr(
-        "mousetrap.amqp.connection.SETTING_UP", 0.2
+        "mousetrap.amqp.connection.CHANNEL_SETUP_TIMEOUT", 0.2
     )  # so long a new channel is watched
     gc.disable()
     try:
@@ -286,7 +286,7 @@ def test_queue_that_is_not_ready_yet_is_asked_for_again(settings):
     text = "NOT_FOUND - home node 'a@b' of durable queue 'q' in vhost '/' is down or inaccessible"
     error = translate(pika.exceptions.ChannelClosedByBroker(404, text), settings)
     assert isinstance(error, ChannelLost)
-    assert not isinstance(error, FATAL)
+    assert not isinstance(error, PERMANENT_ERRORS)
     assert "home node" in str(error)
 
 
@@ -308,7 +308,7 @@ def test_connection_closed_while_it_opens_ends_quietly(proxy, step, caplog):
 
 def test_connection_leaves_a_broker_that_sets_up_no_channel(proxy, monkeypatch):
     """It took the connection and says no more, as without its cluster: the next one is tried."""
-    monkeypatch.setattr("mousetrap.amqp.connection.SETTING_UP", 0.3)
+    monkeypatch.setattr("mousetrap.amqp.connection.CHANNEL_SETUP_TIMEOUT", 0.3)
     listener = Listener()
     connection = Connection(proxy.settings.replace(connect_timeout=1.0), "test", listener)
     connection.open()
@@ -340,10 +340,10 @@ def test_worker_that_could_not_start_stops_at_once(settings):
 
 def test_connection_cannot_begin_on_a_thread_that_has_ended(settings):
     """The loop lives as long as somebody is on it; who comes after that is told."""
-    loop = IOThread("test")
-    first = Connection(settings, "test", Listener(), loop)
+    io_thread = IOThread("test")
+    first = Connection(settings, "test", Listener(), io_thread)
     first.open()
     first.close()
 
     with pytest.raises(ConnectionLost, match="has ended"):
-        Connection(settings, "test", Listener(), loop).open()
+        Connection(settings, "test", Listener(), io_thread).open()

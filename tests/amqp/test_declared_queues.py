@@ -16,13 +16,13 @@ from mousetrap.amqp import declared_queues
 def notes(tmp_path, monkeypatch):
     """A file that everything declared by us is written to."""
     path = tmp_path / "declared"
-    monkeypatch.setenv(declared_queues.VARIABLE, str(path))
+    monkeypatch.setenv(declared_queues.DECLARED_VARIABLE, str(path))
     return path
 
 
 def test_note_writes_nothing_unless_asked(tmp_path, monkeypatch):
     """Without the variable no file is made anywhere."""
-    monkeypatch.delenv(declared_queues.VARIABLE, raising=False)
+    monkeypatch.delenv(declared_queues.DECLARED_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
 
     declared_queues.note("words")
@@ -41,7 +41,7 @@ def test_note_writes_each_name_once(notes):
 def test_note_writes_to_each_file_it_is_given(notes, tmp_path, monkeypatch):
     """Two tests of one process declare the same queue, and both know of it."""
     declared_queues.note("words")
-    monkeypatch.setenv(declared_queues.VARIABLE, str(tmp_path / "second"))
+    monkeypatch.setenv(declared_queues.DECLARED_VARIABLE, str(tmp_path / "second"))
     declared_queues.note("words")
 
     assert (
@@ -53,7 +53,7 @@ def test_note_writes_to_each_file_it_is_given(notes, tmp_path, monkeypatch):
 
 def test_note_disturbs_nobody(monkeypatch, tmp_path):
     """A folder that is gone is no reason for a worker to fail."""
-    monkeypatch.setenv(declared_queues.VARIABLE, str(tmp_path / "gone" / "declared"))
+    monkeypatch.setenv(declared_queues.DECLARED_VARIABLE, str(tmp_path / "gone" / "declared"))
 
     declared_queues.note("words")
 

@@ -35,7 +35,7 @@ class Recorder(FastConnection):
         self._outgoing, self._frame_buffer, self.bytes_received = [], b"", 0
         self._heads, self._body_max_length, self.frames_sent, self.bytes_sent = {}, 1000, 0, 0
         self.written, self.others, self.later, self.delivered = [], [], [], []
-        self._transport, self._soon = self, self.later.append
+        self._transport, self._call_soon = self, self.later.append
         self._channels, self.frames_received = {1: Receiver(self.consume)}, 0
 
     def write(self, data):
@@ -268,7 +268,7 @@ def test_pika_still_has_what_we_override():
 class Plain(pika.SelectConnection):
     """The plain way: it sends each frame alone, and is not dropped but closed."""
 
-    def __init__(self, *args, soon, **options):  # noqa: ARG002 -- it sends at once
+    def __init__(self, *args, call_soon, **options):  # noqa: ARG002 -- it sends at once
         super().__init__(*args, **options)
 
     def abort(self):

@@ -25,7 +25,7 @@ def test_each_is_recalled_once_in_its_queue():
 
 def test_the_oldest_are_forgotten(monkeypatch):
     """But never one of the latest note, however many those are."""
-    monkeypatch.setattr(redeliveries, "REMEMBERED", 3)
+    monkeypatch.setattr(redeliveries, "MAX_REMEMBERED_IDS", 3)
     redeliveries.remember("q", [("a", False), ("b", False)])
     redeliveries.remember("q", [("a", False), ("c", False), ("d", False)])  # a is new again
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap.amqp.properties import Properties
+from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.errors import AckTimedOut, WorkerLost
 from mousetrap.model.message import LOSSES, MAX_ATTEMPT, TIMEOUTS, Message
 from mousetrap.model.poison_messages import (
@@ -32,7 +32,7 @@ WORK = Queue("work", ())
 def test_a_forged_count_is_clamped(header, losses):
     """A count that another client wrote is read as a number within bounds, or as zero."""
     headers = {} if header is None else {LOSSES: header}
-    message = Message.from_wire(b"1", Properties(message_id="m", headers=headers))
+    message = Message.from_wire(b"1", AMQPProperties(message_id="m", headers=headers))
 
     assert message.losses == losses
 

@@ -265,15 +265,15 @@ def test_settle_outlasts_a_cut_wire(proxy):
 
 def test_settle_waits_for_what_a_broken_link_may_have_left(proxy, monkeypatch):
     """The broker gives it out again when it has noticed, which may be after the worker is back."""
-    monkeypatch.setattr(connection, "RETURN", 2.0)  # seconds
+    monkeypatch.setattr(connection, "REDELIVERY_DELAY", 2.0)  # seconds
     with mousetrap.run(fetch, proxy.settings) as run:
         run.send(FetchJob())
         run.settle(20)
         proxy.cut()
-        wait_for(lambda: run.workers[0].is_returning)
+        wait_for(lambda: run.workers[0].is_recovering)
         run.settle(30)
 
-        assert not run.workers[0].is_returning
+        assert not run.workers[0].is_recovering
         assert run.workers[0].statistics().reconnects >= 1
 
 

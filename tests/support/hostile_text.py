@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mousetrap import Message, Messages, Recording, RunSummary, Settings, stage
-from mousetrap.amqp.properties import Properties
+from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import SafeText
 from mousetrap.display.table import Table
@@ -62,7 +62,7 @@ def hostile_message(text: str) -> Message:
                "mousetrap-died": 1_790_000_000}  # fmt: skip
     body = text.encode("utf-8", "surrogatepass")
     message = Message.from_wire(
-        body, Properties(message_id=wire(text), headers=headers, timestamp=2**63)
+        body, AMQPProperties(message_id=wire(text), headers=headers, timestamp=2**63)
     )
     message.parent, message.job = text, f"job {text}"
     return message
