@@ -20,7 +20,7 @@ from __future__ import annotations
 from mousetrap.check.executed_notebook import CheckResult, FailingCell, default_output, read
 from mousetrap.check.grid import GridProgress, check_grid
 from mousetrap.check.grid_points import Point, parse_axes
-from mousetrap.check.page import fragment
+from mousetrap.check.page import notebook_view
 from mousetrap.check.parameters import Parameter, parameters_of, parse_parameters
 from mousetrap.check.progress import Progress
 from mousetrap.check.results import (
@@ -50,4 +50,4 @@ __all__ = [
     "read_results",
 ]
 
-register_html_renderer(fragment)
+register_html_renderer(notebook_view)

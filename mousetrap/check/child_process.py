@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.check import executed_notebook
 from mousetrap.check.progress import PROGRESS
+from mousetrap.check.safe_text import plain_text
 from mousetrap.runtime import clock, threads
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Child:
                 f"there is no kernel named {self._job['kernel']!r}; see `jupyter kernelspec list`, "
                 "or save the notebook with the kernel 'python3'"
             )
-        return executed_notebook.plain(f"{kind}: {error}{self._last_words()}")
+        return plain_text(f"{kind}: {error}{self._last_words()}")
 
     def _last_words(self) -> str:
         self._stderr.seek(0)

@@ -7,23 +7,19 @@ written file is ever taken for a result.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mousetrap.check.parameters import parameters_in, read_notebook
+from mousetrap.check.safe_text import plain_text
 from mousetrap.errors import CheckError, ParameterError
 from mousetrap.model.summary import SUMMARY_TYPE
 from mousetrap.runtime.atomic_file import write_whole
 
 _INJECTED = "injected-parameters"
 _MARKER = "papermill-error-cell-tag"  # papermill's name: it clears cells tagged so on the next run
-_ANSI = re.compile(
-    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f]"
-)
-_PASSWORD = re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -227,28 +223,14 @@ def unwritten(output: Path, error: OSError) -> str:
     return f"the executed copy {output} cannot be saved whole: {error.strerror or error}"
 
 
-def without_passwords(text: str) -> str:
-    """Return *text* with the password of every URL in it masked."""
-    return _PASSWORD.sub(r"\1********@", text)
-
-
-def plain(text: str, lines: int = 12) -> str:
-    """Return *text* without terminal colours and URL passwords, and not longer than *lines*."""
-    text = without_passwords(_ANSI.sub("", text))
-    kept = [line[:300] for line in text.strip().splitlines()]
-    if len(kept) > lines:
-        kept = [*kept[: lines - 2], "...", kept[-1]]
-    return "\n".join(kept)
-
-
 def first_line(cell: Any) -> str:
     """Return the first line of a code cell that is no comment, cut to what people read."""
     lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
-    return plain(next((line for line in lines if not line.startswith("#")), lines[0]))[:80]
+    return plain_text(next((line for line in lines if not line.startswith("#")), lines[0]))[:80]
 
 
 def _failing(number: int, cell: Any, error: str) -> FailingCell:
-    return FailingCell(number, cell.execution_count, first_line(cell), plain(error))
+    return FailingCell(number, cell.execution_count, first_line(cell), plain_text(error))
 
 
 def _errors(cell: Any) -> list[Any]:

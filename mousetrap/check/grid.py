@@ -17,7 +17,7 @@ from mousetrap.check.grid_points import Point, plan
 from mousetrap.check.progress import Progress
 from mousetrap.check.report import write_report
 from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult, PointResult
-from mousetrap.check.run import check, refuse_endless, require_papermill
+from mousetrap.check.run import check, refuse_endless, require_installed
 from mousetrap.errors import CheckError
 from mousetrap.runtime import clock, threads
 
@@ -72,7 +72,7 @@ def check_grid(
     """
     refuse_endless("deadline", deadline)
     refuse_endless("total_deadline", total_deadline)
-    require_papermill()
+    require_installed("jinja2")  # for the report page
     if not 1 <= parallel <= MOST_PARALLEL:
         raise CheckError(f"parallel is {parallel!r}: it must lie in 1..{MOST_PARALLEL}")
     listed = [notebooks] if isinstance(notebooks, str | Path) else list(notebooks)

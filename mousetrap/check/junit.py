@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from mousetrap.check.results import GridResult, PointResult
-from mousetrap.check.safe_html import visible
+from mousetrap.check.safe_text import safe_text
 
 
 def junit(grid: GridResult) -> str:
@@ -19,7 +19,7 @@ def junit(grid: GridResult) -> str:
     suite = Element(
         "testsuite", name="mousetrap check", tests=str(len(cases)), failures=str(failures),
         errors=str(errors), skipped="0", time=f"{grid.seconds:.3f}",
-        timestamp=visible(grid.begun.removesuffix("+00:00")),
+        timestamp=safe_text(grid.begun.removesuffix("+00:00")),
     )  # fmt: skip
     suite.extend(cases)
     suites = Element("testsuites")
@@ -31,19 +31,20 @@ def junit(grid: GridResult) -> str:
 
 def _case(point: PointResult) -> Element:
     check = point.check
+    module = check.notebook.with_suffix("").as_posix().replace("/", ".")
     case = Element(
-        "testcase", classname=visible(check.notebook.with_suffix("").as_posix().replace("/", ".")),
-        name=visible(point.name), file=visible(check.notebook), time=f"{check.seconds:.3f}",
+        "testcase", classname=safe_text(module),
+        name=safe_text(point.name), file=safe_text(check.notebook), time=f"{check.seconds:.3f}",
     )  # fmt: skip
     properties = SubElement(case, "properties")
     told = [("namespace", point.namespace), *check.parameters.items()]
     told += [(f"record.{name}", value) for name, value in point.figures.items()]
     for name, value in told:
-        SubElement(properties, "property", name=visible(name), value=visible(value))
+        SubElement(properties, "property", name=safe_text(name), value=safe_text(value))
     if not point.passed:
         kind = "failure" if point.raised else "error"
-        what = SubElement(case, kind, message=visible(point.reason.partition("\n")[0], 300))
-        what.text = visible(check.error or point.verdict)
+        what = SubElement(case, kind, message=safe_text(point.reason.partition("\n")[0], 300))
+        what.text = safe_text(check.error or point.verdict)
         if point.begun:
-            SubElement(case, "system-out").text = visible(f"executed copy: {check.output}")
+            SubElement(case, "system-out").text = safe_text(f"executed copy: {check.output}")
     return case

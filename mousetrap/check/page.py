@@ -1,201 +1,177 @@
-"""The page about a grid: one table to compare its points, what failed, and each point in full.
+"""The HTML of a grid's result: the report page, and the view of it in a notebook.
 
-It needs no script and loads nothing: style and pictures are in it, and its own policy forbids the
-rest, should something that a notebook printed ever get through as markup.
+The page needs no script and loads nothing: style and pictures are in it, and its
+Content-Security-Policy forbids the rest, in case that text from a notebook ever gets through as
+markup.
+
+Jinja2 renders the templates ``*.html.j2`` beside this module; it is imported when the first page is
+rendered. Text from a notebook stays text: Jinja2 escapes each value (autoescape), and before that
+`safe_text` replaces characters that cannot be seen and masks the passwords of URLs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mousetrap import RunSummary
-from mousetrap.check.pictures import Album
+from mousetrap.check.parameters import INSTALL
+from mousetrap.check.pictures import PictureCollector
 from mousetrap.check.results import DATA, JUNIT, GridResult, PointResult
-from mousetrap.check.safe_html import Html, element, joined
-from mousetrap.check.table import SIGNS, cut, kind_of, notebooks_of, short, table
+from mousetrap.check.safe_text import safe_text
+from mousetrap.check.table import (
+    VERDICT_SIGNS,
+    comparison_table,
+    notebooks_of,
+    readable,
+    truncated,
+    verdict_class,
+)
+from mousetrap.errors import CheckError
+from mousetrap.model.summary import RunSummary
+
+if TYPE_CHECKING:
+    import jinja2
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
-_MOST = 60  # entries of a record or of parameters
-_WIDEST = 12  # columns about a stage; a guess: more do not fit beside each other
+_FOLDER = Path(__file__).parent
+_MAX_ENTRIES = 60  # of a summary, of parameters, of stages
+_MAX_STAGE_COLUMNS = 12  # a guess: more do not fit side by side
 
 
-def document(grid: GridResult) -> str:
-    """Return the page as HTML, complete in itself."""
-    album = Album()
-    pictures = {point.number: album.pictures_of(point.check.output) for point in grid}
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", f"{grid.sentence()} – {', '.join(notebooks_of(grid))}"),
-        element("style", Html(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))),
-    )
-    failed = [point for point in grid if not point.passed]
-    overview = table(grid, lambda point: _plots(pictures[point.number]))
-    full = (_in_full(grid, point) for point in grid)
-    data, junit = (element("a", name, href=name) for name in (DATA, JUNIT))
-    body = element(
-        "body",
-        _header(grid),
-        element("section", overview, class_="table"),
-        _note(album.left_out),
-        _shared(grid),
-        _section("What did not pass", *map(_failure, failed)) if failed else "",
-        _section("Each in full", *full),
-        element("footer", "The same as data: ", data, " · ", junit, " · made by mousetrap check"),
-    )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+def report_page(grid: GridResult) -> str:
+    """Return the page about *grid* as HTML, complete in itself.
 
-
-def fragment(grid: GridResult) -> str:
-    """Return the table for a notebook, with how it went above and where the page is below."""
-    return element(
-        "div",
-        element("p", element("b", grid.sentence()), f" in {short(grid.seconds)} s"),
-        table(grid),
-        element("p", "With plots, errors and executed copies: ", element("code", grid.page)),
+    Raises:
+        CheckError: Jinja2 is not installed.
+    """
+    collector = PictureCollector()
+    pictures = {point.number: collector.pictures_of(point.check.output) for point in grid}
+    return _render(
+        "page.html.j2",
+        grid=grid,
+        table=comparison_table(grid),
+        pictures=pictures,
+        left_out=collector.left_out,
+        notebooks=", ".join(notebooks_of(grid)),
+        begun=grid.begun.replace("T", " ").removesuffix("+00:00"),
+        shared=_shared_parameters(grid),
+        failed=[point for point in grid if not point.passed],
+        details=[_details(grid, point) for point in grid],
     )
 
 
-def _header(grid: GridResult) -> Html:
-    when = grid.begun.replace("T", " ").removesuffix("+00:00")
-    took = f"{short(grid.seconds)} s, {grid.parallel} at a time"
-    facts = " · ".join((", ".join(notebooks_of(grid)), f"{when} UTC", took))
-    squares = (
-        element("a", SIGNS[point.verdict], class_=kind_of(point), href=f"#point-{point.number}",
-                title=f"{cut(point.name)}: {point.verdict}")
-        for point in grid
-    )  # fmt: skip
-    return element(
-        "header",
-        element("h1", grid.sentence()),
-        element("p", facts, class_="facts"),
-        element("p", grid.ended, class_="ended") if grid.ended else "",
-        element("p", *squares, class_="squares"),
-        class_="good" if grid.passed else "bad",
+def notebook_view(grid: GridResult) -> str:
+    """Return the table for a notebook, with the outcome above it and the page's path below.
+
+    Raises:
+        CheckError: Jinja2 is not installed.
+    """
+    return _render("notebook.html.j2", grid=grid, table=comparison_table(grid))
+
+
+def _render(template: str, **values: object) -> str:
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    try:
+        import jinja2
+    except ImportError:
+        raise CheckError(
+            f"Jinja2 is not installed, which writes the report page: {INSTALL}"
+        ) from None
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Called with each value before it is escaped; Markup is what a template has rendered.
+        finalize=lambda value: value if isinstance(value, Markup) else safe_text(value),
+    )
+    environment.filters |= {
+        "readable": readable,
+        "truncated": truncated,
+        "verdict_class": verdict_class,
+    }
+    environment.globals |= {
+        "policy": POLICY,
+        "style": Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
+        "signs": VERDICT_SIGNS,
+        "data": DATA,
+        "junit": JUNIT,
+        "max_entries": _MAX_ENTRIES,
+    }
+    return environment
+
+
+@dataclass(frozen=True)
+class _Details:
+    """What the page shows of one point beyond the table; `copy_address` is None without a copy."""
+
+    point: PointResult
+    copy_address: str | None
+    lists: list[tuple[str, list[tuple[str, object]]]]
+    stage_columns: list[str]
+    stages: list[tuple[str, list[object]]]
+
+
+def _details(grid: GridResult, point: PointResult) -> _Details:
+    summary = dict(point.check.summary or {})
+    # In the order of the fields of a RunSummary: the executed copy has them in alphabetical order.
+    order = [field.name for field in fields(RunSummary) if field.name in summary]
+    counts = {name: summary[name] for name in order} | summary
+    stages = counts.pop("stages", None)
+    columns, rows = _stage_table(stages) if isinstance(stages, Mapping) else ([], [])
+    lists = {"Parameters": point.check.parameters, "Summary": counts}
+    return _Details(
+        point,
+        _copy_address(grid, point.check.output),
+        [(title, list(pairs.items())) for title, pairs in lists.items() if pairs],
+        columns,
+        rows,
     )
 
 
-def _section(title: str, *children: Html) -> Html:
-    return element("section", element("h2", title), *children)
-
-
-def _plots(pictures: list[str]) -> Html:
-    """Small ones that grow when they are clicked: a summary that opens nothing but itself."""
-    images = (
-        element("img", src=picture, alt=f"plot {number}", title="larger, and back")
-        for number, picture in enumerate(pictures, start=1)
-    )
-    return joined(*(element("details", element("summary", image)) for image in images))
-
-
-def _note(left_out: int) -> Html:
-    if not left_out:
-        return Html("")
-    noun = "picture is" if left_out == 1 else "pictures are"
-    return element("p", f"{left_out:,} more {noun} in the executed copies only.", class_="note")
-
-
-def _shared(grid: GridResult) -> Html:
-    """What is the same everywhere, so that the table need not say it in every row."""
+def _shared_parameters(grid: GridResult) -> list[tuple[str, object]]:
+    """Return the parameters that are the same in all points, so that no row has to show them."""
     first, *others = [dict(each.check.parameters) for each in grid if each.begun] or [{}]
-    same = {
-        name: value
+    if not others or len(notebooks_of(grid)) > 1:
+        return []
+    return [
+        (str(name), value)
         for name, value in first.items()
         if name not in grid.axes and all(each.get(name) == value for each in others)
-    }
-    if not same or not others or len(notebooks_of(grid)) > 1:
-        return Html("")
-    chips = (element("span", f"{name} ", element("b", short(same[name]))) for name in same)
-    return _section("The same in every point", element("p", *chips, class_="chips"))
+    ]
 
 
-def _failure(point: PointResult) -> Html:
-    failing = point.check.failing
-    where = Html("")
-    if failing is not None:
-        count = "" if failing.count is None else f", In [{failing.count}]"
-        where = element("p", f"cell {failing.number}{count}: ", element("code", failing.line))
-    return element(
-        "article",
-        element("h3", element("a", cut(point.name), href=f"#point-{point.number}")),
-        where,
-        element("pre", point.reason),
-        class_=kind_of(point),
-    )
+def _stage_table(stages: Mapping[str, object]) -> tuple[list[str], list[tuple[str, list[object]]]]:
+    """Return columns, and a row per stage: ``{"wait": {"p50": 0.1}}`` is in column "wait p50"."""
+    flat = {name: _flat(stage) for name, stage in list(stages.items())[:_MAX_ENTRIES]}
+    columns = list(dict.fromkeys(column for row in flat.values() for column in row))
+    columns = columns[:_MAX_STAGE_COLUMNS]
+    return columns, [(name, [row.get(each, "") for each in columns]) for name, row in flat.items()]
 
 
-def _in_full(grid: GridResult, point: PointResult) -> Html:
-    check = point.check
-    took = f"{point.verdict} in {short(check.seconds)} s" if point.begun else point.verdict
-    sign = element("span", SIGNS[point.verdict], class_=kind_of(point))
-    summary = element(
-        "summary", sign, f" {point.number} · {cut(point.name)} ", element("small", took)
-    )
-    summary_told = check.summary or {}
-    # As a record has them; the executed copy has them in the order of the alphabet.
-    order = [each.name for each in fields(RunSummary) if each.name in summary_told]
-    counts = {name: summary_told[name] for name in order} | summary_told
-    stages = counts.pop("stages", None)
-    told = {"Parameters": check.parameters, "Summary": counts}
-    lists = (element("div", element("h3", name), _pairs(told[name])) for name in told if told[name])
-    return element(
-        "details",
-        summary,
-        # The name is within: who follows a link to it finds it open.
-        element("div", _copy(grid, point), id=f"point-{point.number}"),
-        element("pre", check.error) if check.error else "",
-        element("div", *lists, class_="lists"),
-        _stages(stages) if isinstance(stages, Mapping) and stages else "",
-        class_="point",
-    )
-
-
-def _stages(stages: Mapping[str, object]) -> Html:
-    """What each stage did: a row each, ``{"wait": {"p50": 0.1}}`` in a column "wait p50"."""
-    rows = {name: _flat(told) for name, told in list(stages.items())[:_MOST]}
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))[:_WIDEST]
-    heads = (element("th", cut(column), class_="n") for column in columns)
-    body = (
-        element("tr", element("th", cut(name)),
-                *(element("td", short(row.get(column, "")), class_="n") for column in columns))
-        for name, row in rows.items()
-    )  # fmt: skip
-    head = element("thead", element("tr", element("th", "stage"), *heads))
-    return element("div", element("table", head, element("tbody", *body)), class_="stages")
-
-
-def _flat(told: object) -> dict[str, object]:
-    if not isinstance(told, Mapping):
-        return {"": told}
-    flat: dict[str, object] = {}
-    for name, value in told.items():
+def _flat(stage: object) -> dict[str, Any]:
+    if not isinstance(stage, Mapping):
+        return {"": stage}
+    flat: dict[str, Any] = {}
+    for name, value in stage.items():
         parts = value if isinstance(value, Mapping) else {"": value}
         flat |= {f"{name} {part}" if part else name: each for part, each in parts.items()}
     return flat
 
 
-def _copy(grid: GridResult, point: PointResult) -> Html:
-    output = point.check.output
-    link: object = "no executed copy"
+def _copy_address(grid: GridResult, output: Path) -> str | None:
     if output.is_file() and output.is_relative_to(grid.folder):
-        address = quote(output.relative_to(grid.folder).as_posix())
-        link = joined("executed copy ", element("a", output.name, href=f"./{address}"))
-    namespace = element("code", point.namespace)
-    return element("p", link, " · namespace ", namespace, class_="facts")
-
-
-def _pairs(pairs: Mapping[str, object]) -> Html:
-    shown = [
-        joined(element("dt", cut(str(name))), element("dd", short(value)))
-        for name, value in list(pairs.items())[:_MOST]
-    ]
-    if len(pairs) > _MOST:
-        shown.append(element("dt", f"and {len(pairs) - _MOST:,} more"))
-    return element("dl", *shown)
+        return f"./{quote(output.relative_to(grid.folder).as_posix())}"
+    return None

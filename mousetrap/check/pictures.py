@@ -25,7 +25,7 @@ _KINDS = {
 }
 
 
-class Album:
+class PictureCollector:
     """Takes pictures out of executed copies until the page is full; `left_out` counts the rest."""
 
     def __init__(self) -> None:

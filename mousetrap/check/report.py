@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mousetrap.check.junit import junit
-from mousetrap.check.page import document
+from mousetrap.check.page import report_page
 from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult
 from mousetrap.errors import CheckError
 from mousetrap.runtime.atomic_file import write_whole
@@ -22,7 +22,7 @@ def write_report(grid: GridResult) -> None:
     texts = {
         DATA: json.dumps(grid.as_dict(), indent=1, allow_nan=False) + "\n",
         JUNIT: junit(grid),
-        PAGE: document(grid),  # last: who finds it finds what it links to
+        PAGE: report_page(grid),  # last: who finds it finds what it links to
     }
     try:
         for name, text in texts.items():

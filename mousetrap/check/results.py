@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mousetrap.check.executed_notebook import CheckResult, FailingCell, without_passwords
+from mousetrap.check.executed_notebook import CheckResult, FailingCell
+from mousetrap.check.safe_text import without_passwords
 from mousetrap.errors import CheckError
 
 DATA = "results.json"

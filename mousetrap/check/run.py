@@ -59,7 +59,7 @@ def check(
     begun = clock.monotonic()
     shown, source = Path(notebook), Path(notebook).absolute()
     refuse_endless("deadline", deadline)
-    require_papermill()
+    require_installed()
     document = read_notebook(shown)
     given = fit(parameters or {}, parameters_in(document, shown), shown)
     refuse_drift(document, shown)
@@ -134,15 +134,15 @@ def refuse_endless(name: str, seconds: float) -> None:
         raise CheckError(f"{name} is {seconds!r}: it must be a number of seconds above 0")
 
 
-def require_papermill() -> None:
-    """Say what to install.
+def require_installed(*more: str) -> None:
+    """Check that the packages that run notebooks are installed, and *more* modules.
 
     Raises:
-        CheckError: something that runs notebooks is missing.
+        CheckError: one is missing; says what to install.
     """
-    for module in ("papermill", "ipykernel", "psutil"):
+    for module in ("papermill", "ipykernel", "psutil", *more):
         if importlib.util.find_spec(module) is None:
-            raise CheckError(f"{module} is not installed, which runs notebooks: {INSTALL}")
+            raise CheckError(f"{module} is not installed, and a check needs it: {INSTALL}")
 
 
 def _verdict(

@@ -19,8 +19,9 @@ import pytest
 
 from mousetrap.check import check
 from mousetrap.check.drift import check_drift
-from mousetrap.check.executed_notebook import default_output, plain
+from mousetrap.check.executed_notebook import default_output
 from mousetrap.check.parameters import read_notebook
+from mousetrap.check.safe_text import plain_text
 from mousetrap.errors import CheckError, Drifted, SettingsError
 from mousetrap.pytest_plugin.stash import TEST_NAMESPACE
 from mousetrap.pytest_plugin.table import Plan, metadata_of, plan_of
@@ -157,10 +158,10 @@ def _explained(path: Path, error: CheckError) -> Iterator[str]:
         return
     source = read_notebook(path).cells[failing.number - 1].source
     yield f"\n--- cell {failing.number} " + "-" * 60
-    yield plain(source, LINES)
+    yield plain_text(source, LINES)
     for said in _tracebacks(read_notebook(error.output), source):
         yield "-" * 70
-        yield plain(said, LINES)
+        yield plain_text(said, LINES)
 
 
 def _tracebacks(document: Any, source: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mousetrap.amqp.queue_depth import Depth
-from mousetrap.check.executed_notebook import plain
+from mousetrap.check.safe_text import plain_text
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import depths, peek
@@ -26,7 +26,7 @@ def draw(names: list[str], settings: Settings, where: str) -> str:
     try:
         return "\n".join([where, *_lines(names, settings)])
     except MousetrapError as error:
-        return f"{where}\nthe broker could not be asked: {plain(str(error))}"
+        return f"{where}\nthe broker could not be asked: {plain_text(str(error))}"
 
 
 def _lines(names: list[str], settings: Settings) -> Iterator[str]:
@@ -63,5 +63,5 @@ def _messages(queue: Depth, settings: Settings, name: str) -> Iterator[str]:
 def _line(message: Message) -> str:
     line = f"  {safe(message.id[:8])}  attempt {message.attempt}, {len(message.body):,} bytes"
     if message.reason:
-        line += f", died of {safe(plain(message.reason, 3).replace(chr(10), ' '), 300)}"
+        line += f", died of {safe(plain_text(message.reason, 3).replace(chr(10), ' '), 300)}"
     return line

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import stat
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,15 +14,15 @@ from xml.etree import ElementTree
 
 import nbformat
 import pytest
+from markupsafe import Markup
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from support.grids import HOSTILE, PNG, make_grid, write_copy
 
-from mousetrap.check import CheckResult, GridResult, PointResult, read_results
-from mousetrap.check import pictures as albums
-from mousetrap.check.page import fragment
-from mousetrap.check.pictures import Album
+from mousetrap.check import CheckResult, GridResult, PointResult, pictures, read_results
+from mousetrap.check.page import _environment, notebook_view
+from mousetrap.check.pictures import PictureCollector
 from mousetrap.check.report import write_report
-from mousetrap.check.safe_html import Html, element, visible
+from mousetrap.check.safe_text import safe_text
 from mousetrap.errors import CheckError
 
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufffe\uffff]")
@@ -140,8 +141,8 @@ def test_hostile_text_is_inert_in_the_page(tmp_path, text):
     assert page.tags == expected.tags
     assert [set(each) for _, each in page.elements] == [set(each) for _, each in expected.elements]
     assert page.values(*acting) == expected.values(*acting)
-    assert visible(text) in page.text
-    assert visible(text) in Page(fragment(make_grid(hostile, text=text))).text
+    assert safe_text(text) in page.text
+    assert safe_text(text) in Page(notebook_view(make_grid(hostile, text=text))).text
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -150,8 +151,8 @@ def test_hostile_text_breaks_no_junit(tmp_path, text):
     write_report(make_grid(tmp_path, text=text))
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()[0]
 
-    assert [case.get("name") for case in suite] == [visible(text), visible(text)]
-    assert visible(text) in suite[1].find("failure").text
+    assert [case.get("name") for case in suite] == [safe_text(text), safe_text(text)]
+    assert safe_text(text) in suite[1].find("failure").text
     assert [element.tag for element in suite.iter()] == [
         "testsuite", "testcase", "properties", *["property"] * 9,
         "testcase", "properties", *["property"] * 9, "failure", "system-out",
@@ -182,7 +183,7 @@ def test_passwords_in_addresses_are_masked(tmp_path):
     for path in (tmp_path / name for name in ("index.html", "junit.xml", "results.json")):
         assert "hunter2" not in path.read_text()
         assert "amqp://me:********@host/" in path.read_text()
-    assert "hunter2" not in fragment(make_grid(tmp_path, text="amqp://me:hunter2@host/"))
+    assert "hunter2" not in notebook_view(make_grid(tmp_path, text="amqp://me:hunter2@host/"))
 
 
 ODD = [float("nan"), float("inf"), -1, 10**400, 0, "", None, [], {}, True]
@@ -248,24 +249,48 @@ def test_results_hold_no_number_that_json_does_not_know(tmp_path):
 # --- its parts -----------------------------------------------------------------------------------
 
 
-def test_element_escapes_all_but_markup():
-    """Text is text, in an attribute too; only what was made here is markup."""
-    made = element("p", "a < b", Html("<br>"), title='"x"', class_="y", id=None)
+def test_page_escapes_a_value_that_is_markup(tmp_path):
+    """Jinja2 does not escape Markup; a parameter or a figure of that type is text all the same."""
+    markup = Markup("<b>bold</b>")
+    grid = make_grid(tmp_path, summary={"done": markup, markup: markup, "stages": {markup: 1}})
+    checks = [replace(point.check, parameters={markup: markup}) for point in grid]
+    points = [replace(point, varying={"prefetch": markup}, check=check, name=markup)
+              for point, check in zip(grid, checks, strict=True)]  # fmt: skip
 
-    assert made == '<p title="&quot;x&quot;" class="y">a &lt; b<br></p>'
-    assert isinstance(made, Html)
+    write_report(replace(grid, points=tuple(points)))
+
+    text = (tmp_path / "index.html").read_text()
+    assert markup not in text
+    assert str(markup) in Page(text).text
 
 
-def test_visible_cuts_and_masks():
+def test_results_show_themselves_as_a_table_in_a_notebook(tmp_path):
+    """The renderer is registered as soon as `mousetrap.check` is imported."""
+    grid = make_grid(tmp_path)
+
+    assert grid._repr_html_() == notebook_view(grid)
+    assert "1 of 2 points passed" in Page(grid._repr_html_()).text
+
+
+def test_page_says_that_jinja2_is_missing(tmp_path, monkeypatch):
+    """The error names the extra that brings it."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    _environment.cache_clear()
+
+    with pytest.raises(CheckError, match=r"Jinja2 .*pip install 'mousetrap-mq\[notebook\]'"):
+        notebook_view(make_grid(tmp_path))
+
+
+def test_safe_text_cuts_and_masks():
     """What is too long ends in an ellipsis, and no cut leaves half a password."""
-    assert visible("abcdef", 4) == "abc…"
-    assert visible("amqp://me:hunter2@host", 14) == "amqp://me:***…"
+    assert safe_text("abcdef", 4) == "abc…"
+    assert safe_text("amqp://me:hunter2@host", 14) == "amqp://me:***…"
 
 
 def test_album_takes_the_last_pictures_and_counts_the_rest(tmp_path):
     """A notebook with a hundred plots does not make a page that no browser opens."""
     copy = write_copy(tmp_path / "a.ipynb", *[PNG + bytes([n]) for n in range(10)])
-    album = Album()
+    album = PictureCollector()
 
     taken = album.pictures_of(copy)
 
@@ -275,9 +300,9 @@ def test_album_takes_the_last_pictures_and_counts_the_rest(tmp_path):
 
 def test_album_has_a_size(tmp_path, monkeypatch):
     """Neither one picture nor all of them together grow beyond what was agreed."""
-    monkeypatch.setattr(albums, "MOST_ON_PAGE", 2 * len(PNG))
-    copy = write_copy(tmp_path / "a.ipynb", PNG, PNG + bytes(albums.MOST_BYTES))
-    album = Album()
+    monkeypatch.setattr(pictures, "MOST_ON_PAGE", 2 * len(PNG))
+    copy = write_copy(tmp_path / "a.ipynb", PNG, PNG + bytes(pictures.MOST_BYTES))
+    album = PictureCollector()
 
     assert [len(album.pictures_of(copy)) for _ in range(3)] == [1, 1, 0]
     assert album.left_out == 4
@@ -300,7 +325,7 @@ def test_album_takes_nothing_that_is_no_picture(tmp_path, kind, data):
     output = new_output("display_data", data={kind: data})
     nbformat.write(new_notebook(cells=[new_code_cell("x", outputs=[output])]), copy)
 
-    assert Album().pictures_of(copy) == []
+    assert PictureCollector().pictures_of(copy) == []
 
 
 def test_album_takes_drawings(tmp_path):
@@ -310,11 +335,11 @@ def test_album_takes_drawings(tmp_path):
     output = new_output("display_data", data={"image/svg+xml": svg})
     nbformat.write(new_notebook(cells=[new_code_cell("x", outputs=[output])]), copy)
 
-    [picture] = Album().pictures_of(copy)
+    [picture] = PictureCollector().pictures_of(copy)
 
     assert picture.startswith("data:image/svg+xml;base64,")
 
 
 def test_album_does_without_a_copy_that_is_gone(tmp_path):
     """A report is better than no report."""
-    assert Album().pictures_of(tmp_path / "gone.ipynb") == []
+    assert PictureCollector().pictures_of(tmp_path / "gone.ipynb") == []

@@ -75,7 +75,7 @@ def test_importing_check_brings_in_no_papermill():
     """`mousetrap --help` does not wait for Jupyter."""
     program = f"""
 import sys, mousetrap.check
-print(*sorted({HEAVY | {"psutil"}} & {{name.partition(".")[0] for name in sys.modules}}))
+print(*sorted({HEAVY | {"psutil", "jinja2"}} & {{name.partition(".")[0] for name in sys.modules}}))
 """
     assert run_python(program) == ""
 
