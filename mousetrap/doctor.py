@@ -24,7 +24,7 @@ from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.job_queue import delete, drain, ping
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Declaration
-from mousetrap.runs.run_lock import abandoned
+from mousetrap.runs.run_lock import stale_runs
 from mousetrap.runtime import randomness
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -234,7 +234,7 @@ def _import_problem(python: str) -> str:
 
 def _leftovers() -> Finding:
     try:
-        left = abandoned()
+        left = stale_runs()
     except OSError as error:
         fix = "make it writable, or name another in XDG_STATE_HOME"
         return Finding("leftovers", "bad", f"the state folder cannot be used ({error})", fix)

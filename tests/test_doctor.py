@@ -124,10 +124,10 @@ def test_doctor_names_killed_runs_and_touches_nothing(settings, monkeypatch):
     monkeypatch.setattr(doctor, "_broker", lambda _: ())
     alive = RunLock(settings.replace(namespace="alive"), ["alive.work"])
     dead = RunLock(settings.replace(namespace="dead"), ["dead.work"])
-    dead.leave()  # as when its process ends
+    dead.release()  # as when its process ends
     [first] = [each for each in examine({}) if each.what == "leftovers"]
     [second] = [each for each in examine({}) if each.what == "leftovers"]
-    alive.drop()
+    alive.delete()
 
     assert first == second
     assert first.text == "1 runs were killed and left queues behind: dead"

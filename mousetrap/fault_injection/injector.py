@@ -15,6 +15,7 @@ from mousetrap.errors import FaultError
 from mousetrap.fault_injection.fault import Fault, table
 from mousetrap.fault_injection.frames import Piece, routing
 from mousetrap.fault_injection.proxy import Direction, Link, Proxy, Step
+from mousetrap.runs.plot import FaultRow
 from mousetrap.runtime import clock, randomness
 from mousetrap.settings import Settings
 
@@ -247,6 +248,10 @@ class Faults:
                     f"{each} has not healed in {timeout:g} s: of {each.lost} {each.of} that it "
                     f"took not all are back; look at the workers"
                 )
+
+    def rows(self) -> list[FaultRow]:
+        """Return one row for each fault, for `Run.plot`."""
+        return [FaultRow(each.fault, each.triggered, each.seconds) for each in self.injected]
 
     def table(self) -> Table:
         """One row for each fault: what, when, whether it landed, seconds until it was healed."""

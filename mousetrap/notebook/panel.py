@@ -31,7 +31,7 @@ from mousetrap.notebook.stats_source import (
     worker_of,
 )
 from mousetrap.runs.diagram import Activity, Diagram, rate
-from mousetrap.runs.run import Run, open_runs
+from mousetrap.runs.run import Run, open_runs, register_view
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.settings import Settings
@@ -338,3 +338,6 @@ def _remarks(view: View, rows: int) -> list[str]:
 
 def _record(stage: StageView) -> StageSummary:
     return StageSummary(stage.done, stage.retried, stage.dead, {}, {})
+
+
+register_view(lambda run: Panel(run).bundle()["text/html"])

@@ -1,32 +1,61 @@
-"""The pictures of the notebooks: places on the globe, how long jobs took, what faults did to them.
+"""Draws the pictures of the notebooks: places on a map, how long jobs took, what faults caused.
 
-Each function draws on *axes*, by default on a new figure, and returns nothing: so a cell that ends
-with it shows the picture and only that. matplotlib comes with the extra ``notebook`` and is
-imported when something is drawn. Prototyped in ``notebooks/00_start_here.ipynb``.
+Each function draws on *axes*, by default on a new figure, and returns None, so that a cell that
+ends with a call shows the picture and nothing else. matplotlib comes with the extra ``notebook``;
+it is imported when something is drawn. Prototyped in ``notebooks/00_start_here.ipynb``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from itertools import accumulate, cycle
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from mousetrap.fetch_data import Place
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.summary import percentiles
-from mousetrap.process_data import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mousetrap.fault_injection.fault import Fault
-
 BLUE, RED, ORANGE, GREY = "#2b6cb0", "#c53030", "#dd6b20", "#a0aec0"
-BINS = 80  # of time in which messages are counted
-STAGES = (BLUE, ORANGE, "#2f855a", "#6b46c1", "#b7791f", "#2c7a7b")
+STAGE_COLORS = (BLUE, ORANGE, "#2f855a", "#6b46c1", "#b7791f", "#2c7a7b")
+BINS = 80  # intervals of time in which messages are counted
+
+Place: TypeAlias = tuple[float | str, float | str, str, str, str]
+"""Latitude, longitude, name, country, timezone, as `mousetrap.fetch_data` returns them."""
 
 
-def places(places: Sequence[Place], summary: Summary, axes: Axes | None = None) -> None:
+class PlacesSummary(Protocol):
+    """The part of `mousetrap.process_data.Summary` that `places` draws."""
+
+    @property
+    def most_northerly(self) -> Place:
+        """The place with the greatest latitude."""
+
+    @property
+    def centroid(self) -> tuple[float, float]:
+        """Latitude and longitude of the centroid, in degrees."""
+
+
+@dataclass(frozen=True)
+class FaultRow:
+    """One injected fault as `recovery` draws it."""
+
+    name: str  # "cut"
+    triggered_at: float | None  # seconds since 1970; None: it was not triggered
+    healed_after: float | None  # seconds; None: it was not healed
+
+
+class HasFaultRows(Protocol):
+    """An account of injected faults, such as `mousetrap.Faults`."""
+
+    def rows(self) -> list[FaultRow]:
+        """Return one row for each fault."""
+
+
+def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = None) -> None:
     """Draw *places* by latitude and longitude; mark the most northerly one and the centroid."""
     axes = axes or _axes((9, 5))
     axes.set(xlim=(-180, 180), ylim=(-90, 90), xlabel="longitude", ylabel="latitude")
@@ -49,7 +78,10 @@ def places(places: Sequence[Place], summary: Summary, axes: Axes | None = None) 
 
 
 def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
-    """Draw which share of jobs was done within how many *seconds*; mark median and p99."""
+    """Draw the share of jobs that were done within a time; mark the median and the 99th percentile.
+
+    *seconds* has the latency of each job.
+    """
     axes = axes or _axes((9, 3.8))
     axes.set(xlabel="seconds from sending a job to its result", ylabel="jobs done (%)")
     axes.set_title(f"How long {len(seconds):,} jobs took")
@@ -69,17 +101,17 @@ def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
 
 
 def run(ledger: Ledger) -> None:
-    """Draw how many jobs and messages had come how far at each moment, and how long the jobs took.
+    """Draw how many messages each stage had done at each moment, and how long the jobs took.
 
-    The upper picture is a cumulative flow diagram: the way between two lines is, upwards, how many
-    messages were between the two stages and, sideways, how long they were on their way.
+    The upper picture is a cumulative flow diagram: the vertical distance between two lines is the
+    number of messages between the two stages, the horizontal distance the time they took.
     """
     _, (flow, times) = _figure((9, 6.2), 2)
     sent, stages, deaths = _moments(ledger)
     flow.set(xlabel="seconds since the first job was sent", ylabel="messages so far")
-    flow.set_title("How the jobs came through")
+    flow.set_title("Messages done by each stage")
     lines = [("sent", sent, GREY)]
-    lines += [(name, ends, STAGES[n % len(STAGES)]) for n, (name, ends) in enumerate(stages)]
+    lines += [(*stage, color) for stage, color in zip(stages, cycle(STAGE_COLORS), strict=False)]
     last = max((moments[-1] for _, moments, _ in lines if moments), default=1.0)
     for name, moments, color in lines:
         steps = [*moments, last] if moments else []
@@ -93,20 +125,19 @@ def run(ledger: Ledger) -> None:
     latencies(ledger.latencies(), times)
 
 
-def recovery(ledger: Ledger, injected: Sequence[Fault]) -> None:
-    """Draw how fast messages were done and how many were not, and when faults landed and healed.
+def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
+    """Draw the rate at which messages were done, the number of open jobs, and the *faults*.
 
-    A fault is a red line with its number, the time until it was healed a red band; one that did not
-    land is not drawn. Both pictures have the same time.
+    A fault is a red line with its number, and the time until it was healed a red band. A fault that
+    was not triggered is not drawn. Both pictures have the same time axis.
     """
     _, (rate, backlog) = _figure((9, 5.6), 2)
     first = _first(ledger)
     sent, stages, deaths = _moments(ledger)
     ends = sorted([end for _, moments in stages for end in moments] + deaths)
-    triggered = [each for each in injected if each.triggered is not None]
-    marks = [((each.triggered or 0.0) - first, each) for each in triggered]
-    healed = [(each.healed or 0.0) - first for each in triggered]
-    last = max([1e-3, *ends[-1:], *sent[-1:], *(at for at, _ in marks), *healed])
+    marks = [(each.triggered_at - first, each) for each in faults if each.triggered_at is not None]
+    healed = [at + (each.healed_after or 0.0) for at, each in marks]
+    last = max([1e-3, *ends[-1:], *sent[-1:], *healed])
     width = last / BINS
     counts = [0] * BINS
     for end in ends:
@@ -114,15 +145,12 @@ def recovery(ledger: Ledger, injected: Sequence[Fault]) -> None:
     edges = [width * n for n in range(BINS + 1)]
     rate.stairs([count / width for count in counts], edges, fill=True, color=BLUE, alpha=0.7)
     rate.set(ylabel="messages done per second", ylim=(0, None))
-    rate.set_title(f"{len(ends):,} messages; faults: {len(triggered)}")
+    rate.set_title(f"{len(ends):,} messages; faults: {len(marks)}")
 
     steps = sorted([(at, 1) for at in sent] + [(at, -1) for at in _ends_of_jobs(ledger, first)])
-    left, open_jobs = 0, [0]
-    for _, step in steps:
-        left += step
-        open_jobs.append(left)
+    open_jobs = list(accumulate((step for _, step in steps), initial=0))
     backlog.step([0.0, *(at for at, _ in steps)], open_jobs, where="post", color=BLUE, linewidth=2)
-    backlog.set(xlabel="seconds since the first job was sent", ylabel="jobs without an end")
+    backlog.set(xlabel="seconds since the first job was sent", ylabel="open jobs")
     backlog.set(ylim=(0, None))
     for axes in (rate, backlog):
         axes.set(xlim=(min([0.0, *(at for at, _ in marks)]), last * 1.02))
@@ -131,9 +159,9 @@ def recovery(ledger: Ledger, injected: Sequence[Fault]) -> None:
             if end > at:
                 axes.axvspan(at, end, color=RED, alpha=0.15, linewidth=0)
     for number, (at, each) in enumerate(marks, start=1):
-        seconds = "not healed" if each.seconds is None else f"{each.seconds:.1f} s"
-        rate.plot([], [], color=RED, label=f"{number}  {each.fault}, {seconds}")
-        height = -10 * (1 + (number - 1) % 3)  # points; two at one moment stay legible
+        seconds = "not healed" if each.healed_after is None else f"{each.healed_after:.1f} s"
+        rate.plot([], [], color=RED, label=f"{number}  {each.name}, {seconds}")
+        height = -10 * (1 + (number - 1) % 3)  # points; numbers of simultaneous faults stay legible
         rate.annotate(f"{number}", (at, 1.0), (2, height), xycoords=("data", "axes fraction"),
                       textcoords="offset points", color=RED)  # fmt: skip
     if marks:
@@ -141,22 +169,28 @@ def recovery(ledger: Ledger, injected: Sequence[Fault]) -> None:
 
 
 def _first(ledger: Ledger) -> float:
+    """Return when the first message was sent, in seconds since 1970."""
     starts = [at for each in ledger.entries() if (at := ledger.ready(each)) is not None]
     return min(starts, default=0.0)
 
 
 def _ends_of_jobs(ledger: Ledger, first: float) -> list[float]:
-    """When the last of what came of each job was done or dead."""
+    """Return when the last message of each settled job was done or dead."""
     ends: dict[str, float] = {}
     still_open = {entry.job for entry in ledger.open_entries()}
     for entry in ledger.entries():
-        if entry.job not in still_open and entry.ended is not None:  # the first end, not a copy's
+        if (
+            entry.job not in still_open and entry.ended is not None
+        ):  # of its first delivery, not of a duplicate
             ends[entry.job] = max(entry.ended - first, ends.get(entry.job, 0.0))
     return sorted(ends.values())
 
 
 def _moments(ledger: Ledger) -> tuple[list[float], list[tuple[str, list[float]]], list[float]]:
-    """When jobs were sent, when each stage was done with messages, and when messages died."""
+    """Return when jobs were sent, when each stage was done with a message, and when some died.
+
+    In seconds after the first message was sent, each list in ascending order.
+    """
     entries = ledger.entries()
     first = _first(ledger)
     sent = [each.sent - first for each in entries if each.sent is not None]
@@ -179,7 +213,8 @@ def _figure(size: tuple[float, float], rows: int) -> tuple[Figure, list[Axes]]:
         from matplotlib import pyplot
     except ImportError:
         raise ImportError(
-            "matplotlib is not installed, which draws: pip install 'mousetrap-mq[notebook]'"
+            "matplotlib, which draws the picture, is not installed: "
+            "pip install 'mousetrap-mq[notebook]'"
         ) from None
     figure, grid = pyplot.subplots(rows, figsize=size, layout="constrained", squeeze=False)
     found: list[Axes] = list(grid[:, 0])

@@ -1,8 +1,8 @@
-"""One execution of a flow: apart from all others, settled by facts, and accounted for.
+"""One execution of a flow: isolated from others, waited for by facts, and counted.
 
-A run has a namespace of its own, starts the workers of its stages, hears every fate by a queue
-that it binds before its first message, and takes all of it away at its end. Prototyped in
-``notebooks/07_runs.ipynb``.
+A run has its own namespace. It starts the workers of its stages, receives the outcome of every
+attempt through a queue that it binds before its first message, and deletes its queues at the end.
+Prototyped in ``notebooks/07_runs.ipynb``.
 """
 
 from __future__ import annotations
@@ -10,22 +10,20 @@ from __future__ import annotations
 import dataclasses
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mousetrap import job_queue
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
-from mousetrap.errors import (
-    MousetrapError,
-    SettingsError,
-)
-from mousetrap.flows.flow import Flow, reference
+from mousetrap.errors import MousetrapError, SettingsError
+from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import Recording
 from mousetrap.flows.stage import Stage
 from mousetrap.model import ledger_tables
@@ -36,38 +34,37 @@ from mousetrap.model.summary import RunSummary
 from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.runs.diagram import Diagram
 from mousetrap.runs.job_sender import JobSender
-from mousetrap.runs.settle import Settling
+from mousetrap.runs.settle import Settlement
+from mousetrap.runs.workers import RunWorkers, WorkerKind
 from mousetrap.runtime import clock, randomness
-from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import finish
 from mousetrap.settings import Settings
-from mousetrap.worker.supervisor import Supervisor
-from mousetrap.worker.worker import Worker
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
-    from mousetrap.fault_injection.injector import Faults
+    from mousetrap.runs.plot import HasFaultRows
     from mousetrap.runs.run_lock import RunLock
+    from mousetrap.worker.supervisor import Supervisor
+    from mousetrap.worker.worker import Worker
 
-Workers = Literal["threads", "processes", "none"]
-
-EVENTS_PREFETCH = 500  # bodies full of fates; a guess
-
+EVENTS_PREFETCH = 500  # messages, each with many outcomes; a guess
 
 _started: weakref.WeakSet[Run] = weakref.WeakSet()
+_views: list[Callable[[Run], str]] = []  # the last one is used
 
 
 class Run:
     """One execution of *flow* (a list of stages, one alone, or the module that holds them).
 
     *workers*: ``"threads"`` of this process; ``"processes"``, *processes* of them for each stage
-    (a number, or one by stage name); ``"none"`` if others work, with `settings` as theirs.
-    *concurrency*, *prefetch* and *retry_delays* (seconds) win over the stages' own. Bodies of up
-    to *keep_bodies* bytes are remembered, for `save`. Without *settings* the broker is the one
-    that `mousetrap.broker.ensure` comes by.
+    (a number, or one by stage name); ``"none"`` if you start workers elsewhere, with this run's
+    `settings`. *concurrency*, *prefetch* and *retry_delays* (seconds) replace the stages' own
+    values. Bodies of up to *keep_bodies* bytes are kept, for `save`. Without *settings* the run
+    uses the broker that `mousetrap.broker.ensure` finds or starts.
 
-    As a context manager it starts and stops the workers. When the block ends well, all queues of
-    the run are deleted; when it raises, they stay to be looked at until they expire.
+    As a context manager it starts and stops the workers. When the block ends without an exception,
+    all queues of the run are deleted; when it raises, they stay until they expire, so that you can
+    look at them.
 
     Threads: every method from any thread.
     """
@@ -77,7 +74,7 @@ class Run:
         flow: Flow | Stage[..., Any] | Iterable[Stage[..., Any]] | ModuleType,
         settings: Settings | None = None,
         *,
-        workers: Workers = "threads",
+        workers: WorkerKind = "threads",
         processes: int | Mapping[str, int] = 1,
         concurrency: int | None = None,
         prefetch: int | None = None,
@@ -90,7 +87,7 @@ class Run:
         self._broker = None if settings else _ensured()
         base = settings or (self._broker.settings if self._broker else Settings())
         if not base.events_exchange:
-            raise SettingsError("a run lives on events: MOUSETRAP_EVENTS_EXCHANGE must not be ''")
+            raise SettingsError("a run needs events: MOUSETRAP_EVENTS_EXCHANGE must not be ''")
         self.namespace = f"{base.namespace[:31] or 'run'}-{randomness.new_id()[:8]}"
         self.settings = base.replace(namespace=self.namespace, keep_bodies=keep_bodies)
         self.ledger = Ledger(self.flow.reads)
@@ -98,60 +95,47 @@ class Run:
             each.queue if retry_delays is None else Queue(each.queue.name, retry_delays)
             for each in self.flow.stages
         ]
-        self._kind = workers
-        self._options: dict[str, Any] = {
-            "concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays
-        }  # fmt: skip
-        self._processes: Supervisor | None = None
-        if workers == "processes":
-            references = {each.name: reference(each) for each in self.flow.stages}
-            self._processes = Supervisor.of(references, processes, self.settings, self._options)
-        self._threads: list[Worker] = []
+        options = {"concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays}
+        self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options)
         self._run_lock: RunLock | None = None
         self._state = "new"
-        self._product = ""  # what the broker calls itself
+        self._product = ""  # the broker's name and version, as the broker gives them
         self._sender = JobSender(self.settings, self.ledger)
-        self._settling = Settling(self, self._sender)
+        self._settlement = Settlement(
+            self.namespace, self.ledger, self._sender, self.flow, self._queues, self._workers,
+            depths=lambda names: job_queue.depths(names, self.settings),
+        )  # fmt: skip
         self._events = Consumer(
             self.settings,
             self.settings.topology.wire_name("events"),
             EVENTS_PREFETCH,
             self._declarations(),
             on_delivery=self._on_event,
-            on_failed=self._on_failed,
+            on_failed=self._settlement.fail,
         )
 
     # ---- life ------------------------------------------------------------------------------------
 
     def start(self) -> Run:
-        """Declare the queues, listen to fates, and start the workers. Safe to call twice.
+        """Declare the queues, consume the events, and start the workers. Safe to call twice.
 
         Raises:
-            BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start; nothing is left.
-            SettingsError: a stage that another process cannot run.
+            BrokerUnreachable, AccessRefused, TopologyMismatch: the run did not start, and nothing
+                of it is left.
         """
         if self._state != "new":
             return self
         self._state = "open"
         _started.add(self)
         try:
-            from mousetrap.runs.run_lock import RunLock  # it needs what `_ensured` does
+            from mousetrap.runs.run_lock import RunLock  # late, as in `_ensured`
 
             self._run_lock = RunLock(self.settings, self._wire_names())
-            self._events.open()  # first: no fate may come before there is a queue for it
+            self._events.open()  # first: no outcome may be published before its queue is bound
             self._product = _product(self.settings)
             self._sender.publisher.declare(self._declarations())
             self._sender.publisher.open()
-            if self._kind == "threads":
-                self._record_output()
-                for each in self.flow.stages:
-                    worker = each.worker(self.settings, **self._options)
-                    if self._settling.recorder is not None:
-                        worker.around = self._settling.recorder
-                    self._threads.append(worker)
-                    worker.start()
-            elif self._processes is not None:
-                self._processes.start()
+            self._workers.start()
         except BaseException:
             with suppress(MousetrapError, TimeoutError):  # the first error explains more
                 self.stop()
@@ -159,9 +143,9 @@ class Run:
         return self
 
     def stop(self, *, keep_queues: bool = False) -> None:
-        """Stop the workers, then take everything of this run away. Safe to call twice.
+        """Stop the workers, then close and delete everything of this run. Safe to call twice.
 
-        An interrupt ends the waiting; all is taken away all the same.
+        An interrupt ends the wait for handlers; everything is still closed and deleted.
 
         Raises:
             TimeoutError: a handler did not end in time.
@@ -172,21 +156,18 @@ class Run:
         finish(lambda: self._stop(keep_queues))
 
     def _stop(self, keep_queues: bool) -> None:
-        with ExitStack() as steps:  # done from the last to the first, each whatever the others do
+        # The last step that is added runs first; an error in one does not keep the others from
+        # running.
+        with ExitStack() as steps:
             if self._broker is not None:
                 steps.callback(self._broker.close)
             if self._run_lock is not None:
-                steps.callback(self._run_lock.leave)
+                steps.callback(self._run_lock.release)
             if not keep_queues:
                 steps.callback(self._delete_queues)
             steps.callback(self._events.close, 1.0)
             steps.callback(self._sender.publisher.close, 1.0)
-            if self._processes is not None:
-                steps.callback(self._processes.stop)
-            if self._settling.recorder is not None:
-                steps.callback(self._settling.recorder.stop)
-            for worker in self._threads:
-                steps.callback(worker.stop)
+            steps.callback(self._workers.stop)
 
     def __enter__(self) -> Run:
         return self.start()
@@ -202,10 +183,10 @@ class Run:
     # ---- sending and waiting ---------------------------------------------------------------------
 
     def send(self, data: Any = None, to: str | None = None) -> Receipt:
-        """Send one job, by default to where the flow begins; no data is the empty body.
+        """Send one job, by default to the flow's entry queue; without *data* the body is empty.
 
         Raises:
-            SettingsError: the flow has several beginnings: say which, by *to*.
+            SettingsError: the flow has several entry queues, and *to* names none.
             TypeError, ValueError: the data cannot be JSON.
         """
         [receipt] = self.send_many([data], to)
@@ -218,20 +199,23 @@ class Run:
         queue = to or self.flow.entry()
         return self._sender.send_many(jobs, queue)
 
-    def send_recording(self, case: Recording, *, speed: float | None = None) -> list[Receipt]:
-        """Send the jobs of *case* again, with their ids: at once, or *speed* times as they came.
+    def send_recording(self, recording: Recording, *, speed: float | None = None) -> list[Receipt]:
+        """Send the jobs of *recording* again, with their ids.
+
+        All at once, or with *speed* at the recorded intervals divided by it: 2.0 is twice as fast.
 
         Raises:
             SettingsError: a job's body was not kept.
         """
-        if missing := sum(job.body is None for job in case.jobs):
+        jobs = recording.jobs
+        if missing := sum(job.body is None for job in jobs):
             raise SettingsError(
-                f"{missing:,} of {len(case.jobs):,} bodies were not kept: record the run anew, "
-                f"with keep_bodies=100_000"
+                f"{missing:,} of {len(jobs):,} bodies were not kept: record the run again, with "
+                f"keep_bodies=100_000"
             )
         started = clock.monotonic()
         receipts = []
-        for job in case.jobs:
+        for job in jobs:
             if speed is not None:
                 pause = started + job.at / speed - clock.monotonic()
                 clock.sleep(max(0.0, pause))
@@ -239,37 +223,38 @@ class Run:
         return receipts
 
     def settle(self, timeout: float = 60.0, *, fail_fast: bool = False) -> RunSummary:
-        """Wait until every message has met its end, and return the record.
+        """Wait until every message has a final outcome, and return the summary.
 
-        That is: all that were sent are confirmed, and whatever came of them is done, dead, or a
-        result in a queue that no stage reads. What the broker did not confirm is sent again. With
-        *fail_fast* the first dead letter ends the wait.
+        That is: the broker has confirmed all jobs, and each message that came of them is done,
+        dead, or a result in a queue that no stage reads. Jobs that the broker did not confirm are
+        sent again. With *fail_fast* the first dead letter ends the wait.
 
         Raises:
-            NotSettled: some have no fate after *timeout* seconds; a table says where each stopped.
-            MessageDied: a message died and *fail_fast* was asked for; a handler's exception in
-                this process is its ``__cause__``.
-            MousetrapError: a worker, or the way to the broker, ended for good.
+            NotSettled: messages have no final outcome after *timeout* seconds; its `table` says
+                where each one is.
+            MessageDied: a message died, with *fail_fast*; if its handler ran in this process, the
+                handler's exception is the ``__cause__``.
+            MousetrapError: a worker, or the connection to the broker, ended for good.
         """
-        return self._settling.wait(timeout, fail_fast=fail_fast)
+        self._settlement.wait(timeout, fail_fast=fail_fast)
+        return self.summary()
 
     # ---- what became of it -----------------------------------------------------------------------
 
     def summary(self) -> RunSummary:
-        """Sum up what is known now."""
+        """Return the counts and times of the run as they are known now."""
         return dataclasses.replace(self.ledger.summary(), broker=self._product)
 
     def messages(self) -> Table:
-        """One row for each message: its path, times in seconds, attempts, outcome and reason.
+        """Return one row for each message: path, times in seconds, attempts, outcome and reason.
 
-        In a notebook the last line that was printed for it as well, if anything was.
+        In a notebook, also the last line that its handler printed, if any.
         """
-        pages = self._settling.recorder.pages() if self._settling.recorder is not None else []
-        printed = {page.id: page.last_line for page in pages}
+        printed = {page.id: page.last_line for page in self._workers.output()}
         return ledger_tables.messages(self.ledger, self.flow.reads, self.namespace, printed)
 
     def results(self, timeout: float = 10.0) -> Messages:
-        """Take the results out of the queues where the flow ends."""
+        """Take the messages out of the result queues, which no stage reads."""
         found = [
             message
             for name in self.flow.results
@@ -277,20 +262,21 @@ class Run:
         ]
         return Messages(found, f" out of {', '.join(self.flow.results)}")
 
-    def plot(self, faults: Faults | None = None) -> None:
-        """Draw how the jobs went through the stages, and how long they took.
+    def plot(self, faults: HasFaultRows | None = None) -> None:
+        """Draw how many messages each stage had done over time, and how long the jobs took.
 
-        With *faults*: how fast they went, and what each fault did to that until it was healed.
+        With *faults* (`mousetrap.Faults`): draw the rate of messages instead, with each fault and
+        the time until it was healed.
         """
         from mousetrap.runs import plot
 
         if faults is None:
             plot.run(self.ledger)
         else:
-            plot.recovery(self.ledger, faults.injected)
+            plot.recovery(self.ledger, faults.rows())
 
     def diagram(self) -> Diagram:
-        """Return a picture of the flow with the counts of now."""
+        """Return a picture of the flow with the present counts."""
         waiting: dict[str, int] = {}
         for entry in self.ledger.open_entries():
             waiting[entry.queue] = waiting.get(entry.queue, 0) + 1
@@ -301,13 +287,13 @@ class Run:
         return Diagram(self.flow.steps, self.summary().stages, waiting | results)
 
     def save(self, path: str | Path) -> Path:
-        """Write what happened to a ``.jsonl`` file, from which a `Recording` replays it."""
+        """Write what happened to a ``.jsonl`` file; `Recording.load` reads it back."""
         return Recording.of(self.ledger, self.flow.reads).save(path)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        from mousetrap.notebook.panel import Panel  # not for those who never look
-
-        return {"text/plain": repr(self), "text/html": Panel(self).bundle()["text/html"]}
+        if not _views:  # imported by name, and only now: most runs are never displayed
+            import_module("mousetrap.notebook.panel")
+        return {"text/plain": repr(self), "text/html": _views[-1](self)}
 
     @property
     def state(self) -> str:
@@ -316,13 +302,13 @@ class Run:
 
     @property
     def workers(self) -> list[Worker]:
-        """The workers on threads of this process; empty where others work."""
-        return list(self._threads)
+        """The workers on threads of this process; empty if the run uses none."""
+        return list(self._workers.threads)
 
     @property
     def processes(self) -> Supervisor | None:
-        """The worker processes of this run; None where threads or others work."""
-        return self._processes
+        """The worker processes of this run; None if it uses none."""
+        return self._workers.processes
 
     @property
     def queues(self) -> list[Queue]:
@@ -331,7 +317,7 @@ class Run:
 
     @property
     def where(self) -> str:
-        """The broker in use, in words."""
+        """The broker in use, for people to read."""
         return str(self._broker or self.settings.url)
 
     def __repr__(self) -> str:
@@ -358,36 +344,32 @@ class Run:
         names = self._wire_names()
         job_queue.delete(*names, settings=self.settings.replace(namespace=""))
         if self._run_lock is not None:
-            self._run_lock.drop()
+            self._run_lock.delete()
 
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
         self.ledger.hear(delivery.body, clock.time())
         self._events.ack(delivery)
 
-    def _on_failed(self, error: MousetrapError) -> None:
-        self._settling.failure = self._settling.failure or error
-
-    def _record_output(self) -> None:
-        if is_kernel():  # elsewhere what handlers print appears where everything does
-            from mousetrap.worker.captured_output import Recorder
-
-            self._settling.recorder = Recorder()
-            self._settling.recorder.start()
-
 
 def open_runs() -> list[Run]:
-    """The runs of this process that are open."""
+    """Return the runs of this process that are open."""
     return [each for each in list(_started) if each.state == "open"]
 
 
+def register_view(view: Callable[[Run], str]) -> None:
+    """Make *view* return the HTML that a notebook shows for a run; `mousetrap.notebook` does it."""
+    _views.append(view)
+
+
 def _product(settings: Settings) -> str:
-    from mousetrap.broker.probe import version  # as below
+    from mousetrap.broker.probe import version  # late, as in `_ensured`
 
     return version(settings) or ""
 
 
 def _ensured() -> Broker:
-    from mousetrap.broker import ensure  # a quarter of the time that `import mousetrap` takes
+    # late: this import takes a quarter of the time that `import mousetrap` takes
+    from mousetrap.broker import ensure
 
     return ensure()
 
@@ -397,10 +379,10 @@ def run(
     settings: Settings | None = None,
     **options: Any,
 ) -> Run:
-    """Return a `Run` of *flow*, to be used in a ``with`` block; the *options* are `Run`'s.
+    """Return a `Run` of *flow*, to use in a ``with`` block; the *options* are those of `Run`.
 
     with mousetrap.run([fetch, process]) as run:
         run.send_many(FetchJob(seed) for seed in range(100))
-        record = run.settle(timeout=30)
+        summary = run.settle(timeout=30)
     """
     return Run(flow, settings, **options)

@@ -49,12 +49,12 @@ class RunLock:
         json.dump(facts, self._handle)
         self._handle.flush()
 
-    def drop(self) -> None:
+    def delete(self) -> None:
         """Forget the run: nothing is left of it."""
         self.path.unlink(missing_ok=True)
         self._handle.close()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Leave the rest of the run to `sweep`, or to expiry."""
         self._handle.close()
 
@@ -70,7 +70,7 @@ class StaleRun:
     problem: str = ""  # why it could not be removed; the next sweep tries again
 
 
-def abandoned() -> list[str]:
+def stale_runs() -> list[str]:
     """The namespaces of this user's dead runs that `sweep` would remove; nothing is touched."""
     found = []
     for path in sorted(state_folder("runs").glob("*.json")):

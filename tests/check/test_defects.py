@@ -67,16 +67,16 @@ DEFECTS = {
     ),
     "stage that is not there": ("stages", '@stage(reads="squares"', '#\n@stage(reads="sqaures"'),
     "hand dies": (
-        "run", "    run.send_many", "    run._threads[0]._processor._send = None\n    run.send_many"
+        "run", "    run.send_many", "    run.workers[0]._processor._send = None\n    run.send_many"
     ),
     "message lost": (
         "run", "    record =",
-        "    run._threads[1]._consumer.cancel()\n"
+        "    run.workers[1]._consumer.cancel()\n"
         "    drain('squares', n=1, timeout=5, settings=run.settings)\n    record =",
     ),
     "queue purged": (
         "run", "    run.send_many(range(jobs))",
-        "    run._threads[0]._consumer.cancel()\n"
+        "    run.workers[0]._consumer.cancel()\n"
         "    run.send_many(range(jobs)); run._sender.publisher.flush()\n"
         "    mousetrap.purge('numbers', run.settings)",
     ),

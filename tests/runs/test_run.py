@@ -161,7 +161,7 @@ def test_settle_returns_only_when_nothing_is_open(settings):
             run.send_many(chance.choices(range(4), k=20))
             summary = run.settle(timeout=30)
             waiting = open_messages(run)
-            in_progress = sum(worker.statistics().in_progress for worker in run._threads)
+            in_progress = sum(worker.statistics().in_progress for worker in run.workers)
 
         assert (summary.lost, waiting, in_progress) == (0, 0, 0)
         assert summary.done + summary.dead == 20
@@ -178,7 +178,7 @@ def test_settle_says_where_each_message_stopped(settings):
     assert [row["stopped in"] for row in rows] == ["numbers, after 30 s"] * 2
     assert [row["attempt"] for row in rows] == [2, 2]
     text = str(stuck.value)
-    assert "2 messages have no fate after 1.5 s" in text
+    assert "2 messages have no final outcome after 1.5 s" in text
     assert "numbers.retry.30s: 2 wait" in text
     assert 'raise ConnectionError(f"no answer at {n}")' in text
     assert isinstance(stuck.value.__cause__, ConnectionError)
@@ -201,7 +201,7 @@ def test_settle_can_end_at_the_first_death(settings):
 def test_settle_fails_at_once_when_a_hand_dies(settings, monkeypatch):
     """A defect that ends a worker's thread surfaces in the waiting cell, with its origin."""
     with mousetrap.run(double, settings) as run:
-        monkeypatch.setattr(run._threads[0]._processor, "_send", lambda *_: 1 / 0)
+        monkeypatch.setattr(run.workers[0]._processor, "_send", lambda *_: 1 / 0)
         run.send(1)
         with pytest.raises(MousetrapError, match="a hand of double died") as dead:
             run.settle(timeout=20)
@@ -212,7 +212,7 @@ def test_settle_fails_at_once_when_a_hand_dies(settings, monkeypatch):
 def test_settle_fails_at_once_when_a_process_dies(settings):
     """A worker process that ended by itself is named with its last words."""
     with mousetrap.run(fetch, settings, workers="processes") as run:
-        process = run._processes._running["fetch-0"]
+        process = run.processes._running["fetch-0"]
         process.kill()
         run.send(FetchJob(1, latency=30))
         with pytest.raises(MousetrapError, match="fetch-0 ended with exit code -9"):
@@ -225,8 +225,8 @@ def test_settle_outlives_a_killed_worker_when_there_is_another(settings):
     with mousetrap.run([fetch, process], settings, **options) as run:
         run.send_many(FetchJob(n, latency=0.01) for n in range(100))
         run.ledger.wait_for(lambda: run.ledger.open < 150, 20)
-        run._processes.kill("fetch-0")
-        run._processes.kill("process-1")
+        run.processes.kill("fetch-0")
+        run.processes.kill("process-1")
         summary = run.settle(timeout=40)
         waiting = open_messages(run)
 

@@ -58,16 +58,16 @@ def one_run(number, settings):
         if with_processes:
             some = chance.randrange(len(jobs), 2 * len(jobs))
             run.ledger.wait_for(lambda: run.ledger.open < some, 20)
-            run._processes.kill(chance.choice(["fetch-0", "process-1"]))
+            run.processes.kill(chance.choice(["fetch-0", "process-1"]))
         elif number % 5 == 3:  # a worker's connection breaks instead
             run.ledger.wait_for(lambda: run.ledger.open < 25, 20)
-            victim = chance.choice(run._threads)._consumer.connection
+            victim = chance.choice(run.workers)._consumer.connection
             victim.call(lambda: victim._connection._transport._sock.shutdown(socket.SHUT_RDWR))
         summary = run.settle(TIMEOUT)
         returned = time.time()
         last = max(entry.ended for entry in run.ledger.entries() if entry.ended)
         waiting = open_messages(run)
-        in_progress = sum(worker.statistics().in_progress for worker in run._threads)
+        in_progress = sum(worker.statistics().in_progress for worker in run.workers)
     assert summary.done + summary.dead == summary.sent == len(jobs)
     assert summary.lost == 0
     return waiting + in_progress, returned - last

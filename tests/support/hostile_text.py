@@ -145,8 +145,8 @@ def shown(text: str) -> dict[str, object]:
         "messages of a run": run.messages(),
         "diagram of a run": run.diagram(),
         "dead of a run": dead(run),
-        "died": run._settling.death(),
-        "not settled": run._settling.not_settled(1.0),
+        "died": run._settlement.message_died(),
+        "not settled": run._settlement.not_settled(1.0),
         "settings": Settings(password=PASSWORD),
         "case": Recording([RecordedMessage(text, text, text, reason=text)]).differences(
             Recording([RecordedMessage(text, text, text, outcome="done", reason=text)])

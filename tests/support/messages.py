@@ -29,5 +29,5 @@ def double(n: int) -> int:
 
 def open_messages(run):
     """Return how many messages of *run* are in a work queue or wait for a retry."""
-    names = [name for queue in run._queues for name in queue.names() if name != queue.dead]
+    names = [name for queue in run.queues for name in queue.names() if name != queue.dead]
     return sum(each.messages for each in job_queue.depths(names, run.settings) if each)

@@ -1,0 +1,113 @@
+"""The workers of one run: on threads of this process, in processes of their own, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal
+
+from mousetrap.flows.flow import reference
+from mousetrap.flows.stage import Stage
+from mousetrap.runtime.environment import is_kernel
+from mousetrap.settings import Settings
+from mousetrap.worker.supervisor import Supervisor
+from mousetrap.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from mousetrap.worker.captured_output import Page, Recorder
+
+WorkerKind = Literal["threads", "processes", "none"]
+
+
+class RunWorkers:
+    """Starts, checks and stops the workers of *stages*, all with *settings*.
+
+    *kind* and *processes* are `Run`'s arguments; *options* are those of `Stage.worker`. In a
+    kernel, what handlers on threads print is recorded with the message that they handle.
+
+    Raises:
+        SettingsError: another process cannot import a stage, or *processes* names no stage.
+
+    Threads: `start` and `stop` from one thread at a time, the rest from any.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage[..., Any]],
+        kind: WorkerKind,
+        processes: int | Mapping[str, int],
+        settings: Settings,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.threads: list[Worker] = []
+        self.processes: Supervisor | None = None
+        if kind == "processes":
+            references = {each.name: reference(each) for each in stages}
+            self.processes = Supervisor.of(references, processes, settings, options)
+        self._stages = stages if kind == "threads" else []
+        self._settings = settings
+        self._options = options
+        self._recorder: Recorder | None = None
+
+    def start(self) -> None:
+        """Start all workers.
+
+        Raises:
+            BrokerUnreachable, AccessRefused, TopologyMismatch: a worker did not start; the others
+                run until `stop`.
+        """
+        if self._stages and is_kernel():  # elsewhere, printed text goes to the usual streams
+            from mousetrap.worker.captured_output import Recorder
+
+            self._recorder = Recorder()
+            self._recorder.start()
+        for each in self._stages:
+            worker = each.worker(self._settings, **self._options)
+            if self._recorder is not None:
+                worker.around = self._recorder
+            self.threads.append(worker)
+            worker.start()
+        if self.processes is not None:
+            self.processes.start()
+
+    def stop(self) -> None:
+        """Stop all workers; an error from one does not keep the others running.
+
+        Raises:
+            TimeoutError: a handler did not end in time.
+        """
+        with ExitStack() as steps:  # the last step that is added runs first
+            if self.processes is not None:
+                steps.callback(self.processes.stop)
+            if self._recorder is not None:
+                steps.callback(self._recorder.stop)
+            for worker in self.threads:
+                steps.callback(worker.stop)
+
+    def check(self) -> None:
+        """Raise the error that ended a worker for good, if there is one."""
+        for worker in self.threads:
+            if worker.error is not None:
+                raise worker.error
+        if self.processes is not None:
+            self.processes.check()
+
+    @property
+    def have_messages(self) -> bool:
+        """A worker on a thread has an unacked message, or the broker may still redeliver one.
+
+        Of worker processes nothing is known here.
+        """
+        return any(each.unacked or each.is_recovering for each in self.threads)
+
+    def exception(self, message_id: str) -> BaseException | None:
+        """Return the last exception that a handler on a thread raised for this message."""
+        failures = [each for worker in self.threads for each in list(worker.failures)]
+        return next((error for id, error in reversed(failures) if id == message_id), None)
+
+    def output(self, message_id: str | None = None) -> list[Page]:
+        """Return what handlers printed, one page for each attempt; of one message if it is given.
+
+        Empty outside a kernel, where nothing is recorded.
+        """
+        return self._recorder.pages(message_id) if self._recorder is not None else []
