@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from mousetrap.errors import SettingsError
 
 DEFAULT_RETRY_DELAYS = (1.0, 5.0, 25.0)  # seconds; three tries outlast a broker restart
-EVENTS_EXCHANGE = "mousetrap.worker.events"
+EVENTS_EXCHANGE = "mousetrap.events"
 MAX_DELAY = 86_400.0  # seconds: a day; longer waits belong in a scheduler, not in a queue
 _NAME = re.compile(r"[^\x00-\x1f\x7f]+")  # AMQP allows any UTF-8; control bytes only confuse people
 _SURROGATE = re.compile("[\ud800-\udfff]")  # what a shell's bytes become that are not UTF-8

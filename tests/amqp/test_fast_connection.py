@@ -131,7 +131,7 @@ PARENT = Message({"n": 1}, id="0123456789abcdef")
 
 @given(MESSAGES, st.integers(0, 2**40), BASES, st.text(max_size=9), st.booleans())
 @example(PARENT, 1_790_000_000, None, "", True)
-@example(PARENT.child([1], "fetch", 0), 1_790_000_000, None, "mousetrap.worker.events", False)
+@example(PARENT.child([1], "fetch", 0), 1_790_000_000, None, "mousetrap.events", False)
 def test_wire_publishes_the_bytes_that_pika_would(message, sent, base, exchange, mandatory):
     """Ready-made or not, whatever the properties: the same frames to the last byte."""
     values, wire = base and pika.BasicProperties(**base), Recorder()

@@ -1,66 +1,49 @@
+"""What an import costs, and what the package shows of itself."""
+
 import ast
 import subprocess
 import sys
-from pathlib import Path
+from functools import cache
 
 import pytest
+from test_architecture import FILES, ORDER, PACKAGE, name, place, tree
 
 import mousetrap
 
-PACKAGE = Path(mousetrap.__file__).parent
-
-EDGES = {
-    "run", "sender", "lease", "progress", "notebook", "broker", "check", "doctor", "cli", "extract",
-    "faults", "pytest_plugin", "processes", "plot", "bench", "send", "slot", "settling", "health",
-    "runs", "flows", "worker", "fault_injection", "__main__",
-}  # fmt: skip
-HEAVY = {"papermill", "IPython", "matplotlib", "nbformat", "faker"}
+OUTER = set(ORDER[ORDER.index("notebook") :]) | {"broker", "runs", "sink"}
+HEAVY = {"papermill", "IPython", "matplotlib", "nbformat", "faker", "jinja2"}
 
 
-def files_of(word):
-    """The files of a module, which may be a folder."""
-    return sorted((PACKAGE / word).rglob("*.py")) or [PACKAGE / f"{word}.py"]
-
-
+@cache
 def words():
-    """Every module directly in the package, by the one word that names it."""
-    found = {path.stem for path in PACKAGE.glob("*.py")}
-    return (found | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}) - {"__init__"}
+    """Every folder of the package and every module at its top, by name."""
+    return {place(path) for path in FILES} - {"__init__"}
 
 
-def names_imported_by(word):
-    """Dotted names that the module imports anywhere, also inside functions."""
-    names = set()
-    for path in files_of(word):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path} has a relative import: write the full name"
-                names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
-def words_imported_by(word):
-    """The modules of ours that the module imports."""
-    ours = (name.split(".") for name in names_imported_by(word) if name.startswith("mousetrap."))
-    return {parts[1] for parts in ours} & words()
+def modules(folders):
+    """Return the dotted name of every module in these folders, or at the top."""
+    names = [name(path).removesuffix(".py").replace("/", ".") for path in FILES]
+    return [
+        f"mousetrap.{each}".removesuffix(".__init__")
+        for each in names
+        if each.partition(".")[0] in folders
+    ]
 
 
 def test_importing_brings_in_nothing_heavy():
-    """`import mousetrap`, and every module but the edges, costs no papermill, IPython or faker."""
-    inner = sorted(words() - EDGES)
+    """No module imports papermill, IPython or faker, but for the outer folders."""
     program = f"""
-import sys, mousetrap
-for word in {inner}:
-    __import__(f"mousetrap.{{word}}")
+import sys
+from importlib import import_module
+for module in {modules(words() - OUTER)}:
+    import_module(module)
 print(*sorted({HEAVY} & {{name.partition(".")[0] for name in sys.modules}}))
 """
     assert run_python(program) == ""
 
 
 def test_importing_the_package_brings_in_nothing_at_all():
-    """What somebody asks for is imported then; pytest, which looks at our plugin, asks nothing."""
+    """A public name is imported when it is first used; pytest finds our plugin and uses none."""
     program = """
 import sys, mousetrap
 assert not [name for name in sys.modules if name.startswith("mousetrap.")]
@@ -83,13 +66,14 @@ print(*sorted({HEAVY | {"psutil", "jinja2"}} & {{name.partition(".")[0] for name
 def test_importing_touches_neither_network_nor_processes():
     """Every module can be imported where there is no broker, no network and nothing installed."""
     program = f"""
-import socket, subprocess, sys, threading
+import socket, subprocess, threading
+from importlib import import_module
 def refuse(*_, **__):
     raise AssertionError("at import")
 socket.socket.connect = socket.create_connection = refuse
 subprocess.Popen.__init__ = refuse
-for word in {sorted(words() - {"__main__"})}:
-    __import__(f"mousetrap.{{word}}")
+for module in {modules(words() - {"__main__"})}:
+    import_module(module)
 print(*(thread.name for thread in threading.enumerate()))
 """
     assert run_python(program) == "MainThread"
@@ -105,10 +89,9 @@ def test_every_public_name_exists():
 
 def test_every_public_name_has_one_home():
     """What type checkers read and what is imported when asked for are the same."""
-    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     read = {
         alias.name: node.module.removeprefix("mousetrap.")
-        for node in ast.walk(tree)
+        for node in ast.walk(tree(PACKAGE / "__init__.py"))
         if isinstance(node, ast.ImportFrom) and node.module.startswith("mousetrap.")
         for alias in node.names
     }
@@ -134,8 +117,8 @@ def test_everything_public_has_a_docstring():
     """Modules, classes, functions and methods say what they do, unless a leading _ hides them."""
     silent = [
         f"{path.relative_to(PACKAGE)}:{node.name}"
-        for path in sorted(PACKAGE.rglob("*.py"))
-        for node in public_nodes(ast.parse(path.read_text(encoding="utf-8")))
+        for path in FILES
+        for node in public_nodes(tree(path))
         if ast.get_docstring(node) is None
     ]
 
@@ -144,8 +127,7 @@ def test_everything_public_has_a_docstring():
 
 def test_every_module_has_a_docstring():
     """A module says what lives in it."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+    assert [name(path) for path in FILES if ast.get_docstring(tree(path)) is None] == []
 
 
 def public_nodes(scope):

@@ -1,0 +1,102 @@
+"""Write the tables of tests/MEASURED.md and README.md: ``python tests/make_measured.py``.
+
+They come from the results files in ``tests/measured``: ``bench_*.json`` as the benchmarks write
+them, and ``long_tier.json``, to which figures of the long tier are added by hand. A test compares
+the documents with what this module renders.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parent
+RESULTS = TESTS / "measured"
+MEASURED = TESTS / "MEASURED.md"
+README = TESTS.parent / "README.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+PUBLISH = "mousetrap check notebooks/bench_publish.ipynb -p messages=50000 -p repeats=7"
+FLOW = "mousetrap check notebooks/bench_flow.ipynb -p messages=20000 -p rounds=5 -p repeats=5"
+LATENCY = "mousetrap check notebooks/bench_latency.ipynb -p messages=2000 -p largest=1000000"
+
+
+def rows() -> list[dict[str, Any]]:
+    """Return every measured figure: section, what, figure, command, and whether README has it."""
+    found = json.loads((RESULTS / "long_tier.json").read_text(encoding="utf-8"))
+    return [*_speed(), *found]
+
+
+def _speed() -> list[dict[str, Any]]:
+    publish, flow, latency = (
+        json.loads((RESULTS / f"bench_{name}.json").read_text(encoding="utf-8"))
+        for name in ("publish", "flow", "latency")
+    )
+    bare, peer = publish["publish_many / bare socket"], publish["publish_many / fastest peer"]
+    small, large = bare  # body sizes in bytes
+    fastest = publish["fastest peer"][small]
+    costs = flow["cost of outcomes, per cent"]
+    curve = latency["scaling"]
+    tutorial = flow["hop / tutorial's loop"]
+    two_stages = latency["two stages / bare pika, safe, p50"]
+
+    def row(what: str, figure: str, command: str, *, readme: bool = False) -> dict[str, Any]:
+        return {"section": "Speed, as ratios in one run", "what": what, "figure": figure,
+                "command": command, "readme": readme}  # fmt: skip
+
+    return [
+        row(f"confirmed publishing ÷ ready-made bytes on a bare socket ({small} B, {large} B)",
+            f"{bare[small]:.2f}, {bare[large]:.2f}", PUBLISH, readme=True),
+        row(f"confirmed publishing ÷ the fastest other library, {fastest} ({small} B, {large} B)",
+            f"{peer[small]:.1f}, {peer[large]:.1f}", PUBLISH, readme=True),
+        row("one hop (decode, handle, publish confirmed, ack) ÷ bare sockets",
+            f"{flow['hop / bare socket']:.2f}", FLOW),
+        row(f"one hop ÷ the fastest other library, {flow['fastest peer']}",
+            f"{flow['hop / fastest peer']:.1f}", FLOW, readme=True),
+        row("one hop ÷ the tutorial's loop, which loses messages",
+            f"{tutorial:.1f}", FLOW),
+        row("rate lost by publishing outcomes: no listener, a run listens",
+            f"{costs['outcomes, no listener']:.0f} %, {costs['a run listens']:.0f} %", FLOW),
+        row("two stages on the embedded broker ÷ on RabbitMQ",
+            f"{flow['two stages, embedded broker / this one']:.2f}", FLOW),
+        row("one job through two stages ÷ a bare-pika ping with the same promises (median)",
+            f"{two_stages:.2f}", LATENCY),
+        row(f"{curve[-1]['messages']:,} messages, published and moved one hop",
+            f"{curve[-1]['microseconds']:.0f} µs each; {latency['RSS growth, MB']:.0f} MB more "
+            f"than for {curve[0]['messages']:,}", LATENCY),
+    ]  # fmt: skip
+
+
+def measured_table() -> str:
+    """Return the tables of MEASURED.md, one for each section."""
+    sections: dict[str, list[str]] = {}
+    for row in rows():
+        command = row["command"] if row["command"] == "as above" else f"`{row['command']}`"
+        line = f"| {row['what']} | {row['figure']} | {command} |"
+        sections.setdefault(row["section"], []).append(line)
+    head = "| what | figure | command |\n|---|---|---|\n"
+    return "\n\n".join(f"## {name}\n\n{head}" + "\n".join(each) for name, each in sections.items())
+
+
+def readme_table() -> str:
+    """Return README's table: at most ten short rows, each also in MEASURED.md."""
+    lines = [f"| {row['what']} | {row['figure']} |" for row in rows() if row["readme"]]
+    return "\n".join(["| what | figure |", "|---|---|", *lines])
+
+
+def replaced(document: str, table: str) -> str:
+    """Return *document* with *table* between the two markers."""
+    before, _, rest = document.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def main() -> None:
+    """Write both tables."""
+    for path, table in ((MEASURED, measured_table()), (README, readme_table())):
+        path.write_text(replaced(path.read_text("utf-8"), table), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
