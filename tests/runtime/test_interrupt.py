@@ -223,7 +223,7 @@ def test_interrupt_of_a_publish_leaves_nothing_behind_that_nobody_sends(settings
 
     declare("work", settings=settings)
     with Publisher(settings) as publisher:
-        publisher._outbox = Outbox()
+        publisher._window._outbox = Outbox()
         with pytest.raises(KeyboardInterrupt):
             publisher.publish(Message(1), "work")
 
