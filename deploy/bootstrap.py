@@ -23,6 +23,25 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 LOCK = ROOT / "deploy" / "requirements.lock"
 STAMP = VENV / "mousetrap.stamp"
 
+# Runs in .venv. Exit code 0: there is a broker of the wanted kind; 1: there is none, and
+# the reasons are on stdout; 2: there is no such kind.
+BROKER_CHECK = """
+import sys
+from mousetrap.broker import KINDS, kind_named, status
+from mousetrap.errors import SettingsError
+
+wanted = sys.argv[1]
+try:
+    if wanted and kind_named(wanted).is_in_process:
+        sys.exit(0)
+except SettingsError as error:
+    print(error)
+    sys.exit(2)
+outside = [each for each in status() if not KINDS[each.kind].is_in_process]
+print("\\n".join(f"  {each.kind}: {each.note}" for each in outside if each.note))
+sys.exit(not any(each.is_available and wanted in ("", each.kind) for each in outside))
+"""
+
 APT = shutil.which("apt-get")  # Debian, Ubuntu and their kin
 
 
@@ -56,29 +75,23 @@ def make_environment() -> None:
 
 
 def require_broker(kind: str | None) -> None:
-    """See to it that a broker can be had: install RabbitMQ on Debian as root, else say what to do.
+    """Check that there is a broker; install RabbitMQ on Debian as root, else print what to do.
 
-    *kind* is what was asked for ("docker", "local", "external") or None for any.
+    *kind* is the kind that the user asked for, as in ``--broker KIND``, or None for any.
     """
-    question = (
-        "import sys; from mousetrap.broker import status; ways = status();"
-        "print('\\n'.join(f'  {way.kind}: {way.note}' for way in ways if way.note"
-        " and way.kind != 'embedded'));"
-        "sys.exit(not any(way.is_available and way.kind != 'embedded'"
-        " and sys.argv[1] in ('', way.kind) for way in ways))"
-    )
     answer = subprocess.run(
-        [str(PYTHON), "-c", question, kind or ""], capture_output=True, text=True, check=False
+        [str(PYTHON), "-c", BROKER_CHECK, kind or ""], capture_output=True, text=True, check=False
     )
+    if answer.returncode == 2:  # there is no such kind
+        sys.exit(f"mousetrap: {answer.stdout.strip()}")
     named = kind == "external" or os.environ.get("RABBITMQ_URL") or os.environ.get("RABBITMQ_HOST")
-    if answer.returncode == 0 or named:  # a named one that is down: the program says so, and better
-        return
-    if answer.returncode != 1 or answer.stderr:  # settings that cannot work: the program says so
+    # Of a named broker that does not run, and of wrong settings, mousetrap gives the reason itself.
+    if answer.returncode != 1 or answer.stderr or named:
         return
     if kind == "docker":
         sys.exit(f"mousetrap: Docker cannot be used:\n{answer.stdout}")
     if kind is None and (APT is None or os.geteuid() != 0):
-        return  # nothing can be installed: the embedded broker does without
+        return  # nothing can be installed: the embedded broker needs nothing
     _apt_install(["rabbitmq-server"], f"there is no broker here:\n{answer.stdout.rstrip()}\n")
 
 

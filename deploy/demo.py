@@ -19,9 +19,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--broker",
-        choices=["external", "docker", "local", "embedded"],
-        help="which RabbitMQ: the one that RABBITMQ_URL or RABBITMQ_HOST names, one in Docker, or "
-        "a private one of the rabbitmq-server installed here (default: the first that works)",
+        metavar="KIND",
+        help="external (the one that RABBITMQ_URL or RABBITMQ_HOST names), docker, local (a "
+        "private node of the installed rabbitmq-server) or embedded; default: the first that works",
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="how many jobs to send")
     parser.add_argument(
@@ -31,8 +31,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     bootstrap.make_environment()
-    if arguments.broker != "embedded":
-        bootstrap.require_broker(arguments.broker)
+    bootstrap.require_broker(arguments.broker)
     command = [str(bootstrap.BIN / "mousetrap"), "demo"]
     if arguments.broker:
         command += ["--broker", arguments.broker]

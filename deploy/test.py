@@ -21,7 +21,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--broker",
-        choices=["external", "docker", "local", "embedded"],
+        metavar="KIND",
         help="which RabbitMQ to test with (default: MOUSETRAP_BROKER, or the first that works)",
     )
     parser.add_argument(
@@ -33,8 +33,7 @@ def main() -> int:
     kind = arguments.broker or os.environ.get("MOUSETRAP_BROKER")
 
     bootstrap.make_environment()
-    if kind != "embedded":
-        bootstrap.require_broker(kind)
+    bootstrap.require_broker(kind)
     command = [str(bootstrap.PYTHON), "-m", "pytest", "--nbmake"]
     if arguments.coverage:
         command += ["--cov", "--cov-report=term"]

@@ -1,6 +1,6 @@
-"""What a private node reads when it starts: its files, its ports, its environment.
+"""Writes what a private node reads when it starts: its files, its ports, its environment.
 
-All of it lies in the node's own folder, which only this user can read.
+Everything is in the node's own folder, which only this user can read.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from mousetrap.errors import BrokerSetupError
 from mousetrap.runtime import randomness
 from mousetrap.settings import Settings
 
-NAME = "mousetrap@localhost"  # unique enough: each node has an epmd of its own
+NODE_NAME = "mousetrap@localhost"  # may be the same for all: each node has its own epmd
 LOOPBACK = "127.0.0.1"
-PORTS = range(10_000, 32_768)  # Linux gives connections those above, as others do from 49,152 on
-TRIES = 100  # a guess
-_CHANCE = randomness.system()  # nobody's seed makes two processes choose the same
+PORTS = range(10_000, 32_768)  # Linux gives outgoing connections those above, others from 49,152
+MAX_PORTS_TRIED = 100  # a guess
+_RANDOM = randomness.system()  # unseeded: two processes must not choose the same ports
 
 
 def free_ports(count: int) -> list[int]:
     """Return *count* different ports that are free on 127.0.0.1 at this moment.
 
-    Not those that the system itself would offer: it gives them to whoever connects, too, also while
-    a broker that is started again does not hold its own.
+    They are below the range from which the system takes ports for outgoing connections. From that
+    range, a connection could take a broker's port while the broker restarts.
 
     Raises:
-        BrokerSetupError: hardly any is free.
+        BrokerSetupError: almost none is free.
     """
     free: list[int] = []
     with ExitStack() as stack:
-        for port in _CHANCE.sample(PORTS, TRIES + count):
+        for port in _RANDOM.sample(PORTS, MAX_PORTS_TRIED + count):
             with suppress(OSError):
                 stack.enter_context(socket.socket()).bind((LOOPBACK, port))
                 free.append(port)
             if len(free) == count:
                 return free
     raise BrokerSetupError(
-        f"of {TRIES} ports from {PORTS[0]} to {PORTS[-1]} hardly one is free: "
+        f"of {MAX_PORTS_TRIED} ports from {PORTS[0]} to {PORTS[-1]} hardly one is free: "
         f"what listens there? (ss -ltn)"
     )
 
@@ -50,15 +50,14 @@ def free_ports(count: int) -> list[int]:
 def configure(folder: Path, settings: Settings) -> Settings:
     """Write everything a node needs into *folder*; return the settings that reach it.
 
-    The node's AMQP port is ``settings.port``; the two ports that Erlang needs are chosen here, anew
-    at each call.
+    The node's AMQP port is ``settings.port``; each call chooses the two ports that Erlang needs.
     """
     dist_port, epmd_port = free_ports(2)
     (folder / "rabbitmq.conf").write_text(
         f"listeners.tcp.1 = {LOOPBACK}:{settings.port}\n" + deploy_file("rabbitmq.conf").read_text()
     )
-    # The password goes into a file as byte values: rabbitmq.conf has no way to write a '#', and a
-    # command line or an environment can be seen by others.
+    # The password goes into a file as byte values: rabbitmq.conf cannot express a '#', and other
+    # users can read a command line or an environment.
     credentials = ", ".join(
         f"{{{name}, <<{','.join(map(str, value.encode()))}>>}}"
         for name, value in (
@@ -69,17 +68,19 @@ def configure(folder: Path, settings: Settings) -> Settings:
     )
     (folder / "advanced.config").write_text(f"[{{rabbit, [{credentials}]}}].\n")
     (folder / "advanced.config").chmod(0o600)
-    (folder / "enabled_plugins").write_text("[].\n")  # none: the management UI doubles the boot
-    cookie = folder / ".erlang.cookie"  # our own: Erlang's is guessed from a weak seed
+    (folder / "enabled_plugins").write_text(
+        "[].\n"
+    )  # none: the management plugin doubles the start
+    cookie = folder / ".erlang.cookie"  # not Erlang's, which is generated from a weak seed
     if not cookie.exists():
         cookie.touch(0o600)
         cookie.write_text(randomness.urandom(20).hex())
-        cookie.chmod(0o400)  # Erlang insists on it
-    environment = {  # nothing is inherited: RABBITMQ_* and ERL_* of the user mean another node
+        cookie.chmod(0o400)  # Erlang requires it
+    environment = {  # complete: the user's RABBITMQ_* and ERL_* are meant for another node
         "PATH": search_path(),
-        "HOME": str(folder),  # where Erlang looks for its cookie
+        "HOME": str(folder),  # where Erlang reads its cookie
         "LANG": "C.UTF-8",
-        "RABBITMQ_NODENAME": NAME,
+        "RABBITMQ_NODENAME": NODE_NAME,
         "RABBITMQ_CONF_ENV_FILE": os.devnull,  # not /etc/rabbitmq/rabbitmq-env.conf
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
@@ -91,7 +92,7 @@ def configure(folder: Path, settings: Settings) -> Settings:
         "ERL_EPMD_PORT": str(epmd_port),
         "ERL_EPMD_ADDRESS": LOOPBACK,
         "ERL_AFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",  # rabbitmqctl's too
-        "ERL_CRASH_DUMP_SECONDS": "0",  # a dump would hold the password
+        "ERL_CRASH_DUMP_SECONDS": "0",  # a dump would contain the password
     }
     spec = {"server": str(find_server()), "epmd": str(find_epmd()), "environment": environment}
     (folder / "spec.json").write_text(json.dumps(spec | {"port": settings.port}))

@@ -34,12 +34,14 @@ import time
 from pathlib import Path
 from typing import IO
 
-STOP_TIME = 30.0  # seconds; a guess: RabbitMQ on an idle laptop needs one or two
-ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+NODE_STOP_TIMEOUT = 30.0  # seconds; a guess: RabbitMQ on an idle laptop needs one or two
+EPMD_ATTEMPTS = 100  # of 0.05 seconds
+LOCK_ATTEMPTS = 50  # of 0.1 seconds
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 class NodeSupervisor:
-    """Holds the node and its epmd (Erlang's port mapper) as children and reports on them."""
+    """Runs the node and its epmd (Erlang's port mapper) as child processes and reports on them."""
 
     def __init__(self, folder: Path, detached: bool) -> None:
         self.folder = folder
@@ -54,36 +56,36 @@ class NodeSupervisor:
         self.exit_code: int | None = None
 
     def run(self) -> None:
-        """Obey until the caller is gone (tied), or until a signal or the node's end (detached)."""
+        """Run until the caller is gone (tied), or until a signal or the node's end (detached)."""
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer)
-        for number in (*ENDING, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)  # the wake-up descriptor carries the news
+        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)  # the wake-up descriptor reports it
         watched = [reader] if self.detached else [reader, sys.stdin.fileno()]
-        self.report()  # who keeps, before anything can go wrong
+        self.report()  # this process's id, before anything can fail
         try:
             if self.detached:
                 self.start()
             while True:
                 self.report()
                 ready, _, _ = select.select(watched, [], [])
-                if reader in ready and ENDING & set(os.read(reader, 512)):
+                if reader in ready and STOP_SIGNALS & set(os.read(reader, 512)):
                     return
                 self.reap()
                 if self.detached and self.node is None:
                     return
-                if not self.detached and sys.stdin.fileno() in ready and not self.obey():
+                if not self.detached and sys.stdin.fileno() in ready and not self.run_commands():
                     return
         finally:
             self.end()
 
-    def obey(self) -> bool:
-        """Carry out what came through the pipe; False at its end."""
-        orders = os.read(sys.stdin.fileno(), 512).decode().split()
-        for order in orders:
-            {"start": self.start, "stop": self.stop, "kill": self.kill}[order]()
-        return bool(orders)
+    def run_commands(self) -> bool:
+        """Run the commands that came through the pipe; return False at its end."""
+        commands = os.read(sys.stdin.fileno(), 512).decode().split()
+        for command in commands:
+            {"start": self.start, "stop": self.stop, "kill": self.kill}[command]()
+        return bool(commands)
 
     def start(self) -> None:
         """Start epmd and the node, unless they run."""
@@ -100,29 +102,29 @@ class NodeSupervisor:
             self.node = self._spawn("output.txt", self.server)
 
     def stop(self) -> None:
-        """Let the node close its files and end; after `STOP_TIME` seconds, kill it."""
+        """Stop the node with SIGTERM; after `NODE_STOP_TIMEOUT` seconds, kill it."""
         if self.node is not None:
             self.node.send_signal(signal.SIGTERM)
             try:
-                self.node.wait(STOP_TIME)
+                self.node.wait(NODE_STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self.kill()
             self.reap()
 
     def kill(self) -> None:
-        """End the node and what it spawned without a chance to clean up."""
+        """Kill the node and the processes that it started; they cannot clean up."""
         if self.node is not None:
             os.killpg(self.node.pid, signal.SIGKILL)
             self.node.wait()
             self.reap()
 
     def reap(self) -> None:
-        """Notice a node that has ended."""
+        """Record the exit code of a node that has ended."""
         if self.node is not None and self.node.poll() is not None:
             self.exit_code, self.node = self.node.returncode, None
 
     def end(self) -> None:
-        """Leave nothing behind: first the node, then its epmd, then the folder."""
+        """End the node, then its epmd; then delete the folder of a tied node."""
         self.stop() if self.detached else self.kill()
         if self.epmd is not None:
             self.epmd.kill()
@@ -134,9 +136,9 @@ class NodeSupervisor:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def report(self) -> None:
-        """Write ``state.json`` in one step, so that a reader never sees half of it."""
+        """Write ``state.json`` in one step: a reader never sees half of it."""
         state = {
-            "keeper": os.getpid(),
+            "supervisor": os.getpid(),
             "node": self.node and self.node.pid,
             "epmd": self.epmd and self.epmd.pid,
             "starts": self.starts,
@@ -155,17 +157,17 @@ class NodeSupervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                start_new_session=True,  # so that `kill` reaches its helpers, and Ctrl-C does not
+                start_new_session=True,  # `kill` reaches its child processes, Ctrl-C does not
             )
 
     def _epmd_answers(self, port: int) -> bool:
-        """Wait until our epmd answers; False if another program has its port.
+        """Wait until our epmd answers; return False if another program has its port.
 
-        Needed because a node that finds no epmd starts one as a daemon, which nobody would end, and
-        one that finds something else there hangs.
+        A node that finds no epmd starts one as a daemon, which would stay for ever; a node that
+        finds another program on the port hangs.
         """
         assert self.epmd is not None
-        for _ in range(100):  # 5 seconds
+        for _ in range(EPMD_ATTEMPTS):
             time.sleep(0.05)
             if self.epmd.poll() is not None:  # it could not bind
                 return False
@@ -178,23 +180,23 @@ class NodeSupervisor:
 
 
 def lock(path: Path) -> IO[str]:
-    """Take the lock or end; whoever only asks whether it is held holds it for a moment too."""
+    """Take the lock or exit; retry, because a process that tests the lock holds it briefly."""
     handle = path.open("w")
-    for _ in range(50):  # 5 seconds
+    for _ in range(LOCK_ATTEMPTS):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.1)
         else:
             return handle
-    sys.exit(f"another keeper holds {path}")
+    sys.exit(f"another supervisor holds {path}")
 
 
 def main() -> None:
-    """Keep the node in the folder named on the command line."""
+    """Run the node in the folder named on the command line."""
     folder, detached = Path(sys.argv[1]), "--detached" in sys.argv[2:]
     os.umask(0o077)
-    if detached and os.fork():  # the caller waits for this process, not for the one that stays
+    if detached and os.fork():  # the caller waits for this process, the child stays
         os._exit(0)
     held = lock(folder / "lock")
     try:

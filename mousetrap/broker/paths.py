@@ -1,4 +1,4 @@
-"""Where things lie: the files of ``deploy/`` and this user's state folder."""
+"""The files of ``deploy/`` and the user's state folder: where they are."""
 
 from __future__ import annotations
 
@@ -9,22 +9,33 @@ from mousetrap.errors import BrokerSetupError
 
 
 def deploy_file(name: str) -> Path:
-    """Find a file of ``deploy/``: inside the package when it was installed, else in the checkout.
+    """Find a file of ``deploy/``: inside the installed package, else in the checkout.
 
     Raises:
         BrokerSetupError: it is in neither place.
     """
-    here = Path(__file__).resolve().parent
-    for folder in (here / "deploy", here.parents[1] / "deploy"):
+    package = Path(__file__).resolve().parent
+    for folder in (package / "deploy", package.parents[1] / "deploy"):
         if (folder / name).is_file():
             return folder / name
     raise BrokerSetupError(f"deploy/{name} is missing from this installation: install it again")
 
 
 def state_folder(name: str = "broker") -> Path:
-    """Make and return a folder for what outlives a process, readable by this user only."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    folder = Path(base) / "mousetrap" / name
+    """Create and return the folder *name* for what stays after a process, for this user only.
+
+    It is in ``XDG_STATE_HOME`` if that is set, otherwise where the system keeps such files:
+    ``~/.local/state/mousetrap/NAME`` on Linux.
+    """
+    import platformdirs  # not at the top: most commands need no such folder
+
+    base = os.environ.get("XDG_STATE_HOME")  # platformdirs reads it on Linux only
+    state = (
+        Path(base, "mousetrap")
+        if base
+        else platformdirs.user_state_path("mousetrap", appauthor=False)
+    )
+    folder = state / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)  # it may have been there with another mode
+    folder.chmod(0o700)  # it may exist with another mode
     return folder

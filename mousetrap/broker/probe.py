@@ -15,38 +15,40 @@ from mousetrap.job_queue import ping
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
+"""Receives a line of text for each step of a start or a stop."""
 
-EMBEDDED = "embedded, in memory"  # of a broker whose messages end with it
+EMBEDDED = "embedded, in memory"  # describes a broker whose messages end with its process
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"  # AMQP 0-9-1, section 4.2.2
-PAUSE = 0.1  # seconds between two looks at something that is on its way
-REPORT_EVERY = 10.0  # seconds between two "still waiting" lines
+PING_INTERVAL = 0.1  # seconds between two attempts to reach a broker that is starting
+WAITING_LOG_INTERVAL = 10.0  # seconds between two "still waiting" lines
 
 
-def say_on_stderr(line: str) -> None:
-    """Tell the person at the terminal; stdout stays free for data."""
+def log_to_stderr(line: str) -> None:
+    """Print *line* on stderr; stdout is for data."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def version(settings: Settings, timeout: float = 3.0) -> str | None:
-    """Ask for the greeting (no login needed): ``RabbitMQ 4.3.6``; None if nobody speaks AMQP.
+    """Return the product and version in the greeting, ``RabbitMQ 4.3.6``; None if none comes.
 
-    Of our own it says ``embedded, in memory: mousetrap embedded broker 0.1.0``.
-    The first thing an AMQP server sends is ``connection.start`` with a table of its properties:
-    a short name, the letter S, four bytes of length, the text.
+    It needs no login. For our own server it returns ``embedded, in memory: mousetrap embedded
+    broker 0.1.0``. The first thing that an AMQP server sends is ``connection.start`` with a table
+    of its properties: a short name, the letter S, four bytes of length, the text.
     """
     greeting = b""
     try:
         with contextlib.ExitStack() as stack:
             plain = socket.create_connection((settings.host, settings.port), timeout)
-            wire = stack.enter_context(plain)
+            connection = stack.enter_context(plain)
             if settings.tls:
                 context = ssl.create_default_context()
-                wire = stack.enter_context(context.wrap_socket(wire, server_hostname=settings.host))
-            wire.sendall(PROTOCOL_HEADER)
+                secured = context.wrap_socket(connection, server_hostname=settings.host)
+                connection = stack.enter_context(secured)
+            connection.sendall(PROTOCOL_HEADER)
             while b"\x07versionS" not in greeting and len(greeting) < 10_000:
-                part = wire.recv(4096)
+                part = connection.recv(4096)
                 if not part:
                     break
                 greeting += part
@@ -54,13 +56,13 @@ def version(settings: Settings, timeout: float = 3.0) -> str | None:
         return None
     if not greeting.startswith(b"\x01\x00\x00"):  # a method frame on channel 0
         return None
-    words = [_property(greeting, name) for name in (b"product", b"version")]
-    said = " ".join(word for word in words if word) or "an AMQP broker"
-    return f"{EMBEDDED}: {said}" if words[0] == PRODUCT else said
+    product, number = (_property(greeting, name) for name in (b"product", b"version"))
+    text = " ".join(word for word in (product, number) if word) or "an AMQP broker"
+    return f"{EMBEDDED}: {text}" if product == PRODUCT else text
 
 
-def remark(settings: Settings) -> str:
-    """Return what to say behind the broker's address: that it is in memory, or nothing."""
+def memory_note(settings: Settings) -> str:
+    """Return ``, embedded, in memory`` for an embedded broker, to stand after its address."""
     return f", {EMBEDDED}" if (version(settings) or "").startswith(EMBEDDED) else ""
 
 
@@ -73,7 +75,7 @@ def _property(greeting: bytes, name: bytes) -> str:
 
 
 def is_free(port: int) -> bool:
-    """Nobody listens on 127.0.0.1:*port* (now; somebody may a moment later)."""
+    """Return whether no program listens on 127.0.0.1:*port* at this moment."""
     with socket.socket() as candidate:
         if sys.platform != "win32":  # there, the option would let two listeners share the port
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -85,17 +87,18 @@ def is_free(port: int) -> bool:
 
 
 def wait_until_ready(
-    settings: Settings, deadline: float, what: str, say: Say, ended: Callable[[], str | None]
+    settings: Settings, deadline: float, what: str, log: Log, exit_reason: Callable[[], str | None]
 ) -> None:
-    """Return when a message has gone through the broker and come back.
+    """Return when a message has gone to the broker and come back.
 
-    *ended* is asked between the tries; a sentence from it (the node died, say) ends the waiting.
+    *exit_reason* is called between the attempts; if it returns a sentence (the node ended), the
+    wait ends with it.
 
     Raises:
-        AccessRefused: it answers and refuses the login; waiting would not help.
-        BrokerSetupError: it ended, or *deadline* (monotonic) passed.
+        AccessRefused: the broker refuses the login; waiting would not help.
+        BrokerSetupError: the broker ended, or *deadline* (monotonic) passed.
     """
-    started = reported = clock.monotonic()
+    started = logged = clock.monotonic()
     while True:
         try:
             ping(settings, timeout=3.0)
@@ -105,7 +108,7 @@ def wait_until_ready(
             pass  # not yet
         else:
             return
-        if reason := ended():
+        if reason := exit_reason():
             raise BrokerSetupError(reason)
         now = clock.monotonic()
         if now > deadline:
@@ -113,7 +116,7 @@ def wait_until_ready(
                 f"{what} did not answer within {now - started:.0f} s: give it longer, or use "
                 f"another broker (--broker docker, local or external)"
             )
-        if now - reported > REPORT_EVERY:
-            reported = now
-            say(f"still waiting for {what} to answer ({now - started:.0f} s)")
-        clock.sleep(PAUSE)
+        if now - logged > WAITING_LOG_INTERVAL:
+            logged = now
+            log(f"still waiting for {what} to answer ({now - started:.0f} s)")
+        clock.sleep(PING_INTERVAL)

@@ -1,9 +1,9 @@
-"""A private RabbitMQ node: its folder, its ports, and its start, stop and end.
+"""A private RabbitMQ node: its folder, its ports, and how it is started, stopped and ended.
 
-Nothing of the machine's own RabbitMQ is touched: the node has a folder of its own (mode 0700) with
-its data, logs, configuration and Erlang cookie, an epmd of its own, and listens on 127.0.0.1 only.
-No root is needed. A child process, `mousetrap.broker.node_supervisor`, keeps it; which node
-to use and when is decided in `mousetrap.broker.local`.
+It does not touch the machine's own RabbitMQ: the node has its own folder (mode 0700) with its
+data, logs, configuration and Erlang cookie, its own epmd, and listens on 127.0.0.1 only. It needs
+no root. A child process, `mousetrap.broker.node_supervisor`, runs it; `mousetrap.broker.local`
+decides which node is used.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.broker.configuration import LOOPBACK
-from mousetrap.broker.probe import Say, say_on_stderr, wait_until_ready
+from mousetrap.broker.probe import Log, log_to_stderr, wait_until_ready
 from mousetrap.errors import BrokerSetupError
 from mousetrap.runtime import clock
 from mousetrap.settings import MASK, Settings
 
-KEEPER = Path(__file__).with_name("node_supervisor.py")
+SUPERVISOR = Path(__file__).with_name("node_supervisor.py")
+SUPERVISOR_OUTPUT = "supervisor.txt"
+STATE_TIMEOUT = 60.0  # seconds for a stop; a node gets 30 to stop properly
 PORT_TAKEN = "another program took one of its ports first"
 
 
 class RabbitMQNode:
     """A node in *folder*, which `configure` has filled; tied to this process unless *detached*.
 
-    A tied node dies with this process, however that dies, and its folder with it. `kill` and
-    `start` play a crash and a recovery: same folder, same port, same messages. A detached node
-    knows `start` and `close` only. Also a context manager.
+    A tied node and its folder go when this process ends, however it ends. `kill` and `start`
+    simulate a crash and a recovery: same folder, same port, same messages. A detached node has
+    `start` and `close` only. Also a context manager.
 
     Threads: one at a time.
     """
@@ -45,47 +47,49 @@ class RabbitMQNode:
         self.settings = settings
         self.detached = detached
         self._owner = os.getpid()
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
 
-    def start(self, timeout: float = 120.0, say: Say = say_on_stderr) -> None:
-        """Start the node, or start it again, and return when it gives a message back.
+    def start(self, timeout: float = 120.0, log: Log = log_to_stderr) -> None:
+        """Start the node, or start it again, and return when a message has gone to it and back.
 
         Raises:
             BrokerSetupError: it ended instead, with its reason, or was not ready in time.
-            AccessRefused: its data are from a time when user or password were others.
+            AccessRefused: its data were made with another user or password.
         """
         deadline = clock.monotonic() + timeout
-        before = self.state().get("starts", 0) if self._keeper else 0
-        self._order("start")
+        starts_before = self.state().get("starts", 0) if self._supervisor else 0
+        self._send("start")
         what = f"the private RabbitMQ on {LOOPBACK}:{self.settings.port}"
-        say(f"waiting for {what} to boot (usually 5 to 15 s)")
-        wait_until_ready(self.settings, deadline, what, say, lambda: self._ended(before))
+        log(f"waiting for {what} to boot (usually 5 to 15 s)")
+        wait_until_ready(
+            self.settings, deadline, what, log, lambda: self._exit_reason(starts_before)
+        )
 
     def stop(self) -> None:
-        """Stop the node properly and keep its folder, so that `start` finds its messages."""
-        self._end_by("stop")
+        """Stop the node properly and keep its folder with its messages for the next `start`."""
+        self._end("stop")
 
     def kill(self) -> None:
         """End the node as a power cut would (SIGKILL) and keep its folder."""
-        self._end_by("kill")
+        self._end("kill")
 
     def close(self) -> None:
-        """End node, epmd and keeper; a tied node's folder goes too. Safe to call twice.
+        """End node, epmd and supervisor, and delete the folder of a tied node.
 
-        Does nothing in a forked child: the node is its parent's.
+        May be called twice. Does nothing in a forked child: the node belongs to the parent process.
         """
         if os.getpid() != self._owner:
             return
         if self.detached:
-            if self.is_kept:
-                self._wait_until(lambda: bool(self.state()), "the node's keeper to report")
-                os.kill(self.state()["keeper"], signal.SIGTERM)
-                self._wait_until(lambda: not self.is_kept, "the node's keeper to end")
-        elif self._keeper is not None:
-            assert self._keeper.stdin is not None
-            with suppress(OSError):  # a keeper that was killed reads no more
-                self._keeper.stdin.close()
-            self._keeper.wait()
+            if self.is_supervised:
+                self._wait_until(lambda: bool(self.state()), "the node's supervisor to report")
+                os.kill(self.state()["supervisor"], signal.SIGTERM)
+                self._wait_until(lambda: not self.is_supervised, "the node's supervisor to end")
+        elif self._supervisor is not None:
+            assert self._supervisor.stdin is not None
+            with suppress(OSError):  # a supervisor that was killed has closed it
+                self._supervisor.stdin.close()
+            self._supervisor.wait()
         self.sweep()
         if not self.detached:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -94,7 +98,7 @@ class RabbitMQNode:
         """Run ``rabbitmqctl`` against this node and return what it printed.
 
         Raises:
-            BrokerSetupError: it failed; with its last line.
+            BrokerSetupError: it failed; the error has its last line.
         """
         spec = self._spec()
         done = subprocess.run(
@@ -111,16 +115,16 @@ class RabbitMQNode:
     def pid(self) -> int | None:
         """The process id of the running node, None if it is stopped."""
         pid: int | None = self.state().get("node")
-        return pid if self.is_kept else None
+        return pid if self.is_supervised else None
 
     @property
-    def is_kept(self) -> bool:
-        """A keeper lives and holds the lock on the folder."""
+    def is_supervised(self) -> bool:
+        """Whether a supervisor runs and holds the lock on the folder."""
         import fcntl  # not at the top: this module is imported on Windows too
 
         try:
             with (self.folder / "lock").open() as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two may ask
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two processes may ask
         except BlockingIOError:
             return True
         except OSError:
@@ -128,7 +132,7 @@ class RabbitMQNode:
         return False
 
     def state(self) -> dict[str, Any]:
-        """What the keeper last reported: process ids, number of starts, exit code."""
+        """Return what the supervisor last reported: process ids, number of starts, exit code."""
         try:
             state: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
         except OSError:
@@ -145,73 +149,76 @@ class RabbitMQNode:
         state = f"pid {self.pid}" if self.pid else "stopped"
         return f"<RabbitMQNode {LOOPBACK}:{self.settings.port}, {state}>"
 
-    def _order(self, order: str) -> None:
-        if self._keeper is None or self.detached:
-            self._keeper = self._start_keeper()
-        if self.detached:  # its keeper starts the node at once, and takes no orders but a signal
+    def _send(self, command: str) -> None:
+        if self._supervisor is None or self.detached:
+            self._supervisor = self._start_supervisor()
+        if self.detached:  # its supervisor starts the node at once, and accepts signals only
             return
-        assert self._keeper.stdin is not None
+        assert self._supervisor.stdin is not None
         try:
-            self._keeper.stdin.write(f"{order}\n".encode())
+            self._supervisor.stdin.write(f"{command}\n".encode())
         except OSError:
-            raise BrokerSetupError("the private node's keeper is gone: make a new node") from None
+            raise BrokerSetupError(
+                "the private node's supervisor is gone: make a new node"
+            ) from None
 
-    def _start_keeper(self) -> subprocess.Popen[bytes]:
+    def _start_supervisor(self) -> subprocess.Popen[bytes]:
         with suppress(FileNotFoundError):
             (self.folder / "state.json").unlink()
-        command = [sys.executable, "-I", str(KEEPER), str(self.folder)]
-        complaints = (self.folder / "keeper.txt").open("wb")
-        with complaints:
-            keeper = subprocess.Popen(
+        command = [sys.executable, "-I", str(SUPERVISOR), str(self.folder)]
+        output = (self.folder / SUPERVISOR_OUTPUT).open("wb")
+        with output:
+            supervisor = subprocess.Popen(
                 command + ["--detached"] * self.detached,
                 stdin=subprocess.DEVNULL if self.detached else subprocess.PIPE,
-                stdout=complaints, stderr=complaints, bufsize=0,
-                start_new_session=True,  # Ctrl-C is for us; the node ends after our last message
+                stdout=output, stderr=output, bufsize=0,
+                start_new_session=True,  # Ctrl-C must not end the node before this process
             )  # fmt: skip
         if self.detached:
-            keeper.wait()  # its child is the one that stays
+            supervisor.wait()  # its child is the process that stays
         else:
-            assert keeper.stdin is not None
-            # A forked child must not hold the pipe, and with it the node, open after our death.
-            os.register_at_fork(after_in_child=keeper.stdin.close)
-        return keeper
+            assert supervisor.stdin is not None
+            # A forked child that held the pipe open would keep the node alive after this process.
+            os.register_at_fork(after_in_child=supervisor.stdin.close)
+        return supervisor
 
-    def _ended(self, starts_before: int) -> str | None:
+    def _exit_reason(self, starts_before: int) -> str | None:
         state = self.state()
         if state.get("starts", 0) <= starts_before:
-            if self._keeper and (self._keeper.poll() or 0) > 0:
-                return f"the keeper of the private node failed: {_tail(self.folder / 'keeper.txt')}"
+            if self._supervisor and (self._supervisor.poll() or 0) > 0:
+                error = _last_line(self.folder / SUPERVISOR_OUTPUT)
+                return f"the supervisor of the private node failed: {error}"
             return None
         if state["node"] is not None:
             return None
-        reason = _reason(self.folder).replace(self.settings.password or "\0", MASK)
+        reason = _boot_error(self.folder).replace(self.settings.password or "\0", MASK)
         return f"the private RabbitMQ ended while booting (exit code {state['exit']}): {reason}"
 
-    def _end_by(self, order: str) -> None:
+    def _end(self, command: str) -> None:
         if self.pid is not None:
-            self._order(order)
+            self._send(command)
             self._wait_until(lambda: self.pid is None, "the private node to stop")
 
-    def _wait_until(self, happened: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
+    def _wait_until(
+        self, condition: Callable[[], bool], what: str, timeout: float = STATE_TIMEOUT
+    ) -> None:
         deadline = clock.monotonic() + timeout
-        while not happened():
+        while not condition():
             if clock.monotonic() > deadline:
-                raise BrokerSetupError(
-                    f"waited {timeout:g} s in vain for {what}: see {self.folder}"
-                )
+                raise BrokerSetupError(f"waited {timeout:g} s for {what}: see {self.folder}")
             clock.sleep(0.02)
 
     def sweep(self) -> bool:
-        """End what a keeper left behind that was itself killed; True if there was something."""
+        """End what a killed supervisor left running; return whether anything was."""
         state = self.state()
         if not state:
             return False
         epmd_port = self._spec()["environment"]["ERL_EPMD_PORT"]
-        marks = {"node": str(self.folder), "epmd": f"-port {epmd_port}"}
+        arguments = {"node": str(self.folder), "epmd": f"-port {epmd_port}"}
         found = [
             pid
-            for role, mark in marks.items()
-            if (pid := state.get(role)) and mark in _command_line(pid)  # still the same process
+            for role, argument in arguments.items()
+            if (pid := state.get(role)) and argument in _command_line(pid)  # still the same process
         ]
         for pid in found:
             with suppress(ProcessLookupError):
@@ -236,15 +243,15 @@ def _command_line(pid: int) -> str:
     return ""
 
 
-def _tail(path: Path) -> str:
+def _last_line(path: Path) -> str:
     with suppress(OSError):
         lines = path.read_text(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
-    return "it said nothing"
+        return lines[-1][:300] if lines else "it printed nothing"
+    return "it printed nothing"
 
 
-def _reason(folder: Path) -> str:
-    """Say why the node did not boot, out of the pages that it printed."""
+def _boot_error(folder: Path) -> str:
+    """Return why the node did not boot, from the pages that it printed."""
     with suppress(OSError):
         output = (folder / "output.txt").read_text(errors="replace")
         if re.search("eaddrinuse|dist_port_already_used", output):
@@ -252,4 +259,4 @@ def _reason(folder: Path) -> str:
         for line in output.splitlines():
             if "error" in line.lower():
                 return line.strip()[:300]
-    return _tail(folder / "output.txt")
+    return _last_line(folder / "output.txt")

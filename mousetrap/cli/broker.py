@@ -41,9 +41,9 @@ def up(
     from mousetrap import broker as brokers
 
     if embedded:
-        brokers.serve(with_parent=with_parent, say=say)
+        brokers.serve(with_parent=with_parent, log=say)
         return
-    found = brokers.up(broker, timeout=timeout, say=say)
+    found = brokers.up(broker, timeout=timeout, log=say)
     if json:
         print_json({"kind": found.kind, "url": found.settings.url, "broker": str(found)})
 
@@ -56,7 +56,7 @@ def down(broker: Kind = None) -> None:
     """
     from mousetrap import broker as brokers
 
-    stopped = brokers.down(broker, say=say)
+    stopped = brokers.down(broker, log=say)
     say(f"stopped: {', '.join(stopped)}" if stopped else "nothing of ours was running")
 
 

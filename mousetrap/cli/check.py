@@ -49,7 +49,7 @@ def demo(
     given = parse_parameters(parameters or [])
     if jobs is not None:
         given["jobs"] = str(jobs)
-    with brokers.ensure(broker, say=say) as found:
+    with brokers.ensure(broker, log=say) as found:
         _run(notebook, given, None, deadline, found.environment(), json)
 
 
@@ -116,7 +116,7 @@ def check_notebooks(
     environment: dict[str, str] = {}
     found = None
     if broker is not None:  # otherwise the notebook itself asks for one, if it needs one
-        found = brokers.ensure(broker, say=say)
+        found = brokers.ensure(broker, log=say)
         environment = found.environment()
     try:
         if together:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mousetrap.broker import KINDS
 from mousetrap.errors import SettingsError
 from mousetrap.model.topology import check_queue_name
 
@@ -31,7 +32,7 @@ def finite(value: float) -> float:
 Kind = Annotated[
     str | None,
     typer.Option(
-        "--broker", metavar="KIND", help="external, docker, local or embedded; default: whichever."
+        "--broker", metavar="KIND", help=f"{', '.join(KINDS)}; default: the first that works."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")]

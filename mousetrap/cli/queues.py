@@ -45,7 +45,7 @@ def show_queues(
         print_table(
             ("queue", "messages", "consumers"),
             ((each.queue, f"{each.messages:,}", each.consumers) for each in there),
-            f"{settings.url}{probe.remark(settings)}"
+            f"{settings.url}{probe.memory_note(settings)}"
             + f", namespace {settings.namespace}" * bool(settings.namespace),
         )
     missing = ", ".join(name for name, each in found.items() if not each)
@@ -54,7 +54,7 @@ def show_queues(
         raise typer.Exit(ExitCode.FAILED)
     if not there:
         say(f"none of the demo's queues exists on {settings.url} yet"
-            f"{probe.remark(settings)}: run mousetrap demo, or name "
+            f"{probe.memory_note(settings)}: run mousetrap demo, or name "
             f"the queues to show")  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def send(
             print_json({"sent": tally.sent, **outcomes, "ids": tally.ids})
         elif outcomes:
             counts = ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items())
-            say(counts + probe.remark(settings))
+            say(counts + probe.memory_note(settings))
     if tally.problem is not None:
         hint = " (here: --declare)" if outcomes["returned"] else ""
         complain(f"{tally.problem}{hint}")

@@ -51,7 +51,7 @@ def supervise(
     def on_working() -> None:
         nonlocal is_started
         is_started = True
-        live.say(f"{number} processes of {name}, on {settings.url}{probe.remark(settings)}"
+        live.say(f"{number} processes of {name}, on {settings.url}{probe.memory_note(settings)}"
                  + (f", namespace {settings.namespace}" if settings.namespace else ""))  # fmt: skip
 
     try:

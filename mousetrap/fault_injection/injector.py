@@ -202,7 +202,7 @@ class Faults:
         else:
             node.kill()
             injected.land(lost, begun)
-        node.start(RESTART, say=lambda _: None)
+        node.start(RESTART, log=lambda _: None)
         return injected
 
     def inject(self, kind: str) -> Fault:

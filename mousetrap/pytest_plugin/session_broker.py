@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mousetrap.broker import Broker, ensure
+from mousetrap.broker import KINDS, Broker, ensure
 from mousetrap.errors import BrokerSetupError, MousetrapError
 from mousetrap.pytest_plugin.stash import SESSION_BROKER, request_folder
 from mousetrap.runtime.atomic_file import write_whole
@@ -89,11 +89,11 @@ class SessionBroker:
     def _find(self) -> None:
         if self._found is None:
             try:
-                found = ensure(say=self._say)
+                found = ensure(log=self._log)
             except MousetrapError as error:
                 self._found = error
                 return
-            if found.kind == "embedded" and _must_be_rabbitmq():
+            if KINDS[found.kind].is_in_process and _must_be_rabbitmq():
                 found.close()
                 self._found = BrokerSetupError(
                     "there is no RabbitMQ here, and in CI the embedded broker is not taken for "
@@ -102,7 +102,7 @@ class SessionBroker:
             else:
                 self._found = found
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         reporter: TerminalReporter | None = self._config.pluginmanager.get_plugin(
             "terminalreporter"
         )

@@ -31,6 +31,8 @@ from mousetrap.job_queue import declare, depth, ping
 from mousetrap.model.message import Message
 from mousetrap.settings import Settings
 
+DOCKER = brokers.KINDS["docker"]
+
 
 def needs(problem: str | None):
     """Skip at home and fail in CI where *problem* says that a tool is missing."""
@@ -141,7 +143,7 @@ def test_local_folder_is_private(private):
 @pytest.mark.local
 def test_local_nodes_do_not_collide(private, said):
     """Two at once have their own ports and their own data."""
-    with brokers.ensure("local", say=said.append) as other:
+    with brokers.ensure("local", log=said.append) as other:
         assert other.settings.port != private.settings.port
         assert other.node.pid != private.node.pid
         assert ping(other.settings) < 3
@@ -155,7 +157,7 @@ def test_local_nodes_do_not_collide(private, said):
 def test_local_node_keeps_messages_when_it_is_killed_and_started_again(said):
     """A crash and a recovery: same port, same durable queue, same persistent message."""
     needs(executables.problem())
-    with brokers.ensure("local", say=said.append) as broker:
+    with brokers.ensure("local", log=said.append) as broker:
         declare("kept", settings=broker.settings)
         with Publisher(broker.settings) as publisher:
             publisher.publish_until_confirmed([Message({"seed": 1})], "kept")
@@ -165,7 +167,7 @@ def test_local_node_keeps_messages_when_it_is_killed_and_started_again(said):
         broker.node.rabbitmqctl("eval", "catch mnesia:sync_log().")
         broker.node.kill()
         was_gone = broker.node.pid is None
-        broker.node.start(say=said.append)
+        broker.node.start(log=said.append)
 
         assert was_gone
         assert broker.node.pid not in (None, first)
@@ -178,7 +180,7 @@ def test_local_node_stops_properly(private, said):
     private.node.stop()
     with pytest.raises(BrokerUnreachable):
         ping(private.settings)
-    private.node.start(say=said.append)
+    private.node.start(log=said.append)
 
     assert ping(private.settings) < 3
 
@@ -191,14 +193,14 @@ def test_local_vanishes_when_its_process_is_killed():
         import json, sys
         from mousetrap.broker import ensure
         node = ensure("local").node
-        print(json.dumps(rabbitmq_node.state() | {"folder": str(rabbitmq_node.folder)}), flush=True)
+        print(json.dumps(node.state() | {"folder": str(node.folder)}), flush=True)
         sys.stdin.read()
     """)
     parent = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     state = json.loads(parent.stdout.readline())
-    pids = [state[role] for role in ("node", "epmd", "keeper")]
+    pids = [state[role] for role in ("node", "epmd", "supervisor")]
     were_alive = [is_alive(pid) for pid in pids]
 
     parent.kill()
@@ -210,12 +212,12 @@ def test_local_vanishes_when_its_process_is_killed():
 
 
 @pytest.mark.local
-def test_local_close_leaves_nothing_when_the_keeper_was_killed(said):
+def test_local_close_leaves_nothing_when_the_supervisor_was_killed(said):
     """Should the keeper itself be killed, `close` ends what it kept."""
     needs(executables.problem())
-    with brokers.ensure("local", say=said.append) as broker:
+    with brokers.ensure("local", log=said.append) as broker:
         state = broker.node.state()
-        os.kill(state["keeper"], signal.SIGKILL)
+        os.kill(state["supervisor"], signal.SIGKILL)
 
     eventually(lambda: not is_alive(state["node"]) and not is_alive(state["epmd"]))
     assert not broker.node.folder.exists()
@@ -230,11 +232,11 @@ def test_local_up_stays_until_down_and_both_are_idempotent(said):
              f"up('local', Settings(port={settings.port}))"  # fmt: skip
     try:
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-        again = brokers.up("local", settings, say=said.append)
-        joined = brokers.ensure("local", settings, say=said.append)
+        again = brokers.up("local", settings, log=said.append)
+        joined = brokers.ensure("local", settings, log=said.append)
         [way] = [way for way in brokers.status(settings) if way.kind == "local"]
     finally:
-        stopped = [brokers.down("local", say=said.append) for _ in range(2)]
+        stopped = [brokers.down("local", log=said.append) for _ in range(2)]
     [after] = [way for way in brokers.status(settings) if way.kind == "local"]
 
     assert again.settings.port == joined.settings.port == settings.port
@@ -252,7 +254,7 @@ def test_local_up_says_that_the_port_is_taken(said):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(BrokerSetupError, match=f"port {port} is taken .* RABBITMQ_PORT="):
-            brokers.up("local", Settings(port=port), say=said.append)
+            brokers.up("local", Settings(port=port), log=said.append)
 
 
 @pytest.mark.local
@@ -276,8 +278,8 @@ def test_local_start_tries_other_ports(monkeypatch, said):
     with socket.create_server(("127.0.0.1", 0)) as other:
         choices = iter([[free_ports(1)[0], other.getsockname()[1]], free_ports(2)])
         monkeypatch.setattr("mousetrap.broker.configuration.free_ports", lambda _: next(choices))
-        private = local.start(Settings(), 60, said.append)
-    private.close()
+        node = local.start(Settings(), 60, said.append)
+    node.close()
 
     assert any(rabbitmq_node.PORT_TAKEN in line for line in said)
 
@@ -294,14 +296,14 @@ def nobody(monkeypatch):
     """Settings of an address where nobody listens, and ways that fail with their names."""
 
     def refuse(name):
-        def up(*_):
-            raise BrokerSetupError(f"{name} cannot be had")
+        def start(*_):
+            raise BrokerSetupError(f"{name} cannot be started")
 
-        return up
+        return start
 
-    monkeypatch.setattr(docker, "up", refuse("docker"))
-    monkeypatch.setattr(local, "up", refuse("local"))
-    monkeypatch.setattr(local, "start", refuse("local"))
+    for name in ("docker", "local"):
+        for method in ("up", "join"):
+            monkeypatch.setattr(brokers.KINDS[name], method, refuse(name))
     return Settings(port=free_ports(1)[0])
 
 
@@ -316,27 +318,27 @@ def test_ensure_refuses_an_unknown_kind(kind):
 
 def test_ensure_does_not_replace_a_named_broker(nobody, monkeypatch, said):
     """Who names a broker gets that one or an error, never another one's data."""
-    monkeypatch.setattr(docker, "up", fail_if_asked)
+    monkeypatch.setattr(brokers.KINDS["docker"], "join", fail_if_asked)
     monkeypatch.setenv("RABBITMQ_HOST", "localhost")
     with pytest.raises(BrokerUnreachable, match="RABBITMQ_PORT"):
-        brokers.ensure(settings=nobody, say=said.append)
+        brokers.ensure(settings=nobody, log=said.append)
     monkeypatch.delenv("RABBITMQ_HOST")
     monkeypatch.setenv("RABBITMQ_URL", f"amqp://localhost:{nobody.port}")
     with pytest.raises(BrokerUnreachable):
-        brokers.ensure(say=said.append)
+        brokers.ensure(log=said.append)
     with pytest.raises(BrokerUnreachable):
-        brokers.ensure("external", nobody, say=said.append)
+        brokers.ensure("external", nobody, log=said.append)
 
 
 def test_ensure_tries_docker_then_local_then_does_without(nobody, said):
     """When nothing else works there is the broker in the box; it is said why, and what it is."""
-    with brokers.ensure(settings=nobody, say=said.append) as broker:
+    with brokers.ensure(settings=nobody, log=said.append) as broker:
         assert ping(broker.settings) < 3
 
     assert broker.kind == "embedded"
     assert said == [
-        "not using docker: docker cannot be had",
-        "not using local: local cannot be had",
+        "not using docker: docker cannot be started",
+        "not using local: local cannot be started",
         f"using the broker {broker}; messages are gone when this process ends",
     ]
 
@@ -344,24 +346,24 @@ def test_ensure_tries_docker_then_local_then_does_without(nobody, said):
 def test_up_gives_every_reason(nobody, said):
     """What is to stay cannot be in memory: one error holds one sentence for each way."""
     with pytest.raises(BrokerSetupError, match=r"docker: docker cannot.*\n.*local: local cannot"):
-        brokers.up(settings=nobody, say=said.append)
+        brokers.up(settings=nobody, log=said.append)
 
 
 def test_ensure_takes_the_kind_from_the_environment(nobody, monkeypatch, said):
     """MOUSETRAP_BROKER=local is --broker local; an argument wins over it."""
     monkeypatch.setenv("MOUSETRAP_BROKER", "local")
-    with pytest.raises(BrokerSetupError, match="local cannot be had"):
-        brokers.ensure(settings=nobody, say=said.append)
-    with pytest.raises(BrokerSetupError, match="docker cannot be had"):
-        brokers.ensure("docker", nobody, say=said.append)
+    with pytest.raises(BrokerSetupError, match="local cannot be started"):
+        brokers.ensure(settings=nobody, log=said.append)
+    with pytest.raises(BrokerSetupError, match="docker cannot be started"):
+        brokers.ensure("docker", nobody, log=said.append)
 
 
 @pytest.mark.local
 def test_ensure_uses_what_answers(private, monkeypatch, said):
     """A broker that is there and lets us in is used, and said to be used."""
-    monkeypatch.setattr(docker, "up", fail_if_asked)
+    monkeypatch.setattr(brokers.KINDS["docker"], "join", fail_if_asked)
 
-    found = brokers.ensure(settings=private.settings.replace(host="localhost"), say=said.append)
+    found = brokers.ensure(settings=private.settings.replace(host="localhost"), log=said.append)
 
     assert found.kind == "external"
     assert said == [f"using the broker {found}"]
@@ -372,8 +374,8 @@ def test_ensure_passes_by_what_refuses_the_login(private, nobody, said):
     """A system service with other credentials on the default port is left alone, audibly."""
     stranger = private.settings.replace(user="stranger", password="Se3ret")
 
-    with pytest.raises(BrokerSetupError, match="docker cannot be had"):
-        brokers.up(settings=stranger, say=said.append)
+    with pytest.raises(BrokerSetupError, match="docker cannot be started"):
+        brokers.up(settings=stranger, log=said.append)
 
     assert said[0].startswith("not using what runs here: ")
     assert "'stranger'" in said[0]
@@ -387,7 +389,7 @@ def test_environment_makes_children_use_the_same_broker(private, monkeypatch, sa
     for name, value in private.environment().items():
         monkeypatch.setenv(name, value)
 
-    found = brokers.ensure(say=said.append)
+    found = brokers.ensure(log=said.append)
 
     assert (found.kind, found.node) == ("external", None)
     assert found.settings.port == private.settings.port
@@ -423,7 +425,7 @@ def path(tmp_path, monkeypatch):
     """A PATH with nothing on it but what the test puts there."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    monkeypatch.setattr(executables, "PLACES", ())
+    monkeypatch.setattr(executables, "EXTRA_FOLDERS", ())
     monkeypatch.setattr(executables.sys, "executable", str(folder / "python"))
     monkeypatch.setenv("PATH", str(folder))
 
@@ -437,10 +439,10 @@ def path(tmp_path, monkeypatch):
 def test_local_says_what_is_missing(path, said):
     """No rabbitmq-server, then no Erlang: one sentence each, with the way out of the first."""
     with pytest.raises(BrokerSetupError, match="apt-get install rabbitmq-server"):
-        brokers.ensure("local", say=said.append)
+        brokers.ensure("local", log=said.append)
     path("rabbitmq-server")
     with pytest.raises(BrokerSetupError, match="Erlang is not installed"):
-        brokers.ensure("local", say=said.append)
+        brokers.ensure("local", log=said.append)
 
 
 def test_local_prefers_the_real_script_to_a_wrapper(path, tmp_path):
@@ -450,7 +452,7 @@ def test_local_prefers_the_real_script_to_a_wrapper(path, tmp_path):
     wrapper = tmp_path / "sbin" / "rabbitmq-server"
     wrapper.parent.mkdir()
     wrapper.symlink_to(tmp_path / "bin" / "rabbitmq-script-wrapper")
-    executables.PLACES = (str(wrapper.parent),)
+    executables.EXTRA_FOLDERS = (str(wrapper.parent),)
 
     assert executables.find_server() == wrapper  # no real one there yet
     path("rabbitmq-server")
@@ -465,7 +467,7 @@ def test_local_says_why_the_node_ended(path, said, monkeypatch):
     path("epmd", f'exec {sys._base_executable} -c "{FAKE_EPMD}" $2')
 
     with pytest.raises(BrokerSetupError, match=r"exit code 3\): error: no luck with \*") as caught:
-        brokers.ensure("local", Settings(password="hunter2"), say=said.append)
+        brokers.ensure("local", Settings(password="hunter2"), log=said.append)
 
     assert "hunter2" not in str(caught.value)
 
@@ -491,9 +493,9 @@ def test_docker_says_what_is_missing(script, sentence, path, said):
         path("docker", script)
 
     with pytest.raises(BrokerSetupError, match=sentence):
-        brokers.ensure("docker", say=said.append)
-    assert docker.status().note
-    assert brokers.down("docker", say=said.append) == []
+        brokers.ensure("docker", log=said.append)
+    assert DOCKER.status(Settings()).note
+    assert brokers.down("docker", log=said.append) == []
 
 
 COMPOSE = 'case "$*" in *"config --images"*) echo rabbitmq:4.3-management;; {} esac'
@@ -522,7 +524,7 @@ def test_docker_says_why_it_is_not_up(script, sentence, path, said):
     path("docker", COMPOSE.format(script.replace("PORT", str(settings.port))))
 
     with pytest.raises(BrokerSetupError, match=sentence.replace("PORT", str(settings.port))) as no:
-        brokers.ensure("docker", settings, say=said.append)
+        brokers.ensure("docker", settings, log=said.append)
     assert "hunter2" not in str(no.value)
 
 
@@ -532,7 +534,7 @@ def test_docker_says_that_the_port_is_taken(path, said):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(BrokerSetupError, match=f"port {port} is taken"):
-            brokers.ensure("docker", Settings(port=port), say=said.append)
+            brokers.ensure("docker", Settings(port=port), log=said.append)
 
 
 def test_docker_does_not_move_a_running_container(path, said):
@@ -540,7 +542,7 @@ def test_docker_does_not_move_a_running_container(path, said):
     path("docker", 'case "$1" in ps) echo "rabbitmq:4.3-management 127.0.0.1:7->5672/tcp";; esac')
 
     with pytest.raises(BrokerSetupError, match=r"runs already, on port 7 .*mousetrap broker down"):
-        brokers.ensure("docker", say=said.append)
+        brokers.ensure("docker", log=said.append)
 
 
 def test_free_ports_are_none_that_connections_get():
@@ -559,7 +561,7 @@ def test_free_ports_says_when_hardly_one_is_free(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         chance = SimpleNamespace(sample=lambda _, tries: [port] * tries)
-        monkeypatch.setattr("mousetrap.broker.configuration._CHANCE", chance)
+        monkeypatch.setattr("mousetrap.broker.configuration._RANDOM", chance)
         with pytest.raises(BrokerSetupError, match=r"hardly one is free.*ss -ltn"):
             free_ports(1)
 
@@ -591,28 +593,28 @@ def compose(monkeypatch):
 @pytest.mark.docker
 def test_docker_up_and_down_are_idempotent(compose, said):
     """`up` twice is one container, `ensure` joins it, `down` twice stops it once."""
-    first = brokers.up("docker", compose, say=said.append)
-    second = brokers.up("docker", compose, say=said.append)
-    joined = brokers.ensure("docker", compose, say=said.append)
-    way = docker.status()
-    stopped = [brokers.down("docker", say=said.append) for _ in range(2)]
+    first = brokers.up("docker", compose, log=said.append)
+    second = brokers.up("docker", compose, log=said.append)
+    joined = brokers.ensure("docker", compose, log=said.append)
+    way = DOCKER.status(Settings())
+    stopped = [brokers.down("docker", log=said.append) for _ in range(2)]
 
     assert first == second == joined
     assert (way.is_running, way.address) == (True, f"localhost:{compose.port}")
     assert way.version in str(first)
     assert stopped == [["docker"], []]
-    assert not docker.status().is_running
+    assert not DOCKER.status(Settings()).is_running
 
 
 @pytest.mark.docker
 def test_docker_says_that_the_volume_has_other_credentials(compose, said):
     """A password that changed since the volume was made is explained, not just refused."""
-    brokers.up("docker", compose, say=said.append)
+    brokers.up("docker", compose, log=said.append)
     environment = docker._environment(compose)
     docker._compose("down", "--timeout", "1", environment=environment, timeout=60)
 
     with pytest.raises(BrokerSetupError, match=r"refused the login.*down --volumes") as refused:
-        brokers.up("docker", compose.replace(password="hunter2"), say=said.append)
+        brokers.up("docker", compose.replace(password="hunter2"), log=said.append)
     assert isinstance(refused.value.__cause__, AccessRefused)
     assert "hunter2" not in str(refused.value)
 

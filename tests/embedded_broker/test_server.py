@@ -33,8 +33,8 @@ def test_ensure_starts_one_that_says_what_it_is():
     """Who asks for the embedded broker gets one, and reads that it is in memory."""
     lines = []
 
-    with ensure("embedded", Settings(), say=lines.append) as broker:
-        assert list(broker.server.overview()["vhosts"]) == ["/"]
+    with ensure("embedded", Settings(), log=lines.append) as broker:
+        assert list(overview(broker.settings)["vhosts"]) == ["/"]
 
     assert str(broker).startswith("embedded, in memory: ")
     assert lines == [f"using the broker {broker}; messages are gone when this process ends"]

@@ -140,7 +140,7 @@ def breakable(version: str | None = None) -> Container | RabbitMQNode:
             raise
         return container
     try:
-        node = ensure("local", Settings(), say=lambda _: None).node
+        node = ensure("local", Settings(), log=lambda _: None).node
     except MousetrapError as error:
         missing(f"no Docker with rabbitmq:{version}-management and no private node: {error}")
     assert node is not None

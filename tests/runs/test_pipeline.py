@@ -29,13 +29,13 @@ def container(request, monkeypatch):
     port, management = free_ports(2)
     monkeypatch.setenv("RABBITMQ_MANAGEMENT_PORT", str(management))
     try:
-        yield docker.up(Settings(port=port), 120, print)
+        yield docker.start(Settings(port=port), 120, print)
     except BrokerSetupError as error:
         if "image" not in str(error):
             raise
         missing(str(error))
     finally:
-        docker.down(print)
+        docker.Docker().down(print)
 
 
 def run(settings: Settings, tmp_path: Path, **parameters: object):
