@@ -16,7 +16,7 @@ from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.check.safe_text import plain_text
 from mousetrap.errors import CheckError, ParameterError
 from mousetrap.model.summary import SUMMARY_TYPE
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 
 _INJECTED = "injected-parameters"
 _MARKER = "papermill-error-cell-tag"  # papermill's name: it clears cells tagged so on the next run
@@ -170,7 +170,7 @@ def open_draft(path: Path, text: str) -> None:
     """
     open_folder(path.parent)
     try:
-        write_whole(path, text)
+        write_atomically(path, text)
     except OSError as error:
         raise CheckError(f"the executed copy cannot be written to {path.parent}: {error}") from None
 
@@ -185,7 +185,8 @@ def open_folder(folder: Path) -> None:
         for build in (folder, folder.parent):
             if build.name == "_build" and not build.exists():
                 build.mkdir(parents=True)
-                write_whole(build / ".gitignore", "# executed copies: results, not sources\n*\n")
+                ignored = "# executed copies: results, not sources\n*\n"
+                write_atomically(build / ".gitignore", ignored)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckError(f"the executed copy cannot be written to {folder}: {error}") from None
@@ -211,7 +212,7 @@ def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> str:
         document.cells.insert(0, note)
     reason = ""
     try:
-        write_whole(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
+        write_atomically(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
     except OSError as error:
         reason = unwritten(output, error)
     draft.replace(output)

@@ -8,7 +8,7 @@ from mousetrap.check.junit import junit
 from mousetrap.check.page import report_page
 from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult
 from mousetrap.errors import CheckError
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 
 
 def write_report(grid: GridResult) -> None:
@@ -26,6 +26,6 @@ def write_report(grid: GridResult) -> None:
     }
     try:
         for name, text in texts.items():
-            write_whole(grid.folder / name, text)
+            write_atomically(grid.folder / name, text)
     except OSError as error:
         raise CheckError(f"the report cannot be written to {grid.folder}: {error}") from None

@@ -21,7 +21,7 @@ from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, 
 from mousetrap.check.parameters import start_light
 from mousetrap.errors import CheckError
 from mousetrap.runtime import threads
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 
 LOOKING = 30.0  # seconds our parent has to look at a failure before the kernel is ended; a guess
 
@@ -138,7 +138,7 @@ class _Draft:
 
     def write(self, text: str, path: str) -> None:
         try:
-            write_whole(Path(path), text)
+            write_atomically(Path(path), text)
         except OSError as error:
             raise CheckError(executed_notebook.unwritten(self._output, error)) from None
 

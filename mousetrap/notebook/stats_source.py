@@ -142,7 +142,7 @@ class RunWatch(Watch):
                     state=known.state if known else "", trouble=known.problem if known else "",
                 )
             )  # fmt: skip
-        ends = {name: run.ledger.sent_on(name) for name in run.flow.results}
+        ends = {name: run.ledger.sent_to(name) for name in run.flow.results}
         title = f"run {run.namespace}"
         return View(title, run.where, run.state, tuple(stages), ends, "out", _reconnects(workers))
 
@@ -150,7 +150,7 @@ class RunWatch(Watch):
         found: dict[str, tuple[int, float | None]] = {}
         for entry in self.run.ledger.open_entries():
             number, since = found.get(entry.queue, (0, None))
-            found[entry.queue] = (number + 1, since or self.run.ledger.ready(entry))
+            found[entry.queue] = (number + 1, since or self.run.ledger.queued_at(entry))
         now = clock.time()
         self._open = {
             queue: (number, "" if since is None else f"{max(0.0, now - since):.0f} s")

@@ -21,7 +21,7 @@ import pytest
 from mousetrap.broker import KINDS, Broker, ensure
 from mousetrap.errors import BrokerSetupError, MousetrapError
 from mousetrap.pytest_plugin.stash import SESSION_BROKER, request_folder
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SessionBroker:
         """In the controller: find a broker if a worker wants one, and tell all of them."""
         if self._found is None and self._question.exists():
             self._find()
-            write_whole(self._answer, json.dumps(_told(self._found)))
+            write_atomically(self._answer, json.dumps(_told(self._found)))
 
     def broker(self) -> Broker:
         """Return the session's broker.

@@ -13,12 +13,12 @@ from typing import Protocol
 
 from mousetrap.runtime import threads
 from mousetrap.runtime.environment import is_kernel
-from mousetrap.runtime.interrupt import Waiter, begin
+from mousetrap.runtime.interrupt import Waiter, start_in_thread
 
-GRACE = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
+STOP_TIMEOUT = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
 
 
-class SignalWatch(Protocol):
+class Service(Protocol):
     """What can be run until it is told to stop: a `Worker`, or several as processes."""
 
     def start(self) -> object:
@@ -36,34 +36,34 @@ class _Told(KeyboardInterrupt):
 
 
 def run_until_signalled(
-    worker: SignalWatch,
+    worker: Service,
     *,
-    grace: float = GRACE,
+    stop_timeout: float = STOP_TIMEOUT,
     with_parent: bool = False,
-    on_working: Callable[[], object] = lambda: None,
-    on_look: Callable[[], object] = lambda: None,
-    on_told: Callable[[], object] = lambda: None,
-    at_once: Callable[[], object] = lambda: None,
+    on_started: Callable[[], object] = lambda: None,
+    on_poll: Callable[[], object] = lambda: None,
+    on_stopping: Callable[[], object] = lambda: None,
+    before_exit: Callable[[], object] = lambda: None,
 ) -> None:
     """Start *worker* and return when it has been told to stop and has finished its messages.
 
-    *on_working* is called once it consumes, *on_look* a few times a second from then on, *on_told*
+    *on_started* is called once it consumes, *on_poll* a few times a second from then on, *on_stopping*
     when it has been told to stop.
 
-    The first SIGINT or SIGTERM asks: nothing new is begun, what is in hand gets *grace* seconds;
+    The first SIGINT or SIGTERM asks: nothing new is begun, what is in hand gets *stop_timeout* seconds;
     a worker that is still connecting gives up. The second ends the process at once, with exit code
-    128 + signal, after *at_once*. In a notebook's kernel an interrupt ends the cell, and the worker
+    128 + signal, after *before_exit*. In a notebook's kernel an interrupt ends the cell, and the worker
     finishes behind it. *with_parent*: the end of standard input counts as a signal, so a worker
     whose parent was killed does not stay behind.
 
     Raises:
         MousetrapError: the worker could not start, or cannot go on.
-        TimeoutError: a handler outlived *grace*.
+        TimeoutError: a handler outlived *stop_timeout*.
 
     Threads: signals are handled only when called in the main thread.
     """
     told = _Order()
-    with _signals(told, at_once, lambda: worker.stop(grace)):
+    with _signals(told, before_exit, lambda: worker.stop(stop_timeout)):
         try:
             told.ends_waiting = True
             if with_parent:  # from here on: a parent may have gone before we came this far
@@ -71,16 +71,16 @@ def run_until_signalled(
             worker.start()
             told.ends_waiting = False
         except _Told:
-            worker.stop(grace)  # it may just have begun
+            worker.stop(stop_timeout)  # it may just have begun
             return
         try:
-            on_working()
+            on_started()
             while not told.wait(0.2):  # seconds: how soon a failure is noticed
                 worker.wait(0.0)
-                on_look()
-            on_told()
+                on_poll()
+            on_stopping()
         finally:
-            worker.stop(grace)
+            worker.stop(stop_timeout)
 
 
 class _Order:
@@ -102,7 +102,7 @@ class _Order:
 
 @contextmanager
 def _signals(
-    told: _Order, at_once: Callable[[], object], stop: Callable[[], object]
+    told: _Order, before_exit: Callable[[], object], stop: Callable[[], object]
 ) -> Iterator[None]:
     if not threads.is_main():
         yield
@@ -110,7 +110,7 @@ def _signals(
 
     def on_signal(number: int, _: FrameType | None) -> None:
         if told.is_given:
-            at_once()
+            before_exit()
             os._exit(128 + number)  # not sys.exit: a hanging handler must not delay it
         told.give()
         if told.ends_waiting:
@@ -120,7 +120,7 @@ def _signals(
         # Stopping begins here and not on the way out, where a second interrupt could forestall it.
         # It never ends the process: that would take the kernel away.
         if not told.is_given:
-            begin(stop)
+            start_in_thread(stop)
             told.give()
         signal.default_int_handler(number, frame)
 

@@ -24,7 +24,7 @@ from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.message import decode
 from mousetrap.runtime import clock, randomness, threads
-from mousetrap.runtime.environment import is_kernel, program
+from mousetrap.runtime.environment import is_kernel, program_name
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
@@ -108,7 +108,7 @@ class ConsumerDiscovery:
         self.stage = ""  # what the worker is called now
         self.is_deaf = True  # the worker does not consume yet, or not any more
         self._exchange = settings.topology.events_exchange
-        self._key = settings.topology.question_key
+        self._key = settings.topology.discovery_key
         self._queue = queue
         self._publisher = publisher
         self._worker = randomness.new_id()
@@ -177,7 +177,7 @@ class ConsumerDiscovery:
                 process=_process(),
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                program=program(),
+                program=program_name(),
                 stage=self.stage,
             )
             with suppress(MousetrapError):

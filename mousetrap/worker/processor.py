@@ -21,8 +21,8 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
 from mousetrap.model import poison_messages, retry_policy
-from mousetrap.model.message import Message, current
-from mousetrap.model.outcome import Outcome, Output, alike
+from mousetrap.model.message import Message, current_message
+from mousetrap.model.outcome import Outcome, Output, outputs_to
 from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.runtime import randomness, threads
 from mousetrap.runtime.interrupt import Waiter
@@ -111,7 +111,7 @@ class Processor:
             return
         message, handler = attempt.message, attempt.handler
         with self.around(message):
-            token = current.set(message)
+            token = current_message.set(message)
             try:
                 result = handler.function(*handler.arguments(message))
                 outputs = handler.outputs(result, message)
@@ -120,14 +120,14 @@ class Processor:
             else:
                 self._send(attempt, outputs)
             finally:
-                current.reset(token)
+                current_message.reset(token)
 
     async def _handle_async(self, delivery: Delivery) -> None:
         if (attempt := self._begin(delivery)) is None:
             return
         message, handler = attempt.message, attempt.handler
         with self.around(message):
-            token = current.set(message)
+            token = current_message.set(message)
             try:
                 result = await handler.function(*handler.arguments(message))
                 outputs = handler.outputs(result, message)
@@ -136,7 +136,7 @@ class Processor:
             else:
                 self._send(attempt, outputs)
             finally:
-                current.reset(token)
+                current_message.reset(token)
 
     def _begin(self, delivery: Delivery) -> Attempt | None:
         message = Message.from_wire(delivery.body, delivery.properties)
@@ -213,7 +213,7 @@ class Processor:
         if self._keeps:
             told = tuple([Output(each.id, writes, self._kept(each.body)) for each in outputs])
         else:
-            told = alike(writes, len(outputs))
+            told = outputs_to(writes, len(outputs))
         outcome = attempt.outcome("done", self._queue.name, told, body=self._kept_of_job(attempt))
         self._publish(attempt, [(each, writes, None) for each in outputs], outcome)
 

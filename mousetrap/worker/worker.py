@@ -24,7 +24,7 @@ from mousetrap.errors import MousetrapError
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.runtime import clock, threads
-from mousetrap.runtime.interrupt import PARTING, finish
+from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted
 from mousetrap.settings import Settings
 from mousetrap.worker.consumer_discovery import PATIENCE, Attached, ConsumerDiscovery, here, note
 from mousetrap.worker.handler import Handler
@@ -156,7 +156,7 @@ class Worker:
             _started.discard(self)
             # interrupted when it had just begun, it may have a message in hand: it is finished
             has_begun = self._consumer.connection.is_open
-            finish((lambda: self._stop(GRACE)) if has_begun else self._abandon)
+            run_uninterrupted((lambda: self._stop(GRACE)) if has_begun else self._abandon)
             raise
         return self
 
@@ -185,7 +185,7 @@ class Worker:
             TimeoutError: a handler still ran, or the broker had not confirmed its outputs, after
                 *timeout* seconds; that message will be delivered again, so it may be done twice.
         """
-        finish(lambda: self._stop(timeout))
+        run_uninterrupted(lambda: self._stop(timeout))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the worker has stopped for good; say whether it has.
@@ -354,9 +354,9 @@ class Worker:
 
     def _abandon(self) -> None:
         self._processor.is_stopping = True
-        self._consumer.close(PARTING)
-        self._publisher.close(PARTING)
-        self._processor.executor.stop(PARTING)
+        self._consumer.close(INTERRUPTED_TIMEOUT)
+        self._publisher.close(INTERRUPTED_TIMEOUT)
+        self._processor.executor.stop(INTERRUPTED_TIMEOUT)
 
     # ---- what ends it --------------------------------------------------------------------------
 

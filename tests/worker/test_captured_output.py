@@ -94,7 +94,7 @@ def test_output_of_each_attempt_is_kept(settings):
     """A retry is another handling: its output is its own, and all belong to the message."""
 
     def fails(_: int) -> None:
-        attempt = mousetrap.model.message.current.get().attempt
+        attempt = mousetrap.model.message.current_message.get().attempt
         print("attempt", attempt)
         raise ValueError(f"no luck at {attempt}")
 
