@@ -81,7 +81,8 @@ class Consumer:
     *on_delivery* is called on the I/O thread and must hand over at once; *on_failed* when there
     is no way to go on. A consumer that the broker cancels (its queue was deleted) declares the
     queue again and goes on. In a namespace it renews the lease of its queues. It opens
-    *exclusive_queue* on its connection each time it begins to consume.
+    *exclusive_queue* on its connection each time it begins to consume. *on_reconnected* is called
+    on the I/O thread when the broker has accepted the consumer again after a loss.
 
     Threads: `ack`, `cancel`, `is_current` and `close` from any, `count` not from an I/O thread;
     acks never block.
@@ -96,6 +97,7 @@ class Consumer:
         *,
         on_delivery: Callable[[Delivery], object],
         on_failed: Callable[[MousetrapError], object],
+        on_reconnected: Callable[[], object] = lambda: None,
         quarantine: str = "",
         exclusive_queue: ExclusiveQueue | None = None,
         io_thread: IOThread | None = None,
@@ -107,6 +109,7 @@ class Consumer:
         self._declarations = declarations
         self._on_delivery = on_delivery
         self._on_failed = on_failed
+        self._on_reconnected = on_reconnected
         self._exclusive_queue = exclusive_queue
         self._quarantine = quarantine
         self._generation = 0  # written on the I/O thread, read everywhere
@@ -117,6 +120,7 @@ class Consumer:
         self._channel: Channel | None = None
         self._consumer_tags: list[str] = []
         self._outstanding: dict[int, Delivery] = {}  # not yet acked, in order of tags
+        self._has_consumed = False
 
     def open(self) -> None:
         """Connect and consume; raises what `Connection.open` raises."""
@@ -183,8 +187,15 @@ class Consumer:
             channel.basic_qos(prefetch_count=1)
             self._consumer_tags.append(channel.basic_consume(self._quarantine, self._on_message))
         channel.basic_qos(prefetch_count=self.prefetch)
+
+        def on_consuming(_: Any) -> None:
+            ready()
+            if self._has_consumed:
+                self._on_reconnected()
+            self._has_consumed = True
+
         self._consumer_tags.append(
-            channel.basic_consume(self.queue, self._on_message, callback=lambda _: ready())
+            channel.basic_consume(self.queue, self._on_message, callback=on_consuming)
         )
         if self._exclusive_queue is not None:
             self._exclusive_queue.open(channel.connection)

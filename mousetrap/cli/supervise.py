@@ -9,7 +9,7 @@ from typing import Any
 
 from mousetrap.broker import probe
 from mousetrap.cli.console import print_json, say
-from mousetrap.display.progress import ProgressLine
+from mousetrap.display.progress import Progress
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.supervisor import MARGIN, Supervisor
@@ -48,7 +48,7 @@ def supervise(
     )
     is_started = False
 
-    def on_started() -> None:
+    def on_working() -> None:
         nonlocal is_started
         is_started = True
         live.say(f"{number} processes of {name}, on {settings.url}{probe.memory_note(settings)}"
@@ -58,12 +58,11 @@ def supervise(
         with told_of(health, workers.statistics):
             run_until_signalled(
                 workers,
-                # theirs, and what it takes to close and exit
-                stop_timeout=options["grace"] + MARGIN,
+                grace=options["grace"] + MARGIN,  # theirs, and what it takes to close and exit
                 with_parent=with_parent,
-                on_started=on_started,
-                on_poll=lambda: live.show(workers.statistics()),
-                before_exit=workers.kill_all,
+                on_working=on_working,
+                on_look=lambda: live.show(workers.statistics()),
+                at_once=workers.kill_all,
             )
     finally:
         if is_started:
@@ -94,7 +93,7 @@ class _Line:
     """The line that says how far they are: on a terminal one that changes, else now and then."""
 
     def __init__(self) -> None:
-        self._progress = ProgressLine()
+        self._progress = Progress()
         self._shown = ""
 
     def show(self, now: Mapping[str, Any]) -> None:

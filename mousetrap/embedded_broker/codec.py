@@ -1,8 +1,8 @@
-"""Converts AMQP field values and tables to Python values, and back.
+"""AMQP's field values and tables as Python's, and back.
 
-Every length is checked against the bytes that are there, because any client can send them. A value
-keeps its AMQP type where Python has a type for it. `encoded_fields` returns the values of a table
-as bytes: a dead letter keeps each header that the broker does not change byte for byte.
+Every length is checked against what is there: the bytes come from whoever connects. Values keep
+their type on the wire where Python can say it; `entries` gives a table's values as they came, so
+that a message that is dead-lettered keeps the headers that nobody changed byte for byte.
 
 A table is a dict of str to bool, int, float, Decimal, str, bytes, datetime, list, dict or None.
 """
@@ -15,38 +15,34 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-MAX_NESTING = 20  # tables in tables; RabbitMQ has no limit, but Python's stack has one
+NESTING = 20  # tables in tables; RabbitMQ has no bound, but Python's stack has one
 
 
 class Malformed(ValueError):
-    """The bytes are not valid AMQP; *code* is the reply code that the connection is closed with."""
+    """Bytes that are no AMQP; *code* is what the connection is closed with."""
 
     def __init__(self, why: str, code: int = 502) -> None:
         super().__init__(why)
         self.code = code
 
 
-class EncodedValue(bytes):
-    """A field value that is encoded already, with its type byte."""
+class Raw(bytes):
+    """A field value that is encoded already, its type's letter included."""
 
     __slots__ = ()
 
 
-NUMBER_FORMATS = {
-    kind: struct.Struct(f">{form}")
-    for kind, form in {
+NUMBERS = {
+    letter: struct.Struct(f">{form}")
+    for letter, form in {
         b"b": "b", b"B": "B", b"s": "h", b"U": "h", b"u": "H", b"I": "i", b"i": "I",
         b"l": "q", b"L": "q", b"f": "f", b"d": "d",
     }.items()
 }  # fmt: skip
 
 
-def read_bytes(data: bytes, offset: int, size: int, code: int = 502) -> bytes:
-    """Return *size* bytes from *offset*.
-
-    Raises:
-        Malformed: there are fewer bytes. The other functions that read raise it for invalid values.
-    """
+def take(data: bytes, offset: int, size: int, code: int = 502) -> bytes:
+    """Return *size* bytes from *offset*; raise `Malformed` if they are not there."""
     part = data[offset : offset + size]
     if len(part) != size:
         raise Malformed("a value is cut short", code)
@@ -54,29 +50,29 @@ def read_bytes(data: bytes, offset: int, size: int, code: int = 502) -> bytes:
 
 
 def read_short_text(data: bytes, offset: int) -> tuple[str, int]:
-    """Return a short string and the offset after it."""
-    size = read_bytes(data, offset, 1)[0]
+    """Return a short string and the offset behind it."""
+    size = take(data, offset, 1)[0]
     try:
-        return read_bytes(data, offset + 1, size).decode(), offset + 1 + size
+        return take(data, offset + 1, size).decode(), offset + 1 + size
     except UnicodeDecodeError:
         raise Malformed("a short string is not UTF-8") from None
 
 
 def read_long_bytes(data: bytes, offset: int) -> tuple[bytes, int]:
-    """Return a long string as bytes and the offset after it."""
-    size = int.from_bytes(read_bytes(data, offset, 4), "big")
-    return read_bytes(data, offset + 4, size), offset + 4 + size
+    """Return a long string as bytes and the offset behind it."""
+    size = int.from_bytes(take(data, offset, 4), "big")
+    return take(data, offset + 4, size), offset + 4 + size
 
 
 def read_table(data: bytes, offset: int, depth: int = 0) -> tuple[dict[str, Any], int]:
-    """Return a table and the offset after it."""
+    """Return a table and the offset behind it."""
     inner, end = read_long_bytes(data, offset)
     return {key: value for key, value, _, _ in _fields(inner, depth)}, end
 
 
-def encoded_fields(inner: bytes) -> dict[str, Any]:
-    """Return the values of a table as they came; *inner* is the table without its size."""
-    return {key: EncodedValue(inner[start:end]) for key, _, start, end in _fields(inner, 0)}
+def entries(inner: bytes) -> dict[str, Any]:
+    """Return a table's values as `Raw`, each as it came; *inner* is the table without its size."""
+    return {key: Raw(inner[start:end]) for key, _, start, end in _fields(inner, 0)}
 
 
 def _fields(inner: bytes, depth: int) -> Iterator[tuple[str, Any, int, int]]:
@@ -88,16 +84,16 @@ def _fields(inner: bytes, depth: int) -> Iterator[tuple[str, Any, int, int]]:
 
 
 def read_value(data: bytes, offset: int, depth: int = 0) -> tuple[Any, int]:
-    """Return a value that starts with its type byte, and the offset after it."""
-    if depth > MAX_NESTING:
+    """Return a value with its type's letter in front, and the offset behind it."""
+    if depth > NESTING:
         raise Malformed("tables are nested too deeply")
-    kind = read_bytes(data, offset, 1)
+    letter = take(data, offset, 1)
     offset += 1
-    if kind in (b"S", b"x", b"A"):
+    if letter in (b"S", b"x", b"A"):
         content, end = read_long_bytes(data, offset)
-        if kind == b"x":
+        if letter == b"x":
             return content, end
-        if kind == b"A":
+        if letter == b"A":
             items, at = [], 0
             while at < len(content):
                 item, at = read_value(content, at, depth + 1)
@@ -107,33 +103,29 @@ def read_value(data: bytes, offset: int, depth: int = 0) -> tuple[Any, int]:
             return content.decode(), end
         except UnicodeDecodeError:
             return content, end
-    if kind == b"F":
+    if letter == b"F":
         return read_table(data, offset, depth + 1)
-    if kind == b"V":
+    if letter == b"V":
         return None, offset
-    if kind == b"t":
-        return read_bytes(data, offset, 1) != b"\0", offset + 1
-    if kind == b"T":
-        seconds = int.from_bytes(read_bytes(data, offset, 8), "big")
+    if letter == b"t":
+        return take(data, offset, 1) != b"\0", offset + 1
+    if letter == b"T":
+        seconds = int.from_bytes(take(data, offset, 8), "big")
         try:
             return datetime.fromtimestamp(seconds, UTC), offset + 8
         except (ValueError, OverflowError, OSError):
             return seconds, offset + 8
-    if kind == b"D":
-        scale, number = struct.unpack(">Bi", read_bytes(data, offset, 5))
+    if letter == b"D":
+        scale, number = struct.unpack(">Bi", take(data, offset, 5))
         return Decimal(number).scaleb(-scale), offset + 5
-    if number_form := NUMBER_FORMATS.get(kind):
-        part = read_bytes(data, offset, number_form.size)
+    if number_form := NUMBERS.get(letter):
+        part = take(data, offset, number_form.size)
         return number_form.unpack(part)[0], offset + number_form.size
-    raise Malformed(f"there is no field type {kind!r}")
+    raise Malformed(f"there is no field type {letter!r}")
 
 
 def short_text(value: str) -> bytes:
-    """Encode a short string.
-
-    Raises:
-        Malformed: it is longer than 255 bytes of UTF-8.
-    """
+    """Encode a short string; longer than 255 bytes of UTF-8 is `Malformed`."""
     encoded = value.encode()
     if len(encoded) > 255:
         raise Malformed("a short string has more than 255 bytes")
@@ -147,14 +139,14 @@ def long_bytes(value: bytes | str) -> bytes:
 
 
 def table(values: dict[str, Any]) -> bytes:
-    """Encode a table with its size."""
+    """Encode a table, its size included."""
     return long_bytes(b"".join(short_text(key) + field(value) for key, value in values.items()))
 
 
 def field(value: Any) -> bytes:
-    """Encode one value with its type byte in front."""
+    """Encode one value with its type's letter in front."""
     match value:
-        case EncodedValue():
+        case Raw():
             return bytes(value)
         case bool():
             return b"t\1" if value else b"t\0"

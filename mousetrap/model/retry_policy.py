@@ -12,13 +12,13 @@ from typing import Any
 
 from mousetrap.errors import AckTimedOut, Reject, UndecodableMessage, WorkerLost
 from mousetrap.model.message import (
-    DEAD_SINCE,
+    DIED,
     DROPPED,
     ORIGIN,
     REASON,
     TRACEBACK,
     Message,
-    without_failure_headers,
+    without_death,
 )
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
@@ -44,7 +44,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True)
-class Replacement:
+class Failure:
     """The copy to publish in place of a message whose handler raised, and where to publish it."""
 
     copy: Message
@@ -67,16 +67,16 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Dea
     return RetryAfter(queue.retry_delays[attempt - 1])
 
 
-def after_failure(message: Message, error: BaseException, queue: Queue) -> Replacement:
+def after_failure(message: Message, error: BaseException, queue: Queue) -> Failure:
     """Apply `decide` to *message* of *queue*, whose handler raised *error*."""
     decision = decide(message.attempt, error, queue)
     headers = kept_headers(message)
     reason, trace = reason_of(error), traceback_of(error)
     if isinstance(decision, RetryAfter):
-        copy = message.copy(message.attempt + 1, headers)
-        return Replacement(copy, queue.retry_queue(decision.delay), decision.delay, reason, trace)
-    headers |= {REASON: reason, ORIGIN: queue.name, TRACEBACK: trace, DEAD_SINCE: int(clock.time())}
-    return Replacement(message.copy(message.attempt, headers), queue.dead, None, reason, trace)
+        copy = message.again(message.attempt + 1, headers)
+        return Failure(copy, queue.retry_queue(decision.delay), decision.delay, reason, trace)
+    headers |= {REASON: reason, ORIGIN: queue.name, TRACEBACK: trace, DIED: int(clock.time())}
+    return Failure(message.again(message.attempt, headers), queue.dead, None, reason, trace)
 
 
 def kept_headers(message: Message) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def kept_headers(message: Message) -> dict[str, Any]:
 
     Headers that cannot be sent are dropped and named in ``mousetrap-dropped``.
     """
-    headers = without_failure_headers(message.headers)
+    headers = without_death(message.headers)
     if unsent := sorted(name for name, value in headers.items() if not _can_be_sent(value)):
         for name in unsent:
             del headers[name]

@@ -1,7 +1,7 @@
-"""The background consumers of this process, one for each namespace, queue and name.
+"""The consumers of this kernel, one for each namespace, queue and name; what makes a re-run safe.
 
-A cell that consumes can be run again: the function that it names replaces the one before it, and
-there is never a second consumer that receives half of the messages.
+A cell that consumes may be run again and again: the function that it names takes over, and there is
+never a second consumer that takes half of the messages.
 """
 
 from __future__ import annotations
@@ -18,56 +18,54 @@ from mousetrap.errors import MousetrapError
 from mousetrap.flows.stage import Stage
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.notebook.handle import Handle
-from mousetrap.notebook.source_digest import SourceDigest, digest_of, unwrap
+from mousetrap.notebook.source_digest import SourceDigest, inner, mark
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
-from mousetrap.worker.captured_output import Recorder
+from mousetrap.worker.captured_output import OutputCapture
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.worker import Worker
 
-REPLACE_TIMEOUT = 10.0  # seconds for the messages in progress of a consumer that is replaced
-EXIT_TIMEOUT = 3.0  # seconds for all consumers together; Jupyter kills a kernel after five
+GRACE = 10.0  # seconds for what a consumer that is replaced has in hand
+AT_EXIT = 3.0  # seconds for all consumers together; Jupyter kills a kernel after five
 
 Key = tuple[str, str, str]  # namespace, queue, name
 
 
-class _BackgroundConsumer:
-    """One consumer; its function and its handle may be replaced while it runs."""
+class _Consumer:
+    """One consumer, whose function and handle change while it lives."""
 
-    def __init__(self, key: Key, options: tuple[Any, ...], worker: Worker, target: Any) -> None:
+    def __init__(self, key: Key, asked: tuple[Any, ...], worker: Worker, given: Any) -> None:
         self.key = key
-        self.options = options  # what it was started with, except for the function
+        self.asked = asked  # what it was started with, but for the function
         self.worker = worker
-        self.target = target  # the function or stage that it was started with
-        self.notebook_name = _name_in_notebook(target)
-        self.recorder = Recorder()
-        self.version = SourceDigest(target)
-        self.handle = Handle(worker, key[2], self.version, self.recorder, _stop_by_handle)
+        self.given = given  # what the person named: a function or a stage
+        self.known_as = _name_in_notebook(given)
+        self.capture = OutputCapture()
+        self.version = SourceDigest(given)
+        self.handle = Handle(worker, key[2], self.version, self.capture, _leave)
 
-    def can_run(self, handler: Handler, options: tuple[Any, ...]) -> bool:
-        """Return whether *handler* with *options* needs no new worker."""
+    def can_run(self, handler: Handler, asked: tuple[Any, ...]) -> bool:
+        """Say whether it is what is asked for, if only *handler* takes over."""
         worker = self.worker
-        is_usable = worker.error is None and not worker.is_stopping
-        has_executor = handler.is_async is worker.handler.is_async
-        return is_usable and options == self.options and has_executor
+        is_well = worker.error is None and not worker.is_stopping
+        return is_well and asked == self.asked and handler.is_async is worker.handler.is_async
 
-    def swap(self, target: Any, handler: Handler) -> bool:
-        """Run *target* from the next message on; return whether it is another version.
+    def take(self, given: Any, handler: Handler) -> bool:
+        """Have *given* run from the next message on; say whether it is another version.
 
         Raises:
             TypeError: it needs a new worker.
         """
         self.worker.swap(handler)
-        is_new = digest_of(target) != self.version.digest
-        self.target = target
-        self.notebook_name = _name_in_notebook(target) or self.notebook_name
-        self.version = SourceDigest(target, self.version.number + is_new)
+        is_new = mark(given) != self.version.mark
+        self.given, self.known_as = given, _name_in_notebook(given) or self.known_as
+        self.version = SourceDigest(given, self.version.number + is_new)
         return is_new
 
-    def remove(self) -> None:
-        """Remove it from the consumers that `handles` lists."""
-        self.recorder.stop()
+    def forget(self) -> None:
+        """Be no more one of those that `handles` returns."""
+        self.capture.stop()
         if _consumers.get(self.key) is self:
             del _consumers[self.key]
 
@@ -77,7 +75,7 @@ class _BackgroundConsumer:
 
 
 _lock = threads.RLock()  # one `consume` at a time
-_consumers: dict[Key, _BackgroundConsumer] = {}
+_consumers: dict[Key, _Consumer] = {}
 
 
 def consume(
@@ -93,18 +91,18 @@ def consume(
 ) -> Handle:
     """Run *handler* on the messages of *queue* in the background, and return a handle at once.
 
-    A process has one such consumer for each namespace, queue and *name*. A second call replaces
-    the first: with the same settings *handler* takes over between two messages; with others the
-    old consumer finishes its messages in progress and a new one starts. In a notebook it is enough
-    to run the cell that defines the function again: the new definition takes over.
+    In one process there is one such consumer for a namespace, a queue and a *name*. Called again,
+    it replaces the one before: with the same settings *handler* takes over between two messages,
+    else the old one finishes what it has in hand and a new one starts. In a notebook it is enough
+    to run the cell that defines the function: what is called so now takes over.
 
-    *handler* is a function (see `mousetrap.worker.handler`) or a stage, which has its own
+    *handler* is a function (see `mousetrap.worker.handler`) or a stage, which brings its own
     *writes*, *concurrency* and *prefetch*. What it prints is kept with its message:
     ``handle.output()``.
 
     Raises:
-        BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start, and is not listed.
-        SettingsError, TypeError, ValueError: an argument is wrong; a consumer that runs goes on.
+        BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start; nothing is left.
+        SettingsError, TypeError, ValueError: something cannot work; what runs goes on.
     """
     if isinstance(handler, Stage):
         function = handler.handler
@@ -119,92 +117,89 @@ def consume(
         queue = Queue(queue.name, retry_delays)
     settings = settings or Settings.from_environment()
     concurrency = 1 if concurrency is None else concurrency
-    options = (queue, settings, writes, concurrency, prefetch)
+    asked = (queue, settings, writes, concurrency, prefetch)
     key = (settings.namespace, queue.name, name or "")
     with _lock:
         old = _consumers.get(key)
-        if old is not None and old.can_run(function, options):
+        if old is not None and old.can_run(function, asked):
             return _take_over(old, handler, function)
         worker = Worker(
             queue, function, settings, writes=writes, concurrency=concurrency, prefetch=prefetch
         )
         if old is not None:
-            _stop_replaced(old)
-        return _start(_BackgroundConsumer(key, options, worker, handler), old)
+            _replace(old)
+        return _start(_Consumer(key, asked, worker, handler), old)
 
 
 def handles() -> list[Handle]:
-    """Return the handles of all background consumers of this process, the oldest first."""
+    """The handles of all consumers of this process, the first one first."""
     return [each.handle for each in list(_consumers.values())]
 
 
-def _take_over(consumer: _BackgroundConsumer, target: Any, handler: Handler) -> Handle:
+def _take_over(consumer: _Consumer, given: Any, handler: Handler) -> Handle:
     before = consumer.version.number
-    is_new = consumer.swap(target, handler)
-    _mark_replaced(consumer)
+    is_new = consumer.take(given, handler)
+    _retire(consumer)
     consumer.handle = Handle(
-        consumer.worker, consumer.key[2], consumer.version, consumer.recorder, _stop_by_handle
+        consumer.worker, consumer.key[2], consumer.version, consumer.capture, _leave
     )
     how = f"takes over from v{before} with the next message" if is_new else "goes on"
-    _report(f"replaced the consumer of {consumer}: {_name_and_version(consumer)} {how}",
-            consumer.handle)  # fmt: skip
+    _say(f"replaced the consumer of {consumer}: {_which(consumer)} {how}", consumer.handle)
     return consumer.handle
 
 
-def _stop_replaced(old: _BackgroundConsumer) -> None:
-    _mark_replaced(old)
+def _replace(old: _Consumer) -> None:
+    _retire(old)
     try:
-        _stop(old, REPLACE_TIMEOUT)
+        _stop(old, GRACE)
     except TimeoutError as error:
-        _report(f"replacing the consumer of {old}: {error}")
+        _say(f"replacing the consumer of {old}: {error}")
 
 
-def _start(consumer: _BackgroundConsumer, old: _BackgroundConsumer | None) -> Handle:
-    _install_hooks()
+def _start(consumer: _Consumer, old: _Consumer | None) -> Handle:
+    _attend()
     if old is not None:
-        is_new = old.version.digest != consumer.version.digest
-        consumer.version.number = old.version.number + is_new
-    consumer.worker.around = consumer.recorder
-    consumer.recorder.start()
-    # listed before it starts: after an interrupt it can still be found and stopped
-    _consumers[consumer.key] = consumer
+        consumer.version.number = old.version.number + (old.version.mark != consumer.version.mark)
+    consumer.worker.add_hook(consumer.capture)
+    consumer.capture.start()
+    _consumers[consumer.key] = consumer  # first: an interrupt leaves none that nobody knows of
     try:
         consumer.worker.start()
     except BaseException:
-        consumer.remove()
+        consumer.forget()
         raise
-    line = f"replaced the consumer of {consumer}: {_name_and_version(consumer)} has started"
-    _report(line if old else "", consumer.handle)
+    said = f"replaced the consumer of {consumer}: {_which(consumer)} has started" if old else ""
+    _say(said, consumer.handle)
     return consumer.handle
 
 
-def _stop_by_handle(handle: Handle, timeout: float) -> None:
+def _leave(handle: Handle, timeout: float) -> None:
     with _lock:
         for consumer in list(_consumers.values()):
             if consumer.handle is handle:
                 _stop(consumer, timeout)
 
 
-def _stop(consumer: _BackgroundConsumer, timeout: float) -> None:
-    """Stop *consumer*; after an interrupt it goes on stopping, and is no longer listed."""
+def _stop(consumer: _Consumer, timeout: float) -> None:
+    """Stop *consumer*; interrupted, it goes on stopping, and is forgotten all the same."""
     try:
         consumer.worker.stop(timeout)
     finally:
         if consumer.worker.is_stopping:
-            consumer.remove()
+            consumer.forget()
 
 
-def _mark_replaced(consumer: _BackgroundConsumer) -> None:
+def _retire(consumer: _Consumer) -> None:
     at = clock.local_time()
-    consumer.handle.replaced = f"replaced at {at}: consume() was called again for this queue"
+    consumer.handle.replaced = f"replaced at {at}: the queue was consumed anew"
 
 
-def _name_and_version(consumer: _BackgroundConsumer) -> str:
+def _which(consumer: _Consumer) -> str:
     return f"{safe(consumer.worker.handler.name)} v{consumer.version.number}"
 
 
-def _report(line: str, handle: Handle | None = None) -> None:
-    """Print *line*, and who else consumes, to the person in the cell: on stderr."""
+def _say(line: str, handle: Handle | None = None) -> None:
+    """Tell the person in the cell, on stderr: stdout is for data."""
     lines = [line] if line else []
     if handle is not None:
         with suppress(MousetrapError):
@@ -215,70 +210,68 @@ def _report(line: str, handle: Handle | None = None) -> None:
         sys.stderr.flush()
 
 
-# ---- after each cell, and at the end of the process ----------------------------------------------
+# ---- while cells are run, and at the end ---------------------------------------------------------
 
-_hooked_shell: Any = None  # the IPython shell in which the hook is registered
-_hooked_process = 0  # the process that stops its consumers at exit
+_attended: Any = None  # the IPython shell whose cells are followed
+_owner = 0  # the process that is to leave nothing behind
 
 
-def _install_hooks() -> None:
-    global _hooked_shell, _hooked_process
+def _attend() -> None:
+    global _attended, _owner
     running = shell()
-    if running is not None and running is not _hooked_shell:
-        _hooked_shell = running
-        running.events.register("post_run_cell", _on_cell_end)
-    if _hooked_process != os.getpid():
-        _hooked_process = os.getpid()
-        # a kernel's restart and shutdown run this, too: IPython has no event for them
-        atexit.register(_stop_at_exit)
+    if running is not None and running is not _attended:
+        _attended = running
+        running.events.register("post_run_cell", _follow)
+    if _owner != os.getpid():
+        _owner = os.getpid()
+        atexit.register(_stop_all)  # restart and shutdown end here as well: IPython has no event
 
 
-def _name_in_notebook(target: Any) -> str:
-    """Return the name under which the notebook has *target*; "" if it has no name for it."""
+def _name_in_notebook(given: Any) -> str:
+    """The name by which the notebook knows *given*; "" if it does not."""
     running = shell()
-    name = getattr(unwrap(target), "__name__", "")
-    return name if running is not None and running.user_ns.get(name) is target else ""
+    name = getattr(inner(given), "__name__", "")
+    return name if running is not None and running.user_ns.get(name) is given else ""
 
 
-def _on_cell_end(*_: object) -> None:
-    """Let functions that the cell has defined again take over from the ones that run."""
+def _follow(*_: object) -> None:
+    """After each cell: a function that was defined anew takes over from the one before."""
     running = shell()
-    if running is None or not _lock.acquire(blocking=False):  # another thread is in `consume`
+    if running is None or not _lock.acquire(blocking=False):  # another thread is about to consume
         return
     try:
         for consumer in list(_consumers.values()):
-            now = running.user_ns.get(consumer.notebook_name, consumer.target)
-            if now is not consumer.target or digest_of(now) != consumer.version.digest:
-                _swap_redefined(consumer, now)
+            now = running.user_ns.get(consumer.known_as, consumer.given)
+            if now is not consumer.given or mark(now) != consumer.version.mark:
+                _follow_one(consumer, now)
     finally:
         _lock.release()
 
 
-def _swap_redefined(consumer: _BackgroundConsumer, now: Any) -> None:
+def _follow_one(consumer: _Consumer, now: Any) -> None:
     handle, before = consumer.handle, consumer.version.number
     try:
-        is_new = consumer.swap(now, now.handler if isinstance(now, Stage) else Handler(now))
+        is_new = consumer.take(now, now.handler if isinstance(now, Stage) else Handler(now))
     except (TypeError, ValueError) as error:
-        note = f"v{before} goes on, because {error}; run the cell that consumes again"
-        if handle.note != note:  # once only
+        note = f"v{before} goes on, for {error}; run the cell that consumes again"
+        if handle.note != note:  # say it once
             handle.note = note
-            _report(f"{consumer}: {note}")
+            _say(f"{consumer}: {note}")
         return
     handle.version, handle.note = consumer.version, ""
     if is_new:
-        name = _name_and_version(consumer)
-        _report(f"{consumer}: {name} takes over from v{before} with the next message")
+        _say(f"{consumer}: {_which(consumer)} takes over from v{before} with the next message")
 
 
-def _stop_at_exit() -> None:
-    """Stop all consumers: those that take longer than the timeout leave their messages unacked.
+def _stop_all() -> None:
+    """At the end of the process: finish what is done soon, give back the rest, say goodbye.
 
-    A process that is killed does not run this; the broker notices that its connections are gone.
+    A process that is killed does not come here; the broker sees that its connections are gone.
     """
-    if _hooked_process != os.getpid():  # a fork: the consumers belong to its parent
+    if _owner != os.getpid():  # a fork: the consumers are its parent's
         return
-    deadline = clock.monotonic() + EXIT_TIMEOUT
+    deadline = clock.monotonic() + AT_EXIT
     for consumer in list(_consumers.values()):
         if clock.remaining(deadline):
             with suppress(MousetrapError, TimeoutError):
-                consumer.worker.stop(min(EXIT_TIMEOUT / 2, clock.remaining(deadline)))
+                consumer.worker.stop(min(AT_EXIT / 2, clock.remaining(deadline)))

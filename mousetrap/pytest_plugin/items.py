@@ -29,10 +29,8 @@ from mousetrap.pytest_plugin.table import Plan, metadata_of, plan_of
 PLAN = pytest.StashKey[Plan]()
 USES_MOUSETRAP = pytest.StashKey[bool]()
 
-PYTEST_TIMEOUT_MARGIN = (
-    30.0  # seconds past the deadline until pytest-timeout may step in: to end, look, clean up
-)
-MAX_SOURCE_LINES = 60  # of a cell's source, or of a traceback, in a report
+GRACE = 30.0  # seconds past the deadline until pytest-timeout may step in: to end, look, clean up
+LINES = 60  # of a cell's source, or of a traceback, in a report
 _IMPORT = re.compile(r"\b(?:import|from)\s+mousetrap\b")
 _MARK = re.compile(r"#\s*same as\s+[\w.]+\s*:\s*[\w.]+")
 
@@ -83,7 +81,7 @@ def deadline_of(item: pytest.Item) -> float:
     return given or float(item.config.getini("mousetrap_deadline"))
 
 
-def relative_path(path: Path) -> Path:
+def shown(path: Path) -> Path:
     """Return *path* as people would type it here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -121,7 +119,7 @@ class DriftItem(_NotebookItem):
 
     def runtest(self) -> None:
         """Raise `Drifted` if they differ."""
-        check_drift(relative_path(self.path))
+        check_drift(shown(self.path))
 
 
 class CheckItem(_NotebookItem):
@@ -133,18 +131,18 @@ class CheckItem(_NotebookItem):
         self.deadline = deadline_of(self)
         if self.config.pluginmanager.hasplugin("timeout"):
             # pytest-timeout kills without a word about the cell, so the deadline comes first.
-            self.add_marker(pytest.mark.timeout(self.deadline + PYTEST_TIMEOUT_MARGIN))
+            self.add_marker(pytest.mark.timeout(self.deadline + GRACE))
 
     def runtest(self) -> None:
         """Run it; the executed copy is kept in any case."""
-        test_namespace, path = self.stash[TEST_NAMESPACE], relative_path(self.path)
+        room, path = self.stash[TEST_NAMESPACE], shown(self.path)
         output = default_output(path)
         check(
             path,
             self.parameters,
             output=output.with_name(f"{output.stem}.{self.name}{output.suffix}"),
             deadline=self.deadline,
-            on_failure=test_namespace.look,
+            on_failure=room.look,
         )
 
 
@@ -160,10 +158,10 @@ def _explained(path: Path, error: CheckError) -> Iterator[str]:
         return
     source = read_notebook(path).cells[failing.number - 1].source
     yield f"\n--- cell {failing.number} " + "-" * 60
-    yield plain_text(source, MAX_SOURCE_LINES)
+    yield plain_text(source, LINES)
     for said in _tracebacks(read_notebook(error.output), source):
         yield "-" * 70
-        yield plain_text(said, MAX_SOURCE_LINES)
+        yield plain_text(said, LINES)
 
 
 def _tracebacks(document: Any, source: str) -> Iterator[str]:

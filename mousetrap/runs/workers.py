@@ -14,7 +14,7 @@ from mousetrap.worker.supervisor import Supervisor
 from mousetrap.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from mousetrap.worker.captured_output import Page, Recorder
+    from mousetrap.worker.captured_output import AttemptOutput, OutputCapture
 
 WorkerKind = Literal["threads", "processes", "none"]
 
@@ -47,7 +47,7 @@ class RunWorkers:
         self._stages = stages if kind == "threads" else []
         self._settings = settings
         self._options = options
-        self._recorder: Recorder | None = None
+        self._capture: OutputCapture | None = None
 
     def start(self) -> None:
         """Start all workers.
@@ -57,14 +57,14 @@ class RunWorkers:
                 run until `stop`.
         """
         if self._stages and is_kernel():  # elsewhere, printed text goes to the usual streams
-            from mousetrap.worker.captured_output import Recorder
+            from mousetrap.worker.captured_output import OutputCapture
 
-            self._recorder = Recorder()
-            self._recorder.start()
+            self._capture = OutputCapture()
+            self._capture.start()
         for each in self._stages:
             worker = each.worker(self._settings, **self._options)
-            if self._recorder is not None:
-                worker.around = self._recorder
+            if self._capture is not None:
+                worker.add_hook(self._capture)
             self.threads.append(worker)
             worker.start()
         if self.processes is not None:
@@ -79,8 +79,8 @@ class RunWorkers:
         with ExitStack() as steps:  # the last step that is added runs first
             if self.processes is not None:
                 steps.callback(self.processes.stop)
-            if self._recorder is not None:
-                steps.callback(self._recorder.stop)
+            if self._capture is not None:
+                steps.callback(self._capture.stop)
             for worker in self.threads:
                 steps.callback(worker.stop)
 
@@ -105,9 +105,9 @@ class RunWorkers:
         failures = [each for worker in self.threads for each in list(worker.failures)]
         return next((error for id, error in reversed(failures) if id == message_id), None)
 
-    def output(self, message_id: str | None = None) -> list[Page]:
-        """Return what handlers printed, one page for each attempt; of one message if it is given.
+    def output(self, message_id: str | None = None) -> list[AttemptOutput]:
+        """Return what handlers printed, one item for each attempt; of one message if it is given.
 
         Empty outside a kernel, where nothing is recorded.
         """
-        return self._recorder.pages(message_id) if self._recorder is not None else []
+        return self._capture.outputs(message_id) if self._capture is not None else []

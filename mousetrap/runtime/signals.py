@@ -1,4 +1,4 @@
-"""Runs a worker until a signal arrives, its parent process ends, or the worker itself fails."""
+"""How long a worker process lives: until a signal, its parent's end, or its own failure."""
 
 from __future__ import annotations
 
@@ -13,117 +13,115 @@ from typing import Protocol
 
 from mousetrap.runtime import threads
 from mousetrap.runtime.environment import is_kernel
-from mousetrap.runtime.interrupt import Waiter, start_in_thread
+from mousetrap.runtime.interrupt import Waiter, begin
 
-STOP_TIMEOUT = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
-CHECK_INTERVAL = 0.2  # seconds within which a failure of the worker is noticed
+GRACE = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
 
 
-class Service(Protocol):
-    """What `run_until_signalled` can run: a `Worker`, or a supervisor of several processes."""
+class SignalWatch(Protocol):
+    """What can be run until it is told to stop: a `Worker`, or several as processes."""
 
     def start(self) -> object:
-        """Start; raises an error if that is not possible."""
+        """Begin; raises if that cannot be."""
 
     def wait(self, timeout: float, /) -> bool:
-        """Check for *timeout* seconds that it can go on; raises the error that prevents it."""
+        """Look for *timeout* seconds whether it can go on; raises what keeps it from that."""
 
     def stop(self, timeout: float, /) -> None:
-        """Stop; messages in progress have *timeout* seconds to finish."""
+        """Finish what is in hand within *timeout* seconds."""
 
 
-class _SignalledWhileStarting(KeyboardInterrupt):
-    """A signal arrived during the start. It is an interrupt, so that it ends whatever waits."""
+class _Told(KeyboardInterrupt):
+    """A signal came while we were still starting: a kind of interrupt, so that it ends a wait."""
 
 
 def run_until_signalled(
-    worker: Service,
+    worker: SignalWatch,
     *,
-    stop_timeout: float = STOP_TIMEOUT,
+    grace: float = GRACE,
     with_parent: bool = False,
-    on_started: Callable[[], object] = lambda: None,
-    on_poll: Callable[[], object] = lambda: None,
-    on_stopping: Callable[[], object] = lambda: None,
-    before_exit: Callable[[], object] = lambda: None,
+    on_working: Callable[[], object] = lambda: None,
+    on_look: Callable[[], object] = lambda: None,
+    on_told: Callable[[], object] = lambda: None,
+    at_once: Callable[[], object] = lambda: None,
 ) -> None:
-    """Start *worker*, and return when it has been asked to stop and has finished its messages.
+    """Start *worker* and return when it has been told to stop and has finished its messages.
 
-    The first SIGINT or SIGTERM asks it to stop: it begins no new message, and messages in progress
-    have *stop_timeout* seconds to finish. A worker that is still connecting gives up. The second
-    signal calls *before_exit* and ends the process at once, with exit code 128 + signal. In a
-    notebook's kernel an interrupt ends the cell, and the worker stops in a thread behind it. With
-    *with_parent* the end of standard input counts as a signal: a worker ends with its parent, even
-    if the parent was killed.
+    *on_working* is called once it consumes, *on_look* a few times a second from then on, *on_told*
+    when it has been told to stop.
 
-    *on_started* is called once the worker consumes, *on_poll* every `CHECK_INTERVAL` from then on,
-    and *on_stopping* when it was asked to stop.
+    The first SIGINT or SIGTERM asks: nothing new is begun, what is in hand gets *grace* seconds;
+    a worker that is still connecting gives up. The second ends the process at once, with exit code
+    128 + signal, after *at_once*. In a notebook's kernel an interrupt ends the cell, and the worker
+    finishes behind it. *with_parent*: the end of standard input counts as a signal, so a worker
+    whose parent was killed does not stay behind.
 
     Raises:
         MousetrapError: the worker could not start, or cannot go on.
-        TimeoutError: a handler still ran after *stop_timeout* seconds.
+        TimeoutError: a handler outlived *grace*.
 
     Threads: signals are handled only when called in the main thread.
     """
-    request = _StopRequest()
-    with _signal_handlers(request, before_exit, lambda: worker.stop(stop_timeout)):
+    told = _Order()
+    with _signals(told, at_once, lambda: worker.stop(grace)):
         try:
-            request.interrupts_main = True
-            if with_parent:  # only from here on: the parent may have ended before this line
-                threads.Thread(target=_wait_for_end_of_stdin, args=(request,), daemon=True).start()
+            told.ends_waiting = True
+            if with_parent:  # from here on: a parent may have gone before we came this far
+                threads.Thread(target=_await_orphanhood, args=(told,), daemon=True).start()
             worker.start()
-            request.interrupts_main = False
-        except _SignalledWhileStarting:
-            worker.stop(stop_timeout)  # it may have begun a message already
+            told.ends_waiting = False
+        except _Told:
+            worker.stop(grace)  # it may just have begun
             return
         try:
-            on_started()
-            while not request.wait(CHECK_INTERVAL):
+            on_working()
+            while not told.wait(0.2):  # seconds: how soon a failure is noticed
                 worker.wait(0.0)
-                on_poll()
-            on_stopping()
+                on_look()
+            on_told()
         finally:
-            worker.stop(stop_timeout)
+            worker.stop(grace)
 
 
-class _StopRequest:
-    """Whether the worker was asked to stop."""
+class _Order:
+    """The order to stop, once it is given."""
 
     def __init__(self) -> None:
-        self.is_made = False
-        self.interrupts_main = False  # by an exception in the main thread
-        self.has_handlers = False  # signals reach the handlers of `_signal_handlers`
-        self._waiter = Waiter()
+        self.is_given = False
+        self.ends_waiting = False  # by an exception in the main thread
+        self.is_heard = False  # there is a handler of signals
+        self._bell = Waiter()
 
-    def make(self) -> None:
-        self.is_made = True
-        self._waiter.notify_all()
+    def give(self) -> None:
+        self.is_given = True
+        self._bell.notify_all()
 
     def wait(self, timeout: float) -> bool:
-        return self._waiter.wait_for(lambda: self.is_made, timeout)
+        return self._bell.wait_for(lambda: self.is_given, timeout)
 
 
 @contextmanager
-def _signal_handlers(
-    request: _StopRequest, before_exit: Callable[[], object], stop: Callable[[], object]
+def _signals(
+    told: _Order, at_once: Callable[[], object], stop: Callable[[], object]
 ) -> Iterator[None]:
     if not threads.is_main():
         yield
         return
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        if request.is_made:
-            before_exit()
+        if told.is_given:
+            at_once()
             os._exit(128 + number)  # not sys.exit: a hanging handler must not delay it
-        request.make()
-        if request.interrupts_main:
-            raise _SignalledWhileStarting
+        told.give()
+        if told.ends_waiting:
+            raise _Told
 
     def on_interrupt_of_cell(number: int, frame: FrameType | None) -> None:
-        # Stopping begins here and not in a `finally`, which a second interrupt could skip. The
-        # second interrupt does not end the process: the process is the kernel.
-        if not request.is_made:
-            start_in_thread(stop)
-            request.make()
+        # Stopping begins here and not on the way out, where a second interrupt could forestall it.
+        # It never ends the process: that would take the kernel away.
+        if not told.is_given:
+            begin(stop)
+            told.give()
         signal.default_int_handler(number, frame)
 
     handlers = {
@@ -131,21 +129,21 @@ def _signal_handlers(
         signal.SIGINT: on_interrupt_of_cell if is_kernel() else on_signal,
     }
     before = {number: signal.signal(number, each) for number, each in handlers.items()}
-    request.has_handlers = True
+    told.is_heard = True
     try:
         yield
     finally:
-        request.has_handlers = False
+        told.is_heard = False
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _wait_for_end_of_stdin(request: _StopRequest) -> None:
-    # Only the parent holds the other end of the pipe, which closes however the parent ends.
+def _await_orphanhood(told: _Order) -> None:
+    # The pipe's other end is held by the parent alone; it closes however the parent ends.
     # Read below sys.stdin: a thread inside its buffer makes the interpreter abort on exit.
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    if request.interrupts_main and request.has_handlers and not request.is_made:
-        _thread.interrupt_main(signal.SIGTERM)  # ends the wait of the main thread, too
+    if told.ends_waiting and told.is_heard and not told.is_given:
+        _thread.interrupt_main(signal.SIGTERM)  # the order ends what the main thread waits for
     else:
-        request.make()
+        told.give()

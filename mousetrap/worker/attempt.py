@@ -1,29 +1,32 @@
-"""One message in a worker's hands: since when, and the fate that comes of it."""
+"""One attempt to handle one message: when it began, the call of the handler, and its outcome."""
 
 from __future__ import annotations
 
 import functools
 import os
 import socket
+from types import TracebackType
+from typing import Protocol
 
 from mousetrap.amqp.consumer import Delivery
-from mousetrap.model.message import Message
+from mousetrap.model.message import Message, current
 from mousetrap.model.outcome import Outcome, OutcomeKind, Output
 from mousetrap.runtime import clock
 from mousetrap.worker.handler import Handler
+from mousetrap.worker.hooks import Hooks
 
 
 class Attempt:
-    """*message* was taken in hand by *handler* when this was made; times are on both clocks."""
+    """An attempt to handle *message* by *handler*, which begins when this object is made."""
 
     __slots__ = ("begun", "delivery", "handler", "message", "started")
 
     def __init__(self, delivery: Delivery, message: Message, handler: Handler) -> None:
         self.delivery = delivery
         self.message = message
-        self.handler = handler  # to its end, whatever takes over in the meantime
-        self.begun = clock.time()  # to be told
-        self.started = clock.monotonic()  # to measure by
+        self.handler = handler  # to the end of the attempt, whatever `Worker.swap` does meanwhile
+        self.begun = clock.time()  # seconds since 1970, to be published
+        self.started = clock.monotonic()  # to measure the duration by
 
     def outcome(
         self,
@@ -37,7 +40,7 @@ class Attempt:
     ) -> Outcome:
         """Return the outcome of this attempt, which ends now; arguments are `Outcome`'s fields."""
         message = self.message
-        return Outcome(  # by position: one is made for every message, and names cost as much again
+        return Outcome(  # by position: made for every message, and names would double its cost
             message.id,
             kind,
             self.handler.name,
@@ -54,6 +57,56 @@ class Attempt:
             delay,
             body,
         )
+
+
+class AttemptEnd(Protocol):
+    """What is done with what a handler returned or raised; `Processor` is one."""
+
+    hooks: Hooks
+
+    def publish_outputs(self, attempt: Attempt, outputs: list[Message]) -> None:
+        """Publish what the handler returned."""
+
+    def handle_failure(self, attempt: Attempt, error: BaseException) -> None:
+        """Have the message retried or dead-lettered."""
+
+
+class HandlerCall:
+    """The surroundings of one call of the handler, alike for functions and coroutine functions.
+
+    A context manager around the call: the caller assigns `outputs` inside. It calls the hooks and
+    makes the message the current one. If nothing was raised, the outputs are published; whatever
+    was raised, `sys.exit()` too, is a failure of this message and ends here.
+    """
+
+    __slots__ = ("_attempt", "_end", "_entered", "_token", "outputs")
+
+    def __init__(self, attempt: Attempt, end: AttemptEnd) -> None:
+        self.outputs: list[Message] = []
+        self._attempt = attempt
+        self._end = end
+
+    def __enter__(self) -> HandlerCall:
+        hooks, message = self._end.hooks, self._attempt.message
+        if hooks.started:
+            hooks.call(hooks.started, message)
+        self._entered = hooks.enter(message) if hooks.handling else ()
+        self._token = current.set(message)
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> bool:
+        try:
+            if error is None:
+                self._end.publish_outputs(self._attempt, self.outputs)
+            else:
+                self._end.handle_failure(self._attempt, error)
+        finally:
+            current.reset(self._token)
+            if self._entered:
+                self._end.hooks.leave(self._entered)
+        return True
 
 
 @functools.cache

@@ -1,9 +1,9 @@
-"""Who else consumes a queue: the broker knows how many, and ours say who they are when asked.
+"""Finds out who else consumes a queue: the broker has their number, the workers say who they are.
 
-A question is one message on the events exchange, with a routing key that no fate has. Each worker
-hears it by a queue of its own, which goes with its connection, and answers into that of who asked.
-Nobody pays while nobody asks. Where the broker forbids such a queue, or events are switched off,
-there are numbers and no names.
+A query is one message on the events exchange, with a routing key that no outcome has. Each worker
+receives it in an exclusive queue of its own and sends its answer to the exclusive queue of the
+worker that asked. Without a query nothing is sent. Where the broker forbids such a queue, or events
+are switched off, there are numbers and no names.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.message import decode
 from mousetrap.runtime import clock, randomness, threads
-from mousetrap.runtime.environment import is_kernel, program_name
+from mousetrap.runtime.environment import is_kernel, program
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
 log = logging.getLogger("mousetrap.worker.consumer_discovery")
 
-PATIENCE = 0.5  # seconds for answers; a worker's I/O thread needs a few milliseconds
-MOST = 100  # answers that are kept; nobody reads a longer list
-LIFE = 2000  # milliseconds that a question or an answer waits to be heard
+DISCOVERY_TIMEOUT = 0.5  # seconds for answers; a worker's I/O thread needs a few milliseconds
+MAX_ANSWERS = 100  # that are kept; nobody reads a longer list
+QUERY_TTL = 2000  # milliseconds after which a query or an answer that nobody received expires
 _SHARES = {1 / 2: "half", 1 / 3: "a third", 2 / 3: "two thirds", 1 / 4: "a quarter"}
 
 
-class Question(msgspec.Struct, frozen=True, tag=True):
-    """Who consumes *queue*, by its name on the wire?"""
+class ConsumerQuery(msgspec.Struct, frozen=True, tag=True):
+    """Asks who consumes *queue*, by its name on the wire."""
 
     queue: str
 
 
-class Presence(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """One worker, as it introduces itself."""
+class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One worker, as it answers a query."""
 
-    worker: str  # a word that no other worker has
-    process: str  # one that no other process has; pids repeat from container to container
+    worker: str  # an id that no other worker has
+    process: str  # an id that no other process has; pids repeat from container to container
     host: str
     pid: int
     program: str  # analysis.ipynb, mousetrap work, ...
@@ -58,20 +58,20 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 @dataclass(frozen=True)
 class Attached:
-    """Who consumes a queue at one moment: how many, how many of them here, and who else."""
+    """The consumers of a queue at one moment: their number, those of this process, and others."""
 
     consumers: int  # all of them, as the broker says
     here: int  # those of this process
-    others: tuple[Presence, ...] = ()  # those elsewhere that said who they are
+    others: tuple[ConsumerInfo, ...] = ()  # those of other processes that answered
 
     @property
     def elsewhere(self) -> int:
-        """How many are not of this process."""
+        """How many belong to other processes."""
         return max(0, self.consumers - self.here)
 
     @property
     def warning(self) -> str:
-        """What to expect of a queue that others consume as well; "" when nobody else does."""
+        """What share of the messages arrives here; "" when no other process consumes the queue."""
         if not self.elsewhere:
             return ""
         share = self.here / self.consumers
@@ -83,7 +83,7 @@ class Attached:
         )
 
     def lines(self) -> list[str]:
-        """The warning, and a line for each of the others; nothing when there are none."""
+        """The warning and a line for each of the others; empty when there are none."""
         if not self.elsewhere:
             return []
         silent = self.elsewhere - len(self.others)
@@ -95,57 +95,79 @@ class Attached:
 
 
 class ConsumerDiscovery:
-    """Hears questions about *queue* (on the wire) and answers them by *publisher*; asks, too.
+    """Sends queries about *queue* (its name on the wire) and answers those of other workers.
 
-    The worker's consumer opens `own_queue` on its connection. Questions and answers are sent on the
+    The worker's consumer opens `own_queue` on its connection. Queries and answers are sent on the
     connection that publishes: a broker with an alarm stops reading from it, which must not happen
-    to the one that acks.
+    to the connection that acks.
 
-    Threads: `ask` from any but the I/O threads.
+    Threads: `ask` from any but the I/O threads; the rest from any.
     """
 
     def __init__(self, settings: Settings, queue: str, publisher: Publisher) -> None:
-        self.stage = ""  # what the worker is called now
-        self.is_deaf = True  # the worker does not consume yet, or not any more
+        self._stage = ""
+        self._is_answering = False  # while the worker consumes
+        self._settings = settings
         self._exchange = settings.topology.events_exchange
-        self._key = settings.topology.discovery_key
+        self._key = settings.topology.question_key
         self._queue = queue
         self._publisher = publisher
         self._worker = randomness.new_id()
-        self._asking = threads.Lock()
+        self._asking = threads.Lock()  # one query at a time
         self._changed = Waiter()
-        self._heard: dict[str, Presence] = {}
+        self._answers: dict[str, ConsumerInfo] = {}  # by worker
         self.own_queue: ExclusiveQueue | None = None  # None where events are switched off
         if self._exchange:
             self.own_queue = ExclusiveQueue(
                 _stem(queue),
                 self._exchange,
                 self._key,
-                ttl=LIFE,
+                ttl=QUERY_TTL,
                 on_message=self._on_message,
                 on_change=self._on_change,
             )
 
-    def ask(self, expected: int, patience: float = PATIENCE) -> tuple[Presence, ...]:
-        """Ask who consumes the queue elsewhere; return when *expected* have said so.
+    def start_answering(self, stage: str) -> None:
+        """Count as a consumer and answer queries as *stage*: the worker consumes now."""
+        self._stage, self._is_answering = stage, True
+        _count_consumers(self._settings, self._queue, +1)
 
-        Or after *patience* seconds: others may be silent for ever.
+    def rename(self, stage: str) -> None:
+        """Answer queries as *stage* from now on, if they are answered."""
+        self._stage = stage
+
+    def stop_answering(self) -> None:
+        """Count as a consumer no more, and answer no queries: the worker stops consuming."""
+        if self._is_answering:
+            self._is_answering = False
+            _count_consumers(self._settings, self._queue, -1)
+
+    @property
+    def consumers_here(self) -> int:
+        """How many consumers of the queue this process has."""
+        return _consumers_here[_identity(self._settings, self._queue)]
+
+    def ask(self, expected: int, timeout: float = DISCOVERY_TIMEOUT) -> tuple[ConsumerInfo, ...]:
+        """Ask which workers of other processes consume the queue; return their answers.
+
+        Returns when *expected* have answered or after *timeout* seconds, because other clients
+        never answer.
         """
-        deadline = clock.monotonic() + patience
+        deadline = clock.monotonic() + timeout
         if (own := self.own_queue) is None:
             return ()
         with self._asking:
-            self._heard.clear()
-            self._changed.wait_for(lambda: bool(own.name) or own.is_refused, patience)
+            self._answers.clear()
+            self._changed.wait_for(lambda: bool(own.name) or own.is_refused, timeout)
             if not own.name:
                 return ()
-            for part in (2, 1):  # twice: one that has just started may not listen yet
+            for part in (2, 1):  # twice: a worker that has just started may not listen yet
                 with suppress(MousetrapError):  # the publisher is closed: so is this worker
-                    self._send(Question(self._queue), self._exchange, self._key, own.name)
+                    self._send(ConsumerQuery(self._queue), self._exchange, self._key, own.name)
                 left = clock.remaining(deadline) / part
-                if self._changed.wait_for(lambda: len(self._heard) >= expected, left):
+                if self._changed.wait_for(lambda: len(self._answers) >= expected, left):
                     break
-            found = list(self._heard.values())
+            found = list(self._answers.values())
         return tuple(sorted(found, key=lambda each: (each.program, each.host, each.pid)))
 
     # ---- I/O thread ------------------------------------------------------------------------------
@@ -158,71 +180,68 @@ class ConsumerDiscovery:
 
     def _on_message(self, body: bytes, reply_to: str | None) -> None:
         try:
-            message = decode(body, Question | Presence)
-        except UndecodableMessage:  # somebody else's on our exchange
+            message = decode(body, ConsumerQuery | ConsumerInfo)
+        except UndecodableMessage:  # another client published it to our exchange
             return
-        if isinstance(message, Question):
-            self._on_question(message, reply_to)
-        elif message.process != _process() and len(self._heard) < MOST:
-            self._heard[message.worker] = message
+        if isinstance(message, ConsumerQuery):
+            self._on_query(message, reply_to)
+        elif message.process != _process_id() and len(self._answers) < MAX_ANSWERS:
+            self._answers[message.worker] = message
             self._changed.notify_all()
 
-    def _on_question(self, question: Question, reply_to: object) -> None:
-        # Not into any queue that somebody names: it might be one that people work from.
-        stem = _stem(self._queue)
-        is_ours = isinstance(reply_to, str) and reply_to.startswith(stem)
-        if question.queue == self._queue and is_ours and not self.is_deaf:
-            presence = Presence(
+    def _on_query(self, query: ConsumerQuery, reply_to: str | None) -> None:
+        # A reply-to queue of any other name could be a work queue, where an answer does harm.
+        is_ours = reply_to is not None and reply_to.startswith(_stem(self._queue))
+        if query.queue == self._queue and is_ours and self._is_answering:
+            info = ConsumerInfo(
                 worker=self._worker,
-                process=_process(),
+                process=_process_id(),
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                program=program_name(),
-                stage=self.stage,
+                program=program(),
+                stage=self._stage,
             )
             with suppress(MousetrapError):
-                self._send(presence, "", str(reply_to))
+                self._send(info, "", str(reply_to))
 
     def _send(
-        self, message: Question | Presence, exchange: str, key: str, reply_to: str | None = None
+        self,
+        message: ConsumerQuery | ConsumerInfo,
+        exchange: str,
+        key: str,
+        reply_to: str | None = None,
     ) -> None:
-        properties = request_properties(reply_to, LIFE)
+        properties = request_properties(reply_to, QUERY_TTL)
         self._publisher.publish_to_exchange(
             msgspec.json.encode(message), exchange, key, lambda _: None, properties
         )
 
 
-_counting = threads.Lock()
-_consuming: Counter[tuple[object, ...]] = Counter()  # consumers by place, queue and process
+_lock = threads.Lock()  # guards `_consumers_here`
+_consumers_here: Counter[tuple[object, ...]] = Counter()  # by broker, queue and process
 
 
-def note(settings: Settings, queue: str, change: int) -> None:
-    """Note that this process has *change* more consumers of *queue* (on the wire)."""
-    with _counting:
-        _consuming[_place(settings, queue)] += change
+def _count_consumers(settings: Settings, queue: str, change: int) -> None:
+    with _lock:
+        _consumers_here[_identity(settings, queue)] += change
 
 
-def here(settings: Settings, queue: str) -> int:
-    """How many consumers of *queue* (on the wire) this process has."""
-    return _consuming[_place(settings, queue)]
-
-
-def _place(settings: Settings, queue: str) -> tuple[object, ...]:
+def _identity(settings: Settings, queue: str) -> tuple[object, ...]:
     host = "localhost" if settings.host in ("127.0.0.1", "::1") else settings.host
-    return host, settings.port, settings.vhost, queue, os.getpid()  # not the parent's, in a fork
+    return host, settings.port, settings.vhost, queue, os.getpid()  # a fork has none of its parent
 
 
-_token = ("", 0)
+_id_and_pid = ("", 0)
 
 
-def _process() -> str:
-    global _token
-    if _token[1] != os.getpid():  # made anew in a fork
-        _token = (randomness.new_id(), os.getpid())
-    return _token[0]
+def _process_id() -> str:
+    global _id_and_pid
+    if _id_and_pid[1] != os.getpid():  # a fork is another process
+        _id_and_pid = (randomness.new_id(), os.getpid())
+    return _id_and_pid[0]
 
 
 def _stem(queue: str) -> str:
-    # Like the queue: who may use that one may use this, where permissions go by names. An id of
-    # 32 characters follows, and a name may have 255 bytes.
+    # Begins like the queue: where permissions go by names, a user of that one may use this one. An
+    # id of 32 characters follows, and a name may have 255 bytes.
     return f"{queue.encode()[:200].decode(errors='ignore')}.who."

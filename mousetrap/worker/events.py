@@ -1,7 +1,7 @@
-"""Telling the world what became of messages, many at a time.
+"""Publishes the outcomes of messages to the events exchange, many in one body.
 
-Fates that come up while the I/O thread is busy travel in one body. Nobody need listen: the broker
-then drops them, and confirms that as well. Prototyped in ``notebooks/07_runs.ipynb``.
+Outcomes that arise while the I/O thread is busy are sent together. Nobody needs to listen: the
+broker then drops the event and confirms it as well. Prototyped in ``notebooks/07_runs.ipynb``.
 """
 
 from __future__ import annotations
@@ -16,39 +16,41 @@ from mousetrap.errors import MousetrapError
 from mousetrap.model.outcome import Outcome, pack
 from mousetrap.runtime import randomness, threads
 
-MAX_SIZE = 4_000_000  # bytes of one body; a guess well below what brokers take
+MAX_EVENT_BYTES = 4_000_000  # of one body; a guess well below what brokers accept
 
-Told = tuple[Delivery, Outcome]
+DeliveryOutcome = tuple[Delivery, Outcome]
 
 
 class Events:
-    """Publishes fates through *publisher* and calls *on_told* with what the broker has confirmed.
+    """Publishes outcomes by *publisher* and calls *on_confirmed* with what the broker confirmed.
 
-    What is refused or becomes unknown is told again until it is confirmed: the same facts twice
-    are one fact for whoever counts them.
+    An event that is refused or whose confirm is missing is sent again until it is confirmed. A
+    ledger that receives the same outcome twice counts it once.
 
-    Threads: `tell` from any; *on_told* is called on the publisher's I/O thread, or, where events
-    are switched off, in the thread that told.
+    Threads: `publish` from any; *on_confirmed* is called on the publisher's I/O thread or, where
+    events are switched off, on the thread that called `publish`.
     """
 
-    def __init__(self, publisher: Publisher, on_told: Callable[[list[Told]], object]) -> None:
+    def __init__(
+        self, publisher: Publisher, on_confirmed: Callable[[list[DeliveryOutcome]], object]
+    ) -> None:
         self._publisher = publisher
         topology = publisher.settings.topology
         self._exchange = topology.events_exchange
         self._key = topology.events_key
-        self._on_told = on_told
-        self._lock = threads.Lock()
-        self._waiting: list[Told] = []
+        self._on_confirmed = on_confirmed
+        self._lock = threads.Lock()  # guards `_waiting`
+        self._waiting: list[DeliveryOutcome] = []
 
-    def tell(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Tell *fate* soon, together with its neighbours; never blocks."""
+    def publish(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Publish *outcome* soon, together with others that are waiting; never blocks."""
         if not self._exchange:
-            self._on_told([(delivery, outcome)])
+            self._on_confirmed([(delivery, outcome)])
             return
         with self._lock:
             self._waiting.append((delivery, outcome))
             if len(self._waiting) > 1:
-                return  # the I/O thread is coming for the first one already
+                return  # the I/O thread was asked to flush when the first one came
         self._publisher.connection.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -57,9 +59,9 @@ class Events:
         if batch:
             self._publish(batch)
 
-    def _publish(self, batch: list[Told]) -> None:
+    def _publish(self, batch: list[DeliveryOutcome]) -> None:
         body = pack([outcome for _, outcome in batch])
-        if len(body) > MAX_SIZE and len(batch) > 1:
+        if len(body) > MAX_EVENT_BYTES and len(batch) > 1:
             half = len(batch) // 2
             self._publish(batch[:half])
             self._publish(batch[half:])
@@ -67,12 +69,13 @@ class Events:
 
         def on_outcome(receipt: Receipt) -> None:
             if receipt.confirmed:
-                self._on_told(batch)
+                self._on_confirmed(batch)
             else:
                 delay = RESEND_DELAY * (1 + randomness.random())
                 self._publisher.connection.call_later(
                     delay, lambda: self._publisher.send_again(receipt)
                 )
 
-        with suppress(MousetrapError):  # it has failed for good: what is not acked comes again
+        # It raises if the publisher has failed for good: messages without an ack come again.
+        with suppress(MousetrapError):
             self._publisher.publish_to_exchange(body, self._exchange, self._key, on_outcome)

@@ -1,6 +1,7 @@
-"""Who does the work: a few threads, or coroutines on a loop of their own. Never the I/O thread.
+"""Executors call handlers: on a few threads, or as coroutines on an event loop of their own.
 
-`ThreadExecutor` and `AsyncExecutor` have the same three methods, so that a worker need not care.
+Handlers never run on the I/O thread. `ThreadExecutor` and `AsyncExecutor` have the same three
+methods, those of `Executor`.
 """
 
 from __future__ import annotations
@@ -16,23 +17,25 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Executor(Protocol[T_contra]):
-    """Take items from any thread and handle at most so many at a time."""
+    """Accepts items from any thread and handles a limited number of them at a time."""
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start to handle items, those that were submitted before included."""
 
-    def take(self, item: T_contra) -> None:
-        """Handle *item* when a hand is free; never blocks."""
+    def submit(self, item: T_contra) -> None:
+        """Have *item* handled when there is capacity; never blocks."""
 
     def stop(self, timeout: float) -> bool:
-        """Let each hand finish what it has in hand; say whether all did within *timeout* s."""
+        """Handle what was submitted before, then end; say whether it ended in *timeout* s."""
 
 
 class ThreadExecutor(Generic[T]):
-    """*concurrency* daemon threads: one that hangs cannot keep the process from ending.
+    """Handles items on *concurrency* threads, which are daemons: one that hangs blocks no exit.
 
-    *handle* deals with the errors of what it handles; one that escapes it is a defect, which
-    *on_crash* is told, because a hand that dies silently is a worker that stops silently.
+    *handle* deals with the errors of the items. An exception that escapes it is a defect and ends
+    its thread; *on_crash* is called with it, so that the worker does not stop silently.
+
+    Threads: `submit` from any; *on_crash* is called on the thread that ends.
     """
 
     def __init__(
@@ -51,16 +54,16 @@ class ThreadExecutor(Generic[T]):
         ]
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start to handle items, those that were submitted before included."""
         for thread in self._threads:
             thread.start()
 
-    def take(self, item: T) -> None:
-        """Handle *item* when a thread is free; never blocks."""
+    def submit(self, item: T) -> None:
+        """Have *item* handled when a thread is free; never blocks."""
         self._items.put(item)
 
     def stop(self, timeout: float) -> bool:
-        """Let each thread finish its item; say whether all did within *timeout* s."""
+        """Handle what was submitted before, then end; say whether all ended in *timeout* s."""
         deadline = clock.monotonic() + timeout
         for _ in self._threads:
             self._items.put(None)
@@ -79,7 +82,10 @@ class ThreadExecutor(Generic[T]):
 
 
 class AsyncExecutor(Generic[T]):
-    """*concurrency* coroutines on one event loop in a thread of its own; see `ThreadExecutor`."""
+    """Handles items in *concurrency* coroutines on one event loop in a thread of its own.
+
+    *handle*, *on_crash* and threads as in `ThreadExecutor`.
+    """
 
     def __init__(
         self,
@@ -96,21 +102,21 @@ class AsyncExecutor(Generic[T]):
         self._thread = threads.Thread(target=self._run, name=f"mousetrap-{name}-loop", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start to handle items, those that were submitted before included."""
         self._thread.start()
 
-    def take(self, item: T | None) -> None:
-        """Handle *item* when a coroutine is free; never blocks."""
+    def submit(self, item: T | None) -> None:
+        """Have *item* handled when a coroutine is free; never blocks."""
         self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     def stop(self, timeout: float) -> bool:
-        """Let each coroutine finish its item; say whether all did within *timeout* s."""
+        """Handle what was submitted before, then end; say whether it ended in *timeout* s."""
         if self._thread.ident is None:
             self._loop.close()
             return True
         if self._thread.is_alive():
             for _ in range(self._concurrency):
-                self.take(None)
+                self.submit(None)
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -119,11 +125,11 @@ class AsyncExecutor(Generic[T]):
             while (item := await self._items.get()) is not None:
                 await self._handle(item)
 
-        async def all_hands() -> None:
+        async def work_all() -> None:
             await asyncio.gather(*(work() for _ in range(self._concurrency)))
 
         try:
-            self._loop.run_until_complete(all_hands())
+            self._loop.run_until_complete(work_all())
         except BaseException as error:
             self._on_crash(error)
             raise

@@ -1,6 +1,6 @@
-"""Runs a function on the messages of a queue: its connections, its life, what it says of itself.
+"""A worker consumes a queue and calls a function with each message: its connections and its life.
 
-What becomes of each message is `mousetrap.worker.processor`'s. Prototyped in
+What is done with each message is in `mousetrap.worker.processor`. Prototyped in
 ``notebooks/03_worker.ipynb``.
 """
 
@@ -10,30 +10,30 @@ import dataclasses
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mousetrap.amqp.consumer import Consumer
+from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError
-from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.runtime import clock, threads
-from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted
+from mousetrap.runtime.interrupt import PARTING, finish
 from mousetrap.settings import Settings
-from mousetrap.worker.consumer_discovery import PATIENCE, Attached, ConsumerDiscovery, here, note
+from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached, ConsumerDiscovery
 from mousetrap.worker.handler import Handler
+from mousetrap.worker.hooks import Hook, Hooks
 from mousetrap.worker.processor import Processor
 
 log = logging.getLogger("mousetrap.worker.worker")
 
 _started: weakref.WeakSet[Worker] = weakref.WeakSet()
-GRACE = 10.0  # seconds for what is in hand when a worker is stopped
+STOP_TIMEOUT = 10.0  # seconds for the messages in progress when a worker is stopped
+MIN_PREFETCH = 16
 
 
 @dataclass(frozen=True)
@@ -41,33 +41,36 @@ class Statistics:
     """What a worker has done so far; counts are messages since it started."""
 
     state: str  # connecting, open, blocked, failed, closed
-    received: int  # deliveries, repeated ones too
+    received: int  # deliveries, repeated ones included
     done: int  # handled, outputs confirmed
     retried: int  # failed and sent to a retry queue, confirmed
     dead: int  # failed and sent to the dead queue, confirmed
-    in_progress: int  # taken and without a fate yet
-    prefetched: int  # handed over by the broker and not begun
+    in_progress: int  # begun, and the broker has not confirmed an outcome yet
+    prefetched: int  # delivered by the broker and not begun
     reconnects: int
     alive: bool  # started, neither closed nor unable to go on
     connected: bool  # both connections are open, perhaps blocked by an alarm
-    consuming: bool  # the broker hands over messages, and they are taken
+    consuming: bool  # the broker delivers messages, and they are handled
     problem: str  # what it is waiting for, or the last thing that went wrong; "" when all is well
 
 
 class Worker:
-    """Runs *handler* on each message of *queue* and sends its results to the queue *writes*.
+    """Calls *handler* with each message of *queue* and sends its results to the queue *writes*.
 
-    *handler* is a plain function or coroutine function of one argument (see `handler`); it may
-    raise `Reject` to bury a message at once; any other error is retried as ``queue.retry_delays``
-    say and then buried. *concurrency* is how many messages are handled at a time; *prefetch* how
-    many the broker may hand over beyond the acked ones (default: twice the concurrency, at least
-    16, so that the next message is here when a hand is free). An ack takes a few milliseconds, and
-    so many messages are on their way in that time: for handlers quicker than a millisecond 256 is
-    three times as fast (measured), for slow ones it would keep messages from other workers.
+    *handler* is a plain function or a coroutine function of one argument (see
+    `mousetrap.worker.handler`). If it raises `Reject`, the message is dead-lettered at once; after
+    any other error it is retried with the delays ``queue.retry_delays`` and then dead-lettered.
+    *hooks* are called at each step of a message (see `mousetrap.worker.hooks`).
 
-    Two connections: one consumes, one publishes, because a broker with a memory alarm stops
-    reading from connections that publish, and acks must still get through. Both live on one I/O
-    thread: what the one hears is what makes the other speak.
+    *concurrency* is how many messages are handled at a time. *prefetch* is how many messages the
+    broker delivers that are not acked yet (default: twice the concurrency, at least 16, so that
+    the next message is there when one is done). An ack takes a few milliseconds, during which more
+    messages are needed: for handlers quicker than a millisecond, 256 is three times as fast
+    (measured); for slow handlers it would keep messages from other workers.
+
+    A worker has two connections, one that consumes and one that publishes, because a broker with a
+    memory alarm stops reading from connections that publish, and acks must still reach it. Both
+    live on one I/O thread, because what arrives on one of them makes the other one send.
 
     Threads: every method from any thread; `stop` not from inside a handler.
     """
@@ -81,23 +84,42 @@ class Worker:
         writes: str | None = None,
         concurrency: int = 1,
         prefetch: int | None = None,
+        hooks: Iterable[Hook] = (),
     ) -> None:
         if concurrency < 1 or (prefetch is not None and not 1 <= prefetch <= 65_535):
             raise ValueError("concurrency must be at least 1 and prefetch lie in 1..65535")
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.settings = settings or Settings.from_environment()
         self.concurrency = concurrency
-        self.prefetch = prefetch or max(16, 2 * concurrency)
+        self.prefetch = prefetch or max(MIN_PREFETCH, 2 * concurrency)
         self.error: MousetrapError | None = None  # why it stopped for good
+        self._hooks = Hooks(self.queue.name, hooks)
         topology = self.settings.topology
         declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
         if writes is not None:
             declarations.append(topology.work_queue(writes))
+        name = topology.wire_name(self.queue.name)
         io_thread = IOThread(f"worker {self.queue.name}")
         self._publisher = Publisher(
             self.settings,
             f"worker {self.queue.name} publishes",
-            on_failed=self.failed,
+            on_failed=self.fail,
+            io_thread=io_thread,
+        )
+        self._publisher.declare(declarations)
+        if topology.events_exchange:
+            self._publisher.declare([Exchange(topology.events_exchange)])
+        self._discovery = ConsumerDiscovery(self.settings, name, self._publisher)
+        self._consumer = Consumer(
+            self.settings,
+            name,
+            self.prefetch,
+            declarations,
+            on_delivery=self._on_delivery,
+            on_failed=self.fail,
+            on_reconnected=self._on_reconnected,
+            quarantine=topology.wire_name(self.queue.quarantine),
+            exclusive_queue=self._discovery.own_queue,
             io_thread=io_thread,
         )
         self._processor = Processor(
@@ -105,32 +127,18 @@ class Worker:
             handler if isinstance(handler, Handler) else Handler(handler),
             self.settings,
             self._publisher,
+            self._consumer,
             declarations,
             writes=writes,
             concurrency=concurrency,
-            on_crash=self._crashed,
+            hooks=self._hooks,
+            on_crash=self._on_crash,
         )
-        name = topology.wire_name(self.queue.name)
-        self._discovery = ConsumerDiscovery(self.settings, name, self._publisher)
-        self._discovery.stage = self.handler.name
-        self._consumer = self._processor.consumer = Consumer(
-            self.settings,
-            name,
-            self.prefetch,
-            declarations,
-            on_delivery=self._processor.take,
-            on_failed=self.failed,
-            quarantine=topology.wire_name(self.queue.quarantine),
-            exclusive_queue=self._discovery.own_queue,
-            io_thread=io_thread,
-        )
-        self._publisher.declare(declarations)
-        if topology.events_exchange:
-            self._publisher.declare([Exchange(topology.events_exchange)])
-        self._changed = self._processor.changed  # rings when the worker ends, too
-        self._lock = threads.Lock()  # guards `error`
+        self._changed = self._processor.changed  # also notified when the worker ends
+        self._lock = threads.Lock()  # guards `error` and `_has_stopped`
         self._is_started = False
-        self._closing = threads.Lock()  # who stops it a second time waits for the first
+        self._has_stopped = False
+        self._closing = threads.Lock()  # a second `stop` waits for the first
 
     # ---- life ----------------------------------------------------------------------------------
 
@@ -150,18 +158,30 @@ class Worker:
             self._publisher.open()
             self._processor.executor.start()
             self._consumer.open()
-            self._discovery.is_deaf = False
-            note(self.settings, self._consumer.queue, +1)
+            self._discovery.start_answering(self.handler.name)
         except BaseException:
             _started.discard(self)
-            # interrupted when it had just begun, it may have a message in hand: it is finished
+            # interrupted when it had just begun, it may have a message in progress: finish that
             has_begun = self._consumer.connection.is_open
-            run_uninterrupted((lambda: self._stop(GRACE)) if has_begun else self._abandon)
+            finish((lambda: self._stop(STOP_TIMEOUT)) if has_begun else self._abandon)
             raise
         return self
 
+    def add_hook(self, hook: Hook) -> None:
+        """Have *hook* called at each step of a message, after the hooks that are there already.
+
+        Raises:
+            RuntimeError: the worker was started before.
+            TypeError: it is not an instance of a subclass of `Hook`.
+        """
+        if self._is_started:
+            raise RuntimeError(
+                f"the worker of {self.queue.name!r} was started before: add hooks to a new worker"
+            )
+        self._hooks.add(hook)
+
     def swap(self, handler: Callable[..., Any] | Handler) -> None:
-        """Have *handler* take the messages from the next one on; those in hand end as they began.
+        """Call *handler* from the next message on; messages in progress keep the old handler.
 
         Raises:
             TypeError: it takes no message, or one of the two is a coroutine function and the
@@ -173,25 +193,25 @@ class Worker:
                 f"{new.name} and {self.handler.name} are not both plain functions, nor both "
                 f"coroutine functions: stop this worker and start another"
             )
-        self._processor.handler = new
-        self._discovery.stage = new.name
+        self._processor.swap(new)
+        self._discovery.rename(new.name)
 
-    def stop(self, timeout: float = GRACE) -> None:
-        """Finish the messages in hand, then close; what was not begun goes back to its queue.
+    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Finish the messages in progress, then close; the others go back to their queue.
 
-        An interrupt ends the waiting; the worker stops all the same.
+        An interrupt ends the waiting only; the worker still stops.
 
         Raises:
             TimeoutError: a handler still ran, or the broker had not confirmed its outputs, after
                 *timeout* seconds; that message will be delivered again, so it may be done twice.
         """
-        run_uninterrupted(lambda: self._stop(timeout))
+        finish(lambda: self._stop(timeout))
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the worker has stopped for good; say whether it has.
+        """Wait until the worker is stopped or cannot go on; say whether it is stopped.
 
         Raises:
-            MousetrapError: what stopped it.
+            MousetrapError: the reason why it cannot go on.
         """
         self._changed.wait_for(lambda: self.error is not None or self.is_stopping, timeout)
         if self.error is not None:
@@ -202,8 +222,8 @@ class Worker:
         """Wait until each named count is reached: ``worker.wait_until(done=10, dead=1)``.
 
         Raises:
-            TimeoutError: not in *timeout* seconds; says how far it got.
-            MousetrapError: the worker stopped for good.
+            TimeoutError: not within *timeout* seconds; it says how far the worker got.
+            MousetrapError: the worker cannot go on.
         """
         reached = self._changed.wait_for(
             lambda: (
@@ -219,13 +239,13 @@ class Worker:
         return self.statistics()
 
     def statistics(self) -> Statistics:
-        """Count what has happened so far."""
-        counts, error = self._processor.tally(), self.error
+        """Return the counts and the state of this moment."""
+        counts, error = self._processor.snapshot(), self.error
         problem = str(error or "") or self._processor.problem
         connection, other = self._consumer.connection, self._publisher.connection
         if connection.state not in ("open", "closed"):
             problem = problem or str(connection.error or connection.state)
-        is_blocked = connection.is_open and other.state == "blocked"  # it is who publishes
+        is_blocked = connection.is_open and other.state == "blocked"  # the one that publishes
         alive = self._is_started and error is None and connection.state != "closed"
         connected = connection.is_open and other.is_open
         return Statistics(
@@ -240,41 +260,31 @@ class Worker:
             **counts,
         )
 
-    def attached(self, patience: float = PATIENCE) -> Attached | None:
-        """Say who consumes the queue; None if the broker does not answer in *patience* seconds.
+    def attached(self, timeout: float = DISCOVERY_TIMEOUT) -> Attached | None:
+        """Say who consumes the queue; None if the broker does not answer in *timeout* seconds.
 
-        Takes a few milliseconds, or *patience* if somebody else consumes it and is silent.
+        Takes a few milliseconds, or *timeout* if another program consumes it and does not answer.
         """
-        consumers = self._consumer.count(patience)
+        consumers = self._consumer.count(timeout)
         if consumers is None:
             return None
-        ours = min(consumers, here(self.settings, self._consumer.queue))
-        others = self._discovery.ask(consumers - ours, patience) if consumers > ours else ()
-        return Attached(consumers, ours, others[: consumers - ours])
+        here = min(consumers, self._discovery.consumers_here)
+        others = self._discovery.ask(consumers - here, timeout) if consumers > here else ()
+        return Attached(consumers, here, others[: consumers - here])
 
     @property
     def handler(self) -> Handler:
-        """What takes the next message."""
+        """The handler of the next message."""
         return self._processor.handler
 
     @property
     def writes(self) -> str | None:
-        """The queue that results are sent to, by its plain name."""
+        """The plain name of the queue that results are sent to."""
         return self._processor.writes
 
     @property
-    def around(self) -> Callable[[Message], AbstractContextManager[object]]:
-        """The context manager in which each message is handled; set it before the start."""
-        return self._processor.around
-
-    @around.setter
-    def around(self, context: Callable[[Message], AbstractContextManager[object]]) -> None:
-        """Have each message handled in *context*."""
-        self._processor.around = context
-
-    @property
     def failures(self) -> deque[tuple[str, BaseException]]:
-        """The latest errors of handlers, each with its message's id."""
+        """The latest errors of handlers, each with the id of its message."""
         return self._processor.failures
 
     @property
@@ -284,17 +294,17 @@ class Worker:
 
     @property
     def is_stopping(self) -> bool:
-        """It was told to stop, and has stopped or will have soon."""
+        """Whether it is stopping or has stopped."""
         return self._processor.is_stopping
 
     @property
     def unacked(self) -> int:
-        """How many deliveries it holds, begun or not, that are not acked yet."""
+        """How many deliveries, begun or not, are not acked yet."""
         return self._consumer.unacked
 
     @property
     def is_recovering(self) -> bool:
-        """Its connection broke, and what it held may not have been given out again so far."""
+        """Its connection broke, and the broker may not have delivered its messages again yet."""
         return self._consumer.connection.is_recovering
 
     def __enter__(self) -> Worker:
@@ -306,10 +316,8 @@ class Worker:
     def _repr_html_(self) -> str:
         now = dataclasses.asdict(self.statistics())
         facts = [(name, value) for name, value in now.items() if value != ""]
-        return Table(("worker", self.handler.name), [*self._way(), *facts])._repr_html_()
-
-    def _way(self) -> list[tuple[str, str]]:
-        return [("reads", self.queue.name), *([("writes", self.writes)] if self.writes else [])]
+        queues = [("reads", self.queue.name), *([("writes", self.writes)] if self.writes else [])]
+        return Table(("worker", self.handler.name), [*queues, *facts])._repr_html_()
 
     def __repr__(self) -> str:
         now = self.statistics()
@@ -323,14 +331,13 @@ class Worker:
 
     def _finish(self, timeout: float) -> None:
         deadline = clock.monotonic() + timeout
-        self._processor.is_stopping = True  # hands drop what they have not begun
-        self._changed.notify_all()
-        self._consumer.cancel()  # first: nothing new may arrive while we finish
-        self._be_gone()
+        self._processor.stop()  # messages that were not begun are dropped
+        self._consumer.cancel()  # first: no message may arrive while the others are finished
+        self._discovery.stop_answering()
         finished = self._processor.executor.stop(timeout)
-        # before closing: an unconfirmed output is an unacked job
+        # before closing: a message whose output is unconfirmed is not acked
         finished &= self._changed.wait_for(
-            # or its channel is gone: then it comes again whatever we wait for
+            # without its channel every message is delivered again: waiting is of no use
             lambda: (
                 self._processor.in_progress == 0
                 or self.error is not None
@@ -340,41 +347,54 @@ class Worker:
         )
         self._consumer.close(max(1.0, clock.remaining(deadline)))
         self._publisher.close(max(1.0, clock.remaining(deadline)))
+        self._call_stopped(self.error)
         if not finished:
             raise TimeoutError(
                 f"worker of {self.queue.name!r} still had {self._processor.in_progress} messages "
                 f"in progress after {timeout:g} s; they will be delivered again"
             )
 
-    def _be_gone(self) -> None:
-        """Not to be counted any more."""
-        if not self._discovery.is_deaf:
-            self._discovery.is_deaf = True
-            note(self.settings, self._consumer.queue, -1)
-
     def _abandon(self) -> None:
-        self._processor.is_stopping = True
-        self._consumer.close(INTERRUPTED_TIMEOUT)
-        self._publisher.close(INTERRUPTED_TIMEOUT)
-        self._processor.executor.stop(INTERRUPTED_TIMEOUT)
+        self._processor.stop()
+        self._consumer.close(PARTING)
+        self._publisher.close(PARTING)
+        self._processor.executor.stop(PARTING)
 
-    # ---- what ends it --------------------------------------------------------------------------
-
-    def failed(self, error: MousetrapError) -> None:
-        """Take note that there is no way to go on; whoever waits for this worker gets *error*."""
+    def _call_stopped(self, error: MousetrapError | None) -> None:
         with self._lock:
-            if self.error is None and not self.is_stopping:
+            is_first, self._has_stopped = not self._has_stopped, True
+        if is_first and self._hooks.stopped:
+            self._hooks.call(self._hooks.stopped, error)
+
+    # ---- called by the parts -------------------------------------------------------------------
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._processor.submit(delivery)
+
+    def _on_reconnected(self) -> None:
+        if self._hooks.reconnected:
+            self._hooks.call(self._hooks.reconnected)
+
+    def fail(self, error: MousetrapError) -> None:
+        """Record that the worker cannot go on because of *error*; all that wait for it raise it."""
+        with self._lock:
+            is_first = self.error is None and not self.is_stopping
+            if is_first:
                 log.error("worker of %r stopped: %s", self.queue.name, error)
                 self.error = error
-                self._processor.has_failed = True
+                self._processor.fail()
         self._changed.notify_all()
+        if is_first:
+            self._call_stopped(error)
 
-    def _crashed(self, error: BaseException) -> None:
-        problem = MousetrapError(f"a hand of {self.handler.name} died of {error!r}; a defect")
+    def _on_crash(self, error: BaseException) -> None:
+        problem = MousetrapError(
+            f"a thread that calls {self.handler.name} ended with {error!r}, which is a defect"
+        )
         problem.__cause__ = error
-        self.failed(problem)
+        self.fail(problem)
 
 
 def running() -> list[Worker]:
-    """The workers of this process that were started and have not ended."""
+    """Return the workers of this process that were started and have not ended."""
     return [each for each in list(_started) if each.statistics().state not in ("failed", "closed")]

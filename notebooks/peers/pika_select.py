@@ -23,7 +23,7 @@ PROPERTIES = pika.BasicProperties(delivery_mode=2, content_type="application/jso
 
 
 class Peer(Base):
-    """pika's callbacks, written by hand."""
+    """Callbacks all the way down."""
 
     title = "pika SelectConnection"
 

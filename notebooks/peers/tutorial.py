@@ -30,7 +30,7 @@ class Peer(Base):
             started = time.perf_counter()
             for _ in range(messages):
                 channel.basic_publish(exchange="", routing_key=queue, body=body)
-            # no confirms: an answer on the same channel comes after all publishes
+            # nobody knows when they have arrived; an answer on the same channel comes after them
             channel.queue_declare(queue, passive=True)
             return time.perf_counter() - started
 

@@ -19,7 +19,7 @@ from mousetrap.errors import UndecodableMessage
 from mousetrap.job_queue import depth, open_channel
 from mousetrap.model.message import (
     ATTEMPT,
-    DEAD_SINCE,
+    DIED,
     JOB,
     LOSSES,
     PARENT,
@@ -88,7 +88,7 @@ OURS = (
     LOSSES,
     TIMEOUTS,
     REASON,
-    DEAD_SINCE,
+    DIED,
     "x-death",
     "x-delivery-count",
 )

@@ -198,12 +198,12 @@ def test_settle_can_end_at_the_first_death(settings):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_settle_fails_at_once_when_a_hand_dies(settings, monkeypatch):
+def test_settle_fails_at_once_when_a_handler_thread_dies(settings, monkeypatch):
     """A defect that ends a worker's thread surfaces in the waiting cell, with its origin."""
     with mousetrap.run(double, settings) as run:
-        monkeypatch.setattr(run.workers[0]._processor, "_send", lambda *_: 1 / 0)
+        monkeypatch.setattr(run.workers[0]._processor, "publish_outputs", lambda *_: 1 / 0)
         run.send(1)
-        with pytest.raises(MousetrapError, match="a hand of double died") as dead:
+        with pytest.raises(MousetrapError, match="a thread that calls double ended") as dead:
             run.settle(timeout=20)
 
     assert isinstance(dead.value.__cause__, ZeroDivisionError)

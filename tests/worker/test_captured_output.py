@@ -1,4 +1,4 @@
-"""What handlers print is kept with their message, and nobody else's print is touched."""
+"""What handlers print is kept with their message; what other threads print is not touched."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import mousetrap
 from mousetrap import Message, consume
 from mousetrap.notebook import registry
 from mousetrap.worker import captured_output
-from mousetrap.worker.captured_output import MOST, MOST_OF_ONE, Outputs, Recorder
+from mousetrap.worker.captured_output import MAX_ATTEMPT_OUTPUT, MAX_OUTPUT, OutputCapture, Outputs
 
 
 @pytest.fixture(autouse=True)
 def as_before():
-    """After each test the streams are what they were."""
+    """Check that each test restores the streams."""
     before = sys.stdout, sys.stderr
     yield
     for handle in registry.handles():
@@ -32,24 +32,28 @@ def as_before():
 
 
 @contextlib.contextmanager
-def recording():
-    """A recorder that is at work; not a fixture, because pytest changes the streams after those."""
-    recorder = Recorder()
-    recorder.start()
+def capturing():
+    """Give a started capture; not a fixture, because pytest replaces the streams after fixtures."""
+    capture = OutputCapture()
+    capture.start()
     try:
-        yield recorder
+        yield capture
     finally:
-        recorder.stop()
+        capture.stop()
 
 
-def texts(recorder):
-    return [page.text for page in recorder.pages()]
+def texts(capture):
+    return [output.text for output in capture.outputs()]
+
+
+def outputs_of(handle, message):
+    return [output.text for output in handle.output(None) if output.id == message.id]
 
 
 def test_output_is_kept_with_its_message(settings, capsys):
-    """Prints, errors and logs of a handler, in their order; nothing of it is shown."""
+    """Prints, errors and logs of a handler are kept in their order and not shown."""
     log = logging.getLogger("test_output")
-    early = logging.StreamHandler()  # it holds the stream of before
+    early = logging.StreamHandler()  # it holds the stream from before the capture
     log.addHandler(early)
 
     def talks(n: int) -> None:
@@ -65,14 +69,14 @@ def test_output_is_kept_with_its_message(settings, capsys):
     log.removeHandler(early)
 
     for n, message in ((1, one), (2, two)):
-        assert captured_output.of(message.id) == f"out {n}\nerr {n}\nlog {n}\n"
+        assert outputs_of(handle, message) == [f"out {n}\nerr {n}\nlog {n}\n"]
     assert capsys.readouterr().out == "mine\n"
     assert early.stream is sys.stderr
-    assert captured_output.of("nobody's") == ""
+    assert outputs_of(handle, Message()) == []
 
 
 def test_output_of_coroutines_is_kept_apart(settings, capsys):
-    """Many at a time in one thread, and what they hand to other threads."""
+    """Coroutines of one thread have outputs of their own, with `asyncio.to_thread` as well."""
 
     async def talks(n: int) -> None:
         print("a", n)
@@ -84,17 +88,17 @@ def test_output_of_coroutines_is_kept_apart(settings, capsys):
     send(settings, *range(10))
     handle.wait_until(done=10)
 
-    assert sorted(page.text for page in handle.output()) == [
+    assert sorted(output.text for output in handle.output()) == [
         f"a {n}\nb {n}\nc {n}\n" for n in range(10)
     ]
     assert capsys.readouterr().out == ""
 
 
 def test_output_of_each_attempt_is_kept(settings):
-    """A retry is another handling: its output is its own, and all belong to the message."""
+    """A retry is another attempt: it has an output of its own with the same message id."""
 
     def fails(_: int) -> None:
-        attempt = mousetrap.model.message.current_message.get().attempt
+        attempt = mousetrap.model.message.current.get().attempt
         print("attempt", attempt)
         raise ValueError(f"no luck at {attempt}")
 
@@ -102,15 +106,16 @@ def test_output_of_each_attempt_is_kept(settings):
     [message] = send(settings, 1)
     handle.wait_until(dead=1)
 
-    assert [(page.attempt, page.text.splitlines()[0]) for page in handle.output()] == [
+    assert [(output.attempt, output.text.splitlines()[0]) for output in handle.output()] == [
         (1, "attempt 1"), (2, "attempt 2"),
     ]  # fmt: skip
-    assert "attempt 1\n" in captured_output.of(message.id)
-    assert "attempt 2\n" in captured_output.of(message.id)
+    assert [text.splitlines()[0] for text in outputs_of(handle, message)] == [
+        "attempt 1", "attempt 2",
+    ]  # fmt: skip
 
 
 def test_output_never_travels(settings):
-    """It is in no header of a dead letter and in no fate: it may quote the body."""
+    """Output is in no header of a dead letter, because it may quote the body."""
 
     def quotes(card: str) -> None:
         print("looking at", card)
@@ -125,8 +130,8 @@ def test_output_never_travels(settings):
     assert "4711-canary" not in repr(dict(dead_lettered.headers))
 
 
-def test_prints_of_other_threads_go_where_they_went(settings, capsys):
-    """Only who handles a message is recorded, however many do at that moment."""
+def test_prints_of_other_threads_go_to_the_stream(settings, capsys):
+    """Only the thread that handles a message is captured, while other threads print."""
     gate, here = threading.Event(), threading.Event()
 
     def talks(_: int) -> None:
@@ -150,38 +155,38 @@ def test_prints_of_other_threads_go_where_they_went(settings, capsys):
 
 
 def test_handler_that_captures_its_own_output_gets_it():
-    """`redirect_stdout` in a handler is the handler's business."""
-    with recording() as recorder:
-        with recorder(Message()):
+    """A handler may use `redirect_stdout`: the capture does not interfere."""
+    with capturing() as capture:
+        with capture.handling("work", Message()):
             print("before")
             with contextlib.redirect_stdout(io.StringIO()) as caught:
                 print("caught")
-                with recorder(Message()):  # another message begins meanwhile
+                with capture.handling("work", Message()):  # another message is handled meanwhile
                     pass
                 print("caught too")
             print("after")
 
         assert caught.getvalue() == "caught\ncaught too\n"
-        assert texts(recorder) == ["before\nafter\n"]
+        assert texts(capture) == ["before\nafter\n"]
 
 
-def test_recording_is_nested_and_ends(capsys):
-    """Inner output is the inner message's; after the last there is nobody to keep it."""
-    with recording() as recorder:
-        with recorder(Message()):
+def test_captures_can_be_nested(capsys):
+    """Inner output belongs to the inner message; after the outer message prints are shown."""
+    with capturing() as capture:
+        with capture.handling("work", Message()):
             print("outer")
-            with recorder(Message()):
+            with capture.handling("work", Message()):
                 print("inner")
             print("outer again")
-        print("nobody")
+        print("shown")
 
-        assert texts(recorder) == ["outer\nouter again\n", "inner\n"]
-        assert capsys.readouterr().out == "nobody\n"
+        assert texts(capture) == ["outer\nouter again\n", "inner\n"]
+        assert capsys.readouterr().out == "shown\n"
 
 
-def test_stand_in_is_taken_for_its_stream(capsys):
-    """It says that it is of the stream's class, and has all that the stream has."""
-    with recording() as recorder:
+def test_stream_proxy_has_the_class_and_attributes_of_its_stream(capsys):
+    """`isinstance` and attributes behave as with the stream itself."""
+    with capturing() as capture:
         stream = captured_output._stream_of(sys.stdout)
 
         assert isinstance(sys.stdout, type(stream))
@@ -191,13 +196,13 @@ def test_stand_in_is_taken_for_its_stream(capsys):
         assert stream.custom == 1
         del sys.stdout.custom
         assert not hasattr(stream, "custom")
-        with pytest.raises(TypeError, match="must be str"), recorder(Message()):
+        with pytest.raises(TypeError, match="must be str"), capture.handling("work", Message()):
             sys.stdout.write(b"bytes")
 
 
-def test_stand_in_bears_who_puts_a_writer_of_its_own_there(capsys):
-    """IPython does so for each cell and puts back what it found; cells come by the thousand."""
-    with recording() as recorder:
+def test_stream_proxy_accepts_a_writer_assigned_to_it(capsys):
+    """IPython assigns `write` for each cell and restores what it found, thousands of times."""
+    with capturing() as capture:
         for n in range(2000):
             found = sys.stdout.write
 
@@ -209,37 +214,37 @@ def test_stand_in_bears_who_puts_a_writer_of_its_own_there(capsys):
 
             sys.stdout.write = tee
             print("cell", n)
-            with recorder(Message()):
+            with capture.handling("work", Message()):
                 print("handler", n)
             sys.stdout.write = found
             assert seen == [f"cell {n}", "\n"] or seen == ["cell", " ", str(n), "\n"]
         print("end")
 
         assert capsys.readouterr().out.endswith("cell 1999\nend\n")
-        assert texts(recorder)[-1] == "handler 1999\n"
+        assert texts(capture)[-1] == "handler 1999\n"
 
 
-def test_stand_in_comes_back_when_a_capture_ends_that_was_there_first(capsys, monkeypatch):
-    """``%%capture`` in the cell that consumes: afterwards the real stream is there again."""
-    recorder = Recorder()
+def test_stream_proxy_is_installed_again_when_an_earlier_redirection_ends(capsys, monkeypatch):
+    """After ``%%capture`` in the cell that consumes, handlers of later messages are captured."""
+    capture = OutputCapture()
     with contextlib.redirect_stdout(io.StringIO()):
-        recorder.start()
+        capture.start()
     monkeypatch.setattr(sys, "__stdout__", sys.stdout)
-    with recorder(Message()):
+    with capture.handling("work", Message()):
         print("kept")
-    recorder.stop()
+    capture.stop()
 
-    assert texts(recorder) == ["kept\n"]
+    assert texts(capture) == ["kept\n"]
     assert capsys.readouterr().out == ""
 
 
-def test_two_recorders_share_the_streams(capsys):
-    """The first to stop does not take the streams from the other."""
-    one, two = Recorder(), Recorder()
+def test_two_captures_share_the_streams(capsys):
+    """When one of two captures stops, the other one still captures."""
+    one, two = OutputCapture(), OutputCapture()
     one.start()
     two.start()
     one.stop()
-    with two(Message()):
+    with two.handling("work", Message()):
         print("kept")
     two.stop()
 
@@ -248,46 +253,47 @@ def test_two_recorders_share_the_streams(capsys):
 
 
 def test_output_of_one_message_is_capped():
-    """The end is kept, and it says how much came before; line by line or all at once."""
-    with recording() as recorder:
-        for text in ("x" * 100 + "\n") * 1000, "y" * (3 * MOST_OF_ONE):
-            with recorder(Message()):
+    """The end is kept, and a line says how many characters were dropped before it."""
+    with capturing() as capture:
+        for text in ("x" * 100 + "\n") * 1000, "y" * (3 * MAX_ATTEMPT_OUTPUT):
+            with capture.handling("work", Message()):
                 print(text, end="")
-        with recorder(Message()):
-            for _ in range(3 * MOST_OF_ONE):
+        with capture.handling("work", Message()):
+            for _ in range(3 * MAX_ATTEMPT_OUTPUT):
                 print("z", end="")
 
-        for page in recorder.pages():
-            assert len(page.text) == page.size == MOST_OF_ONE
-            assert len(page._chunks) <= MOST_OF_ONE / 1000 + 2
-        assert recorder.pages()[0].lines()[0] == f"... {101_000 - MOST_OF_ONE:,} characters before"
-        assert recorder.pages()[1].cut == recorder.pages()[2].cut == 2 * MOST_OF_ONE
+        for output in capture.outputs():
+            assert len(output.text) == output.size == MAX_ATTEMPT_OUTPUT
+            assert len(output._chunks) <= MAX_ATTEMPT_OUTPUT / 1000 + 2
+        dropped = 101_000 - MAX_ATTEMPT_OUTPUT
+        assert capture.outputs()[0].lines()[0] == f"... {dropped:,} characters before"
+        assert capture.outputs()[1].cut == capture.outputs()[2].cut == 2 * MAX_ATTEMPT_OUTPUT
 
 
 def test_output_in_total_is_capped():
-    """The oldest is forgotten; a page that is written on again is among the newest."""
-    with recording() as recorder:
-        first = recorder(Message(id="first"))
+    """The oldest output is dropped; an output that is written to again counts as new."""
+    with capturing() as capture:
+        first = capture.handling("work", Message(id="first"))
         with first:
             print("a" * 5000)
-        for _ in range(2 * MOST // MOST_OF_ONE):
-            with recorder(Message()):
-                print("b" * MOST_OF_ONE)
-        assert sum(page.size for page in recorder.pages()) <= MOST
-        assert recorder.pages("first") == []
+        for _ in range(2 * MAX_OUTPUT // MAX_ATTEMPT_OUTPUT):
+            with capture.handling("work", Message()):
+                print("b" * MAX_ATTEMPT_OUTPUT)
+        assert sum(output.size for output in capture.outputs()) <= MAX_OUTPUT
+        assert capture.outputs("first") == []
         with first:
             print("again")
 
-        assert recorder.pages()[-1].id == "first"
-        assert sum(page.size for page in recorder.pages()) <= MOST
+        assert capture.outputs()[-1].id == "first"
+        assert sum(output.size for output in capture.outputs()) <= MAX_OUTPUT
 
 
 def test_outputs_show_themselves():
-    """Text for the terminal and HTML for the page; a progress bar is shown in its last state."""
-    with recording() as recorder:
-        with recorder(Message(id="0123456789")):
+    """Outputs have a text and an HTML form; of a progress bar only the last state is shown."""
+    with capturing() as capture:
+        with capture.handling("work", Message(id="0123456789")):
             print("10 %\r50 %\r100 %\n\x1b[31mred\x1b[0m <b>bold</b>")
-        shown = Outputs(recorder.pages())
+        shown = Outputs(capture.outputs())
 
         assert repr(shown).startswith("message 01234567, attempt 1, ")
         assert repr(shown).endswith("\n  100 %\n  red <b>bold</b>")
@@ -297,17 +303,17 @@ def test_outputs_show_themselves():
 
 
 def test_handle_gives_the_last_outputs(settings):
-    """So many as are asked for, the newest last."""
+    """`Handle.output` returns as many outputs as asked for, the newest last."""
     handle = consume("work", print, settings)
     send(settings, *range(5))
     handle.wait_until(done=5)
 
-    assert [page.text for page in handle.output(2)] == ["3\n", "4\n"]
+    assert [output.text for output in handle.output(2)] == ["3\n", "4\n"]
     assert len(handle.output(None)) == 5
     assert len(handle.output(0)) == 0
 
 
-# ---- in a real kernel: whichever cell it says it is of, nothing may come there ----------------
+# ---- in a real kernel: nothing that a handler prints may appear in any cell -------------------
 
 
 @pytest.fixture
@@ -339,19 +345,19 @@ one, two = consume(Queue("one", ()), talks, concurrency=4), consume("two", sings
 
 
 def test_output_in_a_kernel_comes_into_no_cell(kernel):
-    """Of threads and coroutines: neither the cell that consumes nor any later one shows it."""
+    """Neither the cell that consumes nor a later one shows the output of threads or coroutines."""
     first = kernel.run(CELL)
     second = kernel.run(
         "for queue in ('one', 'two'): publisher.publish_many(map(Message, range(4)), queue)"
     )
     third = kernel.run("go.set(); one.wait_until(dead=4); two.wait_until(done=4); print('mine')")
-    kernel.read(0.5)  # whatever is still on its way
+    kernel.read(0.5)  # late output would arrive now
 
     for cell in (first, second):
         assert (cell.stdout, cell.stderr) == ("", "")
     assert (third.stdout, third.stderr, third.shown) == ("mine\n", "", [])
-    ones = kernel.value("sorted(page.lines() for page in one.output())")
-    twos = kernel.value("sorted(page.text for page in two.output())")
+    ones = kernel.value("sorted(output.lines() for output in one.output())")
+    twos = kernel.value("sorted(output.text for output in two.output())")
     for n, lines in enumerate(ones):
         assert lines[:4] == [f"out {n}", f"err {n}", f"log {n}", f"shown {n}"]
         assert f"UserWarning: mind {n}" in lines[4]
@@ -359,8 +365,8 @@ def test_output_in_a_kernel_comes_into_no_cell(kernel):
     assert twos == [f"la {n}\nli {n}\n{n}\n" for n in range(4)]
 
 
-def test_threads_of_the_user_print_as_ever(kernel):
-    """Into which cell is ipykernel's business; it is the same with and without a consumer."""
+def test_threads_of_the_user_print_as_without_a_consumer(kernel):
+    """Their text appears in the cell that ipykernel chooses, with a consumer or without."""
     code = """
 go = threading.Event()
 def later():
@@ -379,8 +385,8 @@ threading.Thread(target=later).start()
     assert sorted(places[0]) == ["", "later\n"]
 
 
-def test_streams_of_a_kernel_are_given_back(kernel):
-    """After the last consumer there is nothing of ours in the way."""
+def test_streams_of_a_kernel_are_restored(kernel):
+    """After the last consumer stops, no proxy is left in place of a stream."""
     kernel.run("before = sys.stdout, sys.stderr\nhandle = consume('work', print)")
     assert kernel.value("sys.stdout is before[0], isinstance(sys.stdout, type(before[0]))") == (
         False, True,
@@ -393,7 +399,7 @@ def test_streams_of_a_kernel_are_given_back(kernel):
 
 
 def test_run_in_a_kernel_keeps_what_its_stages_print(kernel):
-    """With the message, in the table and with the failure; not in the cell."""
+    """The output is in the table and in the text of a failure, not in the cell."""
     cell = kernel.run("""
 @mousetrap.stage(reads="numbers", retry_delays=())
 def picky(n: int) -> None:

@@ -16,14 +16,14 @@ from support.processes import other_process
 from support.waiting import wait_for
 
 from mousetrap.job_queue import declare, depth, depths, open_channel
-from mousetrap.runtime.environment import program_name
-from mousetrap.worker.consumer_discovery import Attached, Presence
+from mousetrap.runtime.environment import program
+from mousetrap.worker.consumer_discovery import Attached, ConsumerInfo
 from mousetrap.worker.worker import Worker
 
 
 def someone(**changes):
     values = {"worker": "w", "process": "p", "host": "h", "pid": 7, "program": "x", "stage": "s"}
-    return Presence(**(values | changes))
+    return ConsumerInfo(**(values | changes))
 
 
 def test_worker_alone_takes_no_time_to_say_so(settings):
@@ -108,12 +108,12 @@ def test_worker_answers_into_no_queue_that_people_work_from(settings):
     declare("precious", settings=settings)
     with Worker(QUICK, double, settings) as worker, open_channel(settings) as channel:
         wait_for(lambda: worker._discovery.own_queue.name)
-        question = msgspec.json.encode({"type": "Question", "queue": topology.wire_name("work")})
-        for body in (question, b"{}", b"\xff", b'{"type": "Presence"}'):
+        question = msgspec.json.encode(
+            {"type": "ConsumerQuery", "queue": topology.wire_name("work")}
+        )
+        for body in (question, b"{}", b"\xff", b'{"type": "ConsumerInfo"}'):
             properties = pika.BasicProperties(reply_to=topology.wire_name("precious"))
-            channel.basic_publish(
-                topology.events_exchange, topology.discovery_key, body, properties
-            )
+            channel.basic_publish(topology.events_exchange, topology.question_key, body, properties)
         assert worker._discovery.ask(1, 0.3) == ()
 
         assert worker.statistics().problem == ""
@@ -177,11 +177,11 @@ def test_kernel_is_called_by_its_notebook(monkeypatch):
     shell = SimpleNamespace(kernel=None, user_ns={})
     monkeypatch.setattr("mousetrap.runtime.environment.shell", lambda: shell)
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert program_name() == "a notebook"
+    assert program() == "a notebook"
     monkeypatch.setenv("JPY_SESSION_NAME", "work/one.ipynb")
-    assert program_name() == "one.ipynb"
+    assert program() == "one.ipynb"
     shell.user_ns["__vsc_ipynb_file__"] = "C:\\work\\two.ipynb"
-    assert program_name() == "two.ipynb"
+    assert program() == "two.ipynb"
 
 
 @pytest.mark.parametrize(
@@ -202,4 +202,4 @@ def test_program_is_called_as_people_call_it(monkeypatch, arguments, name):
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr("mousetrap.runtime.environment.is_kernel", lambda: False)
 
-    assert program_name() == name
+    assert program() == name

@@ -13,7 +13,7 @@ from support.waiting import wait_for
 
 from mousetrap.errors import AccessRefused, MousetrapError, Reject, TopologyMismatch
 from mousetrap.job_queue import declare, delete, depth, drain, open_channel
-from mousetrap.model.message import Message, current_message
+from mousetrap.model.message import Message, current
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
@@ -58,7 +58,7 @@ def test_worker_retries_with_the_configured_delays_and_then_succeeds(settings):
     attempts = []
 
     def fails_twice(n: int) -> int:
-        attempts.append(current_message.get().attempt)
+        attempts.append(current.get().attempt)
         if len(attempts) < 3:
             raise ConnectionError("not yet")
         return n
@@ -390,7 +390,7 @@ def test_worker_keeps_its_namespace_alive(settings):
     queue = Queue("work", retry_delays=(2.5,))
 
     def fails_once(n: int) -> int:
-        if current_message.get().attempt == 1:
+        if current.get().attempt == 1:
             raise ValueError("later")
         return n
 
@@ -424,7 +424,7 @@ def test_worker_does_not_start_on_a_mismatched_queue(settings):
 def test_worker_says_when_a_hand_dies(settings, monkeypatch):
     """A defect of ours in a handler thread stops the worker with an error, not silently."""
     worker = Worker(QUICK, double, settings, writes="out")
-    monkeypatch.setattr(worker._processor, "_send", lambda *_: 1 / 0)
+    monkeypatch.setattr(worker._processor, "publish_outputs", lambda *_: 1 / 0)
     send(settings, 1)
 
     with worker, pytest.raises(MousetrapError, match="ZeroDivisionError"):
