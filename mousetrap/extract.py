@@ -23,7 +23,7 @@ from typing import Any
 
 from mousetrap.check.parameters import read_notebook
 from mousetrap.errors import ExtractError
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 
 TAG = "extract:"
 _KNOWN = set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
@@ -85,7 +85,7 @@ def extract(
     text = _module_text(tagged, _imports_for(tagged, cells, source), source, stage)
     text, is_formatted = _formatted(text)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, text)
+    write_atomically(target, text)
     target.chmod(0o644)  # a module is for others to import
     _have_it_import(document, source, tagged, module, names)
     return Extracted(target, module, tuple(names), is_formatted, _can_import(module, source))
@@ -273,7 +273,7 @@ def _have_it_import(
     else:
         following[0].source = statement
     mode = path.stat().st_mode
-    write_whole(path, nbformat.writes(document) + "\n")  # type: ignore[no-untyped-call]  # half annotated
+    write_atomically(path, nbformat.writes(document) + "\n")  # type: ignore[no-untyped-call]  # half annotated
     path.chmod(mode)
 
 

@@ -20,7 +20,7 @@ from mousetrap.amqp.properties import is_near_delivery_limit, kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
-from mousetrap.model.message import Message, without_counts
+from mousetrap.model.message import Message, without_delivery_counts
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Declaration, Queue
 from mousetrap.runtime import clock, randomness
@@ -105,7 +105,7 @@ def peek(queue: str, n: int = 10, settings: Settings | None = None) -> Messages:
         found = _get(channel, name, n)
         messages = [Message.from_wire(body, properties) for _, properties, body in found]
         redeliveries.remember(name, [(message.id, False) for message in messages])
-        give_back(channel, queue, found, settings)
+        requeue(channel, queue, found, settings)
     return Messages(messages, f" at the head of {queue}", PEEKED)
 
 
@@ -245,7 +245,7 @@ def short_channel(settings: Settings) -> Iterator[JobChannel]:
         yield channel
 
 
-def get_once(queue: str, settings: Settings) -> bytes:
+def take_one(queue: str, settings: Settings) -> bytes:
     """Take one message from the queue of this name on the wire; empty if there is none.
 
     Raises:
@@ -260,7 +260,7 @@ def get_once(queue: str, settings: Settings) -> bytes:
     return body or b""
 
 
-def give_back(channel: JobChannel, queue: str, got: Sequence[Got], settings: Settings) -> None:
+def requeue(channel: JobChannel, queue: str, got: Sequence[Got], settings: Settings) -> None:
     """Return what was *got* from *queue* to it, in its order.
 
     What a quorum queue would throw away after a few more looks is published anew, behind the
@@ -284,7 +284,7 @@ def _published_anew(worn: Sequence[Got], queue: str, settings: Settings) -> set[
         receipts = {}
         for method, properties, body in worn:
             message = Message.from_wire(body, properties)
-            copy = message.again(message.attempt, without_counts(message.headers))
+            copy = message.copy(message.attempt, without_delivery_counts(message.headers))
             receipts[method.delivery_tag] = publisher.publish(
                 copy, queue, properties=kept_properties(properties)
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mousetrap.fetch_data import Place, fetch_data
 from mousetrap.flows.stage import stage
-from mousetrap.model.message import current
+from mousetrap.model.message import current_message
 from mousetrap.start_fetch import FetchJob
 
 LISTEN_QUEUE = "start_fetch"
@@ -17,7 +17,7 @@ PUSH_QUEUE = "data_processing"
 @stage(reads=LISTEN_QUEUE, writes=PUSH_QUEUE)
 def fetch(job: FetchJob = FetchJob()) -> list[Place]:  # noqa: B008 -- frozen, so safe to share
     """Fetch the places *job* asks for; outside a worker this is the first attempt."""
-    message = current.get(None)
+    message = current_message.get(None)
     return fetch_data(
         job.seed,
         places=job.places,

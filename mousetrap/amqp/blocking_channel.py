@@ -16,7 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from mousetrap.amqp.error_translation import PIKA_ERRORS, parameters, translated
 from mousetrap.runtime import threads
-from mousetrap.runtime.interrupt import finish, is_interrupted
+from mousetrap.runtime.interrupt import is_interrupted, run_uninterrupted
 from mousetrap.settings import Settings
 
 
@@ -143,7 +143,7 @@ class JobChannel:
         """Close the channel and its connection; safe to call twice and on a broken connection."""
         if is_interrupted() and not self._turn.is_mine:
             # With a silent broker pika would wait for as long as its heartbeats do.
-            finish(self._close, daemon=True)
+            run_uninterrupted(self._close, daemon=True)
         else:
             self._close()
 

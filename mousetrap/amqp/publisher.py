@@ -27,7 +27,7 @@ from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration
 from mousetrap.runtime import clock
-from mousetrap.runtime.interrupt import finish
+from mousetrap.runtime.interrupt import run_uninterrupted
 from mousetrap.settings import Settings
 
 RESEND_DELAY = 1.0  # seconds
@@ -219,7 +219,7 @@ class Publisher:
 
         An interrupt ends the wait; the publisher is closed all the same.
         """
-        finish(lambda: self._close(timeout))
+        run_uninterrupted(lambda: self._close(timeout))
 
     @property
     def in_flight(self) -> int:

@@ -27,8 +27,8 @@ from mousetrap.broker.kind import BrokerKind
 from mousetrap.broker.probe import Log, log_to_stderr
 from mousetrap.broker.rabbitmq_node import RabbitMQNode
 from mousetrap.broker.registry import KINDS, choose, kind_named
-from mousetrap.embedded_broker import OVERVIEW
-from mousetrap.job_queue import get_once
+from mousetrap.embedded_broker import OVERVIEW_QUEUE
+from mousetrap.job_queue import take_one
 from mousetrap.settings import Settings
 
 __all__ = [
@@ -137,4 +137,4 @@ def overview(settings: Settings | None = None) -> dict[str, Any]:
         BrokerUnreachable, AccessRefused: as for any request.
         QueueMissing: the broker is a RabbitMQ, not an embedded one: ask its management plugin.
     """
-    return dict(json.loads(get_once(OVERVIEW, settings or Settings.from_environment())))
+    return dict(json.loads(take_one(OVERVIEW_QUEUE, settings or Settings.from_environment())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mousetrap import __version__
 from mousetrap.broker import probe
 from mousetrap.broker.broker import Broker
 from mousetrap.broker.broker_status import BrokerStatus
@@ -30,7 +31,14 @@ class Embedded:
             BrokerSetupError: the port is taken.
         """
         users = {settings.user: settings.password}
-        server = EmbeddedServer(users, port=port, vhosts=(settings.vhost,)).start()
+        server = EmbeddedServer(users, port=port, vhosts=(settings.vhost,), version=__version__)
+        try:
+            server.start()
+        except OSError as error:
+            raise BrokerSetupError(
+                f"the embedded broker cannot listen on 127.0.0.1:{port} ({error}): "
+                f"choose another port by RABBITMQ_PORT"
+            ) from error
         address = settings.replace(host="127.0.0.1", port=server.port, tls=False)
         version = probe.version(address) or probe.EMBEDDED
         description = f"{version} on {address.host}:{address.port}"

@@ -10,7 +10,7 @@ is always kept, in one piece, with the failing cell named (`mousetrap.check.exec
 `check_grid` runs one notebook with many sets of parameters, or many notebooks, and reports on all
 of them (`mousetrap.check.report`).
 
-papermill runs in a process of its own (`mousetrap.check.worker_main`): it can be ended when it
+papermill runs in a process of its own (`mousetrap.check.child_main`): it can be ended when it
 hangs, and it ends the kernel when we are killed. Importing this module imports neither
 papermill nor IPython.
 """
@@ -22,7 +22,7 @@ from mousetrap.check.grid import GridProgress, check_grid
 from mousetrap.check.grid_points import Point, parse_axes
 from mousetrap.check.page import notebook_view
 from mousetrap.check.parameters import Parameter, parameters_of, parse_parameters
-from mousetrap.check.progress import Progress
+from mousetrap.check.progress import CheckProgress
 from mousetrap.check.results import (
     GridResult,
     PointResult,
@@ -32,6 +32,7 @@ from mousetrap.check.results import (
 from mousetrap.check.run import check
 
 __all__ = [
+    "CheckProgress",
     "CheckResult",
     "FailingCell",
     "GridProgress",
@@ -39,7 +40,6 @@ __all__ = [
     "Parameter",
     "Point",
     "PointResult",
-    "Progress",
     "check",
     "check_grid",
     "default_output",

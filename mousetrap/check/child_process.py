@@ -12,17 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.check.progress import PROGRESS
+from mousetrap.check.progress import PROGRESS_VARIABLE
 from mousetrap.check.safe_text import plain_text
 from mousetrap.runtime import clock, threads
 
 if TYPE_CHECKING:
     from mousetrap.check.descendants import Descendants
 
-LOOK_EVERY = 0.5  # seconds, at most, between two looks at how far a run is
+PROGRESS_INTERVAL = 0.5  # seconds, at most, between two looks at how far a run is
 
 
-class Child:
+class PapermillProcess:
     """The child process with papermill in it, and all that descends from it.
 
     `done` counts the code cells that ran to their end, `number` is that of the last one begun, in
@@ -34,20 +34,20 @@ class Child:
         self._environment = environment
         self._events: threads.Queue[dict[str, Any] | None] = threads.Queue()
         self._end: dict[str, Any] | None = None
-        self._gone = False
+        self._has_died = False
         self.done = 0
         self.number = 0
 
-    def __enter__(self) -> Child:
-        from mousetrap.check.descendants import MARK, Descendants
+    def __enter__(self) -> PapermillProcess:
+        from mousetrap.check.descendants import RUN_ID_VARIABLE, Descendants
 
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-", ignore_cleanup_errors=True)
         self.progress_file = Path(self._folder.name, "progress.json")
         self._stderr = open(Path(self._folder.name, "stderr"), "w+b")
-        ours = {MARK: self._job["mark"], PROGRESS: str(self.progress_file)}
+        ours = {RUN_ID_VARIABLE: self._job["mark"], PROGRESS_VARIABLE: str(self.progress_file)}
         self._process = subprocess.Popen(
             # -P: a json.py where we happen to stand is not the one to import
-            [sys.executable, "-P", "-m", "mousetrap.check.worker_main"],
+            [sys.executable, "-P", "-m", "mousetrap.check.child_main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -84,7 +84,7 @@ class Child:
         while (remaining := until - clock.monotonic()) > 0:
             try:
                 # Short waits, also because Windows does not see Ctrl-C while it waits for a lock.
-                event = self._events.get(timeout=min(remaining, LOOK_EVERY))
+                event = self._events.get(timeout=min(remaining, PROGRESS_INTERVAL))
             except threads.Empty:
                 tell(False)
                 continue
@@ -92,7 +92,7 @@ class Child:
             # orphaned could not be found later.
             self._descendants.look()
             if event is None or event["event"] == "end":
-                self._end, self._gone = event, event is None
+                self._end, self._has_died = event, event is None
                 return True
             if event["event"] == "begun":
                 self.number = event["number"]
@@ -113,15 +113,15 @@ class Child:
         The cell is interrupted first, so that it can clean up and papermill can save where it
         was. papermill goes before the kernel does: it would report a death that we caused.
         """
-        from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE
+        from mousetrap.check.descendants import INTERRUPT_TIMEOUT, TERMINATE_TIMEOUT
 
-        if self._end is None and not self._gone:
+        if self._end is None and not self._has_died:
             self._descendants.look()
             self._descendants.interrupt_children()
-            if not self._ends_within(INTERRUPT_PATIENCE):
+            if not self._ends_within(INTERRUPT_TIMEOUT):
                 self._process.kill()
                 self._process.wait()
-        self._descendants.end(TERMINATE_PATIENCE)
+        self._descendants.end(TERMINATE_TIMEOUT)
 
     def _send(self, line: bytes) -> None:
         assert self._process.stdin is not None
@@ -149,7 +149,7 @@ class Child:
     def reason(self) -> str | None:
         """Why papermill could not go on; None when it could, or a cell raised."""
         if self._end is None:
-            return f"the process that ran it ended by itself{self._last_words()}"
+            return f"the process that ran it ended by itself{self._stderr_tail()}"
         kind, error = self._end["kind"], self._end["error"]
         if kind in (None, "PapermillExecutionError"):
             return None
@@ -160,9 +160,9 @@ class Child:
                 f"there is no kernel named {self._job['kernel']!r}; see `jupyter kernelspec list`, "
                 "or save the notebook with the kernel 'python3'"
             )
-        return plain_text(f"{kind}: {error}{self._last_words()}")
+        return plain_text(f"{kind}: {error}{self._stderr_tail()}")
 
-    def _last_words(self) -> str:
+    def _stderr_tail(self) -> str:
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()[-5:]
         return "".join(f"\n  {line}" for line in lines)

@@ -16,11 +16,11 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 
 from mousetrap.runtime import clock
 
-MARK = "MOUSETRAP_CHECK"
+RUN_ID_VARIABLE = "MOUSETRAP_CHECK"
 """The environment variable that every process of a run inherits; its value is the run's id."""
 
-INTERRUPT_PATIENCE = 3.0  # seconds a cell has to clean up after its interrupt; a guess
-TERMINATE_PATIENCE = 2.0  # seconds between SIGTERM and SIGKILL; a guess
+INTERRUPT_TIMEOUT = 3.0  # seconds a cell has to clean up after its interrupt; a guess
+TERMINATE_TIMEOUT = 2.0  # seconds between SIGTERM and SIGKILL; a guess
 _PAUSE = 0.02  # seconds between two looks at processes that are ending
 
 
@@ -67,14 +67,14 @@ class Descendants:
         with suppress(psutil.Error):
             children = psutil.Process(self._root).children()  # of None: ours
             if self._root is None:
-                self._look_for_mark()
+                self._find_marked()
                 children = [child for child in children if child in self._seen]
             for child in children:
                 child.send_signal(signal.SIGINT)
 
     def end(self, patience: float) -> int:
         """End all of them, by SIGTERM and after *patience* seconds by SIGKILL; return how many."""
-        self._look_for_mark()
+        self._find_marked()
         ended = {process for process in self._seen if is_alive(process)}
         for process in ended:
             with suppress(psutil.Error):
@@ -82,7 +82,7 @@ class Descendants:
         _wait_until_gone(ended, patience)
         # A process that is being killed may start another one: look again until nobody is left.
         for _ in range(20):
-            self._look_for_mark()
+            self._find_marked()
             rest = {process for process in self._seen if is_alive(process)}
             if not rest:
                 break
@@ -93,13 +93,13 @@ class Descendants:
             _wait_until_gone(rest, 1.0)
         return len(ended)
 
-    def _look_for_mark(self) -> None:
+    def _find_marked(self) -> None:
         self.look()
         for process in psutil.process_iter():
             if process.pid in (self._root, os.getpid()):
                 continue
             try:
-                if process.environ().get(MARK) == self._mark:
+                if process.environ().get(RUN_ID_VARIABLE) == self._mark:
                     self._seen.add(process)
             except (psutil.Error, OSError):
                 continue  # another user's

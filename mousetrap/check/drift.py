@@ -37,7 +37,7 @@ _ASIDE = ", decorators aside"
 
 
 @dataclass(frozen=True)
-class Mark:
+class SameAsMark:
     """What a notebook claims: the definition in *cell* below the mark is *module*:*name*.
 
     `cell` counts all cells from 1; `source` is the cell's, `line` that of the mark in it.
@@ -89,7 +89,7 @@ def check_drift(notebook: str | Path) -> None:
     refuse_drift(read_notebook(notebook), Path(notebook))
 
 
-def marks_in(cells: Iterable[tuple[int, str]]) -> Iterator[Mark]:
+def marks_in(cells: Iterable[tuple[int, str]]) -> Iterator[SameAsMark]:
     """Find the marks in code cells, each given as (number, source).
 
     Raises:
@@ -104,7 +104,7 @@ def marks_in(cells: Iterable[tuple[int, str]]) -> Iterator[Mark]:
             if found is None or not _is_dotted(found["module"]) or not _is_dotted(found["name"]):
                 continue  # prose: # same as above: but slower
             if found["gap"] == ":" and found["rest"] in ("", _ASIDE):
-                yield Mark(number, line, found["module"], found["name"],
+                yield SameAsMark(number, line, found["module"], found["name"],
                            bool(found["rest"]), plain)  # fmt: skip
             elif found["gap"] == ":" or ("." in found["module"] and not found["rest"]):
                 raise SyntaxError(

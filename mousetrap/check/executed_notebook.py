@@ -16,10 +16,10 @@ from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.check.safe_text import plain_text
 from mousetrap.errors import CheckError, ParameterError
 from mousetrap.model.summary import SUMMARY_TYPE
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 
 _INJECTED = "injected-parameters"
-_MARKER = "papermill-error-cell-tag"  # papermill's name: it clears cells tagged so on the next run
+_ERROR_TAG = "papermill-error-cell-tag"  # papermill's; its next run removes such cells
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def code_cells(document: Any) -> Iterator[tuple[int, int, Any]]:
     """Yield the code cells that are not empty: index here, number in the source notebook, cell."""
     number = 0
     for index, cell in enumerate(document.cells):
-        if {_INJECTED, _MARKER} & set(cell.metadata.get("tags", [])):
+        if {_INJECTED, _ERROR_TAG} & set(cell.metadata.get("tags", [])):
             continue  # papermill put it there
         number += 1
         if cell.cell_type == "code" and cell.source.strip():
@@ -162,20 +162,20 @@ def summary_in(document: Any) -> dict[str, Any] | None:
     return None if found is None else dict(json.loads(json.dumps(found)))
 
 
-def open_draft(path: Path, text: str) -> None:
+def create_draft(path: Path, text: str) -> None:
     """Make the file that becomes the executed copy, readable by its owner only.
 
     Raises:
         CheckError: the folder cannot be made or written.
     """
-    open_folder(path.parent)
+    make_folder(path.parent)
     try:
-        write_whole(path, text)
+        write_atomically(path, text)
     except OSError as error:
         raise CheckError(f"the executed copy cannot be written to {path.parent}: {error}") from None
 
 
-def open_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make the folder for executed copies; git ignores it if it is, or is in, a new ``_build``.
 
     Raises:
@@ -185,7 +185,8 @@ def open_folder(folder: Path) -> None:
         for build in (folder, folder.parent):
             if build.name == "_build" and not build.exists():
                 build.mkdir(parents=True)
-                write_whole(build / ".gitignore", "# executed copies: results, not sources\n*\n")
+                ignored = "# executed copies: results, not sources\n*\n"
+                write_atomically(build / ".gitignore", ignored)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckError(f"the executed copy cannot be written to {folder}: {error}") from None
@@ -204,21 +205,21 @@ def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> str:
     if "papermill" in document.metadata:
         document.metadata.papermill["output_path"] = str(output)
     if facts.get("error"):
-        if document.cells and _MARKER in document.cells[0].metadata.get("tags", []):
+        if document.cells and _ERROR_TAG in document.cells[0].metadata.get("tags", []):
             del document.cells[0]  # papermill's says less than ours
         note = nbformat.v4.new_markdown_cell(f"**This run failed.**\n\n```\n{facts['error']}\n```")  # type: ignore[no-untyped-call]  # half annotated
-        note.metadata["tags"] = [_MARKER]
+        note.metadata["tags"] = [_ERROR_TAG]
         document.cells.insert(0, note)
     reason = ""
     try:
-        write_whole(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
+        write_atomically(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
     except OSError as error:
-        reason = unwritten(output, error)
+        reason = save_error(output, error)
     draft.replace(output)
     return reason
 
 
-def unwritten(output: Path, error: OSError) -> str:
+def save_error(output: Path, error: OSError) -> str:
     """Say that the executed copy could not be saved."""
     return f"the executed copy {output} cannot be saved whole: {error.strerror or error}"
 

@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 
 from mousetrap.check import executed_notebook
-from mousetrap.check.child_process import LOOK_EVERY
+from mousetrap.check.child_process import PROGRESS_INTERVAL
 from mousetrap.check.executed_notebook import CheckResult, read
-from mousetrap.check.grid_points import Point, plan
-from mousetrap.check.progress import Progress
+from mousetrap.check.grid_points import Point, plan_points
+from mousetrap.check.progress import CheckProgress
 from mousetrap.check.report import write_report
-from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult, PointResult
-from mousetrap.check.run import check, refuse_endless, require_installed
+from mousetrap.check.results import JUNIT_FILE, PAGE_FILE, RESULTS_FILE, GridResult, PointResult
+from mousetrap.check.run import check, require_finite, require_installed
 from mousetrap.errors import CheckError
 from mousetrap.runtime import clock, threads
 
-NAMESPACE = "MOUSETRAP_NAMESPACE"
-MOST_PARALLEL = 64  # a guess: each is three processes at least
+NAMESPACE_VARIABLE = "MOUSETRAP_NAMESPACE"
+MAX_PARALLEL = 64  # a guess: each is three processes at least
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class GridProgress:
 
     total: int
     ended: tuple[PointResult, ...] = ()
-    running: tuple[tuple[Point, Progress], ...] = ()
+    running: tuple[tuple[Point, CheckProgress], ...] = ()
 
 
 def check_grid(
@@ -70,20 +70,20 @@ def check_grid(
 
     Threads: any; `on_progress` is called in the same one.
     """
-    refuse_endless("deadline", deadline)
-    refuse_endless("total_deadline", total_deadline)
+    require_finite("deadline", deadline)
+    require_finite("total_deadline", total_deadline)
     require_installed("jinja2")  # for the report page
-    if not 1 <= parallel <= MOST_PARALLEL:
-        raise CheckError(f"parallel is {parallel!r}: it must lie in 1..{MOST_PARALLEL}")
+    if not 1 <= parallel <= MAX_PARALLEL:
+        raise CheckError(f"parallel is {parallel!r}: it must lie in 1..{MAX_PARALLEL}")
     listed = [notebooks] if isinstance(notebooks, str | Path) else list(notebooks)
     paths = [Path(notebook) for notebook in listed]
     environment = dict(environment or {})
-    within = environment.get(NAMESPACE, os.environ.get(NAMESPACE, ""))
-    points = plan(paths, axes or {}, parameters or {}, within)
+    within = environment.get(NAMESPACE_VARIABLE, os.environ.get(NAMESPACE_VARIABLE, ""))
+    points = plan_points(paths, axes or {}, parameters or {}, within)
     target = Path(folder) if folder is not None else default_folder(paths)
     _prepare(target, points)
 
-    crew = _Crew(target, deadline, environment)
+    crew = _GridRun(target, deadline, environment)
     begun, started = clock.now().isoformat(timespec="seconds"), clock.monotonic()
     try:
         crew.run(points, parallel, total_deadline, on_progress)
@@ -114,21 +114,21 @@ def _prepare(folder: Path, points: list[Point]) -> None:
     for copy in copies:
         if copy.resolve() in sources:
             raise CheckError(f"an executed copy would overwrite {copy}: give another folder")
-    if (folder / PAGE).exists() and not (folder / DATA).exists():
-        raise CheckError(f"{folder / PAGE} was not written by a check: give another folder")
-    executed_notebook.open_folder(folder)
+    if (folder / PAGE_FILE).exists() and not (folder / RESULTS_FILE).exists():
+        raise CheckError(f"{folder / PAGE_FILE} was not written by a check: give another folder")
+    executed_notebook.make_folder(folder)
     try:
-        for path in (*copies, *(folder / name for name in (PAGE, JUNIT, DATA))):
+        for path in (*copies, *(folder / name for name in (PAGE_FILE, JUNIT_FILE, RESULTS_FILE))):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise CheckError(f"{error.filename} cannot be replaced: {error.strerror}") from None
 
 
-class _Ended(CheckError):
+class _GridEnded(CheckError):
     """Raised within a run to end it, because the whole grid ends; says why."""
 
 
-class _Crew:
+class _GridRun:
     """The threads that wait for the points' processes, and what each has found so far.
 
     Threads: `run` and `result_of` on the caller's, the others on ours.
@@ -140,7 +140,7 @@ class _Crew:
         self._deadline = deadline
         self._environment = environment
         self._lock = threads.Lock()
-        self._running: dict[int, tuple[Point, Progress]] = {}
+        self._running: dict[int, tuple[Point, CheckProgress]] = {}
         self._results: dict[int, PointResult] = {}  # in the order they ended
 
     def run(
@@ -156,7 +156,7 @@ class _Crew:
             waiting = {pool.submit(self._work, point) for point in points}
             try:
                 while waiting:
-                    ended, waiting = wait(waiting, LOOK_EVERY, FIRST_COMPLETED)
+                    ended, waiting = wait(waiting, PROGRESS_INTERVAL, FIRST_COMPLETED)
                     for each in ended:
                         each.result()  # what is raised there is a mistake of ours: not to be lost
                     if on_progress is not None:
@@ -182,7 +182,7 @@ class _Crew:
     def _work(self, point: Point) -> None:
         if self.ended is not None:
             return
-        self._note(point, Progress())
+        self._note(point, CheckProgress())
         begun = clock.monotonic()
         try:
             result = check(
@@ -190,7 +190,7 @@ class _Crew:
                 point.parameters,
                 output=self._folder / point.file,
                 deadline=self._deadline,
-                environment={**self._environment, NAMESPACE: point.namespace},
+                environment={**self._environment, NAMESPACE_VARIABLE: point.namespace},
                 on_progress=partial(self._note, point),
             )
         except Exception as error:  # noqa: BLE001 -- whatever it is: the neighbours go on
@@ -199,9 +199,9 @@ class _Crew:
             del self._running[point.number]
             self._results[point.number] = self._result(point, result, begun=True)
 
-    def _note(self, point: Point, progress: Progress) -> None:
+    def _note(self, point: Point, progress: CheckProgress) -> None:
         if self.ended is not None:
-            raise _Ended(self.ended)
+            raise _GridEnded(self.ended)
         with self._lock:
             self._running[point.number] = (point, progress)
 

@@ -9,14 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mousetrap.check.parameters import fit, parameters_in, read_notebook
+from mousetrap.check.parameters import convert_parameters, parameters_in, read_notebook
 from mousetrap.errors import ParameterError, SettingsError
 from mousetrap.runtime import randomness
 from mousetrap.settings import Settings
 
-MOST_POINTS = 1000  # a guess: more than anybody reads in a table
-LONGEST_NAMESPACE = 40  # what `Settings` allows
-_LONGEST_NAME = 80  # characters of a file name that say which point it is; the rest is its number
+MAX_POINTS = 1000  # a guess: more than anybody reads in a table
+MAX_NAMESPACE_LENGTH = 40  # what `Settings` allows
+_MAX_SLUG_LENGTH = (
+    80  # characters of a file name that say which point it is; the rest is its number
+)
 # A value is quoted, as in CSV, or ends at the next comma.
 _VALUE = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,"]*))\s*(?:,|$)')
 
@@ -62,7 +64,7 @@ def parse_axes(texts: Iterable[str]) -> dict[str, list[str]]:
     return axes
 
 
-def plan(
+def plan_points(
     notebooks: Sequence[Path],
     axes: Mapping[str, Iterable[object]],
     parameters: Mapping[str, object],
@@ -79,15 +81,15 @@ def plan(
         CheckError: not a notebook, or not there.
         SettingsError: *namespace* is too long for a grid within it.
     """
-    values = {name: _listed(name, given) for name, given in axes.items()}
+    values = {name: _value_list(name, given) for name, given in axes.items()}
     if twice := sorted(values.keys() & parameters.keys()):
         raise ParameterError(f"{twice[0]!r} is a parameter and in the grid as well: leave one out")
     count = len(notebooks) * math.prod(len(each) for each in values.values())
     if not count:
         raise ParameterError("there is no notebook to run: name at least one")
-    if count > MOST_POINTS:
+    if count > MAX_POINTS:
         raise ParameterError(
-            f"the grid has {count:,} points, and {MOST_POINTS:,} are the most: leave values out"
+            f"the grid has {count:,} points, and {MAX_POINTS:,} are the most: leave values out"
         )
     resolved = [notebook.resolve() for notebook in notebooks]
     for notebook, path in zip(notebooks, resolved, strict=True):
@@ -97,9 +99,12 @@ def plan(
     points: list[Point] = []
     for notebook in notebooks:
         declared = parameters_in(read_notebook(notebook), notebook)
-        fixed = fit(parameters, declared, notebook)
+        fixed = convert_parameters(parameters, declared, notebook)
         columns = [
-            _different(name, [fit({name: value}, declared, notebook)[name] for value in each])
+            _require_distinct(
+                name,
+                [convert_parameters({name: value}, declared, notebook)[name] for value in each],
+            )
             for name, each in values.items()
         ]
         for row in itertools.product(*columns):
@@ -143,17 +148,17 @@ def _values(name: str, text: str) -> list[str]:
             return values
 
 
-def _listed(name: str, given: Iterable[object]) -> list[object]:
+def _value_list(name: str, given: Iterable[object]) -> list[object]:
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise ParameterError(f"the values of {name!r} in the grid are one value: give a list")
     # One more than is allowed is enough to know, where somebody gives itertools.count().
-    values = list(itertools.islice(given, MOST_POINTS + 1))
+    values = list(itertools.islice(given, MAX_POINTS + 1))
     if not values:
         raise ParameterError(f"{name!r} has no values in the grid: give at least one")
     return values
 
 
-def _different(name: str, values: list[object]) -> list[object]:
+def _require_distinct(name: str, values: list[object]) -> list[object]:
     for value in values:
         if values.count(value) > 1:
             raise ParameterError(
@@ -166,10 +171,10 @@ def _different(name: str, values: list[object]) -> list[object]:
 def _prefix(namespace: str, digits: int) -> str:
     prefix = f"{namespace or 'grid'}-{randomness.new_id()[:6]}"
     Settings(namespace=namespace)  # raises for what no queue can be called
-    if len(prefix) + 1 + digits > LONGEST_NAMESPACE:
+    if len(prefix) + 1 + digits > MAX_NAMESPACE_LENGTH:
         raise SettingsError(
             f"MOUSETRAP_NAMESPACE is {namespace!r}, and a grid within it needs {8 + digits} "
-            f"characters more, {LONGEST_NAMESPACE} in all: shorten it"
+            f"characters more, {MAX_NAMESPACE_LENGTH} in all: shorten it"
         )
     return prefix
 
@@ -181,4 +186,4 @@ def _name(notebook: Path, varying: Mapping[str, object], several: bool) -> str:
 
 def _slug(name: str) -> str:
     """Letters, digits and a few signs that every file system, shell and URL takes as they are."""
-    return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", name.replace(", ", ","))[:_LONGEST_NAME]
+    return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", name.replace(", ", ","))[:_MAX_SLUG_LENGTH]

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from mousetrap.check.parameters import INSTALL
 from mousetrap.check.pictures import PictureCollector
-from mousetrap.check.results import DATA, JUNIT, GridResult, PointResult
+from mousetrap.check.results import JUNIT_FILE, RESULTS_FILE, GridResult, PointResult
 from mousetrap.check.safe_text import safe_text
 from mousetrap.check.table import (
     VERDICT_SIGNS,
@@ -106,8 +106,8 @@ def _environment() -> jinja2.Environment:
         "policy": POLICY,
         "style": Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
         "signs": VERDICT_SIGNS,
-        "data": DATA,
-        "junit": JUNIT,
+        "data": RESULTS_FILE,
+        "junit": JUNIT_FILE,
         "max_entries": _MAX_ENTRIES,
     }
     return environment

@@ -24,7 +24,7 @@ from mousetrap.settings import MASK
 
 INSTALL = "pip install 'mousetrap-mq[notebook]'"
 
-_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _SECRET = re.compile(
     r"passw(or)?d|passphrase|secret|credential"
@@ -57,10 +57,10 @@ class Parameter:
         """Whether its default, or the text of it, may hold a secret."""
         if not isinstance(self.default, str) or not self.default:
             return False  # token_limit: int = 5 is none
-        return _smells_of_secret(self.name) or bool(_PASSWORD_IN_URL.search(self.default))
+        return _is_secret_name(self.name) or bool(_PASSWORD_IN_URL.search(self.default))
 
     @property
-    def shown_default(self) -> str:
+    def default_text(self) -> str:
         """Its default as people read it, a secret masked."""
         return MASK if self.is_secret else str(self.default)
 
@@ -107,18 +107,18 @@ def read_notebook(notebook: str | Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise CheckError(f"there is no notebook {path}{_neighbours(path)}") from None
+        raise CheckError(f"there is no notebook {path}{_similar_file(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckError(f"{path} cannot be read as a notebook: {_sentence(error)}") from None
+        raise CheckError(f"{path} cannot be read as a notebook: {_error_text(error)}") from None
     try:
         document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]  # half annotated
         nbformat.validate(document)
     except Exception as error:  # noqa: BLE001 -- nbformat lets through whatever its parsers raise
-        raise CheckError(f"{path} is not a Jupyter notebook: {_sentence(error)}") from None
+        raise CheckError(f"{path} is not a Jupyter notebook: {_error_text(error)}") from None
     return document
 
 
-def start_light() -> None:
+def skip_slow_imports() -> None:
     """Keep a process that does nothing but check notebooks from starting slowly.
 
     nbformat loads jsonschema, and from 4.25 on that loads rfc3987_syntax, if it is there, which
@@ -146,7 +146,7 @@ def parameters_in(document: Any, path: Path) -> list[Parameter] | None:
         comments = _comments(source)
     except (SyntaxError, ValueError, tokenize.TokenError) as error:
         raise ParameterError(
-            f"the parameters cell of {path} is not plain Python ({_sentence(error)}): "
+            f"the parameters cell of {path} is not plain Python ({_error_text(error)}): "
             "write lines like jobs: int = 500  # how many"
         ) from None
     found: dict[str, Parameter] = {}
@@ -157,7 +157,7 @@ def parameters_in(document: Any, path: Path) -> list[Parameter] | None:
     return list(found.values())
 
 
-def fit(
+def convert_parameters(
     given: Mapping[str, object], declared: list[Parameter] | None, path: Path
 ) -> dict[str, object]:
     """Return *given* with each value in its declared type; text is converted.
@@ -169,24 +169,24 @@ def fit(
     known = {parameter.name: parameter for parameter in declared or []}
     for parameter in known.values():
         _refuse_declared_secret(parameter, path)
-    fitted: dict[str, object] = {}
+    converted: dict[str, object] = {}
     for name, value in given.items():
         # first of all, so that no later error can quote a secret
         _refuse_secret(name, value, known.get(name))
         if declared is None:
             raise ParameterError(
-                f"{path} has no cell tagged 'parameters', so {_shown(name)} cannot be set: "
+                f"{path} has no cell tagged 'parameters', so {_quoted(name)} cannot be set: "
                 "tag the cell with the defaults"
             )
         if name not in known:
             raise ParameterError(_unknown(name, list(known), path))
-        fitted[name] = _converted(known[name], value)
-    return fitted
+        converted[name] = _converted(known[name], value)
+    return converted
 
 
 def may_be_secret(name: str, value: object) -> bool:
     """Tell whether *value* must not be shown, by the name of its parameter or by its looks."""
-    return _smells_of_secret(name) or _PASSWORD_IN_URL.search(f"{name}={value}") is not None
+    return _is_secret_name(name) or _PASSWORD_IN_URL.search(f"{name}={value}") is not None
 
 
 def _converted(parameter: Parameter, value: object) -> object:
@@ -206,8 +206,8 @@ def _converted(parameter: Parameter, value: object) -> object:
             return value
     except (ValueError, OverflowError):
         pass
-    shown = "a value" if _smells_of_secret(parameter.name) else _shown(value)
-    raise ParameterError(f"parameter {parameter.name!r} is {shown}: it must be {_KINDS[kind]}")
+    shown = "a value" if _is_secret_name(parameter.name) else _quoted(value)
+    raise ParameterError(f"parameter {parameter.name!r} is {shown}: it must be {_TYPE_NAMES[kind]}")
 
 
 def _from_text(kind: str, text: str) -> object:
@@ -238,7 +238,7 @@ def _assignments(statement: ast.stmt) -> list[tuple[str, str | None, object]]:
         default, kind = _default(statement.value)
     else:
         return []
-    kind = kind if kind in _KINDS else None
+    kind = kind if kind in _TYPE_NAMES else None
     return [(target.id, kind, default) for target in targets if isinstance(target, ast.Name)]
 
 
@@ -265,12 +265,12 @@ def _unknown(name: str, known: list[str], path: Path) -> str:
     exist = f"it has {', '.join(known)}" if known else "its parameters cell is empty"
     close = difflib.get_close_matches(name, known, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{path} has no parameter {_shown(name)}{meant} ({exist})"
+    return f"{path} has no parameter {_quoted(name)}{meant} ({exist})"
 
 
 def _refuse_secret(name: str, value: object, parameter: Parameter | None) -> None:
     number = parameter is not None and parameter.type in ("int", "float", "bool")
-    if _smells_of_secret(name) and not number:  # token_limit: int = 5 is no secret
+    if _is_secret_name(name) and not number:  # token_limit: int = 5 is no secret
         what = f"parameter {name!r} looks like a secret"
     elif _PASSWORD_IN_URL.search(f"{name}={value if isinstance(value, str) else ''}"):
         what = "a parameter contains a URL with a password"
@@ -290,12 +290,12 @@ def _refuse_declared_secret(parameter: Parameter, path: Path) -> None:
         )
 
 
-def _smells_of_secret(name: str) -> bool:
+def _is_secret_name(name: str) -> bool:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     return _SECRET.search(words) is not None
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:
@@ -303,13 +303,13 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:50]}..."
 
 
-def _neighbours(path: Path) -> str:
+def _similar_file(path: Path) -> str:
     names = [neighbour.name for neighbour in path.parent.glob("*.ipynb")]
     close = difflib.get_close_matches(path.name, names, n=1)
     return f"; did you mean {path.with_name(close[0])}?" if close else ""
 
 
-def _sentence(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """The first line of an error: nbformat's go on for pages, with the document in them."""
     first = str(error).strip().splitlines()[:1]
     return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__

@@ -11,9 +11,9 @@ from typing import Any
 from mousetrap.check.parameters import read_notebook
 from mousetrap.errors import CheckError
 
-MOST_PICTURES = 4  # of a point, the last ones; a guess: more do not help to compare
-MOST_BYTES = 500_000  # of a picture; a plot of matplotlib has a tenth of it
-MOST_ON_PAGE = 20_000_000  # bytes of all pictures; a guess: more, and a browser gets slow
+MAX_PICTURES_PER_POINT = 4  # of a point, the last ones; a guess: more do not help to compare
+MAX_PICTURE_BYTES = 500_000  # of a picture; a plot of matplotlib has a tenth of it
+MAX_PAGE_BYTES = 20_000_000  # bytes of all pictures; a guess: more, and a browser gets slow
 
 # How each kind begins, so that no other bytes are taken for a picture. In an <img> no script in an
 # SVG runs, and it loads nothing.
@@ -29,7 +29,7 @@ class PictureCollector:
     """Takes pictures out of executed copies until the page is full; `left_out` counts the rest."""
 
     def __init__(self) -> None:
-        self._room = MOST_ON_PAGE
+        self._bytes_left = MAX_PAGE_BYTES
         self.left_out = 0
 
     def pictures_of(self, copy: Path) -> list[str]:
@@ -40,10 +40,11 @@ class PictureCollector:
             return []
         taken: list[str] = []
         for kind, data in reversed(found):
-            if len(taken) == MOST_PICTURES or len(data) > min(MOST_BYTES, self._room):
+            largest = min(MAX_PICTURE_BYTES, self._bytes_left)
+            if len(taken) == MAX_PICTURES_PER_POINT or len(data) > largest:
                 self.left_out += 1
                 continue
-            self._room -= len(data)
+            self._bytes_left -= len(data)
             taken.append(f"data:{kind};base64,{base64.b64encode(data).decode()}")
         return taken[::-1]
 

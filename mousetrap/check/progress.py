@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PROGRESS = "MOUSETRAP_PROGRESS"
+PROGRESS_VARIABLE = "MOUSETRAP_PROGRESS"
 """The environment variable that names the file; a Run replaces the file in one step."""
 
-MOST_BYTES = 100_000  # of that file; a guess: a thousand stages need less
-MOST_STAGES = 20  # shown; a guess: more do not fit on a line
+MAX_PROGRESS_BYTES = 100_000  # of that file; a guess: a thousand stages need less
+MAX_STAGES = 20  # shown; a guess: more do not fit on a line
 
 
 @dataclass(frozen=True)
-class Progress:
+class CheckProgress:
     """A look at a run: *done* of *total* code cells have ended, cell *number* runs.
 
     `number` counts all cells of the notebook from 1, like that of a `FailingCell`; it is 0 before
@@ -37,14 +37,14 @@ class Progress:
     open: int | None = None
 
 
-def stages_in(path: Path) -> dict[str, Any]:
-    """Return the `stages` and `open` of a `Progress` that the file at *path* tells, if it does.
+def read_stage_counts(path: Path) -> dict[str, Any]:
+    """Return `stages` and `open` of a `CheckProgress` from the file at *path*; {} without one.
 
     What does not look as agreed is left out: a check is not to fail because of a picture of it.
     """
     try:
         # A pipe of that name would keep us waiting for ever.
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        if not path.is_file() or path.stat().st_size > MAX_PROGRESS_BYTES:
             return {}
         told = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -52,7 +52,7 @@ def stages_in(path: Path) -> dict[str, Any]:
     if not isinstance(told, dict):
         return {}
     stages = told.get("stages")
-    named = list(stages.items())[:MOST_STAGES] if isinstance(stages, dict) else []
+    named = list(stages.items())[:MAX_STAGES] if isinstance(stages, dict) else []
     found: dict[str, Any] = {"stages": {name: _counts(each) for name, each in named}}
     if _is_count(told.get("open")):
         found["open"] = told["open"]

@@ -6,9 +6,9 @@ import json
 
 from mousetrap.check.junit import junit
 from mousetrap.check.page import report_page
-from mousetrap.check.results import DATA, JUNIT, PAGE, GridResult
+from mousetrap.check.results import JUNIT_FILE, PAGE_FILE, RESULTS_FILE, GridResult
 from mousetrap.errors import CheckError
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 
 
 def write_report(grid: GridResult) -> None:
@@ -20,12 +20,12 @@ def write_report(grid: GridResult) -> None:
         CheckError: the folder cannot be written.
     """
     texts = {
-        DATA: json.dumps(grid.as_dict(), indent=1, allow_nan=False) + "\n",
-        JUNIT: junit(grid),
-        PAGE: report_page(grid),  # last: who finds it finds what it links to
+        RESULTS_FILE: json.dumps(grid.as_dict(), indent=1, allow_nan=False) + "\n",
+        JUNIT_FILE: junit(grid),
+        PAGE_FILE: report_page(grid),  # last: who finds it finds what it links to
     }
     try:
         for name, text in texts.items():
-            write_whole(grid.folder / name, text)
+            write_atomically(grid.folder / name, text)
     except OSError as error:
         raise CheckError(f"the report cannot be written to {grid.folder}: {error}") from None

@@ -13,13 +13,13 @@ from mousetrap.check.executed_notebook import CheckResult, FailingCell
 from mousetrap.check.safe_text import without_passwords
 from mousetrap.errors import CheckError
 
-DATA = "results.json"
-PAGE = "index.html"
-JUNIT = "junit.xml"
+RESULTS_FILE = "results.json"
+PAGE_FILE = "index.html"
+JUNIT_FILE = "junit.xml"
 FIGURES = ("done", "dead", "lost", "seconds", "p50", "p99")
 """What a table shows of a record; the last two are percentiles of its latency."""
 
-_VERSION = 1  # of the format of results.json
+_FORMAT_VERSION = 1  # of the format of results.json
 _html_renderer: Callable[[GridResult], str] | None = None
 
 
@@ -96,7 +96,7 @@ class GridResult:
     @property
     def page(self) -> Path:
         """The page for people."""
-        return self.folder / PAGE
+        return self.folder / PAGE_FILE
 
     def rows(self) -> list[dict[str, object]]:
         """One flat row per point, for a table of your own: ``pandas.DataFrame(grid.rows())``.
@@ -131,7 +131,7 @@ class GridResult:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, fit for JSON: what ``results.json`` holds."""
         plain = {
-            "version": _VERSION,
+            "version": _FORMAT_VERSION,
             "begun": self.begun,
             "seconds": self.seconds,
             "parallel": self.parallel,
@@ -195,7 +195,7 @@ def read_results(path: str | Path) -> GridResult:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / DATA
+        path = path / RESULTS_FILE
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         return _grid(told, path.parent)
@@ -211,7 +211,7 @@ def read_results(path: str | Path) -> GridResult:
 
 
 def _grid(told: dict[str, Any], folder: Path) -> GridResult:
-    if told["version"] != _VERSION:
+    if told["version"] != _FORMAT_VERSION:
         raise ValueError
     return GridResult(
         axes=tuple(told["axes"]),

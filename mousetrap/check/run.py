@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.check import executed_notebook
-from mousetrap.check.child_process import Child
+from mousetrap.check.child_process import PapermillProcess
 from mousetrap.check.drift import refuse_drift
 from mousetrap.check.executed_notebook import CheckResult, FailingCell, default_output, read
-from mousetrap.check.parameters import INSTALL, fit, parameters_in, read_notebook
-from mousetrap.check.progress import Progress, stages_in
+from mousetrap.check.parameters import INSTALL, convert_parameters, parameters_in, read_notebook
+from mousetrap.check.progress import CheckProgress, read_stage_counts
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded
 from mousetrap.runtime import clock, randomness
 
@@ -27,7 +27,7 @@ def check(
     deadline: float = 300.0,
     environment: Mapping[str, str] | None = None,
     on_cell: Callable[[int, int], None] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[CheckProgress], None] | None = None,
     on_failure: Callable[[], object] | None = None,
 ) -> CheckResult:
     """Run *notebook* with *parameters* from its first cell to its last, or say why not.
@@ -58,10 +58,10 @@ def check(
     """
     begun = clock.monotonic()
     shown, source = Path(notebook), Path(notebook).absolute()
-    refuse_endless("deadline", deadline)
+    require_finite("deadline", deadline)
     require_installed()
     document = read_notebook(shown)
-    given = fit(parameters or {}, parameters_in(document, shown), shown)
+    given = convert_parameters(parameters or {}, parameters_in(document, shown), shown)
     refuse_drift(document, shown)
     target = Path(output) if output is not None else default_output(shown)
     if target.resolve() == source.resolve():
@@ -83,21 +83,21 @@ def check(
         "mark": mark,
         "facts": facts,
     }
-    executed_notebook.open_draft(draft, source.read_text(encoding="utf-8"))
+    executed_notebook.create_draft(draft, source.read_text(encoding="utf-8"))
     error: CheckError | None = None
     lines = {
         number: executed_notebook.first_line(cell)
         for _, number, cell in executed_notebook.code_cells(document)
     }
-    with Child(job, environment or {}) as child:
+    with PapermillProcess(job, environment or {}) as child:
 
         def tell(ended: bool) -> None:
             if on_cell is not None and ended:
                 on_cell(child.done, len(lines))
             if on_progress is not None:
                 line = lines.get(child.number, "")
-                told = stages_in(child.progress_file)
-                on_progress(Progress(child.done, len(lines), child.number, line, **told))
+                told = read_stage_counts(child.progress_file)
+                on_progress(CheckProgress(child.done, len(lines), child.number, line, **told))
 
         try:
             in_time = child.follow(begun + deadline, tell, on_failure)
@@ -114,9 +114,9 @@ def check(
             raise
         finally:
             facts["seconds"] = clock.monotonic() - begun
-            unwritten = executed_notebook.finish(draft, target, facts)
-    if unwritten and error is None:
-        error = CheckError(f"{shown} passed, but {unwritten}")
+            save_error = executed_notebook.finish(draft, target, facts)
+    if save_error and error is None:
+        error = CheckError(f"{shown} passed, but {save_error}")
     if error is not None:
         error.args = (f"{error}\nExecuted copy: {target}",)
         error.output = target
@@ -124,7 +124,7 @@ def check(
     return read(target)
 
 
-def refuse_endless(name: str, seconds: float) -> None:
+def require_finite(name: str, seconds: float) -> None:
     """Every run ends.
 
     Raises:
@@ -146,7 +146,7 @@ def require_installed(*more: str) -> None:
 
 
 def _verdict(
-    child: Child, draft: Path, notebook: Path, deadline: float | None
+    child: PapermillProcess, draft: Path, notebook: Path, deadline: float | None
 ) -> tuple[CheckError | None, FailingCell | None]:
     """Say whether the run passed, from what the child reported and what the copy shows."""
     document = read_notebook(draft)

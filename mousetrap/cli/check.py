@@ -102,9 +102,9 @@ def check_notebooks(
     """
     from mousetrap import broker as brokers
     from mousetrap.check import parse_axes, parse_parameters
-    from mousetrap.check.parameters import start_light
+    from mousetrap.check.parameters import skip_slow_imports
 
-    start_light()
+    skip_slow_imports()
     if show_parameters:
         _show_parameters(notebooks, json)
         return
@@ -190,13 +190,13 @@ def _show_parameters(notebooks: list[Path], json: bool) -> None:
         )
         return
     for notebook, parameters in found.items():
-        rows = ((each.name, each.type or "any", each.shown_default, each.help)
+        rows = ((each.name, each.type or "any", each.default_text, each.help)
                 for each in parameters)  # fmt: skip
         print_table(("name", "type", "default", "help"), rows, str(notebook))
 
 
 def _masked(parameter: Parameter) -> dict[str, object]:
-    return {"default": parameter.shown_default} if parameter.is_secret else {}
+    return {"default": parameter.default_text} if parameter.is_secret else {}
 
 
 def _find_notebook(name: str) -> Path:

@@ -38,12 +38,12 @@ def list_letters(
     if json:
         for each in letters:
             print_json({"id": each.id, "job": each.job, "reason": each.reason,
-                        "attempts": each.attempt, "origin": each.origin, "died": each.died,
+                        "attempts": each.attempt, "origin": each.origin, "died": each.dead_since,
                         "replayed": each.replayed, "size": len(each.body),
                         "traceback": each.traceback})  # fmt: skip
         return
     rows = (
-        (each.id[:8], each.attempt, age(now - each.died) if each.died else "?",
+        (each.id[:8], each.attempt, age(now - each.dead_since) if each.dead_since else "?",
          f"{len(each.body):,} B", each.reason or "no reason given")
         for each in letters
     )  # fmt: skip

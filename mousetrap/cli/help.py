@@ -50,6 +50,6 @@ def _write(notebook: Path, formatter: Any) -> None:
 
 def _line(parameter: Parameter) -> tuple[str, str]:
     kind = parameter.type or "cannot be set: no type"
-    default = f"[default: {parameter.shown_default}]"
+    default = f"[default: {parameter.default_text}]"
     help = f"{parameter.help}  {default}" if parameter.help else default
     return safe(f"-p {parameter.name} <{kind}>"), safe(help)

@@ -14,14 +14,14 @@ from mousetrap.runtime import clock
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from mousetrap.check import GridProgress, PointResult, Progress
+    from mousetrap.check import CheckProgress, GridProgress, PointResult
 
 NAME = 40  # characters of a point's name beside its bar; a guess: leaves as much for the note
 LINE = 25  # characters of a cell's first line before the counts of stages; a guess
 
 
 @contextmanager
-def watch_notebook(name: str) -> Iterator[Callable[[Progress], None]]:
+def watch_notebook(name: str) -> Iterator[Callable[[CheckProgress], None]]:
     """Show one run; yields what `mousetrap.check.check` calls as ``on_progress``."""
     with progress(f"{name}: cells") as advance:
         yield lambda seen: advance(seen.done, seen.total, note_of(seen))
@@ -64,7 +64,7 @@ def watch_grid() -> Iterator[Callable[[GridProgress], None]]:
         yield tell
 
 
-def note_of(seen: Progress) -> str:
+def note_of(seen: CheckProgress) -> str:
     """Return what goes on: ``cell 18: with send(); fetch 88 done, 3 retried; 12 open``."""
     # Where stages count they tell more than the line that waits for them.
     line = safe(seen.line, LINE if seen.stages else None)

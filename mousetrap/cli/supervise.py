@@ -9,7 +9,7 @@ from typing import Any
 
 from mousetrap.broker import probe
 from mousetrap.cli.console import print_json, say
-from mousetrap.display.progress import Progress
+from mousetrap.display.progress import ProgressLine
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.supervisor import MARGIN, Supervisor
@@ -48,7 +48,7 @@ def supervise(
     )
     is_started = False
 
-    def on_working() -> None:
+    def on_started() -> None:
         nonlocal is_started
         is_started = True
         live.say(f"{number} processes of {name}, on {settings.url}{probe.memory_note(settings)}"
@@ -58,11 +58,12 @@ def supervise(
         with told_of(health, workers.statistics):
             run_until_signalled(
                 workers,
-                grace=options["grace"] + MARGIN,  # theirs, and what it takes to close and exit
+                # theirs, and what it takes to close and exit
+                stop_timeout=options["grace"] + MARGIN,
                 with_parent=with_parent,
-                on_working=on_working,
-                on_look=lambda: live.show(workers.statistics()),
-                at_once=workers.kill_all,
+                on_started=on_started,
+                on_poll=lambda: live.show(workers.statistics()),
+                before_exit=workers.kill_all,
             )
     finally:
         if is_started:
@@ -93,7 +94,7 @@ class _Line:
     """The line that says how far they are: on a terminal one that changes, else now and then."""
 
     def __init__(self) -> None:
-        self._progress = Progress()
+        self._progress = ProgressLine()
         self._shown = ""
 
     def show(self, now: Mapping[str, Any]) -> None:

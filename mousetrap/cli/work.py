@@ -26,7 +26,7 @@ from mousetrap.display.safe_text import safe
 from mousetrap.embedded_broker import PRODUCT
 from mousetrap.errors import SettingsError
 from mousetrap.flows.stage import Stage, stage
-from mousetrap.runtime.signals import GRACE, run_until_signalled
+from mousetrap.runtime.signals import STOP_TIMEOUT, run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.sink.storing import storing
 from mousetrap.worker.worker import Worker
@@ -61,7 +61,7 @@ def work(
         typer.Option(
             min=0, callback=finite, help="Seconds for the messages in hand after a signal."
         ),
-    ] = GRACE,
+    ] = STOP_TIMEOUT,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -126,7 +126,7 @@ def work(
         if report is not None:
             write_figures(report, asdict(worker.statistics()) | {"has_worked": is_working})
 
-    def on_working() -> None:
+    def on_started() -> None:
         nonlocal is_working
         is_working = True
         tell_parent()
@@ -138,7 +138,7 @@ def work(
             + f", {EMBEDDED}" * worker.broker.startswith(PRODUCT)
             + (f", namespace {settings.namespace}" if settings.namespace else ""))  # fmt: skip
 
-    def on_told() -> None:
+    def on_stopping() -> None:
         if report is None and (in_progress := worker.statistics().in_progress):
             say(
                 f"stopping: {in_progress} in progress, which may take up to {grace:g} s; after a "
@@ -150,8 +150,8 @@ def work(
     try:
         with told_of(health, lambda: asdict(worker.statistics())), redirect_stdout(out):
             run_until_signalled(
-                worker, grace=grace, with_parent=with_parent,
-                on_working=on_working, on_look=tell_parent, on_told=on_told,
+                worker, stop_timeout=grace, with_parent=with_parent,
+                on_started=on_started, on_poll=tell_parent, on_stopping=on_stopping,
             )  # fmt: skip
     finally:
         tell_parent()

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.runtime import clock
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 from mousetrap.runtime.environment import is_kernel
 
-INTERVAL = 0.25  # seconds between two updates
+UPDATE_INTERVAL = 0.25  # seconds between two updates
 SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no line
 REPORT_EVERY = 10.0  # seconds between two lines where none can be changed
 
 
-class Progress:
+class ProgressLine:
     """Tells about one wait; `update` as often as you like. Threads: one."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Progress:
         now = clock.monotonic()
         if now < self._due and not is_last:
             return
-        self._due = now + INTERVAL
+        self._due = now + UPDATE_INTERVAL
         if self._file and figures is not None:
             write_figures(Path(self._file), figures)
         if now - self._started >= SHOWN_AFTER:
@@ -70,4 +70,4 @@ class Progress:
 def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
     """Write *figures* as JSON to *path*; who reads it meanwhile gets the old ones or the new."""
     with suppress(OSError):  # whoever wanted it is gone
-        write_whole(path, json.dumps(figures))
+        write_atomically(path, json.dumps(figures))

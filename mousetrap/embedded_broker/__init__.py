@@ -1,18 +1,22 @@
-"""A broker in the box: AMQP 0-9-1 in pure Python, in memory, for where there is no RabbitMQ.
+"""An AMQP 0-9-1 broker in pure Python: in memory, in this process, for use without RabbitMQ.
 
-Unmodified clients connect. It behaves as RabbitMQ 4.3 does, and what it has not (streams,
-transactions, direct reply-to, plugins' exchange types) it refuses with RabbitMQ's codes instead of
-pretending. The cases of ``tests/conformance`` hold both to the same facts.
+Unmodified AMQP clients connect to it. It behaves as RabbitMQ 4.3 does. Features that it lacks
+(streams, transactions, direct reply-to, exchange types from plugins) fail with RabbitMQ's own reply
+codes. The tests in ``tests/conformance`` check the same facts on this broker and on RabbitMQ.
 
-From the wire inwards: `codec` and `methods` are the bytes; `connection` (with `handshake`) and
-`channel` (with `declaring`, `publishing` and `consumer`) what a client may do; `vhost`, `exchange`,
-`queue`, `arguments`, `message` and `dead_letter` what becomes of a message; `clock` is its time,
-`limits` its bounds, `refusal` how it says no, and `server` the thread it runs in.
+This folder imports nothing else of the package. Its modules, from the network to the messages:
+
+- `codec`, `methods`: AMQP's values and methods as bytes; `frames`: sends frames to a client.
+- `connection`, `handshake`: one client; `channel` with `declarations`, `publishes`, `deliveries`
+  and `consumer`: what a client can do on a channel; `channel_output`: what those need to send.
+- `vhost`, `exchange`, `queue`, `arguments`, `message`, `dead_letter`: routes and stores messages.
+- `state`: what all connections share; `clock`: time; `randomness`: names; `limits`: bounds;
+  `amqp_error`: errors with a reply code; `server`: the thread that runs the broker.
 """
 
-from mousetrap.embedded_broker.channel import OVERVIEW
+from mousetrap.embedded_broker.channel import OVERVIEW_QUEUE
 from mousetrap.embedded_broker.connection import PRODUCT
 from mousetrap.embedded_broker.limits import Limits
 from mousetrap.embedded_broker.server import EmbeddedServer
 
-__all__ = ["OVERVIEW", "PRODUCT", "EmbeddedServer", "Limits"]
+__all__ = ["OVERVIEW_QUEUE", "PRODUCT", "EmbeddedServer", "Limits"]

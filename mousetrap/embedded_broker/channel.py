@@ -1,108 +1,86 @@
-"""A channel: consumers, deliveries that wait for an ack, its beginning and end.
+"""A channel: its consumers, its beginning and end, and which part carries out a method.
 
-The methods that declare and bind are in `declaring`, those that publish in `publishing`. A method
-of AMQP named ``basic.ack`` is the method ``basic_ack`` here, with the arguments of the
-specification; what it answers is sent by it.
+`declarations` declares and binds, `publishes` publishes and confirms, `deliveries` settles. A
+method of AMQP named ``basic.consume`` is the method ``basic_consume`` of the channel or of one of
+these parts, with the arguments of the specification; it sends its own answer.
 Threads: the server's own.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from mousetrap.embedded_broker import codec, methods
+from mousetrap.embedded_broker.amqp_error import AmqpError
+from mousetrap.embedded_broker.channel_output import ChannelConnection, ChannelOutput
 from mousetrap.embedded_broker.consumer import Consumer
-from mousetrap.embedded_broker.declaring import REPLY_TO, Declaring
-from mousetrap.embedded_broker.publishing import Publishing
-from mousetrap.embedded_broker.queue import Entry, Queue
-from mousetrap.embedded_broker.refusal import Refusal
+from mousetrap.embedded_broker.declarations import REPLY_TO, Declarations
+from mousetrap.embedded_broker.deliveries import Deliveries, Delivery, apply
+from mousetrap.embedded_broker.frames import FrameWriter
+from mousetrap.embedded_broker.publishes import Publishes
+from mousetrap.embedded_broker.queue import Queue, QueueConsumer
+from mousetrap.embedded_broker.vhost import VirtualHost
 
-if TYPE_CHECKING:
-    from mousetrap.embedded_broker.connection import Connection
-
-OVERVIEW = "amq.mousetrap.overview"  # got from like a queue: `overview` of the server, as JSON
-
-
-class Held(NamedTuple):
-    """A message that was delivered and not settled; one that was got has no consumer."""
-
-    tag: int
-    entry: Entry
-    queue: Queue
-    consumer: Consumer | None
-
-    @property
-    def settled_at(self) -> tuple[str, bool, int, str]:
-        """Where it comes among those that are settled together: consumers come by their tags."""
-        if self.consumer is None:
-            return self.queue.name, False, self.tag, ""
-        return self.queue.name, True, 0, self.consumer.tag
-
-    @property
-    def returned_at(self) -> tuple[bool, int, str]:
-        """Where it comes among those of its quorum queue when its channel closes.
-
-        What RabbitMQ's own names of consumers make of it: those come in the order in which they
-        began, then what was got, by the text of its delivery tag.
-        """
-        if self.consumer is None:
-            return True, 0, str(self.tag)
-        return False, self.consumer.place, ""
+OVERVIEW_QUEUE = "amq.mousetrap.overview"  # basic.get from it returns the server's state as JSON
+HANDLER_NAMES = [(name, name.replace(".", "_")) for name in methods.ARGUMENTS]
 
 
-_SETTLED_AT = attrgetter("settled_at")
-
-
-class Channel(Declaring, Publishing):
+class Channel:
     """One channel of a connection."""
 
-    def __init__(self, connection: Connection, number: int) -> None:
-        super().__init__()
+    def __init__(
+        self, connection: ChannelConnection, vhost: VirtualHost, writer: FrameWriter, number: int
+    ) -> None:
         self.connection = connection
-        self.vhost = connection.open_vhost
+        self.vhost = vhost
         self.number = number
-        self.is_closing = False  # by us: everything but the answer to that is ignored
-        self.is_flowing = True
+        self.is_closing = False  # the broker has closed it; only the answer to that is handled
         self.prefetch = 0
-        self.consumers: dict[str, Consumer] = {}
-        self.last_queue = ""  # the one that an empty name means
-        self._unacked: dict[int, Held] = {}  # by delivery tag
-        self._tag = 0
+        self.consumers: dict[str, QueueConsumer] = {}  # by tag
+        self.output = ChannelOutput(writer, number)
+        self.publishes = Publishes(connection, vhost, self.output)
+        self._declarations = Declarations(connection, vhost, self.output)
+        self._deliveries = Deliveries(self.output, self.consumers)
+        self._handlers = self._find_handlers()
 
-    # frames
+    def _find_handlers(self) -> dict[str, Callable[..., None]]:
+        parts = (self, self._declarations, self.publishes, self._deliveries)
+        return {
+            name: getattr(part, attribute)
+            for name, attribute in HANDLER_NAMES
+            for part in parts
+            if hasattr(part, attribute)
+        }
 
     def on_method(self, payload: bytes) -> None:
         """Carry out a method.
 
         Raises:
-            Refusal: it is not done; by the level of that, the channel or the connection closes.
+            AmqpError: it failed; the error closes the channel or the connection.
         """
         try:
             name, arguments = methods.decode(payload)
         except KeyError:
-            raise Refusal(540, f"there is no method {payload[:4]!r}") from None
+            raise AmqpError(540, f"there is no method {payload[:4]!r}") from None
         except codec.Malformed as error:
-            raise Refusal(error.code, str(error)) from None
+            raise AmqpError(error.code, str(error)) from None
         if self.is_closing:
             if name == "channel.close":
-                self.send("channel.close_ok")
+                self.output.send("channel.close_ok")
             elif name != "channel.close_ok":
                 return
-            self.connection.forget(self)
+            self.connection.remove_channel(self.number)
             return
-        if self.expects_content:
-            raise Refusal(505, f"expected content header for class 60, got {name} instead")
-        answer = getattr(self, name.replace(".", "_"), None)
-        if answer is None:
-            raise Refusal(503, f"a client does not send {name}")
+        if self.publishes.expects_content:
+            raise AmqpError(505, f"expected content header for class 60, got {name} instead")
+        handler = self._handlers.get(name)
+        if handler is None:
+            raise AmqpError(503, f"a client does not send {name}")
         arguments.pop("ticket", None)
-        answer(**arguments)
+        handler(**arguments)
 
     # consuming
 
@@ -110,13 +88,13 @@ class Channel(Declaring, Publishing):
         self,
         prefetch_size: int,
         prefetch_count: int,
-        global_qos: bool,  # noqa: ARG002 -- RabbitMQ 4.3, where it is denied, ignores it, too
+        global_qos: bool,  # noqa: ARG002 -- RabbitMQ 4.3 ignores it, too, where it is denied
     ) -> None:
-        """Set the prefetch of consumers to come."""
+        """Set the prefetch of consumers that begin later."""
         if prefetch_size:
-            raise Refusal(540, f"prefetch_size!=0 ({prefetch_size})")
+            raise AmqpError(540, f"prefetch_size!=0 ({prefetch_size})")
         self.prefetch = prefetch_count
-        self.send("basic.qos_ok")
+        self.output.send("basic.qos_ok")
 
     def basic_consume(
         self,
@@ -128,225 +106,122 @@ class Channel(Declaring, Publishing):
         nowait: bool,
         arguments: dict[str, Any],
     ) -> None:
-        """Deliver what comes into *queue* from now on."""
+        """Start a consumer of *queue*."""
         if queue.startswith(REPLY_TO):
-            raise Refusal(540, "the embedded broker has no direct reply-to: declare a queue")
+            raise AmqpError(540, "the embedded broker has no direct reply-to: declare a queue")
         if consumer_tag in self.consumers:
-            raise Refusal(530, f"attempt to reuse consumer tag '{consumer_tag}'")
-        found = self.usable_queue(queue)
+            raise AmqpError(530, f"attempt to reuse consumer tag '{consumer_tag}'")
+        found = self._declarations.usable_queue(queue)
         priority = arguments.get("x-priority", 0)
         if isinstance(priority, bool) or not isinstance(priority, int):
-            raise Refusal(406, "x-priority is not a whole number")
-        is_taken = any(each.is_exclusive for each in found.consumers)
+            raise AmqpError(406, "x-priority is not a whole number")
+        is_taken = any(consumer.is_exclusive for consumer in found.consumers)
         if (is_taken or (exclusive and found.consumers)) and not found.is_quorum:
             where = f"queue '{found.name}' in vhost '{self.vhost.name}'"
-            raise Refusal(403, f"{where} in exclusive use")
+            raise AmqpError(403, f"{where} in exclusive use")
         if exclusive and found.arguments.single_active:
-            raise Refusal(403, f"queue '{found.name}' has a single active consumer")
-        tag = consumer_tag or f"amq.ctag-{secrets.token_urlsafe(16)}"
-        consumer = self._again(found, tag) or Consumer(self, found, tag)
-        consumer.begin(no_ack=no_ack, exclusive=exclusive, priority=priority)
+            raise AmqpError(403, f"queue '{found.name}' has a single active consumer")
+        tag = consumer_tag or f"amq.ctag-{self.vhost.random_token()}"
+        consumer = self._cancelled_consumer(found, tag) or Consumer(
+            self.connection, self.output, self._deliveries, self.consumers, found, tag
+        )
+        consumer.configure(
+            no_ack=no_ack, exclusive=exclusive, priority=priority, prefetch=self.prefetch
+        )
         self.consumers[tag] = consumer
         if not nowait:
-            self.send("basic.consume_ok", tag)
-        found.add(consumer)
+            self.output.send("basic.consume_ok", tag)
+        found.add_consumer(consumer)
         found.deliver()
 
-    def _again(self, queue: Queue, tag: str) -> Consumer | None:
-        """Who comes back for a quorum queue: one with this tag that still holds a message."""
+    def _cancelled_consumer(self, queue: Queue, tag: str) -> Consumer | None:
+        """Return the consumer to use again: with this tag, and holding a quorum queue's message."""
         if not queue.is_quorum:
             return None
-        held = (each.consumer for each in self._unacked.values() if each.queue is queue)
-        consumer = next((each for each in held if each is not None and each.tag == tag), None)
-        if consumer is not None and consumer in queue.leaving:
-            queue.leaving.remove(consumer)
+        consumer = self._deliveries.consumer_of(queue, tag)
+        if not isinstance(consumer, Consumer):
+            return None
+        if consumer in queue.cancelled:
+            queue.cancelled.remove(consumer)
         return consumer
 
     def basic_cancel(self, consumer_tag: str, nowait: bool) -> None:
-        """Deliver no more; what was delivered can still be acked."""
+        """End a consumer; the client can still settle what was delivered to it."""
         consumer = self.consumers.pop(consumer_tag, None)
         if not nowait:
-            self.send("basic.cancel_ok", consumer_tag)
+            self.output.send("basic.cancel_ok", consumer_tag)
         if consumer is not None:
-            if consumer.held:
-                consumer.queue.leaving.append(consumer)
-            consumer.queue.remove(consumer)
+            if consumer.unacked:
+                consumer.queue.cancelled.append(consumer)
+            consumer.queue.remove_consumer(consumer)
+            consumer.queue.deliver()
 
     def basic_cancel_ok(self, consumer_tag: str) -> None:
-        """The client knows that its consumer is gone."""
+        """Do nothing: the client confirms that its consumer has ended."""
 
     def channel_flow(self, active: bool) -> None:
-        """Answer; RabbitMQ has no longer any other use of it than to refuse a stop."""
+        """Answer; as in RabbitMQ, a client cannot stop the flow."""
         if not active:
-            raise Refusal(540, "active=false")
-        self.send("channel.flow_ok", True)
+            raise AmqpError(540, "active=false")
+        self.output.send("channel.flow_ok", True)
 
     def basic_get(self, queue: str, no_ack: bool) -> None:
-        """Give one message, or say that there is none; the broker's state from `OVERVIEW`."""
-        if queue == OVERVIEW:
+        """Send one message, or basic.get_empty; `OVERVIEW_QUEUE` returns the broker's state."""
+        if queue == OVERVIEW_QUEUE:
             state = json.dumps(self.connection.overview(), default=str).encode()
-            ok = methods.encode("basic.get_ok", 0, False, "", OVERVIEW, 0)
-            self.send_content(ok, b"\0\0", state)
+            method = methods.encode("basic.get_ok", 0, False, "", OVERVIEW_QUEUE, 0)
+            self.output.send_content(method, b"\0\0", state)
             return
-        found = self.usable_queue(queue)
-        entry = found.get()
-        if entry is None:
-            self.send("basic.get_empty", "")
+        found = self._declarations.usable_queue(queue)
+        queued = found.get()
+        if queued is None:
+            self.output.send("basic.get_empty", "")
             return
-        is_redelivered, message = entry.is_redelivered, entry.message
-        properties = self.outgoing(found, entry)
-        tag = self.given(entry, found, None, is_settled=no_ack)
-        place = (message.exchange, message.routing_key)
-        ok = methods.encode("basic.get_ok", tag, is_redelivered, *place, found.ready)
-        self.send_content(ok, properties, message.body)
+        is_redelivered, message = queued.is_redelivered, queued.message
+        properties = found.properties_to_send(queued)
+        tag = self._deliveries.add(queued, found, None, is_settled=no_ack)
+        address = (message.exchange, message.routing_key)
+        method = methods.encode("basic.get_ok", tag, is_redelivered, *address, found.ready)
+        self.output.send_content(method, properties, message.body)
 
-    def given(
-        self,
-        entry: Entry,
-        queue: Queue,
-        consumer: Consumer | None,
-        *,
-        is_settled: bool,
-    ) -> int:
-        """Number a delivery, and remember it unless nobody will ack it."""
-        self._tag += 1
-        if is_settled:
-            queue.acked([entry])
-        else:
-            self._unacked[self._tag] = Held(self._tag, entry, queue, consumer)
-            if consumer is not None:
-                consumer.held += 1
-            else:
-                queue.gets += 1
-        return self._tag
-
-    def outgoing(self, queue: Queue, entry: Entry) -> bytes:
-        """Return the properties to send: a quorum queue says how often it has tried before."""
-        if not queue.is_quorum or not entry.is_redelivered:
-            return entry.message.properties
-        counts = {"x-acquired-count": entry.acquired, "x-delivery-count": entry.deliveries or None}
-        return entry.message.but(headers=counts).properties
-
-    # settling
-
-    def basic_ack(self, delivery_tag: int, multiple: bool) -> None:
-        """Forget what was delivered."""
-        self._settle(self._taken(delivery_tag, multiple), Queue.acked)
-
-    def basic_nack(self, delivery_tag: int, multiple: bool, requeue: bool) -> None:
-        """Put back, or dead-letter, what was delivered."""
-        how = Queue.returned if requeue else Queue.rejected
-        self._settle(self._taken(delivery_tag, multiple), partial(how, has_failed=False))
-
-    def basic_reject(self, delivery_tag: int, requeue: bool) -> None:
-        """Do the same with one message."""
-        how = Queue.returned if requeue else Queue.rejected
-        self._settle(self._taken(delivery_tag, False), partial(how, has_failed=True))
-
-    def basic_recover(self, requeue: bool) -> None:
-        """Put everything back that is not acked."""
-        self.basic_recover_async(requeue)
-        self.send("basic.recover_ok")
-
-    def basic_recover_async(self, requeue: bool) -> None:
-        """Do the same without an answer."""
-        if not requeue:
-            raise Refusal(540, "requeue=false")
-        self._settle(self._taken(0, True), partial(Queue.returned, has_failed=False))
-
-    def _taken(self, tag: int, multiple: bool) -> list[Held]:
-        """Take out what *tag* names, in the order of the tags."""
-        if multiple:
-            if tag and tag not in self._unacked:
-                raise Refusal(406, f"unknown delivery tag {tag}")
-            tags = []
-            for each in self._unacked:
-                if tag and each > tag:
-                    break
-                tags.append(each)
-        elif tag in self._unacked:
-            tags = [tag]
-        else:
-            raise Refusal(406, f"unknown delivery tag {tag}")
-        return [self._unacked.pop(each) for each in tags]
-
-    def _settle(self, taken: list[Held], how: Callable[[Queue, list[Entry]], None]) -> None:
-        """Settle consumer after consumer, by tag; what was got comes first, one by one.
-
-        As in RabbitMQ, where each may take messages again before the next one's are settled.
-        """
-        for _, each in groupby(sorted(taken, key=_SETTLED_AT), key=_SETTLED_AT):
-            group = list(each)
-            queue = group[0].queue
-            self._free(group)
-            queue.unblock()
-            self._apply(how, queue, group)
-            queue.deliver()
-
-    def _free(self, held: list[Held]) -> None:
-        for each in held:
-            if each.consumer is None:
-                each.queue.gets -= 1
-                continue
-            # a classic queue knows consumers by their tags: one that began again has the room
-            again = None if each.queue.is_quorum else self.consumers.get(each.consumer.tag)
-            consumer = again if again and again.queue is each.queue else each.consumer
-            consumer.held -= 1
-
-    def _apply(
-        self, how: Callable[[Queue, list[Entry]], None], queue: Queue, held: list[Held]
-    ) -> None:
-        if queue.is_deleted:  # and they with it
-            how = Queue.acked
-        how(queue, [each.entry for each in held])
-
-    # the end
+    # opening and closing
 
     def channel_open(self, out_of_band: str) -> None:  # noqa: ARG002 -- of the specification
-        """Refuse: it is open."""
-        raise Refusal(504, "second 'channel.open' seen")
+        """Fail: the channel is open already."""
+        raise AmqpError(504, "second 'channel.open' seen")
 
     def channel_close(self, **_: Any) -> None:
-        """Close as the client wishes."""
+        """Close because the client asks for it."""
         self.release()
-        self.send("channel.close_ok")
-        self.connection.forget(self)
+        self.output.send("channel.close_ok")
+        self.connection.remove_channel(self.number)
 
-    def refuse(self, refusal: Refusal, method: bytes) -> None:
-        """Close because of an error and wait for the client to say that it knows."""
-        self.flush_confirms()
+    def close_with(self, error: AmqpError, method: bytes) -> None:
+        """Close because *method* failed with *error*; the client has to answer."""
+        self.publishes.flush_confirms()
         self.release()
         self.is_closing = True
-        self.forget_content()
+        self.publishes.discard_content()
         numbers = int.from_bytes(method[:2], "big"), int.from_bytes(method[2:4], "big")
-        self.send("channel.close", refusal.code, refusal.text, *numbers)
+        self.output.send("channel.close", error.code, error.text, *numbers)
 
     def release(self) -> None:
-        """Let consumers go and put back what is not acked, in its order."""
-        consumers, self.consumers = list(self.consumers.values()), {}
-        taken = self._taken(0, True)
-        self._free(taken)
-        by_queue: dict[Queue, list[Held]] = {}
-        for each in taken:
-            by_queue.setdefault(each.queue, []).append(each)
+        """Remove all consumers and requeue what is not settled, in its order."""
+        consumers = list(self.consumers.values())
+        self.consumers.clear()
+        by_queue: dict[Queue, list[Delivery]] = {}
+        for delivery in self._deliveries.remove_all():
+            by_queue.setdefault(delivery.queue, []).append(delivery)
         for consumer in consumers:
             by_queue.setdefault(consumer.queue, [])
-        with self.vhost.posting_later():
+        with self.vhost.deferring_dead_letters():
             for consumer in consumers:
                 if consumer in consumer.queue.consumers:
-                    consumer.queue.let_go(consumer)
-            for queue, held in by_queue.items():
+                    consumer.queue.remove_consumer(consumer)
+            for queue, deliveries in by_queue.items():
                 if queue.is_quorum:
-                    held.sort(key=lambda each: each.returned_at)
-                if held:
-                    self._apply(partial(Queue.returned, has_failed=True), queue, held)
+                    deliveries.sort(key=lambda delivery: delivery.requeue_order)
+                if deliveries:
+                    apply(partial(Queue.requeue, has_failed=True), queue, deliveries)
             for queue in by_queue:
                 queue.deliver()
-
-    def send(self, name: str, *values: Any) -> None:
-        """Send a method."""
-        self.connection.send_frame(1, self.number, methods.encode(name, *values))
-
-    def send_content(self, method: bytes, properties: bytes, body: bytes) -> None:
-        """Send a method with content, in frames that the client takes."""
-        self.connection.send_content(self.number, method, properties, body)

@@ -1,8 +1,9 @@
-"""The time of the embedded broker, which tests may move: TTLs and expiries follow it.
+"""The time of the embedded broker: TTLs and expiries follow it, and a test can move it forward.
 
-Seconds of a monotonic clock plus what `Clock.advance` added. Alarms that fall due while time is
-moved ring in their order, each at its own time, so that a message that expires into a queue with a
-TTL expires from there too. Threads: the server's own.
+The time is a monotonic clock plus what `Clock.advance` has added. Alarms that become due while the
+time is moved run in their order, each at its own time. So a message that expires into a second
+queue with a TTL expires from that queue in the same call.
+Threads: the server's own.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import itertools
 import time
 from collections.abc import Callable
 
-LONGEST = 86_400.0  # seconds; some systems have no timer for more than 49 days
+MAX_TIMER_DELAY = 86_400.0  # seconds; some systems have no timer for more than 49 days
 
 
 class Alarm:
-    """Something to do at a time; `cancel` forgets it."""
+    """An action to run at a time; `cancel` drops the action."""
 
     __slots__ = ("action", "at")
 
@@ -26,45 +27,52 @@ class Alarm:
         self.action: Callable[[], None] | None = action
 
     def cancel(self) -> None:
-        """Do nothing when the time comes."""
+        """Run nothing when the time comes."""
         self.action = None
 
 
 class Clock:
-    """Tells the time and rings alarms."""
+    """Returns the time and runs alarms; *monotonic* and *wall* are the clocks that it reads."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._loop = loop
-        self._ahead = 0.0
+        self._monotonic = monotonic
+        self._wall = wall
+        self._advanced = 0.0  # seconds that `advance` has added
         self._alarms: list[tuple[float, int, Alarm]] = []
         self._number = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
 
     def now(self) -> float:
-        """Seconds since some moment; never goes back."""
-        return time.monotonic() + self._ahead
+        """Return seconds since an arbitrary moment; the value never decreases."""
+        return self._monotonic() + self._advanced
 
     def wall(self) -> float:
-        """Seconds since 1970, moved like `now`."""
-        return time.time() + self._ahead
+        """Return seconds since 1970, moved forward as `now` is."""
+        return self._wall() + self._advanced
 
     def at(self, moment: float, action: Callable[[], None]) -> Alarm:
-        """Do *action* when `now` has reached *moment*."""
+        """Run *action* when `now` reaches *moment*."""
         alarm = Alarm(moment, action)
         heapq.heappush(self._alarms, (moment, next(self._number), alarm))
         self._set_timer()
         return alarm
 
     def advance(self, seconds: float) -> None:
-        """Move the time on and ring what falls due on the way."""
+        """Move the time forward and run the alarms that become due."""
         end = self.now() + seconds
         while self._alarms and self._alarms[0][0] <= end:
-            self._ahead += max(0.0, self._alarms[0][0] - self.now())
-            self._ring()
-        self._ahead += max(0.0, end - self.now())
+            self._advanced += max(0.0, self._alarms[0][0] - self.now())
+            self._run_due()
+        self._advanced += max(0.0, end - self.now())
         self._set_timer()
 
-    def _ring(self) -> None:
+    def _run_due(self) -> None:
         while self._alarms and self._alarms[0][0] <= self.now():
             action = heapq.heappop(self._alarms)[2].action
             if action is not None:
@@ -78,5 +86,5 @@ class Clock:
             self._timer.cancel()
             self._timer = None
         if self._alarms:
-            delay = min(max(0.0, self._alarms[0][0] - self.now()), LONGEST)
-            self._timer = self._loop.call_later(delay, self._ring)
+            delay = min(max(0.0, self._alarms[0][0] - self.now()), MAX_TIMER_DELAY)
+            self._timer = self._loop.call_later(delay, self._run_due)

@@ -1,8 +1,8 @@
-"""AMQP's field values and tables as Python's, and back.
+"""Converts AMQP field values and tables to Python values, and back.
 
-Every length is checked against what is there: the bytes come from whoever connects. Values keep
-their type on the wire where Python can say it; `entries` gives a table's values as they came, so
-that a message that is dead-lettered keeps the headers that nobody changed byte for byte.
+Every length is checked against the bytes that are there, because any client can send them. A value
+keeps its AMQP type where Python has a type for it. `encoded_fields` returns the values of a table
+as bytes: a dead letter keeps each header that the broker does not change byte for byte.
 
 A table is a dict of str to bool, int, float, Decimal, str, bytes, datetime, list, dict or None.
 """
@@ -15,34 +15,38 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-NESTING = 20  # tables in tables; RabbitMQ has no bound, but Python's stack has one
+MAX_NESTING = 20  # tables in tables; RabbitMQ has no limit, but Python's stack has one
 
 
 class Malformed(ValueError):
-    """Bytes that are no AMQP; *code* is what the connection is closed with."""
+    """The bytes are not valid AMQP; *code* is the reply code that the connection is closed with."""
 
     def __init__(self, why: str, code: int = 502) -> None:
         super().__init__(why)
         self.code = code
 
 
-class Raw(bytes):
-    """A field value that is encoded already, its type's letter included."""
+class EncodedValue(bytes):
+    """A field value that is encoded already, with its type byte."""
 
     __slots__ = ()
 
 
-NUMBERS = {
-    letter: struct.Struct(f">{form}")
-    for letter, form in {
+NUMBER_FORMATS = {
+    kind: struct.Struct(f">{form}")
+    for kind, form in {
         b"b": "b", b"B": "B", b"s": "h", b"U": "h", b"u": "H", b"I": "i", b"i": "I",
         b"l": "q", b"L": "q", b"f": "f", b"d": "d",
     }.items()
 }  # fmt: skip
 
 
-def take(data: bytes, offset: int, size: int, code: int = 502) -> bytes:
-    """Return *size* bytes from *offset*; raise `Malformed` if they are not there."""
+def read_bytes(data: bytes, offset: int, size: int, code: int = 502) -> bytes:
+    """Return *size* bytes from *offset*.
+
+    Raises:
+        Malformed: there are fewer bytes. The other functions that read raise it for invalid values.
+    """
     part = data[offset : offset + size]
     if len(part) != size:
         raise Malformed("a value is cut short", code)
@@ -50,29 +54,29 @@ def take(data: bytes, offset: int, size: int, code: int = 502) -> bytes:
 
 
 def read_short_text(data: bytes, offset: int) -> tuple[str, int]:
-    """Return a short string and the offset behind it."""
-    size = take(data, offset, 1)[0]
+    """Return a short string and the offset after it."""
+    size = read_bytes(data, offset, 1)[0]
     try:
-        return take(data, offset + 1, size).decode(), offset + 1 + size
+        return read_bytes(data, offset + 1, size).decode(), offset + 1 + size
     except UnicodeDecodeError:
         raise Malformed("a short string is not UTF-8") from None
 
 
 def read_long_bytes(data: bytes, offset: int) -> tuple[bytes, int]:
-    """Return a long string as bytes and the offset behind it."""
-    size = int.from_bytes(take(data, offset, 4), "big")
-    return take(data, offset + 4, size), offset + 4 + size
+    """Return a long string as bytes and the offset after it."""
+    size = int.from_bytes(read_bytes(data, offset, 4), "big")
+    return read_bytes(data, offset + 4, size), offset + 4 + size
 
 
 def read_table(data: bytes, offset: int, depth: int = 0) -> tuple[dict[str, Any], int]:
-    """Return a table and the offset behind it."""
+    """Return a table and the offset after it."""
     inner, end = read_long_bytes(data, offset)
     return {key: value for key, value, _, _ in _fields(inner, depth)}, end
 
 
-def entries(inner: bytes) -> dict[str, Any]:
-    """Return a table's values as `Raw`, each as it came; *inner* is the table without its size."""
-    return {key: Raw(inner[start:end]) for key, _, start, end in _fields(inner, 0)}
+def encoded_fields(inner: bytes) -> dict[str, Any]:
+    """Return the values of a table as they came; *inner* is the table without its size."""
+    return {key: EncodedValue(inner[start:end]) for key, _, start, end in _fields(inner, 0)}
 
 
 def _fields(inner: bytes, depth: int) -> Iterator[tuple[str, Any, int, int]]:
@@ -84,16 +88,16 @@ def _fields(inner: bytes, depth: int) -> Iterator[tuple[str, Any, int, int]]:
 
 
 def read_value(data: bytes, offset: int, depth: int = 0) -> tuple[Any, int]:
-    """Return a value with its type's letter in front, and the offset behind it."""
-    if depth > NESTING:
+    """Return a value that starts with its type byte, and the offset after it."""
+    if depth > MAX_NESTING:
         raise Malformed("tables are nested too deeply")
-    letter = take(data, offset, 1)
+    kind = read_bytes(data, offset, 1)
     offset += 1
-    if letter in (b"S", b"x", b"A"):
+    if kind in (b"S", b"x", b"A"):
         content, end = read_long_bytes(data, offset)
-        if letter == b"x":
+        if kind == b"x":
             return content, end
-        if letter == b"A":
+        if kind == b"A":
             items, at = [], 0
             while at < len(content):
                 item, at = read_value(content, at, depth + 1)
@@ -103,29 +107,33 @@ def read_value(data: bytes, offset: int, depth: int = 0) -> tuple[Any, int]:
             return content.decode(), end
         except UnicodeDecodeError:
             return content, end
-    if letter == b"F":
+    if kind == b"F":
         return read_table(data, offset, depth + 1)
-    if letter == b"V":
+    if kind == b"V":
         return None, offset
-    if letter == b"t":
-        return take(data, offset, 1) != b"\0", offset + 1
-    if letter == b"T":
-        seconds = int.from_bytes(take(data, offset, 8), "big")
+    if kind == b"t":
+        return read_bytes(data, offset, 1) != b"\0", offset + 1
+    if kind == b"T":
+        seconds = int.from_bytes(read_bytes(data, offset, 8), "big")
         try:
             return datetime.fromtimestamp(seconds, UTC), offset + 8
         except (ValueError, OverflowError, OSError):
             return seconds, offset + 8
-    if letter == b"D":
-        scale, number = struct.unpack(">Bi", take(data, offset, 5))
+    if kind == b"D":
+        scale, number = struct.unpack(">Bi", read_bytes(data, offset, 5))
         return Decimal(number).scaleb(-scale), offset + 5
-    if number_form := NUMBERS.get(letter):
-        part = take(data, offset, number_form.size)
+    if number_form := NUMBER_FORMATS.get(kind):
+        part = read_bytes(data, offset, number_form.size)
         return number_form.unpack(part)[0], offset + number_form.size
-    raise Malformed(f"there is no field type {letter!r}")
+    raise Malformed(f"there is no field type {kind!r}")
 
 
 def short_text(value: str) -> bytes:
-    """Encode a short string; longer than 255 bytes of UTF-8 is `Malformed`."""
+    """Encode a short string.
+
+    Raises:
+        Malformed: it is longer than 255 bytes of UTF-8.
+    """
     encoded = value.encode()
     if len(encoded) > 255:
         raise Malformed("a short string has more than 255 bytes")
@@ -139,14 +147,14 @@ def long_bytes(value: bytes | str) -> bytes:
 
 
 def table(values: dict[str, Any]) -> bytes:
-    """Encode a table, its size included."""
+    """Encode a table with its size."""
     return long_bytes(b"".join(short_text(key) + field(value) for key, value in values.items()))
 
 
 def field(value: Any) -> bytes:
-    """Encode one value with its type's letter in front."""
+    """Encode one value with its type byte in front."""
     match value:
-        case Raw():
+        case EncodedValue():
             return bytes(value)
         case bool():
             return b"t\1" if value else b"t\0"

@@ -1,4 +1,4 @@
-"""A consumer: who was promised what comes into a queue, and whether it can take more now.
+"""A consumer of a channel: whether it can receive a message now, and how it gets one.
 
 Threads: the server's own.
 """
@@ -6,52 +6,63 @@ Threads: the server's own.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
 
 from mousetrap.embedded_broker import methods
-from mousetrap.embedded_broker.queue import Entry, Queue
+from mousetrap.embedded_broker.channel_output import ChannelConnection, ChannelOutput
+from mousetrap.embedded_broker.deliveries import Deliveries
+from mousetrap.embedded_broker.message import QueuedMessage
+from mousetrap.embedded_broker.queue import Queue, QueueConsumer
 
-if TYPE_CHECKING:
-    from mousetrap.embedded_broker.channel import Channel
-
-_places = itertools.count()  # so that they can be told by who began first
+_numbers = itertools.count()
 
 
 class Consumer:
-    """Who was promised what comes into a queue."""
+    """A consumer that a client started with basic.consume."""
 
-    def __init__(self, channel: Channel, queue: Queue, tag: str) -> None:
-        self.channel = channel
+    def __init__(
+        self,
+        connection: ChannelConnection,
+        output: ChannelOutput,
+        deliveries: Deliveries,
+        consumers: dict[str, QueueConsumer],
+        queue: Queue,
+        tag: str,
+    ) -> None:
         self.queue = queue
         self.tag = tag
-        self.place = next(_places)
-        self.held = 0
+        self.number = next(_numbers)  # the order in which consumers began
+        self.unacked = 0
+        self._connection = connection
+        self._output = output
+        self._writer = output.writer
+        self._deliveries = deliveries
+        self._consumers = consumers  # of the channel, by tag
 
-    def begin(self, *, no_ack: bool, exclusive: bool, priority: int) -> None:
-        """Set what it asks for; the prefetch is the channel's of that moment."""
+    def configure(self, *, no_ack: bool, exclusive: bool, priority: int, prefetch: int) -> None:
+        """Set its options; *prefetch* is the channel's when the consumer begins, 0 for no limit."""
         self.no_ack = no_ack
         self.is_exclusive = exclusive
         self.priority = priority
-        self.prefetch = self.channel.prefetch
+        self.prefetch = prefetch
 
-    def can_take(self) -> bool:
-        """Whether it has room, and its connection takes bytes."""
-        has_room = self.no_ack or not self.prefetch or self.held < self.prefetch
-        return has_room and self.channel.is_flowing and self.channel.connection.can_write
+    def can_receive(self) -> bool:
+        """Whether its prefetch has room, and its connection accepts bytes."""
+        has_room = self.no_ack or not self.prefetch or self.unacked < self.prefetch
+        return has_room and self._writer.can_write
 
-    def take(self, queue: Queue, entry: Entry) -> None:
-        """Send a delivery."""
-        channel = self.channel
-        # what a quorum queue wants no ack for is settled by the channel: an ending one does not
-        is_settled = self.no_ack and not (queue.is_quorum and channel.connection.is_ending)
-        tag = channel.given(entry, queue, self, is_settled=is_settled)
-        message = entry.message
-        place = (message.exchange, message.routing_key)
-        deliver = ("basic.deliver", self.tag, tag, entry.is_redelivered, *place)
-        channel.send_content(methods.encode(*deliver), channel.outgoing(queue, entry), message.body)
+    def deliver(self, queue: Queue, queued: QueuedMessage) -> None:
+        """Send a basic.deliver."""
+        # a quorum queue relies on the channel to settle deliveries without an ack, and a channel
+        # whose connection is ending no longer does that
+        is_settled = self.no_ack and not (queue.is_quorum and self._connection.is_ending)
+        tag = self._deliveries.add(queued, queue, self, is_settled=is_settled)
+        message = queued.message
+        address = (message.exchange, message.routing_key)
+        method = methods.encode("basic.deliver", self.tag, tag, queued.is_redelivered, *address)
+        self._output.send_content(method, queue.properties_to_send(queued), message.body)
 
-    def cancelled(self) -> None:
-        """Tell the client that the queue is gone, if it wants to know."""
-        self.channel.consumers.pop(self.tag, None)
-        if self.channel.connection.client_can("consumer_cancel_notify"):
-            self.channel.send("basic.cancel", self.tag, True)
+    def cancel(self) -> None:
+        """End because the queue is deleted; send a basic.cancel to a client that supports it."""
+        self._consumers.pop(self.tag, None)
+        if self._connection.client_supports("consumer_cancel_notify"):
+            self._output.send("basic.cancel", self.tag, True)

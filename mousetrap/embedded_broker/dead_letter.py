@@ -1,4 +1,4 @@
-"""What a message looks like when it leaves a queue as a dead letter.
+"""How a message is changed when it leaves a queue as a dead letter.
 
 The headers are those of RabbitMQ's "Dead Letter Exchanges" guide: ``x-death`` counts by queue and
 reason, newest first; ``x-first-death-*`` and ``x-last-death-*`` are text.
@@ -9,54 +9,67 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from mousetrap.embedded_broker.message import Message, Past
-from mousetrap.embedded_broker.queue import Entry, Queue
+from mousetrap.embedded_broker.arguments import QueueArguments
+from mousetrap.embedded_broker.message import DeathHistory, Message, QueuedMessage
 
 
 def is_cycle(message: Message, queue: str) -> bool:
-    """Whether it comes back to *queue* by itself: it is dropped, else it would go on for ever.
+    """Whether *message* has come back to *queue* without a rejection on the way.
 
-    A rejection in the cycle is somebody's decision, so that cycle may go on.
+    The broker drops such a message, because the cycle would never end. A rejection is a decision of
+    a consumer, so a cycle with one in it may go on.
     """
-    found = message.past.deaths if message.past else ()
-    names = [each.get("queue") for each in found]
+    deaths = message.history.deaths if message.history else ()
+    names = [death.get("queue") for death in deaths]
     if queue not in names:
         return False
-    return all(each.get("reason") != "rejected" for each in found[: names.index(queue) + 1])
+    return all(death.get("reason") != "rejected" for death in deaths[: names.index(queue) + 1])
 
 
-def letter(queue: Queue, entry: Entry, reason: str, now: float) -> Message:
-    """Return the message as it is published to the queue's dead-letter exchange."""
-    message = entry.message
-    past = message.past
-    history = list(past.deaths) if past else []
-    place = {"reason": reason, "queue": queue.name}
-    same = [each for each in history if {name: each.get(name) for name in place} == place]
+def make_dead_letter(
+    queued: QueuedMessage, reason: str, queue: str, arguments: QueueArguments, now: float
+) -> Message:
+    """Return the message that is published to the dead-letter exchange of *queue*.
+
+    *arguments* are those of the queue; *now* is in seconds since 1970.
+    """
+    message = queued.message
+    history = message.history
+    deaths = list(history.deaths) if history else []
+    same = [
+        death for death in deaths if (death.get("reason"), death.get("queue")) == (reason, queue)
+    ]
     if same:
-        history.remove(same[0])
+        deaths.remove(same[0])
         death = same[0] | {"count": same[0]["count"] + 1}
     else:
         death = {
             "count": 1,
-            **place,
+            "reason": reason,
+            "queue": queue,
             "time": datetime.fromtimestamp(int(now), UTC),
             "exchange": message.exchange,
             "routing-keys": message.routing_keys,
         }
         if message.has("expiration"):
             death["original-expiration"] = message.get("expiration")
-    facts = {"reason": reason, "queue": queue.name, "exchange": message.exchange}
-    first = past.first if past else facts
-    headers: dict[str, Any] = {"x-death": [death, *history]}
-    for name, value in facts.items():
+    last = {"reason": reason, "queue": queue, "exchange": message.exchange}
+    first = history.first if history else last
+    headers: dict[str, Any] = {"x-death": [death, *deaths]}
+    for name, value in last.items():
         headers[f"x-first-death-{name}"] = first[name]
         headers[f"x-last-death-{name}"] = value
-    routing_key = queue.arguments.dead_letter_routing_key
-    is_rerouted = routing_key is not None or bool(past and past.is_rerouted)
-    return message.but(
+    routing_key = arguments.dead_letter_routing_key
+    return message.replace(
         headers=headers,
         drop_expiration=True,
-        past=Past((death, *history), first, entry.acquired, entry.deliveries, is_rerouted),
-        exchange=queue.arguments.dead_letter_exchange or "",
+        history=DeathHistory(
+            (death, *deaths),
+            first,
+            queued.acquired_count,
+            queued.delivery_count,
+            is_rerouted=routing_key is not None or bool(history and history.is_rerouted),
+        ),
+        exchange=arguments.dead_letter_exchange or "",
         routing_key=message.routing_key if routing_key is None else routing_key,
     )

@@ -1,4 +1,4 @@
-"""Exchanges: which bindings a message matches."""
+"""Exchanges: which of their bindings a message matches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PREDECLARED = {
 
 @dataclass(frozen=True)
 class Binding:
-    """From an exchange to a queue or another exchange; equal ones are one."""
+    """A binding from an exchange to a queue or to another exchange, compared by value."""
 
     source: str
     kind: str  # of the destination: "queue" or "exchange"
@@ -39,13 +39,13 @@ class Exchange:
     bindings: dict[Binding, None] = field(default_factory=dict)  # a set that keeps its order
 
     def matches(self, message: Message, routing_key: str) -> list[Binding]:
-        """Return the bindings that *message* goes along."""
+        """Return the bindings that *message* matches with *routing_key*."""
         if self.type == "fanout":
             return list(self.bindings)
         if self.type == "direct":
             return [each for each in self.bindings if each.routing_key == routing_key]
         if self.type == "topic":
-            words = tuple(routing_key.split(".")) if routing_key else ()  # as RabbitMQ: none
+            words = tuple(routing_key.split(".")) if routing_key else ()  # as in RabbitMQ: no words
             return [each for each in self.bindings if topic_matches(each.routing_key, words)]
         headers = message.headers
         return [each for each in self.bindings if headers_match(dict(each.arguments), headers)]
@@ -53,11 +53,12 @@ class Exchange:
 
 @lru_cache(maxsize=10_000)
 def topic_matches(pattern: str, words: tuple[str, ...]) -> bool:
-    """Whether *pattern* fits: ``*`` is one word, ``#`` any number of them.
+    """Whether the words match *pattern*: ``*`` is one word, ``#`` is any number of words.
 
-    In time of the product of both lengths: a pattern of many ``#`` must not stop the broker.
+    It takes time proportional to the product of both lengths, so that a pattern with many ``#``
+    cannot stop the broker.
     """
-    reached = {0}  # how many words the pattern so far can have used up
+    reached = {0}  # how many words the pattern so far can match
     for part in pattern.split(".") if pattern else ():
         if part == "#":
             reached = set(range(min(reached), len(words) + 1))
@@ -69,23 +70,23 @@ def topic_matches(pattern: str, words: tuple[str, ...]) -> bool:
 
 
 def headers_match(wanted: dict[str, Any], headers: dict[str, Any]) -> bool:
-    """Whether *headers* fit the binding's arguments; ``x-match`` says all or any.
+    """Whether *headers* match the binding's arguments; ``x-match`` says whether all or any must.
 
-    A wanted value of None asks only that the header is there. Without ``-with-x``, arguments that
-    start with ``x-`` do not count.
+    An argument with the value None only requires that the header exists. Without ``-with-x``,
+    arguments that start with ``x-`` are ignored.
     """
     mode = wanted.get("x-match", "all")
-    asked = {
+    conditions = {
         key: value
         for key, value in wanted.items()
         if key != "x-match" and (mode.endswith("-with-x") or not key.startswith("x-"))
     }
-    fits = (
-        key in headers and (value is None or _same(headers[key], value))
-        for key, value in asked.items()
+    matches = (
+        key in headers and (value is None or _is_same_value(headers[key], value))
+        for key, value in conditions.items()
     )
-    return any(fits) if mode.startswith("any") else all(fits)
+    return any(matches) if mode.startswith("any") else all(matches)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _is_same_value(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and one == other

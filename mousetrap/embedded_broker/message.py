@@ -1,11 +1,12 @@
-"""A message as the embedded broker keeps it: its properties stay the bytes that came.
+"""A message as the embedded broker stores it; its properties stay the bytes that the client sent.
 
 Only what routing, expiry and dead-lettering need is decoded, and only when it is needed. A property
-is found by walking the flags (AMQP 0-9-1, 4.2.6.1).
+is found by reading the property flags (AMQP 0-9-1, 4.2.6.1).
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,24 +20,26 @@ PROPERTIES = [
     ("type", "short"), ("user_id", "short"), ("app_id", "short"), ("cluster_id", "short"),
 ]  # fmt: skip
 FLAG = {name: 1 << 15 - n for n, (name, _) in enumerate(PROPERTIES)}
-OVERHEAD = 250  # bytes that a waiting message takes beside its content; a guess
+OVERHEAD_BYTES = 250  # memory that a stored message takes beside its content; a guess
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
-class Past:
-    """What the broker itself remembers of a dead letter; what a client tells is not believed."""
+class DeathHistory:
+    """How a dead letter got here. The broker keeps it itself, since a client can forge headers."""
 
-    deaths: tuple[dict[str, Any], ...]  # as in x-death, newest first
+    deaths: tuple[dict[str, Any], ...]  # as in the header x-death, newest first
     first: dict[str, str]  # of the first death: reason, queue, exchange
-    acquired: int = 0  # how often it was delivered, if that was the end of it
-    failed: int = 0
-    is_rerouted: bool = False  # to a routing key of the queue's: CC counts no more
+    acquired_count: int = 0  # in the last queue: how often it was delivered and not acked
+    delivery_count: int = 0  # in the last queue: how many of these count as failed
+    is_rerouted: bool = False  # a queue gave it a new routing key: CC no longer counts
 
 
 class Message:
-    """What was published: where to, the encoded properties and the body. Never changed."""
+    """A published message: exchange, routing key, encoded properties, body. It never changes."""
 
-    __slots__ = ("_headers", "body", "exchange", "past", "properties", "routing_key")
+    __slots__ = ("_headers", "body", "exchange", "history", "properties", "routing_key")
 
     def __init__(
         self,
@@ -44,38 +47,38 @@ class Message:
         routing_key: str,
         properties: bytes,
         body: bytes,
-        past: Past | None = None,
+        history: DeathHistory | None = None,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
         self.properties = properties  # flags and values, as in a content header
         self.body = body
-        self.past = past
+        self.history = history
         self._headers: dict[str, Any] | None = None
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in memory, about."""
-        return len(self.body) + len(self.properties) + OVERHEAD
+        """Bytes of memory that it takes, estimated."""
+        return len(self.body) + len(self.properties) + OVERHEAD_BYTES
 
     @property
     def routing_keys(self) -> list[str]:
         """The routing key and those in the headers CC and BCC, each once."""
         keys = [self.routing_key]
-        if b"CC" in self.properties and not (self.past and self.past.is_rerouted):
+        if b"CC" in self.properties and not (self.history and self.history.is_rerouted):
             for name in ("CC", "BCC"):
                 keys += [key for key in self.headers.get(name, []) if isinstance(key, str)]
         return list(dict.fromkeys(keys))
 
     def has(self, name: str) -> bool:
-        """Whether a property was set."""
+        """Whether the property *name* is set."""
         return bool(int.from_bytes(self.properties[:2], "big") & FLAG[name])
 
     def get(self, name: str) -> Any:
-        """Return a property, short strings as str; None if it was not set."""
+        """Return a property, a short string as str; None if it is not set."""
         if not self.has(name):
             return None
-        start, end = self.places()[name]
+        start, end = self.property_offsets()[name]
         part = self.properties[start:end]
         kind = dict(PROPERTIES)[name]
         if kind == "short":
@@ -89,54 +92,77 @@ class Message:
             self._headers = self.get("headers") or {}
         return self._headers
 
-    def places(self) -> dict[str, tuple[int, int]]:
-        """Where each property that is set starts and ends.
+    def property_offsets(self) -> dict[str, tuple[int, int]]:
+        """Return where each property that is set starts and ends.
 
         Raises:
-            Malformed: these are no properties of a message.
+            Malformed: the bytes are not the properties of a message.
         """
-        flags = int.from_bytes(codec.take(self.properties, 0, 2), "big")
+        flags = int.from_bytes(codec.read_bytes(self.properties, 0, 2), "big")
         if flags & 3:
             raise codec.Malformed("there is no property for the last flags")
-        found, offset = {}, 2
+        offsets, offset = {}, 2
         for name, kind in PROPERTIES:
             if flags & FLAG[name]:
                 start = offset
                 if kind == "short":
-                    offset += 1 + codec.take(self.properties, offset, 1)[0]
+                    offset += 1 + codec.read_bytes(self.properties, offset, 1)[0]
                 elif kind == "table":
                     offset = codec.read_long_bytes(self.properties, offset)[1]
                 else:
                     offset += 1 if kind == "octet" else 8
-                found[name] = start, offset
+                offsets[name] = start, offset
         if offset != len(self.properties):
             raise codec.Malformed("the properties are longer or shorter than their flags say")
-        return found
+        return offsets
 
-    def but(
+    def replace(
         self,
         *,
         headers: dict[str, Any],
         drop_expiration: bool = False,
-        past: Past | None = None,
-        **place: str,
+        history: DeathHistory | None = None,
+        **address: str,
     ) -> Message:
-        """Return the message with other headers (None removes one), and another *place* if given.
+        """Return a copy with some headers replaced; the value None removes a header.
 
-        Headers that are not named stay as they came.
+        *address* may hold another ``exchange`` and ``routing_key``. Headers that are not named keep
+        their bytes.
         """
-        parts = {name: self.properties[a:b] for name, (a, b) in self.places().items()}
+        parts = {name: self.properties[a:b] for name, (a, b) in self.property_offsets().items()}
         if drop_expiration:
             parts.pop("expiration", None)
-        kept = codec.entries(parts["headers"][4:]) if "headers" in parts else {}
+        kept = codec.encoded_fields(parts["headers"][4:]) if "headers" in parts else {}
         merged = {name: value for name, value in (kept | headers).items() if value is not None}
         parts["headers"] = codec.table(merged)
         flags = sum(FLAG[name] for name in parts)
         encoded = b"".join(parts[name] for name, _ in PROPERTIES if name in parts)
         return Message(
-            place.get("exchange", self.exchange),
-            place.get("routing_key", self.routing_key),
+            address.get("exchange", self.exchange),
+            address.get("routing_key", self.routing_key),
             flags.to_bytes(2, "big") + encoded,
             self.body,
-            past or self.past,
+            history or self.history,
         )
+
+
+class QueuedMessage:
+    """A message in one queue, with what that queue knows of it."""
+
+    __slots__ = (
+        "acquired_count", "delivery_count", "expiry", "is_redelivered", "message", "number",
+        "priority",
+    )  # fmt: skip
+
+    def __init__(self, message: Message, expiry: float | None, priority: int) -> None:
+        self.message = message
+        self.expiry = expiry  # by the server's clock
+        self.priority = priority
+        self.number = next(_numbers)  # the order in which messages were published to queues
+        history = message.history
+        self.acquired_count = history.acquired_count if history else 0  # deliveries without an ack
+        self.delivery_count = history.delivery_count if history else 0  # of them, the failed ones
+        self.is_redelivered = False
+
+    def __lt__(self, other: QueuedMessage) -> bool:
+        return self.number < other.number

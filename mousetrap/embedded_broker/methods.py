@@ -1,7 +1,7 @@
 """The methods of AMQP 0-9-1 with RabbitMQ's extensions: names, numbers and arguments.
 
-One line a method, from RabbitMQ's ``amqp-rabbitmq-0.9.1.json``: class and method number, name, then
-``type:argument``. The rest of the module reads and writes what the lines say.
+One line for each method, from RabbitMQ's ``amqp-rabbitmq-0.9.1.json``: class and method number,
+name, then ``type:argument``. The functions read and write methods as these lines describe them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ SPECIFICATION = """
 90.21 tx.commit_ok
 90.30 tx.rollback
 90.31 tx.rollback_ok
-"""  # noqa: E501 -- a method is a line
+"""  # noqa: E501 -- one line for each method
 
 NAME_OF: dict[bytes, str] = {}
 ID_OF: dict[str, bytes] = {}
@@ -94,14 +94,14 @@ def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
 
     Raises:
         KeyError: there is no such method.
-        Malformed: the arguments are not what the method has.
+        Malformed: the arguments do not match the method.
     """
     name = NAME_OF[payload[:4]]
     arguments: dict[str, Any] = {}
     offset, bit = 4, 0
     for kind, argument in ARGUMENTS[name]:
         if kind == "bit":
-            bits = codec.take(payload, offset, 1, 501)[0]
+            bits = codec.read_bytes(payload, offset, 1, 501)[0]
             arguments[argument] = bool(bits >> bit & 1)
             bit += 1
             continue
@@ -114,7 +114,9 @@ def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
             arguments[argument], offset = codec.read_table(payload, offset)
         else:
             size = 1 if kind == "octet" else int(kind)
-            arguments[argument] = int.from_bytes(codec.take(payload, offset, size, 501), "big")
+            arguments[argument] = int.from_bytes(
+                codec.read_bytes(payload, offset, size, 501), "big"
+            )
             offset += size
     return name, arguments
 

@@ -1,65 +1,62 @@
-"""Queues: what waits, who gets it next, what is thrown out.
+"""Queues: which messages wait, which consumer gets the next one, which messages are dropped.
 
-A classic queue puts a requeued message back where it was; a quorum queue puts it in a line of its
-own, served first, and counts the deliveries. Messages expire at the head only, in both.
+A classic queue puts a requeued message back to its old position. A quorum queue keeps requeued
+messages in a line of their own, serves that line first, and counts the deliveries. In both, a
+message expires only at the head.
 Threads: the server's own.
 """
 
 from __future__ import annotations
 
-import itertools
 from bisect import insort
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from mousetrap.embedded_broker.arguments import QueueArguments
-from mousetrap.embedded_broker.message import Message
-
-if TYPE_CHECKING:
-    from mousetrap.embedded_broker.clock import Alarm
-    from mousetrap.embedded_broker.vhost import VirtualHost
-
-NUMBERS = itertools.count()
+from mousetrap.embedded_broker.clock import Alarm, Clock
+from mousetrap.embedded_broker.limits import Limits
+from mousetrap.embedded_broker.message import Message, QueuedMessage
 
 
-class Entry:
-    """A message in a queue."""
-
-    __slots__ = (
-        "acquired", "deliveries", "expiry", "is_redelivered", "message", "number", "priority",
-    )  # fmt: skip
-
-    def __init__(self, message: Message, expiry: float | None, priority: int) -> None:
-        self.message = message
-        self.expiry = expiry  # by the server's clock
-        self.priority = priority
-        self.number = next(NUMBERS)
-        past = message.past
-        self.acquired = past.acquired if past else 0  # deliveries that ended without an ack
-        self.deliveries = past.failed if past else 0  # those of them that count as failed
-        self.is_redelivered = False
-
-    def __lt__(self, other: Entry) -> bool:
-        return self.number < other.number
-
-
-class Taker(Protocol):
+class QueueConsumer(Protocol):
     """A consumer as its queue sees it."""
 
+    queue: Queue
     tag: str
+    number: int  # the order in which consumers began
     priority: int
     is_exclusive: bool
-    held: int  # deliveries that it has not settled
+    unacked: int  # deliveries that it has not settled
 
-    def can_take(self) -> bool:
-        """Whether it may be given one more."""
+    def can_receive(self) -> bool:
+        """Whether it can take one more message now."""
 
-    def take(self, queue: Queue, entry: Entry) -> None:
-        """Deliver to it."""
+    def deliver(self, queue: Queue, queued: QueuedMessage) -> None:
+        """Send the message to the client."""
 
-    def cancelled(self) -> None:
-        """Tell it that its queue is gone."""
+    def cancel(self) -> None:
+        """End it because its queue is deleted."""
+
+
+class QueueHost(Protocol):
+    """What a queue needs of its virtual host."""
+
+    clock: Clock
+    limits: Limits
+
+    def count_memory(self, change: int, /) -> None:
+        """Add *change* bytes to the memory in use."""
+
+    def dead_letter(self, queue: Queue, queued: QueuedMessage, reason: str) -> None:
+        """Publish a message that left *queue* to the queue's dead-letter exchange."""
+
+    def deferring_dead_letters(self) -> AbstractContextManager[None]:
+        """Publish dead letters when the block ends."""
+
+    def delete_queue(self, queue: Queue) -> int:
+        """Delete the queue with its bindings."""
 
 
 class Queue:
@@ -67,7 +64,7 @@ class Queue:
 
     def __init__(
         self,
-        vhost: VirtualHost,
+        vhost: QueueHost,
         name: str,
         *,
         durable: bool,
@@ -80,83 +77,86 @@ class Queue:
         self.name = name
         self.durable = durable
         self.auto_delete = auto_delete
-        self.owner = owner  # the connection that has it to itself, or None
-        self.given = given
+        self.owner = owner  # the only connection that may use it, or None
+        self.given = given  # the arguments as the client sent them
         self.arguments = arguments
-        self.consumers: list[Taker] = []  # by falling priority, the first that came first
-        self._turns: list[Taker] = []  # who may have room: by falling priority, then whose turn
-        self._full: list[Taker] = []  # who had none, in the order in which that was seen
-        self.active: Taker | None = None  # with x-single-active-consumer
+        self.consumers: list[QueueConsumer] = []  # highest priority first, then the oldest
+        self._waiting: list[QueueConsumer] = []  # may have room: by priority, then whose turn it is
+        self._full: list[QueueConsumer] = []  # had no room, in the order in which that was seen
+        self.active: QueueConsumer | None = None  # with x-single-active-consumer
         self.unacked = 0
-        self.gets = 0  # of them, those that somebody asked for
-        self.leaving: list[Taker] = []  # cancelled, but not all of theirs is settled
-        self._returned: deque[Entry] = deque()  # a quorum queue's
-        self._levels: dict[int, deque[Entry]] = {0: deque()}  # by priority, falling
+        self.unacked_gets = 0  # of them, those that basic.get took
+        self.cancelled: list[QueueConsumer] = []  # but not all of their messages are settled
+        self._requeued: deque[QueuedMessage] = deque()  # of a quorum queue
+        self._by_priority: dict[int, deque[QueuedMessage]] = {0: deque()}  # highest first
         self.is_deleted = False
         self._ready = 0
-        self._bytes = 0  # of bodies that are ready
+        self._bytes = 0  # of the bodies of ready messages
         self._expiry_alarm: Alarm | None = None
         self._idle_alarm: Alarm | None = None
         self.touch()
 
     @property
     def is_quorum(self) -> bool:
-        """Whether it behaves as a quorum queue does."""
+        """Whether it behaves as a quorum queue."""
         return self.arguments.type == "quorum"
 
     @property
     def ready(self) -> int:
-        """How many messages wait, those that have expired not counted."""
+        """How many messages are ready; expired ones do not count."""
         self.drop_expired()
         return self._ready
 
     @property
     def consumer_count(self) -> int:
-        """How many consumers a client is told; a quorum queue counts all that hold a message."""
-        self.leaving = [each for each in self.leaving if each.held]
-        holding = len(self.leaving) + self.gets if self.is_quorum else 0
+        """The count that a client sees; a quorum queue also counts cancelled holders and gets."""
+        self.cancelled = [consumer for consumer in self.cancelled if consumer.unacked]
+        holding = len(self.cancelled) + self.unacked_gets if self.is_quorum else 0
         return len(self.consumers) + holding
 
     def touch(self) -> None:
-        """Note that it is used: ``x-expires`` counts from now."""
+        """Note that the queue is in use: the time of ``x-expires`` starts again."""
         if self._idle_alarm is not None:
             self._idle_alarm.cancel()
             self._idle_alarm = None
         if self.arguments.expires is not None and not self.consumers:
             clock = self.vhost.clock
-            self._idle_alarm = clock.at(clock.now() + self.arguments.expires, self._idle)
+            self._idle_alarm = clock.at(clock.now() + self.arguments.expires, self._expire)
 
-    def _idle(self) -> None:
+    def _expire(self) -> None:
         if not self.consumers:
             self.vhost.delete_queue(self)
 
     def publish(self, message: Message) -> bool:
-        """Take a message; False if the queue is full and refuses it."""
+        """Add a message; return False if the queue is full and rejects it."""
         rules = self.arguments
         self.drop_expired()
         if rules.overflow != "drop-head" and self._is_over(1, len(message.body)):
             if rules.overflow == "reject-publish-dlx":
-                self.vhost.dead_letter(self, Entry(message, None, 0), "maxlen")
+                self.vhost.dead_letter(self, QueuedMessage(message, None, 0), "maxlen")
             return False
-        lifetimes = [] if rules.ttl is None else [rules.ttl]
+        ttls = [] if rules.ttl is None else [rules.ttl]
         if message.has("expiration"):
-            lifetimes.append(int(message.get("expiration")) / 1000)
-        expiry = self.vhost.clock.now() + min(lifetimes) if lifetimes else None
+            ttls.append(int(message.get("expiration")) / 1000)
+        expiry = self.vhost.clock.now() + min(ttls) if ttls else None
         priority = 0
         if rules.max_priority and message.has("priority"):
             priority = min(message.get("priority"), rules.max_priority)
-        entry = Entry(message, expiry, priority)
-        self._put(entry)
-        self._count(entry, 1)
+        queued = QueuedMessage(message, expiry, priority)
+        self._insert(queued)
+        self.vhost.count_memory(message.size)
         self.deliver()
-        if self._ready:  # as RabbitMQ: not if somebody waited for it
-            entry.is_redelivered = entry.deliveries > 0
-        if self._drop_what_is_over() or (lifetimes and min(lifetimes) == 0):
+        if self._ready:  # as RabbitMQ: not if a consumer got it at once
+            queued.is_redelivered = queued.delivery_count > 0
+        if self._drop_overflow() or (ttls and min(ttls) == 0):
             self.drop_expired()
         return True
 
-    def _drop_what_is_over(self) -> bool:
-        """Say whether there was anything: then another is at the head, which may have expired."""
+    def _drop_overflow(self) -> bool:
+        """Drop messages beyond the maximum length; return whether there were any.
+
+        If there were, another message is at the head, and it may have expired.
+        """
         before = self._ready
         while self._ready and self._is_over(0, 0):
             self._discard(self._pop(), "maxlen")
@@ -169,52 +169,50 @@ class Queue:
             size is not None and self._bytes + more_bytes > size
         )
 
-    def _put(self, entry: Entry) -> None:
-        if entry.priority not in self._levels:
-            self._levels[entry.priority] = deque()
-            self._levels = dict(sorted(self._levels.items(), reverse=True))
-        level = self._levels[entry.priority]
-        if not level or level[-1] < entry:
-            level.append(entry)
-        elif entry < level[0]:
-            level.appendleft(entry)
+    def _insert(self, queued: QueuedMessage) -> None:
+        if queued.priority not in self._by_priority:
+            self._by_priority[queued.priority] = deque()
+            self._by_priority = dict(sorted(self._by_priority.items(), reverse=True))
+        level = self._by_priority[queued.priority]
+        if not level or level[-1] < queued:
+            level.append(queued)
+        elif queued < level[0]:
+            level.appendleft(queued)
         else:
-            insort(level, entry)
+            insort(level, queued)
         self._ready += 1
-        self._bytes += len(entry.message.body)
-        if entry.expiry is not None and self._head() is entry:
+        self._bytes += len(queued.message.body)
+        if queued.expiry is not None and self._head() is queued:
             self._set_expiry_alarm()
 
-    def _head(self) -> Entry | None:
-        if self._returned:
-            return self._returned[0]
-        return next((level[0] for level in self._levels.values() if level), None)
+    def _head(self) -> QueuedMessage | None:
+        if self._requeued:
+            return self._requeued[0]
+        return next((level[0] for level in self._by_priority.values() if level), None)
 
-    def _pop(self) -> Entry:
-        waiting = self._returned or next(level for level in self._levels.values() if level)
-        entry = waiting.popleft()
+    def _pop(self) -> QueuedMessage:
+        waiting = self._requeued or next(level for level in self._by_priority.values() if level)
+        queued = waiting.popleft()
         self._ready -= 1
-        self._bytes -= len(entry.message.body)
-        return entry
+        self._bytes -= len(queued.message.body)
+        return queued
 
-    def _count(self, entry: Entry, sign: int) -> None:
-        self.vhost.weigh(sign * entry.message.size)
-
-    def _discard(self, entry: Entry, reason: str) -> None:
-        self._count(entry, -1)
-        self.vhost.dead_letter(self, entry, reason)
+    def _discard(self, queued: QueuedMessage, reason: str) -> None:
+        self.vhost.count_memory(-queued.message.size)
+        self.vhost.dead_letter(self, queued, reason)
 
     def drop_expired(self) -> None:
-        """Dead-letter what has expired at the head, and look again when the next one does."""
+        """Dead-letter expired messages at the head, and set the alarm for the next one."""
         now = self.vhost.clock.now()
-        dropped = []
+        expired = []
         while (head := self._head()) and head.expiry is not None and head.expiry <= now:
-            dropped.append(self._pop())
-        if dropped:
-            self._set_expiry_alarm()
-        with self.vhost.posting_later():
-            for entry in dropped:
-                self._discard(entry, "expired")
+            expired.append(self._pop())
+        if not expired:
+            return
+        self._set_expiry_alarm()
+        with self.vhost.deferring_dead_letters():
+            for queued in expired:
+                self._discard(queued, "expired")
 
     def _set_expiry_alarm(self) -> None:
         head = self._head()
@@ -224,150 +222,158 @@ class Queue:
         if head is not None and head.expiry is not None:
             self._expiry_alarm = self.vhost.clock.at(head.expiry, self.drop_expired)
 
-    def get(self) -> Entry | None:
-        """Take the next message out, for whoever settles it."""
+    def get(self) -> QueuedMessage | None:
+        """Remove and return the next message; the caller settles it."""
         self.touch()
         self.drop_expired()
         if not self._ready:
             return None
         self.unacked += 1
-        entry = self._pop()
+        queued = self._pop()
         self._set_expiry_alarm()
-        return entry
+        return queued
 
     def deliver(self) -> None:
-        """Give what waits to consumers that may take it."""
+        """Deliver ready messages to the consumers that can receive them."""
         while self._ready and (consumer := self._next_consumer()):
             self.unacked += 1
-            consumer.take(self, self._pop())
+            consumer.deliver(self, self._pop())
             if self.is_quorum:
-                self._see_who_is_full()
+                self._set_full_consumers_aside()
             head = self._head()
             if head is not None and head.expiry is not None:
                 self.drop_expired()
 
-    def _next_consumer(self) -> Taker | None:
+    def _next_consumer(self) -> QueueConsumer | None:
         if self.arguments.single_active:
-            return self.active if self.active is not None and self.active.can_take() else None
-        while self._turns:
-            consumer = self._turns[0]
-            if consumer.can_take():
-                if len(self._turns) > 1:
-                    del self._turns[0]
-                    _insert(self._turns, consumer)
+            return self.active if self.active is not None and self.active.can_receive() else None
+        while self._waiting:
+            consumer = self._waiting[0]
+            if consumer.can_receive():
+                if len(self._waiting) > 1:
+                    del self._waiting[0]
+                    _insert_by_priority(self._waiting, consumer)
                 return consumer
-            self._full.append(self._turns.pop(0))
+            self._full.append(self._waiting.pop(0))
         return None
 
-    def _see_who_is_full(self) -> None:
-        # a classic queue notices it when it comes to somebody's turn
-        self._full += [each for each in self._turns if not each.can_take()]
-        self._turns = [each for each in self._turns if each not in self._full]
+    def _set_full_consumers_aside(self) -> None:
+        # a classic queue does this only when it is the consumer's turn
+        self._full += [consumer for consumer in self._waiting if not consumer.can_receive()]
+        self._waiting = [consumer for consumer in self._waiting if consumer not in self._full]
 
-    def unblock(self) -> None:
-        """Let consumers that have room again wait for their turn, behind the others."""
-        for each in [each for each in self._full if each.can_take()]:
-            self._full.remove(each)
-            _insert(self._turns, each)
+    def recheck_full_consumers(self) -> None:
+        """Let full consumers that have room again wait for their turn, behind the others."""
+        for consumer in [consumer for consumer in self._full if consumer.can_receive()]:
+            self._full.remove(consumer)
+            _insert_by_priority(self._waiting, consumer)
 
-    def add(self, consumer: Taker) -> None:
-        """Let a consumer in."""
-        for each in (self.consumers, self._turns):
-            _insert(each, consumer)
+    def add_consumer(self, consumer: QueueConsumer) -> None:
+        """Add a consumer; the caller calls `deliver` afterwards."""
+        for consumers in (self.consumers, self._waiting):
+            _insert_by_priority(consumers, consumer)
         if self.active is None:
             self.active = consumer
         self.touch()
 
-    def remove(self, consumer: Taker) -> None:
-        """Let a consumer go, and deliver to the others; an auto-delete queue goes with the last."""
-        self.let_go(consumer)
-        self.deliver()
+    def remove_consumer(self, consumer: QueueConsumer) -> None:
+        """Remove a consumer and deliver nothing; an auto-delete queue is deleted with its last.
 
-    def let_go(self, consumer: Taker) -> None:
-        """Let a consumer go whose messages are still to come back, before any other gets one."""
-        for each in (self.consumers, self._turns, self._full):
-            if consumer in each:
-                each.remove(consumer)
+        The caller requeues the consumer's messages, if it has to, and then calls `deliver`.
+        """
+        for consumers in (self.consumers, self._waiting, self._full):
+            if consumer in consumers:
+                consumers.remove(consumer)
         if self.active is consumer:
             self.active = self.consumers[0] if self.consumers else None
         self.touch()
         if self.auto_delete and not self.consumers:
             self.vhost.delete_queue(self)
 
-    def acked(self, entries: list[Entry]) -> None:
-        """Forget messages that are done."""
-        self.unacked -= len(entries)
-        for entry in entries:
-            self._count(entry, -1)
+    def ack(self, messages: list[QueuedMessage]) -> None:
+        """Drop messages that a consumer has acked."""
+        self.unacked -= len(messages)
+        for queued in messages:
+            self.vhost.count_memory(-queued.message.size)
 
-    def returned(self, entries: list[Entry], *, has_failed: bool) -> None:
-        """Put messages back that were given out; *has_failed* counts for the delivery limit.
+    def requeue(self, messages: list[QueuedMessage], *, has_failed: bool) -> None:
+        """Put delivered messages back; *has_failed* says whether it counts for the delivery limit.
 
-        As in RabbitMQ 4.3 that is a rejection or the end of a channel, not a nack with requeue.
+        In RabbitMQ 4.3 a basic.reject and the end of a channel count; a basic.nack does not.
         """
-        for entry in entries:
+        for queued in messages:
             self.unacked -= 1
-            entry.is_redelivered = True
-            entry.acquired += 1
-            entry.deliveries += has_failed
+            queued.is_redelivered = True
+            queued.acquired_count += 1
+            queued.delivery_count += has_failed
             if not self.is_quorum:
-                self._put(entry)
+                self._insert(queued)
                 continue
             limit = self.arguments.delivery_limit
             limit = self.vhost.limits.delivery_limit if limit is None else limit
-            if 0 <= limit < entry.deliveries:
-                self._discard(entry, "delivery_limit")
+            if 0 <= limit < queued.delivery_count:
+                self._discard(queued, "delivery_limit")
             else:
-                self._returned.append(entry)
+                self._requeued.append(queued)
                 self._ready += 1
-                self._bytes += len(entry.message.body)
+                self._bytes += len(queued.message.body)
         self._set_expiry_alarm()
         if self.arguments.overflow == "drop-head":
-            self._drop_what_is_over()
+            self._drop_overflow()
         self.drop_expired()
 
-    def rejected(self, entries: list[Entry], *, has_failed: bool) -> None:
-        """Dead-letter messages that a consumer does not want; *has_failed* as in `returned`.
+    def reject(self, messages: list[QueuedMessage], *, has_failed: bool) -> None:
+        """Dead-letter messages that a consumer rejected; *has_failed* as in `requeue`.
 
-        As in RabbitMQ a classic queue keeps a list for each priority, and begins with the highest.
+        As in RabbitMQ, a classic queue keeps a list for each priority and begins with the highest.
         """
         if not self.is_quorum:
-            entries = sorted(entries, key=lambda entry: -entry.priority)
-        for entry in entries:
+            messages = sorted(messages, key=lambda queued: -queued.priority)
+        for queued in messages:
             self.unacked -= 1
-            entry.acquired += 1
-            entry.deliveries += has_failed
-            self._discard(entry, "rejected")
+            queued.acquired_count += 1
+            queued.delivery_count += has_failed
+            self._discard(queued, "rejected")
+
+    def properties_to_send(self, queued: QueuedMessage) -> bytes:
+        """Return the properties for a delivery; a quorum queue adds how often it has tried."""
+        if not self.is_quorum or not queued.is_redelivered:
+            return queued.message.properties
+        counts = {
+            "x-acquired-count": queued.acquired_count,
+            "x-delivery-count": queued.delivery_count or None,
+        }
+        return queued.message.replace(headers=counts).properties
 
     def purge(self) -> int:
-        """Drop what is ready; return how many."""
-        many = self.ready
-        for entry in self._all():
-            self._count(entry, -1)
-        self._returned.clear()
-        self._levels = {0: deque()}
+        """Drop all ready messages; return how many there were."""
+        count = self.ready
+        for queued in self._all_ready():
+            self.vhost.count_memory(-queued.message.size)
+        self._requeued.clear()
+        self._by_priority = {0: deque()}
         self._ready = self._bytes = 0
         self._set_expiry_alarm()
-        return many
+        return count
 
-    def _all(self) -> Iterator[Entry]:
-        yield from self._returned
-        for level in self._levels.values():
+    def _all_ready(self) -> Iterator[QueuedMessage]:
+        yield from self._requeued
+        for level in self._by_priority.values():
             yield from level
 
     def close(self) -> None:
-        """Forget everything; consumers are told."""
+        """Drop all messages and cancel all consumers, because the queue is deleted."""
         self.is_deleted = True
         self.purge()
         for alarm in (self._expiry_alarm, self._idle_alarm):
             if alarm is not None:
                 alarm.cancel()
         consumers, self.consumers, self.active = self.consumers, [], None
-        self._turns, self._full = [], []
+        self._waiting, self._full = [], []
         for consumer in consumers:
-            consumer.cancelled()
+            consumer.cancel()
 
 
-def _insert(takers: list[Taker], consumer: Taker) -> None:
-    behind = sum(each.priority >= consumer.priority for each in takers)
-    takers.insert(behind, consumer)
+def _insert_by_priority(consumers: list[QueueConsumer], consumer: QueueConsumer) -> None:
+    position = sum(other.priority >= consumer.priority for other in consumers)
+    consumers.insert(position, consumer)

@@ -1,7 +1,7 @@
-"""The embedded broker in this process: an AMQP 0-9-1 server on a loopback port, in its own thread.
+"""The embedded broker as a thread of this process: an AMQP 0-9-1 server on a loopback port.
 
-Everything inside happens in one asyncio loop on that thread; the methods of `EmbeddedServer` may be
-called from any other. It ends with the process, however that ends: nothing is left running.
+Everything in the broker runs in one asyncio loop on that thread; any other thread may call the
+methods of `EmbeddedServer`. The thread is a daemon, so the broker always ends with the process.
 """
 
 from __future__ import annotations
@@ -13,62 +13,24 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from mousetrap.embedded_broker import randomness
 from mousetrap.embedded_broker.clock import Clock
 from mousetrap.embedded_broker.connection import Connection
 from mousetrap.embedded_broker.limits import Limits
-from mousetrap.embedded_broker.vhost import VirtualHost
-from mousetrap.errors import BrokerSetupError
+from mousetrap.embedded_broker.state import ServerState
 
-VERSION = "0.1.0"  # of this server, as its greeting states it
 LOOPBACK = "127.0.0.1"
-LOW = 0.8  # of the memory bound: below it, who was blocked may publish again
-PATIENCE = 10.0  # seconds for a call from another thread
+MAX_LISTEN_BACKLOG = 256  # connections that wait to be accepted
+CALL_TIMEOUT = 10.0  # seconds for a call into the server's thread
 
 T = TypeVar("T")
 
 
-class ServerState:
-    """What all connections share. Threads: the server's own."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        users: dict[str, str],
-        vhosts: tuple[str, ...],
-        limits: Limits,
-    ) -> None:
-        self.loop = loop
-        self.users = users
-        self.limits = limits
-        self.version = VERSION
-        self.clock = Clock(loop)
-        self.vhosts = {name: VirtualHost(name, self.clock, limits, self.weigh) for name in vhosts}
-        self.connections: set[Connection] = set()
-        self.memory = 0  # bytes of messages, about
-        self.is_short = False
-
-    def weigh(self, more: int) -> None:
-        """Count memory; block publishers above the bound, and unblock them well below it."""
-        self.memory += more
-        if self.memory > self.limits.memory:
-            self.is_short = True
-        elif self.is_short and self.memory < LOW * self.limits.memory:
-            self.is_short = False
-            for each in list(self.connections):
-                self.loop.call_soon(each.unblock)
-
-    def overview(self) -> dict[str, Any]:
-        """What there is, as plain data."""
-        return {
-            "memory": self.memory,
-            "is_short": self.is_short,
-            "connections": [each.describe() for each in self.connections],
-            "vhosts": {name: each.overview() for name, each in self.vhosts.items()},
-        }
-
-
 class EmbeddedServer:
-    """A broker for whoever connects to ``127.0.0.1:port``; in memory.
+    """An in-memory broker that listens on ``127.0.0.1:port``.
+
+    *users* maps user names to passwords. *version* is what clients see in the server properties.
+    *make_clock* and *random_token* replace the time and the random names, for a simulation.
 
     Threads: any.
     """
@@ -80,29 +42,29 @@ class EmbeddedServer:
         port: int = 0,
         vhosts: tuple[str, ...] = ("/",),
         limits: Limits | None = None,
+        version: str = "unknown",
+        make_clock: Callable[[asyncio.AbstractEventLoop], Clock] = Clock,
+        random_token: Callable[[], str] = randomness.token,
     ) -> None:
-        self.port = port  # 0: one that is free
+        self.port = port  # 0: `start` takes a free one
         self._users = users
         self._vhosts = vhosts
         self._limits = limits or Limits()
+        self._version = version
+        self._make_clock = make_clock
+        self._random_token = random_token
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: ServerState | None = None
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
 
     def start(self) -> EmbeddedServer:
-        """Return when it listens.
+        """Start the thread, and return when the server listens.
 
         Raises:
-            BrokerSetupError: the port is taken.
+            OSError: it cannot listen on the port, for example because another program does.
         """
-        try:
-            listener = socket.create_server((LOOPBACK, self.port), backlog=256)
-        except OSError as error:
-            raise BrokerSetupError(
-                f"the embedded broker cannot listen on {LOOPBACK}:{self.port} ({error}): "
-                f"choose another port by RABBITMQ_PORT"
-            ) from error
+        listener = socket.create_server((LOOPBACK, self.port), backlog=MAX_LISTEN_BACKLOG)
         self.port = listener.getsockname()[1]
         ready: Future[None] = Future()
         self._thread = threading.Thread(
@@ -111,51 +73,59 @@ class EmbeddedServer:
             daemon=True,
         )
         self._thread.start()
-        ready.result(PATIENCE)
+        ready.result(CALL_TIMEOUT)
         return self
 
     async def _serve(self, listener: socket.socket, ready: Future[None]) -> None:
         loop = self._loop = asyncio.get_running_loop()
-        state = self._state = ServerState(loop, self._users, self._vhosts, self._limits)
+        state = self._state = ServerState(
+            loop,
+            self._users,
+            self._vhosts,
+            self._limits,
+            version=self._version,
+            clock=self._make_clock(loop),
+            random_token=self._random_token,
+        )
         self._stop = asyncio.Event()
         server = await loop.create_server(lambda: Connection(state), sock=listener)
         ready.set_result(None)
         await self._stop.wait()
         server.close()
-        for each in list(state.connections):
-            each.shut_down()
-        await asyncio.sleep(0)  # lets the last writes go
+        for connection in list(state.connections):
+            connection.shut_down()
+        await asyncio.sleep(0)  # the loop sends the last frames
 
     def stop(self) -> None:
-        """Close every connection and end; what was in the queues is gone."""
+        """Close every connection and end the thread; all messages are lost."""
         thread, self._thread = self._thread, None
         if thread is not None and self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
-            thread.join(PATIENCE)
+            thread.join(CALL_TIMEOUT)
 
     def advance(self, *, minutes: float = 0.0, seconds: float = 0.0) -> None:
-        """Move the broker's time on: TTLs and expiries that fall due happen now, in their order."""
+        """Move the broker's time forward; TTLs and expiries that become due run now, in order."""
         span = 60 * minutes + seconds
-        self._in_loop(lambda state: state.clock.advance(span))
+        self._call_in_thread(lambda state: state.clock.advance(span))
 
     def overview(self) -> dict[str, Any]:
         """Return queues with depths and consumers, bindings, connections, memory: plain data."""
-        return self._in_loop(lambda state: state.overview())
+        return self._call_in_thread(lambda state: state.overview())
 
-    def _in_loop(self, action: Callable[[ServerState], T]) -> T:
+    def _call_in_thread(self, action: Callable[[ServerState], T]) -> T:
         state, loop = self._state, self._loop
         if state is None or loop is None or self._thread is None:
-            raise BrokerSetupError("the embedded broker is not running: start it first")
+            raise RuntimeError("the embedded broker is not running: start it first")
         done: Future[T] = Future()
 
-        def act() -> None:
+        def run() -> None:
             try:
                 done.set_result(action(state))
-            except Exception as error:  # noqa: BLE001 -- it is the caller's, on another thread
+            except Exception as error:  # noqa: BLE001 -- the calling thread raises it
                 done.set_exception(error)
 
-        loop.call_soon_threadsafe(act)
-        return done.result(PATIENCE)
+        loop.call_soon_threadsafe(run)
+        return done.result(CALL_TIMEOUT)
 
     def __enter__(self) -> EmbeddedServer:
         return self.start()

@@ -1,60 +1,76 @@
-"""A virtual host: its exchanges and queues, and how a message finds its way between them."""
+"""A virtual host: its exchanges, queues and bindings, and how it routes messages.
+
+Threads: the server's own.
+"""
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mousetrap.embedded_broker import dead_letter
+from mousetrap.embedded_broker.amqp_error import no_exchange, no_queue
 from mousetrap.embedded_broker.clock import Clock
+from mousetrap.embedded_broker.dead_letter import is_cycle, make_dead_letter
 from mousetrap.embedded_broker.exchange import PREDECLARED, Binding, Exchange
 from mousetrap.embedded_broker.limits import Limits
-from mousetrap.embedded_broker.message import Message
-from mousetrap.embedded_broker.queue import Entry, Queue
-from mousetrap.embedded_broker.refusal import no_exchange, no_queue
+from mousetrap.embedded_broker.message import Message, QueuedMessage
+from mousetrap.embedded_broker.queue import Queue
 
 
 class VirtualHost:
-    """What clients of one virtual host share. Threads: the server's own."""
+    """The exchanges and queues that clients of one virtual host share."""
 
     def __init__(
-        self, name: str, clock: Clock, limits: Limits, weigh: Callable[[int], None]
+        self,
+        name: str,
+        clock: Clock,
+        limits: Limits,
+        count_memory: Callable[[int], None],
+        random_token: Callable[[], str],
     ) -> None:
         self.name = name
         self.clock = clock
         self.limits = limits
-        self.weigh = weigh  # told the bytes that messages come to take, or no longer take
+        self.count_memory = count_memory  # called with the bytes that messages begin or end to use
+        self.random_token = random_token  # for the names that the broker makes
         self.queues: dict[str, Queue] = {}
         self.exchanges = {name: Exchange(name, kind) for name, kind in PREDECLARED.items()}
-        self._letters: deque[tuple[Message, str]] = deque()
-        self._is_busy = False
+        self._dead_letters: deque[tuple[Message, str]] = deque()  # message, reason
+        self._is_deferring = False
 
     def queue(self, name: str) -> Queue:
-        """Return a queue; 404 without one."""
+        """Return a queue.
+
+        Raises:
+            AmqpError: 404, it does not exist.
+        """
         try:
             return self.queues[name]
         except KeyError:
             raise no_queue(name, self.name) from None
 
     def exchange(self, name: str) -> Exchange:
-        """Return an exchange; 404 without one."""
+        """Return an exchange.
+
+        Raises:
+            AmqpError: 404, it does not exist.
+        """
         try:
             return self.exchanges[name]
         except KeyError:
             raise no_exchange(name, self.name) from None
 
     def new_queue_name(self) -> str:
-        """Make a name for who gives none."""
-        return f"amq.gen-{secrets.token_urlsafe(16)}"
+        """Return a name for a queue that is declared without one."""
+        return f"amq.gen-{self.random_token()}"
 
     def route(self, message: Message) -> list[Queue]:
-        """Return the queues that *message* reaches, each once.
+        """Return the queues that *message* is routed to, each once.
 
-        ``CC`` and ``BCC`` are further routing keys. An exchange that finds no binding passes the
-        message to its alternate exchange.
+        The headers ``CC`` and ``BCC`` hold further routing keys. An exchange without a matching
+        binding passes the message to its alternate exchange.
         """
         keys = message.routing_keys
         if message.exchange == "":
@@ -81,46 +97,47 @@ class VirtualHost:
                     waiting.append(each.destination)
         return list(found.values())
 
-    def dead_letter(self, queue: Queue, entry: Entry, reason: str) -> None:
+    def dead_letter(self, queue: Queue, queued: QueuedMessage, reason: str) -> None:
         """Publish a message that left *queue* to its dead-letter exchange, if it has one."""
         exchange = queue.arguments.dead_letter_exchange
         if exchange is None or exchange not in self.exchanges:
             return
-        letter = dead_letter.letter(queue, entry, reason, self.clock.wall())
-        with self.posting_later():
-            self._letters.append((letter, reason))
+        message = make_dead_letter(queued, reason, queue.name, queue.arguments, self.clock.wall())
+        with self.deferring_dead_letters():
+            self._dead_letters.append((message, reason))
 
     @contextmanager
-    def posting_later(self) -> Iterator[None]:
-        """Publish dead letters when the block is over, in the order in which they died.
+    def deferring_dead_letters(self) -> Iterator[None]:
+        """Publish dead letters when the block ends, in the order in which they left their queues.
 
-        What a queue does is over before another hears of it: in RabbitMQ they are processes.
+        In RabbitMQ queues are processes: what one queue does is complete before the next queue gets
+        the dead letters of it.
         """
-        if self._is_busy:
+        if self._is_deferring:
             yield
             return
-        self._is_busy = True
+        self._is_deferring = True
         try:
             yield
         finally:
             try:
-                self._post()
+                self._publish_dead_letters()
             finally:
-                self._is_busy = False
+                self._is_deferring = False
 
-    def _post(self) -> None:
-        while self._letters:
-            letter, reason = self._letters.popleft()
-            for each in self.route(letter):
-                if reason == "rejected" or not dead_letter.is_cycle(letter, each.name):
-                    each.publish(letter)
+    def _publish_dead_letters(self) -> None:
+        while self._dead_letters:
+            message, reason = self._dead_letters.popleft()
+            for queue in self.route(message):
+                if reason == "rejected" or not is_cycle(message, queue.name):
+                    queue.publish(message)
 
     def bind(self, binding: Binding) -> None:
-        """Add a binding; one that is there already stays one."""
+        """Add a binding; a binding that exists already is not added twice."""
         self.exchange(binding.source).bindings[binding] = None
 
     def unbind(self, binding: Binding) -> None:
-        """Remove a binding if it is there; an auto-delete exchange goes with its last one."""
+        """Remove a binding if it exists; an auto-delete exchange is deleted with its last one."""
         exchange = self.exchanges.get(binding.source)
         if exchange is None or binding not in exchange.bindings:
             return
@@ -129,11 +146,11 @@ class VirtualHost:
             self.delete_exchange(exchange)
 
     def bindings(self) -> list[Binding]:
-        """All bindings but those that every queue has from the default exchange."""
+        """Return all bindings, except those of the default exchange."""
         return [each for exchange in self.exchanges.values() for each in exchange.bindings]
 
     def delete_exchange(self, exchange: Exchange) -> None:
-        """Delete an exchange with the bindings from and to it."""
+        """Delete an exchange with the bindings from it and to it."""
         self.exchanges.pop(exchange.name, None)
         self._unbind_all("exchange", exchange.name)
 
@@ -141,12 +158,12 @@ class VirtualHost:
         """Delete a queue with its bindings; return how many messages were ready in it."""
         if self.queues.get(queue.name) is not queue:
             return 0
-        many = queue.ready
+        count = queue.ready
         if self.queues.pop(queue.name, None) is None:
-            return 0  # dropping what had expired came back here
+            return 0  # dropping the expired messages deleted it already
         self._unbind_all("queue", queue.name)
         queue.close()
-        return many
+        return count
 
     def _unbind_all(self, kind: str, destination: str) -> None:
         for each in self.bindings():
@@ -154,7 +171,7 @@ class VirtualHost:
                 self.unbind(each)
 
     def overview(self) -> dict[str, Any]:
-        """Queues with depth and consumers, exchanges and bindings, as plain data."""
+        """Return queues with their depths and consumers, exchanges and bindings, as plain data."""
         return {
             "queues": [
                 {

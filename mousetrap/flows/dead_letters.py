@@ -13,8 +13,8 @@ from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.flows.stage import queue_of
-from mousetrap.job_queue import Got, depth, give_back, peek, short_channel
-from mousetrap.model.message import REPLAYED, Message, without_death
+from mousetrap.job_queue import Got, depth, peek, requeue, short_channel
+from mousetrap.model.message import REPLAYED, Message, without_failure_headers
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
@@ -91,8 +91,8 @@ def send_back(
                 if (picked := pick(letter)) is None:
                     staying.append((method, properties, body))
                     continue
-                headers = without_death(picked.headers) | {REPLAYED: letter.replayed + 1}
-                copy = picked.again(1, headers)
+                headers = without_failure_headers(picked.headers) | {REPLAYED: letter.replayed + 1}
+                copy = picked.copy(1, headers)
                 publisher.publish(copy, queue.name, properties=kept_properties(properties)).wait(
                     settings.confirm_timeout + 1
                 )
@@ -102,5 +102,5 @@ def send_back(
         finally:
             # a broken channel has given them back by itself
             with suppress(*PIKA_ERRORS, BrokerUnreachable):
-                give_back(channel, queue.dead, staying, settings)
+                requeue(channel, queue.dead, staying, settings)
     return replayed

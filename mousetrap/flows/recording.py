@@ -27,7 +27,7 @@ from mousetrap.flows.stage import Stage
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message, decode
 from mousetrap.model.retry_policy import reason_of
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 
 FORMAT = 1
 
@@ -59,7 +59,7 @@ class Recording:
         """Take over what *ledger* knows of a flow that reads these queues."""
         reads = set(reads)
         entries = ledger.entries()
-        first = min((at for each in entries if (at := ledger.ready(each)) is not None), default=0.0)
+        first = ledger.first_queued_at()
         found = []
         for entry in entries:
             outcome = entry.outcome if entry.outcome and entry.outcome.is_final else None
@@ -69,7 +69,7 @@ class Recording:
                     queue=entry.queue,
                     job=entry.job or entry.id,
                     parent=entry.parent,
-                    at=round((ledger.ready(entry) or first) - first, 6),
+                    at=round((ledger.queued_at(entry) or first) - first, 6),
                     body=entry.body,
                     outcome=outcome.kind
                     if outcome
@@ -119,7 +119,7 @@ class Recording:
         path = Path(path)
         head = {"mousetrap-case": FORMAT, "messages": len(self.messages)}
         rows = [head, *(_to_row(each) for each in self.messages.values())]
-        write_whole(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         return path
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.display.progress import INTERVAL, Progress
+from mousetrap.display.progress import UPDATE_INTERVAL, ProgressLine
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.errors import PublishError
 from mousetrap.flows.stage import Stage, queue_of
@@ -109,7 +109,7 @@ def send(
         data = list(data) if is_many else data
     total = count * (len(data) if isinstance(data, Sized) else 0) if is_many else count
     receipts: list[Receipt] = []
-    progress, started, seconds = Progress(), clock.monotonic(), 0.0
+    progress, started, seconds = ProgressLine(), clock.monotonic(), 0.0
     publisher = Publisher(settings, "send").open()
 
     def sent() -> SendResult:
@@ -127,7 +127,7 @@ def send(
             show()
         while publisher.in_flight:  # each is settled by its deadline at the latest
             with suppress(TimeoutError):
-                publisher.flush(INTERVAL)
+                publisher.flush(UPDATE_INTERVAL)
             show()
         seconds = clock.monotonic() - started
     except BaseException as error:

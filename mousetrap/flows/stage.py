@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.display.safe_text import safe
-from mousetrap.model.message import Message, current
+from mousetrap.model.message import Message, current_message
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
@@ -57,14 +57,14 @@ class Stage(Generic[P, R]):
             UndecodableMessage: the body is not what the function reads.
             Exception: whatever the function raises.
         """
-        token = current.set(message)
+        token = current_message.set(message)
         try:
             result = self.handler.function(*self.handler.arguments(message))
             if self.handler.is_async:
                 result = _awaited(result)
             return self.handler.outputs(result, message) if self.writes is not None else []
         finally:
-            current.reset(token)
+            current_message.reset(token)
 
     def worker(
         self,

@@ -27,7 +27,9 @@ LOOK = 0.25  # seconds after which one looks all the same: who counts takes time
 _RANK = {"retried": 0, "dead": 1, "done": 2}
 
 
-class Entry(msgspec.Struct, gc=False):  # tuples, not lists: what Python's collector need not visit
+class LedgerEntry(
+    msgspec.Struct, gc=False
+):  # tuples, not lists: what Python's collector need not visit
     """All that is known of one message. Times are seconds since 1970 on the ledger's clock."""
 
     id: str
@@ -58,7 +60,7 @@ class Entry(msgspec.Struct, gc=False):  # tuples, not lists: what Python's colle
 
 
 class Ledger:
-    """Keeps an `Entry` for each message of a run.
+    """Keeps an `LedgerEntry` for each message of a run.
 
     *reads* are the queues that stages of the run read, by plain name. What is sent to any other
     queue is a result: nobody here will say more of it, so it is settled when it is there. Without
@@ -74,11 +76,11 @@ class Ledger:
         self.changed = threads.RLock()
         self._bell = Waiter()  # rings when facts were added
         self._reads = None if reads is None else frozenset(reads)
-        self._entries: dict[str, Entry] = {}
-        self._open: dict[str, Entry] = {}  # in the order in which they became open
+        self._entries: dict[str, LedgerEntry] = {}
+        self._open: dict[str, LedgerEntry] = {}  # in the order in which they became open
         self._offsets: dict[str, float] = {}  # worker -> least time from its end of work to us
         self._counts: Counter[tuple[str, str]] = Counter()  # handlings by stage and outcome
-        self._sent_on: Counter[str] = Counter()  # messages that stages sent, by queue
+        self._sent_to: Counter[str] = Counter()  # messages that stages sent, by queue
         self._deaths = 0
         self._heard: deque[tuple[bytes, float]] = deque()  # not entered so far
         self._heard_at = 0.0  # on the monotonic clock
@@ -101,14 +103,14 @@ class Ledger:
             self._entry(job).is_confirmed = True
         self._bell.notify_all()
 
-    def hear(self, body: bytes, at: float) -> None:
+    def add_packed(self, body: bytes, at: float) -> None:
         """Note the packed fates in *body*, which became known at time *at*; never blocks."""
         self._heard.append((body, at))
         self._heard_at = clock.monotonic()
         self._bell.notify_all()
 
     def add(self, outcomes: Iterable[Outcome], at: float) -> None:
-        """Note *fates*, which became known at time *at*; those known already change nothing."""
+        """Note *outcomes*, which became known at time *at*; those known already change nothing."""
         with self.changed:
             self._enter(outcomes, at)
         self._bell.notify_all()
@@ -143,7 +145,7 @@ class Ledger:
         for worker, ended in newest.items():
             self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
 
-    def _note(self, entry: Entry, outcome: Outcome) -> None:
+    def _note(self, entry: LedgerEntry, outcome: Outcome) -> None:
         self._counts[outcome.stage, outcome.kind] += 1
         entry.queue, entry.parent, entry.job = (
             outcome.queue,
@@ -164,18 +166,18 @@ class Ledger:
         for output in outcome.outputs:
             child = self._entry(output.id)
             if not child.origins:
-                self._sent_on[output.queue] += 1
+                self._sent_to[output.queue] += 1
             child.queue, child.parent, child.job = output.queue, outcome.id, entry.job
             child.origins += (outcome,)
             child.body = child.body or output.body
             self._weigh(child)
 
-    def _entry(self, id: str) -> Entry:
+    def _entry(self, id: str) -> LedgerEntry:
         if (entry := self._entries.get(id)) is None:
-            entry = self._entries[id] = Entry(id)
+            entry = self._entries[id] = LedgerEntry(id)
         return entry
 
-    def _weigh(self, entry: Entry) -> None:
+    def _weigh(self, entry: LedgerEntry) -> None:
         """Say whether *entry* is open: put into a queue that is read more often than settled."""
         is_read = self._reads is None or entry.queue in self._reads
         if is_read and not (entry.finals and entry.finals >= entry.copies):  # copies are 1 or more
@@ -193,17 +195,17 @@ class Ledger:
             return len(self._open)
 
     @property
-    def deaths(self) -> int:
+    def dead(self) -> int:
         """How many messages are dead, so far as is known."""
         with self.changed:
             self._enter_heard()
             return self._deaths
 
-    def sent_on(self, queue: str) -> int:
+    def sent_to(self, queue: str) -> int:
         """How many messages stages have sent to *queue*."""
         with self.changed:
             self._enter_heard()
-            return self._sent_on[queue]
+            return self._sent_to[queue]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Handlings by stage and outcome: ``{"fetch": {"done": 88, "retried": 3, "dead": 0}}``."""
@@ -218,18 +220,18 @@ class Ledger:
             for stage in stages
         }
 
-    def open_entries(self) -> list[Entry]:
+    def open_entries(self) -> list[LedgerEntry]:
         """The messages without a final fate, in the order in which they became open."""
         with self.changed:
             self._enter_heard()
             return list(self._open.values())
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LedgerEntry]:
         """Every message, jobs before what came of them, in the order of sending."""
         with self.changed:
             self._enter_heard()
             known = list(self._entries.values())
-        return sorted(known, key=lambda e: (self.ready(e) or self.begun(e) or 0.0, e.id))
+        return sorted(known, key=lambda e: (self.queued_at(e) or self.begun_at(e) or 0.0, e.id))
 
     def wait_for(self, reached: Callable[[], bool], timeout: float) -> bool:
         """Wait until *reached*, asked soon after facts were added; say whether it was."""
@@ -254,22 +256,33 @@ class Ledger:
         offset = self._offsets[outcome.worker]
         return at if 0 <= offset < SAME_CLOCK else at + offset
 
-    def ready(self, entry: Entry) -> float | None:
+    def queued_at(self, entry: LedgerEntry) -> float | None:
         """When *entry* was first put into its queue."""
         times = [self.time(origin, origin.ended) for origin in entry.origins]
         return min([*times, *([] if entry.sent is None else [entry.sent])], default=None)
 
-    def begun(self, entry: Entry) -> float | None:
+    def first_queued_at(self) -> float:
+        """Return when the first message of the run was put into its queue; 0.0 if none was."""
+        with self.changed:
+            self._enter_heard()
+            return self._first_queued_at(self._entries.values())
+
+    def _first_queued_at(self, entries: Iterable[LedgerEntry]) -> float:
+        return min(
+            (at for each in entries if (at := self.queued_at(each)) is not None), default=0.0
+        )
+
+    def begun_at(self, entry: LedgerEntry) -> float | None:
         """When somebody first took *entry* in hand."""
         return min((self.time(outcome, outcome.begun) for outcome in entry.outcomes), default=None)
 
-    def waits(self, entry: Entry) -> Iterator[tuple[Outcome, float]]:
+    def waits(self, entry: LedgerEntry) -> Iterator[tuple[Outcome, float]]:
         """Each handling of *entry*, and how long the message had been waiting for it in seconds.
 
         A retry waits from the end of its delay. Not before the message was sent on, as far as the
         clocks of two machines can tell.
         """
-        ready = self.ready(entry)
+        ready = self.queued_at(entry)
         for outcome in sorted(entry.outcomes, key=lambda outcome: (outcome.attempt, outcome.begun)):
             if ready is not None:
                 yield outcome, max(0.0, self.time(outcome, outcome.begun) - ready)
@@ -295,7 +308,7 @@ class Ledger:
             jobs = self._jobs()
             outcomes = {job: self._outcome(family) for job, family in jobs.items()}
             ours = [self._entries[job] for job in jobs]
-            first = min((at for each in ours if (at := self.ready(each)) is not None), default=0.0)
+            first = self._first_queued_at(ours)
             last = max((each.ended or first for each in self._entries.values()), default=first)
             done = sum(outcome == "done" for outcome in outcomes.values())
             dead = sum(outcome == "dead" for outcome in outcomes.values())
@@ -316,13 +329,13 @@ class Ledger:
                 stages=self._stages(),
             )
 
-    def _jobs(self) -> dict[str, list[Entry]]:
-        families: dict[str, list[Entry]] = {}
+    def _jobs(self) -> dict[str, list[LedgerEntry]]:
+        families: dict[str, list[LedgerEntry]] = {}
         for entry in self._entries.values():
             families.setdefault(entry.job or entry.id, []).append(entry)
         return {job: family for job, family in families.items() if job in self._entries}
 
-    def _outcome(self, family: list[Entry]) -> str:
+    def _outcome(self, family: list[LedgerEntry]) -> str:
         if any(entry.id in self._open for entry in family):
             return "open"
         return "dead" if any(entry.is_dead for entry in family) else "done"

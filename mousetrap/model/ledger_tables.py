@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mousetrap.display.table import Table
-from mousetrap.model.ledger import Entry, Ledger
+from mousetrap.model.ledger import Ledger, LedgerEntry
 from mousetrap.model.outcome import Outcome
 
 
@@ -22,7 +22,7 @@ def messages(
     """
     entries = ledger.entries()
     known = {entry.id: entry for entry in entries}
-    first = min((at for each in entries if (at := ledger.ready(each)) is not None), default=0.0)
+    first = ledger.first_queued_at()
     columns: tuple[str, ...] = (
         "message", "job", "path", "sent", "wait", "handling", "attempts", "outcome", "reason"
     )  # fmt: skip
@@ -49,7 +49,7 @@ def last_failure(ledger: Ledger) -> Outcome | None:
     return max(failures, key=lambda outcome: outcome.begun, default=None)
 
 
-def first_death(ledger: Ledger) -> Outcome:
+def first_dead(ledger: Ledger) -> Outcome:
     """The fate of the message that died first; there must be one."""
     outcomes = [outcome for entry in ledger.entries() if (outcome := entry.outcome) is not None]
     return min(
@@ -59,9 +59,13 @@ def first_death(ledger: Ledger) -> Outcome:
 
 
 def _row(
-    ledger: Ledger, entry: Entry, known: Mapping[str, Entry], first: float, reads: Collection[str]
+    ledger: Ledger,
+    entry: LedgerEntry,
+    known: Mapping[str, LedgerEntry],
+    first: float,
+    reads: Collection[str],
 ) -> tuple[Any, ...]:
-    outcome, ready = entry.outcome, ledger.ready(entry)
+    outcome, ready = entry.outcome, ledger.queued_at(entry)
     path, step = [outcome.stage if outcome else entry.queue], entry
     while step.parent is not None and step.parent in known:
         step = known[step.parent]
@@ -80,8 +84,8 @@ def _row(
     )
 
 
-def _stop(ledger: Ledger, entry: Entry, now: float) -> tuple[Any, ...]:
-    place, attempt, since, reason = entry.queue, 1, ledger.ready(entry), None
+def _stop(ledger: Ledger, entry: LedgerEntry, now: float) -> tuple[Any, ...]:
+    place, attempt, since, reason = entry.queue, 1, ledger.queued_at(entry), None
     if (outcome := entry.outcome) is not None and outcome.kind == "retried":
         place, attempt = f"{entry.queue}, after {outcome.delay:g} s", outcome.attempt + 1
         since, reason = ledger.time(outcome, outcome.ended) + outcome.delay, outcome.reason

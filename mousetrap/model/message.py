@@ -32,12 +32,12 @@ _OFFSET = re.compile(r"\(byte (\d+)\)")
 ATTEMPT, PARENT, JOB = "mousetrap-attempt", "mousetrap-parent", "mousetrap-job"
 RETRIES = "mousetrap-retries"
 REASON, TRACEBACK, ORIGIN = "mousetrap-reason", "mousetrap-traceback", "mousetrap-origin"
-DIED, REPLAYED, DROPPED = "mousetrap-died", "mousetrap-replayed", "mousetrap-dropped"
+DEAD_SINCE, REPLAYED, DROPPED = "mousetrap-died", "mousetrap-replayed", "mousetrap-dropped"
 EDITED = "mousetrap-edited"
 LOSSES, TIMEOUTS = "mousetrap-losses", "mousetrap-timeouts"
 COUNTS = ("x-delivery-count", "x-acquired-count")  # of a quorum queue
 
-current: ContextVar[Message] = ContextVar("mousetrap.current")
+current_message: ContextVar[Message] = ContextVar("mousetrap.current")
 """The message that is being handled in this thread or coroutine; unset outside a worker."""
 
 
@@ -147,9 +147,9 @@ class Message:
         return _text(self.headers.get(ORIGIN))
 
     @property
-    def died(self) -> int | None:
+    def dead_since(self) -> int | None:
         """When it died, in seconds since 1970 on the clock of the worker that buried it."""
-        at = self.headers.get(DIED)
+        at = self.headers.get(DEAD_SINCE)
         return at if isinstance(at, int) and not isinstance(at, bool) else None
 
     @property
@@ -168,7 +168,7 @@ class Message:
         return _clamped(self.headers.get(TIMEOUTS), 0)
 
     @property
-    def edited(self) -> bool:
+    def is_edited(self) -> bool:
         """A person changed its body before it was sent again."""
         return bool(self.headers.get(EDITED))
 
@@ -177,7 +177,7 @@ class Message:
 
         Both are told by other clocks than *now*, which may be a little ahead of it.
         """
-        since = self.sent if self.died is None else self.died
+        since = self.sent if self.dead_since is None else self.dead_since
         return None if since is None or not 0 <= since <= now + DAY else max(0.0, now - since)
 
     def child(self, data: Any, stage: str, index: int) -> Message:
@@ -185,7 +185,7 @@ class Message:
         id = child_id(self.id, stage, index)
         return Message(data, id=id, parent=self.id, job=self.job, past_retries=self.retries)
 
-    def again(self, attempt: int, headers: Mapping[str, Any], body: bytes | None = None) -> Message:
+    def copy(self, attempt: int, headers: Mapping[str, Any], body: bytes | None = None) -> Message:
         """Return the same message, same id and, unless given anew, *body*, as another try."""
         message = Message(
             id=self.id,
@@ -237,14 +237,15 @@ class Message:
         return f"<Message {self.short_id}, attempt {self.attempt}{size}{died}>"
 
     def _repr_html_(self) -> str:
-        age_now = self.age_at(clock.time())
+        seconds = self.age_at(clock.time())
+        since = None if seconds is None else age(seconds)
         facts = {
             "message": self.id,
             "job": None if self.job == self.id else self.job,
             "parent": self.parent,
             "attempt": self.attempt,
             "size": f"{len(self.body):,} bytes",
-            "age" if self.died is None else "dead for": None if age_now is None else age(age_now),
+            "age" if self.dead_since is None else "dead for": since,
             "reason": self.reason,
             "replayed": self.replayed or None,
             "headers": ", ".join(key for key in self.headers if key not in _OURS) or None,
@@ -254,7 +255,7 @@ class Message:
 
 
 _FAMILY = frozenset((ATTEMPT, PARENT, JOB, RETRIES))
-_OURS = _FAMILY | {REASON, TRACEBACK, ORIGIN, DIED, REPLAYED, LOSSES, TIMEOUTS}
+_OURS = _FAMILY | {REASON, TRACEBACK, ORIGIN, DEAD_SINCE, REPLAYED, LOSSES, TIMEOUTS}
 
 
 def child_id(parent: str, stage: str, index: int) -> str:
@@ -270,17 +271,17 @@ def child_id(parent: str, stage: str, index: int) -> str:
     return digest.hex()
 
 
-def without_counts(headers: Mapping[str, Any]) -> dict[str, Any]:
+def without_delivery_counts(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return *headers* less what a quorum queue has counted."""
     return {key: value for key, value in headers.items() if key not in COUNTS}
 
 
-def without_death(headers: Mapping[str, Any]) -> dict[str, Any]:
+def without_failure_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return *headers* less what deaths left: our reason, our counts, the broker's own history.
 
     We count attempts ourselves, because the broker's counts differ by version and queue type.
     """
-    ours = (REASON, TRACEBACK, ORIGIN, DIED, LOSSES, TIMEOUTS)
+    ours = (REASON, TRACEBACK, ORIGIN, DEAD_SINCE, LOSSES, TIMEOUTS)
     brokers = ("x-death", "x-first-death-", "x-last-death-", *COUNTS)
     return {
         key: value

@@ -92,7 +92,7 @@ class _Read(_Batch):
 
 
 @functools.lru_cache(maxsize=1000)
-def alike(queue: str, number: int) -> tuple[Output, ...]:
+def outputs_to(queue: str, number: int) -> tuple[Output, ...]:
     """Return *number* outputs to *queue*, by their place: the same object each time.
 
     So `pack` knows at a glance which fates are alike.

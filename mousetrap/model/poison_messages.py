@@ -90,4 +90,4 @@ def is_handled_alone(message: Message) -> bool:
 def _copy(message: Message, losses: int, timeouts: int) -> Message:
     counts = {LOSSES: losses, TIMEOUTS: timeouts}
     headers = kept_headers(message) | {name: count for name, count in counts.items() if count}
-    return message.again(message.attempt, headers)
+    return message.copy(message.attempt, headers)

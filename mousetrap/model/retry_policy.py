@@ -12,13 +12,13 @@ from typing import Any
 
 from mousetrap.errors import AckTimedOut, Reject, UndecodableMessage, WorkerLost
 from mousetrap.model.message import (
-    DIED,
+    DEAD_SINCE,
     DROPPED,
     ORIGIN,
     REASON,
     TRACEBACK,
     Message,
-    without_death,
+    without_failure_headers,
 )
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
@@ -44,7 +44,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True)
-class Failure:
+class Replacement:
     """The copy to publish in place of a message whose handler raised, and where to publish it."""
 
     copy: Message
@@ -67,16 +67,16 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Dea
     return RetryAfter(queue.retry_delays[attempt - 1])
 
 
-def after_failure(message: Message, error: BaseException, queue: Queue) -> Failure:
+def after_failure(message: Message, error: BaseException, queue: Queue) -> Replacement:
     """Apply `decide` to *message* of *queue*, whose handler raised *error*."""
     decision = decide(message.attempt, error, queue)
     headers = kept_headers(message)
     reason, trace = reason_of(error), traceback_of(error)
     if isinstance(decision, RetryAfter):
-        copy = message.again(message.attempt + 1, headers)
-        return Failure(copy, queue.retry_queue(decision.delay), decision.delay, reason, trace)
-    headers |= {REASON: reason, ORIGIN: queue.name, TRACEBACK: trace, DIED: int(clock.time())}
-    return Failure(message.again(message.attempt, headers), queue.dead, None, reason, trace)
+        copy = message.copy(message.attempt + 1, headers)
+        return Replacement(copy, queue.retry_queue(decision.delay), decision.delay, reason, trace)
+    headers |= {REASON: reason, ORIGIN: queue.name, TRACEBACK: trace, DEAD_SINCE: int(clock.time())}
+    return Replacement(message.copy(message.attempt, headers), queue.dead, None, reason, trace)
 
 
 def kept_headers(message: Message) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def kept_headers(message: Message) -> dict[str, Any]:
 
     Headers that cannot be sent are dropped and named in ``mousetrap-dropped``.
     """
-    headers = without_death(message.headers)
+    headers = without_failure_headers(message.headers)
     if unsent := sorted(name for name, value in headers.items() if not _can_be_sent(value)):
         for name in unsent:
             del headers[name]

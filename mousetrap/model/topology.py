@@ -141,7 +141,7 @@ class Topology:
         return self.namespace or "-"
 
     @property
-    def question_key(self) -> str:
+    def discovery_key(self) -> str:
         """The routing key of questions to this namespace's workers: no namespace has a colon."""
         return f"who:{self.events_key}"
 

@@ -1,7 +1,8 @@
-"""Working with queues from a notebook: consumers that a cell may start again and again, and a view.
+"""Working with queues from a notebook: consumers that a cell may start again, and a live display.
 
-`registry` knows the consumers of this kernel, `handle` is what a cell holds of one, `version` says
-which source it runs, `output` keeps what handlers print; `panel` shows what goes on. None of it
-needs a notebook: in a terminal or a script it does the same. Nothing here imports IPython before
-there is a kernel that has done so.
+`registry` keeps the background consumers of this process, and `handle` is what a cell gets for one
+of them. `source_digest` says which source of a handler runs. `panel` draws workers and runs, `live`
+keeps what is drawn up to date in its cell, and `stats_source` and `rate` supply the figures.
+None of it needs a notebook: it works in a terminal or a script as well. Nothing here imports
+IPython; a process that is a kernel has imported it already.
 """

@@ -1,4 +1,4 @@
-"""What a cell holds of a consumer in the background: it shows itself and can be waited for."""
+"""The handle of a background consumer: a cell can display it, wait for it and stop it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import html
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from mousetrap.display.safe_text import safe
@@ -18,33 +19,38 @@ from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached
 from mousetrap.worker.worker import Statistics, Worker
 
 COUNTS = ("received", "done", "retried", "dead")
-FRESH = 2.0  # seconds for which an answer about other consumers is good enough to be shown
-SHOWN_OUTPUT = 3  # handlings, in the handle's own display
-SHOWN_LINES = 5  # of a failure's output
+MAX_ATTACHED_AGE = 2.0  # seconds for which a handle shows what it knows of other consumers
+MAX_OUTPUTS_SHOWN = 3  # attempts whose output a handle shows
+MAX_FAILURE_LINES = 5  # of the output of a failed attempt
+
+_displays: list[Callable[[Handle], None]] = []  # the last one is used
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A handling that raised *error*, and what it had printed (of all attempts that are kept)."""
+    """An attempt that raised *error*, with the output that is kept of all attempts at its message.
 
-    message: str  # its id
+    *message* is the id of the message.
+    """
+
+    message: str
     error: BaseException
     output: Outputs
 
     def lines(self) -> list[str]:
-        """What went wrong, and the end of what was printed before."""
+        """Return the reason, and the last lines that the attempt printed."""
         printed = [line for page in self.output[-1:] for line in page.lines()]
-        what = f"{safe(reason_of(self.error), 200)} (message {safe(self.message[:8])})"
-        return [what, *(f"  {line}" for line in printed[-SHOWN_LINES:])]
+        reason = f"{safe(reason_of(self.error), 200)} (message {safe(self.message[:8])})"
+        return [reason, *(f"  {line}" for line in printed[-MAX_FAILURE_LINES:])]
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
 
 
 class Handle:
-    """A consumer in the background: what `mousetrap.consume` returns.
+    """A background consumer, as `mousetrap.consume` returns it.
 
-    Counts are messages since this handle was made, so that the cells which wait for them can be run
+    Counts start at zero when the handle is made, so that a cell which waits for them can be run
     again. As a context manager it stops the consumer at the end of the block.
 
     Threads: every method from any thread; `stop` not from inside a handler.
@@ -56,19 +62,19 @@ class Handle:
         name: str,
         version: SourceDigest,
         capture: OutputCapture,
-        leave: Callable[[Handle, float], None],
+        stop: Callable[[Handle, float], None],
     ) -> None:
         self.worker = worker
-        self.name = name  # tells several consumers of one queue apart
+        self.name = name  # distinguishes several consumers of one queue
         self.version = version
-        self.replaced = ""  # by what, and when; "" while this is the handle of its consumer
-        self.note = ""  # why a function that was defined anew could not take over
+        self.replaced = ""  # when it was replaced, in words; "" while the consumer is its own
+        self.note = ""  # why a redefined function could not replace the one that runs
         self._capture = capture
-        self._leave = leave
+        self._stop = stop
         now = worker.statistics()
-        self._base = {each: getattr(now, each) for each in COUNTS}
+        self._counts_before = {each: getattr(now, each) for each in COUNTS}
         self._attached: Attached | None = None
-        self._asked = 0.0  # on the monotonic clock
+        self._attached_at = 0.0  # on the monotonic clock
 
     @property
     def queue(self) -> Queue:
@@ -77,43 +83,43 @@ class Handle:
 
     @property
     def is_running(self) -> bool:
-        """It consumes, or will again once the broker is back."""
+        """Whether it consumes, or will again when the broker is back."""
         return not self.replaced and self.worker.error is None and not self.worker.is_stopping
 
     @property
     def stale(self) -> str:
-        """In what way another source runs than the one a person reads; "" when it is the same."""
+        """How the source that runs differs from the present one; "" if it does not."""
         return self.note or self.version.stale
 
     @property
     def failures(self) -> list[Failure]:
-        """The latest handlings that raised, the last one last, with what they had printed."""
+        """The latest failed attempts with what they printed, the last one last."""
         return [
             Failure(id, error, Outputs(self._capture.outputs(id)))
             for id, error in list(self.worker.failures)
         ]
 
     def output(self, n: int | None = 10) -> Outputs:
-        """What was printed in the last *n* handlings that did; None: in all that are kept."""
+        """Return what the last *n* attempts that printed have printed; None: all that is kept."""
         pages = self._capture.outputs()
         return Outputs(pages if n is None else pages[-n:] if n > 0 else [])
 
     def statistics(self) -> Statistics:
-        """Count what has happened since this handle was made."""
+        """Return the worker's statistics, with counts since this handle was made."""
         now = self.worker.statistics()
-        counts = {each: getattr(now, each) - self._base[each] for each in COUNTS}
+        counts = {each: getattr(now, each) - self._counts_before[each] for each in COUNTS}
         return dataclasses.replace(now, **counts)
 
     def wait_until(self, *, timeout: float = 30.0, **counts: int) -> Statistics:
         """Wait until each named count is reached: ``handle.wait_until(done=10, dead=1)``.
 
-        An interrupt ends the waiting; the consumer goes on.
+        An interrupt ends the wait and not the consumer.
 
         Raises:
-            TimeoutError: not in *timeout* seconds; says how far it got.
-            MousetrapError: the consumer stopped for good.
+            TimeoutError: a count was not reached in *timeout* seconds; the message has the counts.
+            MousetrapError: the consumer stopped because of an error.
         """
-        wanted = {name: number + self._base[name] for name, number in counts.items()}
+        wanted = {name: number + self._counts_before[name] for name, number in counts.items()}
         try:
             self.worker.wait_until(timeout=timeout, **wanted)
         except TimeoutError:
@@ -123,30 +129,30 @@ class Handle:
         return self.statistics()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the consumer has stopped for good; say whether it has.
+        """Wait until the consumer has stopped; return whether it has.
 
         Raises:
-            MousetrapError: what stopped it.
+            MousetrapError: the error that stopped it.
         """
         return self.worker.wait(timeout)
 
     def attached(self, timeout: float = DISCOVERY_TIMEOUT) -> Attached | None:
-        """Say who consumes the queue, here and elsewhere; None if the broker does not."""
-        self._asked = clock.monotonic()
+        """Return which consumers the queue has, here and elsewhere; None if it is unknown."""
+        self._attached_at = clock.monotonic()
         self._attached = self.worker.attached(timeout) if self.is_running else None
         return self._attached
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Finish the messages in hand and stop; does nothing once this handle was replaced.
+        """Finish the messages in progress and stop; a handle that was replaced does nothing.
 
-        An interrupt ends the waiting; the consumer stops all the same.
+        An interrupt ends the wait; the consumer still stops.
 
         Raises:
             TimeoutError: a handler still ran after *timeout* seconds; its message will be
                 delivered again, so it may be done twice.
         """
         if not self.replaced:
-            self._leave(self, timeout)
+            self._stop(self, timeout)
 
     def __enter__(self) -> Handle:
         return self
@@ -159,43 +165,43 @@ class Handle:
     def __repr__(self) -> str:
         now = self.statistics()
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
-        lines = [f"<Handle {self._way()}: {now.state}, {self.version}, {counts}, "
+        lines = [f"<Handle {self._route()}: {now.state}, {self.version}, {counts}, "
                  f"{now.in_progress} in progress>"]  # fmt: skip
         lines += self._lines(now)
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        if clock.monotonic() - self._asked > FRESH:
+        if clock.monotonic() - self._attached_at > MAX_ATTACHED_AGE:
             self.attached()
         return {"text/plain": repr(self), "text/html": self._html()}
 
     def _ipython_display_(self) -> None:
-        from mousetrap.notebook.panel import panel  # which watches handles
-
-        panel(self)._ipython_display_()
+        if not _displays:  # imported by name, and only now: most handles are never displayed
+            import_module("mousetrap.notebook.panel")
+        _displays[-1](self)
 
     @property
     def remarks(self) -> list[str]:
-        """What a panel tells of it beside counts: the version, who else consumes, what it said."""
-        told = {failure.message for failure in self.failures[-1:]}
-        said = [
-            f"message {safe(page.id[:8])} said: {page.last_line}"
-            for page in self.output(SHOWN_OUTPUT)
-            if page.id not in told
+        """What a panel shows of it besides counts: version, other consumers, last output."""
+        failed = {failure.message for failure in self.failures[-1:]}
+        printed = [
+            f"message {safe(page.id[:8])} printed: {page.last_line}"
+            for page in self.output(MAX_OUTPUTS_SHOWN)
+            if page.id not in failed
         ]
-        return [f"{self._way()}: {self.version}", *self._remarks(), *said]
+        return [f"{self._route()}: {self.version}", *self._warnings(), *printed]
 
-    def _way(self) -> str:
+    def _route(self) -> str:
         worker = self.worker
         name = f" ({self.name})" if self.name else ""
-        way = f"{worker.queue.name}{name} → {worker.handler.name}"
-        return safe(way + (f" → {worker.writes}" if worker.writes else ""))
+        route = f"{worker.queue.name}{name} → {worker.handler.name}"
+        return safe(route + (f" → {worker.writes}" if worker.writes else ""))
 
     def _lines(self, now: Statistics) -> list[str]:
-        return [*([safe(now.problem, 300)] if now.problem else []), *self._remarks()]
+        return [*([safe(now.problem, 300)] if now.problem else []), *self._warnings()]
 
-    def _remarks(self) -> list[str]:
-        """What a person should know and would not ask for."""
+    def _warnings(self) -> list[str]:
+        """Return what a person should know without asking for it."""
         attached = self._attached.lines() if self._attached is not None else []
         failed = [line for failure in self.failures[-1:] for line in failure.lines()]
         return [
@@ -211,13 +217,18 @@ class Handle:
             f"<td><b>{getattr(now, name):,}</b> {name.replace('_', ' ')}</td>"
             for name in (*COUNTS, "in_progress")
         )
-        head = html.escape(f"{self._way()}: {now.state}, {self.version}")
-        remarks = html.escape("\n".join(self._lines(now)))
-        output = self.output(SHOWN_OUTPUT)
+        head = html.escape(f"{self._route()}: {now.state}, {self.version}")
+        lines = html.escape("\n".join(self._lines(now)))
+        output = self.output(MAX_OUTPUTS_SHOWN)
         return (
             f"<div class='tex2jax_ignore mathjax_ignore'><p>{head}</p>"
             f"<table><tbody><tr>{figures}</tr></tbody></table>"
-            + (f"<pre>{remarks}</pre>" if remarks else "")
+            + (f"<pre>{lines}</pre>" if lines else "")
             + (output._repr_html_() if output else "")
             + "</div>"
         )
+
+
+def register_display(display: Callable[[Handle], None]) -> None:
+    """Make *display* show a handle in a cell; `mousetrap.notebook.panel` registers its panel."""
+    _displays.append(display)

@@ -1,8 +1,8 @@
-"""One thing shown in cells and kept up to date there, from a thread of its own.
+"""A display in the cells of a notebook that a thread keeps up to date.
 
-What was displayed with an id can be replaced later by a message that carries the id. So the thread
-needs no cell: the update goes to wherever the thing is shown, and never into the newest cell.
-Prototyped in ``notebooks/08_watching.ipynb``.
+A display that was published with an id can be replaced later by a message with the same id. So the
+thread needs no running cell: the update goes to wherever the display is, and never into the newest
+cell. Prototyped in ``notebooks/08_watching.ipynb``.
 """
 
 from __future__ import annotations
@@ -13,91 +13,96 @@ from typing import Generic, Protocol, TypeVar
 from mousetrap.runtime import clock, randomness, threads
 from mousetrap.runtime.environment import is_kernel, shell
 
-INTERVAL = 0.3  # seconds between two looks
-QUIET_INTERVAL = 2.0  # seconds, when nothing has changed for a minute
-QUIET_AFTER = 60.0  # seconds
-GIVEN_UP_AFTER = 3600.0  # seconds without any change; a guess at when nobody looks any more
-MEASURE_EVERY = 0.6  # seconds between two questions to the broker
-UPDATES = 4  # at most so many in a second, whoever asks for them
+REFRESH_INTERVAL = 0.3  # seconds between two polls
+IDLE_REFRESH_INTERVAL = 2.0  # seconds between two polls once nothing has changed for IDLE_AFTER
+IDLE_AFTER = 60.0  # seconds
+MAX_IDLE = 3600.0  # seconds without a change, after which the display stops; a guess
+MEASURE_INTERVAL = 0.6  # seconds between two measurements at the broker
+MAX_UPDATES_PER_SECOND = 4  # from the thread and from the ends of cells together
+JOIN_TIMEOUT = 5.0  # seconds that `LiveDisplay.stop` waits for the thread
 
-Bundle = dict[str, str]
+MimeBundle = dict[str, str]
 State = TypeVar("State")
 
 
-class Picture(Protocol[State]):
-    """What `Live` shows."""
+class Content(Protocol[State]):
+    """What a `LiveDisplay` shows."""
 
-    def look(self) -> State:
-        """Return what is to be shown now; it compares equal as long as that is the same."""
+    def poll(self) -> State:
+        """Return the present state; it compares equal to the last one if nothing has changed."""
 
-    def draw(self, state: State, *, is_watched: bool) -> Bundle:
-        """Return *state* by MIME type; *is_watched*: it will be drawn again when it changes."""
+    def render(self, state: State, *, is_live: bool) -> MimeBundle:
+        """Return *state* by MIME type; *is_live*: it will be rendered again when it changes."""
 
-    def is_over(self, state: State) -> bool:
-        """Say whether it will not change any more."""
+    def is_finished(self, state: State) -> bool:
+        """Return whether *state* will not change any more."""
 
     def measure(self) -> None:
-        """Ask what takes time to answer; never called in the thread of a cell."""
+        """Make the measurements that take time; never called on the thread of a cell."""
 
     def close(self) -> None:
-        """Let go of what `measure` needed."""
+        """Close the connections that `measure` has opened."""
 
 
-class Live(Generic[State]):
-    """Shows *picture* in the cells where `show` is called, until it is over.
+class LiveDisplay(Generic[State]):
+    """Shows *content* in each cell that calls `show`, and updates it until it is finished.
 
-    Each cell's end brings it up to date as well: that is what the saved output shows, also where
-    nobody hears what a kernel says between two cells, as under papermill. An hour without a change
-    ends it, too; `show` begins anew.
+    The display is also updated at the end of each cell, so that the saved output is right where no
+    program reads the messages that a kernel sends between two cells, as under papermill. After
+    `MAX_IDLE` seconds without a change the updates stop; `show` starts them again.
 
     Threads: any.
     """
 
-    def __init__(self, picture: Picture[State]) -> None:
-        self._picture = picture
+    def __init__(self, content: Content[State]) -> None:
+        self._content = content
         self._id = randomness.new_id()
         self._lock = threads.RLock()
         self._thread: threads.Thread | None = None
         self._stopped = threads.Event()
-        self._sent: deque[float] = deque(maxlen=UPDATES)  # when, on the monotonic clock
-        self._shown: State | None = None
-        self._changed = 0.0  # when what is shown was last another
-        self._cell: object = None  # in which it was shown last
+        # times of the latest updates, on the monotonic clock
+        self._updates: deque[float] = deque(maxlen=MAX_UPDATES_PER_SECOND)
+        self._state: State | None = None  # as it is displayed
+        self._changed_at = 0.0  # on the monotonic clock
+        self._cell: object = None  # the cell of the last `show`
 
     @property
     def is_running(self) -> bool:
-        """A thread keeps it up to date."""
+        """Whether the thread keeps the display up to date."""
         return self._thread is not None and self._thread.is_alive()
 
     def show(self) -> bool:
-        """Show it in the cell that runs now; False if it is there already, or there is no cell."""
+        """Show the content in the cell that runs now.
+
+        Returns False if the cell shows it already, or if there is no cell.
+        """
         if not is_kernel() or self._cell == (cell := shell().execution_count):
             return False
         self._cell = cell
         with self._lock:
-            self._publish(state := self._picture.look(), is_update=False)
-            if not self.is_running and not self._picture.is_over(state):
+            self._publish(state := self._content.poll(), is_update=False)
+            if not self.is_running and not self._content.is_finished(state):
                 self._start()
         return True
 
     def stop(self) -> None:
-        """Show the state of now and leave it at that. Safe to call twice."""
+        """Show the present state and stop the updates. Safe to call twice."""
         self._stopped.set()
         if self._thread is not None and self._thread is not threads.current_thread():
-            self._thread.join(5)
+            self._thread.join(JOIN_TIMEOUT)
 
     def refresh(self) -> bool:
-        """Show what has changed; say whether it is over.
+        """Update the display if the state has changed; return whether it is finished.
 
-        Not more than `UPDATES` in a second: what comes too soon is left to the next look. The last
-        state of all waits for its turn.
+        At most `MAX_UPDATES_PER_SECOND` are sent: a change that comes too early is left to the next
+        poll, and the final state waits until it may be sent.
         """
         with self._lock:
-            state = self._picture.look()
-            is_over = self._picture.is_over(state)
-            if state != self._shown and self._may_send(1.0 if is_over else 0.0):
+            state = self._content.poll()
+            is_finished = self._content.is_finished(state)
+            if state != self._state and self._may_send(1.0 if is_finished else 0.0):
                 self._publish(state, is_update=True)
-            return is_over
+            return is_finished
 
     def _start(self) -> None:
         self._stopped = threads.Event()
@@ -105,50 +110,52 @@ class Live(Generic[State]):
             target=self._run, args=(self._stopped,), name="mousetrap-panel", daemon=True
         )
         self._thread.start()
-        shell().events.register("post_run_cell", self._after_cell)
+        shell().events.register("post_run_cell", self._on_cell_end)
 
     def _run(self, stopped: threads.Event) -> None:
         measure_at = 0.0  # on the monotonic clock
         try:
             while not self.refresh():
                 if clock.monotonic() >= measure_at:
-                    self._picture.measure()
-                    measure_at = clock.monotonic() + MEASURE_EVERY
-                quiet = clock.monotonic() - self._changed
-                pause = INTERVAL if quiet < QUIET_AFTER else QUIET_INTERVAL
-                if stopped.wait(pause) or quiet > GIVEN_UP_AFTER:
+                    self._content.measure()
+                    measure_at = clock.monotonic() + MEASURE_INTERVAL
+                idle = clock.monotonic() - self._changed_at
+                interval = REFRESH_INTERVAL if idle < IDLE_AFTER else IDLE_REFRESH_INTERVAL
+                if stopped.wait(interval) or idle > MAX_IDLE:
                     with self._lock:
                         self._may_send(1.0)
-                        self._publish(self._picture.look(), is_update=True, is_watched=False)
+                        self._publish(self._content.poll(), is_update=True, is_live=False)
                     break
         finally:
-            self._unhook()
-            self._picture.close()
+            self._unregister()
+            self._content.close()
 
-    def _after_cell(self, _: object) -> None:
+    def _on_cell_end(self, _: object) -> None:
         self.refresh()
 
-    def _unhook(self) -> None:
+    def _unregister(self) -> None:
         events = shell().events
-        if self._after_cell in events.callbacks["post_run_cell"]:
-            events.unregister("post_run_cell", self._after_cell)
+        if self._on_cell_end in events.callbacks["post_run_cell"]:
+            events.unregister("post_run_cell", self._on_cell_end)
 
-    def _may_send(self, patience: float) -> bool:
+    def _may_send(self, timeout: float) -> bool:
+        """Wait up to *timeout* seconds until an update may be sent; return whether it may."""
         now = clock.monotonic()
-        due = self._sent[0] + 1.0 if len(self._sent) == UPDATES else now
-        if due - now > patience:
+        is_full = len(self._updates) == MAX_UPDATES_PER_SECOND
+        due = self._updates[0] + 1.0 if is_full else now
+        if due - now > timeout:
             return False
         clock.sleep(max(0.0, due - now))
         return True
 
-    def _publish(self, state: State, *, is_update: bool, is_watched: bool = True) -> None:
-        self._shown, self._changed = state, clock.monotonic()
+    def _publish(self, state: State, *, is_update: bool, is_live: bool = True) -> None:
+        self._state, self._changed_at = state, clock.monotonic()
         # The message names the newest cell as its parent, which is right: where cells are run one
         # by one (nbclient), only that cell's messages are read, and the id says where to put it.
         shell().display_pub.publish(
-            data=self._picture.draw(state, is_watched=is_watched),
+            data=self._content.render(state, is_live=is_live),
             metadata={},
             transient={"display_id": self._id},
             update=is_update,
         )
-        self._sent.append(clock.monotonic())  # last: drawing takes its time, now more, now less
+        self._updates.append(clock.monotonic())  # last: rendering takes time, and not always equal

@@ -1,7 +1,7 @@
-"""The consumers of this kernel, one for each namespace, queue and name; what makes a re-run safe.
+"""The background consumers of this process, one for each namespace, queue and name.
 
-A cell that consumes may be run again and again: the function that it names takes over, and there is
-never a second consumer that takes half of the messages.
+A cell that consumes can be run again: the function that it names replaces the one before it, and
+there is never a second consumer that receives half of the messages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mousetrap.errors import MousetrapError
 from mousetrap.flows.stage import Stage
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.notebook.handle import Handle
-from mousetrap.notebook.source_digest import SourceDigest, inner, mark
+from mousetrap.notebook.source_digest import SourceDigest, digest_of, unwrap
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import shell
 from mousetrap.settings import Settings
@@ -26,45 +26,47 @@ from mousetrap.worker.captured_output import OutputCapture
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.worker import Worker
 
-GRACE = 10.0  # seconds for what a consumer that is replaced has in hand
-AT_EXIT = 3.0  # seconds for all consumers together; Jupyter kills a kernel after five
+REPLACE_TIMEOUT = 10.0  # seconds for the messages in progress of a consumer that is replaced
+EXIT_TIMEOUT = 3.0  # seconds for all consumers together; Jupyter kills a kernel after five
 
 Key = tuple[str, str, str]  # namespace, queue, name
 
 
-class _Consumer:
-    """One consumer, whose function and handle change while it lives."""
+class _BackgroundConsumer:
+    """One consumer; its function and its handle may be replaced while it runs."""
 
-    def __init__(self, key: Key, asked: tuple[Any, ...], worker: Worker, given: Any) -> None:
+    def __init__(self, key: Key, options: tuple[Any, ...], worker: Worker, target: Any) -> None:
         self.key = key
-        self.asked = asked  # what it was started with, but for the function
+        self.options = options  # what it was started with, except for the function
         self.worker = worker
-        self.given = given  # what the person named: a function or a stage
-        self.known_as = _name_in_notebook(given)
+        self.target = target  # the function or stage that it was started with
+        self.notebook_name = _name_in_notebook(target)
         self.capture = OutputCapture()
-        self.version = SourceDigest(given)
-        self.handle = Handle(worker, key[2], self.version, self.capture, _leave)
+        self.version = SourceDigest(target)
+        self.handle = Handle(worker, key[2], self.version, self.capture, _stop_by_handle)
 
-    def can_run(self, handler: Handler, asked: tuple[Any, ...]) -> bool:
-        """Say whether it is what is asked for, if only *handler* takes over."""
+    def can_run(self, handler: Handler, options: tuple[Any, ...]) -> bool:
+        """Return whether *handler* with *options* needs no new worker."""
         worker = self.worker
-        is_well = worker.error is None and not worker.is_stopping
-        return is_well and asked == self.asked and handler.is_async is worker.handler.is_async
+        is_usable = worker.error is None and not worker.is_stopping
+        has_executor = handler.is_async is worker.handler.is_async
+        return is_usable and options == self.options and has_executor
 
-    def take(self, given: Any, handler: Handler) -> bool:
-        """Have *given* run from the next message on; say whether it is another version.
+    def swap(self, target: Any, handler: Handler) -> bool:
+        """Run *target* from the next message on; return whether it is another version.
 
         Raises:
             TypeError: it needs a new worker.
         """
         self.worker.swap(handler)
-        is_new = mark(given) != self.version.mark
-        self.given, self.known_as = given, _name_in_notebook(given) or self.known_as
-        self.version = SourceDigest(given, self.version.number + is_new)
+        is_new = digest_of(target) != self.version.digest
+        self.target = target
+        self.notebook_name = _name_in_notebook(target) or self.notebook_name
+        self.version = SourceDigest(target, self.version.number + is_new)
         return is_new
 
-    def forget(self) -> None:
-        """Be no more one of those that `handles` returns."""
+    def remove(self) -> None:
+        """Remove it from the consumers that `handles` lists."""
         self.capture.stop()
         if _consumers.get(self.key) is self:
             del _consumers[self.key]
@@ -75,7 +77,7 @@ class _Consumer:
 
 
 _lock = threads.RLock()  # one `consume` at a time
-_consumers: dict[Key, _Consumer] = {}
+_consumers: dict[Key, _BackgroundConsumer] = {}
 
 
 def consume(
@@ -91,18 +93,18 @@ def consume(
 ) -> Handle:
     """Run *handler* on the messages of *queue* in the background, and return a handle at once.
 
-    In one process there is one such consumer for a namespace, a queue and a *name*. Called again,
-    it replaces the one before: with the same settings *handler* takes over between two messages,
-    else the old one finishes what it has in hand and a new one starts. In a notebook it is enough
-    to run the cell that defines the function: what is called so now takes over.
+    A process has one such consumer for each namespace, queue and *name*. A second call replaces
+    the first: with the same settings *handler* takes over between two messages; with others the
+    old consumer finishes its messages in progress and a new one starts. In a notebook it is enough
+    to run the cell that defines the function again: the new definition takes over.
 
-    *handler* is a function (see `mousetrap.worker.handler`) or a stage, which brings its own
+    *handler* is a function (see `mousetrap.worker.handler`) or a stage, which has its own
     *writes*, *concurrency* and *prefetch*. What it prints is kept with its message:
     ``handle.output()``.
 
     Raises:
-        BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start; nothing is left.
-        SettingsError, TypeError, ValueError: something cannot work; what runs goes on.
+        BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start, and is not listed.
+        SettingsError, TypeError, ValueError: an argument is wrong; a consumer that runs goes on.
     """
     if isinstance(handler, Stage):
         function = handler.handler
@@ -117,89 +119,92 @@ def consume(
         queue = Queue(queue.name, retry_delays)
     settings = settings or Settings.from_environment()
     concurrency = 1 if concurrency is None else concurrency
-    asked = (queue, settings, writes, concurrency, prefetch)
+    options = (queue, settings, writes, concurrency, prefetch)
     key = (settings.namespace, queue.name, name or "")
     with _lock:
         old = _consumers.get(key)
-        if old is not None and old.can_run(function, asked):
+        if old is not None and old.can_run(function, options):
             return _take_over(old, handler, function)
         worker = Worker(
             queue, function, settings, writes=writes, concurrency=concurrency, prefetch=prefetch
         )
         if old is not None:
-            _replace(old)
-        return _start(_Consumer(key, asked, worker, handler), old)
+            _stop_replaced(old)
+        return _start(_BackgroundConsumer(key, options, worker, handler), old)
 
 
 def handles() -> list[Handle]:
-    """The handles of all consumers of this process, the first one first."""
+    """Return the handles of all background consumers of this process, the oldest first."""
     return [each.handle for each in list(_consumers.values())]
 
 
-def _take_over(consumer: _Consumer, given: Any, handler: Handler) -> Handle:
+def _take_over(consumer: _BackgroundConsumer, target: Any, handler: Handler) -> Handle:
     before = consumer.version.number
-    is_new = consumer.take(given, handler)
-    _retire(consumer)
+    is_new = consumer.swap(target, handler)
+    _mark_replaced(consumer)
     consumer.handle = Handle(
-        consumer.worker, consumer.key[2], consumer.version, consumer.capture, _leave
+        consumer.worker, consumer.key[2], consumer.version, consumer.capture, _stop_by_handle
     )
     how = f"takes over from v{before} with the next message" if is_new else "goes on"
-    _say(f"replaced the consumer of {consumer}: {_which(consumer)} {how}", consumer.handle)
+    _report(f"replaced the consumer of {consumer}: {_name_and_version(consumer)} {how}",
+            consumer.handle)  # fmt: skip
     return consumer.handle
 
 
-def _replace(old: _Consumer) -> None:
-    _retire(old)
+def _stop_replaced(old: _BackgroundConsumer) -> None:
+    _mark_replaced(old)
     try:
-        _stop(old, GRACE)
+        _stop(old, REPLACE_TIMEOUT)
     except TimeoutError as error:
-        _say(f"replacing the consumer of {old}: {error}")
+        _report(f"replacing the consumer of {old}: {error}")
 
 
-def _start(consumer: _Consumer, old: _Consumer | None) -> Handle:
-    _attend()
+def _start(consumer: _BackgroundConsumer, old: _BackgroundConsumer | None) -> Handle:
+    _install_hooks()
     if old is not None:
-        consumer.version.number = old.version.number + (old.version.mark != consumer.version.mark)
+        is_new = old.version.digest != consumer.version.digest
+        consumer.version.number = old.version.number + is_new
     consumer.worker.add_hook(consumer.capture)
     consumer.capture.start()
-    _consumers[consumer.key] = consumer  # first: an interrupt leaves none that nobody knows of
+    # listed before it starts: after an interrupt it can still be found and stopped
+    _consumers[consumer.key] = consumer
     try:
         consumer.worker.start()
     except BaseException:
-        consumer.forget()
+        consumer.remove()
         raise
-    said = f"replaced the consumer of {consumer}: {_which(consumer)} has started" if old else ""
-    _say(said, consumer.handle)
+    line = f"replaced the consumer of {consumer}: {_name_and_version(consumer)} has started"
+    _report(line if old else "", consumer.handle)
     return consumer.handle
 
 
-def _leave(handle: Handle, timeout: float) -> None:
+def _stop_by_handle(handle: Handle, timeout: float) -> None:
     with _lock:
         for consumer in list(_consumers.values()):
             if consumer.handle is handle:
                 _stop(consumer, timeout)
 
 
-def _stop(consumer: _Consumer, timeout: float) -> None:
-    """Stop *consumer*; interrupted, it goes on stopping, and is forgotten all the same."""
+def _stop(consumer: _BackgroundConsumer, timeout: float) -> None:
+    """Stop *consumer*; after an interrupt it goes on stopping, and is no longer listed."""
     try:
         consumer.worker.stop(timeout)
     finally:
         if consumer.worker.is_stopping:
-            consumer.forget()
+            consumer.remove()
 
 
-def _retire(consumer: _Consumer) -> None:
+def _mark_replaced(consumer: _BackgroundConsumer) -> None:
     at = clock.local_time()
-    consumer.handle.replaced = f"replaced at {at}: the queue was consumed anew"
+    consumer.handle.replaced = f"replaced at {at}: consume() was called again for this queue"
 
 
-def _which(consumer: _Consumer) -> str:
+def _name_and_version(consumer: _BackgroundConsumer) -> str:
     return f"{safe(consumer.worker.handler.name)} v{consumer.version.number}"
 
 
-def _say(line: str, handle: Handle | None = None) -> None:
-    """Tell the person in the cell, on stderr: stdout is for data."""
+def _report(line: str, handle: Handle | None = None) -> None:
+    """Print *line*, and who else consumes, to the person in the cell: on stderr."""
     lines = [line] if line else []
     if handle is not None:
         with suppress(MousetrapError):
@@ -210,68 +215,70 @@ def _say(line: str, handle: Handle | None = None) -> None:
         sys.stderr.flush()
 
 
-# ---- while cells are run, and at the end ---------------------------------------------------------
+# ---- after each cell, and at the end of the process ----------------------------------------------
 
-_attended: Any = None  # the IPython shell whose cells are followed
-_owner = 0  # the process that is to leave nothing behind
+_hooked_shell: Any = None  # the IPython shell in which the hook is registered
+_hooked_process = 0  # the process that stops its consumers at exit
 
 
-def _attend() -> None:
-    global _attended, _owner
+def _install_hooks() -> None:
+    global _hooked_shell, _hooked_process
     running = shell()
-    if running is not None and running is not _attended:
-        _attended = running
-        running.events.register("post_run_cell", _follow)
-    if _owner != os.getpid():
-        _owner = os.getpid()
-        atexit.register(_stop_all)  # restart and shutdown end here as well: IPython has no event
+    if running is not None and running is not _hooked_shell:
+        _hooked_shell = running
+        running.events.register("post_run_cell", _on_cell_end)
+    if _hooked_process != os.getpid():
+        _hooked_process = os.getpid()
+        # a kernel's restart and shutdown run this, too: IPython has no event for them
+        atexit.register(_stop_at_exit)
 
 
-def _name_in_notebook(given: Any) -> str:
-    """The name by which the notebook knows *given*; "" if it does not."""
+def _name_in_notebook(target: Any) -> str:
+    """Return the name under which the notebook has *target*; "" if it has no name for it."""
     running = shell()
-    name = getattr(inner(given), "__name__", "")
-    return name if running is not None and running.user_ns.get(name) is given else ""
+    name = getattr(unwrap(target), "__name__", "")
+    return name if running is not None and running.user_ns.get(name) is target else ""
 
 
-def _follow(*_: object) -> None:
-    """After each cell: a function that was defined anew takes over from the one before."""
+def _on_cell_end(*_: object) -> None:
+    """Let functions that the cell has defined again take over from the ones that run."""
     running = shell()
-    if running is None or not _lock.acquire(blocking=False):  # another thread is about to consume
+    if running is None or not _lock.acquire(blocking=False):  # another thread is in `consume`
         return
     try:
         for consumer in list(_consumers.values()):
-            now = running.user_ns.get(consumer.known_as, consumer.given)
-            if now is not consumer.given or mark(now) != consumer.version.mark:
-                _follow_one(consumer, now)
+            now = running.user_ns.get(consumer.notebook_name, consumer.target)
+            if now is not consumer.target or digest_of(now) != consumer.version.digest:
+                _swap_redefined(consumer, now)
     finally:
         _lock.release()
 
 
-def _follow_one(consumer: _Consumer, now: Any) -> None:
+def _swap_redefined(consumer: _BackgroundConsumer, now: Any) -> None:
     handle, before = consumer.handle, consumer.version.number
     try:
-        is_new = consumer.take(now, now.handler if isinstance(now, Stage) else Handler(now))
+        is_new = consumer.swap(now, now.handler if isinstance(now, Stage) else Handler(now))
     except (TypeError, ValueError) as error:
-        note = f"v{before} goes on, for {error}; run the cell that consumes again"
-        if handle.note != note:  # say it once
+        note = f"v{before} goes on, because {error}; run the cell that consumes again"
+        if handle.note != note:  # once only
             handle.note = note
-            _say(f"{consumer}: {note}")
+            _report(f"{consumer}: {note}")
         return
     handle.version, handle.note = consumer.version, ""
     if is_new:
-        _say(f"{consumer}: {_which(consumer)} takes over from v{before} with the next message")
+        name = _name_and_version(consumer)
+        _report(f"{consumer}: {name} takes over from v{before} with the next message")
 
 
-def _stop_all() -> None:
-    """At the end of the process: finish what is done soon, give back the rest, say goodbye.
+def _stop_at_exit() -> None:
+    """Stop all consumers: those that take longer than the timeout leave their messages unacked.
 
-    A process that is killed does not come here; the broker sees that its connections are gone.
+    A process that is killed does not run this; the broker notices that its connections are gone.
     """
-    if _owner != os.getpid():  # a fork: the consumers are its parent's
+    if _hooked_process != os.getpid():  # a fork: the consumers belong to its parent
         return
-    deadline = clock.monotonic() + AT_EXIT
+    deadline = clock.monotonic() + EXIT_TIMEOUT
     for consumer in list(_consumers.values()):
         if clock.remaining(deadline):
             with suppress(MousetrapError, TimeoutError):
-                consumer.worker.stop(min(AT_EXIT / 2, clock.remaining(deadline)))
+                consumer.worker.stop(min(EXIT_TIMEOUT / 2, clock.remaining(deadline)))

@@ -1,6 +1,6 @@
-"""Which version of a function runs, and whether its file says something else by now.
+"""Which version of a handler runs, and whether its source file has changed since.
 
-Compared is what Python made of the source, so comments and places do not count.
+Compiled code is compared, so comments and line numbers do not count.
 """
 
 from __future__ import annotations
@@ -14,42 +14,46 @@ from typing import Any
 
 from mousetrap.runtime import clock
 
+MAX_WRAPPERS = 20  # decorators and partials around a function; a guess: more than anyone uses
+DIGITS = 6  # of a digest, as it is shown
+
 
 class SourceDigest:
-    """The *number*-th version of a handler that a consumer runs, as *function* was at that time."""
+    """The *number*-th version of a handler that a consumer runs, as *function* is at this time."""
 
     def __init__(self, function: Callable[..., Any], number: int = 1) -> None:
         self.number = number
         self.at = clock.time()  # seconds since 1970
-        self.mark = mark(function)  # what it does, in six digits
-        code = _code(function)
+        self.digest = digest_of(function)
+        code = _code_of(function)
         path = Path(code.co_filename) if code is not None else None
-        # None: it was written in a cell or a terminal
+        # None: the function was written in a cell or a terminal
         self._path = path if path is not None and path.is_file() else None
         self._name = code.co_qualname if code is not None else ""
-        self._stamp: object = None  # of the file when it was last read
-        self._whole = self._compiled(self._path) if self._path is not None else None
+        self._file_state: object = None  # when the file was last read
+        self._module = self._compiled(self._path) if self._path is not None else None
         self._stale = ""
 
     @property
     def stale(self) -> str:
-        """In what way its file differs from what runs; "" if it does not."""
+        """How the source file differs from what runs; "" if it does not."""
         if self._path is None:
             return ""
-        stamp = _stamp(self._path)
-        if stamp != self._stamp:  # else it was read before
-            self._stamp = stamp
+        state = _state_of(self._path)
+        if state != self._file_state:  # else it has not changed since it was read
+            self._file_state = state
             self._stale = self._difference(self._path)
         return self._stale
 
     def _difference(self, path: Path) -> str:
         module = self._compiled(path)
         if module is None:
-            return f"its file {path.name} is gone, or no Python any more"
-        if not any(_digest(each)[:6] == self.mark for each in _codes(module, self._name)):
-            return f"its source in {path.name} has changed: import it anew"
-        if self._whole is not None and _digest(module) != _digest(self._whole):
-            return f"{path.name}, where it comes from, has changed: import it anew"
+            return f"its file {path.name} is gone, or is not valid Python any more"
+        codes = _codes_named(self._name, module)
+        if not any(_digest(each)[:DIGITS] == self.digest for each in codes):
+            return f"its source in {path.name} has changed: import it again"
+        if self._module is not None and _digest(module) != _digest(self._module):
+            return f"another part of its file {path.name} has changed: import it again"
         return ""
 
     @staticmethod
@@ -61,18 +65,18 @@ class SourceDigest:
 
     def __str__(self) -> str:
         at = clock.local_time(self.at)
-        return f"v{self.number} ({self.mark}, {at})"
+        return f"v{self.number} ({self.digest}, {at})"
 
 
-def mark(function: Callable[..., Any]) -> str:
-    """Six digits that are the same for functions that do the same."""
-    code = _code(function)
-    return "no code" if code is None else _digest(code)[:6]
+def digest_of(function: Callable[..., Any]) -> str:
+    """Return six digits that are equal for functions with equal compiled code."""
+    code = _code_of(function)
+    return "no code" if code is None else _digest(code)[:DIGITS]
 
 
-def inner(function: Any) -> Any:
-    """The function that a person wrote, inside stages, decorators and partials."""
-    for _ in range(20):  # a guess at more than anybody wraps
+def unwrap(function: Any) -> Any:
+    """Return the function that a person wrote, from inside stages, decorators and partials."""
+    for _ in range(MAX_WRAPPERS):
         if isinstance(function, functools.partial):
             function = function.func
         elif hasattr(function, "__wrapped__"):
@@ -82,8 +86,8 @@ def inner(function: Any) -> Any:
     return function
 
 
-def _code(function: Any) -> CodeType | None:
-    function = inner(function)
+def _code_of(function: Any) -> CodeType | None:
+    function = unwrap(function)
     if not hasattr(function, "__code__") and callable(function):  # an object that can be called
         function = type(function).__call__
     code = getattr(function, "__code__", None)
@@ -97,23 +101,24 @@ def _digest(code: CodeType) -> str:
     for each in code.co_consts:
         if isinstance(each, CodeType):
             digest.update(_digest(each).encode())
-        elif isinstance(each, frozenset):  # shows itself in any order
+        elif isinstance(each, frozenset):  # the order of its repr is not fixed
             digest.update(repr(sorted(map(repr, each))).encode())
         else:
             digest.update(repr(each).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
-def _codes(code: CodeType, name: str) -> Iterator[CodeType]:
-    """Every function of that qualified name: a file may define it twice, under an ``if``."""
+def _codes_named(name: str, code: CodeType) -> Iterator[CodeType]:
+    """Yield each function of this qualified name: a file may define two, under an ``if``."""
     for each in code.co_consts:
         if isinstance(each, CodeType):
             if each.co_qualname == name:
                 yield each
-            yield from _codes(each, name)
+            yield from _codes_named(name, each)
 
 
-def _stamp(path: Path) -> object:
+def _state_of(path: Path) -> object:
+    """Return what changes when the file does: its time of modification and its size."""
     try:
         found = path.stat()
     except OSError:

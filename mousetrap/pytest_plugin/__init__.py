@@ -70,9 +70,9 @@ def namespace(request: pytest.FixtureRequest, broker: Broker) -> Iterator[str]:
     """
     from mousetrap.pytest_plugin.test_namespace import TestNamespace
 
-    with TestNamespace(broker, "test") as room:
-        request.node.stash[TEST_NAMESPACE] = room
-        yield room.namespace
+    with TestNamespace(broker, "test") as test_namespace:
+        request.node.stash[TEST_NAMESPACE] = test_namespace
+        yield test_namespace.namespace
 
 
 # No fixture `settings`: pytest-django has one, and must keep it. In a namespace
@@ -118,11 +118,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("nbmake", default=False):
         return
     from mousetrap.errors import SettingsError
-    from mousetrap.pytest_plugin.table import check_deadline, plans_in
+    from mousetrap.pytest_plugin.table import check_deadline, read_plans
 
     try:
         check_deadline(config.getini("mousetrap_deadline"), "ini option mousetrap_deadline")
-        config.stash[NOTEBOOK_ENTRIES] = plans_in(config.rootpath)
+        config.stash[NOTEBOOK_ENTRIES] = read_plans(config.rootpath)
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -146,19 +146,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if config.option.collectonly:
         return
-    wanted = False
+    is_wanted = False
     for item in session.items:
         if item.path.suffix == ".ipynb" and NOTEBOOK_ENTRIES in config.stash:
             from mousetrap.pytest_plugin.items import needs_namespace
 
             item.stash[NEEDS_NAMESPACE] = needs_namespace(item)
-            wanted = wanted or item.stash[NEEDS_NAMESPACE]
+            is_wanted = is_wanted or item.stash[NEEDS_NAMESPACE]
         else:
-            wanted = wanted or _asks_for_our_broker(item)
-    if wanted:
+            is_wanted = is_wanted or _asks_for_our_broker(item)
+    if is_wanted:
         from mousetrap.pytest_plugin.session_broker import session_broker
 
-        session_broker(config).want()
+        session_broker(config).request()
 
 
 def _asks_for_our_broker(item: pytest.Item) -> bool:
@@ -198,9 +198,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Give a notebook its room, from its set-up to the end of its report."""
     if not item.stash.get(NEEDS_NAMESPACE, False):
         return (yield)
-    from mousetrap.pytest_plugin.notebook_runtime import lodged
+    from mousetrap.pytest_plugin.notebook_runtime import notebook_namespace
 
-    with lodged(item):
+    with notebook_namespace(item):
         return (yield)
 
 
@@ -215,9 +215,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Keep watch over a notebook that nbmake runs."""
     if not (getattr(item, "nbmake", False) and TEST_NAMESPACE in item.stash):
         return (yield)
-    from mousetrap.pytest_plugin.notebook_runtime import watched
+    from mousetrap.pytest_plugin.notebook_runtime import deadline_watch
 
-    with watched(item):
+    with deadline_watch(item):
         return (yield)
 
 
@@ -228,9 +228,9 @@ def pytest_runtest_makereport(
     """Add to a failure how the queues stood, for a notebook and for a test with a namespace."""
     report = yield
     if report.failed and call.excinfo and report.when == "call" and TEST_NAMESPACE in item.stash:
-        from mousetrap.pytest_plugin.notebook_runtime import explain
+        from mousetrap.pytest_plugin.notebook_runtime import add_to_report
 
-        explain(item, call.excinfo, report)
+        add_to_report(item, call.excinfo, report)
     return report
 
 

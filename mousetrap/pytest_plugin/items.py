@@ -29,8 +29,10 @@ from mousetrap.pytest_plugin.table import Plan, metadata_of, plan_of
 PLAN = pytest.StashKey[Plan]()
 USES_MOUSETRAP = pytest.StashKey[bool]()
 
-GRACE = 30.0  # seconds past the deadline until pytest-timeout may step in: to end, look, clean up
-LINES = 60  # of a cell's source, or of a traceback, in a report
+PYTEST_TIMEOUT_MARGIN = (
+    30.0  # seconds past the deadline until pytest-timeout may step in: to end, look, clean up
+)
+MAX_SOURCE_LINES = 60  # of a cell's source, or of a traceback, in a report
 _IMPORT = re.compile(r"\b(?:import|from)\s+mousetrap\b")
 _MARK = re.compile(r"#\s*same as\s+[\w.]+\s*:\s*[\w.]+")
 
@@ -81,7 +83,7 @@ def deadline_of(item: pytest.Item) -> float:
     return given or float(item.config.getini("mousetrap_deadline"))
 
 
-def shown(path: Path) -> Path:
+def relative_path(path: Path) -> Path:
     """Return *path* as people would type it here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -119,7 +121,7 @@ class DriftItem(_NotebookItem):
 
     def runtest(self) -> None:
         """Raise `Drifted` if they differ."""
-        check_drift(shown(self.path))
+        check_drift(relative_path(self.path))
 
 
 class CheckItem(_NotebookItem):
@@ -131,18 +133,18 @@ class CheckItem(_NotebookItem):
         self.deadline = deadline_of(self)
         if self.config.pluginmanager.hasplugin("timeout"):
             # pytest-timeout kills without a word about the cell, so the deadline comes first.
-            self.add_marker(pytest.mark.timeout(self.deadline + GRACE))
+            self.add_marker(pytest.mark.timeout(self.deadline + PYTEST_TIMEOUT_MARGIN))
 
     def runtest(self) -> None:
         """Run it; the executed copy is kept in any case."""
-        room, path = self.stash[TEST_NAMESPACE], shown(self.path)
+        test_namespace, path = self.stash[TEST_NAMESPACE], relative_path(self.path)
         output = default_output(path)
         check(
             path,
             self.parameters,
             output=output.with_name(f"{output.stem}.{self.name}{output.suffix}"),
             deadline=self.deadline,
-            on_failure=room.look,
+            on_failure=test_namespace.look,
         )
 
 
@@ -158,10 +160,10 @@ def _explained(path: Path, error: CheckError) -> Iterator[str]:
         return
     source = read_notebook(path).cells[failing.number - 1].source
     yield f"\n--- cell {failing.number} " + "-" * 60
-    yield plain_text(source, LINES)
+    yield plain_text(source, MAX_SOURCE_LINES)
     for said in _tracebacks(read_notebook(error.output), source):
         yield "-" * 70
-        yield plain_text(said, LINES)
+        yield plain_text(said, MAX_SOURCE_LINES)
 
 
 def _tracebacks(document: Any, source: str) -> Iterator[str]:

@@ -15,20 +15,25 @@ from pathlib import Path
 
 import pytest
 
-from mousetrap.check.descendants import INTERRUPT_PATIENCE, MARK, TERMINATE_PATIENCE, Descendants
-from mousetrap.check.executed_notebook import default_output, open_draft
+from mousetrap.check.descendants import (
+    INTERRUPT_TIMEOUT,
+    RUN_ID_VARIABLE,
+    TERMINATE_TIMEOUT,
+    Descendants,
+)
+from mousetrap.check.executed_notebook import create_draft, default_output
 from mousetrap.errors import DeadlineExceeded, Drifted, MousetrapError, ParameterError
-from mousetrap.pytest_plugin.items import CheckItem, deadline_of, shown
+from mousetrap.pytest_plugin.items import CheckItem, deadline_of, relative_path
 from mousetrap.pytest_plugin.session_broker import session_broker
 from mousetrap.pytest_plugin.stash import NAMESPACE_ERROR, TEST_NAMESPACE
 from mousetrap.pytest_plugin.test_namespace import TestNamespace
 from mousetrap.runtime import randomness, threads
 
-_WATCH = pytest.StashKey["Watch"]()
+_DEADLINE_WATCH = pytest.StashKey["DeadlineWatch"]()
 
 
 @contextmanager
-def lodged(item: pytest.Item) -> Iterator[None]:
+def notebook_namespace(item: pytest.Item) -> Iterator[None]:
     """Give *item* a room by its environment, which kernels inherit when they start."""
     try:
         broker = session_broker(item.config).broker()
@@ -36,36 +41,40 @@ def lodged(item: pytest.Item) -> Iterator[None]:
         item.stash[NAMESPACE_ERROR] = f"no broker: {error}"
         yield
         return
-    with TestNamespace(broker, item.path.stem, {MARK: randomness.new_id()}) as room:
-        item.stash[TEST_NAMESPACE] = room
+    with TestNamespace(
+        broker, item.path.stem, {RUN_ID_VARIABLE: randomness.new_id()}
+    ) as test_namespace:
+        item.stash[TEST_NAMESPACE] = test_namespace
         yield
 
 
 @contextmanager
-def watched(item: pytest.Item) -> Iterator[None]:
+def deadline_watch(item: pytest.Item) -> Iterator[None]:
     """Keep watch while nbmake runs *item* in this process."""
     look = item.stash[TEST_NAMESPACE].look
-    item.stash[_WATCH] = Watch(deadline_of(item), os.environ[MARK], look)
-    with item.stash[_WATCH], _told_of_failures(look):
+    item.stash[_DEADLINE_WATCH] = DeadlineWatch(
+        deadline_of(item), os.environ[RUN_ID_VARIABLE], look
+    )
+    with item.stash[_DEADLINE_WATCH], _called_on_failure(look):
         yield
 
 
-def explain(
+def add_to_report(
     item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], report: pytest.TestReport
 ) -> None:
     """Add to the *report* of a failure what is known about it."""
-    watch = item.stash.get(_WATCH, None)
+    watch = item.stash.get(_DEADLINE_WATCH, None)
     if watch is not None and watch.time_is_up:
         report.longrepr = f"{item.path.name} {watch.explanation}\n{report.longrepr}"
     if item.path.suffix == ".ipynb" and not isinstance(item, CheckItem):  # whose error names it
-        copy = _keep_copy(item.path, excinfo)
+        copy = _save_copy(item.path, excinfo)
         if copy is not None:
             report.sections.append(("executed copy", str(copy)))
     if not isinstance(excinfo.value, (ParameterError, Drifted)):  # no kernel was started
-        report.sections.append(("queues", item.stash[TEST_NAMESPACE].picture))
+        report.sections.append(("queues", item.stash[TEST_NAMESPACE].queue_report))
 
 
-class Watch:
+class DeadlineWatch:
     """Ends the kernel of a notebook that is run in this process, and all it started, in time.
 
     Whatever bears *mark* in its environment is ended: at the deadline, after *look* was called and
@@ -83,14 +92,14 @@ class Watch:
         self._over = threads.Event()
         self._thread = threads.Thread(target=self._watch, name="mousetrap-watch", daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> DeadlineWatch:
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        self._processes.end(TERMINATE_PATIENCE)
+        self._processes.end(TERMINATE_TIMEOUT)
         if self.time_is_up and kind is None:
             raise DeadlineExceeded(self.explanation)
 
@@ -111,12 +120,12 @@ class Watch:
             self._look()
         finally:
             self._processes.interrupt_children()
-            if not self._over.wait(INTERRUPT_PATIENCE):
-                self._processes.end(TERMINATE_PATIENCE)
+            if not self._over.wait(INTERRUPT_TIMEOUT):
+                self._processes.end(TERMINATE_TIMEOUT)
 
 
 @contextmanager
-def _told_of_failures(look: Callable[[], object]) -> Iterator[None]:
+def _called_on_failure(look: Callable[[], object]) -> Iterator[None]:
     """Have *look* called when a cell has failed and its kernel still lives.
 
     nbmake has no hook for that; nbclient, which it calls, has. Should nbmake change, the look is
@@ -135,7 +144,7 @@ def _told_of_failures(look: Callable[[], object]) -> Iterator[None]:
         nb_run.NotebookClient = client
 
 
-def _keep_copy(path: Path, excinfo: pytest.ExceptionInfo[BaseException]) -> Path | None:
+def _save_copy(path: Path, excinfo: pytest.ExceptionInfo[BaseException]) -> Path | None:
     """Save what nbmake has in its hands when a notebook fails; None if that is nothing."""
     import nbformat
 
@@ -144,5 +153,5 @@ def _keep_copy(path: Path, excinfo: pytest.ExceptionInfo[BaseException]) -> Path
     if document is None:
         return None
     output = default_output(path)
-    open_draft(output, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
-    return shown(output)
+    create_draft(output, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
+    return relative_path(output)

@@ -15,11 +15,11 @@ from mousetrap.job_queue import depths, peek
 from mousetrap.model.message import Message
 from mousetrap.settings import Settings
 
-QUEUES = 40  # shown at most; the empty ones are left out first
-LETTERS = 5  # messages named per queue
+MAX_QUEUES = 40  # shown at most; the empty ones are left out first
+MAX_MESSAGES = 5  # messages named per queue
 
 
-def draw(names: list[str], settings: Settings, where: str) -> str:
+def describe_queues(names: list[str], settings: Settings, where: str) -> str:
     """Describe the queues *names* (as the broker knows them); says so when it cannot be asked."""
     if not names:
         return f"{where}\nmousetrap declared no queue here (those of plain pika are not known)"
@@ -33,7 +33,7 @@ def _lines(names: list[str], settings: Settings) -> Iterator[str]:
     on_the_wire = settings.replace(namespace="")
     found = dict(zip(names, depths(names, on_the_wire), strict=True))
     there = [each for each in found.values() if each]
-    shown = sorted(there, key=lambda each: each.messages + each.consumers == 0)[:QUEUES]
+    shown = sorted(there, key=lambda each: each.messages + each.consumers == 0)[:MAX_QUEUES]
     shown.sort(key=lambda each: names.index(each.queue))
     plain_name = settings.topology.plain_name
     width = max((len(safe(plain_name(each.queue))) for each in shown), default=5)
@@ -45,7 +45,7 @@ def _lines(names: list[str], settings: Settings) -> Iterator[str]:
     if len(there) > len(shown):
         yield f"and {len(there) - len(shown)} more"
     if gone := [safe(plain_name(name)) for name, depth in found.items() if depth is None]:
-        yield f"deleted: {', '.join(gone[:QUEUES])}"
+        yield f"deleted: {', '.join(gone[:MAX_QUEUES])}"
     for each in shown:
         # a look disturbs (the broker marks what was seen), so only where nobody else is
         if each.messages and each.queue.startswith(settings.namespace):
@@ -53,7 +53,7 @@ def _lines(names: list[str], settings: Settings) -> Iterator[str]:
 
 
 def _messages(queue: Depth, settings: Settings, name: str) -> Iterator[str]:
-    messages = peek(queue.queue, LETTERS, settings)
+    messages = peek(queue.queue, MAX_MESSAGES, settings)
     if messages:
         which = "all" if len(messages) >= queue.messages else f"the first {len(messages)}"
         yield f"in {name}, {which} of {queue.messages:,}:"

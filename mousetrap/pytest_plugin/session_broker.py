@@ -21,7 +21,7 @@ import pytest
 from mousetrap.broker import KINDS, Broker, ensure
 from mousetrap.errors import BrokerSetupError, MousetrapError
 from mousetrap.pytest_plugin.stash import SESSION_BROKER, request_folder
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ class SessionBroker:
         self._folder = Path(request_folder(config))
         self._is_wanted = False
 
-    def want(self) -> None:
+    def request(self) -> None:
         """Say that tests need a broker; in a worker of xdist before its collection is reported."""
         self._is_wanted = True
         if self._is_worker:
             self._folder.mkdir(mode=0o700, exist_ok=True)  # the answer contains a password
-            self._question.touch()
+            self._request_file.touch()
 
     def prepare(self) -> None:
         """Find what is wanted, or start it, which may take long; `broker` reports a failure."""
@@ -52,9 +52,9 @@ class SessionBroker:
 
     def answer(self) -> None:
         """In the controller: find a broker if a worker wants one, and tell all of them."""
-        if self._found is None and self._question.exists():
+        if self._found is None and self._request_file.exists():
             self._find()
-            write_whole(self._answer, json.dumps(_told(self._found)))
+            write_atomically(self._answer_file, json.dumps(_to_json(self._found)))
 
     def broker(self) -> Broker:
         """Return the session's broker.
@@ -62,8 +62,8 @@ class SessionBroker:
         Raises:
             MousetrapError: there is none; says what was tried.
         """
-        if self._found is None and self._answer.exists():
-            self._found = _heard(json.loads(self._answer.read_text(encoding="utf-8")))
+        if self._found is None and self._answer_file.exists():
+            self._found = _from_json(json.loads(self._answer_file.read_text(encoding="utf-8")))
         if self._found is None:  # a fixture was asked for by its name in the middle of a test
             self._find()
         if isinstance(self._found, Broker):
@@ -79,11 +79,11 @@ class SessionBroker:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
-    def _question(self) -> Path:
+    def _request_file(self) -> Path:
         return self._folder / "question"
 
     @property
-    def _answer(self) -> Path:
+    def _answer_file(self) -> Path:
         return self._folder / "answer.json"
 
     def _find(self) -> None:
@@ -122,7 +122,7 @@ def _must_be_rabbitmq() -> bool:
     return bool(os.environ.get("CI")) and os.environ.get("MOUSETRAP_BROKER") != "embedded"
 
 
-def _told(found: Broker | MousetrapError | None) -> dict[str, Any]:
+def _to_json(found: Broker | MousetrapError | None) -> dict[str, Any]:
     if isinstance(found, Broker):
         return {
             "kind": found.kind,
@@ -132,7 +132,7 @@ def _told(found: Broker | MousetrapError | None) -> dict[str, Any]:
     return {"error": str(found)}
 
 
-def _heard(answer: dict[str, Any]) -> Broker | MousetrapError:
+def _from_json(answer: dict[str, Any]) -> Broker | MousetrapError:
     if "error" in answer:
         return BrokerSetupError(answer["error"])
     settings = Settings.from_environment(answer["environment"])

@@ -31,7 +31,7 @@ from typing import Any
 from mousetrap.check.parameters import may_be_secret
 from mousetrap.errors import SettingsError
 
-LONGEST = 80  # characters of a set's name: it is part of a file name, too
+MAX_SET_NAME_LENGTH = 80  # characters of a set's name: it is part of a file name, too
 _NAME = re.compile(r"[\w.=+,-]+")
 _KEYS = ("deadline", "parameters")
 _RESERVED = ("drift",)  # the item that compares the notebook with the package
@@ -49,7 +49,7 @@ class Plan:
     deadline: float | None = None
 
 
-def plans_in(root: Path) -> dict[Path, dict[str, Any]] | None:
+def read_plans(root: Path) -> dict[Path, dict[str, Any]] | None:
     """Return what ``[tool.mousetrap]`` in *root*'s pyproject.toml says of each notebook.
 
     None means that there is no such table: the project does not use mousetrap on purpose.
@@ -68,12 +68,14 @@ def plans_in(root: Path) -> dict[Path, dict[str, Any]] | None:
     if ours is None:
         return None
     where = f"{file.name}: [tool.mousetrap"
-    _only(ours, ("notebooks",), f"{where}]")
+    _require_known_keys(ours, ("notebooks",), f"{where}]")
     found = {}
     for name, entry in _table(ours.get("notebooks", {}), f"{where}.notebooks]").items():
         here = f'{where}.notebooks."{name}"]'
         if not (root / name).is_file():
-            raise SettingsError(f"{here}: there is no such notebook in {root}{_meant(name, root)}")
+            raise SettingsError(
+                f"{here}: there is no such notebook in {root}{_suggestion(name, root)}"
+            )
         plan_of(entry, {}, here)  # now, rather than in the middle of the collection
         found[(root / name).resolve()] = entry
     return found
@@ -88,8 +90,8 @@ def plan_of(entry: Any, metadata: Any, where: str) -> Plan:
     entry, metadata = _table(entry, where), _table(metadata, f"{where}, metadata.mousetrap")
     if _COPY in metadata:
         metadata = {}
-    _only(entry, _KEYS, where)
-    _only(metadata, _KEYS, f"{where}, metadata.mousetrap")
+    _require_known_keys(entry, _KEYS, where)
+    _require_known_keys(metadata, _KEYS, f"{where}, metadata.mousetrap")
     both = metadata | entry
     given = both.get("deadline")
     deadline = None if given is None else check_deadline(given, f"{where}: deadline")
@@ -121,7 +123,7 @@ def metadata_of(text: str) -> Any:
     return metadata.get("mousetrap", {}) if isinstance(metadata, dict) else {}
 
 
-def label(parameters: Mapping[str, object]) -> str:
+def set_name(parameters: Mapping[str, object]) -> str:
     """Name a set by what is in it: ``jobs=500-failure_rate=0.1``; may be seen by anybody.
 
     What may be a secret is not shown; the check will refuse it, too.
@@ -131,8 +133,8 @@ def label(parameters: Mapping[str, object]) -> str:
         for name, value in parameters.items()
     ]
     text = re.sub(r"[^\w.=+,-]", "_", "-".join(parts)) or "defaults"
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    if len(text) > MAX_SET_NAME_LENGTH:
+        text = f"{text[: MAX_SET_NAME_LENGTH - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return text
 
 
@@ -141,17 +143,18 @@ def _sets(given: Any, where: str) -> dict[str, dict[str, object]] | None:
         return None
     if isinstance(given, list):
         tables = [_table(each, f"{where}: a set of parameters") for each in given]
-        named = {label(each): each for each in tables}
+        named = {set_name(each): each for each in tables}
         if len(named) < len(tables):
             raise SettingsError(f"{where}: two sets of parameters look alike: give them names")
         return named
     sets = _table(given, f"{where}: parameters")
     for name, parameters in sets.items():
         _table(parameters, f"{where}: parameters.{name}")
-        if name in _RESERVED or not _NAME.fullmatch(name) or len(name) > LONGEST:
+        if name in _RESERVED or not _NAME.fullmatch(name) or len(name) > MAX_SET_NAME_LENGTH:
             raise SettingsError(
-                f"{where}: a set of parameters cannot be called {name[:LONGEST]!r}: use letters, "
-                f"digits and any of . = + , - _ (and not 'drift')"
+                f"{where}: a set of parameters cannot be called "
+                f"{name[:MAX_SET_NAME_LENGTH]!r}: use letters, digits and "
+                "any of . = + , - _ (and not 'drift')"
             )
     return sets
 
@@ -162,7 +165,7 @@ def _table(given: Any, where: str) -> dict[str, Any]:
     return given
 
 
-def _only(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+def _require_known_keys(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     for key in table:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
@@ -170,7 +173,7 @@ def _only(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
             raise SettingsError(f"{where} has no {key!r}{meant} (it takes {', '.join(known)})")
 
 
-def _meant(name: str, root: Path) -> str:
+def _suggestion(name: str, root: Path) -> str:
     folder = (root / name).parent
     names = [path.name for path in folder.glob("*.ipynb")] if folder.is_dir() else []
     close = difflib.get_close_matches(Path(name).name, names, n=1)

@@ -14,10 +14,10 @@ from mousetrap.amqp import declared_queues
 from mousetrap.broker import Broker
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import short_channel
-from mousetrap.pytest_plugin.queue_report import draw
+from mousetrap.pytest_plugin.queue_report import describe_queues
 from mousetrap.runtime import randomness
 
-PATIENCE = 3.0  # seconds to reach the broker for the last look and for cleaning up
+REPORT_CONNECT_TIMEOUT = 3.0  # seconds to reach the broker for the last look and for cleaning up
 
 
 class TestNamespace:
@@ -66,14 +66,14 @@ class TestNamespace:
 
     def look(self) -> None:
         """Take the picture of the queues; only the first look counts, the nearest to the cause."""
-        self._picture = self._picture or draw(
+        self._picture = self._picture or describe_queues(
             declared_queues.names_in(self._declared),
-            self.settings.replace(connect_timeout=PATIENCE),
+            self.settings.replace(connect_timeout=REPORT_CONNECT_TIMEOUT),
             f"{self._broker.description}, namespace {self.namespace}",
         )
 
     @property
-    def picture(self) -> str:
+    def queue_report(self) -> str:
         """How the queues stood when somebody looked first; now, if nobody has."""
         self.look()
         return self._picture
@@ -85,7 +85,7 @@ class TestNamespace:
         ours = [name for name in names if name.startswith(self.namespace)]
         if not ours:
             return
-        settings = self.settings.replace(connect_timeout=PATIENCE)
+        settings = self.settings.replace(connect_timeout=REPORT_CONNECT_TIMEOUT)
         with suppress(MousetrapError), short_channel(settings) as channel:  # else they expire
             for name in ours:
                 channel.queue_delete(name)

@@ -19,8 +19,17 @@ from mousetrap.flows.flow import reference
 from mousetrap.flows.recording import test_module
 from mousetrap.flows.stage import Stage, queue_of
 from mousetrap.job_queue import depth
-from mousetrap.model.ledger import Entry
-from mousetrap.model.message import DIED, EDITED, ORIGIN, REASON, TRACEBACK, Message, decode, encode
+from mousetrap.model.ledger import LedgerEntry
+from mousetrap.model.message import (
+    DEAD_SINCE,
+    EDITED,
+    ORIGIN,
+    REASON,
+    TRACEBACK,
+    Message,
+    decode,
+    encode,
+)
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
 from mousetrap.runs.run import Run
@@ -90,7 +99,7 @@ class DeadLetterList(Messages):
             "died": lambda each: self._died(each),
             "size": lambda each: None if each.id in self._unkept else f"{len(each.body):,} B",
             "replayed": lambda each: f"{each.replayed}×" if each.replayed else None,
-            "edited": lambda each: "yes" if each.edited else None,
+            "edited": lambda each: "yes" if each.is_edited else None,
         }
         if len({queue.name for queue in self._places.values()}) < 2:
             del shown["queue"]
@@ -203,7 +212,7 @@ class DeadLetterList(Messages):
         def pick(letter: Message) -> Message | None:
             mine = ours.get(letter.id)
             # a letter's own bytes and headers, unless they were edited here
-            return letter if mine is not None and not mine.edited else mine
+            return letter if mine is not None and not mine.is_edited else mine
 
         def on_replayed(copy: Message) -> None:
             sent.append(copy.id)
@@ -288,7 +297,7 @@ class DeadLetterList(Messages):
 
     def _died(self, letter: Message) -> str | None:
         seconds = letter.age_at(self._taken)
-        return None if seconds is None or letter.died is None else f"{age(seconds)} ago"
+        return None if seconds is None or letter.dead_since is None else f"{age(seconds)} ago"
 
 
 def dead(
@@ -340,15 +349,15 @@ def _of_run(run: Run, n: int) -> DeadLetterList:
     )
 
 
-def _letter(run: Run, entry: Entry) -> Message:
+def _letter(run: Run, entry: LedgerEntry) -> Message:
     """What the dead queue holds of it, as the ledger remembers it."""
     outcome = entry.outcome
     assert outcome is not None  # it is dead, so it has one
     headers = {
         REASON: outcome.reason, TRACEBACK: outcome.traceback, ORIGIN: entry.queue,
-        DIED: int(run.ledger.time(outcome, outcome.ended)),
+        DEAD_SINCE: int(run.ledger.time(outcome, outcome.ended)),
     }  # fmt: skip
-    sent = run.ledger.ready(entry)
+    sent = run.ledger.queued_at(entry)
     return Message(
         id=entry.id, body=entry.body or b"", attempt=outcome.attempt, parent=entry.parent,
         job=entry.job or None, headers=headers, sent=None if sent is None else int(sent),
@@ -386,4 +395,4 @@ def _mended(letter: Message, handler: Handler) -> Message:
             f"{handler.name} returned nothing for letter {letter.short_id}: let it return the data "
             f"to send; nothing was edited"
         )
-    return letter.again(letter.attempt, {**letter.headers, EDITED: True}, body)
+    return letter.copy(letter.attempt, {**letter.headers, EDITED: True}, body)

@@ -170,7 +170,7 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
 
 def _first(ledger: Ledger) -> float:
     """Return when the first message was sent, in seconds since 1970."""
-    starts = [at for each in ledger.entries() if (at := ledger.ready(each)) is not None]
+    starts = [at for each in ledger.entries() if (at := ledger.queued_at(each)) is not None]
     return min(starts, default=0.0)
 
 

@@ -37,7 +37,7 @@ from mousetrap.runs.job_sender import JobSender
 from mousetrap.runs.settle import Settlement
 from mousetrap.runs.workers import RunWorkers, WorkerKind
 from mousetrap.runtime import clock, randomness
-from mousetrap.runtime.interrupt import finish
+from mousetrap.runtime.interrupt import run_uninterrupted
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Run:
         if self._state in ("closed", "new"):
             return
         self._state = "closed"
-        finish(lambda: self._stop(keep_queues))
+        run_uninterrupted(lambda: self._stop(keep_queues))
 
     def _stop(self, keep_queues: bool) -> None:
         # The last step that is added runs first; an error in one does not keep the others from
@@ -347,7 +347,7 @@ class Run:
             self._run_lock.delete()
 
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
-        self.ledger.hear(delivery.body, clock.time())
+        self.ledger.add_packed(delivery.body, clock.time())
         self._events.ack(delivery)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.display.progress import Progress
+from mousetrap.display.progress import ProgressLine
 from mousetrap.display.safe_text import safe, safe_lines
 from mousetrap.errors import (
     BrokerUnreachable,
@@ -69,10 +69,10 @@ class Settlement:
     def wait(self, timeout: float, *, fail_fast: bool) -> None:
         """Wait as `Run.settle` describes, and raise what it says."""
         deadline = clock.monotonic() + timeout
-        progress = Progress()
+        progress = ProgressLine()
 
         def is_over() -> bool:
-            return not self._ledger.open or (fail_fast and bool(self._ledger.deaths))
+            return not self._ledger.open or (fail_fast and bool(self._ledger.dead))
 
         try:
             while True:
@@ -81,7 +81,7 @@ class Settlement:
                 reached = self._ledger.wait_for(is_over, min(WORKER_CHECK_INTERVAL, left))
                 self._check()
                 progress.update(*self._progress())
-                if fail_fast and self._ledger.deaths:
+                if fail_fast and self._ledger.dead:
                     raise self.message_died()
                 if reached and self._is_settled(min(WORKER_CHECK_INTERVAL, left)):
                     return
@@ -121,7 +121,7 @@ class Settlement:
 
     def message_died(self) -> MessageDied:
         """Return the error that describes the first message that died."""
-        outcome = ledger_tables.first_death(self._ledger)
+        outcome = ledger_tables.first_dead(self._ledger)
         reason = safe(outcome.reason)  # an exception's text may have several lines
         where = f"died in stage {outcome.stage} at attempt {outcome.attempt}"
         text = f"message {outcome.id[:8]} {where}: {reason}"

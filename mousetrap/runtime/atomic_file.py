@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write *content* to *path*, for its owner only; a reader sees the old file or the new one.
 
     Raises:

@@ -22,7 +22,7 @@ def is_kernel() -> bool:
     return hasattr(shell(), "kernel")
 
 
-def program() -> str:
+def program_name() -> str:
     """What people call this process: ``analysis.ipynb``, ``mousetrap work``, ``train.py``."""
     if is_kernel():
         # VS Code tells by a variable, Jupyter's server by the environment, others not at all

@@ -23,10 +23,10 @@ class ExitCode(IntEnum):
     TERMINATED = 143  # SIGTERM
 
 
-Verdict = Literal["misconfigured", "no broker", "died"]
+ExitCause = Literal["misconfigured", "no broker", "died"]
 
 
-def classify(code: int, *, has_worked: bool, has_failed: bool) -> Verdict:
+def classify(code: int, *, has_worked: bool, has_failed: bool) -> ExitCause:
     """Say why a worker process that nobody told to stop ended with exit code *code*.
 
     *misconfigured*: the next one would end in the same way. Codes are believed only where they can

@@ -18,8 +18,10 @@ from mousetrap.runtime import clock, threads
 
 log = logging.getLogger("mousetrap.runtime.interrupt")
 
-SLICE = 0.25  # seconds; on Windows an interrupt is heard between two of them only
-PARTING = 0.5  # seconds that who was interrupted waits for a closing, which is quick as a rule
+WAIT_INTERVAL = 0.25  # seconds; on Windows an interrupt is heard between two of them only
+INTERRUPTED_TIMEOUT = (
+    0.5  # seconds that who was interrupted waits for a closing, which is quick as a rule
+)
 
 
 class Waiter:
@@ -49,7 +51,9 @@ class Waiter:
         try:
             self._sleepers.append(sleeper)
             while not reached():
-                left = SLICE if deadline is None else min(SLICE, deadline - clock.monotonic())
+                left = WAIT_INTERVAL
+                if deadline is not None:
+                    left = min(left, deadline - clock.monotonic())
                 if left <= 0:
                     return reached()
                 sleeper.acquire(timeout=left)
@@ -59,21 +63,21 @@ class Waiter:
                 self._sleepers.remove(sleeper)
 
 
-def finish(work: Callable[[], object], *, daemon: bool = False) -> None:
+def run_uninterrupted(work: Callable[[], object], *, daemon: bool = False) -> None:
     """Do *work* to its end and return or raise as it does, unless the caller is interrupted.
 
     An interrupt ends the waiting and not the work, whose error is then logged. Whoever calls this
     on the way out of an interrupt (in a ``finally``, at the end of a ``with`` block) is not kept
-    waiting for more than `PARTING`. The interpreter exits after the work is done only, so have it
-    bounded; a *daemon* may be cut short.
+    waiting for more than `INTERRUPTED_TIMEOUT`. The interpreter exits after the work is done only,
+    so have it bounded; a *daemon* may be cut short.
     """
     if not threads.is_main():
         work()  # only the main thread is ever interrupted
         return
-    patience = PARTING if is_interrupted() else None
+    patience = INTERRUPTED_TIMEOUT if is_interrupted() else None
     again = _Postponed()  # a second interrupt must not come between the caller and the thread
     try:
-        closing = begin(work, daemon=daemon, is_left=False)
+        closing = start_in_thread(work, daemon=daemon, is_left=False)
     except RuntimeError:  # the interpreter is going down: no new threads, and nobody interrupts
         again.forget()
         work()
@@ -87,13 +91,15 @@ def finish(work: Callable[[], object], *, daemon: bool = False) -> None:
         raise closing.error
 
 
-def begin(work: Callable[[], object], *, daemon: bool = False, is_left: bool = True) -> Closing:
+def start_in_thread(
+    work: Callable[[], object], *, daemon: bool = False, is_left: bool = True
+) -> BackgroundTask:
     """Have *work* done on a thread of its own; its error is logged if nobody waits for it.
 
     Raises:
         RuntimeError: the interpreter is going down.
     """
-    closing = Closing(is_left)
+    closing = BackgroundTask(is_left)
 
     def do() -> None:
         try:
@@ -109,8 +115,8 @@ def begin(work: Callable[[], object], *, daemon: bool = False, is_left: bool = T
     return closing
 
 
-class Closing:
-    """How far some work of `begin` is."""
+class BackgroundTask:
+    """How far some work of `start_in_thread` is."""
 
     def __init__(self, is_left: bool) -> None:
         self.error: BaseException | None = None

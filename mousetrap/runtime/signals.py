@@ -1,4 +1,4 @@
-"""How long a worker process lives: until a signal, its parent's end, or its own failure."""
+"""Runs a worker until a signal arrives, its parent process ends, or the worker itself fails."""
 
 from __future__ import annotations
 
@@ -13,115 +13,117 @@ from typing import Protocol
 
 from mousetrap.runtime import threads
 from mousetrap.runtime.environment import is_kernel
-from mousetrap.runtime.interrupt import Waiter, begin
+from mousetrap.runtime.interrupt import Waiter, start_in_thread
 
-GRACE = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
+STOP_TIMEOUT = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
+CHECK_INTERVAL = 0.2  # seconds within which a failure of the worker is noticed
 
 
-class SignalWatch(Protocol):
-    """What can be run until it is told to stop: a `Worker`, or several as processes."""
+class Service(Protocol):
+    """What `run_until_signalled` can run: a `Worker`, or a supervisor of several processes."""
 
     def start(self) -> object:
-        """Begin; raises if that cannot be."""
+        """Start; raises an error if that is not possible."""
 
     def wait(self, timeout: float, /) -> bool:
-        """Look for *timeout* seconds whether it can go on; raises what keeps it from that."""
+        """Check for *timeout* seconds that it can go on; raises the error that prevents it."""
 
     def stop(self, timeout: float, /) -> None:
-        """Finish what is in hand within *timeout* seconds."""
+        """Stop; messages in progress have *timeout* seconds to finish."""
 
 
-class _Told(KeyboardInterrupt):
-    """A signal came while we were still starting: a kind of interrupt, so that it ends a wait."""
+class _SignalledWhileStarting(KeyboardInterrupt):
+    """A signal arrived during the start. It is an interrupt, so that it ends whatever waits."""
 
 
 def run_until_signalled(
-    worker: SignalWatch,
+    worker: Service,
     *,
-    grace: float = GRACE,
+    stop_timeout: float = STOP_TIMEOUT,
     with_parent: bool = False,
-    on_working: Callable[[], object] = lambda: None,
-    on_look: Callable[[], object] = lambda: None,
-    on_told: Callable[[], object] = lambda: None,
-    at_once: Callable[[], object] = lambda: None,
+    on_started: Callable[[], object] = lambda: None,
+    on_poll: Callable[[], object] = lambda: None,
+    on_stopping: Callable[[], object] = lambda: None,
+    before_exit: Callable[[], object] = lambda: None,
 ) -> None:
-    """Start *worker* and return when it has been told to stop and has finished its messages.
+    """Start *worker*, and return when it has been asked to stop and has finished its messages.
 
-    *on_working* is called once it consumes, *on_look* a few times a second from then on, *on_told*
-    when it has been told to stop.
+    The first SIGINT or SIGTERM asks it to stop: it begins no new message, and messages in progress
+    have *stop_timeout* seconds to finish. A worker that is still connecting gives up. The second
+    signal calls *before_exit* and ends the process at once, with exit code 128 + signal. In a
+    notebook's kernel an interrupt ends the cell, and the worker stops in a thread behind it. With
+    *with_parent* the end of standard input counts as a signal: a worker ends with its parent, even
+    if the parent was killed.
 
-    The first SIGINT or SIGTERM asks: nothing new is begun, what is in hand gets *grace* seconds;
-    a worker that is still connecting gives up. The second ends the process at once, with exit code
-    128 + signal, after *at_once*. In a notebook's kernel an interrupt ends the cell, and the worker
-    finishes behind it. *with_parent*: the end of standard input counts as a signal, so a worker
-    whose parent was killed does not stay behind.
+    *on_started* is called once the worker consumes, *on_poll* every `CHECK_INTERVAL` from then on,
+    and *on_stopping* when it was asked to stop.
 
     Raises:
         MousetrapError: the worker could not start, or cannot go on.
-        TimeoutError: a handler outlived *grace*.
+        TimeoutError: a handler still ran after *stop_timeout* seconds.
 
     Threads: signals are handled only when called in the main thread.
     """
-    told = _Order()
-    with _signals(told, at_once, lambda: worker.stop(grace)):
+    request = _StopRequest()
+    with _signal_handlers(request, before_exit, lambda: worker.stop(stop_timeout)):
         try:
-            told.ends_waiting = True
-            if with_parent:  # from here on: a parent may have gone before we came this far
-                threads.Thread(target=_await_orphanhood, args=(told,), daemon=True).start()
+            request.interrupts_main = True
+            if with_parent:  # only from here on: the parent may have ended before this line
+                threads.Thread(target=_wait_for_end_of_stdin, args=(request,), daemon=True).start()
             worker.start()
-            told.ends_waiting = False
-        except _Told:
-            worker.stop(grace)  # it may just have begun
+            request.interrupts_main = False
+        except _SignalledWhileStarting:
+            worker.stop(stop_timeout)  # it may have begun a message already
             return
         try:
-            on_working()
-            while not told.wait(0.2):  # seconds: how soon a failure is noticed
+            on_started()
+            while not request.wait(CHECK_INTERVAL):
                 worker.wait(0.0)
-                on_look()
-            on_told()
+                on_poll()
+            on_stopping()
         finally:
-            worker.stop(grace)
+            worker.stop(stop_timeout)
 
 
-class _Order:
-    """The order to stop, once it is given."""
+class _StopRequest:
+    """Whether the worker was asked to stop."""
 
     def __init__(self) -> None:
-        self.is_given = False
-        self.ends_waiting = False  # by an exception in the main thread
-        self.is_heard = False  # there is a handler of signals
-        self._bell = Waiter()
+        self.is_made = False
+        self.interrupts_main = False  # by an exception in the main thread
+        self.has_handlers = False  # signals reach the handlers of `_signal_handlers`
+        self._waiter = Waiter()
 
-    def give(self) -> None:
-        self.is_given = True
-        self._bell.notify_all()
+    def make(self) -> None:
+        self.is_made = True
+        self._waiter.notify_all()
 
     def wait(self, timeout: float) -> bool:
-        return self._bell.wait_for(lambda: self.is_given, timeout)
+        return self._waiter.wait_for(lambda: self.is_made, timeout)
 
 
 @contextmanager
-def _signals(
-    told: _Order, at_once: Callable[[], object], stop: Callable[[], object]
+def _signal_handlers(
+    request: _StopRequest, before_exit: Callable[[], object], stop: Callable[[], object]
 ) -> Iterator[None]:
     if not threads.is_main():
         yield
         return
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        if told.is_given:
-            at_once()
+        if request.is_made:
+            before_exit()
             os._exit(128 + number)  # not sys.exit: a hanging handler must not delay it
-        told.give()
-        if told.ends_waiting:
-            raise _Told
+        request.make()
+        if request.interrupts_main:
+            raise _SignalledWhileStarting
 
     def on_interrupt_of_cell(number: int, frame: FrameType | None) -> None:
-        # Stopping begins here and not on the way out, where a second interrupt could forestall it.
-        # It never ends the process: that would take the kernel away.
-        if not told.is_given:
-            begin(stop)
-            told.give()
+        # Stopping begins here and not in a `finally`, which a second interrupt could skip. The
+        # second interrupt does not end the process: the process is the kernel.
+        if not request.is_made:
+            start_in_thread(stop)
+            request.make()
         signal.default_int_handler(number, frame)
 
     handlers = {
@@ -129,21 +131,21 @@ def _signals(
         signal.SIGINT: on_interrupt_of_cell if is_kernel() else on_signal,
     }
     before = {number: signal.signal(number, each) for number, each in handlers.items()}
-    told.is_heard = True
+    request.has_handlers = True
     try:
         yield
     finally:
-        told.is_heard = False
+        request.has_handlers = False
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _await_orphanhood(told: _Order) -> None:
-    # The pipe's other end is held by the parent alone; it closes however the parent ends.
+def _wait_for_end_of_stdin(request: _StopRequest) -> None:
+    # Only the parent holds the other end of the pipe, which closes however the parent ends.
     # Read below sys.stdin: a thread inside its buffer makes the interpreter abort on exit.
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    if told.ends_waiting and told.is_heard and not told.is_given:
-        _thread.interrupt_main(signal.SIGTERM)  # the order ends what the main thread waits for
+    if request.interrupts_main and request.has_handlers and not request.is_made:
+        _thread.interrupt_main(signal.SIGTERM)  # ends the wait of the main thread, too
     else:
-        told.give()
+        request.make()

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SinkBusy, SinkError
-from mousetrap.model.message import Message, current, decode, encode
+from mousetrap.model.message import Message, current_message, decode, encode
 from mousetrap.runtime import clock, threads
 from mousetrap.sink.sqlite import SqliteStore
 
@@ -286,7 +286,7 @@ def _meant(message: Message | None) -> Message:
     if message is not None:
         raise SinkError(f"message is a {type(message).__name__}: give a mousetrap.Message")
     try:
-        return current.get()
+        return current_message.get()
     except LookupError:
         raise SinkError(
             "no message is being handled here: give one, as in sink.store(data, message)"

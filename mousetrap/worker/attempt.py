@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from mousetrap.amqp.consumer import Delivery
-from mousetrap.model.message import Message, current
+from mousetrap.model.message import Message, current_message
 from mousetrap.model.outcome import Outcome, OutcomeKind, Output
 from mousetrap.runtime import clock
 from mousetrap.worker.handler import Handler
@@ -91,7 +91,7 @@ class HandlerCall:
         if hooks.started:
             hooks.call(hooks.started, message)
         self._entered = hooks.enter(message) if hooks.handling else ()
-        self._token = current.set(message)
+        self._token = current_message.set(message)
         return self
 
     def __exit__(
@@ -103,7 +103,7 @@ class HandlerCall:
             else:
                 self._end.handle_failure(self._attempt, error)
         finally:
-            current.reset(self._token)
+            current_message.reset(self._token)
             if self._entered:
                 self._end.hooks.leave(self._entered)
         return True

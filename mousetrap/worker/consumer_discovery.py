@@ -24,7 +24,7 @@ from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.message import decode
 from mousetrap.runtime import clock, randomness, threads
-from mousetrap.runtime.environment import is_kernel, program
+from mousetrap.runtime.environment import is_kernel, program_name
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
@@ -109,7 +109,7 @@ class ConsumerDiscovery:
         self._is_answering = False  # while the worker consumes
         self._settings = settings
         self._exchange = settings.topology.events_exchange
-        self._key = settings.topology.question_key
+        self._key = settings.topology.discovery_key
         self._queue = queue
         self._publisher = publisher
         self._worker = randomness.new_id()
@@ -198,7 +198,7 @@ class ConsumerDiscovery:
                 process=_process_id(),
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                program=program(),
+                program=program_name(),
                 stage=self._stage,
             )
             with suppress(MousetrapError):

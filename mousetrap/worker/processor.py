@@ -21,7 +21,7 @@ from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
 from mousetrap.model import poison_messages, retry_policy
 from mousetrap.model.message import Message
-from mousetrap.model.outcome import Outcome, Output, alike
+from mousetrap.model.outcome import Outcome, Output, outputs_to
 from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.runtime import randomness, threads
 from mousetrap.runtime.interrupt import Waiter
@@ -217,7 +217,7 @@ class Processor:
                 [Output(each.id, writes, self._kept_body(each.body)) for each in outputs]
             )
         else:
-            recorded = alike(writes, len(outputs))
+            recorded = outputs_to(writes, len(outputs))
         outcome = attempt.outcome(
             "done", self._queue.name, recorded, body=self._kept_job_body(attempt)
         )

@@ -21,7 +21,7 @@ from typing import Any
 from mousetrap.errors import ProcessEnded, SettingsError
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.exit_codes import ExitCode, describe
-from mousetrap.runtime.interrupt import finish
+from mousetrap.runtime.interrupt import run_uninterrupted
 from mousetrap.settings import Settings
 from mousetrap.worker.worker_process import FACTS, WorkerProcess
 
@@ -245,7 +245,7 @@ class Supervisor:
             TimeoutError: only where they are replaced: some left messages in hand, which will be
                 delivered again.
         """
-        finish(lambda: self._stop(timeout))
+        run_uninterrupted(lambda: self._stop(timeout))
 
     def _stop(self, timeout: float) -> None:
         self._waiting, self._is_stopping = [], True

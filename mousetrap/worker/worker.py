@@ -22,7 +22,7 @@ from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
 from mousetrap.runtime import clock, threads
-from mousetrap.runtime.interrupt import PARTING, finish
+from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted
 from mousetrap.settings import Settings
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached, ConsumerDiscovery
 from mousetrap.worker.handler import Handler
@@ -163,7 +163,7 @@ class Worker:
             _started.discard(self)
             # interrupted when it had just begun, it may have a message in progress: finish that
             has_begun = self._consumer.connection.is_open
-            finish((lambda: self._stop(STOP_TIMEOUT)) if has_begun else self._abandon)
+            run_uninterrupted((lambda: self._stop(STOP_TIMEOUT)) if has_begun else self._abandon)
             raise
         return self
 
@@ -205,7 +205,7 @@ class Worker:
             TimeoutError: a handler still ran, or the broker had not confirmed its outputs, after
                 *timeout* seconds; that message will be delivered again, so it may be done twice.
         """
-        finish(lambda: self._stop(timeout))
+        run_uninterrupted(lambda: self._stop(timeout))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the worker is stopped or cannot go on; say whether it is stopped.
@@ -356,9 +356,9 @@ class Worker:
 
     def _abandon(self) -> None:
         self._processor.stop()
-        self._consumer.close(PARTING)
-        self._publisher.close(PARTING)
-        self._processor.executor.stop(PARTING)
+        self._consumer.close(INTERRUPTED_TIMEOUT)
+        self._publisher.close(INTERRUPTED_TIMEOUT)
+        self._processor.executor.stop(INTERRUPTED_TIMEOUT)
 
     def _call_stopped(self, error: MousetrapError | None) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mousetrap.model.backoff import backoff
 from mousetrap.runtime import clock
-from mousetrap.runtime.exit_codes import Verdict, classify
+from mousetrap.runtime.exit_codes import ExitCause, classify
 
 COUNTS = ("received", "done", "retried", "dead", "reconnects")  # that add up
 FACTS = ("alive", "connected", "consuming")
@@ -81,7 +81,7 @@ class WorkerProcess:
                 **apart,
             )
 
-    def death(self) -> tuple[Verdict, int] | None:
+    def death(self) -> tuple[ExitCause, int] | None:
         """Say why the process has ended by itself, and its exit code; None while it runs."""
         code = None if self.process is None else self.process.poll()
         if code is None:

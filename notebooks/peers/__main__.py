@@ -1,6 +1,6 @@
 """One peer in a process of its own: ``python -m peers NAME``.
 
-A line of JSON on standard input is a wish, a line on standard output the answer. The process stays,
+A line of JSON on standard input is a request, a line on standard output its answer. It stays,
 so that peers can take turns without starting again. It ends when its input ends.
 """
 
@@ -17,9 +17,9 @@ from peers import peer_of
 
 
 def main() -> None:
-    """Do what is wished for until nobody wishes any more."""
+    """Answer requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints must not look like an answer
+    os.dup2(2, 1)  # what a library prints must not look like an answer
     hop = ExitStack()
     peer = None
     for line in sys.stdin:
@@ -35,7 +35,7 @@ def main() -> None:
                 hop.enter_context(peer.hop(**wish))
             elif do == "stop":
                 hop.close()
-        except Exception:  # the one who asked gets to read it
+        except Exception:  # the parent process reports it
             answer["error"] = traceback.format_exc()[-3000:]
         print(json.dumps(answer), file=answers, flush=True)
     hop.close()

@@ -21,10 +21,10 @@ from pika import frame, spec
 
 from peers.peer import Peer as Base
 
-BATCH = 200  # messages handed to the socket at once; a guess
+BATCH = 200  # messages written to the socket at once; a guess
 ACK = 21  # bytes of a whole basic.ack frame
-LOOK = 0.05  # seconds between two looks whether the hop is to end
-PATIENCE = 30.0  # seconds for the last confirms
+STOP_CHECK_INTERVAL = 0.05  # seconds between two checks whether the hop is to end
+LAST_CONFIRMS_TIMEOUT = 30.0  # seconds
 
 
 class Peer(Base):
@@ -54,8 +54,8 @@ class Peer(Base):
                 yield mover
             finally:
                 ended.set()
-                mover.join(PATIENCE)
-            assert not mover.is_alive(), f"not all was confirmed within {PATIENCE:g} s"
+                mover.join(LAST_CONFIRMS_TIMEOUT)
+            assert not mover.is_alive(), f"not all was confirmed within {LAST_CONFIRMS_TIMEOUT:g} s"
             _write(taking, 0, spec.Connection.Close(200, "", 0, 0))
             _read(taking, spec.Connection.CloseOk)  # so the acks have arrived, too
 
@@ -83,7 +83,7 @@ def _write(wire: socket.socket, channel: int, method: spec.amqp_object.Method) -
 
 
 def _read(wire: socket.socket, wanted: type) -> spec.amqp_object.Method:
-    """The one method that the broker answers with; before it there is nothing to pipeline."""
+    """Wait for the one method that answers the request."""
     buffer = b""
     while data := wire.recv(65536):
         buffer += data
@@ -128,7 +128,7 @@ def _move(
     one = start = rest = b""
     length = arrived = published = confirmed = 0  # bytes, bytes, messages, messages
     while not ended.is_set() or confirmed < published:
-        for wire in select.select([taking, giving], [], [], LOOK)[0]:
+        for wire in select.select([taking, giving], [], [], STOP_CHECK_INTERVAL)[0]:
             data = _receive(wire)
             if wire is giving:
                 taking.sendall(data)

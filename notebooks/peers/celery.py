@@ -43,7 +43,7 @@ app.conf.task_queues = [queue_of(SOURCE)]
 
 @app.task(name="pass_on")
 def pass_on(text: str) -> None:
-    """Send *text* on to where nobody reads."""
+    """Send *text* to a queue without a consumer."""
     pass_on.apply_async((text,), queue=queue_of(TARGET))
 
 

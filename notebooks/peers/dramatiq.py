@@ -21,7 +21,7 @@ THREADS = 8  # its own default
 
 
 class Peer(Base):
-    """Two actors: the one that works, and the one whose queue nobody reads."""
+    """Two actors: one that works, and one whose queue has no consumer."""
 
     title = "dramatiq"
     share = 0.08

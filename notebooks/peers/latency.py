@@ -137,7 +137,7 @@ def flood(messages: int, size: int, window: int, prefetch: int) -> None:
             Publisher(settings) as publisher,
         ):  # fmt: skip
             publisher.publish(Message(text), "first")
-            worker.wait_until(done=1, timeout=30)  # from here on nothing has to start
+            worker.wait_until(done=1, timeout=30)  # everything has started
             started = time.perf_counter()
             for begin in range(0, messages, CHUNK):
                 number = min(CHUNK, messages - begin)

@@ -11,7 +11,7 @@ from peers.peer import Peer as Base
 
 
 def pass_on(text: str) -> str:
-    """The handler: it does nothing, so that all the time is the library's."""
+    """The handler: it does nothing, so the library takes all the time."""
     return text
 
 

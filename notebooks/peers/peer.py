@@ -24,7 +24,7 @@ class Peer:
     title: ClassVar[str]
     persistent: ClassVar[bool] = True  # what it publishes survives a restart of the broker
     confirmed: ClassVar[bool] = True  # it learns from the broker that a message has arrived
-    mandatory: ClassVar[bool] = True  # it asks for what cannot be routed to be sent back
+    mandatory: ClassVar[bool] = True  # it asks the broker to return what cannot be routed
     ack_last: ClassVar[bool] = True  # a source is acked after its output is confirmed
     share: ClassVar[float] = 1.0  # of the messages of a round; a slow peer gets fewer
 
@@ -46,19 +46,19 @@ class Peer:
 
 
 class Loop:
-    """An asyncio loop on a thread of its own, for peers that need one that goes on."""
+    """An asyncio loop that runs on a thread of its own, for peers that need one."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float = 120.0) -> Any:
-        """Run to its end there, and return what it returns."""
+        """Run *coroutine* on that loop and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
 
 
 async def in_windows(publish: Any, messages: int, window: int) -> float:
-    """Await ``publish()`` as often as said, *window* at a time; return how many seconds it took."""
+    """Await ``publish()`` *messages* times, *window* at a time; return the seconds."""
     started = time.perf_counter()
     for begin in range(0, messages, window):
         await asyncio.gather(*(publish() for _ in range(min(window, messages - begin))))

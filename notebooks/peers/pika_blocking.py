@@ -31,7 +31,7 @@ class Peer(Base):
             channel = connection.channel()
             channel.confirm_delivery()
             started = time.perf_counter()
-            for _ in range(messages):  # raises where it is refused or cannot be routed
+            for _ in range(messages):  # raises if refused or unroutable
                 channel.basic_publish("", queue, body, PROPERTIES, mandatory=True)
             return time.perf_counter() - started
 

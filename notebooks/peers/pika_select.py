@@ -23,7 +23,7 @@ PROPERTIES = pika.BasicProperties(delivery_mode=2, content_type="application/jso
 
 
 class Peer(Base):
-    """Callbacks all the way down."""
+    """pika's callbacks, written by hand."""
 
     title = "pika SelectConnection"
 

@@ -24,7 +24,7 @@ from mousetrap.settings import Settings
 from peers import NAMES, peer_of
 
 FOLDER = Path(__file__).parents[1]
-LOOK = 0.005  # seconds between two looks of the witness
+POLL_INTERVAL = 0.005  # seconds between two depth queries
 
 
 class Racer:
@@ -48,7 +48,7 @@ class Racer:
         self._answer(60.0)
 
     def ask(self, do: str, timeout: float = 120.0, **wish: Any) -> dict[str, Any]:
-        """Have it do something; RuntimeError with its traceback if it cannot."""
+        """Make it do something; RuntimeError with its traceback if it fails."""
         self._write({"do": do} | wish)
         return self._answer(timeout)
 
@@ -125,7 +125,7 @@ class Race:
                           window=window)  # fmt: skip
         self._await(name, place, messages)
         self._drop(place)
-        # dramatiq and Celery open their connection with the first, which their clock leaves out
+        # dramatiq and Celery open their connection with the first, before they start the clock
         return messages / found["seconds"]
 
     def hop(
@@ -149,7 +149,7 @@ class Race:
         return rate
 
     def _await(self, name: str, place: str, messages: int) -> None:
-        """Return when all are in the queue; unconfirmed ones may still be on their way in it."""
+        """Return when all are in the queue; unconfirmed ones may arrive late."""
         deadline = time.monotonic() + 10
         while True:
             arrived = self._channel.queue_declare(place, passive=True).method.message_count
@@ -157,7 +157,7 @@ class Race:
                 return
             assert arrived < messages, f"{name}: {arrived} of {messages} arrived"
             assert time.monotonic() < deadline, f"{name}: {arrived} of {messages} within 10 s"
-            self._connection.sleep(LOOK)
+            self._connection.sleep(POLL_INTERVAL)
 
     def _watch(self, name: str, target: str, messages: int) -> float:
         deadline = time.monotonic() + 120
@@ -168,12 +168,12 @@ class Race:
             if arrived >= messages:
                 assert arrived == messages, f"{name}: {arrived} of {messages} arrived"
                 if not first:  # too few to be seen on their way
-                    return messages / LOOK
+                    return messages / POLL_INTERVAL
                 return (messages - first) / (now - started)
             if arrived and not first:
                 first, started = arrived, now
             assert time.monotonic() < deadline, f"{name}: {arrived} of {messages} within 120 s"
-            self._connection.sleep(LOOK)
+            self._connection.sleep(POLL_INTERVAL)
 
     def _fresh(self, name: str, word: str) -> str:
         place = f"{self.prefix}.{name}.{word}.{len(self._queues)}"

@@ -30,7 +30,7 @@ class Peer(Base):
             started = time.perf_counter()
             for _ in range(messages):
                 channel.basic_publish(exchange="", routing_key=queue, body=body)
-            # nobody knows when they have arrived; an answer on the same channel comes after them
+            # no confirms: an answer on the same channel comes after all publishes
             channel.queue_declare(queue, passive=True)
             return time.perf_counter() - started
 

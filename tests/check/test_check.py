@@ -22,8 +22,8 @@ from mousetrap.check import (
     parse_parameters,
     read,
 )
-from mousetrap.check.parameters import fit
-from mousetrap.check.progress import stages_in
+from mousetrap.check.parameters import convert_parameters
+from mousetrap.check.progress import read_stage_counts
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded, ParameterError
 from mousetrap.model.summary import SUMMARY_TYPE as RECORD
 
@@ -99,7 +99,7 @@ def test_what_only_checks_notebooks_starts_without_the_grammar_of_iris(tmp_path)
     """jsonschema passes over what it cannot import; this one says so when it is."""
     (tmp_path / "rfc3987_syntax.py").write_text("print('loaded')")
     load = "from contextlib import suppress\nwith suppress(ImportError):\n    import rfc3987_syntax"
-    light = "from mousetrap.check.parameters import start_light\nstart_light()\n"
+    light = "from mousetrap.check.parameters import skip_slow_imports\nskip_slow_imports()\n"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
 
     def said(code):
@@ -271,7 +271,7 @@ def test_check_takes_no_offence_at_harmless_names(name):
     """Only whole words are suspicious."""
     declared = [Parameter(name, "str", "x")]
 
-    assert fit({name: "y"}, declared, Path("a.ipynb")) == {name: "y"}
+    assert convert_parameters({name: "y"}, declared, Path("a.ipynb")) == {name: "y"}
 
 
 def test_check_refuses_parameters_without_a_parameters_cell(tmp_path, no_kernel):
@@ -450,7 +450,7 @@ def test_progress_of_a_run_is_read_with_care(tmp_path, told, expected):
     path = tmp_path / "progress.json"
     path.write_bytes(told.encode(errors="surrogateescape"))
 
-    assert stages_in(path) == expected
+    assert read_stage_counts(path) == expected
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
@@ -458,7 +458,7 @@ def test_progress_of_a_run_is_not_waited_for(tmp_path):
     """A pipe, a folder or nothing at all of that name keeps nobody waiting."""
     os.mkfifo(tmp_path / "pipe")
 
-    assert [stages_in(tmp_path / name) for name in ("pipe", "", "missing")] == [{}, {}, {}]
+    assert [read_stage_counts(tmp_path / name) for name in ("pipe", "", "missing")] == [{}, {}, {}]
 
 
 def test_check_keeps_the_executed_copy_to_its_owner(passed):

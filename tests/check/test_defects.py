@@ -62,8 +62,8 @@ DEFECTS = {
     "no retries and a first failure": (
         "stages", "retry_delays=(0.05,))\ndef square(n: int) -> int:",
         "retry_delays=())\ndef square(n: int) -> int:\n"
-        "    from mousetrap.model.message import current\n"
-        "    if current.get().attempt == 1: raise OSError('first')",
+        "    from mousetrap.model.message import current_message\n"
+        "    if current_message.get().attempt == 1: raise OSError('first')",
     ),
     "stage that is not there": ("stages", '@stage(reads="squares"', '#\n@stage(reads="sqaures"'),
     "hand dies": (

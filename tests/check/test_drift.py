@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import mousetrap
 from mousetrap.check import check
-from mousetrap.check.drift import Mark, check_drift, drift, marks_in, source_of
+from mousetrap.check.drift import SameAsMark, check_drift, drift, marks_in, source_of
 from mousetrap.errors import CheckError, Drifted
 
 ROOT = Path(__file__).parents[2]
@@ -191,8 +191,8 @@ def test_marks_say_cell_line_and_target():
     marks = list(marks_in([(3, "1 + 1"), (4, cell)]))
 
     assert marks == [
-        Mark(4, 3, "lengths.words", "measure", False, cell),
-        Mark(4, 6, "lengths", "Words.measure", True, cell),
+        SameAsMark(4, 3, "lengths.words", "measure", False, cell),
+        SameAsMark(4, 6, "lengths", "Words.measure", True, cell),
     ]
     assert str(marks[0]) == "cell 4, same as lengths.words:measure"
 

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from mousetrap.check import GridResult, check_grid, parse_axes, read, read_results
 from mousetrap.check.executed_notebook import SUMMARY_TYPE
 from mousetrap.check.grid import default_folder
-from mousetrap.check.grid_points import plan
+from mousetrap.check.grid_points import plan_points
 from mousetrap.errors import CheckError, ParameterError, SettingsError
 from mousetrap.settings import Settings
 
@@ -118,7 +118,7 @@ def test_parse_axes_refuses_what_does_not_read_so(texts, says):
 
 def test_plan_is_the_product_with_the_last_axis_fastest(notebook):
     """Every combination once, in the types of the notebook."""
-    points = plan([notebook], {"jobs": ["1", "2"], "wet": ["yes", "no"]}, {"rate": "1"})
+    points = plan_points([notebook], {"jobs": ["1", "2"], "wet": ["yes", "no"]}, {"rate": "1"})
 
     assert [dict(point.parameters) for point in points] == [
         {"rate": 1.0, "jobs": jobs, "wet": wet} for jobs in (1, 2) for wet in (True, False)
@@ -130,7 +130,10 @@ def test_plan_without_axes_is_a_point_per_notebook(tmp_path, notebook):
     """Several notebooks are a grid as well, each a point with its name."""
     other = write_notebook(tmp_path / "check_more.ipynb", "1")
 
-    assert [point.name for point in plan([notebook, other], {}, {})] == ["check_it", "check_more"]
+    assert [point.name for point in plan_points([notebook, other], {}, {})] == [
+        "check_it",
+        "check_more",
+    ]
 
 
 HOSTILE = ["a/b", "..", "\x00\n", "\u202egnp", "x" * 300, "ü{name}", "CON", "a\\b", "<b>", "*?"]
@@ -138,7 +141,7 @@ HOSTILE = ["a/b", "..", "\x00\n", "\u202egnp", "x" * 300, "ü{name}", "CON", "a\
 
 def test_plan_names_files_that_every_file_system_takes(notebook):
     """Whatever a value is: letters, digits and a few signs, not too many, and no two alike."""
-    names = [point.file for point in plan([notebook], {"name": HOSTILE, "jobs": [1, 2]}, {})]
+    names = [point.file for point in plan_points([notebook], {"name": HOSTILE, "jobs": [1, 2]}, {})]
 
     assert names[0] == "01-name=a_b,jobs=1.ipynb"
     assert all(re.fullmatch(r"\d\d-[A-Za-z0-9._=,+-]{1,80}\.ipynb", name) for name in names)
@@ -148,7 +151,7 @@ def test_plan_names_files_that_every_file_system_takes(notebook):
 @pytest.mark.parametrize("within", ["", "test-7f3a", "x" * 28])
 def test_plan_gives_each_point_a_namespace_that_settings_take(notebook, within):
     """All differ, begin with the one that is given, and leave queues a name."""
-    points = plan([notebook], {"jobs": range(500)}, {}, within)
+    points = plan_points([notebook], {"jobs": range(500)}, {}, within)
     namespaces = {point.namespace for point in points}
 
     assert len(namespaces) == 500
@@ -157,7 +160,7 @@ def test_plan_gives_each_point_a_namespace_that_settings_take(notebook, within):
 
 def test_plan_differs_from_run_to_run(notebook):
     """The same grid twice at the same time does not meet."""
-    first, second = (plan([notebook], {}, {})[0].namespace for _ in range(2))
+    first, second = (plan_points([notebook], {}, {})[0].namespace for _ in range(2))
 
     assert first != second
 
@@ -166,7 +169,7 @@ def test_plan_differs_from_run_to_run(notebook):
 def test_plan_refuses_a_namespace_that_has_no_room(notebook, within):
     """A namespace within one that is too long would be cut, and meet another."""
     with pytest.raises(SettingsError, match=r"namespace is|shorten it"):
-        plan([notebook], {"jobs": range(10)}, {}, within)
+        plan_points([notebook], {"jobs": range(10)}, {}, within)
 
 
 @pytest.mark.parametrize(

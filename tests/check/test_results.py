@@ -300,8 +300,8 @@ def test_album_takes_the_last_pictures_and_counts_the_rest(tmp_path):
 
 def test_album_has_a_size(tmp_path, monkeypatch):
     """Neither one picture nor all of them together grow beyond what was agreed."""
-    monkeypatch.setattr(pictures, "MOST_ON_PAGE", 2 * len(PNG))
-    copy = write_copy(tmp_path / "a.ipynb", PNG, PNG + bytes(pictures.MOST_BYTES))
+    monkeypatch.setattr(pictures, "MAX_PAGE_BYTES", 2 * len(PNG))
+    copy = write_copy(tmp_path / "a.ipynb", PNG, PNG + bytes(pictures.MAX_PICTURE_BYTES))
     album = PictureCollector()
 
     assert [len(album.pictures_of(copy)) for _ in range(3)] == [1, 1, 0]

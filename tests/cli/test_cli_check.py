@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mousetrap.check import CheckResult, GridProgress, Point, PointResult, Progress
+from mousetrap.check import CheckProgress, CheckResult, GridProgress, Point, PointResult
 from mousetrap.cli import app, console, progress
 from mousetrap.cli.progress import note_of, watch_grid
 
@@ -120,11 +120,11 @@ def test_parameters_are_listed_without_secrets(notebook):
 @pytest.mark.parametrize(
     ("progress", "note"),
     [
-        (Progress(0, 5), "starting a kernel"),
-        (Progress(1, 5, 4, "send()"), "cell 4: send()"),
-        (Progress(1, 5, 4, "send()", STAGES, 1234),
+        (CheckProgress(0, 5), "starting a kernel"),
+        (CheckProgress(1, 5, 4, "send()"), "cell 4: send()"),
+        (CheckProgress(1, 5, 4, "send()", STAGES, 1234),
          "cell 4: send(); fetch 0 done; process 1,088 done, 3 dead; x; 1,234 open"),
-        (Progress(1, 5, 4, "x" * 80, {"fetch": {}}), f"cell 4: {'x' * 24}…; fetch"),
+        (CheckProgress(1, 5, 4, "x" * 80, {"fetch": {}}), f"cell 4: {'x' * 24}…; fetch"),
     ],
 )  # fmt: skip
 def test_note_says_which_cell_runs_and_what_stages_count(progress, note):
@@ -260,7 +260,7 @@ def test_grid_interrupted_ends_everything_and_reports(notebook, tmp_path):
 
 def look(ended=0, running=0, line="send()"):
     """A look at a grid of three points."""
-    progress = Progress(1, 5, 4, line, {"fetch": {"done": 88, "dead": 0}})
+    progress = CheckProgress(1, 5, 4, line, {"fetch": {"done": 88, "dead": 0}})
     path = Path("a.ipynb")
     return GridProgress(
         3,

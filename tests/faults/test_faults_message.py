@@ -19,7 +19,7 @@ from mousetrap.errors import UndecodableMessage
 from mousetrap.job_queue import depth, open_channel
 from mousetrap.model.message import (
     ATTEMPT,
-    DIED,
+    DEAD_SINCE,
     JOB,
     LOSSES,
     PARENT,
@@ -88,7 +88,7 @@ OURS = (
     LOSSES,
     TIMEOUTS,
     REASON,
-    DIED,
+    DEAD_SINCE,
     "x-death",
     "x-delivery-count",
 )

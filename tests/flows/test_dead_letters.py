@@ -39,7 +39,7 @@ def test_dead_letters_say_what_happened_and_stay(letters):
     assert (first.id, first.reason, first.origin) == ("a1", "KeyError: 'x'", "work")
     assert first.attempt == 2
     assert "in buggy" in first.traceback
-    assert abs(time.time() - first.died) < 60
+    assert abs(time.time() - first.dead_since) < 60
     assert len(dead_letters("work", settings=letters)) == 3
 
 

@@ -14,12 +14,12 @@ import mousetrap
 from mousetrap import Message, Recording, Reject, stage
 from mousetrap.errors import SettingsError
 from mousetrap.flows.recording import RecordedMessage
-from mousetrap.model.message import current
+from mousetrap.model.message import current_message
 
 
 @stage(reads="numbers", writes="halves", retry_delays=(0.05,))
 def halve(n: int) -> int:
-    if n == 7 and current.get().attempt == 1:
+    if n == 7 and current_message.get().attempt == 1:
         raise ConnectionError("not yet")
     if n == 5:
         raise Reject("five again")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
-from mousetrap.model.outcome import Outcome, Output, alike, pack, unpack
+from mousetrap.model.outcome import Outcome, Output, outputs_to, pack, unpack
 
 READS = ["work", "more"]
 START = 1_000_000.0  # seconds since 1970
@@ -75,7 +75,7 @@ def everything(ledger):
     """All that a ledger can be asked."""
     return (
         ledger.summary(), list(ledger_tables.messages(ledger, READS, "x")),
-        list(ledger_tables.open_messages(ledger, START)), ledger.counts(), ledger.deaths,
+        list(ledger_tables.open_messages(ledger, START)), ledger.counts(), ledger.dead,
     )  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def test_fates_that_are_alike_travel_short_and_unchanged(shapes):
     for n, (outcome, number, stage, job, parent, body) in enumerate(shapes):
         facts = {"id": f"m{n}", "kind": outcome, "stage": stage, "job": job, "parent": parent}
         facts |= {"queue": "q", "worker": "w:1", "begun": START, "seconds": 0.1, "body": body}
-        outcomes.append(Outcome(**facts, outputs=alike("next", number)))
+        outcomes.append(Outcome(**facts, outputs=outputs_to("next", number)))
         children = [Message(id=f"m{n}").child(None, stage, place) for place in range(number)]
         outputs = tuple(Output(each.id, "next") for each in children)
         expected.append(Outcome(**facts, outputs=outputs))
@@ -167,7 +167,7 @@ def test_fates_that_are_alike_take_a_third_of_the_bytes():
     short, long = (
         [outcome(each.id, job=each.id, parent=each.id, outputs=outputs(each)) for each in parents]
         for outputs in (
-            lambda _: alike("third", 1),
+            lambda _: outputs_to("third", 1),
             lambda each: (Output(each.child(None, "first", 0).id, "third"),),
         )
     )
@@ -199,7 +199,7 @@ def test_ledger_takes_done_for_the_truth_when_a_copy_died():
 
     summary = ledger.summary()
 
-    assert (summary.done, summary.dead, summary.reasons, ledger.deaths) == (1, 0, {}, 0)
+    assert (summary.done, summary.dead, summary.reasons, ledger.dead) == (1, 0, {}, 0)
 
 
 def test_ledger_settles_what_goes_to_a_queue_that_nobody_reads():

@@ -222,7 +222,7 @@ def test_children_know_their_family():
 def test_again_is_the_same_message():
     """A retry has the same id, bytes and family, and the next attempt number."""
     job = Message({"seed": 1}).child([1], "fetch", 0)
-    again = job.again(2, {REASON: "OSError: down"})
+    again = job.copy(2, {REASON: "OSError: down"})
 
     assert (again.id, again.body, again.parent, again.job) == (
         job.id,
@@ -245,7 +245,7 @@ def properties(message_id, headers, timestamp=None):
 def test_messages_come_off_the_wire_as_they_went_on(data, attempt, past):
     """Body, id, attempt, family and the sender's own headers survive."""
     parent = Message(id="p", past_retries=past)
-    sent = parent.child(data, "fetch", 0).again(attempt, {"colour": "red"})
+    sent = parent.child(data, "fetch", 0).copy(attempt, {"colour": "red"})
 
     arrived = Message.from_wire(sent.body, properties(sent.id, sent.wire_headers()))
 
@@ -315,7 +315,7 @@ def test_undecodable_data_raises_each_time():
 def test_current_is_unset_outside_a_worker():
     """Code that asks for the message it handles learns that there is none."""
     with pytest.raises(LookupError):
-        message.current.get()
+        message.current_message.get()
 
 
 def test_nothing_is_pickled():

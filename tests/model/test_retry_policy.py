@@ -104,7 +104,7 @@ def test_after_failure_gives_the_dead_queue_a_copy_that_says_why():
     assert dead_letter.headers[TRACEBACK] == failure.traceback
     assert len(failure.traceback) <= MAX_TRACEBACK + len("...\n")
     assert dead_letter.origin == "start_fetch"
-    assert dead_letter.died is not None
+    assert dead_letter.dead_since is not None
 
 
 def test_kept_headers_names_what_amqp_cannot_encode():

@@ -94,7 +94,7 @@ def test_function_that_cannot_take_over_leaves_the_one_that_runs(kernel, setting
     send(settings, 1)
     kernel.run("handle.wait_until(done=1)")
 
-    assert edited.stderr.startswith("mousetrap: 'work': v1 goes on, for ")
+    assert edited.stderr.startswith("mousetrap: 'work': v1 goes on, because ")
     assert later.stderr == ""
     assert "stale: v1 goes on" in kernel.run("repr(handle)").result
     kernel.run(HANDLER.format(version=2))

@@ -21,9 +21,9 @@ from mousetrap import Panel, Worker, declare, open_channel, panel, send, stage
 from mousetrap.display.sparkline import bars, points
 from mousetrap.flows.flow import Step
 from mousetrap.notebook import live as live_module
-from mousetrap.notebook.live import UPDATES, Live
-from mousetrap.notebook.rate import MINUTE, SHOWN, Arrivals, RateMeter
-from mousetrap.notebook.stats_source import WorkersWatch
+from mousetrap.notebook.live import MAX_UPDATES_PER_SECOND, LiveDisplay
+from mousetrap.notebook.rate import HISTORY, MAX_BARS, ArrivalHistory, RateMeter
+from mousetrap.notebook.stats_source import WorkersStatsSource
 from mousetrap.runs.diagram import Activity, Diagram
 
 PATIENCE = 20.0  # seconds
@@ -65,10 +65,10 @@ def test_pace_shows_all_that_came_in_the_last_minute(looks):
         now, count = now + pause, count + grown
         pace.add(count, now)
 
-    minute = pace.minute(is_over=True)
-    assert len(minute) <= SHOWN
+    minute = pace.history(is_finished=True)
+    assert len(minute) <= MAX_BARS
     assert all(each >= 0 for each in minute)
-    if now < 500 + MINUTE - 1:
+    if now < 500 + HISTORY - 1:
         assert sum(minute) == pytest.approx(count - 7, abs=0.1 * len(minute))
 
 
@@ -77,10 +77,10 @@ def test_pace_of_what_does_not_move_stays_the_same():
     pace = RateMeter()
     for n in range(400):
         pace.add(7, 100 + n / 4)
-        assert (pace.rate, pace.minute(is_over=False)) == (0.0, ())
+        assert (pace.rate, pace.history(is_finished=False)) == (0.0, ())
     pace.add(8, 201)
 
-    assert len(pace.minute(is_over=True)) <= 7
+    assert len(pace.history(is_finished=True)) <= 7
 
 
 def test_pace_is_even_for_what_is_even():
@@ -89,7 +89,7 @@ def test_pace_is_even_for_what_is_even():
     for n in range(40):
         pace.add(30 * n, 2000 + 0.3 * n)
 
-    minute = pace.minute(is_over=False)[1:]
+    minute = pace.history(is_finished=False)[1:]
     assert max(minute) - min(minute) <= 0.1 * max(minute)
 
 
@@ -98,7 +98,7 @@ def test_pace_is_even_for_what_is_even():
 )
 def test_arrivals_tell_the_age_of_the_oldest_message(steps):
     """By counts alone, and right to a second for every queue that keeps its order."""
-    arrivals, queue, settled = Arrivals(), [], 0
+    arrivals, queue, settled = ArrivalHistory(), [], 0
     for now, (come, gone) in enumerate(steps):
         queue += [now] * come
         settled += len(queue[:gone])
@@ -111,7 +111,7 @@ def test_arrivals_tell_the_age_of_the_oldest_message(steps):
 
 def test_arrivals_say_at_least_when_they_came_late():
     """What was there at the first look may be older."""
-    arrivals = Arrivals()
+    arrivals = ArrivalHistory()
     arrivals.add(10, 3, 100.0)
 
     assert arrivals.oldest(10, 107.0) == "> 7 s"
@@ -120,7 +120,7 @@ def test_arrivals_say_at_least_when_they_came_late():
 
 def test_arrivals_forget_what_was_counted_twice():
     """A message that moved on between two questions was in both answers, for one look."""
-    arrivals = Arrivals()
+    arrivals = ArrivalHistory()
     for now, there in ((0.0, 5), (1.0, 0), (2.0, 0), (3.0, 1)):
         arrivals.add(0 if now == 0 else 4, there, now)
 
@@ -161,11 +161,11 @@ def test_panel_of_a_run_knows_what_its_ledger_knows(settings, watch):
         run.send_many(["mouse", "", "trap"])
         run.settle(timeout=PATIENCE)
         watching.measure()
-        alive = watching.look()[0]
-    [view] = watching.look()
+        alive = watching.poll()[0]
+    [view] = watching.poll()
 
-    assert (alive.state, view.state, view.is_over) == ("open", "closed", True)
-    assert view.where.startswith(("RabbitMQ ", "embedded, in memory: "))
+    assert (alive.state, view.state, view.is_finished) == ("open", "closed", True)
+    assert view.broker.startswith(("RabbitMQ ", "embedded, in memory: "))
     first, second = view.stages
     assert (first.done, first.retried, first.dead, first.waiting) == (2, 1, 1, 0)
     assert (second.done, second.oldest) == (2, "")
@@ -181,7 +181,7 @@ def test_panel_of_a_run_in_processes_knows_it_as_well(settings, watch):
         run.send_many(["mouse", "trap"])
         wait_for(lambda: run.summary().confirmed == 2)
         watching.measure()
-        [view] = watching.look()
+        [view] = watching.poll()
 
     [only] = view.stages
     assert (only.waiting, only.in_progress, only.state) == (2, 0, "")
@@ -202,16 +202,16 @@ def test_panel_of_workers_counts_what_waits_and_since_when(settings, watch):
         send("work", range(20), settings=settings)
         wait_for(lambda: worker.statistics().prefetched == 15)
         watching.measure()
-        [view] = watching.look()
+        [view] = watching.poll()
         gate.set()
         worker.wait_until(done=20)
-        [after] = watching.look()
+        [after] = watching.poll()
 
     [busy], [idle] = view.stages, after.stages
     assert (busy.waiting, busy.in_progress, busy.done) == (4 + 15, 1, 0)
     assert busy.oldest in ("0 s", "1 s")
     assert (idle.in_progress, idle.done) == (0, 20)
-    [ended] = watching.look()
+    [ended] = watching.poll()
     assert (ended.state, ended.stages[0].rate > 0) == ("closed", True)
 
 
@@ -219,7 +219,9 @@ def test_panel_takes_workers_of_one_function_together(settings):
     """Two workers on one queue are one stage; another queue is another."""
     declare("other", settings=settings)
     other = Worker("other", measure.handler, settings)
-    watch = WorkersWatch([measure.worker(settings), measure.worker(settings), other], settings)
+    watch = WorkersStatsSource(
+        [measure.worker(settings), measure.worker(settings), other], settings
+    )
 
     steps = [each.step for each in watch.view(1.0).stages]
 
@@ -233,14 +235,14 @@ def test_panel_says_when_a_connection_is_lost(settings, proxy):
         watching = Panel(worker)
         proxy.refuse()
         proxy.cut()
-        cut = wait_for(lambda: worker.statistics().state == "connecting" and watching.look()[0])
+        cut = wait_for(lambda: worker.statistics().state == "connecting" and watching.poll()[0])
         drawn = repr(watching)
         proxy.accept()
         wait_for(lambda: worker.statistics().state == "open")
         back = repr(watching)
 
-    assert not cut.is_over
-    assert cut.stages[0].trouble
+    assert not cut.is_finished
+    assert cut.stages[0].problem
     assert "connecting" in drawn
     assert "measure reconnected" in back
 
@@ -249,12 +251,12 @@ def test_panel_of_everything_shows_runs_and_workers_once(settings):
     """What works in this process, found by itself: a run's own workers are in the run."""
     declare(measure.queue, settings=settings)
     with mousetrap.run([show], settings) as run, measure.start(settings):
-        views = Panel().look()
+        views = Panel().poll()
         titles = [view.title for view in views]
 
     assert titles.count(f"run {run.namespace}") == 1
     assert titles.count(f"1 worker in namespace {settings.namespace}") == 1
-    assert not any(run.namespace in view.title for view in Panel().look())
+    assert not any(run.namespace in view.title for view in Panel().poll())
 
 
 def test_panel_is_one_for_the_same_thing(settings):
@@ -269,7 +271,7 @@ def test_panel_is_one_for_the_same_thing(settings):
 
 def test_panel_refuses_what_it_cannot_watch():
     """A sentence that says what it can."""
-    with pytest.raises(TypeError, match="cannot watch a int: give it a run, a worker"):
+    with pytest.raises(TypeError, match="cannot show a int: give it a run, a worker"):
         panel(7)
 
 
@@ -289,14 +291,14 @@ def test_panel_of_a_handle_tells_what_the_handle_knows(settings, watch):
         watching.measure()
         html = watching.bundle()["text/html"]
         with mousetrap.consume("work", handle, settings, retry_delays=()):
-            replaced = watching.look()
+            replaced = watching.poll()
 
     assert "work → handle: v1 (" in html
-    assert "said: about &lt;b&gt; trap" in html
+    assert "printed: about &lt;b&gt; trap" in html
     assert "  about &lt;b&gt; mouse" in html
     assert "last failure: ValueError: no &lt;i&gt;luck&lt;/i&gt;" in html
     assert [view.state for view in replaced] == ["replaced"]
-    assert watching.is_over(replaced)
+    assert watching.is_finished(replaced)
 
 
 def test_panel_of_a_handle_says_who_else_consumes(settings, watch):
@@ -351,13 +353,13 @@ class Counter:
         self.measured = 0
         self.is_closed = False
 
-    def look(self) -> int:
+    def poll(self) -> int:
         return self.number
 
-    def draw(self, number, *, is_watched):
-        return {"text/plain": f"{number}{'' if is_watched else ' unwatched'}"}
+    def render(self, number, *, is_live):
+        return {"text/plain": f"{number}{'' if is_live else ' not live'}"}
 
-    def is_over(self, number) -> bool:
+    def is_finished(self, number) -> bool:
         return number < 0
 
     def measure(self) -> None:
@@ -409,7 +411,7 @@ def counter():
 
 @pytest.fixture
 def live(shell, counter):
-    live = Live(counter)
+    live = LiveDisplay(counter)
     yield live
     live.stop()
 
@@ -447,8 +449,8 @@ def test_live_sends_at_most_four_updates_a_second(shell, counter, live):
 
     times = [at for at, *_ in shell.published]
     assert len(times) >= 2.5 * 2  # and does not fall asleep
-    for n in range(len(times) - UPDATES):
-        assert times[n + UPDATES] - times[n] >= 1.0
+    for n in range(len(times) - MAX_UPDATES_PER_SECOND):
+        assert times[n + MAX_UPDATES_PER_SECOND] - times[n] >= 1.0
 
 
 def test_live_says_nothing_when_nothing_has_changed(shell, counter, live):
@@ -463,7 +465,7 @@ def test_live_says_nothing_when_nothing_has_changed(shell, counter, live):
 
 def test_live_is_up_to_date_at_the_end_of_the_cell(shell, counter, live, monkeypatch):
     """Under papermill nobody hears what is said between two cells."""
-    monkeypatch.setattr(live_module, "INTERVAL", 60.0)
+    monkeypatch.setattr(live_module, "REFRESH_INTERVAL", 60.0)
     live.show()
     wait_for(lambda: counter.measured)
     counter.number = 5
@@ -492,13 +494,13 @@ def test_live_ends_when_it_is_stopped_or_nothing_happens_for_an_hour(
     """It says so in its last picture; shown again, it lives again."""
     live.show()
     live.stop()
-    assert (live.is_running, shell.texts()[-1]) == (False, "0 unwatched")
+    assert (live.is_running, shell.texts()[-1]) == (False, "0 not live")
 
-    monkeypatch.setattr(live_module, "GIVEN_UP_AFTER", 0.0)
+    monkeypatch.setattr(live_module, "MAX_IDLE", 0.0)
     shell.end_cell()
     live.show()
     wait_for(lambda: not live.is_running)
-    assert shell.texts()[-2:] == ["0", "0 unwatched"]
+    assert shell.texts()[-2:] == ["0", "0 not live"]
 
 
 def test_panel_outside_a_notebook_is_text(settings, capsys):

@@ -20,7 +20,7 @@ from mousetrap import Queue, Reject, consume, stage
 from mousetrap.errors import AccessRefused, SettingsError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.notebook import registry
-from mousetrap.notebook.source_digest import SourceDigest, mark
+from mousetrap.notebook.source_digest import SourceDigest, digest_of
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def test_consume_again_with_other_settings_finishes_and_starts_anew(settings, ca
 
 def test_consume_again_says_that_the_old_handler_hangs(settings, capsys, monkeypatch):
     """A handler that does not end is left behind, and its message comes again."""
-    monkeypatch.setattr(registry, "GRACE", 0.2)
+    monkeypatch.setattr(registry, "REPLACE_TIMEOUT", 0.2)
     begun, gate = threading.Event(), threading.Event()
 
     def hangs(_: int) -> None:
@@ -287,7 +287,7 @@ def test_consume_says_who_else_consumes(settings, capsys):
 
 def test_handle_counts_others_anew_when_it_is_shown(settings, monkeypatch):
     """An answer is good for two seconds."""
-    monkeypatch.setattr("mousetrap.notebook.handle.FRESH", 0.0)
+    monkeypatch.setattr("mousetrap.notebook.handle.MAX_ATTACHED_AGE", 0.0)
     handle = consume("work", double, settings)
     with other_process(settings):
         assert "2 attached" in handle._repr_mimebundle_()["text/plain"]
@@ -382,10 +382,10 @@ def test_mark_is_of_what_a_function_does():
     exec("def f(n):\n    return n + 1", space[0])
     exec("\n\ndef f(n):\n    # more\n    return n + 1", space[1])
     exec("def f(n):\n    return n + 2", space[2])
-    first, same, other = (mark(each["f"]) for each in space)
+    first, same, other = (digest_of(each["f"]) for each in space)
 
     assert first == same != other
-    assert mark(len) == "no code"
+    assert digest_of(len) == "no code"
 
 
 def test_version_is_stale_when_its_source_on_disk_is_another(settings, module):
@@ -404,9 +404,9 @@ def test_version_is_stale_when_its_source_on_disk_is_another(settings, module):
     ("source", "stale"),
     [
         ("# moved, with a comment\n\n" + SOURCE, ""),
-        (SOURCE.replace("RATE = 2", "RATE = 3"), "where it comes from, has changed"),
+        (SOURCE.replace("RATE = 2", "RATE = 3"), "another part of its file"),
         (SOURCE.replace("def scale", "def renamed"), "its source in"),
-        ("def scale(:", "no Python any more"),
+        ("def scale(:", "not valid Python any more"),
     ],
 )
 def test_version_compares_what_python_makes_of_a_file(module, source, stale):
@@ -438,7 +438,7 @@ def test_version_sees_through_stages_and_decorators(module):
     """It is the person's function that is looked at."""
     scale = module(SOURCE).scale
 
-    assert mark(stage(reads="work")(scale)) == mark(scale)
+    assert digest_of(stage(reads="work")(scale)) == digest_of(scale)
     assert SourceDigest(stage(reads="work")(scale)).stale == ""
 
 

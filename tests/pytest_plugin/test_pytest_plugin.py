@@ -22,8 +22,8 @@ from mousetrap.check import read
 from mousetrap.errors import DeadlineExceeded, SettingsError
 from mousetrap.job_queue import depths
 from mousetrap.pytest_plugin import missing
-from mousetrap.pytest_plugin.queue_report import draw
-from mousetrap.pytest_plugin.table import Plan, label, plan_of, plans_in
+from mousetrap.pytest_plugin.queue_report import describe_queues
+from mousetrap.pytest_plugin.table import Plan, plan_of, read_plans, set_name
 
 pytest_plugins = "pytester"
 
@@ -554,16 +554,16 @@ def depths_are_refused(port: int) -> bool:
 
 def test_label_names_a_set_by_what_is_in_it():
     """As short as can be, fit for a file name and for the command line; a secret is hidden."""
-    assert label({"jobs": 500, "failure_rate": 0.1}) == "jobs=500-failure_rate=0.1"
-    assert label({}) == "defaults"
-    assert label({"path": "a/b::c d[1]"}) == "path=a_b__c_d_1_"
-    assert label({"password": "hunter2"}) == "password=hidden"
-    assert label({"url": "amqp://me:hunter2@host/"}) == "url=hidden"
+    assert set_name({"jobs": 500, "failure_rate": 0.1}) == "jobs=500-failure_rate=0.1"
+    assert set_name({}) == "defaults"
+    assert set_name({"path": "a/b::c d[1]"}) == "path=a_b__c_d_1_"
+    assert set_name({"password": "hunter2"}) == "password=hidden"
+    assert set_name({"url": "amqp://me:hunter2@host/"}) == "url=hidden"
 
 
 def test_label_of_a_large_set_is_cut_and_stays_its_own():
     """Two sets that differ at their ends have two names."""
-    one, other = (label({"text": "x" * 100 + end}) for end in "ab")
+    one, other = (set_name({"text": "x" * 100 + end}) for end in "ab")
 
     assert len(one) == len(other) == 80
     assert one != other
@@ -586,7 +586,7 @@ def test_plans_are_none_where_mousetrap_is_not_mentioned(tmp_path, text, plans):
     if text is not None:
         (tmp_path / "pyproject.toml").write_text(text)
 
-    assert plans_in(tmp_path) == plans
+    assert read_plans(tmp_path) == plans
 
 
 def test_plans_in_a_file_that_is_no_toml(tmp_path):
@@ -594,7 +594,7 @@ def test_plans_in_a_file_that_is_no_toml(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[tool.mousetrap")
 
     with pytest.raises(SettingsError, match=r"pyproject\.toml cannot be read"):
-        plans_in(tmp_path)
+        read_plans(tmp_path)
 
 
 def test_plan_takes_no_notice_of_an_executed_copy():
@@ -664,7 +664,9 @@ def test_picture_says_when_the_broker_cannot_be_asked():
     """A report of a failure does not fail itself."""
     settings = Settings(port=1, connect_timeout=0.2, namespace="gone")
 
-    assert "the broker could not be asked: " in draw(["gone.words"], settings, "external")
+    assert "the broker could not be asked: " in describe_queues(
+        ["gone.words"], settings, "external"
+    )
 
 
 def test_picture_shows_the_first_messages_of_a_long_queue(namespace, broker):
@@ -676,7 +678,7 @@ def test_picture_shows_the_first_messages_of_a_long_queue(namespace, broker):
         publisher.flush()
     names = declared_queues.names_in(os.environ["MOUSETRAP_DECLARED"])
 
-    text = draw([*names, f"{namespace}.never"], settings, "external")
+    text = describe_queues([*names, f"{namespace}.never"], settings, "external")
 
     assert "in words, the first 5 of 9:" in text
     assert text.count("attempt 1, 8 bytes") == 5
@@ -687,10 +689,10 @@ def test_picture_shows_the_first_messages_of_a_long_queue(namespace, broker):
 
 def test_watch_fails_a_notebook_that_swallows_its_interrupt():
     """Time was up, so it is red, whatever the notebook made of it."""
-    from mousetrap.pytest_plugin.notebook_runtime import Watch
+    from mousetrap.pytest_plugin.notebook_runtime import DeadlineWatch
 
     looks = []
-    watch = Watch(0.05, "no process bears this mark", lambda: looks.append("look"))
+    watch = DeadlineWatch(0.05, "no process bears this mark", lambda: looks.append("look"))
     with pytest.raises(DeadlineExceeded, match=r"deadline of 0\.05 s"), watch:
         watch._thread.join(10)
 

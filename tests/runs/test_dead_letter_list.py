@@ -116,7 +116,7 @@ def test_edit_mends_copies_and_sends_nothing(letters):
     assert [each.id for each in mended] == [each.id for each in bench]
     assert mended.body(ids["ZeroDivisionError"]) == "?"
     assert bench.body(ids["ZeroDivisionError"]) == ""
-    assert [each.edited for each in mended if each.id == ids["ZeroDivisionError"]] == [True]
+    assert [each.is_edited for each in mended if each.id == ids["ZeroDivisionError"]] == [True]
     assert "edited" in mended.table().columns
     assert depth("words", letters).messages == 0
 
@@ -158,7 +158,7 @@ def test_replay_sends_letters_back_marked_and_mended(letters):
 
     [back] = drain("words", settings=letters)
     assert (back.id, back.data) == (ids["ZeroDivisionError"], "aa")
-    assert (back.attempt, back.replayed, back.edited, back.reason) == (1, 1, True, None)
+    assert (back.attempt, back.replayed, back.is_edited, back.reason) == (1, 1, True, None)
     assert repr(replayed) == "1 sent back"
     assert [each.id for each in peek("words.dead", settings=letters)] == [ids["UndecodableMessage"]]
 

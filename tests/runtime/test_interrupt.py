@@ -19,7 +19,7 @@ from mousetrap import Message, stage
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import probe
 from mousetrap.job_queue import declare, depth, drain, open_channel, ping
-from mousetrap.runtime.interrupt import Waiter, finish
+from mousetrap.runtime.interrupt import Waiter, run_uninterrupted
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.worker.supervisor import Supervisor
 from mousetrap.worker.worker import Worker
@@ -90,10 +90,10 @@ def test_bell_of_an_interrupted_wait_rings_on():
 def test_finish_returns_and_raises_as_its_work_does():
     """Not interrupted, it is a call like any other."""
     done = []
-    finish(lambda: done.append(1))
+    run_uninterrupted(lambda: done.append(1))
 
     with pytest.raises(ZeroDivisionError):
-        finish(lambda: 1 / 0)
+        run_uninterrupted(lambda: 1 / 0)
     assert done == [1]
 
 
@@ -107,7 +107,7 @@ def test_finish_is_not_forestalled_by_a_second_interrupt(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", interrupt_first)
     with pytest.raises(KeyboardInterrupt):
-        finish(done.set)
+        run_uninterrupted(done.set)
     assert done.wait(5)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -121,12 +121,12 @@ def test_finish_goes_on_when_its_caller_is_interrupted(gate):
         done.set()
 
     with interrupted():
-        finish(work)
+        run_uninterrupted(work)
     with interrupted():
         try:
             threading.Event().wait(10)
         finally:
-            finish(work)
+            run_uninterrupted(work)
     assert not done.is_set()
     gate.set()
     assert done.wait(5)

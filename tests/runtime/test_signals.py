@@ -28,7 +28,7 @@ def slow(seconds: float) -> float:
     return seconds
 
 worker = Worker("work", slow, writes="out")
-run_until_signalled(worker, grace=10, with_parent="--with-parent" in sys.argv)
+run_until_signalled(worker, stop_timeout=10, with_parent="--with-parent" in sys.argv)
 print("ended", flush=True)
 """
 

@@ -103,20 +103,20 @@ def hostile_receipt(text: str, outcome: str) -> Receipt:
 def hostile_view(text: str) -> View:
     steps = [Step(text, f"in {text}", text), Step(f"2 {text}", text)]
     stages = tuple(
-        StageView(step, 1, 2, 3, 4.5, (1, 2), 6, 7, 8, oldest=text, state=text, trouble=text)
+        StageView(step, 1, 2, 3, 4.5, (1, 2), 6, 7, 8, oldest=text, state=text, problem=text)
         for step in steps
     )
     return View(text, text, text, stages, {text: 1}, text, (text, text))
 
 
-class Watched(Panel):
+class HostilePanel(Panel):
     """A panel that sees nine times a view full of foreign text."""
 
     def __init__(self, text: str) -> None:
         super().__init__([])
         self.text = text
 
-    def look(self) -> list[View]:
+    def poll(self) -> list[View]:
         return [hostile_view(self.text)] * 9
 
 
@@ -158,7 +158,7 @@ def shown(text: str) -> dict[str, object]:
         receipt = hostile_receipt(text, outcome)
         tables[f"receipt {outcome}"] = receipt
         tables[f"error {outcome}"] = receipt.error
-    return tables | {"panel": Watched(text)}
+    return tables | {"panel": HostilePanel(text)}
 
 
 def bundles(text: str) -> dict[str, dict[str, str]]:

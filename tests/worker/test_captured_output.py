@@ -98,7 +98,7 @@ def test_output_of_each_attempt_is_kept(settings):
     """A retry is another attempt: it has an output of its own with the same message id."""
 
     def fails(_: int) -> None:
-        attempt = mousetrap.model.message.current.get().attempt
+        attempt = mousetrap.model.message.current_message.get().attempt
         print("attempt", attempt)
         raise ValueError(f"no luck at {attempt}")
 

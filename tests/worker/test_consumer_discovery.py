@@ -16,7 +16,7 @@ from support.processes import other_process
 from support.waiting import wait_for
 
 from mousetrap.job_queue import declare, depth, depths, open_channel
-from mousetrap.runtime.environment import program
+from mousetrap.runtime.environment import program_name
 from mousetrap.worker.consumer_discovery import Attached, ConsumerInfo
 from mousetrap.worker.worker import Worker
 
@@ -113,7 +113,9 @@ def test_worker_answers_into_no_queue_that_people_work_from(settings):
         )
         for body in (question, b"{}", b"\xff", b'{"type": "ConsumerInfo"}'):
             properties = pika.BasicProperties(reply_to=topology.wire_name("precious"))
-            channel.basic_publish(topology.events_exchange, topology.question_key, body, properties)
+            channel.basic_publish(
+                topology.events_exchange, topology.discovery_key, body, properties
+            )
         assert worker._discovery.ask(1, 0.3) == ()
 
         assert worker.statistics().problem == ""
@@ -177,11 +179,11 @@ def test_kernel_is_called_by_its_notebook(monkeypatch):
     shell = SimpleNamespace(kernel=None, user_ns={})
     monkeypatch.setattr("mousetrap.runtime.environment.shell", lambda: shell)
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert program() == "a notebook"
+    assert program_name() == "a notebook"
     monkeypatch.setenv("JPY_SESSION_NAME", "work/one.ipynb")
-    assert program() == "one.ipynb"
+    assert program_name() == "one.ipynb"
     shell.user_ns["__vsc_ipynb_file__"] = "C:\\work\\two.ipynb"
-    assert program() == "two.ipynb"
+    assert program_name() == "two.ipynb"
 
 
 @pytest.mark.parametrize(
@@ -202,4 +204,4 @@ def test_program_is_called_as_people_call_it(monkeypatch, arguments, name):
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr("mousetrap.runtime.environment.is_kernel", lambda: False)
 
-    assert program() == name
+    assert program_name() == name

@@ -13,7 +13,7 @@ from support.waiting import wait_for
 
 from mousetrap.errors import AccessRefused, MousetrapError, Reject, TopologyMismatch
 from mousetrap.job_queue import declare, delete, depth, drain, open_channel
-from mousetrap.model.message import Message, current
+from mousetrap.model.message import Message, current_message
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
@@ -58,7 +58,7 @@ def test_worker_retries_with_the_configured_delays_and_then_succeeds(settings):
     attempts = []
 
     def fails_twice(n: int) -> int:
-        attempts.append(current.get().attempt)
+        attempts.append(current_message.get().attempt)
         if len(attempts) < 3:
             raise ConnectionError("not yet")
         return n
@@ -390,7 +390,7 @@ def test_worker_keeps_its_namespace_alive(settings):
     queue = Queue("work", retry_delays=(2.5,))
 
     def fails_once(n: int) -> int:
-        if current.get().attempt == 1:
+        if current_message.get().attempt == 1:
             raise ValueError("later")
         return n
 

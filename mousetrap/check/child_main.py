@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.check import executed_notebook
-from mousetrap.check.descendants import INTERRUPT_PATIENCE, TERMINATE_PATIENCE, Descendants
-from mousetrap.check.parameters import start_light
+from mousetrap.check.descendants import INTERRUPT_TIMEOUT, TERMINATE_TIMEOUT, Descendants
+from mousetrap.check.parameters import skip_slow_imports
 from mousetrap.errors import CheckError
 from mousetrap.runtime import threads
-from mousetrap.runtime.atomic_file import write_whole
+from mousetrap.runtime.atomic_file import write_atomically
 
-LOOKING = 30.0  # seconds our parent has to look at a failure before the kernel is ended; a guess
+INSPECT_TIMEOUT = 30.0  # seconds that the parent has to inspect a failure; a guess
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
-    start_light()
+    skip_slow_imports()
     job = json.loads(_read_line(lifeline))
     # jupyter_client puts the kernel's connection file, with its key, where temporary files go:
     # into a folder that is removed even if the kernel is killed. The kernel's own stay as they are.
@@ -77,8 +77,8 @@ class _Run:
         processes = Descendants(os.getpid(), self._job["mark"])
         processes.look()
         processes.interrupt_children()
-        self._over.wait(INTERRUPT_PATIENCE)
-        processes.end(TERMINATE_PATIENCE)
+        self._over.wait(INTERRUPT_TIMEOUT)
+        processes.end(TERMINATE_TIMEOUT)
         facts = self._job["facts"] | {"error": "the process that asked for this run was ended"}
         executed_notebook.finish(draft, Path(self._job["output"]), facts)
         shutil.rmtree(self._job["scratch"], ignore_errors=True)
@@ -122,7 +122,7 @@ class _Run:
         else:
             self._seen.clear()
             self._report(event="failed")
-            self._seen.wait(LOOKING)
+            self._seen.wait(INSPECT_TIMEOUT)
 
     def _report(self, **event: Any) -> None:
         with suppress(OSError):  # nobody listens any more: the lifeline will tell
@@ -138,9 +138,9 @@ class _Draft:
 
     def write(self, text: str, path: str) -> None:
         try:
-            write_whole(Path(path), text)
+            write_atomically(Path(path), text)
         except OSError as error:
-            raise CheckError(executed_notebook.unwritten(self._output, error)) from None
+            raise CheckError(executed_notebook.save_error(self._output, error)) from None
 
     def pretty_path(self, path: str) -> str:
         return path
@@ -175,7 +175,7 @@ def _read_line(descriptor: int) -> bytes:
         chunk = os.read(descriptor, 65_536)
         if not chunk:
             raise SystemExit(
-                "mousetrap.check.worker_main is started by mousetrap.check, not by people"
+                "mousetrap.check.child_main is started by mousetrap.check, not by people"
             )
         line += chunk
     return line
