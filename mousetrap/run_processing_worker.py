@@ -9,7 +9,7 @@ from mousetrap.errors import Reject
 from mousetrap.fetch_data import Place
 from mousetrap.flows.stage import stage
 from mousetrap.process_data import Summary, process_data
-from mousetrap.sink.storing import storing
+from mousetrap.sink.results_sink import with_results_sink
 
 LISTEN_QUEUE = "data_processing"
 PUSH_QUEUE = "results"
@@ -33,4 +33,4 @@ def run_processing_worker() -> None:
 
     Stores the results, each once, where ``RESULTS_SINK`` in the environment says, if it does.
     """
-    storing(process).run()
+    with_results_sink(process).run()

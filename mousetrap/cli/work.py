@@ -28,7 +28,7 @@ from mousetrap.errors import SettingsError
 from mousetrap.flows.stage import Stage, stage
 from mousetrap.runtime.signals import STOP_TIMEOUT, run_until_signalled
 from mousetrap.settings import Settings
-from mousetrap.sink.storing import storing
+from mousetrap.sink.results_sink import with_results_sink
 from mousetrap.worker.worker import Worker
 
 BUILT_IN = {
@@ -109,7 +109,7 @@ def work(
         supervise(name, processes, options, settings, health=health,
                   with_parent=with_parent, json=json)  # fmt: skip
         return
-    found = storing(find_stage(name, reads, writes))
+    found = with_results_sink(find_stage(name, reads, writes))
     worker = found.worker(
         settings,
         concurrency=concurrency,

@@ -32,7 +32,7 @@ from mousetrap.notebook.stats_source import (
     WorkersStatsSource,
     worker_of,
 )
-from mousetrap.runs.diagram import Activity, Diagram, rate
+from mousetrap.runs.diagram import Activity, Diagram, format_rate
 from mousetrap.runs.run import Run, open_runs, register_view
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import is_kernel
@@ -315,7 +315,7 @@ def _cells(stage: StageView) -> tuple[str, ...]:
         waiting,
         safe(stage.oldest, MAX_TEXT) or "–",
         number(stage.in_progress),
-        rate(stage.rate),
+        format_rate(stage.rate),
         number(stage.done),
         number(stage.retried),
         number(stage.dead),

@@ -172,7 +172,7 @@ class Diagram:
 
     def _doing(self, doing: Activity, x: float, y: float) -> str:
         """The rate, what is in hand, and a sparkline of the last minute."""
-        words = f"{rate(doing.rate)}/s"
+        words = f"{format_rate(doing.rate)}/s"
         if doing.in_progress is not None:
             words += f" · {doing.in_progress:,} in progress"
         color = "#4a5568"
@@ -190,7 +190,7 @@ class Diagram:
         return shapes
 
 
-def rate(value: float) -> str:
+def format_rate(value: float) -> str:
     """Say a rate in as many digits as people read: ``0.2``, ``3.1``, ``48``, ``1,204``."""
     return f"{value:.1f}" if 0 < value < 10 else f"{value:,.0f}"
 

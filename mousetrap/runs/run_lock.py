@@ -1,8 +1,9 @@
-"""Which runs of this user are alive, and what the dead ones left behind.
+"""Finds the runs of this user whose process is gone, and deletes their queues.
 
-Each run keeps a file in this user's state folder that names its queues, and holds a lock on it: the
-system drops the lock however the process ends. `sweep` deletes the queues of those whose lock is
-gone; where nobody sweeps, they expire by themselves.
+Each run has a file in the user's state folder that names its queues, and holds a lock on that file.
+The operating system releases the lock when the run's process ends, however it ends. The run's
+worker processes do not hold the lock; they end by themselves soon after the run's process. `sweep`
+deletes the queues of runs whose lock is free. Without a sweep, the queues expire by themselves.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from filelock import lock_descriptor
 
 from mousetrap.broker.paths import state_folder
 from mousetrap.errors import WireError
@@ -23,11 +25,12 @@ from mousetrap.job_queue import delete_unused
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
-PATIENCE = 15.0  # seconds that workers who lost their parent have to end; longer than their grace
+# seconds that worker processes have to end after the run's process; longer than their stop timeout
+WORKER_EXIT_TIMEOUT = 15.0
 
 
 class RunLock:
-    """The file of one live run; `drop` it when nothing is left of the run.
+    """The locked file of one live run. The run calls `delete` when its queues are deleted.
 
     Raises:
         OSError: the state folder cannot be written.
@@ -35,10 +38,10 @@ class RunLock:
 
     def __init__(self, settings: Settings, queues: Iterable[str]) -> None:
         self.path = state_folder("runs") / f"{settings.namespace}.json"
-        self._handle = self.path.open("w")
-        _lock(self._handle)
-        place = {name: getattr(settings, name) for name in ("host", "port", "user", "vhost", "tls")}
-        facts = place | {
+        self._file = self.path.open("w")
+        _lock(self._file)
+        broker = {key: getattr(settings, key) for key in ("host", "port", "user", "vhost", "tls")}
+        facts = broker | {
             "namespace": settings.namespace,
             "queues": list(queues),
             "expiry": settings.queue_expiry,
@@ -46,97 +49,90 @@ class RunLock:
             "program": Path(sys.argv[0] or "python").name,
             "started": clock.time(),
         }
-        json.dump(facts, self._handle)
-        self._handle.flush()
+        json.dump(facts, self._file)
+        self._file.flush()
 
     def delete(self) -> None:
-        """Forget the run: nothing is left of it."""
+        """Delete the file: no queue of the run is left."""
         self.path.unlink(missing_ok=True)
-        self._handle.close()
+        self._file.close()
 
     def release(self) -> None:
-        """Leave the rest of the run to `sweep`, or to expiry."""
-        self._handle.close()
+        """Release the lock and keep the file: `sweep`, or expiry, deletes the queues."""
+        self._file.close()
 
 
 @dataclass(frozen=True)
 class StaleRun:
-    """What a run left behind that was killed, and what became of it."""
+    """A run whose process is gone, and what `sweep` did about it."""
 
     namespace: str
-    process: str  # host:pid, and the program it ran
-    age: float  # seconds since it started
-    queues: tuple[str, ...]  # deleted now, by the names on the wire
-    problem: str = ""  # why it could not be removed; the next sweep tries again
+    process: str  # host:pid, and the program that ran
+    age: float  # seconds since the run started
+    queues: tuple[str, ...]  # the ones that were deleted, by their names on the wire
+    problem: str = ""  # why they could not be deleted; the next sweep tries again
 
 
 def stale_runs() -> list[str]:
-    """The namespaces of this user's dead runs that `sweep` would remove; nothing is touched."""
-    found = []
-    for path in sorted(state_folder("runs").glob("*.json")):
-        with suppress(FileNotFoundError), path.open("r+") as handle:  # it may end at this moment
-            if _lock(handle):
-                found.append(path.stem)
-    return found
+    """Return the namespaces of the runs that `sweep` would remove; change nothing."""
+    return [path.stem for path, _ in _unlocked()]
 
 
 def sweep(settings: Settings | None = None) -> list[StaleRun]:
-    """Delete the queues of this user's dead runs and return what there was; live runs stay.
+    """Delete the queues of this user's stale runs and return these runs; live runs stay.
 
-    Each run is looked for at the broker that it used, with the password of *settings*.
+    The queues are deleted at the broker that the run used, with the password of *settings*.
     """
     settings = settings or Settings.from_environment()
     found = []
-    for path in sorted(state_folder("runs").glob("*.json")):
-        with suppress(FileNotFoundError), path.open("r+") as handle:  # it may end at this moment
-            if not _lock(handle):
-                continue  # alive
-            try:
-                facts = json.load(handle)
-            except ValueError:  # killed while it wrote: before it had declared anything
-                path.unlink()
-                continue
-            leftover = _remove(facts, settings)
-            found.append(leftover)
-            # what cannot be reached has gone by itself by now, or will have gone
-            if not leftover.problem or leftover.age > 2 * facts["expiry"]:
-                path.unlink(missing_ok=True)
+    for path, file in _unlocked():
+        try:
+            facts = json.load(file)
+        except ValueError:  # killed while it wrote the file, before it declared a queue
+            path.unlink(missing_ok=True)
+            continue
+        stale = _delete_queues(facts, settings)
+        found.append(stale)
+        # after twice the expiry the queues are gone, even if the broker cannot be reached
+        if not stale.problem or stale.age > 2 * facts["expiry"]:
+            path.unlink(missing_ok=True)
     return found
 
 
-def _remove(facts: dict[str, object], settings: Settings) -> StaleRun:
-    place = {name: facts[name] for name in ("host", "port", "user", "vhost", "tls")}
-    queues: tuple[str, ...] = ()
+def _unlocked() -> Iterator[tuple[Path, IO[str]]]:
+    """Yield the files of stale runs, each locked until the next one is asked for."""
+    for path in sorted(state_folder("runs").glob("*.json")):
+        try:
+            file = path.open("r+")
+        except FileNotFoundError:  # the run has just ended
+            continue
+        with file:
+            if _lock(file):
+                yield path, file
+
+
+def _delete_queues(facts: dict[str, Any], settings: Settings) -> StaleRun:
+    broker = {key: facts[key] for key in ("host", "port", "user", "vhost", "tls")}
+    queues: list[str] = []
     problem = ""
     try:
-        queues = tuple(
-            delete_unused(facts["queues"], settings.replace(**place), timeout=PATIENCE)  # type: ignore[arg-type]  # read from JSON
+        queues = delete_unused(
+            facts["queues"], settings.replace(**broker), timeout=WORKER_EXIT_TIMEOUT
         )
     except (WireError, TimeoutError) as error:
         problem = str(error)
     return StaleRun(
         namespace=str(facts["namespace"]),
         process=f"{facts['process']} {facts['program']}",
-        age=clock.time() - float(facts["started"]),  # type: ignore[arg-type]  # as above
-        queues=queues,
+        age=clock.time() - float(facts["started"]),
+        queues=tuple(queues),
         problem=problem,
     )
 
 
-def _lock(handle: IO[str]) -> bool:
+def _lock(file: IO[str]) -> bool:
     """Take the lock on an open file; False if another process has it."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            # far behind the text: on Windows a locked byte cannot even be read
-            handle.seek(1_000_000)
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-            handle.seek(0)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        return lock_descriptor(file.fileno(), blocking=False)
+    except OSError:  # a file system without locks: treat the run as live and delete nothing
         return False
-    return True

@@ -98,12 +98,12 @@ def test_dead_names_letters_by_the_beginning_of_their_ids(settings):
         publisher.publish_until_confirmed(letters, "words.dead")
     bench = dead(share, settings=settings)
 
-    assert bench.letter("b").id == "b1"
+    assert bench.dead_letter("b").id == "b1"
     assert [each.id for each in bench[:2]] == ["a1", "a2"]
     assert isinstance(bench[:2], mousetrap.DeadLetterList)
-    for id, says in (("a", "2 letters begin with"), ("c", "no letter"), ("", "empty")):
+    for id, says in (("a", "2 dead letters begin with"), ("c", "no dead letter"), ("", "empty")):
         with pytest.raises(SettingsError, match=says):
-            bench.letter(id)
+            bench.dead_letter(id)
     assert bench.replay("a1").sent == ["a1"]
 
 
@@ -136,9 +136,9 @@ def test_edit_decodes_as_a_stage_does(letters):
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda _: 1 / 0, "failed with letter .*ZeroDivisionError.*nothing was edited"),
-        (lambda _: None, "returned nothing"),
-        (lambda _: object(), "failed with letter .*TypeError"),
+        (lambda _: 1 / 0, "failed with message .*ZeroDivisionError.*nothing was edited"),
+        (lambda _: None, "returned None"),
+        (lambda _: object(), "failed with message .*TypeError"),
     ],
     ids=["raises", "returns nothing", "returns what is no JSON"],
 )
@@ -313,7 +313,7 @@ def test_to_test_refuses_a_stage_that_no_test_can_find(letters, tmp_path):
     def local(word: str) -> None: ...
 
     bench = dead("words", settings=letters)
-    for where, says in ((local, "lives in this notebook"), (None, "say which stage"),
+    for where, says in ((local, "exists only in this notebook"), (None, "not clear which stage"),
                         ("os; import x", "module:name")):  # fmt: skip
         with pytest.raises(SettingsError, match=says):
             bench.to_test(tmp_path / "test_letters.py", stage=where)

@@ -23,7 +23,7 @@ from mousetrap.job_queue import declare, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.run_fetch_worker import fetch
-from mousetrap.sink.storing import storing
+from mousetrap.sink.results_sink import with_results_sink
 from mousetrap.worker.worker import Worker
 
 # Dies between its effect and the ack, once for each message.
@@ -497,13 +497,13 @@ def test_only_what_goes_to_results_is_stored(tmp_path, monkeypatch):
     async def later(n: int) -> int:
         return n
 
-    many, one = storing(numbers), storing(later)
+    many, one = with_results_sink(numbers), with_results_sink(later)
     outputs = [each.data for each in many.handle(Message(3, id="a"))]
     outputs += [each.data for each in one.handle(Message(4, id="b"))]
 
     assert outputs == [0, 1, 2, 4]
     with Sink(tmp_path / "results.db") as sink:
         assert [row["data"] for row in sink.rows()] == [[0, 1, 2], 4]
-    assert storing(fetch) is fetch
+    assert with_results_sink(fetch) is fetch
     monkeypatch.delenv("RESULTS_SINK")
-    assert storing(later) is later
+    assert with_results_sink(later) is later

@@ -15,7 +15,7 @@ from mousetrap.model.summary import StageSummary
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.panel import Panel
 from mousetrap.notebook.stats_source import StageView, View
-from mousetrap.runs.dead_letter_list import DeadLetterList, Replayed, dead
+from mousetrap.runs.dead_letter_list import DeadLetterList, ReplayResult, dead
 from mousetrap.runs.diagram import Activity, Diagram
 from mousetrap.runs.run import Run
 
@@ -137,7 +137,7 @@ def shown(text: str) -> dict[str, object]:
         "bench": letters,
         "bench's bodies": letters.bodies(int),
         "traceback": letters.traceback(letters[0].id),
-        "replayed": Replayed([text], {text: text}),
+        "replayed": ReplayResult([text], {text: text}),
         "sent": sent,
         "summary": RunSummary(1, 1, 1, 0, 0, 0, 0, 1.0, {}, {text: 1}, records),
         "run's record": run.summary(),

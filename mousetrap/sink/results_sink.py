@@ -14,7 +14,7 @@ VARIABLE = "RESULTS_SINK"  # in the environment, because a URL has a password in
 QUEUE = "results"  # of all that is sent, what ends here is a result
 
 
-def storing(stage: Stage[Any, Any]) -> Stage[Any, Any]:
+def with_results_sink(stage: Stage[Any, Any]) -> Stage[Any, Any]:
     """Return *stage*, which also stores what it sends to `results`, once for each message.
 
     In the sink that ``RESULTS_SINK`` names; without it, and for stages that write elsewhere, the
