@@ -37,6 +37,10 @@ from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
 
 MAX_LISTED = 100  # dead letters, unless the caller asks for more
+HOW_TO_KEEP = (
+    "Bodies are kept by run(..., keep_bodies=100_000); while the run is open, "
+    "dead(stage, settings=run.settings) reads them from the dead queue."
+)
 MAX_REPLAYS = 5  # of one dead letter; a guess: a message that died five times needs another cure
 
 
@@ -90,10 +94,7 @@ class DeadLetterList(Messages):
     # ---- looking at them -------------------------------------------------------------------------
 
     def table(self) -> Table:
-        """Return one row for each: queue, reason, attempts, age, size, and whether it was edited.
-
-        A column that would say the same in each row is left out.
-        """
+        """Return one row for each message, without columns that are the same in all rows."""
         columns: dict[str, Callable[[Message], Any]] = {
             "message": lambda each: each.id[:8],
             "queue": lambda each: self._queues[each.id].name,
@@ -107,7 +108,7 @@ class DeadLetterList(Messages):
         if len({queue.name for queue in self._queues.values()}) < 2:
             del columns["queue"]
         for name in ("replayed", "edited"):
-            if not any(getattr(each, name) for each in self):
+            if not any(map(columns[name], self)):
                 del columns[name]
         rows = [tuple(value(each) for value in columns.values()) for each in self]
         return Table(tuple(columns), rows, f"{len(self):,} dead letters{self.title}", self.note)
@@ -115,14 +116,11 @@ class DeadLetterList(Messages):
     def bodies(self, type: Any = None) -> Table:
         """Return one row for each with its body, truncated; decoded to *type*, if one is given."""
         table = super().bodies(type)
-        rows = [
-            (row["message"], None, "not kept")
-            if each.id in self._without_body
-            else tuple(row.values())
-            for row, each in zip(table, self, strict=True)
-        ]
-        note = self._how_to_keep() if self._without_body else ""
-        return Table(table.columns, rows, table.title, note)
+        rows = [tuple(row.values()) for row in table]
+        for n, each in enumerate(self):
+            if each.id in self._without_body:
+                rows[n] = (rows[n][0], None, "not kept")
+        return Table(table.columns, rows, table.title, HOW_TO_KEEP if self._without_body else "")
 
     def traceback(self, id: str) -> SafeText:
         """Return the traceback of the exception that the handler raised for this message."""
@@ -171,11 +169,9 @@ class DeadLetterList(Messages):
             SettingsError: there is no such message, or its body was not kept.
         """
         handler = _handler(function)
-        selected = {each.id: each for each in self._selected(ids)}
-        self._check_bodies(selected.values())
-        return self._with(
-            [_edited(each, handler) if each.id in selected else each for each in self]
-        )
+        chosen = {each.id: each for each in self._selected(ids)}
+        self._check_bodies(chosen.values())
+        return self._with([_edited(each, handler) if each.id in chosen else each for each in self])
 
     def replay(
         self,
@@ -206,8 +202,7 @@ class DeadLetterList(Messages):
             for id, each in waiting.items()
             if each.replayed >= cap
         }
-        for id in kept:
-            del waiting[id]
+        waiting = {id: each for id, each in waiting.items() if id not in kept}
         sent: list[str] = []
         for queue in {self._queues[id].name: self._queues[id] for id in waiting}.values():
             left = None if limit is None else limit - len(sent)
@@ -223,7 +218,7 @@ class DeadLetterList(Messages):
         def pick(found: Message) -> Message | None:
             listed = ours.get(found.id)
             # the body and headers from the dead queue, unless they were edited here
-            return found if listed is not None and not listed.edited else listed
+            return found if listed is not None and not listed.is_edited else listed
 
         def on_replayed(copy: Message) -> None:
             sent.append(copy.id)
@@ -291,13 +286,7 @@ class DeadLetterList(Messages):
 
     def _check_bodies(self, messages: Iterable[Message]) -> None:
         if missing := sum(each.id in self._without_body for each in messages):
-            raise SettingsError(f"{missing:,} bodies were not kept. {self._how_to_keep()}")
-
-    def _how_to_keep(self) -> str:
-        return (
-            "Bodies are kept by run(..., keep_bodies=100_000); while the run is open, "
-            "dead(stage, settings=run.settings) reads them from the dead queue."
-        )
+            raise SettingsError(f"{missing:,} bodies were not kept. {HOW_TO_KEEP}")
 
     def _only_stage(self, messages: list[Message]) -> Stage[..., Any]:
         names = {self._queues[each.id].name for each in messages}
@@ -308,7 +297,7 @@ class DeadLetterList(Messages):
 
     def _died(self, message: Message) -> str | None:
         seconds = message.age_at(self._taken)
-        return None if seconds is None or message.died is None else f"{age(seconds)} ago"
+        return None if seconds is None or message.dead_since is None else f"{age(seconds)} ago"
 
 
 def dead(
@@ -337,13 +326,11 @@ def dead(
         ) from None
     total = depth(queue.dead, settings).messages if len(messages) == n else len(messages)
     return DeadLetterList(
-        messages,
-        {each.id: queue for each in messages},
-        settings,
+        messages, {each.id: queue for each in messages}, settings,
         stages=[source] if isinstance(source, Stage) else (),
-        title=f" of {queue.name}" if total <= n else f" of {queue.name}, the first of {total:,}",
+        title=f" of {queue.name}" + _of_all(n, total),
         note=messages.note if messages else "",
-    )
+    )  # fmt: skip
 
 
 def _of_run(run: Run, n: int) -> DeadLetterList:
@@ -353,16 +340,17 @@ def _of_run(run: Run, n: int) -> DeadLetterList:
     return DeadLetterList(
         [_message(run, each) for each in listed],
         {each.id: queues[each.queue] for each in listed},
-        run.settings,
-        stages=run.flow.stages,
-        run=run,
+        run.settings, stages=run.flow.stages, run=run,
         without_body=[each.id for each in listed if each.body is None],
-        title=f" of {run.namespace}"
-        + (f", the first of {len(entries):,}" if len(entries) > n else ""),
-    )
+        title=f" of {run.namespace}" + _of_all(n, len(entries)),
+    )  # fmt: skip
 
 
-def _message(run: Run, entry: Entry) -> Message:
+def _of_all(n: int, total: int) -> str:
+    return f", the first of {total:,}" if total > n else ""
+
+
+def _message(run: Run, entry: LedgerEntry) -> Message:
     """Return the message that the dead queue has, made from what the ledger knows of it."""
     outcome = entry.outcome
     assert outcome is not None  # `entry.is_dead` is true
