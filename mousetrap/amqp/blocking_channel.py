@@ -1,7 +1,8 @@
-"""A pika blocking channel that survives thinking pauses: what `open_channel` returns.
+"""A pika blocking channel whose connection survives idle time: what `open_channel` returns.
 
-A plain `pika.BlockingConnection` answers heartbeats only while somebody is inside pika; an idle
-kernel or a long callback loses it. Here a small thread goes inside whenever nobody else is.
+A plain `pika.BlockingConnection` sends heartbeats only while a thread runs pika's code, so an idle
+kernel or a long callback loses the connection. Here a background thread runs pika's code whenever
+no other thread does.
 Prototyped in ``notebooks/01_channel.ipynb``.
 """
 
@@ -20,27 +21,28 @@ from mousetrap.runtime.interrupt import is_interrupted, run_uninterrupted
 from mousetrap.settings import Settings
 
 
-class _Turn:
-    """Who may be inside pika: a blocking connection bears one thread at a time.
+class _SharedConnection:
+    """A blocking connection and the lock around it: pika allows one thread at a time in it.
 
-    While nobody is inside, a small thread goes in now and then to answer heartbeats.
+    While no thread holds the lock, a background thread takes it from time to time and lets pika
+    send heartbeats.
     """
 
     def __init__(self, connection: pika.BlockingConnection, heartbeat: float) -> None:
         self.connection = connection
-        self.over = threads.Event()
+        self.closing = threads.Event()  # ends the background thread
         self._lock = threads.Lock()
         self._owner: int | None = None  # the thread that holds the lock
         if heartbeat:
-            # Two heartbeats missed end a connection; an eighth leaves room for a busy machine.
+            # Two missed heartbeats end a connection; an eighth of one leaves a margin for load.
             threads.Thread(
-                target=self._tend, args=(max(0.25, heartbeat / 8),), daemon=True,
+                target=self._send_heartbeats, args=(max(0.25, heartbeat / 8),), daemon=True,
                 name="mousetrap-heartbeat",
             ).start()  # fmt: skip
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Wait for the turn; free of charge for the thread that has it (pika calls us back)."""
+    def held(self) -> Iterator[None]:
+        """Hold the lock; a thread that holds it already (in a callback of pika) does not wait."""
         me = threads.get_ident()
         if self._owner == me:
             yield
@@ -54,12 +56,12 @@ class _Turn:
 
     @property
     def is_mine(self) -> bool:
-        """It is the calling thread that is inside."""
+        """Whether the calling thread holds the lock."""
         return self._owner == threads.get_ident()
 
     @contextmanager
-    def step_aside(self) -> Iterator[None]:
-        """Let others in while a callback of the user, called from inside, does its work."""
+    def released(self) -> Iterator[None]:
+        """Release the lock while a user's callback, which pika has called, runs."""
         self._owner = None
         self._lock.release()
         try:
@@ -69,27 +71,29 @@ class _Turn:
             self._owner = threads.get_ident()
 
     def guarded(self, value: Any) -> Any:
-        """Return *value*; a function comes back as one that waits for the turn."""
+        """Return *value*; if it is a function, a function that calls it with the lock held."""
         if not callable(value):
             return value
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with self.inside():
+            with self.held():
                 return value(*args, **kwargs)
 
         return call
 
-    def _tend(self, interval: float) -> None:
-        while not self.over.wait(interval):
-            if self._lock.acquire(blocking=False):  # else somebody is inside: pika is looked after
+    def _send_heartbeats(self, interval: float) -> None:
+        while not self.closing.wait(interval):
+            if self._lock.acquire(
+                blocking=False
+            ):  # else a thread runs pika's code: it sends heartbeats
                 try:
                     if not self.connection.is_open:
-                        return  # broken, and pika's loop may be closed, which it takes badly
-                    # Held back, messages wait for `start_consuming` in the user's own thread.
+                        return  # pika's loop may be closed, and processing events would fail
+                    # Do not dispatch messages here: they wait for the user's own thread.
                     with self.connection._acquire_event_dispatch():
                         self.connection.process_data_events(0)
                 except PIKA_ERRORS:
-                    return  # broken: the next call of the user says so
+                    return  # the connection broke: the user's next call raises
                 finally:
                     self._lock.release()
 
@@ -98,41 +102,43 @@ class JobChannel:
     """A pika blocking channel whose connection stays alive while nobody uses it.
 
     Every method and attribute of `pika.adapters.blocking_connection.BlockingChannel` is here.
-    Three things differ: heartbeats go on while the kernel idles and while a message callback
-    works; `close` closes the connection too; it is a context manager.
+    Three things differ: heartbeats are sent also while the kernel is idle and while a message
+    callback runs; `close` closes the connection too; it is a context manager.
 
-    Threads: any, one at a time: a call waits while another thread is inside pika.
+    Threads: any, one at a time: a call waits while another thread runs pika's code.
     """
 
-    def __init__(self, turn: _Turn, settings: Settings, *, owns_connection: bool = True) -> None:
-        self._turn = turn
+    def __init__(
+        self, shared: _SharedConnection, settings: Settings, *, owns_connection: bool = True
+    ) -> None:
+        self._shared = shared
         self._settings = settings
         self._owns_connection = owns_connection
-        with turn.inside():
-            self._channel = turn.connection.channel()
+        with shared.held():
+            self._channel = shared.connection.channel()
 
     @property
     def connection(self) -> JobConnection:
         """The connection, with the methods of `pika.BlockingConnection`."""
-        return JobConnection(self._turn, self._settings)
+        return JobConnection(self._shared, self._settings)
 
     def basic_consume(
         self, queue: str, on_message_callback: Callable[..., object], *args: Any, **kwargs: Any
     ) -> str:
-        """As pika's; the callback gets this channel, and heartbeats go on while it works."""
+        """Do what pika's does; the callback gets this channel, heartbeats go on while it runs."""
 
         def callback(_: BlockingChannel, *delivery: Any) -> None:
-            with self._turn.step_aside():
+            with self._shared.released():
                 on_message_callback(self, *delivery)
 
-        with self._turn.inside():
+        with self._shared.held():
             return str(self._channel.basic_consume(queue, callback, *args, **kwargs))
 
     def consume(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """As pika's; heartbeats go on while the loop's body works."""
+        """Do what pika's does; heartbeats go on while the loop's body runs."""
         messages = self._channel.consume(*args, **kwargs)
         while True:
-            with self._turn.inside():
+            with self._shared.held():
                 try:
                     message = next(messages)
                 except StopIteration:
@@ -141,23 +147,23 @@ class JobChannel:
 
     def close(self) -> None:
         """Close the channel and its connection; safe to call twice and on a broken connection."""
-        if is_interrupted() and not self._turn.is_mine:
-            # With a silent broker pika would wait for as long as its heartbeats do.
+        if is_interrupted() and not self._shared.is_mine:
+            # If the broker does not answer, pika waits until heartbeats have failed: not here.
             run_uninterrupted(self._close, daemon=True)
         else:
             self._close()
 
     def _close(self) -> None:
         if self._owns_connection:
-            self._turn.over.set()
-        with suppress(*PIKA_ERRORS), self._turn.inside():
+            self._shared.closing.set()
+        with suppress(*PIKA_ERRORS), self._shared.held():
             if not self._owns_connection:
                 self._channel.close()
-            elif self._turn.connection.is_open:
-                self._turn.connection.close()
+            elif self._shared.connection.is_open:
+                self._shared.connection.close()
 
     def __getattr__(self, name: str) -> Any:
-        return self._turn.guarded(getattr(self._channel, name))
+        return self._shared.guarded(getattr(self._channel, name))
 
     def __enter__(self) -> JobChannel:
         return self
@@ -176,29 +182,29 @@ class JobConnection:
     Threads: as `JobChannel`; `add_callback_threadsafe` never waits.
     """
 
-    def __init__(self, turn: _Turn, settings: Settings) -> None:
-        self._turn = turn
+    def __init__(self, shared: _SharedConnection, settings: Settings) -> None:
+        self._shared = shared
         self._settings = settings
-        self.add_callback_threadsafe = turn.connection.add_callback_threadsafe
+        self.add_callback_threadsafe = shared.connection.add_callback_threadsafe
 
     def channel(self) -> JobChannel:
         """Open another channel on this connection; closing it leaves the connection open."""
-        return JobChannel(self._turn, self._settings, owns_connection=False)
+        return JobChannel(self._shared, self._settings, owns_connection=False)
 
     def __getattr__(self, name: str) -> Any:
-        return self._turn.guarded(getattr(self._turn.connection, name))
+        return self._shared.guarded(getattr(self._shared.connection, name))
 
     def __repr__(self) -> str:
-        state = "open" if self._turn.connection.is_open else "closed"
+        state = "open" if self._shared.connection.is_open else "closed"
         return f"<Connection to {self._settings.url}: {state}>"
 
 
 def connect(settings: Settings, purpose: str) -> JobChannel:
-    """Open a blocking connection and a channel within ``settings.connect_timeout``, in one try.
+    """Open a blocking connection and a channel; one try, within ``settings.connect_timeout``.
 
     Raises:
-        BrokerUnreachable, AccessRefused: with the variable to check.
+        BrokerUnreachable, AccessRefused: the message names the variable to check.
     """
     with translated(settings):
         connection = pika.BlockingConnection(parameters(settings, purpose))
-        return JobChannel(_Turn(connection, settings.heartbeat), settings)
+        return JobChannel(_SharedConnection(connection, settings.heartbeat), settings)

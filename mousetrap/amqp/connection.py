@@ -1,8 +1,8 @@
 """One AMQP connection on an I/O thread, which reconnects by itself.
 
-No other thread touches a pika connection. What the channel is used for is not known here: a
-publisher or a worker hands in a `Session` and is told when a channel is open and when it is lost.
-Prototyped in ``notebooks/01_channel.ipynb``.
+Only the I/O thread touches pika's connection. This module does not know what the channel is for: a
+publisher or a consumer passes itself as the `Session`, which is called when a channel is open and
+when it is lost. Prototyped in ``notebooks/01_channel.ipynb``.
 """
 
 from __future__ import annotations
@@ -34,46 +34,45 @@ ConnectionState = Literal["new", "connecting", "open", "blocked", "failed", "clo
 
 log = logging.getLogger("mousetrap.amqp.connection")
 
-# Seconds from asking for a channel to its being ready, if the settings do not grant more. A node
-# that has lost its cluster takes connections and says nothing for up to 30 s (RabbitMQ 4.3, a queue
-# declared; measured); to elect a new leader for a quorum queue takes a few.
+# Seconds in which a new channel must be set up; ``settings.connect_timeout`` if that is longer. A
+# node that has lost its cluster accepts connections and does not answer for up to 30 s (RabbitMQ
+# 4.3, declaring a queue; measured); electing a new leader for a quorum queue takes a few seconds.
 CHANNEL_SETUP_TIMEOUT = 15.0
 
-# Seconds in which the broker notices that a connection broke, and gives out again what that had. A
-# guess for a busy machine: mostly it is at once, but once in some 30 runs we were back before that.
+# Seconds in which the broker notices that a connection broke and delivers its messages again. A
+# guess for a busy machine: mostly the broker notices at once, but in about one of 30 runs the new
+# connection was open before that.
 REDELIVERY_DELAY = 0.5
-STABLE_AFTER = 5.0  # seconds that a connection without messages lasts to count as a good one
+STABLE_AFTER = 5.0  # seconds after which a connection without messages counts as working
 
-PERMANENT_ERRORS = (
-    AccessRefused,
-    TopologyMismatch,
-    QueueMissing,
-)  # asking again gives the same answer
+# Errors that another try would get again.
+PERMANENT_ERRORS = (AccessRefused, TopologyMismatch, QueueMissing)
 
 
 class Session(Protocol):
-    """Who uses the channel of a `Connection`. All three are called on the I/O thread."""
+    """The user of a `Connection`'s channel. All three methods are called on the I/O thread."""
 
     def opened(self, channel: Channel, ready: Callable[[], None]) -> None:
         """Set up the new channel by asynchronous calls, then call *ready*."""
 
     def lost(self, error: MousetrapError) -> None:
-        """The channel is gone; whatever was in flight on it has an unknown outcome."""
+        """Handle the loss of the channel; what was in flight on it has an unknown outcome."""
 
     def failed(self, error: MousetrapError) -> None:
-        """The connection has given up: *error* will not go away by asking again."""
+        """Handle the connection's permanent failure: another try would get *error* again."""
 
 
 class Connection:
     """Keeps one connection with one channel open until it is closed.
 
-    The first connection must succeed within ``settings.connect_timeout`` seconds (`open` raises
-    otherwise); a lost one is restored for ever, with `backoff` between the tries, also when
-    each new one breaks before it was of use (see `worked`). Refused access and channels that cannot
-    be set up (403, 404, 406) are not tried again: the state becomes ``failed`` and the session is
-    told.
+    The first connection must succeed within ``settings.connect_timeout`` seconds; otherwise `open`
+    raises. A lost connection is restored, without a limit to the tries. The delays between them are
+    those of `backoff`; they grow also when each new connection breaks before it delivered or
+    confirmed a message (see `reset_backoff`). Refused access and channels that cannot be set up
+    (403, 404, 406) are not tried again: the state becomes ``failed`` and the session's `failed` is
+    called.
 
-    It lives on *loop*, which it may share with others, or on one of its own.
+    The connection runs on *io_thread*, which other connections may share, or on a new thread.
 
     Threads: every method may be called from any thread; nothing waits on the I/O thread.
     """
@@ -85,118 +84,118 @@ class Connection:
         self.purpose = safe(purpose)
         self.state: ConnectionState = "new"
         self.error: MousetrapError | None = None  # the last thing that went wrong
-        self._cause: BaseException | None = None  # of it, if the whole connection ended
+        self._cause: BaseException | None = None  # pika's, if the whole connection ended
         self.product = ""  # what the broker calls itself: "RabbitMQ 4.3.6"
-        self.alarm = ""  # why the broker takes nothing: "low on memory"
+        self.alarm = ""  # why the broker accepts no messages: "low on memory"
         self.reconnects = 0
         self.io_thread = io_thread or IOThread(purpose)
         self._session = session
         self._lock = threads.Lock()
-        self._changed = Waiter()  # rings when the state does
+        self._changed = Waiter()  # notified when the state changes
         self._connection: FastConnection | None = None
         self._channel: Channel | None = None
-        self._failures = 0  # in a row; a channel that was of no use counts as one
+        self._failures = 0  # in a row; a channel that carried no message counts as one
         self._was_open = False
-        self._opened = 0.0  # when, on the monotonic clock
-        self._is_news = False  # that it breaks
+        self._opened = 0.0  # when it was opened last, on the monotonic clock
+        self._is_new_loss = False  # the next loss is logged as a warning
         self._closing = False
-        self._has_left = False  # the loop: nothing more will come of it
+        self._is_detached = False  # from the I/O thread: it runs nothing any more
 
     def open(self) -> None:
         """Connect and return when the session is ready.
 
         Raises:
-            BrokerUnreachable: nobody answered in ``settings.connect_timeout`` seconds.
-            AccessRefused, TopologyMismatch: at once; trying again cannot help.
-            KeyboardInterrupt: the wait was interrupted; nothing goes on behind it, unless it had
-                just come to its end: then `is_open`, and the caller has to close it.
+            BrokerUnreachable: no broker answered within ``settings.connect_timeout`` seconds.
+            AccessRefused, TopologyMismatch: at once; another try would get the same answer.
+            KeyboardInterrupt: the wait was interrupted and the connection closed. If it had just
+                been opened, `is_open` is true instead, and the caller has to close it.
         """
         with self._lock:
             if self.state != "new":
                 return
             self.state = "connecting"
-        patience = self.settings.connect_timeout
+        timeout = self.settings.connect_timeout
         try:
             self.io_thread.attach(self)
             self.call(self._connect)
-            self._changed.wait_for(lambda: self.state != "connecting", patience)
+            self._changed.wait_for(lambda: self.state != "connecting", timeout)
         except BaseException:
-            if not self.is_open:  # else there may be work in hand: who opened it closes it
+            if not self.is_open:  # else messages may be in progress: the caller closes it
                 self.close(timeout=0.0)
             raise
         error, cause = self.error, self._cause
         if self.is_open:
             return
         self.close(timeout=1.0)
-        if cause is not None:  # here, in the caller's thread, one may look for more to say of it
-            error = translate(cause, self.settings, may_look=True)
+        if cause is not None:  # in the caller's thread it is allowed to probe for the reason
+            error = translate(cause, self.settings, may_probe=True)
         raise error or BrokerUnreachable(
-            f"no AMQP answer from {self.settings.url} within {patience:g} s: check RABBITMQ_HOST "
-            f"and RABBITMQ_PORT (the management UI's port is another one), or give a slow broker "
-            f"longer by MOUSETRAP_CONNECT_TIMEOUT"
+            f"no AMQP answer from {self.settings.url} within {timeout:g} s: check RABBITMQ_HOST "
+            f"and RABBITMQ_PORT (the management UI uses another port); for a slow broker, raise "
+            f"MOUSETRAP_CONNECT_TIMEOUT"
         )
 
     def close(self, timeout: float = 5.0) -> None:
-        """Close politely; after *timeout* seconds, abruptly. Safe to call twice.
+        """Close by AMQP's handshake or, after *timeout* seconds, without it. Safe to call twice.
 
-        With no time at all it returns at once, and the I/O thread ends as soon as it can.
+        With a timeout of 0 it returns at once, and the I/O thread closes the connection soon.
         """
         with self._lock:
             self._closing = True
             never_ran = self.state == "new" or not self.io_thread.has_started
             if never_ran:
-                self._has_left = True
+                self._is_detached = True
                 self._set_state("closed")
         if never_ran:
             self.io_thread.discard()
             return
         self.call(lambda: self._close(timeout or 1.0))
         if timeout and not self.io_thread.is_current_thread:
-            if not self._changed.wait_for(lambda: self._has_left, timeout):
-                self.call(self._end)  # no answer to our close: an alarm, a dead link
+            if not self._changed.wait_for(lambda: self._is_detached, timeout):
+                self.call(self._end)  # no answer to the close: an alarm, a broken link
             self.io_thread.join(1.0)
 
     def call(self, function: Callable[[], object]) -> None:
-        """Run *function* on the I/O thread soon; dropped when the connection is closed for good."""
-        self.io_thread.call(lambda: self._do(function))
+        """Run *function* on the I/O thread soon; dropped once the connection has ended."""
+        self.io_thread.call(lambda: self._run(function))
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Do what `call` does; on the I/O thread itself at the end of its turn, without a wake."""
-        self.io_thread.call_soon(lambda: self._do(function))
+        """Do the same; called on the I/O thread, run it at the end of the present turn."""
+        self.io_thread.call_soon(lambda: self._run(function))
 
     def call_later(self, delay: float, function: Callable[[], object]) -> None:
         """Run *function* on the I/O thread in *delay* seconds."""
         self.call(lambda: self._later(delay, function))
 
-    def give_up(self, error: MousetrapError) -> None:
-        """Drop the whole connection for *error* and make a new one (I/O thread only).
+    def reconnect(self, error: MousetrapError) -> None:
+        """Drop the whole connection because of *error* and connect again (I/O thread only).
 
-        Who does not answer here may be one of several: a balancer has other nodes to offer.
+        The node that does not answer may be one of several: a load balancer offers another.
         """
         if self._connection is not None and self._connection.is_open:
-            self._connection.give_up(error)
+            self._connection.terminate(error)
 
-    def reset(self, error: MousetrapError) -> None:
-        """Give up the present channel and set up a new one (I/O thread only)."""
+    def replace_channel(self, error: MousetrapError) -> None:
+        """Replace the present channel by a new one because of *error* (I/O thread only)."""
         channel = self._channel
         if channel is not None:
             self._lose_channel(error)
             if channel.is_open:
-                channel.close(320, "mousetrap starts afresh")
-            self._after(self._open_channel)
+                channel.close(320, "mousetrap opens a new channel")
+            self._retry_later(self._open_channel)
 
-    def worked(self) -> None:
-        """A message came or was confirmed: the next failure is a first one (I/O thread only)."""
+    def reset_backoff(self) -> None:
+        """Reset the backoff: a message was delivered or confirmed (I/O thread only)."""
         self._failures = 0
 
     @property
     def is_open(self) -> bool:
-        """A channel is set up and usable (perhaps blocked by an alarm)."""
+        """Whether a channel is set up and usable; an alarm may block it."""
         return self.state in ("open", "blocked")
 
     @property
     def is_recovering(self) -> bool:
-        """It is being restored, or was restored less than `REDELIVERY_DELAY` seconds ago.
+        """Whether it is being restored, or was less than `REDELIVERY_DELAY` seconds ago.
 
         Until the broker has noticed that the old connection broke, it keeps the messages that this
         connection held; then it delivers them again. It does not say when.
@@ -211,26 +210,29 @@ class Connection:
     # ---- everything below runs on the I/O thread ---------------------------------------------
 
     def crashed(self, error: BaseException) -> None:
-        """Loop: the thread has died, and this connection with it."""
-        lost = ConnectionLost(f"the I/O thread died of {error!r}; a defect")
-        self._has_left = self._closing = True
+        """Fail, because the I/O thread ended by an exception (called by `IOThread`)."""
+        lost = ConnectionLost(
+            f"the I/O thread ended by {error!r}: a defect of mousetrap, please report it; open a "
+            f"new connection"
+        )
+        self._is_detached = self._closing = True
         self._lose_channel(lost)
         self.error = lost
         self._session.failed(lost)
         self._set_state("failed")
 
-    def _do(self, function: Callable[[], object]) -> None:
-        if not self._has_left:
+    def _run(self, function: Callable[[], object]) -> None:
+        if not self._is_detached:
             function()
 
     def _later(self, delay: float, function: Callable[[], object]) -> None:
-        self.io_thread.io.call_later(delay, lambda: self._do(function))
+        self.io_thread.io.call_later(delay, lambda: self._run(function))
 
     def _end(self) -> None:
-        """Leave the loop, and whatever is not closed in peace."""
-        if self._has_left:
+        """Leave the I/O thread and drop what is not closed yet."""
+        if self._is_detached:
             return
-        self._has_left = True
+        self._is_detached = True
         self._lose_channel(ConnectionLost("the connection was closed"))
         if self._connection is not None:
             self._connection.abort()
@@ -255,8 +257,8 @@ class Connection:
         self._connection.add_on_connection_unblocked_callback(lambda *_: self._blocked(False))
 
     def _on_open(self, connection: FastConnection) -> None:
-        told = connection.server_properties or {}
-        self.product = f"{told.get('product', '')} {told.get('version', '')}".strip()
+        server = connection.server_properties or {}
+        self.product = f"{server.get('product', '')} {server.get('version', '')}".strip()
         self._open_channel()
 
     def _open_channel(self) -> None:
@@ -269,17 +271,17 @@ class Connection:
 
         channel = self._connection.channel(on_open_callback=on_open)
         channel.add_on_close_callback(self._on_channel_closed)
-        patience = max(CHANNEL_SETUP_TIMEOUT, self.settings.connect_timeout)
-        self._later(patience, lambda: self._look_after(channel, patience))
+        timeout = max(CHANNEL_SETUP_TIMEOUT, self.settings.connect_timeout)
+        self._later(timeout, lambda: self._check_setup(channel, timeout))
 
-    def _look_after(self, channel: Channel, patience: float) -> None:
-        """Give up if *channel* is still being set up."""
+    def _check_setup(self, channel: Channel, timeout: float) -> None:
+        """Drop the connection if *channel* is still being set up after *timeout* seconds."""
         if self.is_open or channel.is_closed or channel.is_closing:
             return
-        self.give_up(
+        self.reconnect(
             ConnectionLost(
-                f"{self.settings.url} took the connection and did not set up a channel within "
-                f"{patience:g} s, as a node does that has lost its cluster; connect again"
+                f"{self.settings.url} accepted the connection and did not set up a channel within "
+                f"{timeout:g} s, like a node that has lost its cluster; connect again"
             )
         )
 
@@ -289,12 +291,12 @@ class Connection:
         self._opened = clock.monotonic()
         if self._was_open:
             self.reconnects += 1
-            log.warning("%s is connected again (%d×)", self.purpose, self.reconnects)
-        self._was_open = self._is_news = True
+            log.warning("%s is connected again (reconnect %d)", self.purpose, self.reconnects)
+        self._was_open = self._is_new_loss = True
         self._set_state("open")
 
     def _on_channel_closed(self, channel: Channel, reason: Exception) -> None:
-        if channel is not self._channel:  # an older one, or the whole connection is going down
+        if channel is not self._channel:  # an older channel, or the whole connection ends
             return
         error, self._cause = translate(reason, self.settings), None
         setting_up = not self.is_open
@@ -302,11 +304,11 @@ class Connection:
         if setting_up and isinstance(error, PERMANENT_ERRORS):
             self._fail(error)
         elif self._connection is not None and self._connection.is_open and not self._closing:
-            self._after(self._open_channel)
+            self._retry_later(self._open_channel)
 
     def _on_closed(self, reason: BaseException) -> None:
         self._connection = None
-        if not self._closing:  # else this end has a cause, which is known
+        if not self._closing:  # else the cause is known already
             self._cause = reason
         error = translate(reason, self.settings)
         self._lose_channel(error)
@@ -315,21 +317,21 @@ class Connection:
         elif isinstance(error, PERMANENT_ERRORS):
             self._fail(error)
         else:
-            self._after(self._connect)
+            self._retry_later(self._connect)
 
-    def _after(self, step: Callable[[], None]) -> None:
+    def _retry_later(self, step: Callable[[], None]) -> None:
         self._failures += 1
         delay = backoff(self._failures)
-        log.log(  # one line when it breaks, one when it is back, and the rest for who asks
-            logging.WARNING if self._is_news else logging.DEBUG,
+        log.log(  # a warning when it breaks and when it is restored; the tries between are debug
+            logging.WARNING if self._is_new_loss else logging.DEBUG,
             "%s: %s; next try in %.1f s", self.purpose, self.error, delay,
         )  # fmt: skip
-        self._is_news = False
+        self._is_new_loss = False
         self._later(delay, step)
 
     def _lose_channel(self, error: MousetrapError) -> None:
         channel, self._channel = self._channel, None
-        if not self._closing:  # the end that was asked for is no error, and hides none
+        if not self._closing:  # a requested end is no error, and must not hide an earlier one
             self.error = error
         if self.is_open:
             if clock.monotonic() - self._opened > STABLE_AFTER:
@@ -346,8 +348,8 @@ class Connection:
 
     def _blocked(self, is_blocked: bool, reason: str = "") -> None:
         log.warning("%s is %s", self.purpose,
-                    f"blocked: the broker is {reason} (an alarm) and takes no messages until that "
-                    f"is over; what is sent waits. Drain or purge queues, or give it more: "
+                    f"blocked: the broker is {reason} (an alarm) and accepts no messages until the "
+                    f"alarm ends; publishes wait. Drain or purge queues, or raise its limit: "
                     f"rabbitmqctl status" if is_blocked else "no longer blocked")  # fmt: skip
         self.alarm = reason
         if self.is_open:
@@ -358,8 +360,8 @@ class Connection:
         if self._connection is None or self._connection.is_closed:
             self._end()
         elif not self._connection.is_closing:
-            self._connection.close()  # one that only opens, too; its callback ends it
-            self._later(timeout, self._end)  # should there be no answer
+            self._connection.close()  # also while it opens; its callback calls `_end`
+            self._later(timeout, self._end)  # in case there is no answer
 
     def _set_state(self, state: ConnectionState) -> None:
         self.state = state

@@ -1,8 +1,8 @@
-"""Taking deliveries and acking them, across reconnects.
+"""Consuming deliveries and acking them, across reconnects.
 
-A delivery tag means something only on the channel that it came by. Each channel is therefore a
-*generation*; an ack for an older one is dropped, because on the new channel the same tag may be
-an innocent message. Prototyped in ``notebooks/03_worker.ipynb``.
+A delivery tag is valid only on the channel of its delivery. Each channel is therefore a
+*generation*; an ack for an older generation is dropped, because on the new channel the same tag
+may be another message. Prototyped in ``notebooks/03_worker.ipynb``.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
-ACK_TIMEOUT_FRACTION = (
-    0.9  # in hand for so much of the age of the oldest delivery, it is what was held too long
-)
+# When the broker closes the channel for an ack that is late, it does not say for which delivery.
+# Those that were handled for this fraction of the age of the oldest delivery count as late.
+ACK_TIMEOUT_FRACTION = 0.9
 
 log = logging.getLogger("mousetrap.amqp.consumer")
 
 
 class Delivery:
-    """One message as it was handed over; `generation` and `tag` say how to ack it.
+    """One message as the broker delivered it; `generation` and `tag` identify it for the ack.
 
     `is_possible_poison`: it was delivered before to a consumer that was lost, as far as this
     process knows; the message may be what crashed it.
-    `has_ack_timed_out`: we had it in hand before, for longer than the broker allows.
-    `is_near_delivery_limit`: a quorum queue will soon drop it for its delivery count.
+    `has_ack_timed_out`: this process handled it before, for longer than the broker allows.
+    `is_near_delivery_limit`: its quorum queue will soon drop it because of its delivery count.
     """
 
     __slots__ = (
@@ -69,20 +69,21 @@ class Delivery:
         self.has_ack_timed_out = has_ack_timed_out
         self.is_near_delivery_limit = is_near_delivery_limit
         self.received = clock.monotonic()
-        self.handling_started: float | None = None  # when it was taken in hand, on the same clock
-        self.is_dropped = False  # given up without an ack
+        self.handling_started: float | None = None  # when its handler started, on the same clock
+        self.is_dropped = False  # it will not be acked here
 
 
 class Consumer:
-    """Consumes one queue with a bounded prefetch, and declares what it needs first.
+    """Consumes one queue with a bounded prefetch, after it has declared what it needs.
 
-    And another, *one_by_one*, if named, of which it holds one message at a time.
+    If *quarantine* names a second queue, it consumes that as well, one message at a time.
 
-    *on_delivery* is called on the I/O thread and must hand over at once; *on_failed* when there
-    is no way to go on. A consumer that the broker cancels (its queue was deleted) declares the
-    queue again and goes on. In a namespace it renews the lease of its queues. It opens
-    *exclusive_queue* on its connection each time it begins to consume. *on_reconnected* is called
-    on the I/O thread when the broker has accepted the consumer again after a loss.
+    *on_delivery* is called on the I/O thread and must return at once; *on_failed* is called when
+    the connection has failed permanently. When the broker cancels the consumer (its queue was
+    deleted), it declares the queue again and continues. In a namespace it declares its queues
+    again from time to time, so that they do not expire. It opens *exclusive_queue* on its
+    connection each time it starts to consume. *on_reconnected* is called on the I/O thread when the
+    broker has accepted the consumer again after a loss.
 
     Threads: `ack`, `cancel`, `is_current` and `close` from any, `count` not from an I/O thread;
     acks never block.
@@ -104,7 +105,7 @@ class Consumer:
     ) -> None:
         self.connection = Connection(settings, f"worker {queue}", self, io_thread)
         self.settings = settings
-        self.queue = queue  # as on the wire
+        self.queue = queue  # the name on the wire
         self.prefetch = prefetch
         self._declarations = declarations
         self._on_delivery = on_delivery
@@ -114,7 +115,7 @@ class Consumer:
         self._quarantine = quarantine
         self._generation = 0  # written on the I/O thread, read everywhere
         self._lock = threads.Lock()
-        self._settled: deque[Delivery] = deque()
+        self._settled: deque[Delivery] = deque()  # to be acked
         self._flush_is_due = False
         # I/O thread only:
         self._channel: Channel | None = None
@@ -123,13 +124,13 @@ class Consumer:
         self._has_consumed = False
 
     def open(self) -> None:
-        """Connect and consume; raises what `Connection.open` raises."""
+        """Connect and consume. Raises what `Connection.open` raises."""
         self.connection.open()
         if self.settings.namespace:
             self.connection.call_later(self._renewal_interval, self._renew)
 
     def ack(self, *deliveries: Delivery) -> None:
-        """Have *deliveries* acked soon, together with their neighbours."""
+        """Ack *deliveries* soon; those settled at the same time are acked together."""
         with self._lock:
             self._settled.extend(deliveries)
             if self._flush_is_due:
@@ -138,7 +139,7 @@ class Consumer:
         self.connection.call_soon(self._flush)
 
     def is_current(self, delivery: Delivery) -> bool:
-        """Say whether the channel it came by still lives; if not, it will be delivered again."""
+        """Return whether the delivery's channel is still open; if not, it is delivered again."""
         return delivery.generation == self._generation
 
     @property
@@ -147,7 +148,7 @@ class Consumer:
         return len(self._outstanding)
 
     def count(self, timeout: float) -> int | None:
-        """Ask the broker how many consume the queue; None if it does not say within *timeout* s."""
+        """Return the queue's number of consumers; None without an answer within *timeout* s."""
         answer: list[int] = []
         answered = Waiter()
 
@@ -167,7 +168,7 @@ class Consumer:
         self.connection.call(self._cancel)
 
     def close(self, timeout: float) -> None:
-        """Send the acks that are due and close; what is not acked goes back to the queue."""
+        """Send the acks that are due and close; the broker requeues what is not acked."""
         self.connection.call(self._flush)
         self.connection.close(timeout)
 
@@ -183,7 +184,7 @@ class Consumer:
             declare(channel, declaration)
         self._consumer_tags = []
         if self._quarantine:
-            # The prefetch counts for each consumer that is begun after it (RabbitMQ's reading).
+            # In RabbitMQ the prefetch is that of each consumer that is started after it.
             channel.basic_qos(prefetch_count=1)
             self._consumer_tags.append(channel.basic_consume(self._quarantine, self._on_message))
         channel.basic_qos(prefetch_count=self.prefetch)
@@ -201,37 +202,38 @@ class Consumer:
             self._exclusive_queue.open(channel.connection)
 
     def lost(self, error: MousetrapError) -> None:
-        """Session: what was delivered on this channel will be delivered again.
+        """Session: remember what was delivered on this channel; the broker delivers it again.
 
-        And we are still here: none of it kills. But if only the channel is gone, something may have
-        been held for longer than the broker allows. It does not say what, and the neighbours that
-        only waited were here as long: it is what was in hand nearly all the time.
+        This process has survived, so none of these messages crashed it. But if only the channel was
+        closed, a message may have been held for longer than the broker allows. The broker does not
+        say which, and prefetched messages that waited are as old: it is one whose handler ran
+        nearly all of that time.
         """
         self._channel = None
         self._generation += 1
         now = clock.monotonic()
         oldest = min((each.received for each in self._outstanding.values()), default=now)
-        early = (
+        started_before = (
             -math.inf
             if isinstance(error, ConnectionLost)
             else now - ACK_TIMEOUT_FRACTION * (now - oldest)
         )
-        had = [
+        held = [
             (
                 id,
                 each.has_ack_timed_out
-                or (each.handling_started is not None and each.handling_started <= early),
+                or (each.handling_started is not None and each.handling_started <= started_before),
             )
             for each in self._outstanding.values()
             if (id := each.properties.message_id)
-            and not each.is_possible_poison  # to be counted yet
+            and not each.is_possible_poison  # its loss is still to be counted
         ]
-        redeliveries.remember(self.queue, had)
+        redeliveries.remember(self.queue, held)
         self._outstanding.clear()
         log.debug("%s: channel lost: %s", self.queue, error)
 
     def failed(self, error: MousetrapError) -> None:
-        """Session: the connection will not come back."""
+        """Session: the connection will not be restored."""
         self._on_failed(error)
 
     def _on_message(
@@ -241,7 +243,7 @@ class Consumer:
         properties: AMQPProperties,
         body: bytes,
     ) -> None:
-        self.connection.worked()
+        self.connection.reset_backoff()
         is_possible_poison, has_ack_timed_out = method.redelivered, None
         if is_possible_poison and properties.message_id:
             has_ack_timed_out = redeliveries.recall(self.queue, properties.message_id)
@@ -259,7 +261,7 @@ class Consumer:
         self._on_delivery(delivery)
 
     def _on_cancelled(self, _: Any) -> None:
-        self.connection.reset(
+        self.connection.replace_channel(
             ChannelLost(
                 f"the broker cancelled the consumer: queue {self.queue!r} was deleted, or "
                 f"{ack_timed_out()}"
@@ -272,7 +274,7 @@ class Consumer:
                 self._channel.basic_cancel(tag)
 
     def _flush(self) -> None:
-        """Ack what is settled, the unbroken row at the front by a single frame."""
+        """Ack what is settled; all that is older than each unsettled delivery by one frame."""
         with self._lock:
             self._flush_is_due = False
             batch, self._settled = self._settled, deque()
@@ -282,25 +284,27 @@ class Consumer:
         for tag in tags:
             del self._outstanding[tag]
         oldest = next(iter(self._outstanding), None)
-        row = [tag for tag in tags if oldest is None or tag < oldest]
-        if row:
-            self._channel.basic_ack(max(row), multiple=True)
+        front = [tag for tag in tags if oldest is None or tag < oldest]
+        if front:
+            self._channel.basic_ack(max(front), multiple=True)
         for tag in tags:
-            if oldest is not None and tag > oldest:  # behind a slow one: it must not hold these
+            if (
+                oldest is not None and tag > oldest
+            ):  # behind a slow delivery, which must not delay these
                 self._channel.basic_ack(tag)
 
     @property
     def _renewal_interval(self) -> float:
-        return self.settings.queue_expiry / 4  # seconds; three may fail before the lease ends
+        return self.settings.queue_expiry / 4  # seconds; three may fail before the queues expire
 
     def _renew(self) -> None:
-        """Declare again: the use that keeps a namespace's queues from expiring."""
+        """Declare the queues again: RabbitMQ counts that as use, so that they do not expire."""
         if self._channel is not None and self._channel.is_open:
             for each in self._declarations:
                 if not isinstance(each, Declaration):
                     continue
-                # With a callback, hence an answer: no-wait declarations do not renew the lease
-                # (measured on RabbitMQ 4.3).
+                # With a callback, so that the broker answers: no-wait declarations do not count as
+                # use (measured on RabbitMQ 4.3).
                 self._channel.queue_declare(
                     each.name,
                     durable=True,

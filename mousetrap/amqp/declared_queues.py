@@ -1,10 +1,10 @@
-"""Which queues were declared by us, for whoever has to look after them.
+"""Records which queues mousetrap has declared, in this process and in a file.
 
-A broker without its management plugin lists nobody's queues. So where ``MOUSETRAP_DECLARED`` names
-a file, everything of ours that declares a queue writes the name into it, once: the kernel of a
-notebook, its worker processes, a test. Whoever made the file then knows what to show when something
-fails, and what to delete. Without the variable nothing is written. Queues that are declared in
-plain pika are not known here.
+A broker without its management plugin cannot list its queues. If the environment variable
+``MOUSETRAP_DECLARED`` names a file, every process of ours that declares a queue appends the name to
+it, once: the kernel of a notebook, its worker processes, a test. The process that made the file
+then knows which queues to show after a failure, and which to delete. Without the variable nothing
+is written. Queues that were declared in plain pika are not recorded.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from difflib import get_close_matches
 DECLARED_VARIABLE = "MOUSETRAP_DECLARED"
 """The environment variable; its value is the path of a file."""
 
-_OURS = re.compile(r"\.(retry\.[^.]+s|dead|quarantine)$|(^|\.)events$")  # beside a work queue
-_here: set[str] = set()  # what this process has declared
-_noted: set[tuple[str, str]] = set()  # (path, name) that this process has written already
+_DERIVED = re.compile(r"\.(retry\.[^.]+s|dead|quarantine)$|(^|\.)events$")  # not a work queue
+_declared_here: set[str] = set()  # by this process
+_written: set[tuple[str, str]] = set()  # (path, name) that this process has written
 
 
 def note(name: str) -> None:
@@ -27,26 +27,26 @@ def note(name: str) -> None:
 
     If `DECLARED_VARIABLE` names a file, the name is appended to it, once.
 
-    Threads: any; processes, too: a line is short enough to be appended in one piece.
+    Threads: any; also several processes: a line is short enough to be appended atomically.
     """
-    _here.add(name)
+    _declared_here.add(name)
     path = os.environ.get(DECLARED_VARIABLE)
-    if not path or (path, name) in _noted:
+    if not path or (path, name) in _written:
         return
-    _noted.add((path, name))
-    # Nobody's message waits for this: a file that is gone is no reason to declare nothing.
+    _written.add((path, name))
+    # No message depends on this: if the file is gone, the queue is declared all the same.
     with suppress(OSError), open(path, "a", encoding="utf-8") as file:
         file.write(f"{name}\n")
 
 
 def similar_names(name: str, n: int = 5) -> list[str]:
-    """Return up to *n* work queues that this process has declared, those most like *name* first."""
-    known = [each for each in tuple(_here) if not _OURS.search(each) and each != name]
+    """Return up to *n* work queues that this process has declared, the most similar first."""
+    known = [each for each in tuple(_declared_here) if not _DERIVED.search(each) and each != name]
     return get_close_matches(name, known, n, cutoff=0.5)
 
 
 def names_in(path: str | os.PathLike[str]) -> list[str]:
-    """Return the names that were written to *path*, each once, in the order they came."""
+    """Return the names in the file *path*, each once, in the order they were written."""
     with suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
         return [name for name in dict.fromkeys(file.read().split("\n")) if name]
     return []

@@ -1,6 +1,6 @@
-"""The door between pika and mousetrap: our settings and queues in, pika's errors out as ours.
+"""Translation between pika and mousetrap: settings and declarations to pika, its errors to ours.
 
-The only place that turns foreign exceptions into the tree of `mousetrap.errors`; each message
+The only module that turns pika's exceptions into those of `mousetrap.errors`; each error message
 says what to do next.
 """
 
@@ -42,11 +42,11 @@ _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.Authentic
 _REFUSED = (*_REFUSED_LOGIN, pika_errors.ProbableAccessDeniedError)
 _NO_AMQP = (pika_errors.IncompatibleProtocolError, AMQPConnectorStackTimeout, TimeoutError)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_PROBE_TIMEOUT = 0.5  # seconds for a look at what else is there, to explain a failure
+_PROBE_TIMEOUT = 0.5  # seconds per connection that is tried to explain a failure
 
 
 def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
-    """Return pika's connection parameters; *purpose* shows in the management UI's list."""
+    """Return pika's connection parameters; *purpose* is shown by RabbitMQ's management UI."""
     tls = None
     if settings.tls:  # the default context verifies certificate and host name
         tls = pika.SSLOptions(ssl.create_default_context(), settings.host)
@@ -57,7 +57,7 @@ def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
         virtual_host=settings.vhost,
         credentials=pika.PlainCredentials(settings.user, settings.password),
         heartbeat=math.ceil(settings.heartbeat),  # AMQP counts heartbeats in whole seconds
-        connection_attempts=1,  # how often to try is decided here, not in pika
+        connection_attempts=1,  # `Connection` decides about further tries, not pika
         socket_timeout=settings.connect_timeout,
         stack_timeout=settings.connect_timeout,
         ssl_options=tls,
@@ -66,9 +66,10 @@ def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
 
 
 def declare(channel: Channel, declaration: AnyDeclaration) -> None:
-    """Declare a durable queue or exchange, or bind, without waiting; a refusal ends the channel.
+    """Declare a durable queue or exchange, or bind; if refused, the broker closes the channel.
 
-    No callback means AMQP's no-wait, so that what is published next cannot overtake it.
+    Does not wait: without a callback, pika sends AMQP's no-wait, so that the declaration is sent
+    before whatever is published next.
     """
     if isinstance(declaration, Declaration):
         note(declaration.name)
@@ -81,19 +82,19 @@ def declare(channel: Channel, declaration: AnyDeclaration) -> None:
 
 
 def translate(
-    error: BaseException, settings: Settings, *, may_look: bool = False
+    error: BaseException, settings: Settings, *, may_probe: bool = False
 ) -> MousetrapError:
-    """Turn what pika (or the socket below it) raised into one of ours, saying what to do next.
+    """Return our error for an exception of pika or of the socket below it.
 
-    With *may_look*, a broker that was not reached is explained further: whether another loopback
+    With *may_probe*, a broker that was not reached is explained further: whether another loopback
     address answers, or TLS, each tried for up to `_PROBE_TIMEOUT` seconds. Not for an I/O thread.
     """
-    error = _innermost(error)
+    error = _original(error)
     where = settings.url
     if isinstance(error, MousetrapError):
         return error
-    # pika guesses by how far the opening had come. A broker that refuses says so; a stream that
-    # just breaks off is a broker going down, or a cable, and trying again may help.
+    # pika guesses the cause from the step at which the connection ended. A broker that refuses says
+    # so; a stream that breaks is a broker that stops or a network failure, and may work next time.
     if isinstance(error, _REFUSED) and "StreamLostError" in str(error.args):
         return ConnectionLost(f"the connection to {where} broke while it was opened; try again")
     if isinstance(error, _REFUSED_LOGIN):
@@ -110,7 +111,7 @@ def translate(
     if isinstance(error, pika_errors.ChannelClosedByBroker):
         return channel_closed(error.reply_code, error.reply_text)
     if isinstance(error, pika_errors.ConnectionClosedByClient):
-        return ConnectionLost("this connection was closed here; open a new one")
+        return ConnectionLost("this process closed the connection; open a new one")
     if isinstance(error, (pika_errors.AMQPChannelError, pika_errors.ChannelWrongStateError)):
         return ChannelLost(f"the channel is closed ({error!r}); open a new one")
     if isinstance(error, socket.gaierror):
@@ -118,11 +119,11 @@ def translate(
             f"no host is called {settings.host!r}: check RABBITMQ_HOST (or RABBITMQ_URL)"
         )
     if isinstance(error, ConnectionRefusedError):
-        return BrokerUnreachable(_nobody_listens(settings, may_look))
+        return BrokerUnreachable(_refused(settings, may_probe))
     if isinstance(error, ssl.SSLError):
         return BrokerUnreachable(_tls_failed(error, where))
     if isinstance(error, _NO_AMQP) or "Timeout while setting up AMQP" in str(error):
-        return BrokerUnreachable(_no_amqp(settings, may_look))
+        return BrokerUnreachable(_no_amqp(settings, may_probe))
     if isinstance(error, (pika_errors.AMQPHeartbeatTimeout, pika_errors.AMQPError, OSError)):
         text = " ".join(str(part) for part in error.args) or type(error).__name__
         return ConnectionLost(f"the connection to {where} broke ({text}); connect again")
@@ -133,16 +134,16 @@ def translate(
 
 @contextmanager
 def translated(settings: Settings) -> Iterator[None]:
-    """Raise our errors where pika's would be; the cause stays attached."""
+    """Raise our errors instead of pika's; pika's is the cause."""
     try:
         yield
     except PIKA_ERRORS as error:
-        raise translate(error, settings, may_look=True) from error
+        raise translate(error, settings, may_probe=True) from error
 
 
-def _innermost(error: BaseException) -> BaseException:
-    """Dig out what really happened: pika wraps it once per layer of its connection workflow."""
-    for _ in range(10):  # a guess well above the five layers seen
+def _original(error: BaseException) -> BaseException:
+    """Return the original exception: pika wraps it in one for each step of its workflow."""
+    for _ in range(10):  # a guess well above the five that were seen
         inner = getattr(error, "exceptions", None) or getattr(error, "exception", None)
         if inner is None and error.args and isinstance(error.args[0], BaseException):
             inner = error.args[0]
@@ -153,48 +154,49 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _tls_failed(error: ssl.SSLError, where: str) -> str:
-    if error.reason == "WRONG_VERSION_NUMBER":  # what came was no TLS
+    if error.reason == "WRONG_VERSION_NUMBER":  # the answer was not TLS
         return (
-            f"{where} was asked for TLS and answered without: use amqp:// for that port, or the "
-            f"broker's TLS port (5671 as a rule)"
+            f"{where} does not speak TLS on this port: use amqp:// for it, or the broker's TLS "
+            f"port (usually 5671)"
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the certificate of {where} is not trusted ({error.verify_message}): name the file of "
-            f"who signed it in SSL_CERT_FILE, or use the host name that it is made out to"
+            f"the certificate of {where} is not trusted ({error.verify_message}): set "
+            f"SSL_CERT_FILE to the file of the authority that signed it, or use the host name in "
+            f"the certificate"
         )
     return f"TLS with {where} failed ({error.reason}): check the broker's TLS settings"
 
 
-def _nobody_listens(settings: Settings, may_look: bool) -> str:
-    for other in _LOOPBACK if may_look and settings.host in _LOOPBACK else ():
+def _refused(settings: Settings, may_probe: bool) -> str:
+    for other in _LOOPBACK if may_probe and settings.host in _LOOPBACK else ():
         if other == settings.host:
             continue
         with suppress(OSError), socket.create_connection((other, settings.port), _PROBE_TIMEOUT):
             return (
-                f"nobody listens at {settings.url}, but somebody does at {other}, port "
+                f"no broker listens at {settings.url}, but there is one at {other}, port "
                 f"{settings.port}: set RABBITMQ_HOST={other}"
             )
     return (
-        f"nobody listens at {settings.url}: start a broker (mousetrap broker up) or check "
+        f"no broker listens at {settings.url}: start one (mousetrap broker up) or check "
         f"RABBITMQ_HOST and RABBITMQ_PORT"
     )
 
 
-def _no_amqp(settings: Settings, may_look: bool) -> str:
-    if may_look and not settings.tls and _speaks_tls(settings):
+def _no_amqp(settings: Settings, may_probe: bool) -> str:
+    if may_probe and not settings.tls and _speaks_tls(settings):
         return (
-            f"{settings.host}:{settings.port} speaks TLS, and was spoken to without: use amqps:// "
-            f"in RABBITMQ_URL, or the broker's port without TLS (5672 as a rule)"
+            f"{settings.host}:{settings.port} speaks TLS, and the settings say no TLS: use "
+            f"amqps:// in RABBITMQ_URL, or the broker's port without TLS (usually 5672)"
         )
     return (
         f"no AMQP answer from {settings.url}: check RABBITMQ_HOST and RABBITMQ_PORT (the "
-        f"management UI's port is another one)"
+        f"management UI uses another port)"
     )
 
 
 def _speaks_tls(settings: Settings) -> bool:
-    """Whether a TLS handshake succeeds; nothing is said after it, so nothing has to be verified."""
+    """Whether a TLS handshake succeeds; nothing is sent after it, so no certificate is verified."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     address = (settings.host, settings.port)

@@ -1,11 +1,12 @@
-"""pika's connection with less work: the one place that overrides what pika calls private.
+"""pika's connection made faster: the only module that overrides private methods of pika.
 
-Each system call gives Python's lock away and has to win it back, which under load costs more than
-the call. pika sends each frame alone (a message is three) and reads 4 KiB at a time; here the
-frames of one turn of the loop go out together, and 256 KiB come in. Of the three frames of a
-message that is sent the first is always the same, and a message that came whole is read without
-the detour by frames and callbacks. `pika.SelectConnection` itself works as well, only slower;
-`tests/amqp/test_fast_connection.py` fails when pika changes what is used here. Prototyped in
+Each system call releases Python's global lock and must acquire it again, which under load costs
+more than the call. pika sends each frame alone (a message has three) and reads 4 KiB at a time.
+Here all frames of one turn of the I/O loop are sent together, and up to 256 KiB are read at a time.
+The first frame of a publish is always the same for a queue, so it is cached. A message that arrived
+completely is read directly, without frame objects and callbacks. `pika.SelectConnection` works as
+well, only slower; `tests/amqp/test_fast_connection.py` fails when pika changes what this module
+uses. Prototyped in
 ``notebooks/bench_flow.ipynb``.
 """
 
@@ -31,24 +32,23 @@ MAX_SILENT_HEARTBEATS = (
 MAX_RECEIVE_BYTES = (
     262_144  # bytes asked for at a time; measured: at 4 kB a tenth faster than 64 KiB
 )
-MAX_CACHED_METHOD_FRAMES = 1000  # a guess: more queues than anybody publishes to
+MAX_CACHED_METHOD_FRAMES = 1000  # one per queue; a guess, more than one process publishes to
 _FRAME = struct.Struct(">BHI")  # type, channel, size of the payload (AMQP 0-9-1, section 4.2.3)
 _END = bytes([spec.FRAME_END])
 _OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE  # bytes of a frame around its payload
-_DELIVER = struct.pack(">I", spec.Basic.Deliver.INDEX)  # how the payload of that method begins
+_DELIVER = struct.pack(">I", spec.Basic.Deliver.INDEX)  # the first bytes of that method's payload
 
 
 class FastConnection(pika.SelectConnection):
-    """A `pika.SelectConnection` that joins what it sends and reads in large pieces."""
+    """A `pika.SelectConnection` that sends many frames by one call and reads large pieces."""
 
     def __init__(
         self, *args: Any, call_soon: Callable[[Callable[[], object]], object], **kwargs: Any
     ) -> None:
-        self._call_soon = call_soon  # does what it is given at the end of a turn of the loop
+        self._call_soon = call_soon  # runs a function at the end of the I/O loop's turn
         self._outgoing: list[bytes] = []
-        self._heads: dict[
-            tuple[int, str, str], bytes
-        ] = {}  # method frames of publishes, ready-made
+        # The encoded method frames of publishes by channel, exchange and routing key.
+        self._method_frames: dict[tuple[int, str, str], bytes] = {}
         super().__init__(*args, **kwargs)
 
     def _proto_connection_made(self, transport: Any) -> None:
@@ -61,24 +61,25 @@ class FastConnection(pika.SelectConnection):
         return _Heartbeats(self, self.params.heartbeat)  # type: ignore[no-untyped-call]  # pika's
 
     def abort(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without AMQP's closing handshake."""
         if not self.is_closed:
             self._adapter_disconnect_stream()
 
-    def give_up(self, error: Exception) -> None:
-        """Drop the connection without a word; the callback for its end is told *error*."""
+    def terminate(self, error: Exception) -> None:
+        """Drop the connection without a handshake; the callback for its end gets *error*."""
         self._terminate_stream(error)
 
     def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
-        # pika gives its class here for a connection that was closed while it opened, then insists
-        # on an instance: the assertion would end the I/O thread, and the worker's other connection
+        # For a connection that was closed while it opened, pika passes the exception's class and
+        # then asserts that it is an instance: that would end the I/O thread with all connections.
         if isinstance(conn_or_exc, type):
             conn_or_exc = conn_or_exc()
         super()._on_connection_workflow_done(conn_or_exc)
 
     def _on_stream_terminated(self, error: Exception | None) -> None:
         super()._on_stream_terminated(error)
-        # they and it know each other: kept until the collector looks at the oldest objects
+        # They and the connection refer to each other: it would stay in memory until the garbage
+        # collector examines its oldest objects.
         self.callbacks.clear()
 
     def publish(
@@ -91,10 +92,10 @@ class FastConnection(pika.SelectConnection):
         base: pika.BasicProperties | None,
         mandatory: bool,
     ) -> None:
-        """Publish *message* with the properties that `basic_properties` gives it.
+        """Publish *message* with the properties of `basic_properties`.
 
         Raises:
-            Exception: what `Channel.basic_publish` raises.
+            Exception: whatever `Channel.basic_publish` raises.
         """
         number, body = channel.channel_number, message.body
         size = len(body)
@@ -102,14 +103,14 @@ class FastConnection(pika.SelectConnection):
             properties = basic_properties(message, sent, base)
             channel.basic_publish(exchange, routing_key, body, properties, mandatory)
             return
-        head = self._heads.get((number, exchange, routing_key))
+        head = self._method_frames.get((number, exchange, routing_key))
         if head is None:
             method: Any = spec.Basic.Publish(  # type: ignore[no-untyped-call]  # pika's
                 exchange=exchange, routing_key=routing_key, mandatory=mandatory
             )
             head = frame.Method(number, method).marshal()
-            if len(self._heads) < MAX_CACHED_METHOD_FRAMES:
-                self._heads[number, exchange, routing_key] = head
+            if len(self._method_frames) < MAX_CACHED_METHOD_FRAMES:
+                self._method_frames[number, exchange, routing_key] = head
         content = encode_properties(message, size, sent, base)
         head += _FRAME.pack(spec.FRAME_HEADER, number, len(content)) + content + _END
         if size:
@@ -130,14 +131,14 @@ class FastConnection(pika.SelectConnection):
 
     def _send_outgoing(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None:  # else the connection went away in this very turn
-            # a view: what a full socket leaves over is cut off without a copy of the rest
-            self._transport.write(memoryview(b"".join(outgoing)))  # type: ignore[arg-type]
+        if self._transport is not None:  # else the connection was lost in this turn
+            # a memoryview: pika slices off what a full socket did not take, without a copy
+            self._transport.write(memoryview(b"".join(outgoing)))  # type: ignore[arg-type]  # pika's hint says bytes; a view works
 
     def _on_data_available(self, data_in: bytes) -> None:
-        # pika's own copies the rest of the buffer for each frame that it takes from its front
+        # pika's own method copies the rest of the buffer for each frame that it takes off
         data = self._frame_buffer + data_in if self._frame_buffer else data_in
-        if data.startswith(b"AMQP"):  # a broker of another version; never again after that
+        if data.startswith(b"AMQP"):  # the broker wants another version, and closes
             super()._on_data_available(data_in)
             return
         position, size = 0, len(data)
@@ -159,10 +160,10 @@ class FastConnection(pika.SelectConnection):
         self._frame_buffer = data[position:]
 
     def _deliver(self, data: bytes, start: int, middle: int) -> int:
-        """Deliver the message whose frames begin at *start* and, after the first, at *middle*.
+        """Deliver the message whose method frame is from *start* to *middle*; return its end.
 
-        Returns where it ends; 0 if it did not come whole, or has several body frames: those go by
-        pika's way.
+        Returns 0 for a message that has not arrived completely or has several body frames: pika's
+        own code reads those.
         """
         found = _content(data, middle)
         channel = self._channels.get(int.from_bytes(data[start + 1 : start + 3], "big"))
@@ -180,9 +181,9 @@ class FastConnection(pika.SelectConnection):
 
 
 class _Heartbeats(HeartbeatChecker):
-    """pika's, which looks five seconds after a heartbeat is due: late if heartbeats are short.
+    """pika's checker, which looks five seconds after a heartbeat is due: late for short heartbeats.
 
-    Silence is noticed after `MAX_SILENT_HEARTBEATS` to twice as many heartbeats, so within three.
+    Silence is noticed after `MAX_SILENT_HEARTBEATS` to twice as many intervals, so within three.
     """
 
     def _start_check_timer(self) -> None:
@@ -200,7 +201,7 @@ def publish(
     *,
     mandatory: bool,
 ) -> None:
-    """Publish on *channel*: the fast way on a `FastConnection`, else as pika does."""
+    """Publish on *channel*: by `FastConnection.publish` if it has one, else by pika."""
     if isinstance(channel.connection, FastConnection):
         channel.connection.publish(channel, exchange, routing_key, message, sent, base, mandatory)
     else:
@@ -209,7 +210,7 @@ def publish(
 
 
 def _content(data: bytes, middle: int) -> tuple[int, bytes, bytes] | None:
-    """Return the end, the header frame's payload and the body, if all of them are in *data*."""
+    """Return the message's end, the header frame's payload and the body, if *data* has them."""
     if len(data) - middle < _OVERHEAD or data[middle] != spec.FRAME_HEADER:
         return None
     first = middle + 7
@@ -220,12 +221,13 @@ def _content(data: bytes, middle: int) -> tuple[int, bytes, bytes] | None:
     begin = last + 1 + 7
     end = begin + size
     if end >= len(data) or size != int.from_bytes(data[begin - 4 : begin], "big"):
-        return None  # not here so far, or in several frames
+        return None  # not arrived yet, or in several frames
     return end + 1, data[first:last], data[begin:end]
 
 
 def _method(payload: bytes) -> spec.Basic.Deliver:
-    """Return the method whose arguments are *payload*: whose it is, tag, again?, from where."""
+    """Return the method whose arguments are *payload*."""
+    # consumer tag, delivery tag (8 bytes), redelivered (1 bit), exchange, routing key
     after = 1 + payload[0]
     [consumer] = _texts(payload[:after])
     exchange, routing_key = _texts(payload[after + 9 :])
@@ -235,9 +237,9 @@ def _method(payload: bytes) -> spec.Basic.Deliver:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=256)  # as many as there are consumers and queues; tags change with a channel
+@lru_cache(maxsize=256)  # consumer tags and queue names; the tags change with each channel
 def _texts(data: bytes) -> list[Any]:  # str; bytes if it is not UTF-8, as in pika
-    """Return the short strings of which *data* consists."""
+    """Return the short strings in *data*."""
     found, offset = [], 0
     while offset < len(data):
         text, offset = values.decode_short_string(data, offset)

@@ -1,7 +1,7 @@
 """The thread on which connections do their input and output.
 
-A worker's two connections share one: what the one hears is what makes the other speak, and a
-change of thread costs more than the work.
+A worker's two connections share one: a confirm on one connection causes an ack on the other, and
+switching threads for that would cost more than the work itself.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ log = logging.getLogger("mousetrap.amqp.connection")
 
 
 class Member(Protocol):
-    """Who lives on a `IOThread`."""
+    """A connection that runs on an `IOThread`."""
 
     def crashed(self, error: BaseException) -> None:
-        """The thread has died of *error*, a defect; called there."""
+        """Handle the end of the thread by *error*, which is a defect; called on the thread."""
 
 
 class IOThread:
-    """One thread and pika's loop in it, from the first member that enters to the last that leaves.
+    """A thread that runs pika's I/O loop, from its first member's `attach` to the last `detach`.
 
-    Threads: `attach`, `call` and `join` from any, the rest on the loop's own.
+    Threads: `detach` on the thread itself, the rest from any.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,21 +41,23 @@ class IOThread:
         self._thread = threads.Thread(target=self._run, name=f"mousetrap-io {name}", daemon=True)
 
     def attach(self, member: Member) -> None:
-        """Live here from now on; the first one starts the thread.
+        """Add *member*; the first one starts the thread.
 
         Raises:
-            ConnectionLost: all who lived here have left, and the thread has ended.
+            ConnectionLost: all members have been detached, so the thread has ended.
         """
         with self._lock:
             if self._is_over:
-                raise ConnectionLost("the connection that shared this I/O thread has ended")
+                raise ConnectionLost(
+                    "the connection that shared this I/O thread has ended; make a new one"
+                )
             is_first = not self._members
             self._members.add(member)
         if is_first:
             self._thread.start()
 
     def detach(self, member: Member) -> None:
-        """Live here no longer; the last one ends the thread."""
+        """Remove *member*; the last one ends the thread."""
         with self._lock:
             self._members.discard(member)
             self._is_over = not self._members
@@ -63,7 +65,7 @@ class IOThread:
             self.io.stop()
 
     def discard(self) -> None:
-        """It was not needed, unless somebody lives or has lived here."""
+        """Close the loop of a thread that was never started; otherwise do nothing."""
         with self._lock:
             if self.has_started or self._is_over:
                 return
@@ -71,15 +73,15 @@ class IOThread:
         self.io.close()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Run *function* here soon; dropped when the thread has ended."""
-        with suppress(Exception):  # a loop that has just been closed: nobody is left to call
+        """Run *function* on this thread soon; dropped when the thread has ended."""
+        with suppress(Exception):  # the loop has just been closed
             self.io.add_callback_threadsafe(function)
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Do what `call` does; on this thread itself without waking it, which costs two turns.
+        """Do what `call` does, but cheaper when called on this thread: waking it costs two turns.
 
-        What is handed over there runs at the end of the turn, in the order of handing over, and
-        what that hands over, too.
+        A function submitted on this thread runs at the end of the present turn, after those that
+        were submitted before it. Functions that it submits run in the same turn.
         """
         if not self.is_current_thread:
             self.call(function)
@@ -89,22 +91,22 @@ class IOThread:
             self.io.call_later(0, self._do_soon)
 
     def join(self, timeout: float) -> None:
-        """Wait for the thread's end if its last member has left."""
+        """Wait for the thread's end if its last member has been detached."""
         if self._is_over and self.has_started and not self.is_current_thread:
             self._thread.join(timeout)
 
     @property
     def has_started(self) -> bool:
-        """Somebody lives here, or has."""
+        """Whether the thread has been started."""
         return self._thread.ident is not None
 
     @property
     def is_current_thread(self) -> bool:
-        """The caller runs on this thread."""
+        """Whether the caller runs on this thread."""
         return threads.get_ident() == self._thread.ident
 
     def _do_soon(self) -> None:
-        for function in self._soon:  # and what these add
+        for function in self._soon:  # grows while these functions submit others
             function()
         self._soon.clear()
 
@@ -112,11 +114,11 @@ class IOThread:
         try:
             self.io.start()
         except BaseException as error:
-            log.exception("the I/O thread died")
+            log.exception("the I/O thread ended by an exception: its connections fail")
             for member in tuple(self._members):
                 member.crashed(error)
             self._members.clear()
         finally:
             self._is_over = True
-            with suppress(Exception):  # a loop that broke may not close cleanly either
+            with suppress(Exception):  # a loop that raised may not close cleanly either
                 self.io.close()

@@ -1,9 +1,9 @@
-"""Values in the headers of other clients, which pika reads wrongly or cannot write.
+"""Corrections for header values that pika decodes wrongly or cannot encode.
 
-pika makes an integer of a double: 1.5 would become 1 in a retry, and 1e300 an integer that it
-cannot write, so that the retry would never go out. It raises for a timestamp beyond the year 9999.
-This is the one place that replaces functions of pika; `tests/amqp/test_pika_patches.py` fails
-when pika changes them.
+pika decodes a double as an integer: 1.5 would become 1 in a retry, and 1e300 an integer that pika
+cannot encode, so that the retry could never be published. It raises for a timestamp after the year
+9999. This is the only module that replaces functions of pika; `tests/amqp/test_pika_patches.py`
+fails when pika changes them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _decode, _encode = data.decode_value, data.encode_value
 
 
 def decode_value(encoded: bytes, offset: int) -> tuple[Any, int]:
-    """Return the value at *offset*, and where the next one begins."""
+    """Return the value at *offset*, and the offset of the next one."""
     kind, start = encoded[offset : offset + 1], offset + 1
     if kind == b"d":
         return struct.unpack_from(">d", encoded, start)[0], start + 8
@@ -26,13 +26,13 @@ def decode_value(encoded: bytes, offset: int) -> tuple[Any, int]:
     if kind == b"T":
         try:
             return _decode(encoded, offset)
-        except (OverflowError, ValueError, OSError):  # no date that Python knows
+        except (OverflowError, ValueError, OSError):  # no date that Python can represent
             return struct.unpack_from(">Q", encoded, start)[0], start + 8
     return _decode(encoded, offset)
 
 
 def encode_value(pieces: list[bytes], value: Any) -> int:
-    """Append *value* to *pieces*; return how many bytes it has."""
+    """Append the encoded *value* to *pieces*; return its size in bytes."""
     if isinstance(value, float):
         pieces.append(struct.pack(">cd", b"d", value))
         return 9
@@ -40,5 +40,5 @@ def encode_value(pieces: list[bytes], value: Any) -> int:
 
 
 def install() -> None:
-    """Have pika use these two, in tables and arrays as well."""
+    """Replace pika's two functions, which it also uses for tables and arrays."""
     data.decode_value, data.encode_value = decode_value, encode_value

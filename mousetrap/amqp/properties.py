@@ -1,8 +1,9 @@
-"""The properties of our own messages as AMQP bytes, written and read without pika's help.
+"""A message's AMQP properties: made, kept, encoded and decoded.
 
-Nearly every message has the same five properties and the same few headers. Field by field, writing
-them takes a third of the time of a publish, and reading them a third of that of a delivery. What
-is not of that form goes pika's way, with the same result (`tests/amqp/test_fast_connection.py`).
+Nearly every message of ours has the same five properties and the same few headers. pika encodes and
+decodes them field by field, which takes a third of the time of a publish and a third of that of a
+delivery. So this module encodes and decodes messages of exactly that form by itself, and leaves
+every other message to pika; the result is the same (`tests/amqp/test_properties.py`).
 
 Prototyped in ``notebooks/bench_flow.ipynb``.
 """
@@ -22,14 +23,15 @@ AMQPProperties: TypeAlias = pika.BasicProperties
 """The type of a message's AMQP properties, for the other folders, which do not import pika."""
 
 PERSISTENT = 2
-# A quorum queue throws away what it has given out 20 times in vain, unless it is told another limit
-# (measured on RabbitMQ 4.0 and 4.3). From half of that on it is better published anew.
+# Deliveries of one message. A quorum queue drops a message after 20 deliveries that were not acked,
+# unless it has another limit (measured on RabbitMQ 4.0 and 4.3). From half of that on we publish a
+# copy, whose count starts at 0.
 NEAR_DELIVERY_LIMIT = 10
 _JSON = "application/json"
-# A content header's payload (AMQP 0-9-1, section 4.2.6.1) is class, weight and size of the body,
-# then two bytes that say which properties follow, then these.
+# The payload of a content header (AMQP 0-9-1, section 4.2.6.1) has a class, a weight and the body
+# size, then two bytes of flags that say which properties follow, then those properties.
 _CLASS = struct.pack(">HH", spec.BasicProperties.INDEX, 0)
-_SIZE_END = 12  # where the flags begin
+_SIZE_END = 12  # the offset of the flags
 _FLAGS = struct.pack(
     ">H",
     spec.BasicProperties.FLAG_CONTENT_TYPE | spec.BasicProperties.FLAG_HEADERS
@@ -50,19 +52,19 @@ def _first_attempt() -> bytes:
 
 
 _START = _FLAGS + _short(_JSON)
-# a long string (section 4.2.5.5) is the letter S and four bytes of length, then the text
-_FIRST = _first_attempt() + _short(JOB) + b"S"  # how the headers of most messages begin
+# a long string (section 4.2.5.5) is the letter S, four bytes of length and the text
+_FIRST = _first_attempt() + _short(JOB) + b"S"  # the start of most messages' headers
 _PARENT = _short(PARENT) + b"S"
-_NONE = -1  # the length of a parent that is not there
+_NONE = -1  # in place of a length: the message has no parent
 
 
-@lru_cache(maxsize=1000)  # our own ids have one length, another program's a few
+@lru_cache(maxsize=1000)  # our own ids have one length, those of other clients a few
 def _form(id: int, job: int, parent: int) -> tuple[struct.Struct, int]:
-    """Return the layout of a payload whose ids have these lengths in bytes, and its table's size.
+    """Return the layout of a payload with ids of these lengths in bytes, and its table's size.
 
-    The fields: `_CLASS`, size of the body, `_START`, size of the table, `_FIRST`, length of the
-    job's id, that id, then, if there is a parent, `_PARENT` and the same of it, then delivery mode,
-    length of the id, id, timestamp.
+    The fields: `_CLASS`, body size, `_START`, table size, `_FIRST`, length of the job's id, that
+    id; if there is a parent: `_PARENT`, length of its id, that id; then delivery mode, length of
+    the message's id, that id, timestamp.
     """
     table = f"{len(_FIRST)}sI{job}s" + f"{len(_PARENT)}sI{parent}s" * (parent != _NONE)
     layout = struct.Struct(f">4sQ{len(_START)}sI{table}BB{id}sQ")
@@ -70,13 +72,16 @@ def _form(id: int, job: int, parent: int) -> tuple[struct.Struct, int]:
 
 
 def is_near_delivery_limit(properties: AMQPProperties) -> bool:
-    """Say whether a quorum queue has given this out so often that it will throw it away soon."""
+    """Return whether a quorum queue has delivered this so often that it will drop it soon."""
     count = (properties.headers or {}).get("x-delivery-count")
     return isinstance(count, int) and count >= NEAR_DELIVERY_LIMIT
 
 
 def kept_properties(properties: AMQPProperties) -> AMQPProperties:
-    """Keep what another client set, less what would lose the message or be refused."""
+    """Return the properties of another client that a copy of its message keeps.
+
+    Not kept are those that would make the broker drop the copy (expiration) or refuse it (user id).
+    """
     kept: Any = pika.BasicProperties(  # type: ignore[no-untyped-call]  # pika's
         content_type=properties.content_type, content_encoding=properties.content_encoding,
         priority=properties.priority, correlation_id=properties.correlation_id,
@@ -87,21 +92,21 @@ def kept_properties(properties: AMQPProperties) -> AMQPProperties:
 
 
 def request_properties(reply_to: str | None, ttl: int) -> AMQPProperties:
-    """Return properties for a message that expires after *ttl* ms and asks for a reply.
+    """Return properties of a message that expires after *ttl* milliseconds.
 
-    The reply goes to the queue *reply_to*; None: no reply is asked for.
+    *reply_to* names the queue for the reply; None: no reply is expected.
     """
     ours: Any = pika.BasicProperties(reply_to=reply_to, expiration=str(ttl))  # type: ignore[no-untyped-call]  # pika's
     return ours  # type: ignore[no-any-return]  # as above
 
 
 def basic_properties(message: Message, sent: int, base: AMQPProperties | None) -> AMQPProperties:
-    """Return the properties of *message*, first sent at *sent*, on top of those of *base*."""
+    """Return the properties of *message*, first published at *sent*, added to those of *base*."""
     ours: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
     ours.message_id = message.id
     ours.headers = message.wire_headers()
     ours.delivery_mode = PERSISTENT
-    if ours.timestamp is None:  # a retry keeps the first one
+    if ours.timestamp is None:  # a retry keeps that of the first publish
         ours.timestamp = sent
     ours.content_type = ours.content_type or _JSON
     return ours  # type: ignore[no-any-return]  # as above
@@ -111,7 +116,7 @@ def encode_properties(message: Message, size: int, sent: int, base: AMQPProperti
     """Return the payload of the content header frame of *message*, whose body has *size* bytes.
 
     Raises:
-        Exception: a header or property cannot be sent; whatever pika raises for it.
+        Exception: a header or property cannot be encoded; whatever pika raises for it.
     """
     if base is None and not message.headers and message.attempt == 1 and not message.past_retries:
         id = message.id.encode()
@@ -129,24 +134,24 @@ def encode_properties(message: Message, size: int, sent: int, base: AMQPProperti
 
 
 def decode_properties(payload: bytes) -> AMQPProperties:
-    """Return the properties that the *payload* of a content header frame tells.
+    """Return the properties in the *payload* of a content header frame.
 
     Raises:
-        Exception: it tells nothing that makes sense; whatever pika raises then.
+        Exception: it cannot be decoded; whatever pika raises for it.
     """
     found: Any = pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
     try:
         if payload.startswith(_START, _SIZE_END) and _read(payload, found):
             return found  # type: ignore[no-any-return]  # as above
     except (IndexError, UnicodeDecodeError, struct.error):
-        pass  # pika knows what to make of it
+        pass  # not of our form: pika decodes it, or raises
     found.decode(payload, _SIZE_END)
     return found  # type: ignore[no-any-return]  # as above
 
 
 def _read(payload: bytes, found: Any) -> bool:
-    """Read our five properties into *found*; False if these are not, just so, what is there."""
-    job = payload[_JOB_LENGTH]  # the last of four bytes: longer ids are not ours
+    """Read our five properties into *found*; False if the payload has not exactly that form."""
+    job = payload[_JOB_LENGTH]  # the last of four bytes: ids of 256 bytes and more are not ours
     after = _JOB_LENGTH + 1 + job
     parent, mode = _NONE, after
     if payload.startswith(_PARENT, after):
@@ -168,4 +173,4 @@ def _read(payload: bytes, found: Any) -> bool:
     return True
 
 
-_JOB_LENGTH = _SIZE_END + len(_START) + 4 + len(_FIRST) + 3  # where it is, if there is one
+_JOB_LENGTH = _SIZE_END + len(_START) + 4 + len(_FIRST) + 3  # its offset

@@ -31,7 +31,7 @@ from mousetrap.runtime.interrupt import run_uninterrupted
 from mousetrap.settings import Settings
 
 RESEND_DELAY = 1.0  # seconds
-MAX_BATCH = 256  # receipts that `publish_many` hands to the I/O thread at a time
+MAX_BATCH = 256  # receipts that `publish_many` submits at a time
 
 
 class Publisher:
@@ -322,7 +322,7 @@ class Publisher:
 
     def _on_confirm(self, frame: Any) -> None:
         self._last_answer = clock.monotonic()
-        self.connection.worked()
+        self.connection.reset_backoff()
         method = frame.method
         settled = self._unconfirmed.take(method.delivery_tag, multiple=method.multiple)
         if isinstance(method, spec.Basic.Ack):
@@ -356,5 +356,5 @@ class Publisher:
         self._window.settle(late, "unknown", reason)
         if is_silent and state == "open":
             problem = f"{url} answered no publish within {timeout:g} s; connect again"
-            self.connection.give_up(ConnectionLost(problem))
+            self.connection.reconnect(ConnectionLost(problem))
         self.connection.call_later(self._deadline_interval, self._check_deadlines)

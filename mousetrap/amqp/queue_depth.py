@@ -1,4 +1,4 @@
-"""Asking how full queues are, once or again and again over one connection."""
+"""Reading how many messages and consumers queues have, any number of times over one connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mousetrap.settings import Settings
 
 @dataclass(frozen=True)
 class Depth:
-    """How full a queue is: messages ready for delivery (not the unacked ones), and consumers."""
+    """A queue's number of messages ready for delivery (not the unacked ones) and of consumers."""
 
     queue: str
     messages: int
@@ -22,7 +22,7 @@ class Depth:
 
 
 class QueueDepthReader:
-    """Opens a connection at the first `read` and keeps it; after an error the next opens another.
+    """Opens a connection at the first `read` and keeps it; after an error, opens another.
 
     Threads: one at a time.
     """
@@ -34,15 +34,15 @@ class QueueDepthReader:
         self._channel: JobChannel | None = None
 
     def read(self, queues: Iterable[str]) -> dict[str, Depth | None]:
-        """Ask for each of *queues*; None where there is no such queue.
+        """Return the depth of each of *queues*; None for a queue that does not exist.
 
         Raises:
-            WireError: there is no answer; says what to check.
+            WireError: the broker did not answer; the message says what to check.
         """
         try:
             with translated(self._settings):
                 self._connection = self._connection or connect(self._settings, self._purpose)
-                return {queue: self._ask(self._connection, queue) for queue in queues}
+                return {queue: self._read(self._connection, queue) for queue in queues}
         except BaseException:
             self.close()
             raise
@@ -53,8 +53,8 @@ class QueueDepthReader:
         if connection is not None:
             connection.close()
 
-    def _ask(self, connection: JobChannel, queue: str) -> Depth | None:
-        # A missing queue closes the channel, not the connection: the next is asked on another.
+    def _read(self, connection: JobChannel, queue: str) -> Depth | None:
+        # A missing queue closes the channel, not the connection: the next read opens another.
         self._channel = self._channel or connection.connection.channel()
         name = self._settings.topology.wire_name(queue)
         try:

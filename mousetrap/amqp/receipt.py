@@ -1,4 +1,4 @@
-"""What became of one publish.
+"""The outcome of one publish.
 
 Prototyped in ``notebooks/02_publisher.ipynb``.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import pika
-
 from mousetrap.amqp.declared_queues import similar_names
+from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
 from mousetrap.model.message import Message
@@ -20,11 +19,12 @@ ReceiptState = Literal["waiting", "confirmed", "returned", "refused", "unknown"]
 
 
 class Receipt:
-    """What became of one publish: `outcome` starts as ``waiting`` and changes once.
+    """The outcome of one publish: `state` starts as ``waiting`` and changes once.
 
-    ``confirmed``: the broker has taken responsibility. ``returned``: no such queue. ``refused``:
-    the broker said no. ``unknown``: no answer in time or the connection broke; the broker may
-    have it or not, so publishing the same message again, with its id, is right.
+    ``confirmed``: the broker has taken responsibility for the message. ``returned``: there is no
+    such queue. ``refused``: the broker did not accept it. ``unknown``: there was no answer in time
+    or the connection broke; the broker may have the message or not, so publishing it again, with
+    the same id, is right.
 
     Threads: any.
     """
@@ -48,40 +48,40 @@ class Receipt:
         message: Message,
         queue: str,
         sent: int,
-        base: pika.BasicProperties | None,
+        base: AMQPProperties | None,
         deadline: float,
         callback: Callable[[Receipt], None] | None,
         exchange: str = "",
     ) -> None:
         self.message = message
-        self.queue = queue  # as on the wire, with its namespace; for an exchange, the routing key
-        self.exchange = exchange  # "" is the default one, where each queue is bound by its name
-        self.sent = sent  # seconds since 1970
-        self.base = base  # properties that it has from elsewhere
+        self.queue = queue  # its name on the wire; for an exchange, the routing key
+        self.exchange = exchange  # "" is the default exchange: each queue is bound by its name
+        self.sent = sent  # when it was first published, in seconds since 1970
+        self.base = base  # properties that another client gave the message
         self.deadline = deadline  # on the monotonic clock
         self.state: ReceiptState = "waiting"
         self.reason = ""
-        self.is_final = False  # it cannot be sent as it is, however often
+        self.is_final = False  # the message can never be sent as it is
         self._callback = callback
         self._done: Waiter | None = None
 
     @property
     def confirmed(self) -> bool:
-        """The broker has taken responsibility for the message."""
+        """Whether the broker has taken responsibility for the message."""
         return self.state == "confirmed"
 
     @property
     def error(self) -> PublishError | None:
-        """What to raise for this outcome; None while waiting and when confirmed."""
+        """The error for this outcome; None while waiting and when confirmed."""
         match self.state:
             case "returned":
                 known = [repr(safe(name)) for name in similar_names(self.queue)]
                 hint = f" Did you mean {known[0]}?" if known else ""
                 others = f" Others declared here: {', '.join(known[1:])}." if known[1:] else ""
                 return Unroutable(
-                    f"message {self.message.short_id} came back: there is no queue {self.queue!r}; "
-                    f"declare it (mousetrap.job_queue.declare) or check its name and namespace."
-                    f"{hint}{others}"
+                    f"message {self.message.short_id} was returned: there is no queue "
+                    f"{self.queue!r}; declare it (mousetrap.job_queue.declare) or check its name "
+                    f"and namespace.{hint}{others}"
                 )
             case "refused":
                 return PublishRefused(
@@ -97,17 +97,18 @@ class Receipt:
         return None
 
     def wait(self, timeout: float = 30.0) -> Receipt:
-        """Return when the outcome is known and good.
+        """Wait for the outcome and return the receipt if the message is confirmed.
 
         Raises:
-            Unroutable, PublishRefused, OutcomeUnknown: the outcome is known and not good.
-            TimeoutError: it is still waiting after *timeout* seconds.
+            Unroutable, PublishRefused, OutcomeUnknown: for the states returned, refused, unknown.
+            TimeoutError: the receipt still waits after *timeout* seconds.
         """
         if self.state == "waiting":
             done = self._done = self._done or Waiter()
             if not done.wait_for(lambda: self.state != "waiting", timeout):
                 raise TimeoutError(
-                    f"no answer for message {self.message.short_id} in {timeout:g} s"
+                    f"no answer for message {self.message.short_id} in {timeout:g} s; wait longer: "
+                    f"the receipt gets an outcome at its deadline at the latest"
                 )
         if error := self.error:
             raise error

@@ -1,8 +1,9 @@
-"""What this process had in hand and outlived: none of it kills.
+"""The messages that this process held and survived: their redelivery is not counted as a loss.
 
-The broker marks whatever was given out before, and does not say how that ended. A channel that was
-lost, a worker that was stopped and begun anew, as when a cell is run again: those who were there
-know that it was not the message, and need not count it (see `poison_messages.after_loss`).
+The broker marks a message that was delivered before, and does not say how that delivery ended. When
+only a channel was lost, or a worker was stopped and started again (a cell was run again), the same
+process knows that the message did not crash it. It does not count that redelivery towards the limit
+of lost workers (see `poison_messages.after_loss`).
 """
 
 from __future__ import annotations
@@ -17,34 +18,37 @@ MAX_REMEMBERED_IDS = (
 )
 
 _lock = threads.Lock()
-_had: dict[tuple[str, str], bool] = {}
+_held: dict[tuple[str, str], bool] = {}  # (queue, id): has its ack timed out?
 
 
 def remember(queue: str, ids: Collection[tuple[str, bool]]) -> None:
-    """Note *ids* of *queue* (as on the wire), each with whether it was held for too long.
+    """Remember *ids* of *queue* (on the wire), each with whether its ack has timed out.
 
     Threads: any, as `recall`.
     """
     with _lock:
         for id, has_ack_timed_out in ids:
-            _had.pop((queue, id), None)  # so that the newest are last
-            _had[queue, id] = has_ack_timed_out
-        for key in list(_had)[: -max(MAX_REMEMBERED_IDS, len(ids))]:
-            del _had[key]
+            _held.pop((queue, id), None)  # so that the newest are last
+            _held[queue, id] = has_ack_timed_out
+        for key in list(_held)[: -max(MAX_REMEMBERED_IDS, len(ids))]:
+            del _held[key]
 
 
 def recall(queue: str, id: str) -> bool | None:
-    """Say, once, whether message *id* was held for too long here; None: it was not here."""
+    """Return, once, whether the ack of message *id* timed out here; None: it was not held here."""
     with _lock:
-        return _had.pop((queue, id), None)
+        return _held.pop((queue, id), None)
 
 
-def _begin_anew() -> None:
-    """In a forked child: what its parent outlived may kill it, and nobody is left to unlock."""
+def _forget_all() -> None:
+    """Start empty in a forked child: a message that its parent survived may crash it.
+
+    The lock is replaced, because the thread that held it does not exist in the child.
+    """
     global _lock
     _lock = threads.Lock()
-    _had.clear()
+    _held.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_forget_all)

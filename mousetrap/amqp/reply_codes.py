@@ -1,7 +1,7 @@
-"""What a broker's refusal means, and the way out: its code and words in, our error out.
+"""Our errors for the broker's reply codes and texts, with what to do next.
 
-Pure text, no I/O. The words are RabbitMQ's, as of 3.10 to 4.3; what is not recognised is passed on
-as it came.
+Pure text, no I/O. The texts are those of RabbitMQ 3.10 to 4.3; a text that is not recognised is
+passed on as it is.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _INEQUIVALENT = re.compile(
     r"received (?P<ours>.*?) but current is (?P<theirs>.*)",
     re.DOTALL,
 )
-_WAYS_OUT = {  # settings of ours that an argument comes from
-    "x-queue-type": "set MOUSETRAP_QUEUE_TYPE to what it is",
-    "x-expires": "set MOUSETRAP_QUEUE_EXPIRY as it was set then",
-    "x-message-ttl": "give the stage the retry delays that it had then",
+_REMEDIES = {  # what to do, by the argument that a setting of ours determines
+    "x-queue-type": "set MOUSETRAP_QUEUE_TYPE to the type that the queue has",
+    "x-expires": "set MOUSETRAP_QUEUE_EXPIRY to the value that the queue was declared with",
+    "x-message-ttl": "give the stage the retry delays that the queue was declared with",
 }
 
 
@@ -35,8 +35,9 @@ def channel_closed(code: int, text: str) -> MousetrapError:
     """Return the error for a channel that the broker closed with *code* and *text*."""
     text = safe(text)
     if code == 404 and "down or inaccessible" in text:
-        # It exists, and its process is not there: its node is away, or somebody else declares it at
-        # this very moment (seen when two of ours began together on RabbitMQ 4.3). It will be.
+        # The queue exists, but its process does not: its node is down, or another client declares
+        # the queue at this moment (seen on RabbitMQ 4.3 when two of our workers started together).
+        # It will be ready later.
         return ChannelLost(f"the broker is not ready with a queue ({text}); try again")
     if code == 404:
         return QueueMissing(f"{text}; declare it first (mousetrap.job_queue.declare)")
@@ -49,40 +50,40 @@ def channel_closed(code: int, text: str) -> MousetrapError:
     if code == 406 and (found := re.search(r"message size (\d+) .* max size (\d+)", text)):
         too_large = MessageTooLarge(
             f"a message of {int(found[1]):,} bytes is larger than the {int(found[2]):,} that this "
-            f"broker takes: store it elsewhere and send where, or raise max_message_size in "
-            f"rabbitmq.conf"
+            f"broker accepts: store the data elsewhere and send its location, or raise "
+            f"max_message_size in rabbitmq.conf"
         )
         too_large.size = int(found[1])
         return too_large
     if code == 406 and (found := re.search(r"unknown delivery tag (\d+)", text)):
         return ChannelLost(
-            f"an ack named delivery {found[1]}, which this channel does not have open: it was "
-            f"acked before, or it came over another channel. Ack each once, on the channel that "
-            f"it came by; what was not acked is delivered again"
+            f"an ack named delivery {found[1]}, which does not wait for one on this channel: it "
+            f"was acked before, or delivered on another channel. Ack each delivery once, on its "
+            f"own channel; what was not acked is delivered again"
         )
     return ChannelLost(f"the broker closed the channel ({code} {text}); open a new one")
 
 
 def ack_timed_out(limit: float = -1.0) -> str:
-    """Say that the broker waited for an ack for more than *limit* seconds (negative: not told)."""
-    so_long = f"than {limit:g} s" if limit >= 0 else "than the broker allows"
+    """Return the text for an ack that took more than *limit* seconds (negative: unknown)."""
+    allowed = f"{limit:g} s" if limit >= 0 else "the broker allows"
     return (
-        f"a message was held for longer {so_long} without an ack, which is its limit "
-        f"(consumer_timeout): it delivers again. Make the handling shorter or the prefetch "
+        f"a message was held for longer than {allowed} without an ack (RabbitMQ's "
+        f"consumer_timeout): the broker delivers it again. Make the handler faster or the prefetch "
         f"smaller, or raise the limit: consumer_timeout in rabbitmq.conf, or x-consumer-timeout "
         f"of the queue"
     )
 
 
-def vhost_refused(user: str, vhost: str, where: str, said: str) -> str:
-    """Say which of the reasons in what the broker *said* keeps *user* out of *vhost*."""
-    if "not found" in said:
+def vhost_refused(user: str, vhost: str, where: str, reply: str) -> str:
+    """Return why *user* may not use *vhost*, according to the broker's *reply*."""
+    if "not found" in reply:
         return (
             f"there is no vhost {vhost!r} at {where}: check RABBITMQ_VHOST (in a URL '/' is %2F), "
             f"or create it: rabbitmqctl add_vhost {quote(vhost)}"
         )
-    if found := re.search(r"connection limit \(\d+\) is reached|vhost '.*' is down", said):
-        return f"the broker refused vhost {vhost!r} at {where}: {safe(found[0])}; ask who runs it"
+    if found := re.search(r"connection limit \(\d+\) is reached|vhost '.*' is down", reply):
+        return f"the broker refused vhost {vhost!r} at {where}: {safe(found[0])}; ask its operator"
     return (
         f"user {user!r} may not use vhost {vhost!r} at {where}: check RABBITMQ_VHOST, or allow it: "
         f"rabbitmqctl set_permissions -p {quote(vhost)} {quote(user)} '.*' '.*' '.*'"
@@ -90,12 +91,12 @@ def vhost_refused(user: str, vhost: str, where: str, said: str) -> str:
 
 
 def login_refused(user: str, where: str) -> str:
-    """Say that the login of *user* was refused; the broker gives no reason, lest it help guess."""
+    """Return the text for a refused login; the broker gives no reason, to not help guessing."""
     hint = ""
     if user == "guest":
         hint = (
-            " (guest may log in from the broker's own machine only, and to a broker in a container "
-            "this machine is another)"
+            " (guest may log in from the broker's own machine only; for a broker in a container, "
+            "this machine is another one)"
         )
     return (
         f"the broker at {where} refused the login of user {user!r}{hint}: check RABBITMQ_USER and "
@@ -107,13 +108,13 @@ def _mismatch(name: str, kind: str, which: str, ours: str, theirs: str) -> str:
     ours, theirs = _value(ours), _value(theirs)
     width = max(len("argument"), len(name))
     between = max(len("ours"), len(ours))
-    way = _WAYS_OUT.get(name, f"declare it with {name} as it is there")
+    remedy = _REMEDIES.get(name, f"declare it with the {name} that the broker has")
     return (
         f"the {kind} {which!r} exists with another {name} than ours (406):\n"
         f"  {'argument':<{width}}  {'ours':<{between}}  the broker's\n"
         f"  {name:<{width}}  {ours:<{between}}  {theirs}\n"
-        f"{way[0].upper()}{way[1:]}; or use another name or namespace; or, when it is empty, "
-        f"delete it and let it be declared anew"
+        f"{remedy[0].upper()}{remedy[1:]}; or use another name or namespace; or, if it is empty, "
+        f"delete it and declare it again"
     )
 
 

@@ -1,4 +1,4 @@
-"""What was written to a channel and has no answer yet.
+"""The publishes that were written to a channel and have no answer yet.
 
 Prototyped in ``notebooks/02_publisher.ipynb``.
 """
@@ -11,9 +11,9 @@ from mousetrap.amqp.receipt import Receipt
 
 
 class UnconfirmedPublishes:
-    """Receipts by the delivery tags that the broker gives them: 1, 2, ... on each channel.
+    """The receipts by delivery tag; the broker counts the publishes of each channel from 1.
 
-    Each is taken once, by whatever answers first. Threads: one.
+    Each receipt is taken once, by its first answer. Threads: one.
     """
 
     def __init__(self) -> None:
@@ -21,20 +21,20 @@ class UnconfirmedPublishes:
         self._receipts: dict[int, Receipt] = {}  # in the order of tags
 
     def add(self, receipt: Receipt) -> None:
-        """Note what was written just now."""
+        """Add the receipt of the message that was just written."""
         self._tag += 1
         self._receipts[self._tag] = receipt
 
     def take(self, tag: int, *, multiple: bool) -> list[Receipt]:
-        """Take what an ack or nack of *tag* answers; *multiple*: all up to it."""
+        """Take the receipt that an ack or nack of *tag* answers; *multiple*: all up to it."""
         tags = list(takewhile(lambda each: each <= tag, self._receipts)) if multiple else [tag]
         return [receipt for each in tags if (receipt := self._receipts.pop(each, None))]
 
     def take_returned(self, id: str | None, key: str) -> list[Receipt]:
-        """Take the one that a return of message *id* with routing key *key* answers.
+        """Take the receipt that a return of message *id* with routing key *key* answers.
 
-        The broker answers in order, and a return comes just before its ack, so the first that
-        matches is the one, and it stands near the front.
+        The broker answers in order and sends a return just before its ack, so the first match is
+        the right one, and it is near the front.
         """
         for tag, receipt in self._receipts.items():
             if receipt.message.id == id and receipt.queue == key:
@@ -42,11 +42,11 @@ class UnconfirmedPublishes:
         return []
 
     def take_late(self, now: float) -> list[Receipt]:
-        """Take those whose deadline was before *now*, on the monotonic clock."""
+        """Take the receipts whose deadline was before *now*, on the monotonic clock."""
         late = [tag for tag, receipt in self._receipts.items() if receipt.deadline < now]
         return [self._receipts.pop(tag) for tag in late]
 
     def take_all(self) -> list[Receipt]:
-        """Take all: their channel is gone, and the next one counts from 1."""
+        """Take all receipts: their channel is lost, and the next channel counts from 1."""
         receipts, self._receipts, self._tag = list(self._receipts.values()), {}, 0
         return receipts

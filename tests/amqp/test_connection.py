@@ -161,7 +161,7 @@ def test_connection_that_breaks_as_soon_as_it_is_open_backs_off(proxy, connect, 
         listener.wait(lambda n=n: listener.openings == n + 1)
 
     assert connection._failures == 5
-    connection.call(connection.worked)
+    connection.call(connection.reset_backoff)
     proxy.cut()
     listener.wait(lambda: listener.openings == 7)
     assert connection._failures == 1
@@ -244,7 +244,7 @@ def test_connection_says_why_it_failed_however_late_one_looks(settings):
     connection = Connection(settings, "test", Listener(other))
     wait_for = connection._changed.wait_for
     connection._changed.wait_for = lambda claim, timeout: wait_for(
-        lambda: claim() and connection._has_left, timeout
+        lambda: claim() and connection._is_detached, timeout
     )
 
     with pytest.raises(TopologyMismatch, match="x-max-length"):
@@ -303,7 +303,7 @@ def test_connection_closed_while_it_opens_ends_quietly(proxy, step, caplog):
     connection.close()
 
     assert connection.state == "closed"
-    assert "died" not in caplog.text
+    assert "ended by an exception" not in caplog.text
 
 
 def test_connection_leaves_a_broker_that_sets_up_no_channel(proxy, monkeypatch):

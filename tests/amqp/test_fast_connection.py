@@ -33,7 +33,12 @@ class Recorder(FastConnection):
 
     def __init__(self):
         self._outgoing, self._frame_buffer, self.bytes_received = [], b"", 0
-        self._heads, self._body_max_length, self.frames_sent, self.bytes_sent = {}, 1000, 0, 0
+        self._method_frames, self._body_max_length, self.frames_sent, self.bytes_sent = (
+            {},
+            1000,
+            0,
+            0,
+        )
         self.written, self.others, self.later, self.delivered = [], [], [], []
         self._transport, self._call_soon = self, self.later.append
         self._channels, self.frames_received = {1: Receiver(self.consume)}, 0

@@ -12,7 +12,7 @@ from mousetrap.amqp import redeliveries
 
 @pytest.fixture(autouse=True)
 def nothing_yet(monkeypatch):
-    monkeypatch.setattr(redeliveries, "_had", {})
+    monkeypatch.setattr(redeliveries, "_held", {})
 
 
 def test_each_is_recalled_once_in_its_queue():
