@@ -1,18 +1,24 @@
-"""Run a notebook as a check: papermill under strict rules.
+"""Runs a notebook as a check: papermill under strict rules.
 
-What papermill lets pass is an error here. A parameter that is unknown, mistyped or looks like a
-secret: no kernel is started (`mousetrap.check.parameters`), nor where a function is said to be the
-package's and is not (`mousetrap.check.drift`). A notebook that does not end: at the
-deadline its kernel and all it started are ended (`mousetrap.check.descendants`). A cell that
-leaves by ``SystemExit(0)``, or takes the kernel with it: that is a failure. And the executed copy
-is always kept, in one piece, with the failing cell named (`mousetrap.check.executed_notebook`).
+Several things that papermill accepts are errors here:
 
-`check_grid` runs one notebook with many sets of parameters, or many notebooks, and reports on all
-of them (`mousetrap.check.report`).
+- A parameter that is unknown, mistyped or looks like a secret (`mousetrap.check.parameters`). No
+  kernel is started.
+- A function that the notebook marks as the same as one in a package, and that differs from it
+  (`mousetrap.check.drift`). No kernel is started.
+- A notebook that does not end. At the deadline its kernel is ended, with all processes that it
+  started (`mousetrap.check.descendants`).
+- A cell that raises ``SystemExit(0)``, or that ends the kernel.
 
-papermill runs in a process of its own (`mousetrap.check.child_main`): it can be ended when it
-hangs, and it ends the kernel when we are killed. Importing this module imports neither
-papermill nor IPython.
+The executed copy is kept in every case. It is complete, and it names the failing cell
+(`mousetrap.check.executed_notebook`).
+
+`check_grid` runs a notebook with many sets of parameters, or many notebooks, and writes a report
+about all of them (`mousetrap.check.report`).
+
+papermill runs in a child process (`mousetrap.check.child_main`). The parent can end it when it
+hangs, and it ends the kernel when the parent is killed. Importing this package imports neither
+papermill nor IPython nor Jinja2.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The child process in which papermill runs, so that whoever waits for it can always end it.
+"""The program of the child process in which papermill runs, so that the parent can end it.
 
-Spoken to by `mousetrap.check.check` only: one line of JSON arrives on standard input, which then
-stays open as a lifeline; lines of JSON leave on standard output, one per event. The event of a cell
-that failed is answered by a line on the lifeline, and the kernel waits for that. When the lifeline
-breaks, our parent was killed; then we end the kernel, and all it started, ourselves.
+Only `mousetrap.check.check` starts it. The parent writes the job as one line of JSON to standard
+input, and keeps standard input open as a lifeline. The child writes its events to standard output,
+one line of JSON each. After the event of a failed cell the child keeps the kernel running until the
+parent answers with a line. When standard input ends, the parent was killed; then the child ends the
+kernel, and all processes that it started.
 """
 
 from __future__ import annotations
@@ -27,17 +28,18 @@ INSPECT_TIMEOUT = 30.0  # seconds that the parent has to inspect a failure; a gu
 
 
 def main() -> None:
-    """Run the notebook named on standard input and report on standard output."""
-    # Take both streams for ourselves: a kernel inherits what is left on 0 and 1, and what it
-    # writes there must not look like an event.
+    """Run the notebook of the job on standard input, and write events to standard output."""
+    # Use copies of both streams: the kernel inherits descriptors 0 and 1, and what it writes there
+    # must not look like an event.
     lifeline, reports = os.dup(0), os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     skip_slow_imports()
     job = json.loads(_read_line(lifeline))
-    # jupyter_client puts the kernel's connection file, with its key, where temporary files go:
-    # into a folder that is removed even if the kernel is killed. The kernel's own stay as they are.
+    # jupyter_client writes the kernel's connection file, with its key, into the folder for
+    # temporary files. This folder is removed even if the kernel is killed. It is set for this
+    # process only: the kernel's own temporary files are not affected.
     tempfile.tempdir = job["scratch"]
     run = _Run(job, reports)
     threads.Thread(target=run.watch, args=(lifeline,), daemon=True).start()
@@ -45,44 +47,44 @@ def main() -> None:
 
 
 class _Run:
-    """Threads: `execute` on the main one, `watch` on another."""
+    """Threads: `execute` runs in the main thread, `watch` in another."""
 
     def __init__(self, job: dict[str, Any], reports: Any) -> None:
         self._job = job
         self._reports = reports
         self._numbers: dict[int, int] = {}
-        self._seen = threads.Event()
-        self._over = threads.Event()
+        self._inspected = threads.Event()
+        self._finished = threads.Event()
         self._released = threads.Event()
 
     def execute(self) -> None:
         error = kind = None
         try:
             self._execute()
-        except Exception as problem:  # noqa: BLE001 -- our parent says it in its own words
+        except Exception as problem:  # noqa: BLE001 -- the parent reports it
             kind = type(problem).__name__
             error = str(problem)
-        self._over.set()
+        self._finished.set()
         self._report(event="end", kind=kind, error=error)
         self._released.wait()
 
     def watch(self, lifeline: int) -> None:
-        """Wait for the lifeline to break; then leave nothing behind but the executed copy."""
+        """Wait until the lifeline ends; then end all processes and keep the executed copy."""
         while os.read(lifeline, 4096):
-            self._seen.set()
+            self._inspected.set()
         draft = Path(self._job["draft"])
-        if not draft.exists():  # our parent made it the executed copy, so all is well
+        if not draft.exists():  # the parent has made it the executed copy: a normal end
             self._released.set()
             return
-        processes = Descendants(os.getpid(), self._job["mark"])
-        processes.look()
+        processes = Descendants(os.getpid(), self._job["run_id"])
+        processes.update()
         processes.interrupt_children()
-        self._over.wait(INTERRUPT_TIMEOUT)
-        processes.end(TERMINATE_TIMEOUT)
-        facts = self._job["facts"] | {"error": "the process that asked for this run was ended"}
+        self._finished.wait(INTERRUPT_TIMEOUT)
+        processes.terminate(TERMINATE_TIMEOUT)
+        facts = self._job["facts"] | {"error": "the process that started this run was ended"}
         executed_notebook.finish(draft, Path(self._job["output"]), facts)
         shutil.rmtree(self._job["scratch"], ignore_errors=True)
-        os._exit(1)  # the main thread may be waiting in papermill for the kernel we killed
+        os._exit(1)  # the main thread may wait in papermill for the killed kernel
 
     def _execute(self) -> None:
         import papermill
@@ -98,7 +100,7 @@ class _Run:
             language=self._job["language"],
             cwd=self._job["folder"],
             progress_bar=False,
-            autosave_cell_every=2,  # seconds: what a hanging cell printed is worth reading
+            autosave_cell_every=2,  # seconds: keeps the output of a cell that hangs
             config=_sockets(Path(self._job["scratch"]), self._job["language"]),
             on_notebook_start=self._on_notebook_start,
             on_cell_execute=self._on_cell_begun,
@@ -120,18 +122,18 @@ class _Run:
         if execute_reply["content"]["status"] == "ok":
             self._report(event="done")
         else:
-            self._seen.clear()
+            self._inspected.clear()
             self._report(event="failed")
-            self._seen.wait(INSPECT_TIMEOUT)
+            self._inspected.wait(INSPECT_TIMEOUT)
 
     def _report(self, **event: Any) -> None:
-        with suppress(OSError):  # nobody listens any more: the lifeline will tell
+        with suppress(OSError):  # the parent is gone; `watch` sees that the lifeline ends
             self._reports.write(json.dumps(event) + "\n")
             self._reports.flush()
 
 
 class _Draft:
-    """papermill's way to write its output; its own may leave half a file when it is killed."""
+    """Writes papermill's output atomically; papermill itself can leave half a file when killed."""
 
     def __init__(self, output: Path) -> None:
         self._output = output
@@ -147,36 +149,34 @@ class _Draft:
 
 
 def _sockets(scratch: Path, language: str) -> Any:
-    """Return traitlets that let papermill and the kernel talk by sockets in a folder of their own.
+    """Return traitlets that connect papermill and the kernel by Unix sockets in *scratch*.
 
-    By default jupyter_client looks for five free ports, closes them, and hopes that they are still
-    free a second later, when the kernel has started. Two that start at the same time may be
-    given the same one (nteract/papermill#511; we measured 17 of 10,000 pairs), and one dies.
+    By default jupyter_client finds five free ports and closes them; the kernel opens them about a
+    second later. Two kernels that start at the same time can get the same port, and then one of
+    them dies (nteract/papermill#511; measured: 17 of 10,000 pairs).
     """
     from traitlets.config import Config
 
     prefix = str(scratch / "kernel")
-    # Not every kernel of another language can do it, and the name of a socket is short by law:
-    # macOS allows 103 bytes, and zmq adds "-1".
+    # Some kernels of other languages do not support it. The path of a socket has a maximum length:
+    # 103 bytes on macOS, and zmq adds "-1".
     if os.name == "nt" or language != "python" or len(os.fsencode(prefix)) > 95:
         return Config()
     return Config({"KernelManager": {"transport": "ipc", "ip": prefix}})
 
 
 def _literal(path: str) -> str:
-    """Keep papermill from filling in ``{name}`` in a path."""
+    """Escape braces in *path*, because papermill replaces ``{name}`` by a parameter."""
     return path.replace("{", "{{").replace("}", "}}")
 
 
 def _read_line(descriptor: int) -> bytes:
-    # Not by a buffered file: the watching thread would still hold its lock when Python ends.
+    # Not with a buffered file: the thread of `watch` would hold its lock when Python exits.
     line = b""
     while not line.endswith(b"\n"):
         chunk = os.read(descriptor, 65_536)
         if not chunk:
-            raise SystemExit(
-                "mousetrap.check.child_main is started by mousetrap.check, not by people"
-            )
+            raise SystemExit("mousetrap.check.child_main is started by mousetrap.check only")
         line += chunk
     return line
 

@@ -1,4 +1,4 @@
-"""The child process in which papermill runs, seen from its parent: started, followed, ended."""
+"""Starts the child process in which papermill runs, reads its events, and ends it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mousetrap.runtime import clock, threads
 if TYPE_CHECKING:
     from mousetrap.check.descendants import Descendants
 
-PROGRESS_INTERVAL = 0.5  # seconds, at most, between two looks at how far a run is
+PROGRESS_INTERVAL = 0.5  # seconds, at most, between two reports of a run's progress
 
 
 class PapermillProcess:
-    """The child process with papermill in it, and all that descends from it.
+    """The child process that runs papermill, and all processes that it starts.
 
-    `done` counts the code cells that ran to their end, `number` is that of the last one begun, in
-    the source notebook.
+    `done` counts the code cells that ran to their end. `number` is the number, in the source
+    notebook, of the code cell that began last; 0 before the first.
     """
 
     def __init__(self, job: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -44,17 +44,17 @@ class PapermillProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-", ignore_cleanup_errors=True)
         self.progress_file = Path(self._folder.name, "progress.json")
         self._stderr = open(Path(self._folder.name, "stderr"), "w+b")
-        ours = {RUN_ID_VARIABLE: self._job["mark"], PROGRESS_VARIABLE: str(self.progress_file)}
+        ours = {RUN_ID_VARIABLE: self._job["run_id"], PROGRESS_VARIABLE: str(self.progress_file)}
         self._process = subprocess.Popen(
-            # -P: a json.py where we happen to stand is not the one to import
+            # -P: do not import a json.py from the current folder
             [sys.executable, "-P", "-m", "mousetrap.check.child_main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env={**os.environ, **self._environment, **ours},
-            start_new_session=True,  # Ctrl-C reaches us alone, and we end it in good order
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the child
         )
-        self._descendants: Descendants = Descendants(self._process.pid, self._job["mark"])
+        self._descendants: Descendants = Descendants(self._process.pid, self._job["run_id"])
         threads.Thread(target=self._read_events, daemon=True).start()
         job = self._job | {"scratch": self._folder.name}
         self._send(json.dumps(job).encode() + b"\n")
@@ -63,7 +63,7 @@ class PapermillProcess:
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
         with suppress(OSError):
-            self._process.stdin.close()  # the lifeline: now it may go
+            self._process.stdin.close()  # the lifeline: closing it lets the child exit
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -73,24 +73,28 @@ class PapermillProcess:
         self._folder.cleanup()
 
     def follow(
-        self, until: float, tell: Callable[[bool], None], on_failure: Callable[[], object] | None
+        self,
+        until: float,
+        on_event: Callable[[bool], None],
+        on_failure: Callable[[], object] | None,
     ) -> bool:
-        """Read events until the run is over; False when time was up before.
+        """Read events until the run is over, or until the time *until*; then return False.
 
-        *tell* is called after each, with whether a cell has ended, and between them; *on_failure*
-        when a cell has raised or time is up, while the kernel lives.
+        *on_event* is called after each event, with whether a code cell has ended, and at least
+        every `PROGRESS_INTERVAL` seconds. *on_failure* is called when a cell has raised or time is
+        up, while the kernel still runs.
         """
-        look = on_failure or (lambda: None)
+        inspect = on_failure or (lambda: None)
         while (remaining := until - clock.monotonic()) > 0:
             try:
-                # Short waits, also because Windows does not see Ctrl-C while it waits for a lock.
+                # The wait is short also because Windows ignores Ctrl-C while a thread waits.
                 event = self._events.get(timeout=min(remaining, PROGRESS_INTERVAL))
             except threads.Empty:
-                tell(False)
+                on_event(False)
                 continue
-            # Now, while the parents live: who is started with another environment and then
-            # orphaned could not be found later.
-            self._descendants.look()
+            # While the parent processes still run: a process that was started with another
+            # environment, and then lost its parent, could not be found later.
+            self._descendants.update()
             if event is None or event["event"] == "end":
                 self._end, self._has_died = event, event is None
                 return True
@@ -98,40 +102,40 @@ class PapermillProcess:
                 self.number = event["number"]
             elif event["event"] == "failed":
                 try:
-                    look()
+                    inspect()
                 finally:
-                    self._send(b"seen\n")  # until then the kernel is kept alive
+                    self._send(b"inspected\n")  # the child keeps the kernel running until then
             else:
                 self.done += 1
-            tell(event["event"] == "done")
-        look()
+            on_event(event["event"] == "done")
+        inspect()
         return False
 
     def stop(self) -> None:
-        """End the run if it is not over, and whatever it left running; nothing writes any more.
+        """End the run if it is not over, and all processes that it left running.
 
-        The cell is interrupted first, so that it can clean up and papermill can save where it
-        was. papermill goes before the kernel does: it would report a death that we caused.
+        First the cell is interrupted, so that it can clean up and papermill can save its state.
+        papermill is ended before the kernel: it would report a kernel death that we caused.
         """
         from mousetrap.check.descendants import INTERRUPT_TIMEOUT, TERMINATE_TIMEOUT
 
         if self._end is None and not self._has_died:
-            self._descendants.look()
+            self._descendants.update()
             self._descendants.interrupt_children()
             if not self._ends_within(INTERRUPT_TIMEOUT):
                 self._process.kill()
                 self._process.wait()
-        self._descendants.end(TERMINATE_TIMEOUT)
+        self._descendants.terminate(TERMINATE_TIMEOUT)
 
     def _send(self, line: bytes) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError):  # it died already: the missing events will tell
+        with suppress(OSError):  # the child has died; `follow` sees that its events end
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
-    def _ends_within(self, patience: float) -> bool:
-        limit = clock.monotonic() + patience
-        while (remaining := limit - clock.monotonic()) > 0:
+    def _ends_within(self, timeout: float) -> bool:
+        until = clock.monotonic() + timeout
+        while (remaining := until - clock.monotonic()) > 0:
             with suppress(threads.Empty):
                 event = self._events.get(timeout=remaining)
                 if event is None or event["event"] == "end":
@@ -140,21 +144,21 @@ class PapermillProcess:
 
     @property
     def unsaved(self) -> str:
-        """Why the executed copy could not be saved under way; nothing when it could."""
+        """Why papermill could not save the executed copy during the run; empty if it could."""
         if self._end is None or self._end["kind"] != "CheckError":
             return ""
         return str(self._end["error"])
 
     @property
     def reason(self) -> str | None:
-        """Why papermill could not go on; None when it could, or a cell raised."""
+        """Why papermill ended before the last cell; None if it did not, or if a cell raised."""
         if self._end is None:
-            return f"the process that ran it ended by itself{self._stderr_tail()}"
+            return f"the process that ran it ended unexpectedly{self._stderr_tail()}"
         kind, error = self._end["kind"], self._end["error"]
         if kind in (None, "PapermillExecutionError"):
             return None
         if kind == "DeadKernelError":
-            return "the kernel died: a cell left by os._exit, crashed it, or used up the memory"
+            return "the kernel died: a cell called os._exit, crashed it, or used up the memory"
         if kind == "NoSuchKernel":
             return (
                 f"there is no kernel named {self._job['kernel']!r}; see `jupyter kernelspec list`, "

@@ -1,16 +1,17 @@
-"""Is what the notebook shows still what the package does?
+"""Compares definitions in a notebook with those of a package that they should be the same as.
 
-A notebook says so by a comment above the definition, which people can read and no editor loses:
+A notebook marks such a definition by a comment above it, which every editor keeps:
 
     # same as mousetrap.run_processing_worker:process
     def summarise(places: list[Place]) -> Summary: ...
 
-Then the two are compared as Python reads them. Set aside is what does not change what the function
-does for its caller: comments, layout, docstrings, the name in the first line, and the decorator
-`stage`, which binds a function to its queues. Everything else counts, annotations and other
-decorators too, unless the mark ends in ``, decorators aside``. What has drifted is shown as a diff.
+The two definitions are compared as syntax trees. Ignored is what does not change the result for
+the caller: comments, layout, docstrings, the name in the first line, and the decorator `stage`,
+which connects a function with its queues. All else is compared, with annotations and other
+decorators, except that the ending ``, decorators aside`` of the mark ignores all decorators. A
+difference is shown as a diff.
 
-Nothing here runs or imports what it reads.
+The code is only read, never run or imported.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ from mousetrap.errors import Drifted
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
-_MARK = re.compile(r"#\s*same as\s+(?P<module>[\w.]+)(?P<gap>\s*:\s*)(?P<name>[\w.]+)(?P<rest>.*)")
+_MARK_PATTERN = re.compile(
+    r"#\s*same as\s+(?P<module>[\w.]+)(?P<gap>\s*:\s*)(?P<name>[\w.]+)(?P<rest>.*)"
+)
 _ASIDE = ", decorators aside"
 
 
 @dataclass(frozen=True)
 class SameAsMark:
-    """What a notebook claims: the definition in *cell* below the mark is *module*:*name*.
+    """The comment ``# same as module:name`` above a definition in a notebook.
 
-    `cell` counts all cells from 1; `source` is the cell's, `line` that of the mark in it.
+    `cell` counts all cells from 1. `source` is the source of the cell, `line` the line of the mark.
     """
 
     cell: int
@@ -59,11 +62,11 @@ def drift(
 ) -> str:
     """Compare the definition in *source* below *line* with *name* in *module_source*.
 
-    Returns a unified diff from the package's to the notebook's, "" when they are the same. *name*
-    may be dotted: ``Ledger.settle``.
+    Returns a unified diff from the package's to the notebook's, "" if they are the same. *name* can
+    be dotted: ``Ledger.settle``.
 
     Raises:
-        LookupError: one of them is not there.
+        LookupError: one of them does not exist.
         SyntaxError: one of the sources is not Python.
     """
     ours, theirs = _definition_below(source, line), _definition_named(module_source, name)
@@ -75,32 +78,33 @@ def drift(
 
 
 def refuse_drift(document: Any, path: Path) -> None:
-    """Compare whatever *document*, the notebook at *path*, says is the same as in a package.
+    """Compare each marked definition in *document*, the notebook at *path*, with its package's.
 
     Raises:
-        Drifted: it is not; names notebook, cell and function, shows the diff and the way out.
+        Drifted: one differs; the error names notebook, cell and function, shows the diff, and says
+            what to do.
     """
     if problems := list(_problems(document, path)):
         raise Drifted("\n\n".join(problems))
 
 
 def check_drift(notebook: str | Path) -> None:
-    """Like `refuse_drift`, for a notebook that was not read yet."""
+    """Read *notebook* and do what `refuse_drift` does."""
     refuse_drift(read_notebook(notebook), Path(notebook))
 
 
 def marks_in(cells: Iterable[tuple[int, str]]) -> Iterator[SameAsMark]:
-    """Find the marks in code cells, each given as (number, source).
+    """Yield the marks in code cells, each given as (number, source).
 
     Raises:
-        SyntaxError: a comment that can only be meant for a mark is not written as one.
+        SyntaxError: a comment is clearly meant as a mark, but has another form.
     """
     for number, source in cells:
-        if "same as" not in source:  # nearly all of them
+        if "same as" not in source:  # true for nearly all cells
             continue
         plain = _without_magics(source)
         for line, comment in _comment_lines(plain):
-            found = _MARK.fullmatch(comment.rstrip())
+            found = _MARK_PATTERN.fullmatch(comment.rstrip())
             if found is None or not _is_dotted(found["module"]) or not _is_dotted(found["name"]):
                 continue  # prose: # same as above: but slower
             if found["gap"] == ":" and found["rest"] in ("", _ASIDE):
@@ -108,13 +112,13 @@ def marks_in(cells: Iterable[tuple[int, str]]) -> Iterator[SameAsMark]:
                            bool(found["rest"]), plain)  # fmt: skip
             elif found["gap"] == ":" or ("." in found["module"] and not found["rest"]):
                 raise SyntaxError(
-                    f"cell {number}: {comment.strip()!r} is no mark: write it as "
-                    f"`# same as package.module:function`, and nothing after it but `{_ASIDE}`"
+                    f"cell {number}: {comment.strip()!r} is not a mark: write it as "
+                    f"`# same as package.module:function`; only `{_ASIDE}` may follow"
                 )
 
 
 def source_of(module: str, folder: Path) -> str:
-    """Return the source of *module* as a kernel in *folder* would find it, importing nothing.
+    """Return the source of *module* as a kernel in *folder* would find it; nothing is imported.
 
     Raises:
         LookupError: there is no such module, or it has no Python source.
@@ -157,20 +161,20 @@ def _problems(document: Any, path: Path) -> Iterator[str]:
                 decorators_aside=mark.decorators_aside,
             )
         except (LookupError, SyntaxError) as error:
-            yield f"{what}: {error.args[0]}; correct the mark, or take it away"
+            yield f"{what}: {error.args[0]}; correct the mark, or remove it"
             continue
         if difference:
             yield (
-                f"{what}: it is not the same any more. Bring one of the two in line with the "
-                f"other, or take the mark away\n{difference}"
+                f"{what}: it is not the same any more. Make one of the two equal to the other, "
+                f"or remove the mark\n{difference}"
             )
 
 
 def _find(name: str, path: list[str]) -> ModuleSpec | None:
-    # Not importlib.util.find_spec: that imports the parent package, with all it does.
+    # Not importlib.util.find_spec: it imports the parent package.
     if spec := PathFinder.find_spec(name, path):
         return spec
-    for finder in sys.meta_path:  # editable installs bring finders of their own
+    for finder in sys.meta_path:  # editable installs have their own finders
         if spec := finder.find_spec(name, path if "." in name else None, None):
             return spec
     return None
@@ -181,22 +185,22 @@ def _is_dotted(word: str) -> bool:
 
 
 def _without_magics(source: str) -> str:
-    """Blank out what IPython knows and Python does not; the lines keep their numbers."""
+    """Replace IPython's magics and shell commands by empty lines: line numbers stay the same."""
     try:
         ast.parse(source)
     except (SyntaxError, ValueError):
         return re.sub(r"(?m)^[%!].*$|^.*\?$", "", source)
-    return source  # a line in a text may well begin with %
+    return source  # % at the beginning of a line can be part of a string
 
 
 def _comment_lines(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are nothing but a comment, by Python's own reading: no strings."""
+    """Yield the lines that are only a comment, as Python's tokenizer reads them."""
     try:
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type == tokenize.COMMENT and token.line.lstrip().startswith("#"):
                 yield token.start[0], token.string
     except (tokenize.TokenError, SyntaxError):
-        return  # what comes after is not Python; whether a mark stands before it is known
+        return  # the rest is not Python; comments before it have been yielded
 
 
 def _parsed(source: str, what: str) -> ast.Module:
@@ -207,13 +211,13 @@ def _parsed(source: str, what: str) -> ast.Module:
 
 
 def _definition_below(source: str, line: int) -> Definition:
-    """Return the definition at the top level of a cell that stands below *line*."""
+    """Return the first statement of a cell below *line*, if it is a definition."""
     for node in _parsed(source, "the cell").body:
         if _first_line(node) > line and isinstance(node, Definition):
             return node
         if (node.end_lineno or 0) > line:
-            break  # something else stands there, or the mark stands inside of something
-    raise LookupError("the mark does not stand right above a function or class")
+            break  # another statement follows, or the mark is inside a statement
+    raise LookupError("the mark is not directly above a function or class")
 
 
 def _first_line(node: ast.stmt) -> int:
@@ -227,13 +231,13 @@ def _definition_named(source: str, name: str) -> Definition:
         found = [node for node in _definitions(scope.body) if node.name == part]
         if not found:
             raise LookupError(f"there is no function or class {name!r} in that module")
-        scope = found[-1]  # as at run time, the last one wins: after @overload, or in an else
+        scope = found[-1]  # the last one, as at run time: after @overload, or in an else branch
     assert isinstance(scope, Definition)
     return scope
 
 
 def _definitions(body: Iterable[ast.stmt]) -> Iterator[Definition]:
-    """Yield the definitions in a scope, also those under an ``if`` or a ``try``."""
+    """Yield the definitions in a scope, with those in an ``if``, ``try`` or ``with``."""
     for node in body:
         if isinstance(node, Definition):
             yield node
@@ -244,8 +248,8 @@ def _definitions(body: Iterable[ast.stmt]) -> Iterator[Definition]:
                 yield from _definitions(each)
 
 
-class _Normal(ast.NodeTransformer):
-    """Takes away what does not count; *own* is what the definition calls itself."""
+class _Normalizer(ast.NodeTransformer):
+    """Removes docstrings, and replaces the name *own* by *name* where a definition calls itself."""
 
     def __init__(self, own: str, name: str) -> None:
         self._own = own
@@ -255,7 +259,7 @@ class _Normal(ast.NodeTransformer):
         node = self.generic_visit(node)
         if isinstance(node, Definition) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-        if isinstance(node, ast.Name) and node.id == self._own:  # it calls itself
+        if isinstance(node, ast.Name) and node.id == self._own:  # a recursive call
             node.id = self._name
         if isinstance(node, ast.Constant):
             node.kind = None  # u"x" is "x"
@@ -263,8 +267,8 @@ class _Normal(ast.NodeTransformer):
 
 
 def _normal(node: Definition, name: str, decorators_aside: bool) -> Definition:
-    """Return *node* by the name of the package's, without what is set aside."""
-    plain: Definition = _Normal(node.name, name).visit(node)
+    """Return *node* with the name of the package's definition, without the ignored parts."""
+    plain: Definition = _Normalizer(node.name, name).visit(node)
     plain.name = name
     plain.decorator_list = [
         each for each in plain.decorator_list if not decorators_aside and not _is_stage(each)

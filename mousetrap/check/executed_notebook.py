@@ -1,7 +1,7 @@
-"""The executed copy of a notebook: what papermill saves, what we add, and how to read it back.
+"""The executed copy of a notebook: what papermill saves, what a check adds, how to read it back.
 
-The copy is written beside its final place and moved there when the run is over, so that no half
-written file is ever taken for a result.
+During the run the copy is a draft beside its final path. It is moved there when the run is over, so
+that nothing can take an incomplete file for a result.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ERROR_TAG = "papermill-error-cell-tag"  # papermill's; its next run removes suc
 
 @dataclass(frozen=True)
 class FailingCell:
-    """The cell that kept a notebook from passing.
+    """The cell because of which a notebook did not pass.
 
-    `number` counts all cells of the source notebook from 1; `count` is its ``In [count]``, None
-    when it never ran; `line` is its first line that is no comment; `error` reads
-    ``ValueError: no luck``.
+    `number` counts all cells of the source notebook from 1. `count` is that of its ``In [count]``,
+    None if it never ran. `line` is its first line that is not a comment. `error` is the error, as
+    in ``ValueError: no luck``.
     """
 
     number: int
@@ -39,10 +39,11 @@ class FailingCell:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came of running a notebook; `summary` is the last thing displayed as `SUMMARY_TYPE`.
+    """The result of a run of a notebook.
 
-    `cells` is how many code cells ran to their end, `seconds` how long the whole run took. A
-    result of `read` may tell of a failure: then `error` says what happened and `failing` where.
+    `cells` is how many code cells ran to their end, `seconds` how long the whole run took.
+    `summary` is the last output of the type `SUMMARY_TYPE`. After a failure, which only `read` and
+    `check_grid` return, `error` says what happened and `failing` in which cell.
     """
 
     notebook: Path
@@ -56,12 +57,13 @@ class CheckResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every cell ran, and none raised."""
+        """Whether all cells ran and none raised."""
         return self.error is None
 
     def __repr__(self) -> str:
-        """Say how it went; the record may be long, so only its size is told."""
-        summary = "no record" if self.summary is None else f"a record of {len(self.summary)} fields"
+        """Say whether it passed; of the summary, which can be long, only its size."""
+        fields = self.summary
+        summary = "no summary" if fields is None else f"a summary of {len(fields)} fields"
         how = "passed" if self.passed else "failed"
         return (
             f"<CheckResult {self.notebook.name} {how}: {self.cells} cells in "
@@ -70,12 +72,12 @@ class CheckResult:
 
 
 def default_output(notebook: Path) -> Path:
-    """Where the executed copy goes: ``notebooks/_build/check_x.ipynb``."""
+    """Return the default path of the executed copy: ``notebooks/_build/check_x.ipynb``."""
     return notebook.parent / "_build" / notebook.name
 
 
 def read(path: str | Path) -> CheckResult:
-    """Read an executed copy back, also one that plain papermill wrote.
+    """Read an executed copy, written by a check or by papermill itself.
 
     Raises:
         CheckError: there is no such file, or it is not a notebook.
@@ -99,7 +101,7 @@ def read(path: str | Path) -> CheckResult:
 
 
 def defaults_of(document: Any, path: Path) -> dict[str, object]:
-    """The defaults of its parameters; empty when there are none, or none that can be read."""
+    """Return the defaults of the parameters; empty if there are none, or they cannot be read."""
     try:
         return {each.name: each.default for each in parameters_in(document, path) or []}
     except ParameterError:
@@ -107,19 +109,19 @@ def defaults_of(document: Any, path: Path) -> dict[str, object]:
 
 
 def code_cells(document: Any) -> Iterator[tuple[int, int, Any]]:
-    """Yield the code cells that are not empty: index here, number in the source notebook, cell."""
+    """Yield the code cells that are not empty: index, number in the source notebook, cell."""
     number = 0
     for index, cell in enumerate(document.cells):
         if {_INJECTED, _ERROR_TAG} & set(cell.metadata.get("tags", [])):
-            continue  # papermill put it there
+            continue  # papermill inserted it
         number += 1
         if cell.cell_type == "code" and cell.source.strip():
             yield index, number, cell
 
 
 def cells_done(document: Any, failing: FailingCell | None) -> int:
-    """How many code cells ran to their end."""
-    # A cell that takes the kernel with it has a count and no error.
+    """Return how many code cells ran to their end."""
+    # A cell that ends the kernel has a count and no error.
     stopped = None if failing is None else failing.number
     return sum(
         cell.execution_count is not None and number != stopped
@@ -128,10 +130,10 @@ def cells_done(document: Any, failing: FailingCell | None) -> int:
 
 
 def failing_cell(document: Any) -> FailingCell | None:
-    """Return the first code cell that raised or never ran; None when all is well.
+    """Return the first code cell that raised or never ran; None if there is none.
 
-    papermill takes ``raise SystemExit(0)`` for success and leaves the cells after it alone;
-    we do not.
+    For papermill ``raise SystemExit(0)`` is a success, although it skips the cells after it. Here
+    it is a failure.
     """
     for _, number, cell in code_cells(document):
         errors = _errors(cell)
@@ -143,7 +145,7 @@ def failing_cell(document: Any) -> FailingCell | None:
 
 
 def cell_named(document: Any, number: int, error: str) -> FailingCell | None:
-    """Return cell *number* as the failing one, for a reason that it cannot show itself."""
+    """Return cell *number* as the failing cell, with an *error* that is not among its outputs."""
     for _, each, cell in code_cells(document):
         if each == number:
             return _failing(number, cell, error)
@@ -151,22 +153,22 @@ def cell_named(document: Any, number: int, error: str) -> FailingCell | None:
 
 
 def summary_in(document: Any) -> dict[str, Any] | None:
-    """Return the last record that a cell displayed."""
+    """Return the last summary of a run that a cell displayed."""
     found = None
     for cell in document.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {}).get(SUMMARY_TYPE)
             if isinstance(data, dict):
                 found = data
-    # plain dicts instead of nbformat's kind, which hides typos by its attribute access
+    # As plain dicts: those of nbformat have attribute access, which hides misspelt keys.
     return None if found is None else dict(json.loads(json.dumps(found)))
 
 
 def create_draft(path: Path, text: str) -> None:
-    """Make the file that becomes the executed copy, readable by its owner only.
+    """Create the draft of the executed copy; only its owner can read it.
 
     Raises:
-        CheckError: the folder cannot be made or written.
+        CheckError: the folder cannot be created or written.
     """
     make_folder(path.parent)
     try:
@@ -176,10 +178,10 @@ def create_draft(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder for executed copies; git ignores it if it is, or is in, a new ``_build``.
+    """Create the folder for executed copies, with a .gitignore in a new ``_build``.
 
     Raises:
-        CheckError: the folder cannot be made.
+        CheckError: the folder cannot be created.
     """
     try:
         for build in (folder, folder.parent):
@@ -193,10 +195,10 @@ def make_folder(folder: Path) -> None:
 
 
 def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> str:
-    """Move *draft* to *output*, with *facts* in its metadata and a note on top if it failed.
+    """Move *draft* to *output*, with *facts* in its metadata and, after a failure, a note on top.
 
-    Returns why the facts could not be written, or nothing. Without them the copy still shows
-    which cells ran as it was last saved: `read` takes one that never ran for a failure.
+    Returns why the facts could not be written; empty if they were. Without them the copy has the
+    cells as papermill last saved them, and for `read` a cell that never ran is a failure.
     """
     import nbformat
 
@@ -206,7 +208,7 @@ def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> str:
         document.metadata.papermill["output_path"] = str(output)
     if facts.get("error"):
         if document.cells and _ERROR_TAG in document.cells[0].metadata.get("tags", []):
-            del document.cells[0]  # papermill's says less than ours
+            del document.cells[0]  # papermill's note says less
         note = nbformat.v4.new_markdown_cell(f"**This run failed.**\n\n```\n{facts['error']}\n```")  # type: ignore[no-untyped-call]  # half annotated
         note.metadata["tags"] = [_ERROR_TAG]
         document.cells.insert(0, note)
@@ -220,12 +222,12 @@ def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> str:
 
 
 def save_error(output: Path, error: OSError) -> str:
-    """Say that the executed copy could not be saved."""
-    return f"the executed copy {output} cannot be saved whole: {error.strerror or error}"
+    """Return the text for an executed copy that could not be saved."""
+    return f"the executed copy {output} cannot be saved completely: {error.strerror or error}"
 
 
 def first_line(cell: Any) -> str:
-    """Return the first line of a code cell that is no comment, cut to what people read."""
+    """Return the first line of a code cell that is not a comment, cut to 80 characters."""
     lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
     return plain_text(next((line for line in lines if not line.startswith("#")), lines[0]))[:80]
 

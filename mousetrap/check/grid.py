@@ -1,4 +1,7 @@
-"""Many runs at once: every point of a grid in a process, a namespace and a file of its own."""
+"""Runs the points of a grid, several at a time, and writes the report about them.
+
+Each point has its own process, namespace and executed copy.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ from mousetrap.errors import CheckError
 from mousetrap.runtime import clock, threads
 
 NAMESPACE_VARIABLE = "MOUSETRAP_NAMESPACE"
-MAX_PARALLEL = 64  # a guess: each is three processes at least
+MAX_PARALLEL = 64  # a guess: each needs at least three processes
 
 
 @dataclass(frozen=True)
 class GridProgress:
-    """A look at a grid: of *total* points these have `ended`, in that order, and these run."""
+    """The progress of a grid: the points that have `ended`, in that order, and those that run."""
 
     total: int
     ended: tuple[PointResult, ...] = ()
@@ -46,29 +49,31 @@ def check_grid(
     environment: Mapping[str, str] | None = None,
     on_progress: Callable[[GridProgress], None] | None = None,
 ) -> GridResult:
-    """Run each notebook at each point of a grid, and write a report about all of them.
+    """Run each notebook at each point of a grid, and write a report about all points.
 
-    The points are the product of the values of *axes*: ``{"prefetch": [1, 10], "jobs": [100]}``
-    are two, and no axes one per notebook; *parameters* are the same in each. *parallel* of them run
-    at a time, each in a process of its own and with a ``MOUSETRAP_NAMESPACE`` of its own, within
-    the one that is set. A point that fails does not stop the others.
+    The points are the product of the values of *axes*: ``{"prefetch": [1, 10], "jobs": [100]}`` has
+    two points. Without axes there is one point per notebook. *parameters* are the same at each
+    point. *parallel* points run at a time, each in its own process and with its own
+    ``MOUSETRAP_NAMESPACE``, whose name begins with the namespace that is set. The other points go
+    on when a point fails.
 
-    Executed copies, ``index.html``, ``results.json`` and ``junit.xml`` go to *folder*, by default
-    ``_build/<name>.grid`` beside the notebook. They are written also after Ctrl-C, which is raised
-    again afterwards, and when *total_deadline*, in seconds for all points together, is up; what
-    was running is ended then, and what had not begun does not begin. *deadline* is for each point,
-    as in `check`.
+    The executed copies, ``index.html``, ``results.json`` and ``junit.xml`` are written to *folder*,
+    by default ``_build/<name>.grid`` beside the notebook. *deadline* is the time of each point in
+    seconds, as in `check`, and *total_deadline* that of all points together. After
+    *total_deadline*, and after Ctrl-C, the points that run are ended, the others do not start, and
+    the report is written; then the KeyboardInterrupt is raised again.
 
-    `on_progress` is called whenever a point ends, and at least twice a second in between; what it
-    raises ends the grid like Ctrl-C.
+    `on_progress` is called when a point ends, and at least twice a second in between. An exception
+    from it ends the grid as Ctrl-C does.
 
     Raises:
-        ParameterError: before anything runs: a parameter or a value of an axis is unknown,
-            mistyped or looks like a secret, or two points are the same.
-        CheckError: before anything runs: not a notebook, not installed, or no place for the report.
-        SettingsError: the namespace that is set is too long for others within it.
+        ParameterError: before a point runs: a parameter or a value of an axis is unknown, mistyped
+            or looks like a secret, or two points are the same.
+        CheckError: before a point runs: a file is not a notebook, a package is not installed, or
+            the report cannot be written.
+        SettingsError: the namespace that is set is too long for the namespaces of the points.
 
-    Threads: any; `on_progress` is called in the same one.
+    Threads: any. `on_progress` is called in the caller's thread.
     """
     require_finite("deadline", deadline)
     require_finite("total_deadline", total_deadline)
@@ -78,37 +83,37 @@ def check_grid(
     listed = [notebooks] if isinstance(notebooks, str | Path) else list(notebooks)
     paths = [Path(notebook) for notebook in listed]
     environment = dict(environment or {})
-    within = environment.get(NAMESPACE_VARIABLE, os.environ.get(NAMESPACE_VARIABLE, ""))
-    points = plan_points(paths, axes or {}, parameters or {}, within)
+    namespace = environment.get(NAMESPACE_VARIABLE, os.environ.get(NAMESPACE_VARIABLE, ""))
+    points = plan_points(paths, axes or {}, parameters or {}, namespace)
     target = Path(folder) if folder is not None else default_folder(paths)
     _prepare(target, points)
 
-    crew = _GridRun(target, deadline, environment)
+    grid_run = _GridRun(target, deadline, environment)
     begun, started = clock.now().isoformat(timespec="seconds"), clock.monotonic()
     try:
-        crew.run(points, parallel, total_deadline, on_progress)
+        grid_run.run(points, parallel, total_deadline, on_progress)
     finally:
         grid = GridResult(
             axes=tuple(axes or {}),
-            points=tuple(crew.result_of(point) for point in points),
+            points=tuple(grid_run.result_of(point) for point in points),
             folder=target,
             begun=begun,
             seconds=clock.monotonic() - started,
             parallel=parallel,
-            ended=crew.ended,
+            ended=grid_run.ended,
         )
         write_report(grid)
     return grid
 
 
 def default_folder(notebooks: Sequence[Path]) -> Path:
-    """Where the report goes: ``notebooks/_build/check_x.grid``; for several, ``_build/report``."""
+    """Return the default folder: ``_build/check_x.grid``, for several ``_build/report``."""
     first = notebooks[0]
     return first.parent / "_build" / (f"{first.stem}.grid" if len(notebooks) == 1 else "report")
 
 
 def _prepare(folder: Path, points: list[Point]) -> None:
-    """Make *folder*, and take away what an earlier grid left where our files go."""
+    """Create *folder*, and delete the files of an earlier grid that have the same names."""
     sources = {point.notebook.resolve() for point in points}
     copies = [folder / point.file for point in points]
     for copy in copies:
@@ -125,17 +130,17 @@ def _prepare(folder: Path, points: list[Point]) -> None:
 
 
 class _GridEnded(CheckError):
-    """Raised within a run to end it, because the whole grid ends; says why."""
+    """Raised in a run to end it because the whole grid ends; the text is the reason."""
 
 
 class _GridRun:
-    """The threads that wait for the points' processes, and what each has found so far.
+    """Runs the points in a pool of threads, and keeps their progress and their results.
 
-    Threads: `run` and `result_of` on the caller's, the others on ours.
+    Threads: `run` and `result_of` belong to the caller's thread, `_run_point` to the pool's.
     """
 
     def __init__(self, folder: Path, deadline: float, environment: Mapping[str, str]) -> None:
-        self.ended: str | None = None  # why no point may go on
+        self.ended: str | None = None  # why the grid ends before all points have run
         self._folder = folder
         self._deadline = deadline
         self._environment = environment
@@ -150,39 +155,39 @@ class _GridRun:
         total_deadline: float,
         on_progress: Callable[[GridProgress], None] | None,
     ) -> None:
-        """Run all *points*; returns, or raises, when none runs any more."""
+        """Run all *points*; when this returns or raises, no point is running."""
         until = clock.monotonic() + total_deadline
         with ThreadPoolExecutor(parallel, "mousetrap-check") as pool:
-            waiting = {pool.submit(self._work, point) for point in points}
+            waiting = {pool.submit(self._run_point, point) for point in points}
             try:
                 while waiting:
                     ended, waiting = wait(waiting, PROGRESS_INTERVAL, FIRST_COMPLETED)
                     for each in ended:
-                        each.result()  # what is raised there is a mistake of ours: not to be lost
+                        each.result()  # re-raises an error of our own code in the thread
                     if on_progress is not None:
-                        on_progress(self._look(len(points)))
+                        on_progress(self._progress(len(points)))
                     if waiting and self.ended is None and clock.monotonic() > until:
                         self.ended = (
-                            f"the deadline of {total_deadline:g} s for the whole grid was up: "
-                            "give it more time, or run more in parallel"
+                            f"the grid took longer than its deadline of {total_deadline:g} s: "
+                            "set a longer one, or run more in parallel"
                         )
             except BaseException as problem:
-                # Those that run see it within half a second; those that wait will not begin.
+                # Points that run see it within half a second; the others do not start.
                 interrupted = isinstance(problem, KeyboardInterrupt)
                 self.ended = "interrupted" if interrupted else f"ended by {_described(problem)}"
                 raise
 
     def result_of(self, point: Point) -> PointResult:
-        """What is known of *point*; one without a result has none because the grid ended."""
+        """Return the result of *point*; without one, the reason why the grid ended."""
         with self._lock:
             known = self._results.get(point.number)
             begun = point.number in self._running
-        return known or self._result(point, self._blank(point, f"{self.ended}"), begun)
+        return known or self._result(point, self._without_copy(point, f"{self.ended}"), begun)
 
-    def _work(self, point: Point) -> None:
+    def _run_point(self, point: Point) -> None:
         if self.ended is not None:
             return
-        self._note(point, CheckProgress())
+        self._set_progress(point, CheckProgress())
         begun = clock.monotonic()
         try:
             result = check(
@@ -191,33 +196,33 @@ class _GridRun:
                 output=self._folder / point.file,
                 deadline=self._deadline,
                 environment={**self._environment, NAMESPACE_VARIABLE: point.namespace},
-                on_progress=partial(self._note, point),
+                on_progress=partial(self._set_progress, point),
             )
-        except Exception as error:  # noqa: BLE001 -- whatever it is: the neighbours go on
+        except Exception as error:  # noqa: BLE001 -- any error of one point: the other points go on
             result = self._failed(point, error, clock.monotonic() - begun)
         with self._lock:
             del self._running[point.number]
             self._results[point.number] = self._result(point, result, begun=True)
 
-    def _note(self, point: Point, progress: CheckProgress) -> None:
+    def _set_progress(self, point: Point, progress: CheckProgress) -> None:
         if self.ended is not None:
             raise _GridEnded(self.ended)
         with self._lock:
             self._running[point.number] = (point, progress)
 
-    def _look(self, total: int) -> GridProgress:
+    def _progress(self, total: int) -> GridProgress:
         with self._lock:
             ended, running = tuple(self._results.values()), tuple(self._running.values())
         return GridProgress(total, ended, running)
 
     def _failed(self, point: Point, error: Exception, seconds: float) -> CheckResult:
-        """What a failed run left: its executed copy says most, where there is one."""
+        """Return the result of a failed run: from its executed copy, if there is one."""
         with suppress(CheckError):
             return read(self._folder / point.file)
-        told = str(error) if isinstance(error, CheckError) else _described(error)
-        return replace(self._blank(point, told), seconds=seconds)
+        text = str(error) if isinstance(error, CheckError) else _described(error)
+        return replace(self._without_copy(point, text), seconds=seconds)
 
-    def _blank(self, point: Point, error: str) -> CheckResult:
+    def _without_copy(self, point: Point, error: str) -> CheckResult:
         copy = self._folder / point.file
         return CheckResult(point.notebook, copy, point.parameters, error=error)
 

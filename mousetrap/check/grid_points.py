@@ -1,4 +1,4 @@
-"""The points of a grid: each a notebook and what to set in it, checked before anything runs."""
+"""The points of a grid: each is a notebook with its parameters, checked before any point runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mousetrap.errors import ParameterError, SettingsError
 from mousetrap.runtime import randomness
 from mousetrap.settings import Settings
 
-MAX_POINTS = 1000  # a guess: more than anybody reads in a table
+MAX_POINTS = 1000  # a guess: nobody reads a longer table
 MAX_NAMESPACE_LENGTH = 40  # what `Settings` allows
 _MAX_SLUG_LENGTH = (
     80  # characters of a file name that say which point it is; the rest is its number
@@ -25,11 +25,11 @@ _VALUE = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,"]*))\s*(?:,|$)')
 
 @dataclass(frozen=True)
 class Point:
-    """One run that is asked for.
+    """One run of a notebook in a grid.
 
-    `varying` is what sets it apart from its neighbours, ``{"prefetch": 1, "jobs": 100}``;
-    `parameters` is all that is given, in the types of the notebook. `file` is the name of its
-    executed copy, `namespace` the prefix of its queues.
+    `varying` has the values of the axes, ``{"prefetch": 1, "jobs": 100}``. `parameters` has all
+    that are given, in the types that the notebook declares. `file` is the name of its executed
+    copy, `namespace` the prefix of its queues.
     """
 
     number: int  # from 1
@@ -44,11 +44,11 @@ class Point:
 def parse_axes(texts: Iterable[str]) -> dict[str, list[str]]:
     """Turn ``["prefetch=1,10,100"]`` into ``{"prefetch": ["1", "10", "100"]}``.
 
-    A value with a comma in it stands in double quotes: ``delays="0.2,1","5"``.
+    A value that contains a comma is put into double quotes: ``delays="0.2,1","5"``.
 
     Raises:
-        ParameterError: a text does not read so, a name comes twice, or a value is empty; no value
-            is quoted, for it may be a secret.
+        ParameterError: a text is not of this form, a name is given twice, or a value is empty. The
+            error does not contain the value, which can be a secret.
     """
     axes: dict[str, list[str]] = {}
     for position, text in enumerate(texts, start=1):
@@ -70,26 +70,26 @@ def plan_points(
     parameters: Mapping[str, object],
     namespace: str = "",
 ) -> list[Point]:
-    """Return every point: each notebook with the product of the values of *axes*.
+    """Return all points: each notebook with the product of the values of *axes*.
 
-    The last axis varies fastest. Each point has a namespace of its own, within *namespace* if one
-    is given.
+    The last axis varies fastest. Each point has its own namespace, which begins with *namespace*.
 
     Raises:
-        ParameterError: a parameter is unknown, mistyped, looks like a secret or is given twice,
-            two points are the same, or there are none or too many.
-        CheckError: not a notebook, or not there.
-        SettingsError: *namespace* is too long for a grid within it.
+        ParameterError: a parameter is unknown, mistyped, looks like a secret or is given twice; two
+            points are the same; or there are no points, or too many.
+        CheckError: a file does not exist, or is not a notebook.
+        SettingsError: *namespace* is too long for the namespaces of the points.
     """
     values = {name: _value_list(name, given) for name, given in axes.items()}
     if twice := sorted(values.keys() & parameters.keys()):
-        raise ParameterError(f"{twice[0]!r} is a parameter and in the grid as well: leave one out")
+        raise ParameterError(f"{twice[0]!r} is both a parameter and in the grid: leave one out")
     count = len(notebooks) * math.prod(len(each) for each in values.values())
     if not count:
         raise ParameterError("there is no notebook to run: name at least one")
     if count > MAX_POINTS:
         raise ParameterError(
-            f"the grid has {count:,} points, and {MAX_POINTS:,} are the most: leave values out"
+            f"the grid has {count:,} points, and at most {MAX_POINTS:,} are allowed: "
+            "leave values out"
         )
     resolved = [notebook.resolve() for notebook in notebooks]
     for notebook, path in zip(notebooks, resolved, strict=True):
@@ -132,7 +132,7 @@ def _values(name: str, text: str) -> list[str]:
         match = _VALUE.match(text, at)
         if match is None:
             raise ParameterError(
-                f"the values of {name!r} in the grid cannot be told apart: put one that contains "
+                f"the values of {name!r} in the grid cannot be separated: put one that contains "
                 'a comma into double quotes, as in delays="0.2,1","5"'
             )
         quoted, bare = match.groups()
@@ -151,7 +151,7 @@ def _values(name: str, text: str) -> list[str]:
 def _value_list(name: str, given: Iterable[object]) -> list[object]:
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise ParameterError(f"the values of {name!r} in the grid are one value: give a list")
-    # One more than is allowed is enough to know, where somebody gives itertools.count().
+    # At most one value more than is allowed: an iterable can be endless.
     values = list(itertools.islice(given, MAX_POINTS + 1))
     if not values:
         raise ParameterError(f"{name!r} has no values in the grid: give at least one")
@@ -162,7 +162,7 @@ def _require_distinct(name: str, values: list[object]) -> list[object]:
     for value in values:
         if values.count(value) > 1:
             raise ParameterError(
-                f"two values of {name!r} in the grid are the same, so two points would be: "
+                f"two values of {name!r} in the grid are the same, so two points would be equal: "
                 f"leave one {str(value)[:60]!r} out"
             )
     return values
@@ -170,11 +170,11 @@ def _require_distinct(name: str, values: list[object]) -> list[object]:
 
 def _prefix(namespace: str, digits: int) -> str:
     prefix = f"{namespace or 'grid'}-{randomness.new_id()[:6]}"
-    Settings(namespace=namespace)  # raises for what no queue can be called
+    Settings(namespace=namespace)  # raises for a name that no queue can have
     if len(prefix) + 1 + digits > MAX_NAMESPACE_LENGTH:
         raise SettingsError(
             f"MOUSETRAP_NAMESPACE is {namespace!r}, and a grid within it needs {8 + digits} "
-            f"characters more, {MAX_NAMESPACE_LENGTH} in all: shorten it"
+            f"more characters, of {MAX_NAMESPACE_LENGTH} in all: shorten it"
         )
     return prefix
 
@@ -185,5 +185,5 @@ def _name(notebook: Path, varying: Mapping[str, object], several: bool) -> str:
 
 
 def _slug(name: str) -> str:
-    """Letters, digits and a few signs that every file system, shell and URL takes as they are."""
+    """Return *name* in characters that file systems, shells and URLs accept as they are."""
     return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", name.replace(", ", ","))[:_MAX_SLUG_LENGTH]

@@ -1,4 +1,4 @@
-"""The results of a grid as JUnit XML, which CI systems show and count."""
+"""Writes the results of a grid as JUnit XML, which CI systems show and count."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mousetrap.check.safe_text import safe_text
 
 
 def junit(grid: GridResult) -> str:
-    """Return one test case per point: a failure if a cell raised, an error if time was up.
+    """Return one test case per point: a failure if a cell raised, an error after a deadline.
 
-    What did not run has an error as well, and is not skipped: CI takes that for a success.
+    A point that did not run has an error. It is not skipped, because for CI that is a success.
     """
     cases = [_case(point) for point in grid]
     failures = sum(case.find("failure") is not None for case in cases)
@@ -37,14 +37,14 @@ def _case(point: PointResult) -> Element:
         name=safe_text(point.name), file=safe_text(check.notebook), time=f"{check.seconds:.3f}",
     )  # fmt: skip
     properties = SubElement(case, "properties")
-    told = [("namespace", point.namespace), *check.parameters.items()]
-    told += [(f"record.{name}", value) for name, value in point.figures.items()]
-    for name, value in told:
+    pairs = [("namespace", point.namespace), *check.parameters.items()]
+    pairs += [(f"summary.{name}", value) for name, value in point.figures.items()]
+    for name, value in pairs:
         SubElement(properties, "property", name=safe_text(name), value=safe_text(value))
     if not point.passed:
         kind = "failure" if point.raised else "error"
-        what = SubElement(case, kind, message=safe_text(point.reason.partition("\n")[0], 300))
-        what.text = safe_text(check.error or point.verdict)
+        problem = SubElement(case, kind, message=safe_text(point.reason.partition("\n")[0], 300))
+        problem.text = safe_text(check.error or point.verdict)
         if point.begun:
             SubElement(case, "system-out").text = safe_text(f"executed copy: {check.output}")
     return case

@@ -1,8 +1,8 @@
-"""What a notebook lets others set: read its ``parameters`` cell, refuse what does not fit it.
+"""Reads the parameters of a notebook from its ``parameters`` cell, and checks the values given.
 
-papermill only warns of a misspelt parameter and injects whatever it is given; here both are
-errors, and they come before a kernel starts. The cell is read by Python's own parser, not by
-papermill's regular expression, which gives up on ``url = "a=b"``. Nothing here runs a notebook.
+papermill only warns about a misspelt parameter, and it does not check types. Here both are errors,
+and they are raised before a kernel starts. Python's own parser reads the cell: papermill's regular
+expression cannot read ``url = "a=b"``. Nothing here runs a notebook.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Expression(str):
 class Parameter:
     """One line of the parameters cell: ``jobs: int = 500  # how many jobs to send``.
 
-    `type` is ``"str"``, ``"int"``, ``"float"`` or ``"bool"``; None when neither annotation nor
-    default tells, and then nobody can set it. `default` is the value, or an `Expression`.
+    `type` is ``"str"``, ``"int"``, ``"float"`` or ``"bool"``. It is None if neither annotation nor
+    default is one of them; then the parameter cannot be set. `default` is the value, or an
+    `Expression`.
     """
 
     name: str
@@ -54,22 +55,22 @@ class Parameter:
 
     @property
     def is_secret(self) -> bool:
-        """Whether its default, or the text of it, may hold a secret."""
+        """Whether the default, or its source text, may be a secret."""
         if not isinstance(self.default, str) or not self.default:
-            return False  # token_limit: int = 5 is none
+            return False  # token_limit: int = 5 is not one
         return _is_secret_name(self.name) or bool(_PASSWORD_IN_URL.search(self.default))
 
     @property
     def default_text(self) -> str:
-        """Its default as people read it, a secret masked."""
+        """The default as text for people; a secret is masked."""
         return MASK if self.is_secret else str(self.default)
 
 
 def parameters_of(notebook: str | Path) -> list[Parameter]:
-    """Return what can be set in *notebook*, in the order of its cell tagged ``parameters``.
+    """Return the parameters of *notebook*, in the order of its cell tagged ``parameters``.
 
     Raises:
-        CheckError: there is no such file, or it is not a notebook.
+        CheckError: the file does not exist, or is not a notebook.
         ParameterError: the cell is not plain Python.
     """
     return parameters_in(read_notebook(notebook), Path(notebook)) or []
@@ -79,7 +80,8 @@ def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
     """Turn ``["jobs=500", "seed=1"]`` into ``{"jobs": "500", "seed": "1"}``.
 
     Raises:
-        ParameterError: a pair is not ``name=value``, or a name comes twice; no value is quoted.
+        ParameterError: a pair is not ``name=value``, or a name is given twice. The error does not
+            contain the value.
     """
     parsed: dict[str, str] = {}
     for position, pair in enumerate(pairs, start=1):
@@ -94,15 +96,15 @@ def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def read_notebook(notebook: str | Path) -> Any:
-    """Return the notebook as nbformat's newest kind of document.
+    """Return the notebook as a document of nbformat 4.
 
     Raises:
-        CheckError: not installed, not there, or not a notebook; says which.
+        CheckError: nbformat is not installed, or the file does not exist or is not a notebook.
     """
     try:
         import nbformat
     except ImportError:
-        raise CheckError(f"nbformat is not installed, which reads notebooks: {INSTALL}") from None
+        raise CheckError(f"nbformat is not installed, and it reads notebooks: {INSTALL}") from None
     path = Path(notebook)
     try:
         text = path.read_text(encoding="utf-8")
@@ -113,23 +115,24 @@ def read_notebook(notebook: str | Path) -> Any:
     try:
         document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]  # half annotated
         nbformat.validate(document)
-    except Exception as error:  # noqa: BLE001 -- nbformat lets through whatever its parsers raise
+    except Exception as error:  # noqa: BLE001 -- nbformat raises any error of its parsers
         raise CheckError(f"{path} is not a Jupyter notebook: {_error_text(error)}") from None
     return document
 
 
 def skip_slow_imports() -> None:
-    """Keep a process that does nothing but check notebooks from starting slowly.
+    """Prevent the import of a slow package that no notebook needs.
 
-    nbformat loads jsonschema, and from 4.25 on that loads rfc3987_syntax, if it is there, which
-    spends a second or more on the grammar of a format that no notebook has. Not for a process with
-    other people's code in it: jsonschema does not know that format (``iri``) afterwards.
+    nbformat imports jsonschema, which imports rfc3987_syntax from its version 4.25 on, if that is
+    installed. This spends a second or more on the grammar of a format (``iri``) that notebooks do
+    not use. Call it only in a process that does nothing but check notebooks: jsonschema does not
+    know that format afterwards.
     """
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # "cannot be imported"
 
 
 def parameters_in(document: Any, path: Path) -> list[Parameter] | None:
-    """Return the parameters of a notebook that was read already; None without such a cell."""
+    """Return the parameters of a notebook *document*; None if it has no such cell."""
     cell = next(
         (
             cell
@@ -163,15 +166,15 @@ def convert_parameters(
     """Return *given* with each value in its declared type; text is converted.
 
     Raises:
-        ParameterError: a parameter is unknown, mistyped or looks like a secret; a value that may
-            be a secret is not quoted.
+        ParameterError: a parameter is unknown, mistyped or looks like a secret. The error does not
+            contain a value that may be a secret.
     """
     known = {parameter.name: parameter for parameter in declared or []}
     for parameter in known.values():
         _refuse_declared_secret(parameter, path)
     converted: dict[str, object] = {}
     for name, value in given.items():
-        # first of all, so that no later error can quote a secret
+        # First, so that no later error can contain a secret.
         _refuse_secret(name, value, known.get(name))
         if declared is None:
             raise ParameterError(
@@ -185,7 +188,7 @@ def convert_parameters(
 
 
 def may_be_secret(name: str, value: object) -> bool:
-    """Tell whether *value* must not be shown, by the name of its parameter or by its looks."""
+    """Return whether *value* must not be shown: by its parameter's name, or as a URL."""
     return _is_secret_name(name) or _PASSWORD_IN_URL.search(f"{name}={value}") is not None
 
 
@@ -228,7 +231,7 @@ def _finite(number: float) -> float:
 
 
 def _assignments(statement: ast.stmt) -> list[tuple[str, str | None, object]]:
-    """Return (name, type, default) of each plain name that *statement* sets."""
+    """Return (name, type, default) of each simple name that *statement* assigns."""
     if isinstance(statement, ast.AnnAssign):
         targets: list[ast.expr] = [statement.target]
         default, _ = _default(statement.value)
@@ -270,15 +273,15 @@ def _unknown(name: str, known: list[str], path: Path) -> str:
 
 def _refuse_secret(name: str, value: object, parameter: Parameter | None) -> None:
     number = parameter is not None and parameter.type in ("int", "float", "bool")
-    if _is_secret_name(name) and not number:  # token_limit: int = 5 is no secret
+    if _is_secret_name(name) and not number:  # token_limit: int = 5 is not a secret
         what = f"parameter {name!r} looks like a secret"
     elif _PASSWORD_IN_URL.search(f"{name}={value if isinstance(value, str) else ''}"):
         what = "a parameter contains a URL with a password"
     else:
         return
     raise ParameterError(
-        f"{what}, and parameters are saved in the executed notebook: put it into the environment "
-        "and let the notebook read os.environ"
+        f"{what}, and parameters are saved in the executed notebook: put it into an environment "
+        "variable, and let the notebook read os.environ"
     )
 
 
@@ -286,7 +289,7 @@ def _refuse_declared_secret(parameter: Parameter, path: Path) -> None:
     if parameter.is_secret and not isinstance(parameter.default, Expression):
         raise ParameterError(
             f"the default of parameter {parameter.name!r} in {path} looks like a secret: "
-            "take it out and let the notebook read os.environ"
+            "remove it, and let the notebook read os.environ"
         )
 
 
@@ -310,6 +313,6 @@ def _similar_file(path: Path) -> str:
 
 
 def _error_text(error: Exception) -> str:
-    """The first line of an error: nbformat's go on for pages, with the document in them."""
+    """Return the type of *error* and its first line; nbformat's errors contain the document."""
     first = str(error).strip().splitlines()[:1]
     return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__

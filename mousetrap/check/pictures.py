@@ -1,4 +1,4 @@
-"""The pictures in an executed copy, small enough to be put into a page as they are."""
+"""Collects pictures from executed copies as ``data:`` addresses, for the report page."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from mousetrap.check.parameters import read_notebook
 from mousetrap.errors import CheckError
 
-MAX_PICTURES_PER_POINT = 4  # of a point, the last ones; a guess: more do not help to compare
-MAX_PICTURE_BYTES = 500_000  # of a picture; a plot of matplotlib has a tenth of it
-MAX_PAGE_BYTES = 20_000_000  # bytes of all pictures; a guess: more, and a browser gets slow
+MAX_PICTURES_PER_POINT = 4  # its last ones; a guess: more do not help to compare points
+MAX_PICTURE_BYTES = 500_000  # a plot of matplotlib has about a tenth of this
+MAX_PAGE_BYTES = 20_000_000  # of all pictures; a guess: with more a browser becomes slow
 
-# How each kind begins, so that no other bytes are taken for a picture. In an <img> no script in an
-# SVG runs, and it loads nothing.
-_KINDS = {
+# The first bytes of each type, so that no other data is taken for a picture. A browser runs no
+# script of an SVG in an <img>, and loads nothing for it.
+_SIGNATURES = {
     "image/png": b"\x89PNG\r\n\x1a\n",
     "image/jpeg": b"\xff\xd8\xff",
     "image/gif": b"GIF8",
@@ -26,17 +26,17 @@ _KINDS = {
 
 
 class PictureCollector:
-    """Takes pictures out of executed copies until the page is full; `left_out` counts the rest."""
+    """Collects pictures until the page is full; `left_out` counts those that were not taken."""
 
     def __init__(self) -> None:
         self._bytes_left = MAX_PAGE_BYTES
         self.left_out = 0
 
     def pictures_of(self, copy: Path) -> list[str]:
-        """Return the last pictures in *copy* as ``data:`` addresses, in their order there."""
+        """Return the last pictures in *copy* as ``data:`` addresses, in their order."""
         try:
             found = list(_pictures_in(read_notebook(copy)))
-        except CheckError:  # damaged, or gone
+        except CheckError:  # damaged or deleted
             return []
         taken: list[str] = []
         for kind, data in reversed(found):
@@ -52,11 +52,11 @@ class PictureCollector:
 def _pictures_in(document: Any) -> Iterator[tuple[str, bytes]]:
     for cell in document.cells:
         for output in cell.get("outputs", []):
-            for kind, beginning in _KINDS.items():
+            for kind, beginning in _SIGNATURES.items():
                 data = _bytes(kind, output.get("data", {}).get(kind))
                 if data.startswith(beginning):
                     yield kind, data
-                    break  # the others show the same
+                    break  # the other types show the same picture
 
 
 def _bytes(kind: str, value: object) -> bytes:

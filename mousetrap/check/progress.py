@@ -1,7 +1,8 @@
-"""How far a run is: which cell runs, and what its stages have counted so far.
+"""The progress of a run as data: which cell runs, and what the stages have counted.
 
-A notebook's Run tells of its stages by a file, whose name it finds in the environment. What stands
-there was written by the notebook, so nothing in it is relied upon.
+A Run in the notebook writes the counts of its stages to a file, whose path it gets from the
+environment (`mousetrap.display.progress`). The notebook can write anything there, so every value is
+checked. `mousetrap.cli.progress` shows the progress.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 PROGRESS_VARIABLE = "MOUSETRAP_PROGRESS"
-"""The environment variable that names the file; a Run replaces the file in one step."""
+"""The environment variable with the path of the file, which a Run replaces atomically."""
 
-MAX_PROGRESS_BYTES = 100_000  # of that file; a guess: a thousand stages need less
+MAX_PROGRESS_BYTES = 100_000  # of the file; a guess: a thousand stages need less
 MAX_STAGES = 20  # shown; a guess: more do not fit on a line
 
 
 @dataclass(frozen=True)
 class CheckProgress:
-    """A look at a run: *done* of *total* code cells have ended, cell *number* runs.
+    """The progress of a run: *done* of *total* code cells have ended, cell *number* runs.
 
-    `number` counts all cells of the notebook from 1, like that of a `FailingCell`; it is 0 before
-    the first. `line` is the cell's first line that is no comment. `stages` is what a Run counts,
-    ``{"fetch": {"done": 88, "retried": 3, "dead": 0}}``, and `open` how many messages have no fate
-    yet; empty and None when the notebook has no Run.
+    `number` counts all cells of the notebook from 1, as in a `FailingCell`; it is 0 before the
+    first. `line` is the cell's first line that is not a comment. `stages` has the counts of a Run,
+    ``{"fetch": {"done": 88, "retried": 3, "dead": 0}}``, and `open` is the number of messages
+    without an outcome. They are empty and None if the notebook has no Run.
     """
 
     done: int = 0
@@ -40,22 +41,22 @@ class CheckProgress:
 def read_stage_counts(path: Path) -> dict[str, Any]:
     """Return `stages` and `open` of a `CheckProgress` from the file at *path*; {} without one.
 
-    What does not look as agreed is left out: a check is not to fail because of a picture of it.
+    Values of another form are left out: a check must not fail because of its progress display.
     """
     try:
-        # A pipe of that name would keep us waiting for ever.
+        # Reading a pipe with that name would block for ever.
         if not path.is_file() or path.stat().st_size > MAX_PROGRESS_BYTES:
             return {}
-        told = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    if not isinstance(told, dict):
+    if not isinstance(document, dict):
         return {}
-    stages = told.get("stages")
+    stages = document.get("stages")
     named = list(stages.items())[:MAX_STAGES] if isinstance(stages, dict) else []
     found: dict[str, Any] = {"stages": {name: _counts(each) for name, each in named}}
-    if _is_count(told.get("open")):
-        found["open"] = told["open"]
+    if _is_count(document.get("open")):
+        found["open"] = document["open"]
     return found
 
 

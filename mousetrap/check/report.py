@@ -1,4 +1,4 @@
-"""The report on a grid: a page for people, the same as data, and JUnit XML for CI."""
+"""Writes the report about a grid: a page for people, a JSON file, and JUnit XML for CI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mousetrap.runtime.atomic_file import write_atomically
 def write_report(grid: GridResult) -> None:
     """Write ``index.html``, ``results.json`` and ``junit.xml`` into the grid's folder.
 
-    Each appears in one step, readable by its owner only, like the executed copies beside them.
+    Each file is written atomically, and only its owner can read it, as for the executed copies.
 
     Raises:
         CheckError: the folder cannot be written.
@@ -22,7 +22,7 @@ def write_report(grid: GridResult) -> None:
     texts = {
         RESULTS_FILE: json.dumps(grid.as_dict(), indent=1, allow_nan=False) + "\n",
         JUNIT_FILE: junit(grid),
-        PAGE_FILE: report_page(grid),  # last: who finds it finds what it links to
+        PAGE_FILE: report_page(grid),  # last, because it links to the others
     }
     try:
         for name, text in texts.items():

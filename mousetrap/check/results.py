@@ -1,4 +1,4 @@
-"""What came of a grid, as values: in a notebook, in a script, and in ``results.json``."""
+"""The results of a grid as values: in a notebook, in a script, and in ``results.json``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESULTS_FILE = "results.json"
 PAGE_FILE = "index.html"
 JUNIT_FILE = "junit.xml"
 FIGURES = ("done", "dead", "lost", "seconds", "p50", "p99")
-"""What a table shows of a record; the last two are percentiles of its latency."""
+"""The fields of a run's summary that a table shows; the last two are in its ``latency``."""
 
 _FORMAT_VERSION = 1  # of the format of results.json
 _html_renderer: Callable[[GridResult], str] | None = None
@@ -25,10 +25,10 @@ _html_renderer: Callable[[GridResult], str] | None = None
 
 @dataclass(frozen=True)
 class PointResult:
-    """What came of one point of a grid; `check` is the result of its run.
+    """The result of one point of a grid; `check` is the result of its run.
 
-    `begun` is False when there was no time left for it, or Ctrl-C came first; then `check.error`
-    says so. `varying` is what sets the point apart, ``{"prefetch": 1, "jobs": 100}``.
+    `begun` is False if the grid ended before the point could start; then `check.error` says why.
+    `varying` has the values of the axes, ``{"prefetch": 1, "jobs": 100}``.
     """
 
     number: int
@@ -40,44 +40,44 @@ class PointResult:
 
     @property
     def passed(self) -> bool:
-        """Whether it ran, and every cell did, and none raised."""
+        """Whether the point ran, all of its cells ran, and none raised."""
         return self.begun and self.check.passed
 
     @property
     def verdict(self) -> str:
-        """In words: ``passed``, ``failed`` or ``not run``."""
+        """The verdict in words: ``passed``, ``failed`` or ``not run``."""
         if not self.begun:
             return "not run"
         return "passed" if self.check.passed else "failed"
 
     @property
     def raised(self) -> bool:
-        """Whether a cell of it is to blame, and no deadline and nobody's Ctrl-C."""
+        """Whether it failed because a cell raised, and not by a deadline or Ctrl-C."""
         failing, error = self.check.failing, self.check.error
         return failing is not None and error is not None and error.endswith(failing.error)
 
     @property
     def reason(self) -> str:
-        """Why it did not pass; empty when it did. The cell is not named if it raised: see there."""
+        """Why it did not pass; empty if it passed. `check.failing` has the cell that raised."""
         failing = self.check.failing
         return failing.error if failing is not None and self.raised else self.check.error or ""
 
     @property
     def figures(self) -> dict[str, object]:
-        """Those of `FIGURES` that its record has."""
+        """Those of `FIGURES` that the summary of the run has."""
         summary = self.check.summary or {}
         latency = summary.get("latency")
         percentiles = latency if isinstance(latency, dict) else {}
-        told = [(summary, FIGURES[:-2]), (percentiles, FIGURES[-2:])]
-        return {name: place[name] for place, names in told for name in names if name in place}
+        sources = [(summary, FIGURES[:-2]), (percentiles, FIGURES[-2:])]
+        return {name: source[name] for source, names in sources for name in names if name in source}
 
 
 @dataclass(frozen=True)
 class GridResult:
-    """What came of a grid, point by point; shows itself as a table.
+    """The results of a grid, point by point; in a notebook it is shown as a table.
 
-    `axes` names what varies; `begun` is a time in UTC, ISO 8601; `ended` says why not every point
-    could run to its end, None when each could. The report is in `folder`.
+    `axes` are the names of the parameters that vary. `begun` is the time of the start in UTC, ISO
+    8601. `ended` says why the grid ended early; None if it did not. The report is in `folder`.
     """
 
     axes: tuple[str, ...]
@@ -95,33 +95,33 @@ class GridResult:
 
     @property
     def page(self) -> Path:
-        """The page for people."""
+        """The path of the report page."""
         return self.folder / PAGE_FILE
 
     def rows(self) -> list[dict[str, object]]:
-        """One flat row per point, for a table of your own: ``pandas.DataFrame(grid.rows())``.
+        """Return one flat row per point: ``pandas.DataFrame(grid.rows())``.
 
-        ``took`` is the whole run, its kernel included; a figure that is called like a parameter
-        gets the prefix ``record_``.
+        ``took`` is the time of the whole run, with the start of the kernel. A figure with the name
+        of a parameter gets the prefix ``summary_``.
         """
         several = len({point.check.notebook for point in self.points}) > 1
         rows: list[dict[str, object]] = []
         for point in self.points:
             row: dict[str, object] = {"notebook": str(point.check.notebook)} if several else {}
             row |= point.varying
-            told = {"verdict": point.verdict, **point.figures}
+            figures = {"verdict": point.verdict, **point.figures}
             if point.begun:
-                told["took"] = point.check.seconds
-            rows.append(row | {f"record_{n}" if n in row else n: v for n, v in told.items()})
+                figures["took"] = point.check.seconds
+            rows.append(row | {f"summary_{n}" if n in row else n: v for n, v in figures.items()})
         return rows
 
     def count(self) -> dict[str, int]:
-        """How many points have which verdict."""
+        """Return how many points have each verdict."""
         verdicts = [point.verdict for point in self.points]
         return {each: verdicts.count(each) for each in ("passed", "failed", "not run")}
 
     def sentence(self) -> str:
-        """How it went, in one sentence: ``7 of 8 points passed``."""
+        """Return the result in one sentence: ``7 of 8 points passed``."""
         count, total = self.count(), len(self.points)
         noun = "point" if self.axes else "notebook"
         nouns = noun if total == 1 else f"{noun}s"
@@ -129,7 +129,7 @@ class GridResult:
         return f"{count['passed']} of {total} {nouns} passed{not_run}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, fit for JSON: what ``results.json`` holds."""
+        """Return the content of ``results.json``: plain values that JSON can hold."""
         plain = {
             "version": _FORMAT_VERSION,
             "begun": self.begun,
@@ -150,7 +150,7 @@ class GridResult:
         return iter(self.points)
 
     def __repr__(self) -> str:
-        """Say how it went and where the page is; the records may be long."""
+        """Say how many passed and where the page is, without the summaries, which can be long."""
         return f"<GridResult {self.sentence()} in {self.seconds:.1f} s: {self.page}>"
 
     def _repr_html_(self) -> str | None:
@@ -159,7 +159,7 @@ class GridResult:
     def _plain(self, point: PointResult) -> dict[str, Any]:
         check = point.check
         output = check.output
-        if output.is_relative_to(self.folder):  # the folder may be moved, or be an artefact of CI
+        if output.is_relative_to(self.folder):  # so that the folder can be moved
             output = output.relative_to(self.folder)
         return {
             "number": point.number,
@@ -188,64 +188,64 @@ def register_html_renderer(render: Callable[[GridResult], str]) -> None:
 
 
 def read_results(path: str | Path) -> GridResult:
-    """Read the results of a grid back: *path* is its folder, or the ``results.json`` in it.
+    """Read the results of a grid: *path* is its folder, or the ``results.json`` in it.
 
     Raises:
-        CheckError: there is no such file, or it is something else.
+        CheckError: the file does not exist, or has another content.
     """
     path = Path(path)
     if path.is_dir():
         path = path / RESULTS_FILE
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return _grid(told, path.parent)
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return _grid(document, path.parent)
     except FileNotFoundError:
         raise CheckError(
-            f"there is no {path}: give the folder that `mousetrap check --report` made"
+            f"there is no {path}: give the folder that `mousetrap check --report` has written"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckError(
             f"{path} does not hold the results of a grid ({type(error).__name__}): give the "
-            "results.json that `mousetrap check --report` made"
+            "results.json that `mousetrap check --report` has written"
         ) from None
 
 
-def _grid(told: dict[str, Any], folder: Path) -> GridResult:
-    if told["version"] != _FORMAT_VERSION:
+def _grid(document: dict[str, Any], folder: Path) -> GridResult:
+    if document["version"] != _FORMAT_VERSION:
         raise ValueError
     return GridResult(
-        axes=tuple(told["axes"]),
-        points=tuple(_point(each, folder) for each in told["points"]),
+        axes=tuple(document["axes"]),
+        points=tuple(_point(each, folder) for each in document["points"]),
         folder=folder,
-        begun=told["begun"],
-        seconds=float(told["seconds"]),
-        parallel=int(told["parallel"]),
-        ended=told["ended"],
+        begun=document["begun"],
+        seconds=float(document["seconds"]),
+        parallel=int(document["parallel"]),
+        ended=document["ended"],
     )
 
 
-def _point(told: dict[str, Any], folder: Path) -> PointResult:
+def _point(document: dict[str, Any], folder: Path) -> PointResult:
     return PointResult(
-        number=int(told["number"]),
-        name=str(told["name"]),
-        varying=dict(told["varying"]),
-        namespace=str(told["namespace"]),
-        begun=told["verdict"] != "not run",
+        number=int(document["number"]),
+        name=str(document["name"]),
+        varying=dict(document["varying"]),
+        namespace=str(document["namespace"]),
+        begun=document["verdict"] != "not run",
         check=CheckResult(
-            notebook=Path(told["notebook"]),
-            output=folder / told["output"],
-            parameters=dict(told["parameters"]),
-            seconds=float(told["seconds"]),
-            cells=int(told["cells"]),
-            summary=told["summary"],
-            failing=FailingCell(**told["failing"]) if told["failing"] else None,
-            error=told["error"],
+            notebook=Path(document["notebook"]),
+            output=folder / document["output"],
+            parameters=dict(document["parameters"]),
+            seconds=float(document["seconds"]),
+            cells=int(document["cells"]),
+            summary=document["summary"],
+            failing=FailingCell(**document["failing"]) if document["failing"] else None,
+            error=document["error"],
         ),
     )
 
 
 def _jsonable(value: Any) -> Any:
-    """Plain values without what JSON does not know, and without the passwords in URLs."""
+    """Return *value* as plain values that JSON can hold, with the passwords in URLs masked."""
     if isinstance(value, Mapping):
         return {without_passwords(str(name)): _jsonable(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

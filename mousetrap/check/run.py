@@ -1,4 +1,4 @@
-"""One run of one notebook, from its first cell to its last, and the verdict on it."""
+"""Runs one notebook from its first cell to its last, and decides whether it passed."""
 
 from __future__ import annotations
 
@@ -30,48 +30,50 @@ def check(
     on_progress: Callable[[CheckProgress], None] | None = None,
     on_failure: Callable[[], object] | None = None,
 ) -> CheckResult:
-    """Run *notebook* with *parameters* from its first cell to its last, or say why not.
+    """Run *notebook* with *parameters* from its first cell to its last.
 
-    Text is converted to the type that the notebook declares (``{"jobs": "500"}``). The kernel runs
-    in the notebook's folder, as in JupyterLab; *environment* is added to ours. The executed copy
-    is kept at *output*, by default ``_build/<name>.ipynb`` beside the notebook, whatever happens,
-    with permissions 0600.
+    A value that is text is converted to the type that the notebook declares (``{"jobs": "500"}``).
+    The kernel runs in the notebook's folder, as in JupyterLab, with the variables of this process
+    and those of *environment*. The executed copy is kept at *output*, by default
+    ``_build/<name>.ipynb`` beside the notebook. It is kept after a failure, too, and only its owner
+    can read it (permissions 0600).
 
-    `on_cell` is called with (done, total) as code cells end. `on_progress` is called whenever a
+    `on_cell` is called with (done, total) when a code cell ends. `on_progress` is called when a
     cell begins or ends, and at least twice a second in between. `on_failure` is called when a cell
-    has raised or time is up, while the kernel and all it started still live: the last chance to
-    see how things stand. What any of them raises ends the run.
+    has raised or the deadline has passed, while the kernel and its child processes still run, so
+    that it can inspect them. An exception from any of the three ends the run.
 
-    The whole run has *deadline* seconds; after that the cell is interrupted, and what does not end
-    by itself within some 5 s is killed: the kernel and every process it started. The same
-    happens on Ctrl-C, and when this process is killed. Processes that a notebook leaves behind
-    are ended in any case.
+    The whole run has *deadline* seconds. After that the cell is interrupted; the kernel, and each
+    process that it started, is killed if it does not end within about 5 s. The same happens on
+    Ctrl-C, and when this process is killed. Processes that the notebook leaves running are ended
+    after every run.
 
     Raises:
         ParameterError: a parameter is unknown, mistyped or looks like a secret.
-        Drifted: a function that is said to be the package's is not the same any more.
-        CheckFailed: a cell raised, never ran, or the kernel died; `output` is the executed copy.
-        DeadlineExceeded: time was up; `output` is the executed copy.
-        CheckError: not a notebook, not installed, no such kernel, or no place for the copy.
+        Drifted: a function marked as the same as one in a package differs from it.
+        CheckFailed: a cell raised or never ran, or the kernel died; `output` is the executed copy.
+        DeadlineExceeded: the run took longer than *deadline*; `output` is the executed copy.
+        CheckError: the file is not a notebook, a package or the kernel is not installed, or the
+            executed copy cannot be written.
 
-    Threads: any; `on_cell`, `on_progress` and `on_failure` are called in the same one.
+    Threads: any. `on_cell`, `on_progress` and `on_failure` are called in the caller's thread.
     """
-    begun = clock.monotonic()
-    shown, source = Path(notebook), Path(notebook).absolute()
+    started = clock.monotonic()
+    path, source = Path(notebook), Path(notebook).absolute()
     require_finite("deadline", deadline)
     require_installed()
-    document = read_notebook(shown)
-    given = convert_parameters(parameters or {}, parameters_in(document, shown), shown)
-    refuse_drift(document, shown)
-    target = Path(output) if output is not None else default_output(shown)
+    document = read_notebook(path)
+    given = convert_parameters(parameters or {}, parameters_in(document, path), path)
+    refuse_drift(document, path)
+    target = Path(output) if output is not None else default_output(path)
     if target.resolve() == source.resolve():
-        raise CheckError(f"the executed copy would overwrite {shown}: give another output")
+        raise CheckError(f"the executed copy would overwrite {path}: give another output")
     if target.is_dir():
         raise CheckError(f"output {target} is a folder: give a file name in it")
 
-    mark = randomness.new_id()
-    facts = {"notebook": str(shown), "deadline": deadline, "error": None, "failing": None}
-    draft = target.absolute().with_name(f".{target.stem}.{mark[:8]}.ipynb")
+    run_id = randomness.new_id()
+    facts = {"notebook": str(path), "deadline": deadline, "error": None, "failing": None}
+    draft = target.absolute().with_name(f".{target.stem}.{run_id[:8]}.ipynb")
     job = {
         "notebook": str(source),
         "folder": str(source.parent),
@@ -80,29 +82,31 @@ def check(
         "parameters": given,
         "kernel": document.metadata.get("kernelspec", {}).get("name") or "python3",
         "language": _language(document),
-        "mark": mark,
+        "run_id": run_id,
         "facts": facts,
     }
     executed_notebook.create_draft(draft, source.read_text(encoding="utf-8"))
     error: CheckError | None = None
-    lines = {
+    first_lines = {
         number: executed_notebook.first_line(cell)
         for _, number, cell in executed_notebook.code_cells(document)
     }
     with PapermillProcess(job, environment or {}) as child:
 
-        def tell(ended: bool) -> None:
-            if on_cell is not None and ended:
-                on_cell(child.done, len(lines))
+        def on_event(cell_ended: bool) -> None:
+            if on_cell is not None and cell_ended:
+                on_cell(child.done, len(first_lines))
             if on_progress is not None:
-                line = lines.get(child.number, "")
-                told = read_stage_counts(child.progress_file)
-                on_progress(CheckProgress(child.done, len(lines), child.number, line, **told))
+                line = first_lines.get(child.number, "")
+                counts = read_stage_counts(child.progress_file)
+                on_progress(
+                    CheckProgress(child.done, len(first_lines), child.number, line, **counts)
+                )
 
         try:
-            in_time = child.follow(begun + deadline, tell, on_failure)
+            in_time = child.follow(started + deadline, on_event, on_failure)
             child.stop()
-            error, failing = _verdict(child, draft, shown, None if in_time else deadline)
+            error, failing = _verdict(child, draft, path, None if in_time else deadline)
             facts |= {"error": error and str(error), "failing": failing and asdict(failing)}
         except BaseException as problem:
             facts["error"] = (
@@ -113,10 +117,10 @@ def check(
             child.stop()
             raise
         finally:
-            facts["seconds"] = clock.monotonic() - begun
+            facts["seconds"] = clock.monotonic() - started
             save_error = executed_notebook.finish(draft, target, facts)
     if save_error and error is None:
-        error = CheckError(f"{shown} passed, but {save_error}")
+        error = CheckError(f"{path} passed, but {save_error}")
     if error is not None:
         error.args = (f"{error}\nExecuted copy: {target}",)
         error.output = target
@@ -125,7 +129,7 @@ def check(
 
 
 def require_finite(name: str, seconds: float) -> None:
-    """Every run ends.
+    """Refuse a limit that would let a run go on for ever.
 
     Raises:
         CheckError: *seconds* is not a finite number above 0.
@@ -148,7 +152,10 @@ def require_installed(*more: str) -> None:
 def _verdict(
     child: PapermillProcess, draft: Path, notebook: Path, deadline: float | None
 ) -> tuple[CheckError | None, FailingCell | None]:
-    """Say whether the run passed, from what the child reported and what the copy shows."""
+    """Return the error of the run, if any, and the failing cell.
+
+    They follow from the child's events and from the executed copy.
+    """
     document = read_notebook(draft)
     failing = executed_notebook.failing_cell(document)
     if deadline is not None:
@@ -159,15 +166,15 @@ def _verdict(
         where = f" in {_place(at)}" if child.number and at else " before its first cell"
         return DeadlineExceeded(
             f"{notebook} took longer than its deadline of {deadline:g} s{where}\n"
-            "Its kernel and all it had started were ended. Give it more time, or look there for "
-            "what never ends"
+            "Its kernel and all processes that it had started were ended. Set a longer deadline, "
+            "or find out what does not end there"
         ), at
-    if child.unsaved:  # papermill gives up when it cannot save
+    if child.unsaved:  # papermill stops when it cannot save
         at = executed_notebook.cell_named(document, child.number, child.unsaved)
         where = f" in {_place(at)}" if at else " before its first cell"
         return CheckError(
-            f"{notebook} was stopped{where}\n{child.unsaved}. Make room there, or name another "
-            "output"
+            f"{notebook} was stopped{where}\n{child.unsaved}. Free some space there, or give "
+            "another output"
         ), at
     reason = child.reason
     if reason is not None and not child.number:

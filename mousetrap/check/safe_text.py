@@ -1,4 +1,4 @@
-"""Text that a notebook or its kernel wrote, made fit for a message, a report page or a file."""
+"""Text that a notebook or its kernel wrote, made safe for a message, a report page or a file."""
 
 from __future__ import annotations
 

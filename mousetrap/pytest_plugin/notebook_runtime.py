@@ -99,7 +99,7 @@ class DeadlineWatch:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        self._processes.end(TERMINATE_TIMEOUT)
+        self._processes.terminate(TERMINATE_TIMEOUT)
         if self.time_is_up and kind is None:
             raise DeadlineExceeded(self.explanation)
 
@@ -121,7 +121,7 @@ class DeadlineWatch:
         finally:
             self._processes.interrupt_children()
             if not self._over.wait(INTERRUPT_TIMEOUT):
-                self._processes.end(TERMINATE_TIMEOUT)
+                self._processes.terminate(TERMINATE_TIMEOUT)
 
 
 @contextmanager

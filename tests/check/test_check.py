@@ -498,7 +498,7 @@ def test_check_result_says_how_it_went(passed):
     result, *_ = passed
 
     assert repr(result).startswith("<CheckResult check_all.ipynb passed: 4 cells in ")
-    assert repr(result).endswith("s, a record of 8 fields>")
+    assert repr(result).endswith("s, a summary of 8 fields>")
 
 
 # --- runs that do not pass ---------------------------------------------------------------------
@@ -581,7 +581,7 @@ def test_check_fails_when_a_cell_kills_papermill(tmp_path):
     kill = "import os, signal, time\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)"
     notebook = write_notebook(tmp_path / "a.ipynb", "1", kill)
 
-    with pytest.raises(CheckFailed, match=r"cell 3: import os(?s:.)*ended by itself") as caught:
+    with pytest.raises(CheckFailed, match=r"cell 3: import os(?s:.)*ended unexpectedly") as caught:
         check(notebook)
 
     assert read(caught.value.output).cells == 1
@@ -731,7 +731,7 @@ def test_check_result_is_a_plain_value():
     """It can be made without a run, for those who test against it."""
     result = CheckResult(Path("a.ipynb"), Path("_build/a.ipynb"), error="cell 1: no luck")
 
-    assert repr(result) == "<CheckResult a.ipynb failed: 0 cells in 0.0 s, no record>"
+    assert repr(result) == "<CheckResult a.ipynb failed: 0 cells in 0.0 s, no summary>"
 
 
 def write_notebook(path, *cells, parameters=None, kernel=None):

@@ -214,7 +214,7 @@ def test_prose_is_no_mark(comment):
 )  # fmt: skip
 def test_what_is_meant_for_a_mark_is_not_passed_over(comment):
     """A misspelt claim would never be checked: it is an error that says how to write it."""
-    with pytest.raises(SyntaxError, match=r"cell 7: .*is no mark: write it as"):
+    with pytest.raises(SyntaxError, match=r"cell 7: .*is not a mark: write it as"):
         list(marks_in([(7, f"{comment}\n{measure()}")]))
 
 
@@ -245,11 +245,11 @@ def test_text_that_looks_like_a_magic_counts():
      "class Words:\n    # same as lengths:measure\n    def measure(self): pass"],
     ids=["nothing below", "something between", "inside", "in a class"],
 )  # fmt: skip
-def test_a_mark_stands_right_above_a_definition(cell):
+def test_mark_must_be_directly_above_a_definition(cell):
     """Any other place would compare something else, or nothing."""
     [mark] = marks_in([(1, cell)])
 
-    with pytest.raises(LookupError, match="right above a function or class"):
+    with pytest.raises(LookupError, match="directly above a function or class"):
         drift(mark.source, "def measure(): pass", "measure", line=mark.line)
 
 
@@ -313,7 +313,7 @@ def test_check_refuses_a_drifted_notebook_before_a_kernel_starts(project, monkey
 
     message = str(caught.value)
     assert f"{notebook}, cell 3, same as lengths:measure: " in message
-    assert "Bring one of the two in line with the other, or take the mark away" in message
+    assert "Make one of the two equal to the other, or remove the mark" in message
     assert "-def measure(word: str, *, twice: bool=False) -> int:" in message
     assert isinstance(caught.value, CheckError)
     assert caught.value.output is None
@@ -338,7 +338,7 @@ def test_check_drift_reports_all_that_drifted(project):
         ("# same as lengths:measure\nx = 1", "right above"),
         ("# same as lengths:measure\ndef f(:", "the cell is not plain Python"),
         ("# same as broken:measure\ndef f(): pass", "the module is not plain Python"),
-        ("# same as lengths:measure, nearly\ndef f(): pass", "is no mark"),
+        ("# same as lengths:measure, nearly\ndef f(): pass", "is not a mark"),
     ],
 )
 def test_check_drift_refuses_a_mark_that_leads_nowhere(project, cell, reason):

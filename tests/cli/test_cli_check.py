@@ -220,7 +220,7 @@ def test_report_on_several_notebooks_as_json(notebook, tmp_path):
         (["--grid", "n="], "empty"),
         (["--grid", "m=1"], "has no parameter 'm'"),
         (["--grid", "n"], "prefetch=1,10,100"),
-        (["--grid", "n=1", "-p", "n=2"], "in the grid as well"),
+        (["--grid", "n=1", "-p", "n=2"], "both a parameter and in the grid"),
         (["--grid", "n=1,2", "--output", "x.ipynb"], "--output is for one run"),
         (["--report", "x", "--output", "x.ipynb"], "--output is for one run"),
         (["--parallel", "0"], "--parallel"),
