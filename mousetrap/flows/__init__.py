@@ -1,1 +1,1 @@
-"""Functions bound to queues (stages), the flows they form, and what people do with one queue."""
+"""Stages (functions bound to queues), the flows that they form, sending, and dead letters."""

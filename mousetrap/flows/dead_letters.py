@@ -1,4 +1,4 @@
-"""Looking at dead letters, and sending them back to where they died.
+"""Reads the dead letters of a queue, and sends them back to it.
 
 Prototyped in ``notebooks/05_failures.ipynb``.
 """
@@ -21,12 +21,12 @@ from mousetrap.settings import Settings
 
 
 def dead_letters(queue: Queue | str, n: int = 100, settings: Settings | None = None) -> Messages:
-    """Look at up to *n* dead letters of *queue*; they stay where they are (see `peek`).
+    """Return up to *n* dead letters of *queue*; they stay in the dead queue (see `peek`).
 
-    Each has its `reason`, `traceback`, `attempt`, `died` and the original `body`.
+    Each has a `reason`, `traceback`, `attempt`, `dead_since` and the original `body`.
 
     Raises:
-        QueueMissing: nothing has been set up for *queue* yet.
+        QueueMissing: *queue* has no dead queue, because no worker has declared one yet.
     """
     return peek(queue_of(queue).dead, n, settings)
 
@@ -39,24 +39,24 @@ def replay(
     settings: Settings | None = None,
     on_replayed: Callable[[Message], object] = lambda _: None,
 ) -> int:
-    """Send dead letters of *queue* back to it, as a first attempt; return how many.
+    """Send dead letters of *queue* back to it, as first attempts; return how many.
 
-    Only those that are there at the start are looked at, at most *limit* of them, and with *ids*
-    only those whose id starts with one of them; the others stay. A letter leaves the dead queue
-    after the broker has confirmed its copy, so an interruption may double it, never lose it. The
-    copy keeps its id and carries how often it was replayed.
+    At most *limit* messages, and with *ids* only messages whose id begins with one of them. The
+    others stay, and so do messages that die while this runs. A dead letter is removed from the dead
+    queue after the broker has confirmed its copy, so an interruption may duplicate a message but
+    never loses one. The copy keeps the id, and a header of it counts the replays.
 
     Raises:
-        SettingsError: an id is empty: every id starts with that.
-        QueueMissing: nothing has been set up for *queue* yet.
-        PublishError: a copy did not verifiably arrive; its letter stays.
+        SettingsError: an id is empty, which would select every message.
+        QueueMissing: *queue* has no dead queue, because no worker has declared one yet.
+        PublishError: the broker did not confirm a copy; its dead letter stays.
     """
     starts = None if ids is None else tuple([ids] if isinstance(ids, str) else ids)
     if starts is not None and "" in starts:
-        raise SettingsError("an id to replay is empty: leave ids out to replay all letters")
+        raise SettingsError("an id to replay is empty: leave ids out to replay all dead letters")
 
-    def pick(letter: Message) -> Message | None:
-        return letter if starts is None or letter.id.startswith(starts) else None
+    def pick(message: Message) -> Message | None:
+        return message if starts is None or message.id.startswith(starts) else None
 
     return send_back(queue, pick, limit=limit, settings=settings, on_replayed=on_replayed)
 
@@ -69,9 +69,10 @@ def send_back(
     settings: Settings | None = None,
     on_replayed: Callable[[Message], object] = lambda _: None,
 ) -> int:
-    """Do what `replay` does for those letters of *queue* that *pick* returns; None: it stays.
+    """Call *pick* with each dead letter of *queue*, and send what it returns back to *queue*.
 
-    *pick* may return another body than the letter had. Raises what `replay` raises.
+    A dead letter for which *pick* returns None stays. *pick* may return a message with another
+    body. Works and raises as `replay` does.
     """
     settings = settings or Settings.from_environment()
     queue = queue_of(queue)
@@ -87,11 +88,12 @@ def send_back(
                 method, properties, body = channel.basic_get(name)
                 if method is None:
                     break
-                letter = Message.from_wire(body, properties)
-                if (picked := pick(letter)) is None:
+                dead_letter = Message.from_wire(body, properties)
+                if (picked := pick(dead_letter)) is None:
                     staying.append((method, properties, body))
                     continue
-                headers = without_failure_headers(picked.headers) | {REPLAYED: letter.replayed + 1}
+                headers = without_failure_headers(picked.headers)
+                headers[REPLAYED] = dead_letter.replayed + 1
                 copy = picked.copy(1, headers)
                 publisher.publish(copy, queue.name, properties=kept_properties(properties)).wait(
                     settings.confirm_timeout + 1
@@ -100,7 +102,7 @@ def send_back(
                 replayed += 1
                 on_replayed(copy)
         finally:
-            # a broken channel has given them back by itself
+            # if the channel is closed, the broker has requeued them already
             with suppress(*PIKA_ERRORS, BrokerUnreachable):
                 requeue(channel, queue.dead, staying, settings)
     return replayed

@@ -1,6 +1,6 @@
-"""Stages that hang together: which queues they read, where jobs go in and results come out.
+"""A flow: stages that are connected by the queues they read and write.
 
-Nothing here talks to a broker. Prototyped in ``notebooks/07_runs.ipynb``.
+Nothing here connects to a broker. Prototyped in ``notebooks/07_runs.ipynb``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mousetrap.flows.stage import Stage
 
 
 class Step(NamedTuple):
-    """One stage as a picture needs it: its name, and which queues it reads and writes."""
+    """The name of a stage, and the queues that it reads and writes: what a picture shows."""
 
     name: str
     reads: str
@@ -23,10 +23,10 @@ class Step(NamedTuple):
 
 
 class Flow:
-    """The *stages* given to it: a list of them, one alone, or a module that holds some.
+    """A flow of *stages*: a list of stages, a single stage, or a module that contains stages.
 
     Raises:
-        SettingsError: there is no stage in it, or two have one name.
+        SettingsError: there is no stage, or two stages have the same name.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Flow:
             if not isinstance(each, Stage):
                 name = getattr(each, "__name__", type(each).__name__)
                 raise SettingsError(
-                    f"{name} is no stage: decorate it with @stage(reads=..., writes=...)"
+                    f"{name} is not a stage: decorate it with @stage(reads=..., writes=...)"
                 )
         names = [each.name for each in self.stages]
         if not names:
             raise SettingsError("a flow needs at least one stage: functions decorated with @stage")
         if len(set(names)) < len(names):
-            raise SettingsError(f"two stages have one name among {', '.join(names)}: rename one")
+            raise SettingsError(f"two stages of {', '.join(names)} have the same name: rename one")
 
     @property
     def steps(self) -> list[Step]:
@@ -62,19 +62,19 @@ class Flow:
 
     @property
     def entries(self) -> list[str]:
-        """Where jobs go in: read, and not written by any stage."""
+        """The entry queues, where jobs are sent: queues that a stage reads and none writes."""
         return [name for name in self.reads if name not in self.writes]
 
     @property
     def results(self) -> list[str]:
-        """Where results come out: written, and not read by any stage."""
+        """The result queues: queues that a stage writes and none reads."""
         return [name for name in self.writes if name not in self.reads]
 
     def entry(self) -> str:
-        """The one queue where jobs go in.
+        """Return the only entry queue.
 
         Raises:
-            SettingsError: there are several, or none because the stages form a circle.
+            SettingsError: there are several entry queues, or none because the stages form a circle.
         """
         if len(self.entries) != 1:
             choice = ", ".join(self.entries or self.reads)
@@ -86,18 +86,19 @@ class Flow:
 
 
 def reference(stage: Stage[..., Any]) -> str:
-    """Return ``module:attribute``, by which another process finds *stage*.
+    """Return ``module:attribute``, by which another process imports *stage*.
 
     Raises:
-        SettingsError: it was made in a notebook or inside a function, where nobody else gets at it.
+        SettingsError: the stage was defined in a notebook or inside a function, so another process
+            cannot import it.
     """
     name = stage.function.__module__
     module = importlib.import_module(name)
     attribute = next((key for key, value in vars(module).items() if value is stage), None)
     if name == "__main__" or attribute is None:
         raise SettingsError(
-            f"stage {stage.name} cannot be run by another process, because it exists in this one "
-            f"only: put it into a module, or run it on threads (workers='threads')"
+            f"stage {stage.name} cannot run in another process, because only this process has it: "
+            f"put it into a module, or run it on threads (workers='threads')"
         )
     return f"{name}:{attribute}"
 
@@ -109,5 +110,5 @@ def _listed(stages: Any) -> list[Stage[..., Any]]:
         return [stages]
     if isinstance(stages, ModuleType):
         found = [value for value in vars(stages).values() if isinstance(value, Stage)]
-        return list(dict.fromkeys(found))  # one may have several names there
+        return list(dict.fromkeys(found))  # a stage may have several names in the module
     return list(stages)

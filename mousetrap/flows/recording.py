@@ -1,10 +1,10 @@
-"""What happened in a run, kept in a file: to be read, replayed, and held against what happens now.
+"""Saves what happened in a run to a file, replays it, and compares the result with the record.
 
-A ``.jsonl`` file: a line about the whole, then a line for each message. With the bodies in it
-(``mousetrap.run(..., keep_bodies=10_000)``), any stage can be replayed without a broker, and a case
-is a pytest test in one line::
+The file is JSON Lines: one line about the whole, then one line for each message. If it contains the
+bodies (``mousetrap.run(..., keep_bodies=10_000)``), any stage can be replayed without a broker, and
+a recording becomes a pytest test in one line::
 
-    test_monday = Case.load("tests/monday.jsonl").test(fetch, process)
+    test_monday = Recording.load("tests/monday.jsonl").test(fetch, process)
 
 Prototyped in ``notebooks/07_runs.ipynb``.
 """
@@ -29,40 +29,42 @@ from mousetrap.model.message import Message, decode
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.runtime.atomic_file import write_atomically
 
-FORMAT = 1
+RECORDING_FORMAT = 1  # version of the file format
+_HEAD = "mousetrap-case"  # key of the version in the first line
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedMessage:
-    """One message of a case. `at` is seconds since the first one was sent; no `body`: not kept."""
+    """One message of a recording, with its final outcome."""
 
     id: str
     queue: str
     job: str
     parent: str | None = None
-    at: float = 0.0
-    body: bytes | None = None
+    at: float = 0.0  # when it was put into its queue, in seconds after the first message
+    body: bytes | None = None  # None: it was not kept
     outcome: str = "result"  # done, dead, result, or open
-    attempt: int = 1  # the one with this outcome
-    reason: str = ""
-    outputs: tuple[str, ...] = ()  # ids
+    attempt: int = 1  # the number of the attempt with this outcome, from 1
+    reason: str = ""  # why it died
+    outputs: tuple[str, ...] = ()  # ids of the messages that its handler sent
 
 
 class Recording:
-    """The messages of a run by id, jobs first, as they were sent."""
+    """The messages of a run by id, in the order in which they were sent."""
 
     def __init__(self, messages: Iterable[RecordedMessage]) -> None:
         self.messages = {each.id: each for each in messages}
 
     @classmethod
     def of(cls, ledger: Ledger, reads: Iterable[str]) -> Recording:
-        """Take over what *ledger* knows of a flow that reads these queues."""
+        """Return what *ledger* knows of a flow whose stages read the queues *reads*."""
         reads = set(reads)
         entries = ledger.entries()
         first = ledger.first_queued_at()
         found = []
         for entry in entries:
             outcome = entry.outcome if entry.outcome and entry.outcome.is_final else None
+            unhandled = "open" if entry.queue in reads else "result"
             found.append(
                 RecordedMessage(
                     id=entry.id,
@@ -71,11 +73,7 @@ class Recording:
                     parent=entry.parent,
                     at=round((ledger.queued_at(entry) or first) - first, 6),
                     body=entry.body,
-                    outcome=outcome.kind
-                    if outcome
-                    else "open"
-                    if entry.queue in reads
-                    else "result",
+                    outcome=outcome.kind if outcome else unhandled,
                     attempt=outcome.attempt if outcome else 1,
                     reason=outcome.reason if outcome else "",
                     outputs=tuple(each.id for each in outcome.outputs) if outcome else (),
@@ -85,55 +83,58 @@ class Recording:
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
-        """Read a case that `save` wrote.
+        """Read a recording that `save` wrote.
 
         Raises:
-            SettingsError: there is no such file, or it is no case; names the line.
+            SettingsError: the file does not exist, or a line of it, which the error names, is not
+                of a recording.
         """
         path = Path(path)
         try:
             head, *lines = path.read_bytes().splitlines()
         except OSError as error:
-            raise SettingsError(f"there is no case {path}: {error.strerror}") from None
+            raise SettingsError(f"there is no recording {path}: {error.strerror}") from None
         except ValueError:
-            raise SettingsError(f"{path} is empty: no case was saved there") from None
+            raise SettingsError(f"{path} is empty: it is not a recording") from None
         found = []
         for number, line in enumerate([head, *lines], start=1):
             try:
                 row = msgspec.json.decode(line, type=dict[str, Any])
                 if number == 1:
-                    if row["mousetrap-case"] != FORMAT:
-                        raise ValueError(f"format {row['mousetrap-case']}, not {FORMAT}")
+                    if row[_HEAD] != RECORDING_FORMAT:
+                        raise ValueError(f"format {row[_HEAD]}, not {RECORDING_FORMAT}")
                     continue
                 found.append(_from_row(row))
             except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
-                raise SettingsError(f"{path}, line {number}, is not of a case: {error}") from None
+                where = f"{path}, line {number}"
+                raise SettingsError(f"{where}, is not of a recording: {error}") from None
         return cls(found)
 
     def save(self, path: str | Path) -> Path:
-        """Write the case to *path*, readable by its owner only; return it.
+        """Write the recording to *path*, readable by its owner only; return *path*.
 
         Raises:
-            OSError: it cannot be written; *path* is as it was, and nothing half written is left.
+            OSError: the file cannot be written; *path* is as it was before, and no temporary file
+                is left.
         """
         path = Path(path)
-        head = {"mousetrap-case": FORMAT, "messages": len(self.messages)}
+        head = {_HEAD: RECORDING_FORMAT, "messages": len(self.messages)}
         rows = [head, *(_to_row(each) for each in self.messages.values())]
         write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         return path
 
     @property
     def jobs(self) -> list[RecordedMessage]:
-        """The messages that were sent from outside, in their order."""
+        """The messages that were sent to the flow, not by one of its stages, in order."""
         return [each for each in self.messages.values() if each.parent is None]
 
     def replay(self, *stages: Stage[..., Any]) -> Recording:
-        """Call each stage on the messages that it handled, without a broker; return what comes.
+        """Call each stage with the messages that it handled, without a broker; record what happens.
 
-        Each message is handled once, as the attempt that had its outcome.
+        Each message is handled once, with the number of the attempt that had the final outcome.
 
         Raises:
-            SettingsError: a body was not kept, or no message is one of these stages'.
+            SettingsError: a body was not kept, or none of these stages handled a message.
         """
         by_queue = {stage.queue.name: stage for stage in stages}
         ours = [
@@ -141,11 +142,12 @@ class Recording:
             if each.queue in by_queue and each.outcome in ("done", "dead")
         ]  # fmt: skip
         if not ours:
-            raise SettingsError(f"no message of this case was handled from {', '.join(by_queue)}")
+            queues = ", ".join(by_queue)
+            raise SettingsError(f"no message of this recording was handled from {queues}")
         missing = sum(each.body is None for each in ours)
         if missing:
             raise SettingsError(
-                f"{missing:,} of {len(ours):,} bodies were not kept: record the run anew, with "
+                f"{missing:,} of {len(ours):,} bodies were not kept: record the run again, with "
                 f"keep_bodies=100_000"
             )
         found: dict[str, RecordedMessage] = {}
@@ -155,7 +157,7 @@ class Recording:
         return Recording(found.values())
 
     def differences(self, other: Recording) -> Table:
-        """One row for each message of *other* that fared otherwise here: outcome, outputs, body."""
+        """Return one row for each message of *other* whose outcome, outputs or body differ here."""
         rows: list[tuple[Any, ...]] = []
         for new in other.messages.values():
             old = self.messages.get(new.id)
@@ -176,26 +178,27 @@ class Recording:
         return Table(columns, rows, f"{len(rows):,} differences")
 
     def test(self, *stages: Stage[..., Any]) -> Callable[[], None]:
-        """Return a test function that replays the case and fails with the differences."""
+        """Return a test function that replays the recording and fails if there are differences."""
 
-        def test_case() -> None:
+        def test_recording() -> None:
             differences = self.differences(self.replay(*stages))
-            assert not differences, f"the case is not what it was\n{differences!r}"
+            assert not differences, f"the replay differs from the recording\n{differences!r}"
 
-        return test_case
+        return test_recording
 
     def __len__(self) -> int:
         return len(self.messages)
 
     def __repr__(self) -> str:
         kept = sum(each.body is not None for each in self.messages.values())
-        return f"<Case of {len(self.jobs):,} jobs, {len(self):,} messages, {kept:,} with bodies>"
+        counts = f"{len(self.jobs):,} jobs, {len(self):,} messages, {kept:,} with bodies"
+        return f"<Recording of {counts}>"
 
 
-def test_module(letters: Iterable[Message], module: str, name: str) -> str:
-    """Return a Python module that tests the stage *name* of *module* on each of *letters*."""
+def test_module(messages: Iterable[Message], module: str, name: str) -> str:
+    """Return a Python module that tests the stage *name* of *module* with each of *messages*."""
     entries = []
-    for each in letters:
+    for each in messages:
         body = pprint.pformat(each.body, width=80).replace("\n", "\n        ")
         family = f"attempt={each.attempt}, job={each.job!a}, parent={each.parent!a}"
         entries.append(
@@ -203,33 +206,33 @@ def test_module(letters: Iterable[Message], module: str, name: str) -> str:
             f"    Message(\n        body={body},\n        id={each.id!a},\n"
             f"        {family},\n    ),\n"
         )
-    return f'''"""Messages that died in {name}, each handled as a worker would, without a broker."""
+    return f'''"""Calls {name} with messages that died in it, as a worker does, without a broker."""
 
 import pytest
 from {module} import {name}
 
 from mousetrap import Message
 
-LETTERS = [
+DEAD_LETTERS = [
 {"".join(entries)}]
 
 
-@pytest.mark.parametrize("letter", LETTERS, ids=lambda letter: letter.short_id)
-def test_{name}_handles_what_it_once_died_of(letter):
-    """What stands above each message is what it died of; it raises no more."""
-    {name}.handle(letter)
+@pytest.mark.parametrize("message", DEAD_LETTERS, ids=lambda message: message.short_id)
+def test_{name}_handles_a_dead_letter(message):
+    """The comment above each message is the reason why it died; now {name} does not raise."""
+    {name}.handle(message)
 '''
 
 
 def _handled(recorded: RecordedMessage, stage: Stage[..., Any]) -> list[RecordedMessage]:
-    """What *stage* makes of a message now: the message with its outcome, then its outputs."""
+    """Call *stage* with a message; return the message with its outcome, then its outputs."""
     message = Message(
         body=recorded.body, id=recorded.id, attempt=recorded.attempt, parent=recorded.parent,
         job=recorded.job,
     )  # fmt: skip
     try:
         outputs = stage.handle(message)
-    except Exception as error:  # noqa: BLE001 -- whatever a handler raises is its outcome
+    except Exception as error:  # noqa: BLE001 -- a handler may raise anything
         return [dataclasses.replace(recorded, outcome="dead", reason=reason_of(error), outputs=())]
     ids = tuple(each.id for each in outputs)
     now = dataclasses.replace(recorded, outcome="done", reason="", outputs=ids)

@@ -1,7 +1,8 @@
-"""Sending from a cell: one value or many, and what became of them summed up.
+"""Sends one value or many from a notebook cell, and sums up what happened to the messages.
 
-In a program a `mousetrap.amqp.publisher.Publisher` stays open and is faster; this one is opened for
-each call. Prototyped in ``notebooks/08_watching.ipynb``.
+Each call opens a publisher and closes it. A program that sends often keeps a
+`mousetrap.amqp.publisher.Publisher` open, which is faster. Prototyped in
+``notebooks/08_watching.ipynb``.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from mousetrap.settings import Settings
 
 log = logging.getLogger("mousetrap.send")
 
-BATCH = 256  # messages between two looks at the clock
-OUTCOMES = ("confirmed", "returned", "refused", "unknown", "waiting")
+BATCH_SIZE = 256  # messages between two updates of the progress line
+RECEIPT_STATES = ("confirmed", "returned", "refused", "unknown", "waiting")
 
 
 class SendResult:
-    """What became of the messages of one `send`: ``1,000 confirmed in 0.08 s``.
+    """The receipts of one `send`, summed up as ``1,000 confirmed in 0.08 s``.
 
-    `receipts` has one for each message, in their order; `counts` sums them up; `error` is what the
-    first one that is not confirmed would raise, None if all are.
+    `receipts` has one receipt for each message, in the order of sending; `seconds` is how long
+    `send` took.
     """
 
     def __init__(self, queue: str, receipts: list[Receipt], seconds: float) -> None:
@@ -45,13 +46,13 @@ class SendResult:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many messages had each outcome; those that none had are left out."""
+        """The number of messages in each state of a receipt; states without messages are absent."""
         found = Counter[str](receipt.state for receipt in self.receipts)
-        return {outcome: found[outcome] for outcome in OUTCOMES if found[outcome]}
+        return {state: found[state] for state in RECEIPT_STATES if found[state]}
 
     @property
     def error(self) -> PublishError | None:
-        """Why the first message that is not confirmed is not; None if all are."""
+        """The error of the first message that is not confirmed; None if all are confirmed."""
         return next((error for each in self.receipts if (error := each.error)), None)
 
     @property
@@ -76,7 +77,7 @@ class SendResult:
         )
 
     def _summary(self) -> str:
-        counts = ", ".join(f"{n:,} {outcome}" for outcome, n in self.counts.items())
+        counts = ", ".join(f"{n:,} {state}" for state, n in self.counts.items())
         return f"{counts or 'nothing to send'} in {self.seconds:.2f} s"
 
 
@@ -86,19 +87,20 @@ def send(
     count: int = 1,
     settings: Settings | None = None,
 ) -> SendResult:
-    """Send *data* to *queue*, *count* times over, and return when the broker has answered for all.
+    """Send *data* to *queue*, *count* times, and return when the broker has answered for all.
 
     One value is one message: a number, text, a dict, a dataclass, a msgspec struct, a pydantic
-    model; no data is the empty body. What can be gone through is a message for each of its values:
-    a list, a ``range``, a generator; ``[[1, 2]]`` sends one list. A `Message` travels as it is.
+    model; without *data* the body is empty. An iterable (a list, a ``range``, a generator) is one
+    message for each of its values; ``[[1, 2]]`` sends one list. A `Message` is sent unchanged.
 
-    A message that did not arrive is no exception here: the value says how many and why, and so
-    does a warning in the log.
+    A message that the broker did not confirm raises no exception: the returned result says how many
+    there were and why, and a warning is logged.
 
     Raises:
-        TypeError, ValueError: a value cannot be JSON; what stood before it may have been sent.
-        BrokerUnreachable, AccessRefused: with the variable to check.
-        OutcomeUnknown: the broker stopped answering half-way; a note says how far it came.
+        TypeError, ValueError: a value cannot be JSON; the values before it may have been sent.
+        BrokerUnreachable, AccessRefused: the error names the setting to check.
+        OutcomeUnknown: the broker stopped answering; a note on the error says how many messages it
+            had confirmed.
     """
     settings = settings or Settings.from_environment()
     name = queue_of(queue).name
@@ -122,16 +124,16 @@ def send(
 
     try:
         values = _messages(data, count, is_many)
-        while batch := list(islice(values, BATCH)):
+        while batch := list(islice(values, BATCH_SIZE)):
             receipts += publisher.publish_many(batch, name)
             show()
-        while publisher.in_flight:  # each is settled by its deadline at the latest
+        while publisher.in_flight:  # each receipt is resolved by its own deadline at the latest
             with suppress(TimeoutError):
                 publisher.flush(UPDATE_INTERVAL)
             show()
         seconds = clock.monotonic() - started
     except BaseException as error:
-        publisher.close(0.5)  # an interrupt is not to wait for what is on its way
+        publisher.close(0.5)  # seconds: an interrupt must not wait for all confirms
         error.add_note(f"so far: {sent()!r}")
         raise
     finally:
@@ -144,8 +146,8 @@ def send(
 
 
 def _is_many(data: Any) -> bool:
-    """Say whether *data* is several values: it can be gone through, and is no value itself."""
-    # pydantic's models, dataclasses and named tuples may be gone through as well: by their fields
+    """Return whether *data* is several values: an iterable that is not a value itself."""
+    # pydantic models, dataclasses and named tuples may be iterable, too: over their fields
     marks = ("model_dump", "__dataclass_fields__", "_fields")
     is_value = isinstance(data, (str, bytes, Mapping, Message)) or any(
         hasattr(data, mark) for mark in marks

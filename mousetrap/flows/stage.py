@@ -1,7 +1,7 @@
-"""A stage: a plain function, with the queue it reads and the queue it writes.
+"""A stage: a plain function together with the queue that it reads and the queue that it writes.
 
-Calling the stage calls the function, so it is tested and prototyped without a broker. Prototyped
-in ``notebooks/04_stages.ipynb``.
+Calling a stage calls its function, so you can write and test it without a broker. Prototyped in
+``notebooks/04_stages.ipynb``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 class Stage(Generic[P, R]):
-    """What the `stage` decorator makes; see there."""
+    """A function bound to its queues, as the decorator `stage` returns it; see there."""
 
     def __init__(
         self,
@@ -44,24 +44,24 @@ class Stage(Generic[P, R]):
         self.prefetch = prefetch
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function; no broker is involved."""
+        """Call the function, without a broker."""
         return self.function(*args, **kwargs)
 
     def handle(self, message: Message) -> list[Message]:
-        """Do with *message* what a worker would, without a broker; return what would be sent on.
+        """Handle *message* as a worker would, without a broker; return the messages it would send.
 
-        Unlike a call, it decodes the body to the type that the function reads, and outputs get
-        their ids.
+        Unlike a call of the stage, this decodes the body to the annotated type of the function's
+        parameter, and the output messages have their final ids.
 
         Raises:
-            UndecodableMessage: the body is not what the function reads.
-            Exception: whatever the function raises.
+            UndecodableMessage: the body does not have that type.
+            Exception: anything that the function raises.
         """
         token = current_message.set(message)
         try:
             result = self.handler.function(*self.handler.arguments(message))
             if self.handler.is_async:
-                result = _awaited(result)
+                result = _run_coroutine(result)
             return self.handler.outputs(result, message) if self.writes is not None else []
         finally:
             current_message.reset(token)
@@ -74,7 +74,7 @@ class Stage(Generic[P, R]):
         prefetch: int | None = None,
         retry_delays: tuple[float, ...] | None = None,
     ) -> Worker:
-        """Return a worker for this stage, not started; what is given wins over the decorator's."""
+        """Return a worker for this stage, not started; arguments replace the decorator's values."""
         queue = self.queue if retry_delays is None else Queue(self.queue.name, retry_delays)
         return Worker(
             queue,
@@ -86,26 +86,26 @@ class Stage(Generic[P, R]):
         )
 
     def start(self, settings: Settings | None = None, **options: Any) -> Worker:
-        """Start a worker in the background and return it; *options* as for `worker`.
+        """Start a worker in the background and return it; *options* are those of `worker`.
 
         Raises:
-            BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start.
+            BrokerUnreachable, AccessRefused, TopologyMismatch: the worker did not start.
         """
         return self.worker(settings, **options).start()
 
     def run(self, settings: Settings | None = None, **options: Any) -> None:
-        """Work until SIGINT or SIGTERM, then finish what is in hand; see `run_until_signalled`."""
+        """Work until SIGINT or SIGTERM, then finish the messages that are being handled."""
         run_until_signalled(self.worker(settings, **options))
 
     def __repr__(self) -> str:
         arrow = f" → {self.writes}" if self.writes else ""
-        way = safe(f"{self.queue.name} → {self.name}{arrow}")
-        return f"<Stage {way}, concurrency {self.concurrency}>"
+        path = safe(f"{self.queue.name} → {self.name}{arrow}")
+        return f"<Stage {path}, concurrency {self.concurrency}>"
 
 
-def _awaited(coroutine: Any) -> Any:
-    """Run *coroutine* to its end on a thread of its own: a notebook's has a loop already."""
-    import asyncio  # not for those who never need it
+def _run_coroutine(coroutine: Any) -> Any:
+    """Run *coroutine* on a thread of its own: in a notebook this thread has a running loop."""
+    import asyncio  # late: only stages that are coroutines need it
     from concurrent.futures import ThreadPoolExecutor
 
     context = contextvars.copy_context()
@@ -114,7 +114,7 @@ def _awaited(coroutine: Any) -> Any:
 
 
 def queue_of(target: Stage[..., Any] | Queue | str) -> Queue:
-    """Return the queue that is meant: the one of that name, or that a stage reads."""
+    """Return *target* as a queue: the queue that a stage reads, or the one with that name."""
     if isinstance(target, Stage):
         return target.queue
     return Queue(target) if isinstance(target, str) else target
@@ -130,17 +130,17 @@ def stage(
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Bind a plain function to the queue it *reads* and the queue it *writes*.
 
-    The function gets the message's data, decoded to the annotated type of its first parameter,
-    and returns what to send on (see `mousetrap.worker.handler`); `async def` works too.
-    *retry_delays* are the seconds between attempts; *concurrency* how many messages are
-    handled at a time.
+    The function gets the message's data, decoded to the annotated type of its first parameter, and
+    returns the data to send to *writes* (see `mousetrap.worker.handler`). It may be `async def`.
+    *retry_delays* are the seconds between attempts; *concurrency* is the number of messages that
+    one worker handles at a time.
 
         @stage(reads="start_fetch", writes="data_processing", concurrency=4)
         def fetch(job: FetchJob = FetchJob()) -> list[Place]: ...
 
     Raises:
-        SettingsError: a queue name or a delay that cannot work.
-        TypeError: a function that cannot be called with one argument.
+        SettingsError: a queue name or a retry delay is not allowed.
+        TypeError: the function cannot be called with one argument.
     """
     queue = Queue(reads, retry_delays) if isinstance(reads, str) else reads
 

@@ -53,7 +53,7 @@ def test_case_tells_what_became_of_each_message(monday):
     assert case.jobs[4].body == b"\xff\xfe"
     assert [case.messages[id].body for id in case.jobs[0].outputs] == [b"2"]
     assert sum(each.outcome == "result" for each in case.messages.values()) == 3
-    assert repr(case) == "<Case of 5 jobs, 11 messages, 11 with bodies>"
+    assert repr(case) == "<Recording of 5 jobs, 11 messages, 11 with bodies>"
 
 
 def test_case_file_is_private(monday):
@@ -92,7 +92,7 @@ def test_case_finds_what_changed(monday):
     assert ("outcome", "done", "dead ValueError: new") in found
     assert ("outcome", "dead Reject: five again", "done") in found
     assert ("outputs", "1 messages", "2 messages") in found
-    with pytest.raises(AssertionError, match="the case is not what it was"):
+    with pytest.raises(AssertionError, match="the replay differs from the recording"):
         case.test(halve)()
 
 
@@ -132,7 +132,7 @@ def test_case_without_bodies_is_a_record_and_no_replay(settings, tmp_path):
     assert "body" not in (tmp_path / "case.jsonl").read_text()
     with pytest.raises(SettingsError, match=r"1 of 1 bodies were not kept.*keep_bodies="):
         case.replay(halve)
-    with pytest.raises(SettingsError, match="no message of this case was handled from halves"):
+    with pytest.raises(SettingsError, match="no message of this recording was handled from halves"):
         case.replay(spell)
 
 
@@ -171,12 +171,12 @@ def test_case_survives_its_file(tmp_path_factory, messages):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (None, "there is no case"),
+        (None, "there is no recording"),
         ("", "is empty"),
-        ("{}", r"line 1, is not of a case"),
+        ("{}", r"line 1, is not of a recording"),
         ('{"mousetrap-case": 99}', "format 99"),
-        ('{"mousetrap-case": 1}\n{"id": 1', "line 2, is not of a case"),
-        ('{"mousetrap-case": 1}\n{"name": "x"}', "line 2, is not of a case"),
+        ('{"mousetrap-case": 1}\n{"id": 1', "line 2, is not of a recording"),
+        ('{"mousetrap-case": 1}\n{"name": "x"}', "line 2, is not of a recording"),
     ],
 )
 def test_case_says_what_is_wrong_with_a_file(tmp_path, text, says):

@@ -333,7 +333,7 @@ def test_a_test_module_is_python_whatever_is_in_the_letters(text):
 
     exec(compile(source.encode(), "test_letters.py", "exec"), scope)
 
-    [back] = scope["LETTERS"]
+    [back] = scope["DEAD_LETTERS"]
     assert (back.body, back.id, back.job) == (letter.body, letter.id, letter.job)
     assert "os" not in scope
 

@@ -328,8 +328,8 @@ def test_run_shows_itself(settings):
     ("flow", "options", "says"),
     [
         ([], {}, "at least one stage"),
-        ([len], {}, "len is no stage: decorate it"),
-        ([double, double], {}, "two stages have one name"),
+        ([len], {}, "len is not a stage: decorate it"),
+        ([double, double], {}, "two stages of double, double have the same name"),
         (double, {"workers": "magic"}, "'threads', 'processes' or 'none'"),
         (fetch, {"workers": "processes", "processes": {"fetsch": 1}}, "no stage of this flow: fet"),
     ],
@@ -346,7 +346,7 @@ def test_run_refuses_processes_for_a_stage_of_this_process(settings):
     @stage(reads="here")
     def local(n: int) -> None: ...
 
-    with pytest.raises(SettingsError, match=r"exists in this one only: put it into a module"):
+    with pytest.raises(SettingsError, match=r"only this process has it: put it into a module"):
         mousetrap.run(local, settings, workers="processes")
 
 
