@@ -1,9 +1,9 @@
-"""What became of one handling of one message, as a fact that can be told to others.
+"""The outcome of one attempt at one message, and its encoding for the events exchange.
 
-A worker publishes its fates to the events exchange, many in one body, and acks a message only
-after the broker has confirmed its fate. Whoever binds a queue there hears of every message; who
-does not pays for a drop. Nothing here talks to a broker. Prototyped in
-``notebooks/07_runs.ipynb``.
+A worker publishes outcomes to the events exchange, many in one body, and acks a message only after
+the broker has confirmed its outcome. A queue bound to that exchange receives the outcome of every
+message; without a queue the broker drops them, which costs little. Nothing here talks to a broker.
+Prototyped in ``notebooks/07_runs.ipynb``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ OutcomeKind = Literal["done", "retried", "dead"]
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One message that a handling sent on: its id, its queue by plain name, perhaps its body.
+    """One message that an attempt published: its id, its queue by plain name, perhaps its body.
 
-    Before it is packed the id may be empty: it is the one that `Message.child` gives.
+    Before it is packed the id may be empty: it is then the id that `Message.child` gives.
     """
 
     id: str
@@ -31,42 +31,43 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What became of one handling of message *id*; two handlings of it never compare equal.
+    """The outcome of one attempt at message *id*; the outcomes of two attempts are never equal.
 
-    `done`: its outputs are confirmed. `retried`: it waits `delay` seconds and comes again as
-    attempt + 1. `dead`: it is in the dead queue. `begun` is in seconds since 1970 on the clock of
-    the worker (another machine's may go wrong), `seconds` how long the function took.
+    `done`: its outputs are confirmed. `retried`: it waits `delay` seconds in a retry queue and is
+    delivered again as attempt + 1. `dead`: it is in the dead queue. `begun` is in seconds since
+    1970 on the worker's clock, which may be wrong on another machine; `seconds` is how long the
+    function took.
     """
 
     id: str
     kind: OutcomeKind
     stage: str
-    queue: str  # that it was read from, by its plain name
+    queue: str  # plain name of the queue that it was read from
     worker: str  # host:pid
     begun: float
     seconds: float
     attempt: int = 1
-    job: str = ""  # empty: it is the job
+    job: str = ""  # empty: the message is the job
     parent: str | None = None
     outputs: tuple[Output, ...] = ()
     reason: str = ""
     traceback: str = ""
     delay: float = 0.0
-    body: bytes | None = None  # of the message itself, if it is a job's and bodies are kept
+    body: bytes | None = None  # of the message itself, if it is a job and bodies are kept
 
     @property
     def is_final(self) -> bool:
-        """Nothing more is to be expected of this message."""
+        """There will be no further attempt."""
         return self.kind != "retried"
 
     @property
     def ended(self) -> float:
-        """When the function returned or raised; its outputs were sent just then."""
+        """When the function returned or raised; its outputs were published right after that."""
         return self.begun + self.seconds
 
 
 class _Row(msgspec.Struct, array_like=True, gc=False):
-    """What tells one fate of a `_Batch` from the others."""
+    """The fields in which the outcomes of a `_Batch` differ."""
 
     id: str
     begun: float
@@ -77,7 +78,10 @@ class _Row(msgspec.Struct, array_like=True, gc=False):
 
 
 class _Batch(msgspec.Struct, omit_defaults=True):
-    """Fates of a worker. Nearly all are done, with outputs alike: told in short, for bytes cost."""
+    """Compact encoding: outcomes that differ only in ids and times share their other fields.
+
+    In practice nearly all outcomes are done and have the same number of outputs.
+    """
 
     stage: str = ""
     queue: str = ""
@@ -87,25 +91,25 @@ class _Batch(msgspec.Struct, omit_defaults=True):
     others: Sequence[Outcome] = ()
 
 
-class _Read(_Batch):
+class _DecodedBatch(_Batch):
     done: Sequence[_Row] = ()
 
 
 @functools.lru_cache(maxsize=1000)
 def outputs_to(queue: str, number: int) -> tuple[Output, ...]:
-    """Return *number* outputs to *queue*, by their place: the same object each time.
+    """Return *number* outputs to *queue* without ids; the same object for the same arguments.
 
-    So `pack` knows at a glance which fates are alike.
+    Because it is the same object, `pack` finds outcomes with the same outputs by identity.
     """
     return (Output("", queue),) * number
 
 
 def pack(outcomes: Sequence[Outcome]) -> bytes:
-    """Return *fates* as the body of one message; their order is not kept."""
-    model = next((each for each in outcomes if each.kind == "done"), outcomes[0])
-    stage, queue, worker, outputs = model.stage, model.queue, model.worker, model.outputs
+    """Return *outcomes* as the body of one message; their order is not kept."""
+    first = next((each for each in outcomes if each.kind == "done"), outcomes[0])
+    stage, queue, worker, outputs = first.stage, first.queue, first.worker, first.outputs
     if any(each.id or each.body for each in outputs):
-        return msgspec.json.encode(_Batch(others=[_whole(each) for each in outcomes]))
+        return msgspec.json.encode(_Batch(others=[_with_output_ids(each) for each in outcomes]))
     done, others = [], []
     for each in outcomes:
         if (
@@ -120,18 +124,18 @@ def pack(outcomes: Sequence[Outcome]) -> bytes:
             parent = "" if each.parent == each.job else each.parent
             done.append((each.id, each.begun, each.seconds, each.attempt, each.job, parent))
         else:
-            others.append(_whole(each))
+            others.append(_with_output_ids(each))
     writes = tuple([each.queue for each in outputs])
     return msgspec.json.encode(_Batch(stage, queue, worker, writes, done, others))
 
 
 def unpack(body: bytes) -> list[Outcome]:
-    """Return the fates that `pack` put into *body*; what sent on something knows its ids again.
+    """Return the outcomes that `pack` put into *body*; every output has its id again.
 
     Raises:
-        UndecodableMessage: these are not fates.
+        UndecodableMessage: *body* does not hold outcomes.
     """
-    batch: _Read = decode(body, _Read)
+    batch: _DecodedBatch = decode(body, _DecodedBatch)
     done = [
         Outcome(row.id, "done", batch.stage, batch.queue, batch.worker, row.begun, row.seconds,
              row.attempt, row.job, row.job if row.parent == "" else row.parent,
@@ -147,8 +151,7 @@ def _outputs(id: str, batch: _Batch) -> tuple[Output, ...]:
     ])  # fmt: skip
 
 
-def _whole(outcome: Outcome) -> Outcome:
-    """Return *fate* with the ids of its outputs."""
+def _with_output_ids(outcome: Outcome) -> Outcome:
     if all(each.id for each in outcome.outputs):
         return outcome
     outputs = tuple(

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
-from mousetrap.model.message import Message
-from mousetrap.model.outcome import Outcome, Output, outputs_to, pack, unpack
+from mousetrap.model.outcome import Outcome, Output
 
 READS = ["work", "more"]
 START = 1_000_000.0  # seconds since 1970
@@ -127,53 +126,6 @@ def test_ledger_counts_each_loss(history, data):
     assert summary.lost == 1
     assert missing.id in {entry.id for entry in ledger.open_entries()}
     assert summary.done + summary.dead + summary.lost == summary.confirmed == len(jobs)
-
-
-@given(histories())
-def test_fates_travel_unchanged(history):
-    """What is packed is what is unpacked, in any order."""
-    _, outcomes = history
-
-    assert sorted(unpack(pack(outcomes)), key=repr) == sorted(outcomes, key=repr)
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["done", "retried", "dead"]), st.integers(0, 3), st.sampled_from("ab"),
-            st.sampled_from(["", "j"]), st.sampled_from([None, "", "j", "p"]),
-            st.none() | st.binary(max_size=3),
-        ),
-        min_size=1,
-    )
-)  # fmt: skip
-def test_fates_that_are_alike_travel_short_and_unchanged(shapes):
-    """Outputs told by their place have the ids that `child` gives, whatever travels beside them."""
-    outcomes, expected = [], []
-    for n, (outcome, number, stage, job, parent, body) in enumerate(shapes):
-        facts = {"id": f"m{n}", "kind": outcome, "stage": stage, "job": job, "parent": parent}
-        facts |= {"queue": "q", "worker": "w:1", "begun": START, "seconds": 0.1, "body": body}
-        outcomes.append(Outcome(**facts, outputs=outputs_to("next", number)))
-        children = [Message(id=f"m{n}").child(None, stage, place) for place in range(number)]
-        outputs = tuple(Output(each.id, "next") for each in children)
-        expected.append(Outcome(**facts, outputs=outputs))
-
-    assert sorted(unpack(pack(outcomes)), key=repr) == sorted(expected, key=repr)
-
-
-def test_fates_that_are_alike_take_a_third_of_the_bytes():
-    """Bytes cost time on each of their hops, and they are told for every message."""
-    parents = [Message(n) for n in range(50)]
-    short, long = (
-        [outcome(each.id, job=each.id, parent=each.id, outputs=outputs(each)) for each in parents]
-        for outputs in (
-            lambda _: outputs_to("third", 1),
-            lambda each: (Output(each.child(None, "first", 0).id, "third"),),
-        )
-    )
-
-    assert len(pack(short)) < 0.36 * len(pack(long))
-    assert sorted(unpack(pack(short)), key=repr) == sorted(unpack(pack(long)), key=repr)
 
 
 def test_ledger_waits_for_every_known_copy():
