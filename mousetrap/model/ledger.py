@@ -1,9 +1,10 @@
-"""The record of what became of each message: told facts, it says what is still open.
+"""The ledger of a run: what happened to each message, and which messages are still open.
 
-Pure bookkeeping, no broker. The facts are what a run sent and the `Outcome` of each attempt; in any
-order and however often they come, the same facts give the same ledger. A message is *settled*
-when it is done or dead as often as it is known to have been put into its queue, a run when all its
-messages are. Prototyped in ``notebooks/07_runs.ipynb``.
+Bookkeeping only; nothing here talks to a broker. The facts are the jobs that a run sent and the
+`Outcome` of each attempt. The same facts give the same ledger, in whatever order and however often
+they are added. A message is *settled* when it was done or dead as often as it is known to have been
+put into its queue; a run is settled when all its messages are. Prototyped in
+``notebooks/07_runs.ipynb``.
 """
 
 from __future__ import annotations
@@ -19,119 +20,117 @@ from mousetrap.model.summary import RunSummary, StageSummary, percentiles
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 
-MAX_REASONS = 20  # in a record: the most frequent; each may be a thousand characters
-SAME_CLOCK = 0.5  # seconds: workers whose clock is less off than that are taken at their word
-QUIET = 0.01  # seconds without a fate after which one who waits looks: it may be over
-LOOK = 0.25  # seconds after which one looks all the same: who counts takes time from who works
+MAX_REASONS = 20  # most frequent reasons in a summary; each may have a thousand characters
+MAX_CLOCK_ERROR = 0.5  # seconds; a worker whose clock is further off has its times corrected
+IDLE_BEFORE_CHECK = 0.01  # seconds without an outcome after which `wait_for` checks the ledger
+MAX_CHECK_INTERVAL = 0.25  # seconds after which it checks anyway; more often slows the workers down
 
 _RANK = {"retried": 0, "dead": 1, "done": 2}
 
 
-class LedgerEntry(
-    msgspec.Struct, gc=False
-):  # tuples, not lists: what Python's collector need not visit
-    """All that is known of one message. Times are seconds since 1970 on the ledger's clock."""
+class LedgerEntry(msgspec.Struct, gc=False):
+    """Everything known about one message. Times are seconds since 1970 on the ledger's clock."""
+
+    # Tuples, not lists: Python's garbage collector does not have to visit them.
 
     id: str
-    queue: str = ""  # where it was put first, by plain name
+    queue: str = ""  # plain name of the queue that it was put into first
     job: str = ""
     parent: str | None = None
     sent: float | None = None  # when this run sent it
-    is_confirmed: bool = False  # sent by this run, and the broker has it
-    origins: tuple[Outcome, ...] = ()  # handlings that sent it on
+    is_confirmed: bool = False  # this run sent it, and the broker confirmed it
+    origins: tuple[Outcome, ...] = ()  # of the attempts that published it
     outcomes: tuple[Outcome, ...] = ()
     replays: int = 0  # how often it was taken out of its dead queue and sent again
-    outcome: Outcome | None = (
-        None  # the one that counts: done if it ever was, else dead, else the latest
-    )
-    finals: int = 0  # how often it was done or dead: more than once if it was delivered twice
-    ended: float | None = None  # when its first final fate became known
+    outcome: Outcome | None = None  # the decisive one: done if there is one, else dead, else latest
+    finals: int = 0  # how often it was done or dead; more than once if it was delivered twice
+    ended: float | None = None  # when its first final outcome became known
     body: bytes | None = None
 
     @property
     def copies(self) -> int:
-        """How often it is known to have been put into its queue."""
+        """How often it was put into its queue, as far as is known."""
         return ((len(self.origins) + (self.sent is not None)) or 1) + self.replays
 
     @property
     def is_dead(self) -> bool:
-        """It ended in the dead queue, and was never done."""
+        """It is in the dead queue, and was never done."""
         return self.outcome is not None and self.outcome.kind == "dead"
 
 
 class Ledger:
-    """Keeps an `LedgerEntry` for each message of a run.
+    """Keeps a `LedgerEntry` for each message of a run.
 
-    *reads* are the queues that stages of the run read, by plain name. What is sent to any other
-    queue is a result: nobody here will say more of it, so it is settled when it is there. Without
-    *reads* every output is expected to be handled.
+    *reads* are the queues that stages of the run read, by plain name. A message in any other queue
+    is a result: no stage handles it, so it is settled once it is there. Without *reads* every
+    output is expected to be handled.
 
-    Fates that were only heard are entered when somebody asks for anything: while workers are at
-    full rate and nobody looks, knowing costs next to nothing.
+    `add_packed` only stores the bytes; they are decoded when a caller next asks the ledger
+    anything. So the ledger costs very little while workers run at full rate.
 
-    Threads: any. `changed` is held while facts are added.
+    Threads: any.
     """
 
     def __init__(self, reads: Collection[str] | None = None) -> None:
-        self.changed = threads.RLock()
-        self._bell = Waiter()  # rings when facts were added
+        self._lock = threads.RLock()
+        self._waiter = Waiter()  # notified when facts were added
         self._reads = None if reads is None else frozenset(reads)
         self._entries: dict[str, LedgerEntry] = {}
         self._open: dict[str, LedgerEntry] = {}  # in the order in which they became open
-        self._offsets: dict[str, float] = {}  # worker -> least time from its end of work to us
-        self._counts: Counter[tuple[str, str]] = Counter()  # handlings by stage and outcome
-        self._sent_to: Counter[str] = Counter()  # messages that stages sent, by queue
-        self._deaths = 0
-        self._heard: deque[tuple[bytes, float]] = deque()  # not entered so far
-        self._heard_at = 0.0  # on the monotonic clock
-        self.error: UndecodableMessage | None = None  # something heard was not fates
+        self._offsets: dict[str, float] = {}  # worker -> shortest time from its `ended` to us
+        self._counts: Counter[tuple[str, str]] = Counter()  # attempts by stage and outcome
+        self._sent_to: Counter[str] = Counter()  # messages that stages published, by queue
+        self._dead = 0
+        self._packed: deque[tuple[bytes, float]] = deque()  # not decoded so far
+        self._received_at = 0.0  # on the monotonic clock
+        self.error: UndecodableMessage | None = None  # a body did not hold outcomes
 
     # ---- facts -----------------------------------------------------------------------------------
 
     def sent(self, job: str, queue: str, at: float, body: bytes | None = None) -> None:
-        """Note that *job* was handed to the publisher for *queue* at time *at*."""
-        with self.changed:
+        """Record that *job* was given to the publisher for *queue* at time *at*."""
+        with self._lock:
             entry = self._entry(job)
             entry.queue, entry.job = queue, job
             entry.sent = at if entry.sent is None else min(entry.sent, at)
             entry.body = body or entry.body
-            self._weigh(entry)
+            self._update_open(entry)
 
     def confirmed(self, job: str) -> None:
-        """Note that the broker has taken responsibility for *job*."""
-        with self.changed:
+        """Record that the broker confirmed *job*."""
+        with self._lock:
             self._entry(job).is_confirmed = True
-        self._bell.notify_all()
+        self._waiter.notify_all()
 
     def add_packed(self, body: bytes, at: float) -> None:
-        """Note the packed fates in *body*, which became known at time *at*; never blocks."""
-        self._heard.append((body, at))
-        self._heard_at = clock.monotonic()
-        self._bell.notify_all()
+        """Record the packed outcomes in *body*, received at time *at*; never blocks."""
+        self._packed.append((body, at))
+        self._received_at = clock.monotonic()
+        self._waiter.notify_all()
 
     def add(self, outcomes: Iterable[Outcome], at: float) -> None:
-        """Note *outcomes*, which became known at time *at*; those known already change nothing."""
-        with self.changed:
-            self._enter(outcomes, at)
-        self._bell.notify_all()
+        """Record *outcomes*, received at time *at*; an outcome that is known changes nothing."""
+        with self._lock:
+            self._add(outcomes, at)
+        self._waiter.notify_all()
 
     def replayed(self, id: str) -> None:
-        """Note that message *id*, which was dead, was put into its queue once more."""
-        with self.changed:
+        """Record that message *id*, which was dead, was put into its queue again."""
+        with self._lock:
             entry = self._entry(id)
             entry.replays += 1
-            self._weigh(entry)
+            self._update_open(entry)
 
-    def _enter_heard(self) -> None:
-        """Enter what was heard so far; `changed` is held."""
-        for _ in range(len(self._heard)):  # what comes in the meantime is for the next one to ask
-            body, at = self._heard.popleft()
+    def _unpack_all(self) -> None:
+        """Decode and record the stored bodies; the caller holds `_lock`."""
+        for _ in range(len(self._packed)):  # bodies that arrive meanwhile wait for the next call
+            body, at = self._packed.popleft()
             try:
-                self._enter(unpack(body), at)
-            except UndecodableMessage as error:  # somebody else's message on our exchange
+                self._add(unpack(body), at)
+            except UndecodableMessage as error:  # another program's message on our exchange
                 self.error = error
 
-    def _enter(self, outcomes: Iterable[Outcome], at: float) -> None:
+    def _add(self, outcomes: Iterable[Outcome], at: float) -> None:
         newest: dict[str, float] = {}
         for outcome in outcomes:
             entry = self._entry(outcome.id)
@@ -141,11 +140,11 @@ class Ledger:
             if outcome.kind != "retried" and (entry.ended is None or at < entry.ended):
                 entry.ended = at
             if outcome not in entry.outcomes:
-                self._note(entry, outcome)
+                self._record(entry, outcome)
         for worker, ended in newest.items():
             self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
 
-    def _note(self, entry: LedgerEntry, outcome: Outcome) -> None:
+    def _record(self, entry: LedgerEntry, outcome: Outcome) -> None:
         self._counts[outcome.stage, outcome.kind] += 1
         entry.queue, entry.parent, entry.job = (
             outcome.queue,
@@ -156,13 +155,13 @@ class Ledger:
         entry.outcomes += (outcome,)
         if (known := entry.outcome) is None:
             entry.outcome = outcome
-            self._deaths += outcome.kind == "dead"
+            self._dead += outcome.kind == "dead"
         else:
-            entry.outcome = max(known, outcome, key=_weight)
-            self._deaths += entry.is_dead - (known.kind == "dead")
+            entry.outcome = max(known, outcome, key=_precedence)
+            self._dead += entry.is_dead - (known.kind == "dead")
         if outcome.kind != "retried":
             entry.finals += 1
-        self._weigh(entry)
+        self._update_open(entry)
         for output in outcome.outputs:
             child = self._entry(output.id)
             if not child.origins:
@@ -170,15 +169,15 @@ class Ledger:
             child.queue, child.parent, child.job = output.queue, outcome.id, entry.job
             child.origins += (outcome,)
             child.body = child.body or output.body
-            self._weigh(child)
+            self._update_open(child)
 
     def _entry(self, id: str) -> LedgerEntry:
         if (entry := self._entries.get(id)) is None:
             entry = self._entries[id] = LedgerEntry(id)
         return entry
 
-    def _weigh(self, entry: LedgerEntry) -> None:
-        """Say whether *entry* is open: put into a queue that is read more often than settled."""
+    def _update_open(self, entry: LedgerEntry) -> None:
+        """Record whether *entry* is open: a stage reads its queue, and a copy is not settled."""
         is_read = self._reads is None or entry.queue in self._reads
         if is_read and not (entry.finals and entry.finals >= entry.copies):  # copies are 1 or more
             self._open[entry.id] = entry
@@ -189,28 +188,28 @@ class Ledger:
 
     @property
     def open(self) -> int:
-        """How many messages have no final fate yet."""
-        with self.changed:
-            self._enter_heard()
+        """How many messages have no final outcome yet."""
+        with self._lock:
+            self._unpack_all()
             return len(self._open)
 
     @property
     def dead(self) -> int:
-        """How many messages are dead, so far as is known."""
-        with self.changed:
-            self._enter_heard()
-            return self._deaths
+        """How many messages are dead, as far as is known."""
+        with self._lock:
+            self._unpack_all()
+            return self._dead
 
     def sent_to(self, queue: str) -> int:
-        """How many messages stages have sent to *queue*."""
-        with self.changed:
-            self._enter_heard()
+        """Return how many messages stages have published to *queue*."""
+        with self._lock:
+            self._unpack_all()
             return self._sent_to[queue]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Handlings by stage and outcome: ``{"fetch": {"done": 88, "retried": 3, "dead": 0}}``."""
-        with self.changed:
-            self._enter_heard()
+        """Return attempts by stage: ``{"fetch": {"done": 88, "retried": 3, "dead": 0}}``."""
+        with self._lock:
+            self._unpack_all()
             counts = dict(self._counts)
         stages = dict.fromkeys(stage for stage, _ in counts)
         return {
@@ -221,92 +220,95 @@ class Ledger:
         }
 
     def open_entries(self) -> list[LedgerEntry]:
-        """The messages without a final fate, in the order in which they became open."""
-        with self.changed:
-            self._enter_heard()
+        """Return the messages without a final outcome, in the order in which they became open."""
+        with self._lock:
+            self._unpack_all()
             return list(self._open.values())
 
     def entries(self) -> list[LedgerEntry]:
-        """Every message, jobs before what came of them, in the order of sending."""
-        with self.changed:
-            self._enter_heard()
+        """Return every message in the order of sending: jobs before their outputs."""
+        with self._lock:
+            self._unpack_all()
             known = list(self._entries.values())
         return sorted(known, key=lambda e: (self.queued_at(e) or self.begun_at(e) or 0.0, e.id))
 
     def wait_for(self, reached: Callable[[], bool], timeout: float) -> bool:
-        """Wait until *reached*, asked soon after facts were added; say whether it was."""
-        deadline = clock.monotonic() + timeout
-        looked = 0.0
+        """Wait until *reached* returns True; say whether it did within *timeout* seconds.
 
-        def asked() -> bool:
-            nonlocal looked
-            latest = min(deadline, looked + LOOK)
-            while (now := clock.monotonic()) < min(latest, self._heard_at + QUIET):
-                clock.sleep(min(latest, self._heard_at + QUIET) - now)
+        *reached* is called when no outcome has arrived for `IDLE_BEFORE_CHECK`, and at least every
+        `MAX_CHECK_INTERVAL`.
+        """
+        deadline = clock.monotonic() + timeout
+        checked = 0.0
+
+        def check() -> bool:
+            nonlocal checked
+            latest = min(deadline, checked + MAX_CHECK_INTERVAL)
+            while (now := clock.monotonic()) < min(latest, self._received_at + IDLE_BEFORE_CHECK):
+                clock.sleep(min(latest, self._received_at + IDLE_BEFORE_CHECK) - now)
             try:
-                with self.changed:  # half-way through a batch of facts, less may be open than is
+                with self._lock:  # within a batch, `open` may be too low for a moment
                     return reached()
             finally:
-                looked = clock.monotonic()
+                checked = clock.monotonic()
 
-        return self._bell.wait_for(asked, timeout)
+        return self._waiter.wait_for(check, timeout)
 
     def time(self, outcome: Outcome, at: float) -> float:
-        """Turn *at* on the worker's clock into the ledger's, should that one be off."""
+        """Convert *at* from the clock of *outcome*'s worker to the ledger's clock."""
         offset = self._offsets[outcome.worker]
-        return at if 0 <= offset < SAME_CLOCK else at + offset
+        return at if 0 <= offset < MAX_CLOCK_ERROR else at + offset
 
     def queued_at(self, entry: LedgerEntry) -> float | None:
-        """When *entry* was first put into its queue."""
+        """Return when *entry* was first put into its queue."""
         times = [self.time(origin, origin.ended) for origin in entry.origins]
         return min([*times, *([] if entry.sent is None else [entry.sent])], default=None)
 
     def first_queued_at(self) -> float:
         """Return when the first message of the run was put into its queue; 0.0 if none was."""
-        with self.changed:
-            self._enter_heard()
+        with self._lock:
+            self._unpack_all()
             return self._first_queued_at(self._entries.values())
 
     def _first_queued_at(self, entries: Iterable[LedgerEntry]) -> float:
-        return min(
-            (at for each in entries if (at := self.queued_at(each)) is not None), default=0.0
-        )
+        times = [self.queued_at(each) for each in entries]
+        return min((at for at in times if at is not None), default=0.0)
 
     def begun_at(self, entry: LedgerEntry) -> float | None:
-        """When somebody first took *entry* in hand."""
+        """Return when the first attempt at *entry* began."""
         return min((self.time(outcome, outcome.begun) for outcome in entry.outcomes), default=None)
 
     def waits(self, entry: LedgerEntry) -> Iterator[tuple[Outcome, float]]:
-        """Each handling of *entry*, and how long the message had been waiting for it in seconds.
+        """Yield each attempt at *entry* with the seconds that the message had waited for it.
 
-        A retry waits from the end of its delay. Not before the message was sent on, as far as the
-        clocks of two machines can tell.
+        The wait for a retry starts at the end of its delay. A wait is never negative, even if the
+        clocks of two machines differ.
         """
-        ready = self.queued_at(entry)
+        since = self.queued_at(entry)
         for outcome in sorted(entry.outcomes, key=lambda outcome: (outcome.attempt, outcome.begun)):
-            if ready is not None:
-                yield outcome, max(0.0, self.time(outcome, outcome.begun) - ready)
-            ready = None
+            if since is not None:
+                yield outcome, max(0.0, self.time(outcome, outcome.begun) - since)
+            since = None
             if outcome.kind == "retried":
-                ready = self.time(outcome, outcome.ended) + outcome.delay
+                since = self.time(outcome, outcome.ended) + outcome.delay
 
     def latencies(self) -> list[float]:
-        """Seconds from sending to the last fate of what came of it, for each job that is done."""
-        with self.changed:
-            self._enter_heard()
+        """Return the seconds from sending each done job to the last outcome of its outputs."""
+        with self._lock:
+            self._unpack_all()
             jobs = self._jobs()
         return [
             max(entry.ended or 0.0 for entry in family if entry.outcomes) - root.sent
             for job, family in jobs.items()
-            if (root := self._entries[job]).sent is not None and self._outcome(family) == "done"
+            if (root := self._entries[job]).sent is not None and self._state(family) == "done"
         ]
 
     def summary(self) -> RunSummary:
-        """Sum up what is known now."""
-        with self.changed:
-            self._enter_heard()
+        """Return the figures of the run, as far as they are known now."""
+        with self._lock:
+            self._unpack_all()
             jobs = self._jobs()
-            outcomes = {job: self._outcome(family) for job, family in jobs.items()}
+            outcomes = {job: self._state(family) for job, family in jobs.items()}
             ours = [self._entries[job] for job in jobs]
             first = self._first_queued_at(ours)
             last = max((each.ended or first for each in self._entries.values()), default=first)
@@ -335,7 +337,7 @@ class Ledger:
             families.setdefault(entry.job or entry.id, []).append(entry)
         return {job: family for job, family in families.items() if job in self._entries}
 
-    def _outcome(self, family: list[LedgerEntry]) -> str:
+    def _state(self, family: list[LedgerEntry]) -> str:
         if any(entry.id in self._open for entry in family):
             return "open"
         return "dead" if any(entry.is_dead for entry in family) else "done"
@@ -374,5 +376,5 @@ class Ledger:
         }
 
 
-def _weight(outcome: Outcome) -> tuple[int, int, float]:
+def _precedence(outcome: Outcome) -> tuple[int, int, float]:
     return _RANK[outcome.kind], outcome.attempt, outcome.begun

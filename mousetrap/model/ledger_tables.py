@@ -1,4 +1,4 @@
-"""The ledger as tables: what became of each message, and where each open one stopped.
+"""The ledger as tables: what happened to each message, and where each open one waits.
 
 Nothing here talks to a broker. Prototyped in ``notebooks/07_runs.ipynb``.
 """
@@ -16,9 +16,9 @@ from mousetrap.model.outcome import Outcome
 def messages(
     ledger: Ledger, reads: Collection[str], name: str, printed: Mapping[str, str] | None = None
 ) -> Table:
-    """One row for each message: its path, times in seconds, attempts, outcome and reason.
+    """Return a row for each message: its path, times in seconds, attempts, outcome and reason.
 
-    And what was *printed* for it (by its id), if anything was for any.
+    With *printed* (message id -> text) there is a column for what its handler printed.
     """
     entries = ledger.entries()
     known = {entry.id: entry for entry in entries}
@@ -34,15 +34,15 @@ def messages(
 
 
 def open_messages(ledger: Ledger, now: float) -> Table:
-    """One row for each message without a final fate: where it stopped, and how long ago."""
+    """Return a row for each message without a final outcome: where it waits, and how long."""
     return Table(
         ("message", "job", "stopped in", "attempt", "for s", "last failure"),
-        [_stop(ledger, entry, now) for entry in ledger.open_entries()],
+        [_open_row(ledger, entry, now) for entry in ledger.open_entries()],
     )
 
 
 def last_failure(ledger: Ledger) -> Outcome | None:
-    """The latest failure among the messages that are still open."""
+    """Return the latest failure among the messages that are still open, None without one."""
     failures = [
         outcome for entry in ledger.open_entries() for outcome in entry.outcomes if outcome.reason
     ]
@@ -50,7 +50,7 @@ def last_failure(ledger: Ledger) -> Outcome | None:
 
 
 def first_dead(ledger: Ledger) -> Outcome:
-    """The fate of the message that died first; there must be one."""
+    """Return the outcome of the message that was dead-lettered first; there must be one."""
     outcomes = [outcome for entry in ledger.entries() if (outcome := entry.outcome) is not None]
     return min(
         (outcome for outcome in outcomes if outcome.kind == "dead"),
@@ -65,7 +65,7 @@ def _row(
     first: float,
     reads: Collection[str],
 ) -> tuple[Any, ...]:
-    outcome, ready = entry.outcome, ledger.queued_at(entry)
+    outcome, queued_at = entry.outcome, ledger.queued_at(entry)
     path, step = [outcome.stage if outcome else entry.queue], entry
     while step.parent is not None and step.parent in known:
         step = known[step.parent]
@@ -75,7 +75,7 @@ def _row(
         entry.id[:8],
         (entry.job or entry.id)[:8],
         " → ".join(reversed(path)),
-        None if ready is None else ready - first,
+        None if queued_at is None else queued_at - first,
         next((wait for _, wait in ledger.waits(entry)), None),
         None if outcome is None else outcome.seconds,
         max((each.attempt for each in entry.outcomes), default=0),
@@ -84,7 +84,7 @@ def _row(
     )
 
 
-def _stop(ledger: Ledger, entry: LedgerEntry, now: float) -> tuple[Any, ...]:
+def _open_row(ledger: Ledger, entry: LedgerEntry, now: float) -> tuple[Any, ...]:
     place, attempt, since, reason = entry.queue, 1, ledger.queued_at(entry), None
     if (outcome := entry.outcome) is not None and outcome.kind == "retried":
         place, attempt = f"{entry.queue}, after {outcome.delay:g} s", outcome.attempt + 1

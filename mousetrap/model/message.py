@@ -1,7 +1,7 @@
-"""What travels: a plain JSON body, and everything of ours in AMQP properties and headers.
+"""A message: a plain JSON body, with everything of ours in AMQP properties and headers.
 
-So ``json.loads(body)`` in a plain pika consumer works on our messages, and a message that plain
-pika sent is one we can handle. Nothing here talks to a broker. Prototyped in
+So a plain pika consumer can read our messages with ``json.loads(body)``, and our workers can handle
+messages that plain pika sent. Nothing here talks to a broker. Prototyped in
 ``notebooks/03_worker.ipynb``.
 """
 
@@ -21,11 +21,11 @@ from mousetrap.display.table import Table, age
 from mousetrap.errors import UndecodableMessage
 from mousetrap.runtime import clock, randomness
 
-MAX_BODY = 16 * 1024 * 1024  # bytes; what RabbitMQ 4 accepts unless told otherwise
-MAX_ID = 255  # bytes of a short string of AMQP
-DAY = 86_400.0  # seconds; clocks that differ by more tell nothing
-MAX_ATTEMPT = 1000  # a guess at "absurd": nobody configures a thousand retry delays
-ID_NAMESPACE = bytes.fromhex("a3b1c9f26a0e5d8b9d0a6d6f75736574")  # of derived ids: never changes
+MAX_BODY = 16 * 1024 * 1024  # bytes; RabbitMQ 4 accepts no more by default
+MAX_ID = 255  # bytes; AMQP sends an id as a short string
+MAX_CLOCK_LEAD = 86_400.0  # seconds; a time further in the future than a day is not believed
+MAX_ATTEMPT = 1000  # a guess: no queue has a thousand retry delays
+ID_NAMESPACE = bytes.fromhex("a3b1c9f26a0e5d8b9d0a6d6f75736574")  # of output ids; never changes
 _NOT_YET: Any = object()
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 
@@ -35,7 +35,7 @@ REASON, TRACEBACK, ORIGIN = "mousetrap-reason", "mousetrap-traceback", "mousetra
 DEAD_SINCE, REPLAYED, DROPPED = "mousetrap-died", "mousetrap-replayed", "mousetrap-dropped"
 EDITED = "mousetrap-edited"
 LOSSES, TIMEOUTS = "mousetrap-losses", "mousetrap-timeouts"
-COUNTS = ("x-delivery-count", "x-acquired-count")  # of a quorum queue
+DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")  # of a quorum queue
 
 current_message: ContextVar[Message] = ContextVar("mousetrap.current")
 """The message that is being handled in this thread or coroutine; unset outside a worker."""
@@ -63,14 +63,15 @@ class Properties(Protocol):
 
 
 class Message:
-    """A body with an id, an attempt number and a family tree.
+    """A body with an id, an attempt number, and the ids of its parent and its job.
 
-    ``Message({"seed": 1})`` is a new job with a random id; ``parent.child(data, "fetch", 0)`` is
-    its first output, whose id is the same each time that job is done again. `data` and `body` are
-    two views of the same thing, converted when first asked for. `sent` is when it was first put
-    into a queue, in seconds since 1970 on the clock of whoever did; None where that was not told.
+    ``Message({"seed": 1})`` is a new job with a random id. ``parent.child(data, "fetch", 0)`` is
+    its first output, which has the same id each time the job is handled. `data` and `body` are the
+    decoded and the encoded form of the same value; each is computed on first use. `sent` is when
+    the message was first put into a queue, in seconds since 1970 on the sender's clock; None if the
+    message does not say.
 
-    Threads: read from any; not changed after it was made.
+    Threads: any can read it; it does not change after it was made.
     """
 
     __slots__ = ("_body", "_data", "attempt", "headers", "id", "job", "parent", "past_retries",
@@ -92,7 +93,7 @@ class Message:
         if body is not None:
             _check_size(body)
         if id is not None and len(id.encode()) > MAX_ID:
-            raise ValueError(f"a message id of more than {MAX_ID} bytes: AMQP has no room for it")
+            raise ValueError(f"the message id has more than {MAX_ID} bytes: use a shorter one")
         self._data = data
         self._body = b"" if data is _NOT_YET and body is None else body
         self.id = id or randomness.new_id()
@@ -105,7 +106,7 @@ class Message:
 
     @property
     def short_id(self) -> str:
-        """The beginning of its id, fit for a log: ids may come from anybody."""
+        """The beginning of its id, made safe for a log: other clients choose their ids freely."""
         return safe(self.id[:8])
 
     @property
@@ -117,7 +118,7 @@ class Message:
 
     @property
     def data(self) -> Any:
-        """What the body says, as plain Python values; an empty body says None.
+        """The decoded body as plain Python values; None for an empty body.
 
         Raises:
             UndecodableMessage: the body is not JSON.
@@ -128,17 +129,17 @@ class Message:
 
     @property
     def retries(self) -> int:
-        """How many handlings of this message and its ancestors failed and were tried again."""
+        """How many attempts at this message and its ancestors failed and were retried."""
         return self.past_retries + self.attempt - 1
 
     @property
     def reason(self) -> str | None:
-        """Why it died, as ``ValueError: no luck``; None for the living."""
+        """Why it was dead-lettered, as ``ValueError: no luck``; None if it was not."""
         return _text(self.headers.get(REASON))
 
     @property
     def traceback(self) -> str | None:
-        """Where in the handler it died."""
+        """The traceback of the handler that failed; None if it was not dead-lettered."""
         return _text(self.headers.get(TRACEBACK))
 
     @property
@@ -148,13 +149,13 @@ class Message:
 
     @property
     def dead_since(self) -> int | None:
-        """When it died, in seconds since 1970 on the clock of the worker that buried it."""
+        """When it was dead-lettered, in seconds since 1970 on the worker's clock."""
         at = self.headers.get(DEAD_SINCE)
         return at if isinstance(at, int) and not isinstance(at, bool) else None
 
     @property
     def replayed(self) -> int:
-        """How often it was taken out of the dead queue and sent again."""
+        """How often it was sent again from the dead queue; absurd values are clamped."""
         return _clamped(self.headers.get(REPLAYED), 0)
 
     @property
@@ -164,7 +165,7 @@ class Message:
 
     @property
     def timeouts(self) -> int:
-        """How often it was in hand for longer than the broker allows; absurd values are clamped."""
+        """How often its ack timed out; absurd values are clamped."""
         return _clamped(self.headers.get(TIMEOUTS), 0)
 
     @property
@@ -173,20 +174,23 @@ class Message:
         return bool(self.headers.get(EDITED))
 
     def age_at(self, now: float) -> float | None:
-        """Seconds since it died or, for the living, since it was sent; None: not told, or absurd.
+        """Return the seconds since it was dead-lettered or, if it was not, since it was sent.
 
-        Both are told by other clocks than *now*, which may be a little ahead of it.
+        None if the message does not say when, or if the time is absurd. It comes from another
+        clock, which may be a little ahead of *now*.
         """
         since = self.sent if self.dead_since is None else self.dead_since
-        return None if since is None or not 0 <= since <= now + DAY else max(0.0, now - since)
+        if since is None or not 0 <= since <= now + MAX_CLOCK_LEAD:
+            return None
+        return max(0.0, now - since)
 
     def child(self, data: Any, stage: str, index: int) -> Message:
-        """Return the *index*-th output of *stage* for this message; always with the same id."""
+        """Return the *index*-th output of *stage* for this message; it always has the same id."""
         id = child_id(self.id, stage, index)
         return Message(data, id=id, parent=self.id, job=self.job, past_retries=self.retries)
 
     def copy(self, attempt: int, headers: Mapping[str, Any], body: bytes | None = None) -> Message:
-        """Return the same message, same id and, unless given anew, *body*, as another try."""
+        """Return a copy with the same id for another attempt, with *body* if one is given."""
         message = Message(
             id=self.id,
             attempt=attempt,
@@ -200,7 +204,7 @@ class Message:
         return message
 
     def wire_headers(self) -> dict[str, Any]:
-        """All headers to send, ours included."""
+        """Return all headers to send, ours included."""
         ours = {ATTEMPT: self.attempt, JOB: self.job}
         if self.parent is not None:
             ours[PARENT] = self.parent
@@ -227,14 +231,14 @@ class Message:
             else {key: value for key, value in headers.items() if key not in _FAMILY},
             sent=sent if isinstance(sent, int) else None,
         )
-        message._body = body  # past the size check: this broker has shown that it takes it
+        message._body = body  # no size check: this broker has accepted it
         return message
 
     def __repr__(self) -> str:
-        """Say what it is, not what it says: a body appears nowhere unless asked for."""
+        """Return facts about the message; a body is never shown without a request for it."""
         size = "" if self._body is None else f", {len(self._body):,} bytes"
-        died = f", died of {self.reason!r}" if self.reason else ""
-        return f"<Message {self.short_id}, attempt {self.attempt}{size}{died}>"
+        reason = f", dead: {self.reason!r}" if self.reason else ""
+        return f"<Message {self.short_id}, attempt {self.attempt}{size}{reason}>"
 
     def _repr_html_(self) -> str:
         seconds = self.age_at(clock.time())
@@ -272,17 +276,18 @@ def child_id(parent: str, stage: str, index: int) -> str:
 
 
 def without_delivery_counts(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *headers* less what a quorum queue has counted."""
-    return {key: value for key, value in headers.items() if key not in COUNTS}
+    """Return *headers* without the counts of a quorum queue."""
+    return {key: value for key, value in headers.items() if key not in DELIVERY_COUNTS}
 
 
 def without_failure_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *headers* less what deaths left: our reason, our counts, the broker's own history.
+    """Return *headers* without traces of failures: our reason and counts, the broker's ``x-death``.
 
-    We count attempts ourselves, because the broker's counts differ by version and queue type.
+    Attempts are counted in a header of ours, because the broker's own counts differ by version and
+    queue type.
     """
     ours = (REASON, TRACEBACK, ORIGIN, DEAD_SINCE, LOSSES, TIMEOUTS)
-    brokers = ("x-death", "x-first-death-", "x-last-death-", *COUNTS)
+    brokers = ("x-death", "x-first-death-", "x-last-death-", *DELIVERY_COUNTS)
     return {
         key: value
         for key, value in headers.items()
@@ -291,27 +296,27 @@ def without_failure_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode(data: Any) -> bytes:
-    """Return *data* as JSON bytes; None is the empty body, bytes are taken as they are.
+    """Return *data* as JSON bytes; None becomes the empty body, and bytes are returned unchanged.
 
-    Beside plain values: dataclasses, `msgspec.Struct`, times, UUIDs and what else msgspec writes,
-    and models of pydantic.
+    Besides plain values it accepts pydantic models and whatever msgspec can encode: dataclasses,
+    `msgspec.Struct`, dates and times, UUIDs.
 
     Raises:
-        TypeError: JSON has no such value.
-        ValueError: not finite (NaN, infinity): JSON has no such number; nested too deep; or larger
-            than `MAX_BODY`.
+        TypeError: JSON cannot represent a value.
+        ValueError: a number is not finite (NaN, infinity), *data* is nested too deep, or the body
+            is larger than `MAX_BODY`.
     """
     if data is None:
         return b""
     try:
-        body = data if isinstance(data, bytes) else _written(data)
+        body = data if isinstance(data, bytes) else _encode_json(data)
     except RecursionError:
-        raise ValueError("nested too deep for JSON: flatten it") from None
+        raise ValueError("the value is nested too deep for JSON; flatten it") from None
     _check_size(body)
     if isinstance(data, bytes):
         return body
-    # msgspec writes NaN and infinity as null: silently another value. Only a body with a null in
-    # it can hide one, and the strict writer of the standard library finds it.
+    # msgspec silently writes NaN and infinity as null. Only a body that contains a null can hide
+    # one; the strict encoder of the standard library finds it.
     if b"null" in body:
         import json
 
@@ -320,28 +325,29 @@ def encode(data: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return a pydantic model as plain values; it is known by its method, not by an import."""
+    """Return a pydantic model as plain values; its method shows what it is, without an import."""
     if callable(dump := getattr(value, "model_dump", None)):
         return dump(mode="json")
-    raise TypeError(f"JSON has no such value: {type(value).__name__}; send plain values instead")
+    raise TypeError(f"JSON cannot represent {type(value).__name__}; send plain values instead")
 
 
-_written = msgspec.json.Encoder(enc_hook=_plain).encode
+_encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def _check_size(body: bytes) -> None:
-    if len(body) > MAX_BODY:  # the broker would close the channel, with everybody's messages on it
+    if len(body) > MAX_BODY:  # the broker would close the channel for all messages
         raise ValueError(
-            f"a body of {len(body):,} bytes: brokers take up to {MAX_BODY:,}; store it elsewhere "
-            f"and send the way to it"
+            f"the body has {len(body):,} bytes, brokers accept up to {MAX_BODY:,}; store it "
+            f"elsewhere and send its path or URL"
         )
 
 
 def decode(body: bytes, type: Any = Any) -> Any:
-    """Return *body* as a value of *type* (whatever `msgspec` can validate: dataclasses, ...).
+    """Return *body* decoded to *type*, any type that `msgspec` can validate: dataclasses, ...
 
     Raises:
-        UndecodableMessage: not JSON, not UTF-8, nested too deep, or not of *type*; says where.
+        UndecodableMessage: *body* is not JSON, not UTF-8, nested too deep, or not of *type*; the
+            error says where.
     """
     try:
         return _decoder(type).decode(body)
@@ -365,7 +371,7 @@ def _decoder(type: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _first_bad_byte(body: bytes) -> int | None:
-    # msgspec decodes each string by itself and counts from its beginning
+    # msgspec decodes each string separately and counts from the beginning of that string
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -379,5 +385,5 @@ def _clamped(value: Any, low: int) -> int:
 
 
 def _text(value: Any) -> str | None:
-    """Header values may be anything: keep short strings, drop the rest."""
+    """Return a header's value if it is a string, cut to 20,000 characters; any other is ignored."""
     return value[:20_000] if isinstance(value, str) and value else None

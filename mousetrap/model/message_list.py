@@ -1,4 +1,4 @@
-"""Messages as they come out of a queue: a list that shows itself, and bodies only when asked.
+"""A list of messages that a notebook shows as a table, with the bodies only on request.
 
 Nothing here talks to a broker.
 """
@@ -13,24 +13,24 @@ from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message, decode
 from mousetrap.runtime import clock
 
-LARGE = 1_000_000  # bytes: a guess at what is worth decoding only to show its beginning
+MAX_DECODED_BODY = 1_000_000  # bytes; a guess: a larger body is not decoded only to be shown
 
 
 class Messages(list[Message]):
-    """A list of messages; in a notebook a table of ids, sizes, ages and reasons.
+    """A list of messages; a notebook shows it as a table of ids, sizes, ages and reasons.
 
-    No body is in it: `bodies` shows them, and each message's own `data` has it. *note* is what
-    there is to know about how they were come by.
+    The table has no bodies: `bodies` shows them, and `data` of each message has the decoded body.
+    *note* is shown below the table; it says how reading the messages changed the queue.
     """
 
     def __init__(self, messages: Iterable[Message] = (), title: str = "", note: str = "") -> None:
         super().__init__(messages)
         self.title = title
         self.note = note
-        self._taken = clock.time()  # ages are those of then, whenever it is shown
+        self._taken = clock.time()  # ages are as of this moment, whenever it is shown
 
     def table(self) -> Table:
-        """One row for each message: what is known of it without its body."""
+        """Return a row for each message, without its body."""
         columns = ["message", "attempt", "size", "age"]
         rows = [
             [each.id[:8], each.attempt, f"{len(each.body):,} B", self._age(each)] for each in self
@@ -42,11 +42,11 @@ class Messages(list[Message]):
         return Table(columns, rows, f"{len(self):,} messages{self.title}", self.note)
 
     def bodies(self, type: Any = None) -> Table:
-        """One row for each message with its body, cut short; decoded to *type*, if one is given.
+        """Return a row for each message with the beginning of its body.
 
-        A body that is not of *type* says so instead.
+        With *type* the body is decoded to it; if that fails, the row has the error instead.
         """
-        rows = [(each.id[:8], f"{len(each.body):,} B", shown(each.body, type)) for each in self]
+        rows = [(each.id[:8], f"{len(each.body):,} B", preview(each.body, type)) for each in self]
         return Table(("message", "size", "body"), rows, f"{len(self):,} messages{self.title}")
 
     def _age(self, message: Message) -> str | None:
@@ -64,11 +64,11 @@ class Messages(list[Message]):
         return self.table()._repr_html_()
 
 
-def shown(body: bytes, type: Any = None) -> str:
-    """Return the beginning of *body* as text or, decoded to *type*, as Python shows it."""
+def preview(body: bytes, type: Any = None) -> str:
+    """Return the beginning of *body* as text or, with *type*, the `repr` of the decoded value."""
     if type is None:
         return body[: 4 * MAX_CELL_CHARS].decode("utf-8", "backslashreplace")
-    if len(body) > LARGE:
+    if len(body) > MAX_DECODED_BODY:
         return f"too large to show: {len(body):,} bytes"
     try:
         return repr(decode(body, type) if body else None)

@@ -1,4 +1,4 @@
-"""What became of the jobs of a run, as plain figures that a program can read out of a notebook.
+"""The summary of a run: figures that a notebook shows and that a program can read out of it.
 
 Nothing here talks to a broker. Prototyped in ``notebooks/check_pipeline.ipynb``.
 """
@@ -21,7 +21,10 @@ STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait p50", "wait p99", "ha
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What one stage did: handlings by outcome; seconds in its queue and in its function."""
+    """The figures of one stage: attempts by outcome, and seconds by percentile.
+
+    `wait` is the time that messages were in its queue, `handling` the time that its function ran.
+    """
 
     done: int
     retried: int
@@ -32,14 +35,14 @@ class StageSummary:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What became of the jobs of a run; shows itself as a table and leaves its data in a notebook.
+    """What happened to the jobs of a run; a notebook shows it as a table and stores it as JSON.
 
-    ``lost = confirmed − done − dead``: it must be 0 once a run is settled. A job is dead if
-    anything that came of it is. `duplicates` are messages done or dead once more, `retried` counts
-    handlings that failed and were tried again. `latency` is the time from sending a job to the
-    last fate of all that came of it, in seconds, by percentile. `reasons` counts the dead messages
-    by what killed them; `stages` tells what each stage did; `broker` is what took the messages, and
-    says so if it has them in memory only.
+    ``lost = confirmed − done − dead`` must be 0 once a run is settled. A job is dead if the job
+    itself or any message that came from it is dead. `duplicates` counts messages that were done or
+    dead more than once, `retried` the attempts that failed and were retried. `latency` is the time
+    from sending a job to the last outcome of its messages, in seconds, by percentile. `reasons`
+    counts the dead messages by reason. `broker` names the broker, and says so if it keeps messages
+    in memory only.
     """
 
     sent: int
@@ -56,11 +59,11 @@ class RunSummary:
     broker: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, ready for JSON."""
+        """Return the summary as plain values, ready for JSON."""
         return dataclasses.asdict(self)
 
     def counts(self) -> dict[str, Any]:
-        """The part that is the same whenever the same jobs are run: no times in it."""
+        """Return what is the same whenever the same jobs are run: everything but the times."""
         names = ("sent", "confirmed", "done", "retried", "dead", "lost", "duplicates", "reasons")
         stages = {
             name: (stage.done, stage.retried, stage.dead) for name, stage in self.stages.items()
@@ -70,7 +73,7 @@ class RunSummary:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         rows = self.as_dict()
         stages = rows.pop("stages")
-        shown = {name: _shown(value) for name, value in rows.items() if value != ""}
+        shown = {name: _formatted(value) for name, value in rows.items() if value != ""}
         text = "\n".join(f"{name:>10}  {value}" for name, value in shown.items())
         table = _table(list(shown.items()))
         if stages:
@@ -103,14 +106,14 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def duration(seconds: float) -> str:
-    """Say a time in the unit people read: ``480 µs``, ``12 ms``, ``1.5 s``."""
+    """Return a time in the unit that people read: ``480 µs``, ``12 ms``, ``1.5 s``."""
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def stage_line(name: str, stage: Mapping[str, Any]) -> list[str]:
-    """Return a stage of a record, as plain values, as a row of `STAGE_COLUMNS`."""
+    """Return the row of `STAGE_COLUMNS` for *stage*, a `StageSummary` as plain values."""
     times = [stage[what].get(p) for what in ("wait", "handling") for p in ("p50", "p99")]
     counts = [f"{stage[outcome]:,}" for outcome in ("done", "retried", "dead")]
     return [safe(name), *counts, *("–" if time is None else duration(time) for time in times)]
@@ -139,12 +142,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _shown(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if isinstance(value, dict):
-        return (
-            ", ".join(f"{safe(key, MAX_CELL_CHARS)}: {_shown(each)}" for key, each in value.items())
-            or "–"
-        )
+        parts = [f"{safe(key, MAX_CELL_CHARS)}: {_formatted(each)}" for key, each in value.items()]
+        return ", ".join(parts) or "–"
     if isinstance(value, str):
         return safe(value, MAX_CELL_CHARS)
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

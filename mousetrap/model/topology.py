@@ -1,8 +1,8 @@
-"""Queues as values: which queues exist beside a work queue, and with which arguments.
+"""Queues as values: which queues belong to a work queue, and with which arguments.
 
 A work queue is declared durable and **without arguments**, so that a notebook that declares it in
-plain pika never meets 406. Whatever retries and dead letters need lives in queues of our own
-beside it. What becomes of messages is told on one exchange. Nothing here talks to a broker.
+plain pika gets no 406. Retries and dead letters have queues of their own beside it. Outcomes are
+published to one exchange. Nothing here talks to a broker.
 Prototyped in ``notebooks/05_failures.ipynb``.
 """
 
@@ -16,14 +16,14 @@ from mousetrap.errors import SettingsError
 
 DEFAULT_RETRY_DELAYS = (1.0, 5.0, 25.0)  # seconds; three tries outlast a broker restart
 EVENTS_EXCHANGE = "mousetrap.events"
-MAX_DELAY = 86_400.0  # seconds: a day; longer waits belong in a scheduler, not in a queue
-_NAME = re.compile(r"[^\x00-\x1f\x7f]+")  # AMQP allows any UTF-8; control bytes only confuse people
-_SURROGATE = re.compile("[\ud800-\udfff]")  # what a shell's bytes become that are not UTF-8
+MAX_DELAY = 86_400.0  # seconds: a day; longer waits are a scheduler's job, not a queue's
+_NAME = re.compile(r"[^\x00-\x1f\x7f]+")  # AMQP allows any UTF-8; control characters confuse people
+_SURROGATE = re.compile("[\ud800-\udfff]")  # bytes from a shell that are not UTF-8 become these
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """One durable queue as the broker is to know it: its name on the wire and its arguments."""
+    """One durable queue as it is declared: its name on the wire and its arguments."""
 
     name: str
     arguments: Mapping[str, object] = field(default_factory=dict)
@@ -31,14 +31,14 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One durable topic exchange as the broker is to know it."""
+    """One durable topic exchange as it is declared."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Binding:
-    """A queue gets what comes to an exchange with this routing key."""
+    """A binding: messages with this routing key go from the exchange to the queue."""
 
     queue: str
     exchange: str
@@ -50,12 +50,11 @@ AnyDeclaration = Declaration | Exchange | Binding
 
 @dataclass(frozen=True)
 class Queue:
-    """A work queue and where its failures wait: ``start_fetch.retry.5s``, ``start_fetch.dead``.
-
-    Messages that lost their worker again and again are in ``start_fetch.quarantine`` (see
-    `poison_messages.after_loss`).
+    """A work queue and its retry, dead and quarantine queues: ``start_fetch.retry.5s``, ...
 
     `retry_delays` are seconds, one per retry: ``(1.0, 5.0, 25.0)`` means at most four attempts.
+    ``start_fetch.quarantine`` holds messages whose workers were lost more than once (see
+    `poison_messages.after_loss`).
     """
 
     name: str
@@ -73,7 +72,7 @@ class Queue:
 
     @property
     def dead(self) -> str:
-        """Name of the queue where messages end that cannot be handled."""
+        """Name of the queue for messages that will not be retried."""
         return f"{self.name}.dead"
 
     @property
@@ -82,53 +81,53 @@ class Queue:
         return f"{self.name}.quarantine"
 
     def retry_queues(self) -> dict[str, float]:
-        """Map each retry queue's name to its delay in seconds."""
+        """Return the name of each retry queue with its delay in seconds."""
         # One queue per delay: RabbitMQ expires messages from the head only, so a long
         # delay in front would hold back every shorter one behind it.
         return {self.retry_queue(delay): delay for delay in self.retry_delays}
 
     def retry_queue(self, delay: float) -> str:
-        """Name of the queue where a message waits *delay* seconds."""
+        """Return the name of the queue where a message waits *delay* seconds."""
         return f"{self.name}.retry.{delay:g}s"
 
     def names(self) -> list[str]:
-        """Every name that belongs to this queue, the work queue first."""
+        """Return the names of all queues that belong to this one, the work queue first."""
         return [self.name, *self.retry_queues(), self.dead, self.quarantine]
 
 
 @dataclass(frozen=True)
 class Topology:
-    """How names become queues on the wire: namespace, queue type and expiry.
+    """Turns plain names into queues on the wire: namespace, queue type and expiry.
 
     `namespace` is a prefix: ``run-7f3a`` turns ``start_fetch`` into ``run-7f3a.start_fetch``.
-    Queues in a namespace carry ``x-expires`` of `expiry` seconds, so that a killed kernel cleans
-    up after itself; a live worker re-declares its queues long before (that renews the lease).
+    Queues in a namespace have ``x-expires`` of `expiry` seconds, so the broker deletes the queues
+    of a kernel that was killed. A live worker declares its queues again long before that, which
+    renews the expiry.
     """
 
     namespace: str = ""
     queue_type: str = "classic"
     expiry: float = 600.0  # seconds
-    events_exchange: str = EVENTS_EXCHANGE  # "" tells nobody
+    events_exchange: str = EVENTS_EXCHANGE  # "": no outcomes are published
 
     def wire_name(self, name: str) -> str:
-        """The name the broker knows."""
+        """Return *name* as the broker knows it."""
         return f"{self.namespace}.{name}" if self.namespace else name
 
     def plain_name(self, wire_name: str) -> str:
-        """The name people use: the inverse of `wire_name`."""
+        """Return the name that people use: the inverse of `wire_name`."""
         return wire_name.removeprefix(f"{self.namespace}.") if self.namespace else wire_name
 
     def work_queue(self, name: str) -> Declaration:
-        """A queue that stages read or write; outside a namespace it carries no arguments at all."""
+        """Return the queue that stages read or write; outside a namespace it has no arguments."""
         return Declaration(self.wire_name(check_queue_name(name)), self._arguments())
 
     def declarations(self, queue: Queue) -> list[Declaration]:
-        """All queues that *queue* consists of, the work queue first."""
+        """Return all queues that belong to *queue*, the work queue first."""
         retries = [
-            Declaration(self.wire_name(name), self._arguments() | self._way_back(queue, delay))
+            Declaration(self.wire_name(name), self._retry_arguments(queue, delay))
             for name, delay in queue.retry_queues().items()
         ]
-        # the name was checked
         others = [
             Declaration(self.wire_name(name), self._arguments())
             for name in (queue.dead, queue.quarantine)
@@ -137,37 +136,40 @@ class Topology:
 
     @property
     def events_key(self) -> str:
-        """The routing key of this namespace's fates; outside any namespace it is ``-``."""
+        """The routing key of this namespace's outcomes; ``-`` without a namespace."""
         return self.namespace or "-"
 
     @property
     def discovery_key(self) -> str:
-        """The routing key of questions to this namespace's workers: no namespace has a colon."""
+        """The routing key of consumer discovery in this namespace.
+
+        It cannot be another namespace's `events_key`: a namespace contains no colon.
+        """
         return f"who:{self.events_key}"
 
     def events_queue(self, name: str = "events") -> list[AnyDeclaration]:
-        """A queue that gets every fate of this namespace, and what it takes to fill it."""
+        """Return a queue for every outcome of this namespace, with its exchange and binding."""
         queue = Declaration(self.wire_name(name), self._arguments())
         exchange = Exchange(self.events_exchange)
         return [queue, exchange, Binding(queue.name, exchange.name, self.events_key)]
 
     def _arguments(self) -> dict[str, object]:
         arguments: dict[str, object] = {}
-        # classic is the broker's default: say nothing, meet no 406
+        # classic is the broker's default: without the argument there can be no 406
         if self.queue_type != "classic":
             arguments["x-queue-type"] = self.queue_type
         if self.namespace:
             arguments["x-expires"] = _milliseconds(self.expiry)
         return arguments
 
-    def _way_back(self, queue: Queue, delay: float) -> dict[str, object]:
-        arguments: dict[str, object] = {
+    def _retry_arguments(self, queue: Queue, delay: float) -> dict[str, object]:
+        arguments = self._arguments() | {
             "x-message-ttl": _milliseconds(delay),
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": self.wire_name(queue.name),
         }
         if self.queue_type == "quorum":
-            # Without both, a quorum queue forgets a message before its target has it.
+            # Without both, a quorum queue removes a message before its target has accepted it.
             arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         return arguments
 
@@ -176,9 +178,9 @@ def check_queue_name(name: str) -> str:
     """Return *name* if a work queue can have it.
 
     Raises:
-        SettingsError: empty, longer than 190 UTF-8 bytes (AMQP allows 255; the rest is for a
-            namespace and ``.retry.1.23457e-05s``), not text that has UTF-8, with control
-            characters, or starting with ``amq.``.
+        SettingsError: *name* is empty, longer than 190 bytes in UTF-8 (AMQP allows 255; the rest is
+            for a namespace and ``.retry.1.23457e-05s``), not valid UTF-8, contains control
+            characters, or starts with ``amq.``.
     """
     size = len(name.encode("utf-8", "surrogatepass"))
     problem = (

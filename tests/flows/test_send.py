@@ -139,7 +139,7 @@ def test_send_says_how_far_it_came_when_a_value_cannot_be_sent(work):
     """What stood before it is sent; the error tells how many that were."""
     values = (object() if n == 600 else n for n in range(700))
 
-    with pytest.raises(TypeError, match="JSON has no such value: object") as raised:
+    with pytest.raises(TypeError, match="JSON cannot represent object") as raised:
         send("work", values, settings=work)
 
     [note] = raised.value.__notes__

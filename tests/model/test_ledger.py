@@ -1,4 +1,4 @@
-"""The ledger: facts in any order, more than once, and the same account comes out."""
+"""The ledger: the same facts, in any order and more than once, give the same ledger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ START = 1_000_000.0  # seconds since 1970
 
 
 def outcome(id, outcome="done", *, queue="work", at=START, **more):
-    """A handling that took 10 ms."""
+    """Return the outcome of an attempt that took 10 ms."""
     stage = {"work": "first", "more": "second"}[queue]
     return Outcome(
         id=id, kind=outcome, stage=stage, queue=queue, worker="here:1", begun=at, seconds=0.01,
@@ -26,8 +26,8 @@ def outcome(id, outcome="done", *, queue="work", at=START, **more):
     )  # fmt: skip
 
 
-def told(ledger, *outcomes, delay=0.02):
-    """Each fate becomes known a moment after its end."""
+def add(ledger, *outcomes, delay=0.02):
+    """Add each outcome as received *delay* seconds after its end."""
     for each in outcomes:
         ledger.add([each], each.ended + delay)
 
@@ -40,7 +40,7 @@ def sent(ledger, *jobs):
 
 @st.composite
 def histories(draw):
-    """Jobs, and all fates of a two-stage flow in which each message is handled to its end once."""
+    """Draw jobs and all outcomes of a two-stage flow that settles each message once."""
     ticks = count()
     jobs = [f"j{n}" for n in range(draw(st.integers(1, 5)))]
     outcomes = []
@@ -71,7 +71,7 @@ def histories(draw):
 
 
 def everything(ledger):
-    """All that a ledger can be asked."""
+    """Return all that a ledger can be asked."""
     return (
         ledger.summary(), list(ledger_tables.messages(ledger, READS, "x")),
         list(ledger_tables.open_messages(ledger, START)), ledger.counts(), ledger.dead,
@@ -80,11 +80,11 @@ def everything(ledger):
 
 @given(histories(), st.data())
 def test_ledger_is_the_same_whatever_the_order_of_facts(history, data):
-    """Fates in any order and more than once, before or after the sending: the same ledger."""
+    """Outcomes in any order and more than once, before or after the sending."""
     jobs, outcomes = history
     straight, shuffled = Ledger(READS), Ledger(READS)
     sent(straight, *jobs)
-    told(straight, *outcomes)
+    add(straight, *outcomes)
     again = data.draw(st.lists(st.sampled_from(outcomes), max_size=5))
     facts = [(each, each.ended + 0.02) for each in outcomes]
     facts += [(each, each.ended + 5.0) for each in again]  # a repetition comes later
@@ -97,8 +97,8 @@ def test_ledger_is_the_same_whatever_the_order_of_facts(history, data):
 
 
 @given(histories(), st.data())
-def test_ledger_is_open_until_the_last_final_fate(history, data):
-    """Whatever has come so far, while one final fate is missing the ledger is not settled."""
+def test_ledger_is_open_until_the_last_final_outcome(history, data):
+    """While one final outcome is missing, the ledger is not settled."""
     jobs, outcomes = history
     ledger = Ledger(READS)
     sent(ledger, *jobs)
@@ -107,20 +107,20 @@ def test_ledger_is_open_until_the_last_final_fate(history, data):
 
     for n, each in enumerate(order):
         assert (ledger.open > 0) == (n <= last)
-        told(ledger, each)
+        add(ledger, each)
     assert ledger.open == 0
     assert ledger.summary().lost == 0
 
 
 @given(histories(), st.data())
 def test_ledger_counts_each_loss(history, data):
-    """Whichever fate never comes, its job is counted as lost and every other one is not."""
+    """If any one outcome never arrives, its job is counted as lost, and no other job is."""
     jobs, outcomes = history
     missing = data.draw(st.sampled_from([each for each in outcomes if each.is_final]))
     ledger = Ledger(READS)
     sent(ledger, *jobs)
 
-    told(ledger, *(each for each in outcomes if each != missing))
+    add(ledger, *(each for each in outcomes if each != missing))
 
     summary = ledger.summary()
     assert summary.lost == 1
@@ -133,32 +133,32 @@ def test_ledger_waits_for_every_known_copy():
     ledger = Ledger(READS)
     sent(ledger, "j")
     child = (Output("j/0", "more"),)
-    told(ledger, outcome("j", outputs=child), outcome("j", outputs=child, at=START + 1))
-    told(ledger, outcome("j/0", queue="more", parent="j", job="j", at=START + 2))
+    add(ledger, outcome("j", outputs=child), outcome("j", outputs=child, at=START + 1))
+    add(ledger, outcome("j/0", queue="more", parent="j", job="j", at=START + 2))
     assert ledger.open == 1
 
-    told(ledger, outcome("j/0", queue="more", parent="j", job="j", at=START + 3))
+    add(ledger, outcome("j/0", queue="more", parent="j", job="j", at=START + 3))
 
     assert ledger.open == 0
-    assert ledger.summary().duplicates == 2  # of the job, and of what came of it
+    assert ledger.summary().duplicates == 2  # of the job, and of its output
 
 
-def test_ledger_takes_done_for_the_truth_when_a_copy_died():
-    """One delivery died and the other was done: the job is done."""
+def test_ledger_counts_a_message_as_done_if_one_of_its_copies_was():
+    """One delivery was dead-lettered and the other was done: the job is done."""
     ledger = Ledger(READS)
     sent(ledger, "j")
-    told(ledger, outcome("j", "dead", reason="ValueError: no"), outcome("j", at=START + 1))
+    add(ledger, outcome("j", "dead", reason="ValueError: no"), outcome("j", at=START + 1))
 
     summary = ledger.summary()
 
     assert (summary.done, summary.dead, summary.reasons, ledger.dead) == (1, 0, {}, 0)
 
 
-def test_ledger_settles_what_goes_to_a_queue_that_nobody_reads():
-    """A result is settled when it is there."""
+def test_ledger_settles_a_result_at_once():
+    """No stage reads the queue of a result, so nothing more will happen to it."""
     ledger = Ledger(READS)
     sent(ledger, "j")
-    told(ledger, outcome("j", outputs=(Output("j/0", "out"),)))
+    add(ledger, outcome("j", outputs=(Output("j/0", "out"),)))
 
     assert ledger.open == 0
     assert [row["outcome"] for row in ledger_tables.messages(ledger, READS, "x")] == [
@@ -167,31 +167,31 @@ def test_ledger_settles_what_goes_to_a_queue_that_nobody_reads():
     ]
 
 
-def test_ledger_counts_jobs_that_others_sent():
-    """Who sends by hand into the namespace of a run is part of the account."""
+def test_ledger_counts_jobs_that_another_client_sent():
+    """A message sent by hand into the namespace of a run is a job of the run."""
     ledger = Ledger(READS)
-    told(ledger, outcome("theirs"))
+    add(ledger, outcome("theirs"))
 
     summary = ledger.summary()
 
     assert (summary.sent, summary.confirmed, summary.done, summary.lost) == (1, 1, 1, 0)
 
 
-def test_ledger_wakes_who_waits():
-    """The last fate ends the wait, not the clock."""
+def test_ledger_wait_ends_with_the_last_outcome():
+    """The last outcome ends the wait, long before its timeout."""
     ledger = Ledger(READS)
     sent(ledger, "j")
-    threading.Timer(0.05, lambda: told(ledger, outcome("j"))).start()
+    threading.Timer(0.05, lambda: add(ledger, outcome("j"))).start()
 
     assert ledger.wait_for(lambda: not ledger.open, timeout=10)
     assert not ledger.wait_for(lambda: bool(ledger.open), timeout=0.01)
 
 
 def test_ledger_measures_waits_and_handling_by_stage():
-    """Waiting ends when a function begins; a retry waits from the end of its delay."""
+    """A wait ends when the function begins; the wait for a retry starts after its delay."""
     ledger = Ledger(READS)
     sent(ledger, "j")
-    told(
+    add(
         ledger,
         outcome("j", "retried", at=START + 1, delay=2.0),
         outcome("j", at=START + 3.5, attempt=2, outputs=(Output("j/0", "more"),)),
@@ -209,8 +209,8 @@ def test_ledger_measures_waits_and_handling_by_stage():
 
 
 @pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
-def test_ledger_is_not_fooled_by_a_worker_whose_clock_is_wrong(ahead):
-    """An hour off on the worker's machine: the waits come out right all the same."""
+def test_ledger_corrects_the_clock_of_a_worker(ahead):
+    """The waits are right even if the clock of the worker's machine is an hour off."""
     ledger = Ledger(READS)
     sent(ledger, "j")
     ledger.add([outcome("j", at=START + 1 + ahead)], START + 1.02)
@@ -218,11 +218,11 @@ def test_ledger_is_not_fooled_by_a_worker_whose_clock_is_wrong(ahead):
     assert ledger.summary().stages["first"].wait["max"] == pytest.approx(1.0, abs=0.05)
 
 
-def test_open_messages_say_where_each_stopped():
-    """A message that waits for its retry is told from one that nobody has taken yet."""
+def test_open_messages_says_where_each_waits():
+    """One message waits for its retry, another was never delivered."""
     ledger = Ledger(READS)
     sent(ledger, "a", "b")
-    told(ledger, outcome("a", "retried", reason="ValueError: no luck", delay=5.0))
+    add(ledger, outcome("a", "retried", reason="ValueError: no luck", delay=5.0))
 
     rows = {row["message"]: row for row in ledger_tables.open_messages(ledger, START + 10)}
 
@@ -232,12 +232,12 @@ def test_open_messages_say_where_each_stopped():
     assert ledger_tables.last_failure(ledger).id == "a"
 
 
-def test_record_keeps_the_most_frequent_reasons():
-    """A thousand different reasons do not make a record of a thousand lines."""
+def test_summary_keeps_the_most_frequent_reasons():
+    """A thousand different reasons do not make a summary of a thousand lines."""
     ledger = Ledger(READS)
     for n in range(50):
-        told(ledger, outcome(f"x{n}", "dead", reason="ValueError: often"))
-        told(ledger, outcome(f"y{n}", "dead", reason=f"ValueError: {n}"))
+        add(ledger, outcome(f"x{n}", "dead", reason="ValueError: often"))
+        add(ledger, outcome(f"y{n}", "dead", reason=f"ValueError: {n}"))
 
     reasons = ledger.summary().reasons
 

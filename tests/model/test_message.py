@@ -1,3 +1,7 @@
+"""Messages: encoding and decoding of bodies, ids and families, properties and headers."""
+
+from __future__ import annotations
+
 import json
 import math
 import pickle
@@ -46,25 +50,25 @@ class Job:
 
 @given(json_values.filter(lambda data: data is not None))
 def test_encode_and_decode_are_inverse(data):
-    """Whatever JSON can say arrives as it was sent."""
+    """Any JSON value arrives as it was sent."""
     assert decode(encode(data)) == data
 
 
 @given(json_values.filter(lambda data: data is not None))
 def test_encode_writes_plain_json(data):
-    """A tutorial consumer reads our bodies with json.loads."""
+    """A plain pika consumer reads our bodies with json.loads."""
     assert json.loads(encode(data)) == data
 
 
 @given(json_values)
 def test_decode_reads_plain_json(data):
-    """A tutorial producer writes bodies with json.dumps."""
+    """A plain pika producer writes bodies with json.dumps."""
     assert decode(json.dumps(data).encode()) == data
 
 
 @given(st.binary())
-def test_decode_answers_any_bytes_with_data_or_undecodable(body):
-    """No bytes from the wire raise anything that a worker does not expect."""
+def test_decode_returns_data_or_raises_undecodable(body):
+    """Any bytes are decoded, or raise the one error that a worker expects."""
     offset: int | None = None
     try:
         decode(body)
@@ -74,19 +78,19 @@ def test_decode_answers_any_bytes_with_data_or_undecodable(body):
     assert offset is None or 0 <= offset <= len(body)
 
 
-def test_encode_makes_of_nothing_an_empty_body():
-    """The tutorial's trigger has no body: None and b"" are the same message."""
+def test_encode_turns_none_into_an_empty_body():
+    """A message without a body has the data None, and the other way round."""
     assert encode(None) == b""
     assert Message(body=b"").data is None
     assert Message().body == b""
 
 
-def test_encode_takes_bytes_as_they_are():
-    """What is encoded already is not encoded again."""
+def test_encode_returns_bytes_unchanged():
+    """Bytes are taken as an encoded body."""
     assert encode(b"not json") == b"not json"
 
 
-def test_encode_knows_dataclasses():
+def test_encode_accepts_dataclasses():
     """A stage may return its own types; decoding validates them."""
     assert decode(encode(Job(7)), Job) == Job(7)
 
@@ -94,19 +98,19 @@ def test_encode_knows_dataclasses():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"a": [None, x]}, lambda x: Job(x)])
 def test_encode_refuses_what_is_not_finite(bad, wrap):
-    """JSON has no such number; null in its place would be another value, silently."""
+    """JSON has no such number; null in its place would silently be another value."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode(wrap(bad))
 
 
-def test_encode_refuses_what_json_has_no_word_for():
-    """An object of somebody's class is not sent as its repr."""
+def test_encode_refuses_what_json_cannot_represent():
+    """An object of any other class is not sent as its repr."""
     with pytest.raises(TypeError):
         encode(object())
 
 
-def test_encode_refuses_text_that_has_no_utf8():
-    """A lone surrogate cannot travel."""
+def test_encode_refuses_text_that_is_not_utf8():
+    """A lone surrogate cannot be encoded."""
     with pytest.raises(ValueError, match="surrogates"):
         encode("\ud800")
 
@@ -121,8 +125,8 @@ def test_encode_refuses_what_is_nested_too_deep():
         encode(data)
 
 
-def test_encode_refuses_what_no_broker_takes():
-    """A body that is too large is refused before the broker closes the channel over it."""
+def test_encode_refuses_a_body_that_is_too_large():
+    """The error comes before the broker would close the channel because of the body."""
     with pytest.raises(ValueError, match="store it elsewhere"):
         encode(b"x" * (MAX_BODY + 1))
 
@@ -149,7 +153,7 @@ def test_encode_refuses_what_no_broker_takes():
     ids=lambda value: str(value)[:20],
 )
 def test_decode_says_what_is_wrong_and_where(body, reason, offset):
-    """Reason and byte are told, and the body is not quoted."""
+    """The error has the reason and the byte, and does not quote the body."""
     with pytest.raises(UndecodableMessage, match=reason) as caught:
         decode(body)
 
@@ -168,8 +172,8 @@ def test_decode_says_what_is_wrong_and_where(body, reason, offset):
         (b"null", Job, "wrong type"),
     ],
 )
-def test_decode_says_what_is_ill_typed(body, type, reason):
-    """JSON of another shape is as undecodable as no JSON, and the value is not quoted."""
+def test_decode_says_what_has_the_wrong_type(body, type, reason):
+    """JSON of another type is undecodable as well; the error does not quote the value."""
     with pytest.raises(UndecodableMessage, match=reason) as caught:
         decode(body, type)
 
@@ -180,13 +184,13 @@ def test_decode_says_what_is_ill_typed(body, type, reason):
 # --- identity ----------------------------------------------------------------------------------
 
 
-def test_messages_have_ids_of_their_own():
-    """Two roots with the same data are two jobs."""
+def test_jobs_have_different_ids():
+    """Two jobs with the same data are two messages."""
     assert Message({"seed": 1}).id != Message({"seed": 1}).id
 
 
 def test_children_have_the_same_id_each_time():
-    """A job done twice gives the same ids, so that a sink can tell."""
+    """A job that is handled twice has outputs with the same ids, so a sink can recognise them."""
     job = Message({"seed": 1}, id="a")
 
     assert job.child(1, "fetch", 0).id == Message(id="a").child(2, "fetch", 0).id
@@ -201,15 +205,15 @@ def test_children_have_different_ids(places):
 
 
 @given(st.text(), st.text(), st.integers(0, 999))
-def test_ids_of_children_are_those_of_the_standard(parent, stage, index):
-    """Faster, and the same: messages that wait in queues have such ids."""
+def test_ids_of_children_are_uuids_of_version_5(parent, stage, index):
+    """They are computed faster, but must not change: messages in queues have such ids."""
     expected = uuid.uuid5(uuid.UUID(bytes=message.ID_NAMESPACE), f"{parent}/{stage}/{index}").hex
 
     assert message.child_id(parent, stage, index) == expected
 
 
-def test_children_know_their_family():
-    """Parent and job travel on, and so does how often ancestors were retried."""
+def test_children_know_their_parent_and_job():
+    """They also carry how often their ancestors were retried."""
     job = Message({"seed": 1}, attempt=3)
     child = job.child([1], "fetch", 0)
     grandchild = child.child([2], "process", 0)
@@ -219,31 +223,31 @@ def test_children_know_their_family():
     assert (job.retries, child.retries, grandchild.retries) == (2, 2, 2)
 
 
-def test_again_is_the_same_message():
-    """A retry has the same id, bytes and family, and the next attempt number."""
+def test_a_copy_is_the_same_message():
+    """A copy for a retry has the same id, body, parent and job, and the next attempt number."""
     job = Message({"seed": 1}).child([1], "fetch", 0)
-    again = job.copy(2, {REASON: "OSError: down"})
+    copy = job.copy(2, {REASON: "OSError: down"})
 
-    assert (again.id, again.body, again.parent, again.job) == (
+    assert (copy.id, copy.body, copy.parent, copy.job) == (
         job.id,
         job.body,
         job.parent,
         job.job,
     )
-    assert (again.attempt, again.retries, again.reason) == (2, 1, "OSError: down")
+    assert (copy.attempt, copy.retries, copy.reason) == (2, 1, "OSError: down")
 
 
 # --- the wire ----------------------------------------------------------------------------------
 
 
 def properties(message_id, headers, timestamp=None):
-    """What an AMQP client hands over with a body, by the standard names."""
+    """Return what an AMQP client passes with a body, by the standard names."""
     return SimpleNamespace(message_id=message_id, headers=headers, timestamp=timestamp)
 
 
 @given(json_values, st.integers(1, MAX_ATTEMPT), st.integers(0, MAX_ATTEMPT))
-def test_messages_come_off_the_wire_as_they_went_on(data, attempt, past):
-    """Body, id, attempt, family and the sender's own headers survive."""
+def test_messages_arrive_as_they_were_sent(data, attempt, past):
+    """Body, id, attempt, parent, job and the sender's own headers stay the same."""
     parent = Message(id="p", past_retries=past)
     sent = parent.child(data, "fetch", 0).copy(attempt, {"colour": "red"})
 
@@ -265,23 +269,23 @@ def test_messages_of_plain_pika_are_jobs():
 
 
 @pytest.mark.parametrize(
-    ("forged", "believed"),
+    ("forged", "expected"),
     [
         (None, 1), (0, 1), (-5, 1), (10**9, MAX_ATTEMPT), (2**63, MAX_ATTEMPT), (True, 1),
         (False, 1), ("7", 1), (b"7", 1), (2.5, 1), (math.nan, 1), ([3], 1), ({}, 1), (7, 7),
     ],
 )  # fmt: skip
-def test_forged_attempts_are_clamped(forged, believed):
-    """Nobody gets endless retries, or none, by writing into our header."""
+def test_forged_attempts_are_clamped(forged, expected):
+    """Another client that writes our header gets neither endless retries nor none."""
     arrived = Message.from_wire(b"1", properties("a", {ATTEMPT: forged, RETRIES: forged}))
 
-    assert arrived.attempt == believed
+    assert arrived.attempt == expected
     assert 0 <= arrived.past_retries <= MAX_ATTEMPT
 
 
 @pytest.mark.parametrize("forged", [5, b"x", "", None, [], {"a": 1}, math.nan, object()])
-def test_forged_families_are_dropped(forged):
-    """A header of the wrong kind is as good as none."""
+def test_headers_of_the_wrong_type_are_ignored(forged):
+    """A header of ours that is not a string counts as absent."""
     names = (PARENT, JOB, REASON, TRACEBACK, ORIGIN)
     arrived = Message.from_wire(b"1", properties("a", dict.fromkeys(names, forged)))
 
@@ -290,21 +294,21 @@ def test_forged_families_are_dropped(forged):
 
 
 def test_absurdly_long_headers_are_cut():
-    """A book in a header does not travel on."""
+    """An absurdly long header is not passed on."""
     assert len(Message.from_wire(b"1", properties("a", {JOB: "x" * 10**6})).job) == 20_000
 
 
 def test_repr_shows_no_body():
-    """A message in a log or a notebook says what it is, not what it says."""
+    """A message in a log or a notebook shows facts about it, but not its body."""
     shown = repr(
         Message.from_wire(b'"hunter2"', properties("abcdef0123456789", {REASON: "OSError: down"}))
     )
 
-    assert shown == "<Message abcdef01, attempt 1, 9 bytes, died of 'OSError: down'>"
+    assert shown == "<Message abcdef01, attempt 1, 9 bytes, dead: 'OSError: down'>"
 
 
 def test_undecodable_data_raises_each_time():
-    """Looking twice at a bad body is no way around the error."""
+    """The error is raised each time, not only the first."""
     bad = Message(body=b"{")
 
     for _ in range(2):
@@ -313,7 +317,7 @@ def test_undecodable_data_raises_each_time():
 
 
 def test_current_is_unset_outside_a_worker():
-    """Code that asks for the message it handles learns that there is none."""
+    """Code outside a worker gets a LookupError when it asks for the current message."""
     with pytest.raises(LookupError):
         message.current_message.get()
 

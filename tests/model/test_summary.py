@@ -1,4 +1,4 @@
-"""What a record shows, and what it leaves behind for programs."""
+"""What a summary shows, and what it stores in a notebook for programs."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from hypothesis import strategies as st
 
 from mousetrap.model.summary import SUMMARY_TYPE, RunSummary, StageSummary, duration, percentiles
 
-RECORD = RunSummary(
+SUMMARY = RunSummary(
     sent=3, confirmed=3, done=2, retried=1, dead=1, lost=0, duplicates=0, seconds=1.5,
     latency={"p50": 0.5}, reasons={"ValueError: <b>no</b> luck": 1},
     stages={"fetch": StageSummary(2, 1, 1, {"p50": 0.002, "p99": 0.5}, {"p50": 0.00001})},
 )  # fmt: skip
 
 
-def test_record_shows_its_figures_and_leaves_them_as_data():
-    """Text for the terminal, a table for the notebook, JSON for whoever reads the notebook."""
-    bundle = RECORD._repr_mimebundle_()
+def test_summary_shows_its_figures_and_stores_them_as_data():
+    """Text for the terminal, a table for the notebook, JSON for programs that read the notebook."""
+    bundle = SUMMARY._repr_mimebundle_()
 
     assert "confirmed  3" in bundle["text/plain"]
-    assert bundle["text/plain"] == str(RECORD)
+    assert bundle["text/plain"] == str(SUMMARY)
     assert "<td style='text-align:left'>2 ms</td>" in bundle["text/html"]
-    assert json.loads(json.dumps(bundle[SUMMARY_TYPE])) == RECORD.as_dict()
+    assert json.loads(json.dumps(bundle[SUMMARY_TYPE])) == SUMMARY.as_dict()
 
 
-def test_record_obeys_no_markup():
+def test_summary_escapes_markup():
     """A reason comes from an exception, which may quote a message."""
-    html = RECORD._repr_mimebundle_()["text/html"]
+    html = SUMMARY._repr_mimebundle_()["text/html"]
 
     assert "<b>" not in html
     assert "&lt;b&gt;no&lt;/b&gt;" in html
 
 
-def test_record_counts_hold_no_times():
-    """What two runs of the same jobs have in common."""
-    counts = RECORD.counts()
+def test_summary_counts_have_no_times():
+    """Two runs of the same jobs have the same counts."""
+    counts = SUMMARY.counts()
 
     assert counts["stages"] == {"fetch": (2, 1, 1)}
     assert not {"seconds", "latency"} & counts.keys()
@@ -44,7 +44,7 @@ def test_record_counts_hold_no_times():
 
 @given(st.lists(st.floats(0, 1e6), max_size=200))
 def test_percentiles_are_ranked(values):
-    """They rise, the last is the maximum, and each is (rounded) one of the values."""
+    """They are in ascending order, and each is (rounded) one of the values."""
     found = list(percentiles(values).values())
 
     assert found == sorted(found)
@@ -52,6 +52,6 @@ def test_percentiles_are_ranked(values):
     assert all(any(abs(each - value) < 1e-5 for value in values) for each in found)
 
 
-def test_duration_uses_the_unit_people_read():
+def test_duration_uses_the_unit_that_people_read():
     """Microseconds, milliseconds, seconds."""
     assert [duration(s) for s in (0.00048, 0.012, 1.5)] == ["480 µs", "12 ms", "1.5 s"]

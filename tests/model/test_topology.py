@@ -1,3 +1,7 @@
+"""Queues and topology: names on the wire, and the arguments of each queue."""
+
+from __future__ import annotations
+
 import math
 
 import pytest
@@ -8,8 +12,8 @@ from mousetrap.errors import SettingsError
 from mousetrap.model.topology import MAX_DELAY, Declaration, Queue, Topology, check_queue_name
 
 
-def test_queue_knows_the_places_where_its_failures_wait():
-    """Retry and dead queues are named after the work queue, which comes first."""
+def test_queue_names_all_queues_that_belong_to_it():
+    """Retry, dead and quarantine queues are named after the work queue, which comes first."""
     queue = Queue("start_fetch", retry_delays=(1, 0.5))
 
     assert queue.names() == [
@@ -22,7 +26,7 @@ def test_queue_knows_the_places_where_its_failures_wait():
 
 
 def test_work_queues_are_declared_without_arguments():
-    """A notebook that declares them in plain pika never meets 406."""
+    """A notebook that declares them in plain pika gets no 406."""
     declarations = {each.name: each.arguments for each in Topology().declarations(Queue("q"))}
 
     assert declarations["q"] == {}
@@ -44,7 +48,7 @@ def test_retry_queues_lead_back_after_their_delay():
 
 
 def test_a_namespace_is_a_prefix_and_expires():
-    """A killed kernel cleans up after itself: all its queues have a lease."""
+    """The broker deletes the queues of a killed kernel: each has an expiry."""
     topology = Topology("run-7f3a", expiry=60.0)
     declarations = topology.declarations(Queue("q", retry_delays=(1,)))
 
@@ -58,7 +62,7 @@ def test_a_namespace_is_a_prefix_and_expires():
     assert declarations[1].arguments["x-dead-letter-routing-key"] == "run-7f3a.q"
 
 
-def test_quorum_queues_lose_nothing_on_the_way_back():
+def test_quorum_retry_queues_lose_nothing():
     """A quorum retry queue keeps a message until its target has it."""
     [work, retry, *others] = Topology(queue_type="quorum").declarations(Queue("q", (1,)))
 
@@ -69,7 +73,7 @@ def test_quorum_queues_lose_nothing_on_the_way_back():
 
 @pytest.mark.parametrize("namespace", ["", "run-7f3a"])
 def test_plain_name_is_the_inverse_of_wire_name(namespace):
-    """People see the names that they wrote."""
+    """People see the names that they chose."""
     topology = Topology(namespace)
 
     assert topology.plain_name(topology.wire_name("start_fetch")) == "start_fetch"
@@ -90,7 +94,7 @@ def test_every_name_fits_into_amqp(delays, name):
 
 
 @pytest.mark.parametrize("delay", [0, -1, math.nan, math.inf, MAX_DELAY + 1])
-def test_queue_refuses_a_delay_that_cannot_be(delay):
+def test_queue_refuses_an_invalid_delay(delay):
     """The error names the queue and what is allowed."""
     with pytest.raises(SettingsError, match=r"retry delay .* of queue 'q': .* up to 86400"):
         Queue("q", retry_delays=(delay,))
@@ -108,7 +112,7 @@ def test_queue_refuses_a_delay_that_cannot_be(delay):
         ("amq.gen", "belongs to the broker"),
     ],
 )
-def test_queue_refuses_a_name_that_cannot_be(name, problem):
+def test_queue_refuses_an_invalid_name(name, problem):
     """The error says what is wrong with the name, and stays short."""
     with pytest.raises(SettingsError, match=problem) as caught:
         Queue(name)
@@ -117,6 +121,6 @@ def test_queue_refuses_a_name_that_cannot_be(name, problem):
 
 
 @pytest.mark.parametrize("name", ["start_fetch", "a.b-c:d", "Aufträge", "q" * 190, "with space"])
-def test_check_queue_name_returns_a_name_that_can_be(name):
-    """Any other text is a name."""
+def test_check_queue_name_returns_a_valid_name(name):
+    """Any other text is a valid name."""
     assert check_queue_name(name) == name
