@@ -1,6 +1,7 @@
-"""Faults on purpose: a wire to the broker that breaks when it is told to.
+"""Fault injection: a proxy in front of the broker that breaks connections on request.
 
-`planting.Faults`, which is `mousetrap.faults`, plants them and keeps account (`injected`).
-`proxy.Proxy` passes on what clients and broker say, and cuts, holds, delays or slices it, at once
-or at a step of the protocol; `frames` tells it the steps. Needs no root, listens on loopback only.
+`injector.Faults`, which is `mousetrap.faults`, injects faults and records what became of each
+(`fault`). `proxy.Proxy` forwards what clients and broker send, and cuts, drops, delays or slices
+it, at once or at a step of the protocol; `frames` parses the protocol for it. It needs no root
+rights and listens on loopback only.
 """

@@ -1,4 +1,4 @@
-"""One fault that was planted: whether it happened, when, and how long it took to heal.
+"""One injected fault: whether it was triggered, when, and how long the recovery took.
 
 Prototyped in ``notebooks/06_bad_day.ipynb``.
 """
@@ -12,103 +12,102 @@ from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
 from mousetrap.runtime import clock, threads
 
-COLUMNS = ("fault", "what", "at", "landed", "healed after")
+COLUMNS = ("fault", "what", "at", "triggered", "healed after")
 
 
 @dataclass(eq=False, repr=False)
 class Fault:
-    """A fault as it was asked for, and what came of it. Times are seconds since 1970.
+    """A fault that was requested, and what became of it. Times are seconds since 1970.
 
-    It *landed* when it happened; it is *healed* when as many consumers as it took have come back
-    (connections, where it took no consumer). One that did not land proves nothing: `void` says why.
+    It is *triggered* when it happens. It is *healed* when as many consumers as it took away have
+    started again (or connections, if it took no consumer). A fault that was not triggered proves
+    nothing; `not_triggered` has the reason.
 
     Threads: any.
     """
 
-    fault: str  # "cut"
+    kind: str  # "cut"
     what: str  # "4 connections, 3 consumers"
-    asked: float = field(default_factory=clock.time)
+    requested: float = field(default_factory=clock.time)
     triggered: float | None = None
     healed: float | None = None
-    void: str = ""
-    lost: int = 0  # how many it took
-    of: str = "consumers"  # or "connections"
-    begun: int = 0  # how many of those had begun when it landed
+    not_triggered: str = ""  # the reason; "" while it may still be triggered, or was
+    lost: int = 0  # consumers or connections that it took away
+    unit: str = "consumers"  # or "connections"
+    opened_before: int = 0  # how many of those had been opened when it was triggered
     _changed: threads.Condition = field(default_factory=threads.Condition)
 
     @property
     def seconds(self) -> float | None:
-        """How long it took to heal; None if it has not, or has not happened."""
+        """The seconds from the fault to its recovery; None if one of them did not happen."""
         if self.triggered is None or self.healed is None:
             return None
         return self.healed - self.triggered
 
     def wait(self, timeout: float = 10.0) -> Fault:
-        """Return when it has landed.
+        """Return when it was triggered.
 
         Raises:
-            FaultError: it has not within *timeout* seconds, or it never will.
+            FaultError: it was not triggered within *timeout* seconds, or it cannot be any more.
         """
-        self._until(lambda: self.triggered is not None or bool(self.void), timeout)
+        self._wait_for(lambda: self.triggered is not None or bool(self.not_triggered), timeout)
         if self.triggered is None:
-            why = self.void or f"nothing of the kind passed in {timeout:g} s: send more"
-            raise FaultError(f"{self.fault} did not land: {why}")
+            reason = self.not_triggered or (
+                f"nothing that it applies to passed in {timeout:g} s: send more"
+            )
+            raise FaultError(f"{self.kind} was not triggered: {reason}")
         return self
 
-    def land(self, lost: int, begun: Mapping[str, int], of: str = "consumers") -> None:
-        """Note that it happens now and takes *lost* consumers (or what *of* says).
+    def mark_triggered(self, lost: int, opened: Mapping[str, int], unit: str = "consumers") -> None:
+        """Record that it happens now and takes away *lost* consumers or connections (*unit*).
 
-        *begun* says how many had begun so far. Nothing is to heal if it takes none.
+        *opened* has how many of each have been opened so far. If none is lost, it is healed.
         """
         with self._changed:
-            self.triggered, self.lost, self.of, self.begun = (
-                clock.time(),
-                lost,
-                of,
-                begun.get(of, 0),
-            )
+            self.triggered, self.lost, self.unit = clock.time(), lost, unit
+            self.opened_before = opened.get(unit, 0)
             self.healed = None if lost else self.triggered
             self._changed.notify_all()
 
-    def look(self, begun: Mapping[str, int]) -> None:
-        """Note how many have begun by now."""
+    def update(self, opened: Mapping[str, int]) -> None:
+        """Record that it is healed if, by *opened*, as many as were lost have been opened."""
         with self._changed:
-            is_hurt = self.triggered is not None and self.healed is None
-            if is_hurt and begun.get(self.of, 0) >= self.begun + self.lost:
+            is_pending = self.triggered is not None and self.healed is None
+            if is_pending and opened.get(self.unit, 0) >= self.opened_before + self.lost:
                 self.healed = clock.time()
                 self._changed.notify_all()
 
-    def give_up(self, why: str) -> None:
-        """Note that it will not happen any more, unless it has."""
+    def mark_not_triggered(self, reason: str) -> None:
+        """Record that it cannot be triggered any more, unless it was."""
         with self._changed:
-            self.void = self.void or ("" if self.triggered else why)
+            self.not_triggered = self.not_triggered or ("" if self.triggered else reason)
             self._changed.notify_all()
 
     def __str__(self) -> str:
-        return f"{self.fault} ({self.what})"
+        return f"{self.kind} ({self.what})"
 
     def __repr__(self) -> str:
         return f"<{self}: {self.state}>"
 
     @property
     def state(self) -> str:
-        """What came of it, in words."""
+        """What became of it, in words."""
         if self.triggered is None:
-            return f"void: {self.void}" if self.void else "to come"
-        return f"healed in {self.seconds:.3f} s" if self.healed else "landed"
+            return f"not triggered: {self.not_triggered}" if self.not_triggered else "pending"
+        return f"healed in {self.seconds:.3f} s" if self.healed else "triggered"
 
-    def _until(self, reached: Callable[[], bool], timeout: float) -> bool:
+    def _wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(reached, max(0.0, timeout))
+            return self._changed.wait_for(condition, max(0.0, timeout))
 
 
 def table(injected: Sequence[Fault], began: float, title: str) -> Table:
-    """Return *planted* as rows, their times in seconds since *began*."""
+    """Return *injected* as rows, with times in seconds since *began*."""
     rows = [
         (
-            each.fault,
+            each.kind,
             each.what,
-            round((each.triggered or each.asked) - began, 3),
+            round((each.triggered or each.requested) - began, 3),
             "yes" if each.triggered else each.state,
             each.seconds,
         )

@@ -1,9 +1,9 @@
-"""What passes on a wire, in the words of AMQP 0-9-1: the bytes of a stream, cut into `Piece`s.
+"""AMQP 0-9-1 on the wire: a parser that splits the bytes of a stream into `Command`s.
 
-A piece is what cannot be halved without breaking the stream: a method with all of its content, or
-a single frame. No more of the protocol is known than that (sections 2.3.5 and 4.2 of the
-specification), so nothing here can disagree with a client or a broker; the functions read or write
-the few fields that a fault has to know. Prototyped in ``notebooks/06_bad_day.ipynb``.
+A command is a method with all of its content, or a single frame: what cannot be split without
+breaking the stream. Nothing more of the protocol is known here (sections 2.3.5 and 4.2 of the
+specification), so nothing can disagree with a client or a broker. The functions read or write the
+few fields that fault injection needs. Prototyped in ``notebooks/06_bad_day.ipynb``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NAMES = frozenset({"Protocol", "Heartbeat", *_NAMES.values()})
 _WITH_CONTENT = {"Basic.Publish", "Basic.Return", "Basic.Deliver", "Basic.GetOk"}
 
 
-class Piece(NamedTuple):
+class Command(NamedTuple):
     """A method with its content, or a frame: its `name` in AMQP, and all its bytes."""
 
     name: str
@@ -48,9 +48,9 @@ class Piece(NamedTuple):
         return int.from_bytes(self.data[1:3], "big")
 
 
-def routing(publish: Piece) -> tuple[str, str]:
-    """Return exchange and routing key of a ``Basic.Publish``."""
-    at = _FRAME.size + 6  # class, method, and a number that is reserved
+def routing_of(publish: Command) -> tuple[str, str]:
+    """Return the exchange and the routing key of a ``Basic.Publish``."""
+    at = _FRAME.size + 6  # after the numbers of class and method, and a reserved one
     words = []
     for _ in range(2):
         end = at + 1 + publish.data[at]
@@ -59,8 +59,8 @@ def routing(publish: Piece) -> tuple[str, str]:
     return words[0], words[1]
 
 
-def connection_name(start: Piece) -> str:
-    """Return how a client calls its connection in its ``Connection.StartOk``; "" if it does not.
+def connection_name(start: Command) -> str:
+    """Return the name that a client gives its connection in ``Connection.StartOk``, or "".
 
     It is a property in a field table: the short name, the letter S, four bytes of length, the text.
     """
@@ -69,19 +69,19 @@ def connection_name(start: Piece) -> str:
     return rest[4 : 4 + size].decode("utf-8", "replace") if found else ""
 
 
-def highest_channel(tune: Piece) -> int:
-    """Return the highest number that a channel can have after this ``Connection.TuneOk``."""
-    (highest,) = struct.unpack_from(">H", tune.data, _FRAME.size + 4)
-    return highest or 65_535  # 0: no limit but the protocol's
+def channel_max(tune: Command) -> int:
+    """Return the highest channel number that this ``Connection.TuneOk`` allows."""
+    (number,) = struct.unpack_from(">H", tune.data, _FRAME.size + 4)
+    return number or 65_535  # 0: no limit but the protocol's
 
 
-def opening(channel: int) -> bytes:
+def channel_open(channel: int) -> bytes:
     """Return the frame of a ``Channel.Open``."""
     return _FRAME.pack(_METHOD, channel, 5) + struct.pack(">HHB", 20, 10, 0) + b"\xce"
 
 
-def moved(data: bytes, channel: int) -> bytes:
-    """Return the frames in *data* as they are on another channel."""
+def with_channel(data: bytes, channel: int) -> bytes:
+    """Return the frames in *data* with another channel number."""
     frames, at = bytearray(data), 0
     while at < len(frames):
         struct.pack_into(">H", frames, at + 1, channel)
@@ -89,62 +89,63 @@ def moved(data: bytes, channel: int) -> bytes:
     return bytes(frames)
 
 
-class Frames:
-    """Takes the bytes of one direction of a connection as they come and gives whole pieces.
+class CommandParser:
+    """Parses the bytes of one direction of a connection as they arrive.
 
-    *is_client* says whose bytes they are: a client's begin with the protocol header.
+    *is_client*: they are the bytes of a client, which begin with the protocol header.
 
     Threads: one.
     """
 
     def __init__(self, *, is_client: bool) -> None:
         self._buffer = b""
-        self._is_greeting = is_client
-        self._open: dict[int, tuple[str, list[bytes], int]] = {}  # channel -> name, frames, missing
+        self._awaits_header = is_client
+        # channel -> name, frames, and bytes of the body that are missing
+        self._open: dict[int, tuple[str, list[bytes], int]] = {}
 
-    def feed(self, data: bytes) -> list[Piece]:
-        """Return the pieces that are complete with *data*; the rest is kept."""
+    def feed(self, data: bytes) -> list[Command]:
+        """Return the commands that *data* completes, and keep the rest."""
         self._buffer += data
-        pieces = []
+        commands = []
         position, size = 0, len(self._buffer)
-        if self._is_greeting and size >= PROTOCOL_HEADER:
-            self._is_greeting = False
+        if self._awaits_header and size >= PROTOCOL_HEADER:
+            self._awaits_header = False
             position = PROTOCOL_HEADER
-            pieces.append(Piece("Protocol", self._buffer[:PROTOCOL_HEADER]))
-        while not self._is_greeting and size - position >= _FRAME.size:
+            commands.append(Command("Protocol", self._buffer[:PROTOCOL_HEADER]))
+        while not self._awaits_header and size - position >= _FRAME.size:
             kind, channel, length = _FRAME.unpack_from(self._buffer, position)
             end = position + _FRAME.size + length + 1
             if end > size:
                 break
-            piece = self._frame(kind, channel, self._buffer[position:end])
+            command = self._frame(kind, channel, self._buffer[position:end])
             position = end
-            if piece is not None:
-                pieces.append(piece)
+            if command is not None:
+                commands.append(command)
         self._buffer = self._buffer[position:]
-        return pieces
+        return commands
 
-    def rest(self) -> bytes:
-        """What came and is no whole piece: a client that dies in the middle of a frame."""
+    def incomplete(self) -> bytes:
+        """Return the bytes of commands that never became complete, as of a client that crashes."""
         begun = b"".join(frame for _, frames, _ in self._open.values() for frame in frames)
         return begun + self._buffer
 
-    def _frame(self, kind: int, channel: int, frame: bytes) -> Piece | None:
+    def _frame(self, kind: int, channel: int, frame: bytes) -> Command | None:
         payload = frame[_FRAME.size : -1]
         if kind == _METHOD:
             number = struct.unpack_from(">HH", payload)
             name = _NAMES.get(number, "{}.{}".format(*number))
             if name not in _WITH_CONTENT:
-                return Piece(name, frame)
+                return Command(name, frame)
             self._open[channel] = (name, [frame], -1)
             return None
         if kind not in (_HEADER, _BODY) or channel not in self._open:
-            return Piece("Heartbeat" if kind == _HEARTBEAT else f"frame {kind}", frame)
+            return Command("Heartbeat" if kind == _HEARTBEAT else f"frame {kind}", frame)
         name, frames, missing = self._open.pop(channel)
         frames.append(frame)
-        # the header says how long the body is: class, weight, and then the size
+        # the header has the size of the body, after class and weight
         missing = struct.unpack_from(">Q", payload, 4)[0] if kind == _HEADER else missing
         missing -= len(payload) if kind == _BODY else 0
         if missing > 0:
             self._open[channel] = (name, frames, missing)
             return None
-        return Piece(name, b"".join(frames))
+        return Command(name, b"".join(frames))

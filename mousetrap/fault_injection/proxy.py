@@ -1,9 +1,9 @@
-"""A TCP proxy on loopback that reads AMQP: what a bad network does, on demand and at a given step.
+"""A TCP proxy on loopback that parses AMQP and injects faults, at once or at a protocol step.
 
-`cut`, `hold`, `refuse`, `delay` and `slice` act at once. `at` waits for a step of the protocol, say
-the third ack that a client sends, and acts just before or just after it has passed: so a fault
-comes where it hurts, each time, without a hook in what is tested. Prototyped in
-``notebooks/06_bad_day.ipynb``.
+`cut`, `hold`, `refuse`, `delay` and `slice` act at once. `at` waits for a step of the protocol, as
+the third ack that a client sends, and acts just before or just after it has passed. So a fault
+happens at the same critical point each time, and the tested code needs no hook for it. Prototyped
+in ``notebooks/06_bad_day.ipynb``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Literal
 
 from mousetrap.fault_injection.frames import (
     NAMES,
-    Frames,
-    Piece,
+    Command,
+    CommandParser,
+    channel_max,
+    channel_open,
     connection_name,
-    highest_channel,
-    moved,
-    opening,
+    with_channel,
 )
 from mousetrap.runtime import clock, threads
 from mousetrap.settings import Settings
@@ -31,28 +31,33 @@ from mousetrap.settings import Settings
 Direction = Literal["to broker", "from broker"]
 When = Literal["before", "after"]
 
-# what is read in passing, to know who is who and who consumes
-_NOTED = {"Connection.StartOk", "Connection.TuneOk", "Connection.OpenOk", "Basic.ConsumeOk",
-          "Basic.CancelOk", "Basic.Cancel"}  # fmt: skip
+CONNECT_TIMEOUT = 10.0  # seconds to reach the broker
+
+# commands that are read in passing, to know the names of connections and which of them consume
+_RECORDED = {"Connection.StartOk", "Connection.TuneOk", "Connection.OpenOk", "Basic.ConsumeOk",
+             "Basic.CancelOk", "Basic.Cancel"}  # fmt: skip
 
 
 class Link:
-    """One connection of a client and its continuation to the broker."""
+    """A connection of a client to the proxy, and the one from the proxy to the broker."""
 
     def __init__(self, client: socket.socket, broker: socket.socket) -> None:
         self.client, self.broker = client, broker
-        self.is_over = threads.Event()
+        self.is_closed = threads.Event()
         self.name = ""  # as the client calls it: "mousetrap worker start_fetch host:pid"
-        self.consumers = 0  # that it has now
-        self.highest = 0  # channel
-        self.ghost = 0  # the channel on which messages are sent once more; 0: none so far
+        self.consumers = 0  # at present
+        self.channel_max = 0
+        self.replay_channel = 0  # the channel on which messages are sent again; 0: none so far
 
-    def reset(self, *, replace: socket.socket | None = None) -> None:
-        """End it by RST on both sides; *but* gets FIN, and so has time to read what it was sent."""
-        self.is_over.set()
+    def reset(self, *, gently: socket.socket | None = None) -> None:
+        """Close it by RST on both sides.
+
+        The socket *gently* is closed by FIN instead, so its peer can read what it was sent.
+        """
+        self.is_closed.set()
         for end in (self.client, self.broker):
             with contextlib.suppress(OSError):
-                if end is not replace:  # linger of zero: close sends RST instead of FIN
+                if end is not gently:  # linger of zero: close sends RST instead of FIN
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     end.shutdown(socket.SHUT_RD)
                 else:
@@ -60,29 +65,29 @@ class Link:
                 end.close()
 
 
-Match = Callable[[Link, Piece], bool]
+Match = Callable[[Link, Command], bool]
 
 
 @dataclass(eq=False)
-class Step:
-    """A point of the protocol at which something happens, once; see `Proxy.at`."""
+class Trigger:
+    """A step of the protocol at which the proxy acts, once; see `Proxy.at`."""
 
     name: str  # of a method, as in "Basic.Ack"
     direction: Direction
     when: When
-    number: int  # which one from now on, from 1
-    action: Callable[[], object] | None = None  # None: the connection is cut
-    matches: Match | None = None  # which of that name count; None: all
-    told: Callable[[Link], object] | None = None  # called first, when it happens
-    is_replay: bool = False  # instead of all that, the message is sent once more
+    number: int  # act at the number-th match from now on, from 1
+    action: Callable[[], object] | None = None  # None: the connection is reset
+    matches: Match | None = None  # which commands of that name count; None: all
+    on_reached: Callable[[Link], object] | None = None  # called before the action
+    is_replay: bool = False  # the action is to send the message once more
     triggered: threads.Event = field(default_factory=threads.Event, repr=False)
-    at: float = 0.0  # seconds since the epoch; when it happened
+    at: float = 0.0  # seconds since the epoch; when it was triggered
 
     def wait(self, timeout: float = 10.0) -> None:
-        """Return when it has happened.
+        """Return when it was triggered.
 
         Raises:
-            TimeoutError: it has not, *timeout* seconds long: what was shown with it is void.
+            TimeoutError: it was not triggered within *timeout* seconds; the test proves nothing.
         """
         if not self.triggered.wait(timeout):
             raise TimeoutError(
@@ -92,28 +97,28 @@ class Step:
 
 
 class Proxy:
-    """Forwards what clients and broker say to each other, until it is told otherwise.
+    """Forwards what clients and broker send, and injects faults on request.
 
-    Clients that use `settings` go through it. It listens on 127.0.0.1 only and ends with its
-    ``with`` block, or with its process.
+    Clients that use `settings` connect through it. It listens on 127.0.0.1 only, and stops at the
+    end of its ``with`` block or of its process.
 
-    Threads: every method from any thread; a step's action runs on a thread of the proxy.
+    Threads: every method from any thread; the action of a trigger runs on a thread of the proxy.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._target = (settings.host, settings.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._links: set[Link] = set()
-        self._lock = threads.Lock()  # guards links and steps
-        self._steps: list[Step] = []
+        self._lock = threads.Lock()  # guards links and triggers
+        self._triggers: list[Trigger] = []
         self._held: set[Direction] = set()
         self._refusing = threads.Event()
         self._delay = 0.0  # seconds
-        self._slice = 0  # bytes; 0: whole pieces
-        self.connections = 0  # how many were asked for so far
+        self._slice = 0  # bytes; 0: whole commands
+        self.connections = 0  # that clients have opened so far
         self._changed = threads.Condition()
-        self.begun: Counter[str] = Counter()  # "connections" and "consumers" so far
-        self.on_begun: Callable[[], object] = lambda: None  # called when there is one more
+        self.opened: Counter[str] = Counter()  # "connections" and "consumers" so far
+        self.on_opened: Callable[[], object] = lambda: None  # called when one more was opened
         self.settings = settings.replace(host="127.0.0.1", port=self._listener.getsockname()[1])
 
     def __enter__(self) -> Proxy:
@@ -138,19 +143,19 @@ class Proxy:
         return len(links)
 
     def hold(self, *directions: Direction) -> None:
-        """Swallow what comes from now on (default: from the broker); both is a half-open link."""
+        """Discard what arrives from now on (default: from the broker); both: a half-open link."""
         self._held = set(directions or ("from broker",))
 
     def release(self) -> None:
-        """Swallow no more. What was swallowed is lost."""
+        """Forward again. What was discarded is lost."""
         self._held = set()
 
     def delay(self, seconds: float) -> None:
-        """Let everything arrive *seconds* later, in each direction; 0 ends it."""
+        """Forward everything *seconds* later, in each direction; 0 ends it."""
         self._delay = seconds
 
     def slice(self, size: int) -> None:
-        """Pass on at most *size* bytes at a time, as a bad network may; 0 ends it."""
+        """Forward at most *size* bytes at a time, as a bad network may; 0 ends it."""
         self._slice = size
 
     def refuse(self) -> None:
@@ -158,21 +163,21 @@ class Proxy:
         self._refusing.set()
 
     def accept(self) -> None:
-        """Take new connections again."""
+        """Accept new connections again."""
         self._refusing.clear()
 
     def wait_for_connections(self, number: int, timeout: float = 10.0) -> None:
-        """Return when *number* connections have been asked for since the start.
+        """Return when clients have opened *number* connections since the start.
 
         Raises:
-            TimeoutError: there were fewer in *timeout* seconds.
+            TimeoutError: there were fewer within *timeout* seconds.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self.connections >= number, timeout):
                 raise TimeoutError(f"{self.connections} connections in {timeout:g} s, not {number}")
 
     def links(self) -> list[Link]:
-        """The connections that are open now."""
+        """Return the connections that are open now."""
         with self._lock:
             return list(self._links)
 
@@ -187,46 +192,47 @@ class Proxy:
         number: int = 1,
         action: Callable[[], object] | None = None,
         matches: Match | None = None,
-        told: Callable[[Link], object] | None = None,
-    ) -> Step:
-        """Do *action* when the *number*-th method *name* comes by; by default that link is cut.
+        on_reached: Callable[[Link], object] | None = None,
+    ) -> Trigger:
+        """Do *action* at the *number*-th method *name* from now on; by default reset that link.
 
-        *before*: it does not pass if the link is cut. *after*: it has been passed on whole, with
-        its content. Counts over all connections, from now on, those that *matches* says yes to. A
-        confirm is a ``Basic.Ack`` from the broker. *told* is called first, with the connection.
+        *before*: the method is not forwarded if the link is reset. *after*: it was forwarded, with
+        all of its content. Methods of all connections count, if *matches* accepts them. A confirm
+        is a ``Basic.Ack`` from the broker. *on_reached* is called first, with the link.
 
         Raises:
             ValueError: there is no such method.
         """
         if name not in NAMES:
             raise ValueError(f"{name!r} is no method of AMQP 0-9-1, such as 'Basic.Ack'")
-        return self._plan(Step(name, direction, when, number, action, matches, told))
+        return self._add(Trigger(name, direction, when, number, action, matches, on_reached))
 
     def replay(
         self,
         *,
         number: int = 1,
         matches: Match | None = None,
-        told: Callable[[Link], object] | None = None,
-    ) -> Step:
+        on_reached: Callable[[Link], object] | None = None,
+    ) -> Trigger:
         """Send the *number*-th message that is published from now on once more, byte for byte.
 
-        The copy takes a channel of ours on the same connection, whose client hears nothing of it:
-        on its own channel one more confirm would be taken for that of its next message.
+        The copy uses an extra channel on the same connection, and the client does not see what the
+        broker sends on it: on its own channel, one more confirm would be taken for the confirm of
+        its next message.
         """
-        return self._plan(
-            Step("Basic.Publish", "to broker", "after", number, None, matches, told, is_replay=True)
-        )
+        trigger = Trigger("Basic.Publish", "to broker", "after", number, None, matches, on_reached)
+        trigger.is_replay = True
+        return self._add(trigger)
 
-    def _plan(self, step: Step) -> Step:
+    def _add(self, trigger: Trigger) -> Trigger:
         with self._lock:
-            self._steps.append(step)
-        return step
+            self._triggers.append(trigger)
+        return trigger
 
-    def forget(self, step: Step) -> None:
-        """Let *step* not happen any more, if it has not."""
+    def forget(self, trigger: Trigger) -> None:
+        """Remove *trigger*, unless it was triggered."""
         with self._lock, contextlib.suppress(ValueError):
-            self._steps.remove(step)
+            self._triggers.remove(trigger)
 
     # ---- threads -------------------------------------------------------------------------------
 
@@ -243,8 +249,8 @@ class Proxy:
                 client.close()
                 continue
             try:
-                broker = socket.create_connection(self._target, timeout=10)
-            except OSError:  # the broker is away: so are we
+                broker = socket.create_connection(self._target, timeout=CONNECT_TIMEOUT)
+            except OSError:  # the broker is away, so the client must see that
                 client.close()
                 continue
             broker.settimeout(None)
@@ -254,38 +260,42 @@ class Proxy:
             with self._lock:
                 self._links.add(link)
             for direction in ("to broker", "from broker"):
-                pump = _Pump(self, link, direction)
-                threads.Thread(target=pump.read, name="mousetrap-proxy", daemon=True).start()
-                threads.Thread(target=pump.write, name="mousetrap-proxy", daemon=True).start()
+                forwarder = _Forwarder(self, link, direction)
+                for target in (forwarder.read, forwarder.write):
+                    threads.Thread(target=target, name="mousetrap-proxy", daemon=True).start()
 
-    def _note(self, link: Link, piece: Piece) -> None:
-        """Remember what the client on *link* is called, and whether it consumes."""
-        if piece.name == "Connection.StartOk":
-            link.name = connection_name(piece)
-        elif piece.name == "Connection.TuneOk":
-            link.highest = highest_channel(piece)
-        elif piece.name in ("Connection.OpenOk", "Basic.ConsumeOk"):
-            is_consumer = piece.name == "Basic.ConsumeOk"
+    def _record(self, link: Link, command: Command) -> None:
+        """Record what *command* says about *link*: its name, its channels, its consumers."""
+        if command.name == "Connection.StartOk":
+            link.name = connection_name(command)
+        elif command.name == "Connection.TuneOk":
+            link.channel_max = channel_max(command)
+        elif command.name in ("Connection.OpenOk", "Basic.ConsumeOk"):
+            is_consumer = command.name == "Basic.ConsumeOk"
             link.consumers += is_consumer
             with self._lock:
-                self.begun["consumers" if is_consumer else "connections"] += 1
-            self.on_begun()
+                self.opened["consumers" if is_consumer else "connections"] += 1
+            self.on_opened()
         else:  # cancelled, by the client or by the broker
             link.consumers -= 1
 
-    def _due(self, link: Link, piece: Piece, direction: Direction, when: When) -> list[Step]:
-        """Count *piece*; return the steps that are reached with it."""
-        if not self._steps:
+    def _reached(
+        self, link: Link, command: Command, direction: Direction, when: When
+    ) -> list[Trigger]:
+        """Count *command*; return the triggers that it has reached."""
+        if not self._triggers:
             return []
         reached = []
         with self._lock:
-            for step in list(self._steps):
-                is_it = (step.name, step.direction, step.when) == (piece.name, direction, when)
-                if is_it and (step.matches is None or step.matches(link, piece)):
-                    step.number -= 1
-                    if step.number == 0:
-                        self._steps.remove(step)
-                        reached.append(step)
+            for trigger in list(self._triggers):
+                step = (trigger.name, trigger.direction, trigger.when)
+                if step == (command.name, direction, when) and (
+                    trigger.matches is None or trigger.matches(link, command)
+                ):
+                    trigger.number -= 1
+                    if trigger.number == 0:
+                        self._triggers.remove(trigger)
+                        reached.append(trigger)
         return reached
 
     def _drop(self, link: Link) -> None:
@@ -293,41 +303,41 @@ class Proxy:
             self._links.discard(link)
 
 
-class _Pump:
-    """One direction of one link: `read` takes it apart, `write` passes it on in its time."""
+class _Forwarder:
+    """One direction of one link: `read` parses what arrives, `write` forwards it when it is due."""
 
     def __init__(self, proxy: Proxy, link: Link, direction: Direction) -> None:
         self._proxy, self._link, self._direction = proxy, link, direction
         ends = (link.client, link.broker)
         self._source, self._sink = ends if direction == "to broker" else ends[::-1]
-        self._frames = Frames(is_client=direction == "to broker")
-        self._pieces: threads.SimpleQueue[tuple[float, Piece] | None] = threads.SimpleQueue()
+        self._parser = CommandParser(is_client=direction == "to broker")
+        self._commands: threads.SimpleQueue[tuple[float, Command] | None] = threads.SimpleQueue()
 
     def read(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._source.recv(65_536):
                 now = clock.monotonic()
-                for piece in self._frames.feed(data):
-                    self._pieces.put((now, piece))
-        if rest := self._frames.rest():
-            self._pieces.put((clock.monotonic(), Piece("", rest)))
-        self._pieces.put(None)
+                for command in self._parser.feed(data):
+                    self._commands.put((now, command))
+        if incomplete := self._parser.incomplete():
+            self._commands.put((clock.monotonic(), Command("", incomplete)))
+        self._commands.put(None)
 
     def write(self) -> None:
         proxy, link = self._proxy, self._link
         with contextlib.suppress(OSError):
-            while (item := self._pieces.get()) is not None and not link.is_over.is_set():
-                came, piece = item
+            while (item := self._commands.get()) is not None and not link.is_closed.is_set():
+                arrived, command = item
                 if proxy._delay:
-                    link.is_over.wait(max(0.0, came + proxy._delay - clock.monotonic()))
-                if self._act(piece, "before"):
+                    link.is_closed.wait(max(0.0, arrived + proxy._delay - clock.monotonic()))
+                if self._act(command, "before"):
                     return
-                if self._direction in proxy._held or self._is_for_ghost(piece):
+                if self._direction in proxy._held or self._is_answer_to_replay(command):
                     continue
-                if piece.name in _NOTED:
-                    proxy._note(link, piece)
-                self._send(piece.data)
-                if self._act(piece, "after"):
+                if command.name in _RECORDED:
+                    proxy._record(link, command)
+                self._send(command.data)
+                if self._act(command, "after"):
                     return
         proxy._drop(link)
         for end in (self._sink, self._source):
@@ -340,32 +350,32 @@ class _Pump:
         for start in range(0, len(data), size):
             self._sink.sendall(data[start : start + size])
 
-    def _is_for_ghost(self, piece: Piece) -> bool:
-        """Say whether the client must not see *piece*: it belongs to the channel that is ours."""
-        ghost = self._link.ghost
-        return self._direction == "from broker" and ghost > 0 and piece.channel == ghost
+    def _is_answer_to_replay(self, command: Command) -> bool:
+        """Return whether *command* belongs to the extra channel, which the client must not see."""
+        channel = self._link.replay_channel
+        return self._direction == "from broker" and channel > 0 and command.channel == channel
 
-    def _act(self, piece: Piece, when: When) -> bool:
-        """Do what is due; True if the link is gone with it."""
+    def _act(self, command: Command, when: When) -> bool:
+        """Do what the triggers say that *command* has reached; return whether the link is gone."""
         is_cut = False
-        for step in self._proxy._due(self._link, piece, self._direction, when):
-            if step.told is not None:
-                step.told(self._link)
-            if step.is_replay:
-                self._replay(piece)
-            elif step.action is None:
+        for trigger in self._proxy._reached(self._link, command, self._direction, when):
+            if trigger.on_reached is not None:
+                trigger.on_reached(self._link)
+            if trigger.is_replay:
+                self._replay(command)
+            elif trigger.action is None:
                 self._proxy._drop(self._link)
-                self._link.reset(replace=self._sink if when == "after" else None)
+                self._link.reset(gently=self._sink if when == "after" else None)
                 is_cut = True
             else:
-                step.action()
-            step.at = clock.time()
-            step.triggered.set()
+                trigger.action()
+            trigger.at = clock.time()
+            trigger.triggered.set()
         return is_cut
 
-    def _replay(self, piece: Piece) -> None:
+    def _replay(self, command: Command) -> None:
         link = self._link
-        if not link.ghost:
-            link.ghost = link.highest  # clients count from 1
-            self._send(opening(link.ghost))
-        self._send(moved(piece.data, link.ghost))
+        if not link.replay_channel:
+            link.replay_channel = link.channel_max  # clients count from 1
+            self._send(channel_open(link.replay_channel))
+        self._send(with_channel(command.data, link.replay_channel))

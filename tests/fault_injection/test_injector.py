@@ -50,7 +50,7 @@ def test_cut_breaks_all_connections_and_the_run_goes_on(faults):
     assert injected.triggered
     assert injected.lost >= 2  # the worker, and the run that hears the fates
     assert 0 < injected.seconds < 20
-    assert not faults.void
+    assert not faults.not_triggered
 
 
 def test_lost_ack_brings_the_message_again(faults):
@@ -140,14 +140,14 @@ def test_kill_worker_refuses_to_kill_this_process(faults):
 
 def test_kill_worker_wants_to_know_which_run(faults):
     """No run goes through these faults, so none is hurt."""
-    with pytest.raises(FaultError, match="0 runs go through these faults"):
+    with pytest.raises(FaultError, match="0 runs use these faults"):
         faults.kill_worker()
 
 
 def test_restart_refuses_a_broker_that_is_not_ours(faults):
     """Somebody else's messages are in it."""
     assert not faults.can_restart_broker
-    with pytest.raises(FaultError, match="not ours to restart"):
+    with pytest.raises(FaultError, match="has not started the broker"):
         faults.restart_broker()
     assert faults.injected == []
 
@@ -178,16 +178,19 @@ def test_fault_that_did_not_happen_is_void(settings):
     """No connection to cut, no ack to lose: that proves nothing, and says so."""
     with mousetrap.faults(settings) as faults:
         cut, ack = faults.cut(), faults.lose_ack()
-        with pytest.raises(FaultError, match="cut did not land: there was no connection"):
+        with pytest.raises(FaultError, match="cut was not triggered: there was no connection"):
             cut.wait(1)
         with pytest.raises(FaultError, match="send more"):
             ack.wait(0.05)
-        with pytest.raises(FaultError, match="cut did not land"):
+        with pytest.raises(FaultError, match="cut was not triggered"):
             faults.wait_until_healed(0.05)
 
-    assert faults.void == [cut, ack]
-    assert [row["landed"].partition(":")[0] for row in faults.table()] == ["void", "void"]
-    assert "void: nothing of the kind passed" in repr(faults)
+    assert faults.not_triggered == [cut, ack]
+    assert [row["triggered"].partition(":")[0] for row in faults.table()] == [
+        "not triggered",
+        "not triggered",
+    ]
+    assert "not triggered: nothing that it applies to passed" in repr(faults)
     assert "<table>" in faults._repr_html_()
 
 
@@ -234,7 +237,7 @@ def test_picture_marks_the_faults_that_landed(settings):
             run.send_many(range(50))
             triggered = faults.cut()
             run.settle(30)
-            assert triggered._until(lambda: triggered.healed is not None, 20)
+            assert triggered._wait_for(lambda: triggered.healed is not None, 20)
             run.plot(faults)
     rate, backlog = pyplot.gcf().axes
 

@@ -185,7 +185,7 @@ def test_replayed(trial, proxy, crew, tally, chance, tmp_path, times):
 
     def again(_=None):
         replays["planned"] += 1
-        proxy.replay(number=chance.randint(1, 19), told=again)
+        proxy.replay(number=chance.randint(1, 19), on_reached=again)
 
     again()
     sink = str(tmp_path / "effects.db")

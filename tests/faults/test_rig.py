@@ -16,7 +16,7 @@ from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError
-from mousetrap.fault_injection.frames import Frames
+from mousetrap.fault_injection.frames import CommandParser
 from mousetrap.job_queue import declare, delete, depth, open_channel
 from mousetrap.model.message import Message
 from mousetrap.worker.worker import Worker
@@ -128,15 +128,15 @@ def test_frames_are_the_same_however_the_bytes_come(size):
     empty = pika.frame.Header(1, 0, pika.BasicProperties()).marshal()
     stream = b"AMQP\x00\x00\x09\x01" + method + header + bodies[0] + beat + bodies[1] + beat
     stream += method + empty + method[:5]
-    frames = Frames(is_client=True)
+    parser = CommandParser(is_client=True)
 
     pieces = [piece for at in range(0, len(stream), size)
-              for piece in frames.feed(stream[at : at + size])]  # fmt: skip
+              for piece in parser.feed(stream[at : at + size])]  # fmt: skip
 
     names = [piece.name for piece in pieces]
     assert names == ["Protocol", "Heartbeat", "Basic.Publish", "Heartbeat", "Basic.Publish"]
     assert pieces[2].data == method + header + b"".join(bodies)
-    assert frames.rest() == method[:5]
+    assert parser.incomplete() == method[:5]
 
 
 @pytest.mark.fault("F03")

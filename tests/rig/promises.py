@@ -9,7 +9,7 @@ from typing import Any
 
 from pika import frame
 
-from mousetrap.fault_injection.frames import Piece
+from mousetrap.fault_injection.frames import Command
 
 
 @dataclass
@@ -58,18 +58,18 @@ class Promises:
         self._answered = 0  # outputs that the broker has confirmed
         self._channels: dict[tuple[int, int], _Channel] = defaultdict(_Channel)
 
-    def hear(self, link: int, direction: str, piece: Piece) -> None:
-        """Take note of one piece; it has not been passed on yet."""
-        if piece.name not in _READ:
+    def hear(self, link: int, direction: str, command: Command) -> None:
+        """Record one command; it has not been forwarded yet."""
+        if command.name not in _READ:
             return
         with self._lock:
-            channel = self._channels[link, piece.channel]
-            rest, found = piece.data, []
+            channel = self._channels[link, command.channel]
+            rest, found = command.data, []
             while rest:
                 size, value = frame.decode_frame(rest)
                 rest = rest[size:]
                 found.append(value)
-            _READ[piece.name](self, channel, direction, found)
+            _READ[command.name](self, channel, direction, found)
 
     def _select(self, channel: _Channel, _: str, __: list[Any]) -> None:
         channel.confirms, channel.tag = True, 0

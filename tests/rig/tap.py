@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mousetrap.fault_injection.frames import Frames, Piece
+from mousetrap.fault_injection.frames import Command, CommandParser
 from mousetrap.settings import Settings
 
 
@@ -46,7 +46,7 @@ class Tap:
         self.settings = settings.replace(host="127.0.0.1", port=self._listener.getsockname()[1])
         self.passed: Counter[tuple[str, str]] = Counter()
         self.sizes: list[Counter[str]] = []
-        self.heard: Callable[[int, str, Piece], object] = lambda *_: None
+        self.heard: Callable[[int, str, Command], object] = lambda *_: None
         self.stall: Callable[[], float] = lambda: 0.0  # seconds that the next bytes are held up
 
     def __enter__(self) -> Tap:
@@ -95,7 +95,7 @@ class _Relay:
     ) -> None:
         self.tap, self.link, self.direction = tap, link, direction
         self.source, self.sink = source, sink
-        self.frames = Frames(is_client=direction == "to broker")
+        self.parser = CommandParser(is_client=direction == "to broker")
 
     def run(self) -> None:
         cut = self.tap._cut
@@ -120,9 +120,9 @@ class _Relay:
 
     def send(self, data: bytes) -> None:
         self.tap.sizes[self.link][self.direction] += len(data)
-        for piece in self.frames.feed(data):
-            self.tap.passed[piece.name, self.direction] += 1
-            self.tap.heard(self.link, self.direction, piece)
+        for command in self.parser.feed(data):
+            self.tap.passed[command.name, self.direction] += 1
+            self.tap.heard(self.link, self.direction, command)
         self.sink.sendall(data)
 
     def end(self, cut: Cut) -> None:
