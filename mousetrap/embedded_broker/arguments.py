@@ -45,8 +45,46 @@ class QueueArguments:
     delivery_limit: int | None = None
 
 
-def _invalid(name: str, queue: str, vhost: str, why: str) -> AmqpError:
-    return AmqpError(406, f"invalid arg '{name}' for queue '{queue}' in vhost '{vhost}': {why}")
+class _Reader:
+    """Reads single arguments of one declaration, and checks their types and values."""
+
+    def __init__(self, given: dict[str, Any], queue: str, vhost: str) -> None:
+        self._given = given
+        self._queue = queue
+        self._vhost = vhost
+
+    def invalid(self, name: str, why: str) -> AmqpError:
+        where = f"queue '{self._queue}' in vhost '{self._vhost}'"
+        return AmqpError(406, f"invalid arg '{name}' for {where}: {why}")
+
+    def number(self, name: str, minimum: int, maximum: int | None = None) -> int | None:
+        if name not in self._given:
+            return None
+        value = self._given[name]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.invalid(name, "it is not a whole number")
+        if value < minimum or (maximum is not None and value > maximum):
+            raise self.invalid(name, f"{{value_out_of_range,{value}}}")
+        return value
+
+    def seconds(self, name: str, minimum: int) -> float | None:
+        """Read a number of milliseconds."""
+        value = self.number(name, minimum, MAX_MILLISECONDS)
+        return None if value is None else value / 1000
+
+    def text(self, name: str, allowed: tuple[str, ...] = ()) -> str | None:
+        if name not in self._given:
+            return None
+        value: str = self._given[name]
+        if not isinstance(value, str) or (allowed and value not in allowed):
+            raise self.invalid(name, f"{value!r} is not one of its values")
+        return value
+
+    def boolean(self, name: str) -> bool:
+        value = self._given.get(name, False)
+        if not isinstance(value, bool):
+            raise self.invalid(name, "it is not a boolean")
+        return value
 
 
 def parse(given: dict[str, Any], queue: str, vhost: str) -> QueueArguments:
@@ -55,64 +93,40 @@ def parse(given: dict[str, Any], queue: str, vhost: str) -> QueueArguments:
     Raises:
         AmqpError: 406, an argument is invalid; 540, the type of queue is not implemented here.
     """
-
-    def number(name: str, minimum: int, maximum: int | None = None) -> int | None:
-        if name not in given:
-            return None
-        value = given[name]
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _invalid(name, queue, vhost, "it is not a whole number")
-        if value < minimum or (maximum is not None and value > maximum):
-            raise _invalid(name, queue, vhost, f"{{value_out_of_range,{value}}}")
-        return value
-
-    def text(name: str, allowed: tuple[str, ...] = ()) -> str | None:
-        if name not in given:
-            return None
-        value: str = given[name]
-        if not isinstance(value, str) or (allowed and value not in allowed):
-            raise _invalid(name, queue, vhost, f"{value!r} is not one of its values")
-        return value
-
-    kind = text("x-queue-type") or "classic"
+    reader = _Reader(given, queue, vhost)
+    kind = reader.text("x-queue-type") or "classic"
     if kind == "stream":
         raise AmqpError(540, "the embedded broker has no streams: use RabbitMQ for them")
     if kind not in ("classic", "quorum"):
         raise AmqpError(406, f"invalid arg 'x-queue-type' for queue '{queue}': unknown {kind!r}")
-    exchange = text("x-dead-letter-exchange")
-    routing_key = text("x-dead-letter-routing-key")
+    exchange = reader.text("x-dead-letter-exchange")
+    routing_key = reader.text("x-dead-letter-routing-key")
     if routing_key is not None and exchange is None:
-        why = "routing_key_but_no_dlx_defined"
-        raise _invalid("x-dead-letter-routing-key", queue, vhost, why)
-    expires, ttl = (
-        number("x-expires", 1, MAX_MILLISECONDS),
-        number("x-message-ttl", 0, MAX_MILLISECONDS),
-    )
-    is_single = given.get("x-single-active-consumer", False)
-    if not isinstance(is_single, bool):
-        raise _invalid("x-single-active-consumer", queue, vhost, "it is not a boolean")
+        raise reader.invalid("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined")
+    expires, ttl = reader.seconds("x-expires", 1), reader.seconds("x-message-ttl", 0)
+    single_active = reader.boolean("x-single-active-consumer")
     for name in NOT_ALLOWED[kind]:
         if name in given:
-            raise _invalid(name, queue, vhost, f"a {kind} queue does not have it")
-    overflow = text("x-overflow", OVERFLOWS) or "drop-head"
+            raise reader.invalid(name, f"a {kind} queue does not have it")
+    overflow = reader.text("x-overflow", OVERFLOWS) or "drop-head"
     if (kind, overflow) == ("quorum", "reject-publish-dlx"):
         overflow = "drop-head"  # as in RabbitMQ, which logs a warning
     limit = given.get("x-delivery-limit")
-    found = QueueArguments(
+    arguments = QueueArguments(
         type=kind,
-        expires=None if expires is None else expires / 1000,
-        ttl=None if ttl is None else ttl / 1000,
+        expires=expires,
+        ttl=ttl,
         dead_letter_exchange=exchange,
         dead_letter_routing_key=routing_key,
-        max_length=number("x-max-length", 0),
-        max_bytes=number("x-max-length-bytes", 0),
+        max_length=reader.number("x-max-length", 0),
+        max_bytes=reader.number("x-max-length-bytes", 0),
         overflow=overflow,
-        max_priority=number("x-max-priority", 0, 255) or 0,
-        single_active=is_single,
-        delivery_limit=limit if type(limit) is int else None,  # a value of another type is ignored
+        max_priority=reader.number("x-max-priority", 0, 255) or 0,
+        single_active=single_active,
+        delivery_limit=limit if type(limit) is int else None,  # other types are ignored
     )
-    text("x-queue-leader-locator", ("client-local", "balanced"))
-    text("x-dead-letter-strategy", ("at-most-once", "at-least-once"))
+    reader.text("x-queue-leader-locator", ("client-local", "balanced"))
+    reader.text("x-dead-letter-strategy", ("at-most-once", "at-least-once"))
     if given.get("x-queue-version", 2) not in (1, 2):
-        raise _invalid("x-queue-version", queue, vhost, "unsupported queue version")
-    return found
+        raise reader.invalid("x-queue-version", "unsupported queue version")
+    return arguments

@@ -1,7 +1,8 @@
-"""What the conformance cases speak: plain pika, and a wire on which every frame is seen.
+"""What the conformance tests use: plain pika, and a connection that shows each method frame.
 
-A case is a fact about AMQP 0-9-1 as RabbitMQ speaks it. Its sources are the specification and
-RabbitMQ's guides; where versions differ, `Target.version` tells and the case says why.
+Each test checks a fact about AMQP 0-9-1 as RabbitMQ implements it. The sources are the
+specification and RabbitMQ's guides. Where versions differ, the test looks at `Target.version` and
+says why.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ import pika.frame
 import pytest
 from pika import spec
 
-PATIENCE = 10.0  # seconds; a fact that takes longer is none
+WAIT_TIMEOUT = 10.0  # seconds for anything that a test waits for
 CHANNEL, CONNECTION = "channel", "connection"  # what an error closes
+USER, PASSWORD = "DEV_USER", "CHANGE_ME"  # of the embedded broker
 
 
 class Target:
-    """A broker that the cases run on."""
+    """A broker that the tests run on."""
 
     def __init__(self, url, server=None):
         self.parameters = pika.URLParameters(url)
         self.server = server
         self.is_embedded = server is not None
         self.user = self.parameters.credentials.username
-        self.version = (4, 3)  # what the embedded one is held to
+        self.version = (4, 3)  # the version that the embedded broker behaves as
         if not self.is_embedded:
             with self.connect() as connection:
                 said = connection._impl.server_properties["version"]
@@ -40,24 +42,24 @@ class Target:
     def connect(self, **options):
         """Open a blocking connection."""
         parameters = copy.copy(self.parameters)
-        parameters.blocked_connection_timeout = PATIENCE
+        parameters.blocked_connection_timeout = WAIT_TIMEOUT
         for option, value in options.items():
             setattr(parameters, option, value)
         return pika.BlockingConnection(parameters)
 
-    def wire(self, **options):
-        """Open a `FastConnection`."""
-        return FastConnection(self, **options)
+    def connect_raw(self, **options):
+        """Open a connection that shows each method frame."""
+        return RawConnection(self, **options)
 
 
-class FastConnection:
-    """A connection that sends what it is told to and shows what comes, frame by frame."""
+class RawConnection:
+    """A connection that sends single frames, valid or not, and returns the methods it receives."""
 
     def __init__(self, target, *, stage="channel", **tune):
         credentials = target.parameters.credentials
         self.user, self.password = credentials.username, credentials.password
         address = target.parameters.host, target.parameters.port
-        self.socket = socket.create_connection(address, PATIENCE)
+        self.socket = socket.create_connection(address, WAIT_TIMEOUT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
         if stage == "socket":
@@ -80,7 +82,7 @@ class FastConnection:
             self.call(spec.Channel.Open(), spec.Channel.OpenOk)
 
     def log_in(self, mechanism="PLAIN", response=None, **capabilities):
-        """Say who we are."""
+        """Send a start_ok with the login of the target, or with another *response*."""
         if response is None:
             response = f"\0{self.user}\0{self.password}"
         known = {
@@ -95,12 +97,12 @@ class FastConnection:
         self.socket.sendall(pika.frame.Method(channel, method).marshal())
 
     def frame(self, kind, payload, channel=1, end=b"\xce"):
-        """Send a frame of any kind, whatever is in it."""
+        """Send a frame of any kind with any payload."""
         head = bytes([kind]) + channel.to_bytes(2, "big") + len(payload).to_bytes(4, "big")
         self.socket.sendall(head + payload + end)
 
     def publish(self, queue, body=b"", *, exchange="", properties=None, mandatory=False, size=4000):
-        """Publish, in one write, with bodies of *size* bytes a frame."""
+        """Publish in one write; each body frame has *size* bytes."""
         method = spec.Basic.Publish(exchange=exchange, routing_key=queue, mandatory=mandatory)
         properties = properties or spec.BasicProperties()
         frames = pika.frame.Method(1, method).marshal()
@@ -109,11 +111,11 @@ class FastConnection:
             frames += pika.frame.Body(1, body[start : start + size]).marshal()
         self.socket.sendall(frames)
 
-    def next(self, timeout=PATIENCE):
-        """Return the next method frame (content is skipped); None when the socket is closed.
+    def next(self, timeout=WAIT_TIMEOUT):
+        """Return the next method or heartbeat frame, without contents; None at the end.
 
         Raises:
-            TimeoutError: nothing came.
+            TimeoutError: no frame came within *timeout* seconds.
         """
         while True:
             self.socket.settimeout(timeout)
@@ -133,7 +135,7 @@ class FastConnection:
                 self._buffer += part
 
     def expect(self, kind, channel=None):
-        """Return the next method, which has to be of this *kind*."""
+        """Return the next method, and check that it is of this *kind*."""
         frame = self.next()
         assert frame is not None, f"the connection was closed before {kind.NAME} came"
         assert isinstance(frame.method, kind), f"{frame.method} came in place of {kind.NAME}"
@@ -150,11 +152,11 @@ class FastConnection:
         self.call(spec.Queue.Declare(queue=queue, durable=True), spec.Queue.DeclareOk)
 
     def expect_close(self, level, code):
-        """Expect that the channel or the connection is closed; return the method that does it."""
+        """Check that the broker closes *level* with *code*; return the close method."""
         kind = spec.Channel.Close if level == CHANNEL else spec.Connection.Close
         while True:
             frame = self.next()
-            assert frame is not None, "the connection ended without a word"
+            assert frame is not None, "the connection ended without a close method"
             if isinstance(frame.method, (spec.Channel.Close, spec.Connection.Close)):
                 break
         assert isinstance(frame.method, kind), frame.method
@@ -167,19 +169,19 @@ class FastConnection:
         return True
 
     def expect_end(self):
-        """Expect the end of the connection, whatever comes before."""
+        """Read until the broker closes the socket."""
         with contextlib.suppress(ConnectionError):
             while self.next() is not None:
                 pass
 
     def hang_up(self):
-        """Close the socket and nothing else."""
+        """Close the socket without a connection.close."""
         self.socket.close()
 
 
 @contextlib.contextmanager
-def refused(code, level=CHANNEL, text=""):
-    """Claim that the broker refuses what is done here, with this code, by closing that."""
+def expect_error(code, level=CHANNEL, text=""):
+    """Check that the code in the block fails with *code*, and that the error closes *level*."""
     kinds = pika.exceptions.ChannelClosedByBroker, pika.exceptions.ConnectionClosedByBroker
     with pytest.raises(kinds) as caught:
         yield caught
@@ -189,7 +191,7 @@ def refused(code, level=CHANNEL, text=""):
 
 
 def publish(channel, queue, *bodies, exchange="", mandatory=True, **properties):
-    """Publish each body, confirmed and routed."""
+    """Publish each body; each is confirmed and, if *mandatory*, routed to a queue."""
     for body in bodies:
         channel.basic_publish(
             exchange, queue, body, pika.BasicProperties(**properties), mandatory=mandatory
@@ -197,43 +199,43 @@ def publish(channel, queue, *bodies, exchange="", mandatory=True, **properties):
 
 
 def get(channel, queue, *, auto_ack=True):
-    """Take a message that comes in time: method, properties, body."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait for a message with basic.get; return its method, properties and body."""
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while True:
         found = channel.basic_get(queue, auto_ack=auto_ack)
         if found[0] is not None:
             return found
-        assert time.monotonic() < deadline, f"nothing came into {queue}"
+        assert time.monotonic() < deadline, f"no message came into {queue}"
         channel.connection.process_data_events(0.005)
 
 
-def bodies(channel, queue):
-    """Take what is ready, without waiting; return the bodies."""
+def take_bodies(channel, queue):
+    """Remove the ready messages, without waiting; return their bodies."""
     found = []
     while (taken := channel.basic_get(queue, auto_ack=True))[0] is not None:
         found.append(taken[2])
     return found
 
 
-def count(channel, queue):
+def ready_count(channel, queue):
     """Return how many messages are ready."""
     return channel.queue_declare(queue, passive=True).method.message_count
 
 
-def eventually(channel, claim):
-    """Wait until *claim* holds; return its value."""
-    deadline = time.monotonic() + PATIENCE
-    while not (value := claim()):
-        assert time.monotonic() < deadline, "it did not come true"
+def wait_until(channel, condition):
+    """Wait until *condition* returns a true value; return that value."""
+    deadline = time.monotonic() + WAIT_TIMEOUT
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not become true"
         channel.connection.process_data_events(0.005)
     return value
 
 
-def exists(connection, queue):
-    """Whether there is such a queue. Asked by a binding: a declaration would put its expiry off.
+def queue_exists(connection, queue):
+    """Whether *queue* exists. A bind finds out: a declaration would restart its expiry.
 
-    On a connection of its own, because RabbitMQ ends the connection that asks at the very moment
-    when the queue goes (541).
+    It uses a connection of its own, because RabbitMQ closes a connection (541) that uses the queue
+    at the moment when the queue is deleted.
     """
     with pika.BlockingConnection(connection._impl.params) as asking:
         try:
@@ -241,44 +243,44 @@ def exists(connection, queue):
         except pika.exceptions.ChannelClosedByBroker as closed:
             if closed.reply_code not in (404, 405):
                 raise
-            return closed.reply_code == 405  # there, and somebody else's
+            return closed.reply_code == 405  # it exists, and is exclusive to another connection
         except pika.exceptions.ConnectionClosedByBroker as closed:
             if closed.reply_code != 541:
                 raise
         return True
 
 
-class Consuming:
-    """A consumer of a channel, and what it got: ``[(method, properties, body), ...]``."""
+class RecordingConsumer:
+    """A consumer that keeps its deliveries: ``[(method, properties, body), ...]``."""
 
     def __init__(self, channel, queue, **options):
         self.channel = channel
-        self.got = []
+        self.deliveries = []
         self.tag = channel.basic_consume(
-            queue, lambda _, *delivery: self.got.append(delivery), **options
+            queue, lambda _, *delivery: self.deliveries.append(delivery), **options
         )
 
-    def wait(self, many):
-        """Return the bodies once there are *many* of them."""
-        eventually(self.channel, lambda: len(self.got) >= many)
+    def wait(self, count):
+        """Wait for *count* deliveries; return the bodies of all."""
+        wait_until(self.channel, lambda: len(self.deliveries) >= count)
         return self.bodies
 
     @property
     def bodies(self):
-        """What came, in its order."""
-        return [body for _, _, body in self.got]
+        """The bodies of the deliveries, in order."""
+        return [body for _, _, body in self.deliveries]
 
     @property
     def tags(self):
-        """The delivery tags of what came."""
-        return [method.delivery_tag for method, _, _ in self.got]
+        """The delivery tags, in order."""
+        return [method.delivery_tag for method, _, _ in self.deliveries]
 
 
-def settle(channel):
-    """Return when the broker has done what this channel asked for before.
+def sync(channel):
+    """Return when the broker has handled what this channel sent before.
 
-    Deliveries that were caused by it may still be on their way: RabbitMQ's queues are processes of
-    their own. So this shows that something came, never that nothing will.
+    RabbitMQ's queues are processes of their own, so deliveries may still come after that. A test
+    can use it before it checks that a message came, and not to check that none comes.
     """
     channel.exchange_declare("amq.direct", passive=True)
     channel.connection.process_data_events(0)

@@ -1,7 +1,7 @@
-"""The brokers that the cases of this folder run on, and a connection for each case.
+"""Fixtures for the conformance tests: the brokers that they run on, and connections to them.
 
-Without more the cases run on the embedded broker and on the one that the session uses.
-``MOUSETRAP_CONFORMANCE`` names others instead, by URL, with spaces between them:
+By default each test runs on the embedded broker and on the broker of the session. The variable
+``MOUSETRAP_CONFORMANCE`` names other brokers, by URL, separated by spaces:
 
     export MOUSETRAP_CONFORMANCE="embedded amqp://DEV_USER:CHANGE_ME@localhost:5672 amqp://..."
     pytest tests/conformance
@@ -13,15 +13,13 @@ import os
 import uuid
 
 import pytest
-from client import Target
+from client import PASSWORD, USER, Target
 
 from mousetrap.embedded_broker import EmbeddedServer
 
-USER, PASSWORD = "DEV_USER", "CHANGE_ME"
-
 
 def pytest_generate_tests(metafunc):
-    """Run each case on each broker; the name of the broker comes first."""
+    """Run each test on each broker; the id of the test begins with the broker."""
     if "target" in metafunc.fixturenames:
         named = os.environ.get("MOUSETRAP_CONFORMANCE", "embedded session").split()
         ids = [each.rpartition("@")[2] for each in named]
@@ -30,7 +28,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def target(request):
-    """One broker."""
+    """The broker that the test runs on, as a `Target`."""
     if request.param == "embedded":
         with EmbeddedServer({USER: PASSWORD}) as server:
             yield Target(f"amqp://{USER}:{PASSWORD}@127.0.0.1:{server.port}", server)
@@ -45,7 +43,7 @@ def target(request):
 
 @pytest.fixture
 def name(target):
-    """Make names for queues and exchanges; what has one of them is deleted after the case."""
+    """Return names for queues and exchanges, which are deleted after the test."""
     prefix, made = f"conformance.{uuid.uuid4().hex[:10]}", []
 
     def name(word="queue"):
@@ -62,7 +60,7 @@ def name(target):
 
 @pytest.fixture
 def connect(target, name):
-    """Open a connection with pika's options; it is closed after the case, before `name` cleans."""
+    """Open a connection with pika's options; it is closed before `name` deletes the queues."""
     opened = []
 
     def connect(**options):
@@ -77,22 +75,22 @@ def connect(target, name):
 
 @pytest.fixture
 def channel(connect):
-    """A channel with confirms: what was published has been dealt with when the call returns."""
+    """A channel in confirm mode: a publish returns when the broker has handled the message."""
     channel = connect().channel()
     channel.confirm_delivery()
     return channel
 
 
 @pytest.fixture
-def wire(target, name):
-    """Open a connection of which every frame is seen: ``wire()``."""
+def connect_raw(target, name):
+    """Open a `RawConnection`; it is closed after the test."""
     opened = []
 
-    def wire(**options):
-        opened.append(target.wire(**options))
+    def connect_raw(**options):
+        opened.append(target.connect_raw(**options))
         return opened[-1]
 
-    yield wire
+    yield connect_raw
     for each in opened:
         each.hang_up()
 

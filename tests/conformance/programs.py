@@ -1,16 +1,17 @@
 """Random programs for the differential test: few names, several messages, several consumers.
 
-A program follows from its seed alone, on every machine. That is why Hypothesis does not draw them:
-it mixes in numbers from the modules that happen to be loaded, and the same seed gave others.
+A program follows from its seed alone, on every machine. Hypothesis does not draw them, because it
+mixes in numbers from the modules that are loaded, so that one seed gives different programs.
 
-Each program has a theme, which says what kinds of queues there are and what is likely to happen to
-them: what is drawn evenly from everything that AMQP has would hardly ever requeue two messages of
-one queue. It begins with what the theme needs and goes on with what comes.
+Each program has a theme: which kinds of queues there are, and which operations are likely. Without
+themes hardly any program would requeue two messages of one queue. A program begins with what its
+theme needs, and goes on with random operations.
 
-Some things are not drawn, because RabbitMQ itself does them in any order: two queues that pass
-their dead letters to the same one, two that overflow into each other, a channel that closes while
-two queues feed each other (each hears of it by itself), or a queue to which a message goes both by
-way of an exchange and as somebody's dead letter. Messages come into a queue one way at a time.
+Some cases are not drawn, because the order in RabbitMQ itself is a matter of timing: two queues
+that dead-letter into the same queue; two queues that overflow into each other; a channel that
+closes while two queues dead-letter into each other (each learns of it separately); a queue that
+gets messages from an exchange and as dead letters at the same time. Messages come into a queue from
+one source at a time.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-TTL = 10  # milliseconds: passes within the step
-LONG = 600_000  # never passes
+TTL = 10  # milliseconds: it expires within the step
+LONG_TTL = 600_000  # milliseconds: it never expires
 KEYS = ("k", "k.l", "m")
 TO_DEAD = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
 TO_A = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "a"}
@@ -37,20 +38,14 @@ ROUTING = {
 
 @dataclass(frozen=True)
 class Theme:
-    """What a program is about."""
+    """The queues and the operations of a kind of program."""
 
-    queues: dict  # name -> the arguments it may have
+    queues: dict  # name -> the arguments that it can have
     weights: dict = field(default_factory=lambda: SETTLING | USING | RARE)
     properties: tuple = ({},)
     prefetches: tuple = (0, 1, 1, 2, 3)
     durable: tuple = (True, False)
     requeue: tuple = (True, True, False)
-
-
-def also(*arguments, **more):
-    """Each of *arguments* with *more* of them."""
-    return tuple(each | {key.replace("_", "-"): value for key, value in more.items()}
-                 for each in arguments)  # fmt: skip
 
 
 LENGTHS = tuple(
@@ -67,7 +62,7 @@ THEMES = {
         weights=SETTLING | USING | RARE | {"consume": 9, "qos": 4, "cancel": 3, "publish": 10},
         prefetches=(1, 1, 2),
     ),
-    "letters": Theme(
+    "dead letters": Theme(
         {"a": (TO_DEAD, {"x-dead-letter-exchange": "y"}, {"x-dead-letter-exchange": ""},
                *(each | TO_DEAD for each in LENGTHS)),
          "dead": ({}, {}, TO_A, {"x-max-length": 2})},
@@ -88,9 +83,9 @@ THEMES = {
     ),
     "expiry": Theme(
         {"a": ({"x-message-ttl": TTL} | TO_DEAD, {"x-message-ttl": 0} | TO_DEAD, TO_DEAD, {},
-               {"x-message-ttl": LONG}, {"x-message-ttl": TTL}, {"x-message-ttl": 0}),
+               {"x-message-ttl": LONG_TTL}, {"x-message-ttl": TTL}, {"x-message-ttl": 0}),
          "dead": ({}, {}, TO_A, {"x-message-ttl": TTL} | TO_A)},
-        properties=({}, {"expiration": str(TTL)}, {"expiration": "0"}, {"expiration": str(LONG)}),
+        properties=({}, *({"expiration": str(each)} for each in (TTL, 0, LONG_TTL))),
     ),
     "priorities": Theme(
         {"a": tuple({"x-max-priority": each, **more}
@@ -111,18 +106,18 @@ THEMES = {
     ),
 }  # fmt: skip
 SHARES = (
-    ["plain"] * 3 + ["turns"] * 4 + ["letters"] * 4 + ["loops"] * 2 + ["limits"] * 3
+    ["plain"] * 3 + ["turns"] * 4 + ["dead letters"] * 4 + ["loops"] * 2 + ["limits"] * 3
     + ["expiry"] * 2 + ["priorities"] * 2 + ["routing"] * 4 + ["headers"] * 2 + ["quorum"]
 )  # fmt: skip
 
 
-def write(seed):
-    """Return a list of operations for `Peer.run`; *seed* is a number or text."""
+def random_program(seed):
+    """Return a list of operations for `ProgramRunner.run`; *seed* is a number or text."""
     random = Random(seed)
-    return _Writer(random.choice, random.choice(SHARES)).program()
+    return _Generator(random.choice, random.choice(SHARES)).program()
 
 
-class _Writer:
+class _Generator:
     def __init__(self, choice, theme):
         self._choice = choice
         self._name = theme
@@ -137,7 +132,7 @@ class _Writer:
         return self._choice(choices)
 
     def program(self):
-        """Begin with what the theme needs; go on with what is likely in it."""
+        """Return what the theme needs, then random operations, weighted by the theme."""
         ops = []
         for queue in self._queues:
             arguments = self._pick(*self._theme.queues[queue])
@@ -151,7 +146,7 @@ class _Writer:
             ops.append(self.declare_exchange("y"))
             ops.append(("bind", 0, {"queue": "dead", "exchange": "y", "key": "a", "arguments": {}}))
         if self._name == "limits":
-            ops += [("confirm", each, {}) for each in (0, 1)]  # what is refused is told
+            ops += [("confirm", each, {}) for each in (0, 1)]  # so that rejected messages show
         elif self._pick(True, True, False):
             ops.append(self.confirm())
         if self._pick(True, False):
@@ -272,7 +267,7 @@ class _Writer:
             "tag": self._pick(*self._tags),
             "auto_ack": self._pick(False, False, False, True),
         }
-        if self._name == "loops":  # none is refused: that would close the channel
+        if self._name == "loops":  # an error would close the channel
             self._consumers += 1
             options["tag"] = f"c{self._consumers}"
         else:
@@ -308,7 +303,7 @@ class _Writer:
         return "leave", self._actor(), {}
 
     def wrong(self):
-        """Do something that is refused."""
+        """Return an operation that fails."""
         queue = self._pick(*self._queues)
         other = {"queue": queue, "durable": True, "arguments": {"x-max-length": 77}}
         missing = {"exchange": "nowhere", "key": "k", "body": "lost", "properties": {}}

@@ -1,19 +1,19 @@
-"""Consuming: who gets which message, how many at once, and when it ends."""
+"""RecordingConsumer: who gets which message, how many at once, and when it ends."""
 
 from __future__ import annotations
 
 import pytest
 from client import (
     CONNECTION,
-    Consuming,
-    bodies,
-    count,
-    eventually,
-    exists,
+    RecordingConsumer,
+    expect_error,
     get,
     publish,
-    refused,
-    settle,
+    queue_exists,
+    ready_count,
+    sync,
+    take_bodies,
+    wait_until,
 )
 from pika import spec
 
@@ -23,19 +23,19 @@ SINGLE = {"x-single-active-consumer": True}
 def test_a_consumer_gets_what_is_there_and_what_comes(channel, queue):
     """In its order."""
     publish(channel, queue, b"before")
-    consuming = Consuming(channel, queue)
+    consumer = RecordingConsumer(channel, queue)
     publish(channel, queue, b"after")
 
-    assert consuming.wait(2) == [b"before", b"after"]
+    assert consumer.wait(2) == [b"before", b"after"]
 
 
 def test_delivery_tags_count_from_one(channel, queue):
     """On each channel, over all of its consumers."""
     publish(channel, queue, b"one", b"two", b"three")
-    consuming = Consuming(channel, queue)
-    consuming.wait(3)
+    consumer = RecordingConsumer(channel, queue)
+    consumer.wait(3)
 
-    assert consuming.tags == [1, 2, 3]
+    assert consumer.tags == [1, 2, 3]
 
 
 def test_delivery_tags_are_shared_with_get(channel, queue):
@@ -50,52 +50,52 @@ def test_delivery_tags_are_shared_with_get(channel, queue):
 def test_a_delivery_says_what_it_is(channel, queue):
     """Tag, exchange, routing key, and whether it was delivered before."""
     publish(channel, queue, b"one")
-    consuming = Consuming(channel, queue)
-    consuming.wait(1)
+    consumer = RecordingConsumer(channel, queue)
+    consumer.wait(1)
 
-    method = consuming.got[0][0]
-    assert (method.consumer_tag, method.exchange) == (consuming.tag, "")
+    method = consumer.deliveries[0][0]
+    assert (method.consumer_tag, method.exchange) == (consumer.tag, "")
     assert (method.routing_key, method.redelivered) == (queue, False)
 
 
-def test_a_consumer_without_a_tag_gets_one(channel, queue, wire):
+def test_a_consumer_without_a_tag_gets_one(channel, queue, connect_raw):
     """It begins with amq.ctag-."""
-    wire = wire()
-    answer = wire.call(spec.Basic.Consume(queue=queue), spec.Basic.ConsumeOk)
+    raw = connect_raw()
+    answer = raw.call(spec.Basic.Consume(queue=queue), spec.Basic.ConsumeOk)
 
     assert answer.consumer_tag.startswith("amq.ctag-")
 
 
-def test_a_consumer_tag_is_used_once_on_a_channel(queue, wire):
+def test_a_consumer_tag_is_used_once_on_a_channel(queue, connect_raw):
     """530 closes the connection."""
-    wire = wire()
-    wire.call(spec.Basic.Consume(queue=queue, consumer_tag="me"), spec.Basic.ConsumeOk)
-    wire.send(spec.Basic.Consume(queue=queue, consumer_tag="me"))
+    raw = connect_raw()
+    raw.call(spec.Basic.Consume(queue=queue, consumer_tag="me"), spec.Basic.ConsumeOk)
+    raw.send(spec.Basic.Consume(queue=queue, consumer_tag="me"))
 
-    assert "attempt to reuse consumer tag" in wire.expect_close(CONNECTION, 530).reply_text
+    assert "attempt to reuse consumer tag" in raw.expect_close(CONNECTION, 530).reply_text
 
 
-def test_a_consumer_tag_is_free_on_another_channel(queue, wire):
+def test_a_consumer_tag_is_free_on_another_channel(queue, connect_raw):
     """Tags are a channel's own."""
-    wire = wire()
-    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    raw = connect_raw()
+    raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
     for number in (1, 2):
         consume = spec.Basic.Consume(queue=queue, consumer_tag="me")
-        wire.call(consume, spec.Basic.ConsumeOk, channel=number)
+        raw.call(consume, spec.Basic.ConsumeOk, channel=number)
 
 
-def test_a_consumer_tag_is_free_after_the_cancel(queue, wire):
+def test_a_consumer_tag_is_free_after_the_cancel(queue, connect_raw):
     """It can be taken again."""
-    wire = wire()
+    raw = connect_raw()
     for _ in range(2):
-        wire.call(spec.Basic.Consume(queue=queue, consumer_tag="me"), spec.Basic.ConsumeOk)
-        wire.call(spec.Basic.Cancel(consumer_tag="me"), spec.Basic.CancelOk)
+        raw.call(spec.Basic.Consume(queue=queue, consumer_tag="me"), spec.Basic.ConsumeOk)
+        raw.call(spec.Basic.Cancel(consumer_tag="me"), spec.Basic.CancelOk)
 
 
-def test_cancelling_what_is_not_there(wire):
+def test_cancelling_what_is_not_there(connect_raw):
     """It is answered, and that is all."""
-    wire = wire()
-    answer = wire.call(spec.Basic.Cancel(consumer_tag="nobody"), spec.Basic.CancelOk)
+    raw = connect_raw()
+    answer = raw.call(spec.Basic.Cancel(consumer_tag="nobody"), spec.Basic.CancelOk)
 
     assert answer.consumer_tag == "nobody"
 
@@ -104,23 +104,23 @@ def test_a_cancelled_consumer_can_still_ack(channel, queue):
     """What was delivered is its channel's."""
     publish(channel, queue, b"one", b"two")
     channel.basic_qos(prefetch_count=1)
-    consuming = Consuming(channel, queue)
-    consuming.wait(1)
-    channel.basic_cancel(consuming.tag)
-    for tag in consuming.tags:
+    consumer = RecordingConsumer(channel, queue)
+    consumer.wait(1)
+    channel.basic_cancel(consumer.tag)
+    for tag in consumer.tags:
         channel.basic_ack(tag)
 
     assert get(channel, queue)[2] == b"two"
 
 
-def test_consume_with_nowait(wire, name):
+def test_consume_with_nowait(connect_raw, name):
     """No consume-ok comes, but deliveries do."""
-    wire, queue = wire(), name()
-    wire.declare(queue)
-    wire.send(spec.Basic.Consume(queue=queue, consumer_tag="me", nowait=True))
-    wire.publish(queue, b"hello")
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    raw.send(spec.Basic.Consume(queue=queue, consumer_tag="me", nowait=True))
+    raw.publish(queue, b"hello")
 
-    assert wire.expect(spec.Basic.Deliver).consumer_tag == "me"
+    assert raw.expect(spec.Basic.Deliver).consumer_tag == "me"
 
 
 def test_a_consumer_is_cancelled_with_its_queue(channel, connect, name):
@@ -130,10 +130,10 @@ def test_a_consumer_is_cancelled_with_its_queue(channel, connect, name):
     other = connect().channel()
     cancelled = []
     other.add_on_cancel_callback(cancelled.append)
-    tag = Consuming(other, queue).tag
+    tag = RecordingConsumer(other, queue).tag
     channel.queue_delete(queue)
 
-    eventually(other, lambda: cancelled)
+    wait_until(other, lambda: cancelled)
     assert cancelled[0].method.consumer_tag == tag
 
 
@@ -141,20 +141,20 @@ def test_a_consumer_that_cannot_be_told_is_not(target, channel, name):
     """A client that does not know of it gets no basic.cancel."""
     queue = name()
     channel.queue_declare(queue, durable=True)
-    wire = target.wire(stage="tune")
-    wire.hang_up()
-    wire = target.wire(stage="start")
-    wire.log_in(consumer_cancel_notify=False)
-    tune = wire.expect(spec.Connection.Tune)
-    wire.send(spec.Connection.TuneOk(tune.channel_max, tune.frame_max, 0), 0)
-    wire.send(spec.Connection.Open(), 0)
-    wire.expect(spec.Connection.OpenOk)
-    wire.call(spec.Channel.Open(), spec.Channel.OpenOk)
-    wire.call(spec.Basic.Consume(queue=queue, consumer_tag="me"), spec.Basic.ConsumeOk)
+    raw = target.connect_raw(stage="tune")
+    raw.hang_up()
+    raw = target.connect_raw(stage="start")
+    raw.log_in(consumer_cancel_notify=False)
+    tune = raw.expect(spec.Connection.Tune)
+    raw.send(spec.Connection.TuneOk(tune.channel_max, tune.frame_max, 0), 0)
+    raw.send(spec.Connection.Open(), 0)
+    raw.expect(spec.Connection.OpenOk)
+    raw.call(spec.Channel.Open(), spec.Channel.OpenOk)
+    raw.call(spec.Basic.Consume(queue=queue, consumer_tag="me"), spec.Basic.ConsumeOk)
     channel.queue_delete(queue)
 
-    assert wire.is_alive()
-    wire.hang_up()
+    assert raw.is_alive()
+    raw.hang_up()
 
 
 # ---- exclusive consumers, priorities, turns ------------------------------------------------------
@@ -162,62 +162,62 @@ def test_a_consumer_that_cannot_be_told_is_not(target, channel, name):
 
 def test_an_exclusive_consumer_is_the_only_one(channel, connect, queue):
     """403 for a second one."""
-    Consuming(channel, queue, exclusive=True)
+    RecordingConsumer(channel, queue, exclusive=True)
     other = connect().channel()
 
-    with refused(403, text="in exclusive use"):
-        Consuming(other, queue)
+    with expect_error(403, text="in exclusive use"):
+        RecordingConsumer(other, queue)
 
 
 def test_an_exclusive_consumer_comes_first(channel, connect, queue):
     """403 if there is another already."""
-    Consuming(channel, queue)
+    RecordingConsumer(channel, queue)
     other = connect().channel()
 
-    with refused(403, text="in exclusive use"):
-        Consuming(other, queue, exclusive=True)
+    with expect_error(403, text="in exclusive use"):
+        RecordingConsumer(other, queue, exclusive=True)
 
 
 def test_an_exclusive_consumer_can_be_followed(channel, queue):
     """Once it is cancelled."""
-    first = Consuming(channel, queue, exclusive=True)
+    first = RecordingConsumer(channel, queue, exclusive=True)
     channel.basic_cancel(first.tag)
-    Consuming(channel, queue, exclusive=True)
+    RecordingConsumer(channel, queue, exclusive=True)
 
     assert channel.is_open
 
 
 def test_a_queue_with_an_exclusive_consumer_can_be_got_from(channel, connect, queue):
     """Only consumers are kept off."""
-    Consuming(channel, queue, exclusive=True)
+    RecordingConsumer(channel, queue, exclusive=True)
 
     assert connect().channel().basic_get(queue)[0] is None
 
 
 def test_consumers_take_turns(channel, queue):
     """Each gets as many as the other."""
-    one, two = Consuming(channel, queue), Consuming(channel, queue)
+    one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
     publish(channel, queue, *(b"%d" % n for n in range(10)))
-    eventually(channel, lambda: len(one.got) + len(two.got) == 10)
+    wait_until(channel, lambda: len(one.deliveries) + len(two.deliveries) == 10)
 
-    assert (len(one.got), len(two.got)) == (5, 5)
+    assert (len(one.deliveries), len(two.deliveries)) == (5, 5)
 
 
 def test_a_consumer_with_priority_gets_everything(channel, queue):
     """As long as it can take it."""
-    low = Consuming(channel, queue)
-    high = Consuming(channel, queue, arguments={"x-priority": 10})
+    low = RecordingConsumer(channel, queue)
+    high = RecordingConsumer(channel, queue, arguments={"x-priority": 10})
     publish(channel, queue, *(b"%d" % n for n in range(10)))
     high.wait(10)
 
-    assert low.got == []
+    assert low.deliveries == []
 
 
 def test_a_consumer_with_priority_that_is_full(channel, queue):
     """The next one gets what it cannot take."""
-    low = Consuming(channel, queue)
+    low = RecordingConsumer(channel, queue)
     channel.basic_qos(prefetch_count=2)
-    high = Consuming(channel, queue, arguments={"x-priority": 10})
+    high = RecordingConsumer(channel, queue, arguments={"x-priority": 10})
     publish(channel, queue, *(b"%d" % n for n in range(5)))
     low.wait(3)
     high.wait(2)
@@ -228,18 +228,18 @@ def test_a_consumer_with_priority_that_is_full(channel, queue):
 @pytest.mark.parametrize("priority", ["high", True])
 def test_a_priority_that_is_no_number(priority, channel, queue):
     """406."""
-    with refused(406):
-        Consuming(channel, queue, arguments={"x-priority": priority})
+    with expect_error(406):
+        RecordingConsumer(channel, queue, arguments={"x-priority": priority})
 
 
 def test_a_single_active_consumer(channel, name):
     """Of two, the first gets everything; when it is gone, the second."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
-    one, two = Consuming(channel, queue), Consuming(channel, queue)
+    one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
     publish(channel, queue, b"a", b"b")
     one.wait(2)
-    assert two.got == []
+    assert two.deliveries == []
 
     channel.basic_cancel(one.tag)
     publish(channel, queue, b"c")
@@ -251,12 +251,12 @@ def test_a_single_active_consumer_that_is_full_keeps_the_turn(channel, name):
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     channel.basic_qos(prefetch_count=1)
-    one, two = Consuming(channel, queue), Consuming(channel, queue)
+    one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
     publish(channel, queue, b"a", b"b")
     one.wait(1)
-    settle(channel)
+    sync(channel)
 
-    assert (two.got, count(channel, queue)) == ([], 1)
+    assert (two.deliveries, ready_count(channel, queue)) == ([], 1)
 
 
 def test_a_single_active_consumer_of_a_channel_that_closes(channel, connect, name):
@@ -264,14 +264,14 @@ def test_a_single_active_consumer_of_a_channel_that_closes(channel, connect, nam
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     other = connect().channel()
-    one = Consuming(other, queue)
-    two = Consuming(channel, queue)
+    one = RecordingConsumer(other, queue)
+    two = RecordingConsumer(channel, queue)
     publish(channel, queue, b"a")
     one.wait(1)
     other.close()
 
     assert two.wait(1) == [b"a"]
-    assert two.got[0][0].redelivered
+    assert two.deliveries[0][0].redelivered
 
 
 def test_what_a_closed_channel_held_comes_before_what_waits(channel, connect, name):
@@ -280,13 +280,13 @@ def test_what_a_closed_channel_held_comes_before_what_waits(channel, connect, na
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     other = connect().channel()
     other.basic_qos(prefetch_count=1)
-    one = Consuming(other, queue)
+    one = RecordingConsumer(other, queue)
     publish(channel, queue, b"a", b"b")
     one.wait(1)
-    two = Consuming(channel, queue)
-    with refused(406):  # pika's own `close` cancels first
+    two = RecordingConsumer(channel, queue)
+    with expect_error(406):  # pika's own `close` cancels first
         other.basic_ack(99)
-        settle(other)
+        sync(other)
 
     assert two.wait(2) == [b"a", b"b"]
 
@@ -298,14 +298,14 @@ def test_the_channel_at_fault_ends_before_the_others(at_fault, channel, connect,
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     connection = connect()
     channels = {number: connection.channel(number) for number in (1, 2)}
-    holds = Consuming(channels[1], queue)
+    holds = RecordingConsumer(channels[1], queue)
     channels[2].basic_consume(queue, lambda *_: None, auto_ack=True)
     publish(channel, queue, b"a")
     holds.wait(1)
-    with refused(540, CONNECTION):
+    with expect_error(540, CONNECTION):
         channels[at_fault].basic_recover(requeue=False)
 
-    assert count(channel, queue) == at_fault - 1
+    assert ready_count(channel, queue) == at_fault - 1
 
 
 def test_an_exclusive_consumer_of_a_queue_with_a_single_active_one(channel, name):
@@ -313,8 +313,8 @@ def test_an_exclusive_consumer_of_a_queue_with_a_single_active_one(channel, name
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
 
-    with refused(403):
-        Consuming(channel, queue, exclusive=True)
+    with expect_error(403):
+        RecordingConsumer(channel, queue, exclusive=True)
 
 
 # ---- prefetch ------------------------------------------------------------------------------------
@@ -328,13 +328,13 @@ def test_prefetch_bounds_what_is_unacked(channel, queue):
     """An ack makes room for one more."""
     fill(channel, queue)
     channel.basic_qos(prefetch_count=2)
-    consuming = Consuming(channel, queue)
-    consuming.wait(2)
-    assert count(channel, queue) == 3
+    consumer = RecordingConsumer(channel, queue)
+    consumer.wait(2)
+    assert ready_count(channel, queue) == 3
 
     channel.basic_ack(1)
-    assert consuming.wait(3) == [b"0", b"1", b"2"]
-    assert count(channel, queue) == 2
+    assert consumer.wait(3) == [b"0", b"1", b"2"]
+    assert ready_count(channel, queue) == 2
 
 
 @pytest.mark.parametrize("how", ["basic_nack", "basic_reject"])
@@ -342,11 +342,11 @@ def test_a_rejection_makes_room(how, channel, queue):
     """As an ack does."""
     fill(channel, queue)
     channel.basic_qos(prefetch_count=1)
-    consuming = Consuming(channel, queue)
-    consuming.wait(1)
+    consumer = RecordingConsumer(channel, queue)
+    consumer.wait(1)
     getattr(channel, how)(1, requeue=False)
 
-    assert consuming.wait(2) == [b"0", b"1"]
+    assert consumer.wait(2) == [b"0", b"1"]
 
 
 def test_prefetch_of_zero_is_no_bound(channel, queue):
@@ -354,30 +354,30 @@ def test_prefetch_of_zero_is_no_bound(channel, queue):
     fill(channel, queue, 50)
     channel.basic_qos(prefetch_count=0)
 
-    assert len(Consuming(channel, queue).wait(50)) == 50
+    assert len(RecordingConsumer(channel, queue).wait(50)) == 50
 
 
 def test_prefetch_is_each_consumers_own(channel, queue):
     """Two consumers of a channel have twice as many."""
     fill(channel, queue)
     channel.basic_qos(prefetch_count=2)
-    one, two = Consuming(channel, queue), Consuming(channel, queue)
+    one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
     one.wait(2)
     two.wait(2)
 
-    assert count(channel, queue) == 1
+    assert ready_count(channel, queue) == 1
 
 
 def test_prefetch_holds_for_consumers_that_come_later(channel, queue):
     """Those that are there keep theirs."""
     channel.basic_qos(prefetch_count=1)
-    consuming = Consuming(channel, queue)
+    consumer = RecordingConsumer(channel, queue)
     channel.basic_qos(prefetch_count=10)
     fill(channel, queue)
-    consuming.wait(1)
-    settle(channel)
+    consumer.wait(1)
+    sync(channel)
 
-    assert count(channel, queue) == 4
+    assert ready_count(channel, queue) == 4
 
 
 def test_prefetch_does_not_bound_who_does_not_ack(channel, queue):
@@ -385,7 +385,7 @@ def test_prefetch_does_not_bound_who_does_not_ack(channel, queue):
     fill(channel, queue)
     channel.basic_qos(prefetch_count=1)
 
-    assert len(Consuming(channel, queue, auto_ack=True).wait(5)) == 5
+    assert len(RecordingConsumer(channel, queue, auto_ack=True).wait(5)) == 5
 
 
 def test_prefetch_does_not_bound_get(channel, queue):
@@ -398,7 +398,7 @@ def test_prefetch_does_not_bound_get(channel, queue):
 
 def test_prefetch_by_size(channel):
     """540: RabbitMQ has none."""
-    with refused(540, CONNECTION, "prefetch_size!=0 (1)"):
+    with expect_error(540, CONNECTION, "prefetch_size!=0 (1)"):
         channel.basic_qos(prefetch_size=1)
 
 
@@ -406,13 +406,13 @@ def test_prefetch_of_a_whole_channel(channel, queue, target):
     """Shared by its consumers before 4.3; since then the flag is ignored: each has its own."""
     fill(channel, queue)
     channel.basic_qos(prefetch_count=1, global_qos=True)
-    one, two = Consuming(channel, queue), Consuming(channel, queue)
+    one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
     one.wait(1)
     if target.version >= (4, 3):
         two.wait(1)
-    settle(channel)
+    sync(channel)
 
-    assert count(channel, queue) == (3 if target.version >= (4, 3) else 4)
+    assert ready_count(channel, queue) == (3 if target.version >= (4, 3) else 4)
 
 
 # ---- get -----------------------------------------------------------------------------------------
@@ -449,13 +449,13 @@ def test_what_was_got_without_acks_is_gone(channel, connect, queue):
     get(other, queue, auto_ack=True)
     other.close()
 
-    assert bodies(channel, queue) == [b"two"]
+    assert take_bodies(channel, queue) == [b"two"]
 
 
 def test_direct_reply_to(channel, target):
     """The embedded broker has none and says so with 540; RabbitMQ has."""
     if target.is_embedded:
-        with refused(540, CONNECTION, "no direct reply-to"):
+        with expect_error(540, CONNECTION, "no direct reply-to"):
             channel.basic_consume("amq.rabbitmq.reply-to", print, auto_ack=True)
     else:
         channel.basic_consume("amq.rabbitmq.reply-to", print, auto_ack=True)
@@ -465,7 +465,7 @@ def test_deleting_a_queue_while_it_is_consumed(channel, name):
     """The queue is gone at once."""
     queue = name()
     channel.queue_declare(queue, durable=True)
-    Consuming(channel, queue)
+    RecordingConsumer(channel, queue)
     channel.queue_delete(queue)
 
-    assert not exists(channel.connection, queue)
+    assert not queue_exists(channel.connection, queue)

@@ -6,7 +6,16 @@ import time
 from datetime import UTC
 
 import pytest
-from client import Consuming, bodies, count, eventually, exists, get, publish, settle
+from client import (
+    RecordingConsumer,
+    get,
+    publish,
+    queue_exists,
+    ready_count,
+    sync,
+    take_bodies,
+    wait_until,
+)
 from pika import spec
 
 
@@ -62,17 +71,17 @@ def test_what_is_rejected_together(limits, are_consumed, order, channel, name, d
     """Comes as it was delivered; of what a consumer had, the highest priority comes first."""
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead, **limits}
     source = channel.queue_declare(name(), durable=True, arguments=arguments).method.queue
-    consuming = Consuming(channel, source) if are_consumed else None
+    consumer = RecordingConsumer(channel, source) if are_consumed else None
     for n, priority in enumerate([0, 5, 5]):
         publish(channel, source, b"%d" % n, priority=priority)
-        if consuming:
-            consuming.wait(n + 1)
+        if consumer:
+            consumer.wait(n + 1)
         else:
             get(channel, source, auto_ack=False)
     channel.basic_nack(3, multiple=True, requeue=False)
-    eventually(channel, lambda: count(channel, dead) == 3)
+    wait_until(channel, lambda: ready_count(channel, dead) == 3)
 
-    assert bodies(channel, dead) == order
+    assert take_bodies(channel, dead) == order
 
 
 @pytest.mark.parametrize("which", ["first", "last"])
@@ -183,9 +192,9 @@ def test_a_dead_letter_exchange_that_is_not_there(channel, name):
     channel.queue_declare(queue, durable=True, arguments={"x-dead-letter-exchange": "nowhere"})
     publish(channel, queue, b"hello")
     reject(channel, queue)
-    settle(channel)
+    sync(channel)
 
-    assert count(channel, queue) == 0
+    assert ready_count(channel, queue) == 0
 
 
 def test_a_dead_letter_exchange_that_comes_later(channel, name, dead):
@@ -205,9 +214,9 @@ def test_dead_letters_keep_their_order(channel, source, dead):
     publish(channel, source, *(b"%d" % n for n in range(10)))
     for _ in range(10):
         reject(channel, source)
-    eventually(channel, lambda: count(channel, dead) == 10)
+    wait_until(channel, lambda: ready_count(channel, dead) == 10)
 
-    assert bodies(channel, dead) == [b"%d" % n for n in range(10)]
+    assert take_bodies(channel, dead) == [b"%d" % n for n in range(10)]
 
 
 def test_several_are_rejected_at_once(channel, source, dead):
@@ -216,9 +225,9 @@ def test_several_are_rejected_at_once(channel, source, dead):
     for _ in range(3):
         get(channel, source, auto_ack=False)
     channel.basic_nack(0, multiple=True, requeue=False)
-    eventually(channel, lambda: count(channel, dead) == 3)
+    wait_until(channel, lambda: ready_count(channel, dead) == 3)
 
-    assert sorted(bodies(channel, dead)) == [b"0", b"1", b"2"]
+    assert sorted(take_bodies(channel, dead)) == [b"0", b"1", b"2"]
 
 
 @pytest.mark.parametrize("how", ["purge", "delete"])
@@ -226,10 +235,10 @@ def test_what_is_thrown_away_is_no_dead_letter(how, channel, source, dead):
     """Purging and deleting are done on purpose."""
     publish(channel, source, b"hello")
     getattr(channel, f"queue_{how}")(source)
-    settle(channel)
+    sync(channel)
 
-    assert count(channel, dead) == 0
-    assert exists(channel.connection, source) == (how == "purge")
+    assert ready_count(channel, dead) == 0
+    assert queue_exists(channel.connection, source) == (how == "purge")
 
 
 def test_a_message_does_not_go_round_by_itself(channel, name):
@@ -244,9 +253,9 @@ def test_a_message_does_not_go_round_by_itself(channel, name):
         channel.queue_declare(each, durable=True, arguments=arguments)
         if each != arrived:
             publish(channel, each, b"hello")
-    eventually(channel, lambda: count(channel, arrived) == 1)  # which expired after the first
+    wait_until(channel, lambda: ready_count(channel, arrived) == 1)  # which expired after the first
 
-    assert count(channel, queue) == 0
+    assert ready_count(channel, queue) == 0
 
 
 def test_a_message_goes_round_if_somebody_rejects_it(channel, name):
@@ -282,14 +291,16 @@ def test_a_dead_letter_is_not_sent_to_further_routing_keys_again(
 
     _, properties, _ = get(channel, dead)
     assert ("CC" in properties.headers) == (target.version >= (4, 0))
-    assert count(channel, copy) == 0
+    assert ready_count(channel, copy) == 0
 
 
-def test_what_dies_as_a_connection_ends_reaches_none_of_its_consumers(channel, wire, name, dead):
+def test_what_dies_as_a_connection_ends_reaches_none_of_its_consumers(
+    channel, connect_raw, name, dead
+):
     """What it gives back is too much for the queue; nobody is there to take the dead letter."""
     limits = {"x-max-length": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     source = channel.queue_declare(name(), durable=True, arguments=limits).method.queue
-    ends = wire()
+    ends = connect_raw()
     ends.call(spec.Basic.Consume(queue=source), spec.Basic.ConsumeOk)
     ends.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
     ends.call(spec.Basic.Consume(queue=dead, no_ack=True), spec.Basic.ConsumeOk, channel=2)
@@ -297,7 +308,7 @@ def test_what_dies_as_a_connection_ends_reaches_none_of_its_consumers(channel, w
         publish(channel, source, body)
         ends.expect(spec.Basic.Deliver)
     ends.call(spec.Connection.Close(200, "bye", 0, 0), spec.Connection.CloseOk, channel=0)
-    eventually(channel, lambda: count(channel, source) == 1)
-    eventually(channel, lambda: count(channel, dead) == 1)
+    wait_until(channel, lambda: ready_count(channel, source) == 1)
+    wait_until(channel, lambda: ready_count(channel, dead) == 1)
 
-    assert (bodies(channel, source), bodies(channel, dead)) == ([b"b"], [b"a"])
+    assert (take_bodies(channel, source), take_bodies(channel, dead)) == ([b"b"], [b"a"])

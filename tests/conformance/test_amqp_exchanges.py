@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from client import CHANNEL, CONNECTION, bodies, get, publish, refused
+from client import CHANNEL, CONNECTION, expect_error, get, publish, take_bodies
 
 OK = 0
 
@@ -21,7 +21,7 @@ def test_a_type_of_exchange(kind, channel, name):
 def test_an_unknown_type_of_exchange(kind, channel, target):
     """406 closes the channel since 4.0; before, 503 closed the connection."""
     code, level = (406, CHANNEL) if target.version >= (4, 0) else (503, CONNECTION)
-    with refused(code, level, "exchange type"):
+    with expect_error(code, level, "exchange type"):
         channel.exchange_declare("conformance.unknown", kind)
 
 
@@ -57,7 +57,7 @@ def test_a_second_declaration_of_an_exchange(kind, options, again, other, outcom
     if outcome == OK:
         channel.exchange_declare(exchange, again, **other)
     else:
-        with refused(outcome, text="inequivalent arg"):
+        with expect_error(outcome, text="inequivalent arg"):
             channel.exchange_declare(exchange, again, **other)
 
 
@@ -87,7 +87,7 @@ REFUSED = {
 def test_what_cannot_be_done_to_an_exchange(what, channel):
     """It is refused with its code, and the channel closes."""
     code, act = REFUSED[what]
-    with refused(code):
+    with expect_error(code):
         act(channel)
 
 
@@ -109,7 +109,7 @@ def test_delete_if_unused_with_a_binding(channel, queue, name):
     channel.exchange_declare(exchange, "fanout")
     channel.queue_bind(queue, exchange)
 
-    with refused(406, text="in use"):
+    with expect_error(406, text="in use"):
         channel.exchange_delete(exchange, if_unused=True)
 
 
@@ -119,25 +119,25 @@ def test_delete_if_unused_without_a_binding(channel, name):
     channel.exchange_declare(exchange, "fanout")
     channel.exchange_delete(exchange, if_unused=True)
 
-    with refused(404):
+    with expect_error(404):
         channel.exchange_declare(exchange, passive=True)
 
 
 def test_a_binding_to_a_queue_from_an_exchange_that_is_not_there(channel, queue):
     """404."""
-    with refused(404, text="no exchange 'conformance.nowhere' in vhost '/'"):
+    with expect_error(404, text="no exchange 'conformance.nowhere' in vhost '/'"):
         channel.queue_bind(queue, "conformance.nowhere", "k")
 
 
 def test_a_binding_from_the_default_exchange(channel, queue):
     """403: every queue has the one binding there under its name."""
-    with refused(403):
+    with expect_error(403):
         channel.queue_bind(queue, "", "k")
 
 
 def test_an_unbinding_from_the_default_exchange(channel, queue):
     """403."""
-    with refused(403):
+    with expect_error(403):
         channel.queue_unbind(queue, "", queue)
 
 
@@ -153,7 +153,7 @@ def test_a_queue_is_unbound(channel, queue):
     channel.queue_unbind(queue, "amq.direct", queue)
     publish(channel, queue, b"hello", exchange="amq.direct", mandatory=False)
 
-    assert bodies(channel, queue) == []
+    assert take_bodies(channel, queue) == []
 
 
 def test_only_the_binding_that_is_named_is_unbound(channel, queue):
@@ -163,7 +163,7 @@ def test_only_the_binding_that_is_named_is_unbound(channel, queue):
     channel.queue_unbind(queue, "amq.direct", f"{queue}.a")
     publish(channel, f"{queue}.b", b"hello", exchange="amq.direct")
 
-    assert bodies(channel, queue) == [b"hello"]
+    assert take_bodies(channel, queue) == [b"hello"]
 
 
 def test_an_auto_delete_exchange_goes_with_its_last_binding(channel, queue, name):
@@ -176,7 +176,7 @@ def test_an_auto_delete_exchange_goes_with_its_last_binding(channel, queue, name
     channel.queue_unbind(queue, exchange, "a")
     channel.exchange_declare(exchange, passive=True)
     channel.queue_unbind(queue, exchange, "b")
-    with refused(404):
+    with expect_error(404):
         channel.exchange_declare(exchange, passive=True)
 
 
@@ -188,7 +188,7 @@ def test_an_auto_delete_exchange_goes_with_the_queue_it_was_bound_to(channel, na
     channel.queue_bind(queue, exchange)
     channel.queue_delete(queue)
 
-    with refused(404):
+    with expect_error(404):
         channel.exchange_declare(exchange, passive=True)
 
 
@@ -202,7 +202,7 @@ def test_an_auto_delete_exchange_stays_until_it_was_bound(channel, name):
 
 def test_publishing_to_an_exchange_that_is_not_there(channel):
     """404 closes the channel."""
-    with refused(404, text="no exchange 'conformance.nowhere' in vhost '/'"):
+    with expect_error(404, text="no exchange 'conformance.nowhere' in vhost '/'"):
         channel.basic_publish("conformance.nowhere", "k", b"")
 
 
@@ -211,7 +211,7 @@ def test_publishing_to_an_internal_exchange(channel, name):
     exchange = name()
     channel.exchange_declare(exchange, "fanout", internal=True)
 
-    with refused(403, text="cannot publish to internal exchange"):
+    with expect_error(403, text="cannot publish to internal exchange"):
         channel.basic_publish(exchange, "k", b"")
 
 
@@ -231,10 +231,10 @@ def test_a_type_that_the_embedded_broker_has_not(channel, target, name):
     """x-local-random came with 4.0; the embedded broker refuses it with 540."""
     exchange = name()
     if target.is_embedded:
-        with refused(540, CONNECTION, "x-local-random"):
+        with expect_error(540, CONNECTION, "x-local-random"):
             channel.exchange_declare(exchange, "x-local-random")
     elif target.version >= (4, 0):
         channel.exchange_declare(exchange, "x-local-random")
     else:
-        with refused(503, CONNECTION):
+        with expect_error(503, CONNECTION):
             channel.exchange_declare(exchange, "x-local-random")

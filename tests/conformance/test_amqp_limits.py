@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pika
 import pytest
-from client import Consuming, bodies, count, eventually, get, publish
+from client import RecordingConsumer, get, publish, ready_count, take_bodies, wait_until
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_message_expires_by_its_queue(type, channel, declare, name):
 
     _, properties, _ = get(channel, dead)
     assert properties.headers["x-first-death-reason"] == "expired"
-    assert count(channel, queue) == 0
+    assert ready_count(channel, queue) == 0
 
 
 @TYPES
@@ -76,7 +76,7 @@ def test_messages_expire_at_the_head_only(channel, declare, name):
     )  # fmt: skip
     publish(channel, beside, b"clock")
     assert get(channel, dead)[2] == b"clock"
-    assert count(channel, queue) == 2
+    assert ready_count(channel, queue) == 2
 
     assert get(channel, queue)[2] == b"long"
     assert get(channel, dead)[2] == b"short"
@@ -90,7 +90,7 @@ def test_a_message_that_is_held_does_not_expire(channel, declare, name):
     tag = get(channel, queue, auto_ack=False)[0].delivery_tag
     publish(channel, queue, b"clock")
     assert get(channel, dead)[2] == b"clock"
-    assert count(channel, dead) == 0
+    assert ready_count(channel, dead) == 0
 
     channel.basic_nack(tag)
     assert get(channel, dead)[2] == b"held"
@@ -111,11 +111,11 @@ def test_a_time_of_zero_with_a_consumer(channel, declare, name):
     """The message is delivered if somebody can take it."""
     dead = name("dead")
     queue = declare(dead, message_ttl=0)
-    consuming = Consuming(channel, queue)
+    consumer = RecordingConsumer(channel, queue)
     publish(channel, queue, b"hello")
 
-    assert consuming.wait(1) == [b"hello"]
-    assert count(channel, dead) == 0
+    assert consumer.wait(1) == [b"hello"]
+    assert ready_count(channel, dead) == 0
 
 
 def test_an_expired_message_without_a_dead_letter_exchange(channel, declare):
@@ -123,7 +123,7 @@ def test_an_expired_message_without_a_dead_letter_exchange(channel, declare):
     queue = declare(message_ttl=10)
     publish(channel, queue, b"hello")
 
-    eventually(channel, lambda: count(channel, queue) == 0)
+    wait_until(channel, lambda: ready_count(channel, queue) == 0)
 
 
 def test_time_counts_anew_in_the_next_queue(channel, declare, name):
@@ -150,7 +150,7 @@ def test_a_full_queue_drops_its_oldest(type, channel, declare):
     queue = declare(type=type, max_length=2)
     publish(channel, queue, b"0", b"1", b"2", b"3")
 
-    assert bodies(channel, queue) == [b"2", b"3"]
+    assert take_bodies(channel, queue) == [b"2", b"3"]
 
 
 @TYPES
@@ -171,7 +171,7 @@ def test_a_queue_that_holds_nothing(channel, declare, name):
     publish(channel, queue, b"hello")
 
     assert get(channel, dead)[2] == b"hello"
-    assert count(channel, queue) == 0
+    assert ready_count(channel, queue) == 0
 
 
 def test_a_length_in_bytes(channel, declare):
@@ -179,7 +179,7 @@ def test_a_length_in_bytes(channel, declare):
     queue = declare(max_length_bytes=10)
     publish(channel, queue, b"aaaa", b"bbbb", b"cccc")
 
-    assert bodies(channel, queue) == [b"bbbb", b"cccc"]
+    assert take_bodies(channel, queue) == [b"bbbb", b"cccc"]
 
 
 def test_a_length_in_bytes_is_of_what_is_ready(channel, declare):
@@ -189,17 +189,17 @@ def test_a_length_in_bytes_is_of_what_is_ready(channel, declare):
     get(channel, queue, auto_ack=False)
     publish(channel, queue, b"bbbb", b"cccc")
 
-    assert bodies(channel, queue) == [b"bbbb", b"cccc"]
+    assert take_bodies(channel, queue) == [b"bbbb", b"cccc"]
 
 
 def test_both_lengths(channel, declare):
     """Whichever is reached first."""
     queue = declare(max_length=2, max_length_bytes=10)
     publish(channel, queue, b"a", b"b", b"c")
-    assert bodies(channel, queue) == [b"b", b"c"]
+    assert take_bodies(channel, queue) == [b"b", b"c"]
 
     publish(channel, queue, b"aaaaaaa", b"bbbbbbb")
-    assert bodies(channel, queue) == [b"bbbbbbb"]
+    assert take_bodies(channel, queue) == [b"bbbbbbb"]
 
 
 def test_a_message_that_is_held_takes_no_place(channel, declare):
@@ -209,7 +209,7 @@ def test_a_message_that_is_held_takes_no_place(channel, declare):
     get(channel, queue, auto_ack=False)
     publish(channel, queue, b"ready")
 
-    assert bodies(channel, queue) == [b"ready"]
+    assert take_bodies(channel, queue) == [b"ready"]
 
 
 @pytest.mark.parametrize("overflow", ["reject-publish", "reject-publish-dlx"])
@@ -220,7 +220,7 @@ def test_a_full_queue_refuses(overflow, channel, declare):
     with pytest.raises(pika.exceptions.NackError):
         channel.basic_publish("", queue, b"second")
 
-    assert bodies(channel, queue) == [b"first"]
+    assert take_bodies(channel, queue) == [b"first"]
 
 
 @pytest.mark.parametrize(("overflow", "kept"), [("reject-publish", 0), ("reject-publish-dlx", 1)])
@@ -234,8 +234,8 @@ def test_what_a_full_queue_refuses_is_a_dead_letter_if_asked_for(
     with pytest.raises(pika.exceptions.NackError):
         channel.basic_publish("", queue, b"second")
 
-    eventually(channel, lambda: count(channel, dead) == kept)
-    assert bodies(channel, dead) == [b"second"] * kept
+    wait_until(channel, lambda: ready_count(channel, dead) == kept)
+    assert take_bodies(channel, dead) == [b"second"] * kept
 
 
 def test_a_queue_that_refuses_takes_again_when_there_is_room(channel, declare):
@@ -245,7 +245,7 @@ def test_a_queue_that_refuses_takes_again_when_there_is_room(channel, declare):
     get(channel, queue)
     publish(channel, queue, b"second")
 
-    assert bodies(channel, queue) == [b"second"]
+    assert take_bodies(channel, queue) == [b"second"]
 
 
 def test_one_full_queue_of_two(channel, declare, name):
@@ -259,7 +259,7 @@ def test_one_full_queue_of_two(channel, declare, name):
     with pytest.raises(pika.exceptions.NackError):
         channel.basic_publish(exchange, "", b"hello")
 
-    assert bodies(channel, other) == [b"hello"]
+    assert take_bodies(channel, other) == [b"hello"]
 
 
 # ---- priorities ----------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_a_queue_with_priorities(priorities, order, why, channel, declare):
     queue = declare(max_priority=10)
     published(channel, queue, *priorities)
 
-    assert bodies(channel, queue) == [b"%d" % n for n in order]
+    assert take_bodies(channel, queue) == [b"%d" % n for n in order]
 
 
 def test_a_queue_without_priorities(channel, declare):
@@ -294,7 +294,7 @@ def test_a_queue_without_priorities(channel, declare):
     queue = declare()
     published(channel, queue, 1, 9, 5)
 
-    assert bodies(channel, queue) == [b"0", b"1", b"2"]
+    assert take_bodies(channel, queue) == [b"0", b"1", b"2"]
 
 
 def test_a_message_with_priority_that_is_given_back(channel, declare):
@@ -304,9 +304,9 @@ def test_a_message_with_priority_that_is_given_back(channel, declare):
     tag = get(channel, queue, auto_ack=False)[0].delivery_tag
     publish(channel, queue, b"high", priority=9)
     channel.basic_nack(tag)
-    eventually(channel, lambda: count(channel, queue) == 4)
+    wait_until(channel, lambda: ready_count(channel, queue) == 4)
 
-    assert bodies(channel, queue) == [b"high", b"0", b"1", b"2"]
+    assert take_bodies(channel, queue) == [b"high", b"0", b"1", b"2"]
 
 
 def test_what_a_full_queue_with_priorities_drops(channel, declare):
@@ -314,4 +314,4 @@ def test_what_a_full_queue_with_priorities_drops(channel, declare):
     queue = declare(max_priority=10, max_length=2)
     published(channel, queue, 5, 1, 1)
 
-    assert bodies(channel, queue) == [b"1", b"2"]
+    assert take_bodies(channel, queue) == [b"1", b"2"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pika.frame
 import pytest
-from client import CHANNEL, CONNECTION, refused
+from client import CHANNEL, CONNECTION, expect_error
 from pika import spec
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
@@ -22,21 +22,21 @@ NOT_AMQP = {
 
 
 @pytest.mark.parametrize("word", NOT_AMQP)
-def test_who_speaks_something_else(word, wire, target):
+def test_who_speaks_something_else(word, connect_raw, target):
     """Gets a header that would have been right: since 4.0 that of AMQP 1.0, which is not ours."""
-    wire = wire(stage="socket")
-    wire.socket.sendall(NOT_AMQP[word])
+    raw = connect_raw(stage="socket")
+    raw.socket.sendall(NOT_AMQP[word])
     got = b""
-    while part := wire.socket.recv(100):
+    while part := raw.socket.recv(100):
         got += part
 
     is_newer = target.version >= (4, 0) and not target.is_embedded
     assert got == (b"AMQP\3\1\0\0" if is_newer else b"AMQP\0\0\x09\x01")
 
 
-def test_the_greeting(wire):
+def test_the_greeting(connect_raw):
     """Version 0-9, what the server is, mechanisms and locales."""
-    start = wire(stage="start").start
+    start = connect_raw(stage="start").start
 
     assert (start.version_major, start.version_minor) == (0, 9)
     assert {b"PLAIN", b"AMQPLAIN"} <= set(bytes(start.mechanisms).split())
@@ -51,14 +51,14 @@ CAPABILITIES = [
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_a_capability(capability, wire):
+def test_a_capability(capability, connect_raw):
     """Extensions are announced."""
-    assert wire(stage="start").start.server_properties["capabilities"][capability] is True
+    assert connect_raw(stage="start").start.server_properties["capabilities"][capability] is True
 
 
-def test_what_is_proposed(wire):
+def test_what_is_proposed(connect_raw):
     """2,047 channels, frames of 128 KiB, heartbeats of a minute."""
-    tune = wire(stage="tune").tune
+    tune = connect_raw(stage="tune").tune
 
     assert (tune.channel_max, tune.frame_max, tune.heartbeat) == (2047, 131_072, 60)
 
@@ -73,62 +73,62 @@ LOGINS = {
 
 
 @pytest.mark.parametrize("word", LOGINS)
-def test_a_login_that_is_refused(word, wire):
+def test_a_login_that_is_refused(word, connect_raw):
     """403, for a client that understands it."""
-    wire = wire(stage="start")
-    wire.log_in(*LOGINS[word])
+    raw = connect_raw(stage="start")
+    raw.log_in(*LOGINS[word])
 
-    closed = wire.expect_close(CONNECTION, 403)
+    closed = raw.expect_close(CONNECTION, 403)
     assert "Login was refused using authentication mechanism" in closed.reply_text
 
 
 @SLOW
-def test_a_login_that_is_refused_to_an_old_client(wire):
+def test_a_login_that_is_refused_to_an_old_client(connect_raw):
     """It is hung up on without a word."""
-    wire = wire(stage="start")
-    wire.log_in("PLAIN", "\0DEV_USER\0wrong", authentication_failure_close=False)
+    raw = connect_raw(stage="start")
+    raw.log_in("PLAIN", "\0DEV_USER\0wrong", authentication_failure_close=False)
 
-    assert wire.next() is None
+    assert raw.next() is None
 
 
-def test_amqplain(wire):
+def test_amqplain(connect_raw):
     """The other mechanism: a table."""
-    wire = wire(stage="start")
-    fields = ((b"\x05LOGIN", wire.user), (b"\x08PASSWORD", wire.password))
+    raw = connect_raw(stage="start")
+    fields = ((b"\x05LOGIN", raw.user), (b"\x08PASSWORD", raw.password))
     response = b"".join(
         key + b"S" + len(value).to_bytes(4, "big") + value.encode() for key, value in fields
     )
-    wire.log_in("AMQPLAIN", response)
+    raw.log_in("AMQPLAIN", response)
 
-    wire.expect(spec.Connection.Tune)
+    raw.expect(spec.Connection.Tune)
 
 
 @SLOW
-def test_an_unknown_mechanism(wire):
+def test_an_unknown_mechanism(connect_raw):
     """Nobody is told anything before the login."""
-    wire = wire(stage="start")
-    wire.log_in("BANANA", "")
+    raw = connect_raw(stage="start")
+    raw.log_in("BANANA", "")
 
-    assert wire.next() is None
+    assert raw.next() is None
 
 
-def test_an_unknown_virtual_host(wire):
+def test_an_unknown_virtual_host(connect_raw):
     """530."""
-    wire = wire(stage="tune")
-    wire.send(spec.Connection.TuneOk(2047, 131_072, 0), 0)
-    wire.send(spec.Connection.Open("nowhere"), 0)
+    raw = connect_raw(stage="tune")
+    raw.send(spec.Connection.TuneOk(2047, 131_072, 0), 0)
+    raw.send(spec.Connection.Open("nowhere"), 0)
 
-    assert "nowhere" in wire.expect_close(CONNECTION, 530).reply_text
+    assert "nowhere" in raw.expect_close(CONNECTION, 530).reply_text
 
 
 @pytest.mark.parametrize("agreed", [(2047, 131_072, 0), (10, 8192, 0), (1, 131_072, 30)])
-def test_what_is_agreed(agreed, wire):
+def test_what_is_agreed(agreed, connect_raw):
     """Channels, bytes in a frame and heartbeat, up to what was proposed."""
-    wire = wire(stage="tune")
-    wire.send(spec.Connection.TuneOk(*agreed), 0)
-    wire.send(spec.Connection.Open(), 0)
+    raw = connect_raw(stage="tune")
+    raw.send(spec.Connection.TuneOk(*agreed), 0)
+    raw.send(spec.Connection.Open(), 0)
 
-    wire.expect(spec.Connection.OpenOk)
+    raw.expect(spec.Connection.OpenOk)
 
 
 @SLOW
@@ -137,140 +137,140 @@ def test_what_is_agreed(agreed, wire):
     [(0, 131_072, 0), (2047, 0, 0), (2048, 131_072, 0), (65_535, 131_072, 0), (2047, 131_073, 0),
      (2047, 4095, 0), (2047, 1, 0)],
 )  # fmt: skip
-def test_what_is_not_agreed(agreed, wire):
+def test_what_is_not_agreed(agreed, connect_raw):
     """More than was proposed, 0 for no bound, or tiny frames: the end, without a word."""
-    wire = wire(stage="tune")
-    wire.send(spec.Connection.TuneOk(*agreed), 0)
-    wire.send(spec.Connection.Open(), 0)
+    raw = connect_raw(stage="tune")
+    raw.send(spec.Connection.TuneOk(*agreed), 0)
+    raw.send(spec.Connection.Open(), 0)
 
-    assert wire.next() is None
+    assert raw.next() is None
 
 
-def test_a_heartbeat_is_sent(wire):
+def test_a_heartbeat_is_sent(connect_raw):
     """When nothing else was, in half of the time agreed."""
-    wire = wire(heartbeat=1)
-    assert isinstance(wire.next(3), pika.frame.Heartbeat)
+    raw = connect_raw(heartbeat=1)
+    assert isinstance(raw.next(3), pika.frame.Heartbeat)
 
 
-def test_a_heartbeat_is_taken(wire):
+def test_a_heartbeat_is_taken(connect_raw):
     """At any time."""
-    wire = wire()
-    wire.frame(HEARTBEAT, b"", 0)
+    raw = connect_raw()
+    raw.frame(HEARTBEAT, b"", 0)
 
-    assert wire.is_alive()
+    assert raw.is_alive()
 
 
 # ---- channels ------------------------------------------------------------------------------------
 
 
-def test_a_channel_is_closed(wire):
+def test_a_channel_is_closed(connect_raw):
     """close-ok, and its number is free."""
-    wire = wire()
-    wire.call(spec.Channel.Close(200, "bye", 0, 0), spec.Channel.CloseOk)
-    wire.call(spec.Channel.Open(), spec.Channel.OpenOk)
+    raw = connect_raw()
+    raw.call(spec.Channel.Close(200, "bye", 0, 0), spec.Channel.CloseOk)
+    raw.call(spec.Channel.Open(), spec.Channel.OpenOk)
 
-    assert wire.is_alive()
+    assert raw.is_alive()
 
 
-def test_as_many_channels_as_were_agreed(wire):
+def test_as_many_channels_as_were_agreed(connect_raw):
     """And not one more: 530. Their numbers do not matter."""
-    wire = wire(channel_max=3)
+    raw = connect_raw(channel_max=3)
     for number in (7, 2047):
-        wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=number)
-    wire.send(spec.Channel.Open(), 2)
+        raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=number)
+    raw.send(spec.Channel.Open(), 2)
 
-    wire.expect_close(CONNECTION, 530)
+    raw.expect_close(CONNECTION, 530)
 
 
-def test_a_channel_that_is_open_already(wire):
+def test_a_channel_that_is_open_already(connect_raw):
     """504."""
-    wire = wire()
-    wire.send(spec.Channel.Open(), 1)
+    raw = connect_raw()
+    raw.send(spec.Channel.Open(), 1)
 
-    wire.expect_close(CONNECTION, 504)
+    raw.expect_close(CONNECTION, 504)
 
 
 @pytest.mark.parametrize(
     "method", [spec.Basic.Qos(), spec.Queue.Declare(queue="q"), spec.Channel.Close(200, "", 0, 0)],
     ids=lambda method: method.NAME,
 )  # fmt: skip
-def test_a_channel_that_is_not_open(method, wire):
+def test_a_channel_that_is_not_open(method, connect_raw):
     """504."""
-    wire = wire()
-    wire.send(method, 7)
+    raw = connect_raw()
+    raw.send(method, 7)
 
-    wire.expect_close(CONNECTION, 504)
+    raw.expect_close(CONNECTION, 504)
 
 
-def test_an_error_closes_its_own_channel(wire):
+def test_an_error_closes_its_own_channel(connect_raw):
     """Others work on; the number is free after close-ok."""
-    wire = wire()
-    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
-    wire.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True), 2)
-    closed = wire.expect(spec.Channel.Close, channel=2)
+    raw = connect_raw()
+    raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    raw.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True), 2)
+    closed = raw.expect(spec.Channel.Close, channel=2)
     assert (closed.reply_code, closed.class_id, closed.method_id) == (404, 50, 10)
 
-    assert wire.is_alive()
-    wire.send(spec.Channel.CloseOk(), 2)
-    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    assert raw.is_alive()
+    raw.send(spec.Channel.CloseOk(), 2)
+    raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
 
 
-def test_what_comes_after_an_error_is_ignored(wire, name):
+def test_what_comes_after_an_error_is_ignored(connect_raw, name):
     """Until close-ok: the client could not know."""
-    wire, queue = wire(), name()
-    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
-    wire.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True), 2)
-    wire.send(spec.Queue.Declare(queue=queue, durable=True), 2)
-    wire.send(spec.Basic.Publish(routing_key="conformance.nowhere"), 2)
-    wire.socket.sendall(pika.frame.Header(2, 0, spec.BasicProperties()).marshal())
-    wire.expect(spec.Channel.Close, channel=2)
-    wire.send(spec.Channel.CloseOk(), 2)
+    raw, queue = connect_raw(), name()
+    raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    raw.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True), 2)
+    raw.send(spec.Queue.Declare(queue=queue, durable=True), 2)
+    raw.send(spec.Basic.Publish(routing_key="conformance.nowhere"), 2)
+    raw.socket.sendall(pika.frame.Header(2, 0, spec.BasicProperties()).marshal())
+    raw.expect(spec.Channel.Close, channel=2)
+    raw.send(spec.Channel.CloseOk(), 2)
 
-    wire.send(spec.Queue.Declare(queue=queue, passive=True), 1)
-    wire.expect_close(CHANNEL, 404)
+    raw.send(spec.Queue.Declare(queue=queue, passive=True), 1)
+    raw.expect_close(CHANNEL, 404)
 
 
-def test_both_sides_close_a_channel_at_once(wire):
+def test_both_sides_close_a_channel_at_once(connect_raw):
     """The client's close is answered after the server's."""
-    wire = wire()
-    wire.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True))
-    wire.send(spec.Channel.Close(200, "", 0, 0))
-    wire.expect(spec.Channel.Close)
-    wire.expect(spec.Channel.CloseOk)
+    raw = connect_raw()
+    raw.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True))
+    raw.send(spec.Channel.Close(200, "", 0, 0))
+    raw.expect(spec.Channel.Close)
+    raw.expect(spec.Channel.CloseOk)
 
 
-def test_flow_on(wire):
+def test_flow_on(connect_raw):
     """Is answered."""
-    assert wire().call(spec.Channel.Flow(True), spec.Channel.FlowOk).active is True
+    assert connect_raw().call(spec.Channel.Flow(True), spec.Channel.FlowOk).active is True
 
 
-def test_flow_off(wire):
+def test_flow_off(connect_raw):
     """540: RabbitMQ has prefetch for that."""
-    wire = wire()
-    wire.send(spec.Channel.Flow(False))
+    raw = connect_raw()
+    raw.send(spec.Channel.Flow(False))
 
-    wire.expect_close(CONNECTION, 540)
+    raw.expect_close(CONNECTION, 540)
 
 
-def test_a_connection_is_closed(wire):
+def test_a_connection_is_closed(connect_raw):
     """close-ok."""
-    wire = wire()
-    wire.call(spec.Connection.Close(200, "bye", 0, 0), spec.Connection.CloseOk, channel=0)
+    raw = connect_raw()
+    raw.call(spec.Connection.Close(200, "bye", 0, 0), spec.Connection.CloseOk, channel=0)
 
 
-def test_a_connection_that_the_server_closes(wire):
+def test_a_connection_that_the_server_closes(connect_raw):
     """After close-ok the socket is closed."""
-    wire = wire()
-    wire.send(spec.Channel.Open(), 1)
-    wire.expect_close(CONNECTION, 504)
-    wire.send(spec.Connection.CloseOk(), 0)
+    raw = connect_raw()
+    raw.send(spec.Channel.Open(), 1)
+    raw.expect_close(CONNECTION, 504)
+    raw.send(spec.Connection.CloseOk(), 0)
 
-    assert wire.next() is None
+    assert raw.next() is None
 
 
-def test_other_connections_do_not_notice(wire):
+def test_other_connections_do_not_notice(connect_raw):
     """An error is its own connection's."""
-    healthy, broken = wire(), wire()
+    healthy, broken = connect_raw(), connect_raw()
     broken.frame(77, b"\xff" * 20)
     broken.expect_close(CONNECTION, 501)
 
@@ -303,93 +303,93 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("word", FRAMES)
-def test_a_frame_that_is_none(word, wire, target):
+def test_a_frame_that_is_none(word, connect_raw, target):
     """Ends the connection with its code. RabbitMQ says nothing where it cannot read at all."""
     code, kind, payload, channel, end = FRAMES[word]
-    wire = wire()
-    wire.frame(kind, payload, channel, end)
+    raw = connect_raw()
+    raw.frame(kind, payload, channel, end)
 
     if code in (502, 540) and not target.is_embedded:
-        assert wire.next() is None
+        assert raw.next() is None
     else:
-        wire.expect_close(CONNECTION, code)
+        raw.expect_close(CONNECTION, code)
 
 
-def test_a_frame_that_is_too_large(wire):
+def test_a_frame_that_is_too_large(connect_raw):
     """501: larger than was agreed."""
-    wire = wire(frame_max=8192)
-    wire.send(spec.Basic.Publish(routing_key="k"))
-    wire.socket.sendall(pika.frame.Header(1, 9000, spec.BasicProperties()).marshal())
-    wire.frame(BODY, bytes(9000))
+    raw = connect_raw(frame_max=8192)
+    raw.send(spec.Basic.Publish(routing_key="k"))
+    raw.socket.sendall(pika.frame.Header(1, 9000, spec.BasicProperties()).marshal())
+    raw.frame(BODY, bytes(9000))
 
-    wire.expect_close(CONNECTION, 501)
+    raw.expect_close(CONNECTION, 501)
 
 
-def test_a_frame_of_just_the_size(wire, name):
+def test_a_frame_of_just_the_size(connect_raw, name):
     """8,192 bytes are with head and end."""
-    wire, queue = wire(frame_max=8192), name()
-    wire.declare(queue)
-    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
-    wire.publish(queue, bytes(8192 - 8), size=8192 - 8)
+    raw, queue = connect_raw(frame_max=8192), name()
+    raw.declare(queue)
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    raw.publish(queue, bytes(8192 - 8), size=8192 - 8)
 
-    wire.expect(spec.Basic.Ack)
+    raw.expect(spec.Basic.Ack)
 
 
-def test_a_method_in_the_middle_of_a_content(wire):
+def test_a_method_in_the_middle_of_a_content(connect_raw):
     """505."""
-    wire = wire()
-    wire.send(spec.Basic.Publish(routing_key="k"))
-    wire.send(spec.Basic.Qos())
+    raw = connect_raw()
+    raw.send(spec.Basic.Publish(routing_key="k"))
+    raw.send(spec.Basic.Qos())
 
-    wire.expect_close(CONNECTION, 505)
+    raw.expect_close(CONNECTION, 505)
 
 
-def test_a_body_longer_than_its_header_said(wire, target):
+def test_a_body_longer_than_its_header_said(connect_raw, target):
     """501 from the embedded broker; RabbitMQ waits for an end that never comes, as a rule."""
     if not target.is_embedded:
         pytest.skip("what RabbitMQ does differs from version to version")
-    wire = wire()
-    wire.send(spec.Basic.Publish(routing_key="k"))
-    wire.socket.sendall(pika.frame.Header(1, 3, spec.BasicProperties()).marshal())
-    wire.frame(BODY, b"hello")
+    raw = connect_raw()
+    raw.send(spec.Basic.Publish(routing_key="k"))
+    raw.socket.sendall(pika.frame.Header(1, 3, spec.BasicProperties()).marshal())
+    raw.frame(BODY, b"hello")
 
-    wire.expect_close(CONNECTION, 501)
+    raw.expect_close(CONNECTION, 501)
 
 
-def test_contents_of_two_channels_between_each_other(wire, name):
+def test_contents_of_two_channels_between_each_other(connect_raw, name):
     """Frames of one channel may come between those of another."""
-    wire, queue = wire(), name()
-    wire.declare(queue)
-    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
     for channel in (1, 2):
-        wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk, channel)
-        wire.send(spec.Basic.Publish(routing_key=queue), channel)
+        raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk, channel)
+        raw.send(spec.Basic.Publish(routing_key=queue), channel)
     for channel in (1, 2):
         header = pika.frame.Header(channel, 4, spec.BasicProperties())
-        wire.socket.sendall(header.marshal())
+        raw.socket.sendall(header.marshal())
     for channel in (2, 1, 1, 2):
-        wire.frame(BODY, b"ab", channel)
-    wire.expect(spec.Basic.Ack)
-    wire.expect(spec.Basic.Ack)
+        raw.frame(BODY, b"ab", channel)
+    raw.expect(spec.Basic.Ack)
+    raw.expect(spec.Basic.Ack)
 
-    answer = wire.call(spec.Queue.Declare(queue=queue, passive=True), spec.Queue.DeclareOk)
+    answer = raw.call(spec.Queue.Declare(queue=queue, passive=True), spec.Queue.DeclareOk)
     assert answer.message_count == 2
 
 
-def test_bytes_one_at_a_time(wire):
+def test_bytes_one_at_a_time(connect_raw):
     """Frames are put together however they come."""
-    wire = wire()
+    raw = connect_raw()
     for byte in pika.frame.Method(1, spec.Basic.Qos(prefetch_count=3)).marshal():
-        wire.socket.sendall(bytes([byte]))
+        raw.socket.sendall(bytes([byte]))
 
-    wire.expect(spec.Basic.QosOk)
+    raw.expect(spec.Basic.QosOk)
 
 
-def test_a_content_that_is_never_finished(connect, wire):
+def test_a_content_that_is_never_finished(connect, connect_raw):
     """Holds up nobody else."""
-    waiting = wire()
+    waiting = connect_raw()
     waiting.send(spec.Basic.Publish(routing_key="k"))
     channel = connect().channel()
 
-    with refused(404):
+    with expect_error(404):
         channel.queue_declare("conformance.nowhere", passive=True)

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pika
 import pika.frame
 import pytest
-from client import CHANNEL, CONNECTION, bodies, count, get, publish, refused
+from client import CHANNEL, CONNECTION, expect_error, get, publish, ready_count, take_bodies
 from pika import spec
 
 PROPERTIES = {
@@ -92,7 +92,7 @@ def test_a_queue_is_a_queue(channel, queue):
     sent = [b"%d" % n for n in range(50)]
     publish(channel, queue, *sent)
 
-    assert bodies(channel, queue) == sent
+    assert take_bodies(channel, queue) == sent
 
 
 # ---- returns -------------------------------------------------------------------------------------
@@ -117,34 +117,34 @@ def test_a_message_that_goes_nowhere_is_confirmed(channel):
     assert channel.is_open
 
 
-def test_a_return_comes_before_its_confirm(wire):
+def test_a_return_comes_before_its_confirm(connect_raw):
     """So that whoever gets the confirm knows."""
-    wire = wire()
-    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
-    wire.publish("conformance.nowhere", b"hello", mandatory=True)
+    raw = connect_raw()
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    raw.publish("conformance.nowhere", b"hello", mandatory=True)
 
-    assert wire.expect(spec.Basic.Return).reply_code == 312
-    assert wire.expect(spec.Basic.Ack).delivery_tag == 1
+    assert raw.expect(spec.Basic.Return).reply_code == 312
+    assert raw.expect(spec.Basic.Ack).delivery_tag == 1
 
 
-def test_without_confirms_only_the_return_comes(wire):
+def test_without_confirms_only_the_return_comes(connect_raw):
     """Then the next answer."""
-    wire = wire()
-    wire.publish("conformance.nowhere", b"hello", mandatory=True)
+    raw = connect_raw()
+    raw.publish("conformance.nowhere", b"hello", mandatory=True)
 
-    wire.expect(spec.Basic.Return)
-    assert wire.is_alive()
+    raw.expect(spec.Basic.Return)
+    assert raw.is_alive()
 
 
 # ---- confirms ------------------------------------------------------------------------------------
 
 
-def confirmed(wire, upto):
+def confirmed(raw, upto):
     """Read confirms until each tag up to this one has come; return how often each did."""
     times = dict.fromkeys(range(1, upto + 1), 0)
     last = 0
     while not all(times.values()):
-        ack = wire.expect(spec.Basic.Ack)
+        ack = raw.expect(spec.Basic.Ack)
         for tag in range(last + 1 if ack.multiple else ack.delivery_tag, ack.delivery_tag + 1):
             if ack.multiple and times[tag]:
                 continue
@@ -154,72 +154,72 @@ def confirmed(wire, upto):
     return times
 
 
-def test_confirms_count_from_one(wire, name):
+def test_confirms_count_from_one(connect_raw, name):
     """Each message is confirmed once, alone or with those before it."""
-    wire, queue = wire(), name()
-    wire.declare(queue)
-    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
     for _ in range(20):
-        wire.publish(queue, b"hello")
+        raw.publish(queue, b"hello")
 
-    assert set(confirmed(wire, 20).values()) == {1}
+    assert set(confirmed(raw, 20).values()) == {1}
 
 
-def test_only_what_is_published_after_confirm_select_is_counted(wire, name):
+def test_only_what_is_published_after_confirm_select_is_counted(connect_raw, name):
     """What came before is not confirmed."""
-    wire, queue = wire(), name()
-    wire.declare(queue)
-    wire.publish(queue, b"before")
-    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
-    wire.publish(queue, b"after")
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    raw.publish(queue, b"before")
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    raw.publish(queue, b"after")
 
-    assert confirmed(wire, 1) == {1: 1}
+    assert confirmed(raw, 1) == {1: 1}
 
 
-def test_confirm_select_twice_goes_on_counting(wire, name):
+def test_confirm_select_twice_goes_on_counting(connect_raw, name):
     """The second one changes nothing."""
-    wire, queue = wire(), name()
-    wire.declare(queue)
-    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
-    wire.publish(queue, b"one")
-    assert confirmed(wire, 1) == {1: 1}
-    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
-    wire.publish(queue, b"two")
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    raw.publish(queue, b"one")
+    assert confirmed(raw, 1) == {1: 1}
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    raw.publish(queue, b"two")
 
-    assert wire.expect(spec.Basic.Ack).delivery_tag == 2
+    assert raw.expect(spec.Basic.Ack).delivery_tag == 2
 
 
-def test_confirms_are_a_channels_own(wire, name):
+def test_confirms_are_a_channels_own(connect_raw, name):
     """Another channel has none unless it asks, and counts for itself."""
-    wire, queue = wire(), name()
-    wire.declare(queue)
-    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
-    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk, channel=2)
-    wire.publish(queue, b"on channel 1")
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk, channel=2)
+    raw.publish(queue, b"on channel 1")
 
-    assert wire.is_alive()
+    assert raw.is_alive()
 
 
-def test_a_message_to_an_exchange_that_is_not_there_is_not_confirmed(wire):
+def test_a_message_to_an_exchange_that_is_not_there_is_not_confirmed(connect_raw):
     """The channel closes instead."""
-    wire = wire()
-    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
-    wire.publish("k", b"hello", exchange="conformance.nowhere")
+    raw = connect_raw()
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    raw.publish("k", b"hello", exchange="conformance.nowhere")
 
-    closed = wire.expect(spec.Channel.Close)
+    closed = raw.expect(spec.Channel.Close)
     assert (closed.reply_code, closed.class_id, closed.method_id) == (404, 60, 40)
 
 
 # ---- refusals ------------------------------------------------------------------------------------
 
 
-def test_immediate(wire):
+def test_immediate(connect_raw):
     """RabbitMQ has not had it for long: 540."""
-    wire = wire()
-    wire.send(spec.Basic.Publish(exchange="", routing_key="k", immediate=True))
-    wire.socket.sendall(pika.frame.Header(1, 0, spec.BasicProperties()).marshal())
+    raw = connect_raw()
+    raw.send(spec.Basic.Publish(exchange="", routing_key="k", immediate=True))
+    raw.socket.sendall(pika.frame.Header(1, 0, spec.BasicProperties()).marshal())
 
-    wire.expect_close(CONNECTION, 540)
+    raw.expect_close(CONNECTION, 540)
 
 
 def test_a_user_id_that_is_the_users(channel, queue, target):
@@ -231,7 +231,7 @@ def test_a_user_id_that_is_the_users(channel, queue, target):
 
 def test_a_user_id_that_is_not_the_users(channel, queue):
     """406."""
-    with refused(406, text="user_id property set to 'somebody'"):
+    with expect_error(406, text="user_id property set to 'somebody'"):
         publish(channel, queue, b"", user_id="somebody")
 
 
@@ -246,21 +246,21 @@ EXPIRATIONS = [
 def test_an_expiration(value, outcome, channel, queue):
     """Milliseconds as text, not longer than ten years."""
     if outcome:
-        with refused(outcome, text="invalid expiration"):
+        with expect_error(outcome, text="invalid expiration"):
             publish(channel, queue, b"", expiration=value)
     else:
         publish(channel, queue, b"", expiration=value)
-        assert count(channel, queue) == 1
+        assert ready_count(channel, queue) == 1
 
 
-def test_a_body_that_is_too_large(wire, target):
+def test_a_body_that_is_too_large(connect_raw, target):
     """406: 16 MiB are allowed since 4.0."""
     if target.version < (4, 0):
         pytest.skip("128 MiB are allowed before 4.0, which take too long to send")
-    wire = wire()
-    wire.publish("k", bytes(16 * 2**20 + 1), size=100_000)
+    raw = connect_raw()
+    raw.publish("k", bytes(16 * 2**20 + 1), size=100_000)
 
-    closed = wire.expect_close(CHANNEL, 406)
+    closed = raw.expect_close(CHANNEL, 406)
     assert "larger than configured max size" in closed.reply_text
 
 
@@ -269,23 +269,23 @@ def test_transactions(act, channel, connect, target):
     """The embedded broker has none and says so with 540; RabbitMQ has, once they are selected."""
     channel = connect().channel()
     if target.is_embedded and act == "tx_select":
-        with refused(540, CONNECTION, "no transactions"):
+        with expect_error(540, CONNECTION, "no transactions"):
             getattr(channel, act)()
     elif act == "tx_select":
         channel.tx_select()
     else:
-        with refused(406, text="not transactional"):
+        with expect_error(406, text="not transactional"):
             getattr(channel, act)()
 
 
-def test_a_publisher_that_does_not_wait(wire, name):
+def test_a_publisher_that_does_not_wait(connect_raw, name):
     """A thousand messages in one write all arrive, in their order."""
-    wire, queue = wire(), name()
-    wire.declare(queue)
-    wire.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
     for n in range(1000):
-        wire.publish(queue, b"%d" % n)
-    assert set(confirmed(wire, 1000).values()) == {1}
+        raw.publish(queue, b"%d" % n)
+    assert set(confirmed(raw, 1000).values()) == {1}
 
-    answer = wire.call(spec.Queue.Declare(queue=queue, passive=True), spec.Queue.DeclareOk)
+    answer = raw.call(spec.Queue.Declare(queue=queue, passive=True), spec.Queue.DeclareOk)
     assert answer.message_count == 1000

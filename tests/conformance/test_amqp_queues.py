@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from client import (
     CONNECTION,
-    Consuming,
-    FastConnection,
-    bodies,
-    count,
-    eventually,
-    exists,
+    RawConnection,
+    RecordingConsumer,
+    expect_error,
     get,
     publish,
-    refused,
+    queue_exists,
+    ready_count,
+    take_bodies,
+    wait_until,
 )
 from pika import spec
 
@@ -126,7 +126,7 @@ def declare(channel, queue, arguments, outcome):
         assert channel.queue_declare(queue, durable=True, arguments=arguments).method.queue == queue
         channel.queue_delete(queue)
         return
-    with refused(outcome):
+    with expect_error(outcome):
         channel.queue_declare(queue, durable=True, arguments=arguments)
 
 
@@ -138,7 +138,7 @@ def declare(channel, queue, arguments, outcome):
 )  # fmt: skip
 def test_a_quorum_queue_is_durable_and_shared(options, channel, name):
     """What a quorum queue cannot be is refused with 406."""
-    with refused(406, text="invalid property"):
+    with expect_error(406, text="invalid property"):
         channel.queue_declare(name(), arguments=QUORUM, **options)
 
 
@@ -159,7 +159,7 @@ def test_a_stream(target, channel, name):
     """The embedded broker has none and says so with 540; RabbitMQ has."""
     arguments = {"x-queue-type": "stream"}
     if target.is_embedded:
-        with refused(540, CONNECTION, "no streams"):
+        with expect_error(540, CONNECTION, "no streams"):
             channel.queue_declare(name(), durable=True, arguments=arguments)
     else:
         channel.queue_declare(name(), durable=True, arguments=arguments)
@@ -213,14 +213,14 @@ def test_a_second_declaration(first, second, outcome, channel, name):
     if outcome == OK:
         assert channel.queue_declare(queue, **split(second)).method.queue == queue
     else:
-        with refused(outcome):
+        with expect_error(outcome):
             channel.queue_declare(queue, **split(second))
 
 
 def test_the_refusal_names_the_argument(channel, queue):
     """406 says which argument differs, from what to what."""
     text = f"inequivalent arg 'x-message-ttl' for queue '{queue}' in vhost '/'"
-    with refused(406, text=text):
+    with expect_error(406, text=text):
         channel.queue_declare(queue, durable=True, arguments={"x-message-ttl": 5})
 
 
@@ -240,7 +240,7 @@ def test_a_passive_declaration_compares_nothing(channel, queue):
 
 def test_a_passive_declaration_counts_consumers(channel, queue):
     """A consumer counts from its consume-ok on."""
-    Consuming(channel, queue)
+    RecordingConsumer(channel, queue)
 
     assert channel.queue_declare(queue, passive=True).method.consumer_count == 1
 
@@ -250,7 +250,7 @@ def test_a_passive_declaration_does_not_count_what_is_unacked(channel, queue):
     publish(channel, queue, b"one", b"two")
     get(channel, queue, auto_ack=False)
 
-    assert count(channel, queue) == 1
+    assert ready_count(channel, queue) == 1
 
 
 MISSING = {
@@ -265,7 +265,7 @@ MISSING = {
 @pytest.mark.parametrize("word", MISSING)
 def test_a_queue_that_is_not_there(word, channel):
     """404, and the channel closes."""
-    with refused(404, text="no queue 'conformance.nowhere' in vhost '/'"):
+    with expect_error(404, text="no queue 'conformance.nowhere' in vhost '/'"):
         MISSING[word](channel, "conformance.nowhere")
 
 
@@ -290,7 +290,7 @@ def test_an_exclusive_queue_of_somebody_else(word, channel, connect, name):
         "declare": lambda channel, queue: channel.queue_declare(queue, exclusive=True),
     }
 
-    with refused(405, text="cannot obtain exclusive access to locked queue"):
+    with expect_error(405, text="cannot obtain exclusive access to locked queue"):
         acts[word](channel, queue)
 
 
@@ -299,7 +299,7 @@ def test_a_missing_exchange_comes_before_the_owner_of_a_queue(channel, connect, 
     queue = name()
     connect().channel().queue_declare(queue, exclusive=True)
 
-    with refused(404, text="no exchange"):
+    with expect_error(404, text="no exchange"):
         channel.queue_bind(queue, name("nowhere"))
 
 
@@ -311,7 +311,7 @@ def test_an_unbinding_from_an_exclusive_queue_of_somebody_else(channel, connect,
     owner.queue_bind(queue, "amq.direct", "k")
     channel.queue_unbind(queue, "amq.direct", "another")
 
-    with refused(405, text="cannot obtain exclusive access to locked queue"):
+    with expect_error(405, text="cannot obtain exclusive access to locked queue"):
         channel.queue_unbind(queue, "amq.direct", "k")
 
 
@@ -332,17 +332,17 @@ def test_an_exclusive_queue_goes_with_its_connection(channel, connect, name):
     owner.channel().queue_declare(queue, exclusive=True)
     owner.close()
 
-    eventually(channel, lambda: not exists(channel.connection, queue))
+    wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
-def test_an_exclusive_queue_goes_with_a_connection_that_breaks(channel, wire, name):
+def test_an_exclusive_queue_goes_with_a_connection_that_breaks(channel, connect_raw, name):
     """It is deleted when the socket is closed without a word."""
     queue = name()
-    lost: FastConnection = wire()
+    lost: RawConnection = connect_raw()
     lost.call(spec.Queue.Declare(queue=queue, exclusive=True), spec.Queue.DeclareOk)
     lost.hang_up()
 
-    eventually(channel, lambda: not exists(channel.connection, queue))
+    wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
 def test_an_exclusive_queue_outlives_its_channel(channel, connect, name):
@@ -369,7 +369,7 @@ def test_a_name_of_a_queue(word, channel, name):
     assert channel.queue_declare(queue, durable=True).method.queue == queue
     publish(channel, queue, b"hello")
 
-    assert bodies(channel, queue) == [b"hello"]
+    assert take_bodies(channel, queue) == [b"hello"]
 
 
 def test_a_server_named_queue(channel):
@@ -383,7 +383,7 @@ def test_a_server_named_queue(channel):
 
 def test_a_reserved_name_of_a_queue(channel):
     """Names that begin with amq. are the broker's."""
-    with refused(403, text="reserved prefix 'amq.*'"):
+    with expect_error(403, text="reserved prefix 'amq.*'"):
         channel.queue_declare("amq.mine", durable=True)
 
 
@@ -397,7 +397,7 @@ def test_an_empty_name_is_the_last_queue(channel, queue):
 
 def test_an_empty_name_without_a_last_queue(channel):
     """404 where this channel has declared none."""
-    with refused(404):
+    with expect_error(404):
         channel.basic_get("")
 
 
@@ -413,7 +413,7 @@ def test_purge_returns_how_many(channel, queue):
     publish(channel, queue, b"one", b"two", b"three")
 
     assert channel.queue_purge(queue).method.message_count == 3
-    assert count(channel, queue) == 0
+    assert ready_count(channel, queue) == 0
 
 
 def test_purge_leaves_what_is_unacked(channel, queue):
@@ -435,34 +435,34 @@ def test_delete_returns_how_many(channel, queue):
 
 def test_delete_if_unused_with_a_consumer(channel, queue):
     """406, and the queue stays."""
-    Consuming(channel, queue)
-    with refused(406, text="in use"):
+    RecordingConsumer(channel, queue)
+    with expect_error(406, text="in use"):
         channel.queue_delete(queue, if_unused=True)
 
-    assert exists(channel.connection, queue)
+    assert queue_exists(channel.connection, queue)
 
 
 def test_delete_if_unused_without_a_consumer(channel, queue):
     """It is deleted."""
     channel.queue_delete(queue, if_unused=True)
 
-    assert not exists(channel.connection, queue)
+    assert not queue_exists(channel.connection, queue)
 
 
 def test_delete_if_empty_with_a_message(channel, queue):
     """406, and the message stays."""
     publish(channel, queue, b"hello")
-    with refused(406):
+    with expect_error(406):
         channel.queue_delete(queue, if_empty=True)
 
-    assert exists(channel.connection, queue)
+    assert queue_exists(channel.connection, queue)
 
 
 def test_delete_if_empty_without_a_message(channel, queue):
     """It is deleted."""
     channel.queue_delete(queue, if_empty=True)
 
-    assert not exists(channel.connection, queue)
+    assert not queue_exists(channel.connection, queue)
 
 
 @pytest.mark.parametrize("option", ["if_unused", "if_empty"])
@@ -471,7 +471,7 @@ def test_a_quorum_queue_is_deleted_without_conditions_only(option, channel, name
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=QUORUM)
 
-    with refused(540, CONNECTION):
+    with expect_error(540, CONNECTION):
         channel.queue_delete(queue, **{option: True})
 
 
@@ -484,19 +484,19 @@ def test_a_deleted_queue_takes_its_bindings_along(channel, name):
     channel.queue_declare(queue, durable=True)
     publish(channel, queue, b"hello", exchange="amq.direct", mandatory=False)
 
-    assert bodies(channel, queue) == []
+    assert take_bodies(channel, queue) == []
 
 
 def test_an_auto_delete_queue_goes_with_its_last_consumer(channel, name):
     """Not with the first of two."""
     queue = name()
     channel.queue_declare(queue, durable=True, auto_delete=True)
-    one, two = Consuming(channel, queue), Consuming(channel, queue)
+    one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
 
     channel.basic_cancel(one.tag)
-    assert exists(channel.connection, queue)
+    assert queue_exists(channel.connection, queue)
     channel.basic_cancel(two.tag)
-    eventually(channel, lambda: not exists(channel.connection, queue))
+    wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
 def test_an_auto_delete_queue_goes_with_its_consumers_channel(channel, connect, name):
@@ -504,20 +504,20 @@ def test_an_auto_delete_queue_goes_with_its_consumers_channel(channel, connect, 
     queue = name()
     other = connect().channel()
     other.queue_declare(queue, durable=True, auto_delete=True)
-    Consuming(other, queue)
+    RecordingConsumer(other, queue)
     other.close()
 
-    eventually(channel, lambda: not exists(channel.connection, queue))
+    wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
 def test_an_auto_delete_queue_stays_until_it_was_consumed(channel, name):
-    """Getting from it is not consuming."""
+    """Getting from it is not consumer."""
     queue = name()
     channel.queue_declare(queue, durable=True, auto_delete=True)
     publish(channel, queue, b"hello")
     get(channel, queue)
 
-    assert exists(channel.connection, queue)
+    assert queue_exists(channel.connection, queue)
 
 
 def test_a_queue_expires_when_nobody_uses_it(channel, name):
@@ -525,7 +525,7 @@ def test_a_queue_expires_when_nobody_uses_it(channel, name):
     queue = name()
     channel.queue_declare(queue, durable=True, arguments={"x-expires": 30})
 
-    eventually(channel, lambda: not exists(channel.connection, queue))
+    wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
 def test_a_queue_with_messages_expires_all_the_same(channel, connect, name):
@@ -536,20 +536,20 @@ def test_a_queue_with_messages_expires_all_the_same(channel, connect, name):
     channel.queue_declare(queue, durable=True, arguments=arguments)
     publish(channel, queue, b"hello")
 
-    eventually(channel, lambda: not exists(channel.connection, queue))
-    assert count(channel, dead) == 0
+    wait_until(channel, lambda: not queue_exists(channel.connection, queue))
+    assert ready_count(channel, dead) == 0
 
 
 def test_a_queue_does_not_expire_under_its_consumer(channel, name):
     """It outlives the queue beside it that was made later."""
     queue, beside = name(), name("beside")
     channel.queue_declare(queue, durable=True, arguments={"x-expires": 60})
-    Consuming(channel, queue)
+    RecordingConsumer(channel, queue)
     channel.queue_declare(beside, durable=True, arguments={"x-expires": 120})
 
-    eventually(channel, lambda: not exists(channel.connection, beside))
+    wait_until(channel, lambda: not queue_exists(channel.connection, beside))
     channel.connection.process_data_events(0)
-    assert exists(channel.connection, queue)
+    assert queue_exists(channel.connection, queue)
 
 
 def test_a_queue_without_an_answer(channel, name, connect):

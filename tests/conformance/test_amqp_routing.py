@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from client import bodies, publish, refused
+from client import expect_error, publish, take_bodies
 
 TOPICS = [
     ("a", "a", True),
@@ -62,13 +62,13 @@ def test_a_topic(pattern, key, fits, channel, queue, name):
     channel.queue_bind(queue, exchange, pattern)
     publish(channel, key, b"hello", exchange=exchange, mandatory=False)
 
-    assert bodies(channel, queue) == [b"hello"] * fits
+    assert take_bodies(channel, queue) == [b"hello"] * fits
 
 
 def test_a_topic_of_many_words(channel, queue, target):
     """Since 4.3 a pattern may have two # and no more: 406."""
     if target.version >= (4, 3):
-        with refused(406, text="uses 3 '#' wildcards, at most 2 are allowed"):
+        with expect_error(406, text="uses 3 '#' wildcards, at most 2 are allowed"):
             channel.queue_bind(queue, "amq.topic", "#.a.#.b.#")
     else:
         channel.queue_bind(queue, "amq.topic", "#.a.#.b.#")
@@ -112,7 +112,7 @@ def test_headers(wanted, headers, fits, channel, queue, name):
     channel.queue_bind(queue, exchange, "", wanted)
     publish(channel, "", b"hello", exchange=exchange, mandatory=False, headers=headers)
 
-    assert bodies(channel, queue) == [b"hello"] * fits
+    assert take_bodies(channel, queue) == [b"hello"] * fits
 
 
 def test_a_message_without_headers_fits_what_asks_for_none(channel, queue, name):
@@ -122,13 +122,13 @@ def test_a_message_without_headers_fits_what_asks_for_none(channel, queue, name)
     channel.queue_bind(queue, exchange, "", {"x-match": "all"})
     publish(channel, "", b"hello", exchange=exchange)
 
-    assert bodies(channel, queue) == [b"hello"]
+    assert take_bodies(channel, queue) == [b"hello"]
 
 
 @pytest.mark.parametrize("match", ["banana", 1])
 def test_a_match_that_there_is_not(match, channel, queue):
     """406."""
-    with refused(406, text="x-match"):
+    with expect_error(406, text="x-match"):
         channel.queue_bind(queue, "amq.headers", "", {"x-match": match, "a": 1})
 
 
@@ -140,7 +140,7 @@ def test_a_direct_exchange_compares_whole_keys(channel, queue, name):
     publish(channel, "a.b", b"no", exchange=exchange, mandatory=False)
     publish(channel, "a.#", b"yes", exchange=exchange)
 
-    assert bodies(channel, queue) == [b"yes"]
+    assert take_bodies(channel, queue) == [b"yes"]
 
 
 def test_a_fanout_exchange_ignores_keys(channel, name):
@@ -152,14 +152,14 @@ def test_a_fanout_exchange_ignores_keys(channel, name):
         channel.queue_bind(queue, exchange, queue)
     publish(channel, "whatever", b"hello", exchange=exchange)
 
-    assert bodies(channel, one) == bodies(channel, two) == [b"hello"]
+    assert take_bodies(channel, one) == take_bodies(channel, two) == [b"hello"]
 
 
 def test_the_default_exchange_knows_every_queue(channel, queue):
     """By its name."""
     publish(channel, queue, b"hello")
 
-    assert bodies(channel, queue) == [b"hello"]
+    assert take_bodies(channel, queue) == [b"hello"]
 
 
 def test_a_queue_that_is_bound_twice_gets_it_once(channel, queue, name):
@@ -170,7 +170,7 @@ def test_a_queue_that_is_bound_twice_gets_it_once(channel, queue, name):
         channel.queue_bind(queue, exchange, pattern)
     publish(channel, "a.b", b"hello", exchange=exchange)
 
-    assert bodies(channel, queue) == [b"hello"]
+    assert take_bodies(channel, queue) == [b"hello"]
 
 
 def test_a_binding_is_made_once(channel, queue, name):
@@ -182,7 +182,7 @@ def test_a_binding_is_made_once(channel, queue, name):
     channel.queue_unbind(queue, exchange, "k")
     publish(channel, "k", b"hello", exchange=exchange, mandatory=False)
 
-    assert bodies(channel, queue) == []
+    assert take_bodies(channel, queue) == []
 
 
 def test_an_empty_queue_and_an_empty_key(channel, name):
@@ -193,7 +193,7 @@ def test_an_empty_queue_and_an_empty_key(channel, name):
     channel.queue_bind("", exchange, "")
     publish(channel, queue, b"hello", exchange=exchange)
 
-    assert bodies(channel, queue) == [b"hello"]
+    assert take_bodies(channel, queue) == [b"hello"]
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_an_alternate_exchange_gets_what_goes_nowhere(channel, queue, with_alter
     """And then it has gone somewhere: it is not returned."""
     publish(channel, "k", b"hello", exchange=with_alternate)
 
-    assert bodies(channel, queue) == [b"hello"]
+    assert take_bodies(channel, queue) == [b"hello"]
 
 
 def test_an_alternate_exchange_gets_nothing_else(channel, queue, with_alternate, name):
@@ -220,7 +220,7 @@ def test_an_alternate_exchange_gets_nothing_else(channel, queue, with_alternate,
     channel.queue_bind(other, with_alternate, "k")
     publish(channel, "k", b"hello", exchange=with_alternate)
 
-    assert (bodies(channel, queue), bodies(channel, other)) == ([], [b"hello"])
+    assert (take_bodies(channel, queue), take_bodies(channel, other)) == ([], [b"hello"])
 
 
 def test_an_alternate_exchange_that_is_not_there(channel, name):
@@ -252,7 +252,7 @@ def test_exchanges_that_are_bound(channel, queue, name):
     publish(channel, "a.c", b"the first only", exchange=first, mandatory=False)
     publish(channel, "b", b"none", exchange=first, mandatory=False)
 
-    assert bodies(channel, queue) == [b"both"]
+    assert take_bodies(channel, queue) == [b"both"]
 
 
 def test_exchanges_that_are_unbound(channel, queue, name):
@@ -265,7 +265,7 @@ def test_exchanges_that_are_unbound(channel, queue, name):
     channel.exchange_unbind(second, first)
     publish(channel, "k", b"hello", exchange=first, mandatory=False)
 
-    assert bodies(channel, queue) == []
+    assert take_bodies(channel, queue) == []
 
 
 @pytest.mark.parametrize("missing", ["source", "destination", "both"])
@@ -290,7 +290,7 @@ def test_exchanges_that_are_bound_in_a_circle(channel, queue, name):
     channel.exchange_bind(second, first)
     publish(channel, "k", b"hello", exchange=first)
 
-    assert bodies(channel, queue) == [b"hello"]
+    assert take_bodies(channel, queue) == [b"hello"]
 
 
 def test_a_deleted_exchange_takes_its_bindings_along(channel, queue, name):
@@ -305,7 +305,7 @@ def test_a_deleted_exchange_takes_its_bindings_along(channel, queue, name):
     channel.queue_bind(queue, second)
     publish(channel, "k", b"hello", exchange=first, mandatory=False)
 
-    assert bodies(channel, queue) == []
+    assert take_bodies(channel, queue) == []
 
 
 @pytest.mark.parametrize("header", ["CC", "BCC"])
@@ -316,7 +316,7 @@ def test_further_routing_keys(header, channel, name):
         channel.queue_declare(each, durable=True)
     publish(channel, one, b"hello", headers={header: [two, three]})
 
-    assert [bodies(channel, each) for each in (one, two, three)] == [[b"hello"]] * 3
+    assert [take_bodies(channel, each) for each in (one, two, three)] == [[b"hello"]] * 3
 
 
 @pytest.mark.parametrize(("header", "is_seen"), [("CC", True), ("BCC", False)])
@@ -331,7 +331,7 @@ def test_who_sees_further_routing_keys(header, is_seen, channel, queue):
 @pytest.mark.parametrize("header", ["CC", "BCC"])
 def test_further_routing_keys_that_are_no_list(header, channel, queue):
     """406."""
-    with refused(406, text="unacceptable_type_in_header"):
+    with expect_error(406, text="unacceptable_type_in_header"):
         publish(channel, queue, b"hello", headers={header: queue})
 
 
@@ -339,4 +339,4 @@ def test_a_further_routing_key_that_reaches_the_same_queue(channel, queue):
     """It gets the message once."""
     publish(channel, queue, b"hello", headers={"CC": [queue]})
 
-    assert bodies(channel, queue) == [b"hello"]
+    assert take_bodies(channel, queue) == [b"hello"]

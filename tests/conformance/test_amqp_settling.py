@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from client import CONNECTION, Consuming, bodies, count, eventually, get, publish, refused, settle
+from client import (
+    CONNECTION,
+    RecordingConsumer,
+    expect_error,
+    get,
+    publish,
+    ready_count,
+    sync,
+    take_bodies,
+    wait_until,
+)
 from pika import spec
 
 QUORUM = {"x-queue-type": "quorum"}
@@ -27,9 +37,9 @@ def test_an_acked_message_is_gone(channel, connect, five):
     [tag] = hold(other, five, 1)
     other.basic_ack(tag)
     other.close()
-    eventually(channel, lambda: count(channel, five) == 4)
+    wait_until(channel, lambda: ready_count(channel, five) == 4)
 
-    assert bodies(channel, five) == [b"1", b"2", b"3", b"4"]
+    assert take_bodies(channel, five) == [b"1", b"2", b"3", b"4"]
 
 
 def test_acks_in_any_order(channel, connect, five):
@@ -39,9 +49,9 @@ def test_acks_in_any_order(channel, connect, five):
     other.basic_ack(tags[2])
     other.basic_ack(tags[0])
     other.close()
-    eventually(channel, lambda: count(channel, five) == 3)
+    wait_until(channel, lambda: ready_count(channel, five) == 3)
 
-    assert bodies(channel, five) == [b"1", b"3", b"4"]
+    assert take_bodies(channel, five) == [b"1", b"3", b"4"]
 
 
 def test_an_ack_of_several(channel, connect, five):
@@ -50,9 +60,9 @@ def test_an_ack_of_several(channel, connect, five):
     tags = hold(other, five, 3)
     other.basic_ack(tags[1], multiple=True)
     other.close()
-    eventually(channel, lambda: count(channel, five) == 3)
+    wait_until(channel, lambda: ready_count(channel, five) == 3)
 
-    assert bodies(channel, five) == [b"2", b"3", b"4"]
+    assert take_bodies(channel, five) == [b"2", b"3", b"4"]
 
 
 def test_an_ack_of_all(channel, connect, five):
@@ -62,13 +72,13 @@ def test_an_ack_of_all(channel, connect, five):
     other.basic_ack(0, multiple=True)
     other.close()
 
-    assert bodies(channel, five) == []
+    assert take_bodies(channel, five) == []
 
 
 def test_an_ack_of_all_where_there_is_nothing(channel):
     """Is no error."""
     channel.basic_ack(0, multiple=True)
-    settle(channel)
+    sync(channel)
 
     assert channel.is_open
 
@@ -85,9 +95,9 @@ UNKNOWN = {
 def test_a_tag_that_was_never_given(how, channel, five):
     """406."""
     hold(channel, five, 1)
-    with refused(406, text="unknown delivery tag 99"):
+    with expect_error(406, text="unknown delivery tag 99"):
         UNKNOWN[how](channel, 99)
-        settle(channel)
+        sync(channel)
 
 
 @pytest.mark.parametrize("how", UNKNOWN)
@@ -95,45 +105,45 @@ def test_a_tag_that_is_settled_already(how, channel, five):
     """406."""
     [tag] = hold(channel, five, 1)
     channel.basic_ack(tag)
-    with refused(406, text="unknown delivery tag"):
+    with expect_error(406, text="unknown delivery tag"):
         UNKNOWN[how](channel, tag)
-        settle(channel)
+        sync(channel)
 
 
 def test_tag_0_alone(channel, five):
     """Zero means all, and only where several are meant: 406."""
     hold(channel, five, 1)
-    with refused(406, text="unknown delivery tag 0"):
+    with expect_error(406, text="unknown delivery tag 0"):
         channel.basic_ack(0)
-        settle(channel)
+        sync(channel)
 
 
 def test_a_tag_of_a_delivery_without_acks(channel, five):
     """There is nothing to ack: 406."""
     tag = get(channel, five, auto_ack=True)[0].delivery_tag
-    with refused(406, text="unknown delivery tag"):
+    with expect_error(406, text="unknown delivery tag"):
         channel.basic_ack(tag)
-        settle(channel)
+        sync(channel)
 
 
 def test_a_tag_of_another_channel(channel, connect, five):
     """Tags are a channel's own: 406."""
     other = connect().channel()
     [tag] = hold(other, five, 1)
-    with refused(406, text="unknown delivery tag"):
+    with expect_error(406, text="unknown delivery tag"):
         channel.basic_ack(tag)
-        settle(channel)
+        sync(channel)
 
 
 def test_what_a_channel_held_is_given_back_when_it_is_closed_for_an_error(channel, connect, five):
     """A wrong tag costs the channel, no message."""
     other = connect().channel()
     hold(other, five, 2)
-    with refused(406):
+    with expect_error(406):
         other.basic_ack(99)
-        settle(other)
+        sync(other)
 
-    eventually(channel, lambda: count(channel, five) == 5)
+    wait_until(channel, lambda: ready_count(channel, five) == 5)
 
 
 BACK = {
@@ -159,9 +169,9 @@ def test_a_message_that_is_rejected_for_good(how, channel, five):
     """Is gone, without a dead-letter exchange."""
     [tag] = hold(channel, five, 1)
     getattr(channel, f"basic_{how}")(tag, requeue=False)
-    settle(channel)
+    sync(channel)
 
-    assert bodies(channel, five) == [b"1", b"2", b"3", b"4"]
+    assert take_bodies(channel, five) == [b"1", b"2", b"3", b"4"]
 
 
 def test_a_message_that_is_given_back_takes_its_old_place(channel, five):
@@ -169,18 +179,18 @@ def test_a_message_that_is_given_back_takes_its_old_place(channel, five):
     tags = hold(channel, five, 3)
     channel.basic_nack(tags[1])
     channel.basic_nack(tags[0])
-    eventually(channel, lambda: count(channel, five) == 4)
+    wait_until(channel, lambda: ready_count(channel, five) == 4)
 
-    assert bodies(channel, five) == [b"0", b"1", b"3", b"4"]
+    assert take_bodies(channel, five) == [b"0", b"1", b"3", b"4"]
 
 
 def test_messages_that_are_given_back_together_keep_their_order(channel, five):
     """Nack of several."""
     hold(channel, five, 3)
     channel.basic_nack(0, multiple=True)
-    eventually(channel, lambda: count(channel, five) == 5)
+    wait_until(channel, lambda: ready_count(channel, five) == 5)
 
-    assert bodies(channel, five) == [b"0", b"1", b"2", b"3", b"4"]
+    assert take_bodies(channel, five) == [b"0", b"1", b"2", b"3", b"4"]
 
 
 def test_messages_of_a_channel_that_closes_keep_their_order(channel, connect, five):
@@ -188,18 +198,18 @@ def test_messages_of_a_channel_that_closes_keep_their_order(channel, connect, fi
     other = connect().channel()
     hold(other, five, 3)
     other.close()
-    eventually(channel, lambda: count(channel, five) == 5)
+    wait_until(channel, lambda: ready_count(channel, five) == 5)
 
-    assert bodies(channel, five) == [b"0", b"1", b"2", b"3", b"4"]
+    assert take_bodies(channel, five) == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_messages_of_a_connection_that_breaks_come_back(channel, wire, five):
+def test_messages_of_a_connection_that_breaks_come_back(channel, connect_raw, five):
     """When the socket closes."""
-    lost = wire()
+    lost = connect_raw()
     lost.call(spec.Basic.Get(queue=five), spec.Basic.GetOk)
     lost.hang_up()
 
-    eventually(channel, lambda: count(channel, five) == 5)
+    wait_until(channel, lambda: ready_count(channel, five) == 5)
     method, _, body = get(channel, five)
     assert (method.redelivered, body) == (True, b"0")
 
@@ -208,7 +218,7 @@ def test_only_what_was_delivered_is_marked_as_redelivered(channel, five):
     """The others come for the first time."""
     tags = hold(channel, five, 2)
     channel.basic_nack(tags[0])
-    eventually(channel, lambda: count(channel, five) == 4)
+    wait_until(channel, lambda: ready_count(channel, five) == 4)
 
     marks = [channel.basic_get(five, auto_ack=True)[0].redelivered for _ in range(4)]
     assert marks == [True, False, False, False]
@@ -217,27 +227,27 @@ def test_only_what_was_delivered_is_marked_as_redelivered(channel, five):
 def test_a_consumer_gets_again_what_it_gave_back(channel, queue):
     """If there is nobody else."""
     publish(channel, queue, b"hello")
-    consuming = Consuming(channel, queue)
-    consuming.wait(1)
-    channel.basic_nack(consuming.tags[0])
+    consumer = RecordingConsumer(channel, queue)
+    consumer.wait(1)
+    channel.basic_nack(consumer.tags[0])
 
-    assert consuming.wait(2) == [b"hello", b"hello"]
-    assert consuming.tags == [1, 2]
+    assert consumer.wait(2) == [b"hello", b"hello"]
+    assert consumer.tags == [1, 2]
 
 
 def test_recover_gives_back_everything_that_is_held(channel, five):
     """In its order."""
     hold(channel, five, 3)
     channel.basic_recover(requeue=True)
-    eventually(channel, lambda: count(channel, five) == 5)
+    wait_until(channel, lambda: ready_count(channel, five) == 5)
 
-    assert bodies(channel, five) == [b"0", b"1", b"2", b"3", b"4"]
+    assert take_bodies(channel, five) == [b"0", b"1", b"2", b"3", b"4"]
 
 
 @pytest.mark.parametrize("how", ["recover", "nack"])
 def test_consumers_give_back_one_after_the_other(how, channel, queue):
     """By their tags; what the first gives back is delivered before the second's comes."""
-    second, first = (Consuming(channel, queue, consumer_tag=tag) for tag in ("t2", "t1"))
+    second, first = (RecordingConsumer(channel, queue, consumer_tag=tag) for tag in ("t2", "t1"))
     publish(channel, queue, b"0", b"1")
     assert (second.wait(1), first.wait(1)) == ([b"0"], [b"1"])
     if how == "recover":
@@ -257,34 +267,34 @@ def test_a_rejected_message_of_a_deleted_queue(channel, name):
     [tag] = hold(channel, queue, 1)
     channel.queue_delete(queue)
     channel.basic_reject(tag, requeue=False)
-    settle(channel)
+    sync(channel)
 
-    assert bodies(channel, dead) == []
+    assert take_bodies(channel, dead) == []
 
 
 def test_recover_to_the_same_consumer(channel):
     """540: RabbitMQ has no such thing."""
-    with refused(540, CONNECTION, "requeue=false"):
+    with expect_error(540, CONNECTION, "requeue=false"):
         channel.basic_recover(requeue=False)
 
 
-def test_recover_without_an_answer(wire, name):
+def test_recover_without_an_answer(connect_raw, name):
     """Nothing is answered, and what was held is ready."""
-    wire, queue = wire(), name()
-    wire.declare(queue)
-    wire.publish(queue, b"hello")
-    while not isinstance(wire_get(wire, queue), spec.Basic.GetOk):
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    raw.publish(queue, b"hello")
+    while not isinstance(raw_get(raw, queue), spec.Basic.GetOk):
         pass
-    wire.send(spec.Basic.RecoverAsync(requeue=True))
-    while not isinstance(got := wire_get(wire, queue), spec.Basic.GetOk):
+    raw.send(spec.Basic.RecoverAsync(requeue=True))
+    while not isinstance(got := raw_get(raw, queue), spec.Basic.GetOk):
         pass
 
     assert got.redelivered
 
 
-def wire_get(wire, queue):
-    wire.send(spec.Basic.Get(queue=queue))
-    return wire.next().method
+def raw_get(raw, queue):
+    raw.send(spec.Basic.Get(queue=queue))
+    return raw.next().method
 
 
 # ---- quorum queues -------------------------------------------------------------------------------
@@ -347,21 +357,21 @@ def test_a_quorum_queue_gives_up_at_its_delivery_limit(channel, name):
     limit = {"x-delivery-limit": 2, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     channel.queue_declare(queue, durable=True, arguments=QUORUM | limit)
     publish(channel, queue, b"hello")
-    consuming = Consuming(channel, queue)
+    consumer = RecordingConsumer(channel, queue)
     for n in range(3):
-        consuming.wait(n + 1)
-        channel.basic_reject(consuming.tags[n])
+        consumer.wait(n + 1)
+        channel.basic_reject(consumer.tags[n])
 
     _, properties, _ = get(channel, dead)
     assert properties.headers["x-death"][0]["reason"] == "delivery_limit"
-    assert len(consuming.got) == 3
+    assert len(consumer.deliveries) == 3
 
 
 def test_a_closing_channel_counts_as_a_failed_delivery(channel, connect, quorum):
     """A consumer that died may have died of it."""
     publish(channel, quorum, b"hello")
     other = connect().channel()
-    Consuming(other, quorum).wait(1)
+    RecordingConsumer(other, quorum).wait(1)
     other.connection.close()
 
     method, properties, _ = get(channel, quorum)
@@ -373,7 +383,7 @@ def test_a_quorum_queue_serves_first_what_was_given_back(channel, quorum, target
     publish(channel, quorum, b"0", b"1", b"2")
     [tag] = hold(channel, quorum, 1)
     channel.basic_nack(tag)
-    eventually(channel, lambda: count(channel, quorum) == 3)
+    wait_until(channel, lambda: ready_count(channel, quorum) == 3)
 
     assert get(channel, quorum)[2] == (b"0" if is_new(target) else b"1")
 
@@ -389,28 +399,28 @@ def test_a_quorum_queue_takes_back_by_consumer_when_a_channel_closes(
     other = connect().channel()
     hold(other, quorum, 1)
     other.basic_qos(prefetch_count=1)
-    later = [Consuming(other, quorum, consumer_tag=tag) for tag in ("z", "a")]
+    later = [RecordingConsumer(other, quorum, consumer_tag=tag) for tag in ("z", "a")]
     for each in later:
         each.wait(1)
     hold(other, quorum, 1)
     other.basic_cancel("z")  # still holds what it holds
     other.connection.close()
-    eventually(channel, lambda: count(channel, quorum) == 5)
+    wait_until(channel, lambda: ready_count(channel, quorum) == 5)
 
     came = b"".join(get(channel, quorum)[2] for _ in range(5))
     assert came == (b"12034" if is_new(target) else b"03214")
 
 
-def test_a_quorum_queue_keeps_what_an_ending_channel_wants_no_ack_for(channel, wire, quorum):
+def test_a_quorum_queue_keeps_what_an_ending_channel_wants_no_ack_for(channel, connect_raw, quorum):
     """Given back by one channel of a connection that ends, and taken by no other one of it."""
-    wire = wire()
-    wire.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
-    wire.call(spec.Basic.Consume(queue=quorum, consumer_tag="c"), spec.Basic.ConsumeOk)
+    raw = connect_raw()
+    raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+    raw.call(spec.Basic.Consume(queue=quorum, consumer_tag="c"), spec.Basic.ConsumeOk)
     publish(channel, quorum, b"hello")
-    wire.expect(spec.Basic.Deliver, channel=1)
-    wire.call(spec.Basic.Consume(queue=quorum, no_ack=True), spec.Basic.ConsumeOk, channel=2)
-    wire.send(spec.Basic.Consume(queue=quorum, consumer_tag="c"))
-    wire.expect_close(CONNECTION, 530)
+    raw.expect(spec.Basic.Deliver, channel=1)
+    raw.call(spec.Basic.Consume(queue=quorum, no_ack=True), spec.Basic.ConsumeOk, channel=2)
+    raw.send(spec.Basic.Consume(queue=quorum, consumer_tag="c"))
+    raw.expect_close(CONNECTION, 530)
 
     assert get(channel, quorum)[2] == b"hello"
 
@@ -419,10 +429,10 @@ def test_a_quorum_queue_knows_a_consumer_by_its_tag(channel, connect, quorum):
     """Begun again while it holds a message, it has no more room than before."""
     publish(channel, quorum, b"0", b"1")
     channel.basic_qos(prefetch_count=1)
-    first = Consuming(channel, quorum, consumer_tag="c")
+    first = RecordingConsumer(channel, quorum, consumer_tag="c")
     first.wait(1)
     channel.basic_cancel("c")
-    again = Consuming(channel, quorum, consumer_tag="c")
+    again = RecordingConsumer(channel, quorum, consumer_tag="c")
     assert get(connect().channel(), quorum)[2] == b"1"
     assert again.bodies == []
 
@@ -437,10 +447,10 @@ def test_a_consumer_that_begins_again_has_the_room_of_what_it_held(channel, name
     channel.queue_declare(queue)
     channel.basic_qos(prefetch_count=1)
     publish(channel, queue, b"0", b"1", b"2")
-    first = Consuming(channel, queue, consumer_tag="c")
+    first = RecordingConsumer(channel, queue, consumer_tag="c")
     first.wait(1)
     channel.basic_cancel("c")
-    again = Consuming(channel, queue, consumer_tag="c")
+    again = RecordingConsumer(channel, queue, consumer_tag="c")
     again.wait(1)
 
     channel.basic_ack(first.tags[0])

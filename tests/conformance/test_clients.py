@@ -25,7 +25,7 @@ import pika
 import pika.adapters.asyncio_connection
 import pika.exceptions
 import pytest
-from client import PATIENCE, count, eventually, get, publish
+from client import WAIT_TIMEOUT, get, publish, ready_count, wait_until
 
 from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.pytest_plugin import missing
@@ -83,7 +83,7 @@ def test_pika_blocking(url, proxy, pair, channel):
     mine.basic_publish("", queue, b"hello", mandatory=True)
     with pytest.raises(pika.exceptions.UnroutableError):
         mine.basic_publish("", f"{queue}.nowhere", b"lost", mandatory=True)
-    for method, _, body in mine.consume(queue, inactivity_timeout=PATIENCE):
+    for method, _, body in mine.consume(queue, inactivity_timeout=WAIT_TIMEOUT):
         assert body == b"hello"
         mine.basic_reject(method.delivery_tag, requeue=False)
         break
@@ -136,13 +136,13 @@ def test_pika_with_callbacks(kind, url, proxy, pair, channel):
     thread.start()
     expected = {("returned", 312), ("confirmed", "Basic.Ack"), ("consumed", b"hello")}
     while expected:
-        expected.discard(seen.get(timeout=PATIENCE))
+        expected.discard(seen.get(timeout=WAIT_TIMEOUT))
     assert reason(channel, dead) == "rejected"
 
     proxy.cut()
-    while seen.get(timeout=PATIENCE) != ("closed", None):
+    while seen.get(timeout=WAIT_TIMEOUT) != ("closed", None):
         pass
-    thread.join(PATIENCE)
+    thread.join(WAIT_TIMEOUT)
     assert not thread.is_alive()
 
 
@@ -160,19 +160,19 @@ def test_aio_pika(url, proxy, pair, channel):
         arrived = asyncio.Queue()
         consumed = await mine.get_queue(queue)
         await consumed.consume(arrived.put)
-        message = await asyncio.wait_for(arrived.get(), PATIENCE)
+        message = await asyncio.wait_for(arrived.get(), WAIT_TIMEOUT)
         assert message.body == b"hello"
         await message.reject(requeue=False)
         assert await asyncio.to_thread(reason, channel, dead) == "rejected"
 
         await asyncio.to_thread(proxy.cut)
         await asyncio.to_thread(publish, channel, queue, b"again")
-        while (message := await asyncio.wait_for(arrived.get(), PATIENCE)).body != b"again":
+        while (message := await asyncio.wait_for(arrived.get(), WAIT_TIMEOUT)).body != b"again":
             pass
         await message.ack()
         await connection.close()
 
-    asyncio.run(asyncio.wait_for(run(), 3 * PATIENCE))
+    asyncio.run(asyncio.wait_for(run(), 3 * WAIT_TIMEOUT))
 
 
 def test_kombu(url, proxy, pair, channel):
@@ -196,13 +196,13 @@ def test_kombu(url, proxy, pair, channel):
             message.reject(requeue=False)
 
         with connection.Consumer([named], callbacks=[on_message]):
-            connection.drain_events(timeout=PATIENCE)
+            connection.drain_events(timeout=WAIT_TIMEOUT)
         assert got == [{"hello": 1}]
         assert reason(channel, dead) == "rejected"
 
         proxy.cut()
         connection.Producer().publish({"again": 1}, routing_key=queue, retry=True)
-        eventually(channel, lambda: count(channel, queue) == 1)
+        wait_until(channel, lambda: ready_count(channel, queue) == 1)
 
 
 CELERY = """
@@ -247,7 +247,7 @@ def test_a_celery_worker(url, proxy, name, channel, tmp_path, monkeypatch):
 
         assert app.double.delay(4).get(timeout=LONG) == 8
         app.refuse.delay()
-        eventually(channel, lambda: count(channel, dead) == 1)
+        wait_until(channel, lambda: ready_count(channel, dead) == 1)
         assert reason(channel, dead) == "rejected"
         proxy.cut()
         with app.app.connection_for_write() as fresh:  # the producer's own was cut, too
@@ -284,16 +284,16 @@ def test_dramatiq(url, proxy, name, channel):
     worker.start()
     try:
         actor.send(1)
-        assert done.get(timeout=PATIENCE) == 1
+        assert done.get(timeout=WAIT_TIMEOUT) == 1
         broker.enqueue(actor.message(-1))
-        eventually(channel, lambda: count(channel, f"{queue}.XQ") == 1)
+        wait_until(channel, lambda: ready_count(channel, f"{queue}.XQ") == 1)
         proxy.cut()
         deadline = time.monotonic() + LONG
         while True:
             assert time.monotonic() < deadline, "it did not come back"
             with contextlib.suppress(Exception):
                 actor.send(2)
-                assert done.get(timeout=PATIENCE) == 2
+                assert done.get(timeout=WAIT_TIMEOUT) == 2
                 break
     finally:
         worker.stop()
@@ -321,14 +321,14 @@ def test_faststream(url, proxy, pair, channel):
         async with broker:
             await broker.start()
             await broker.publish("bad", queue)
-            assert await asyncio.wait_for(arrived.get(), PATIENCE) == "bad"
+            assert await asyncio.wait_for(arrived.get(), WAIT_TIMEOUT) == "bad"
             assert await asyncio.to_thread(reason, channel, dead) == "rejected"
             await asyncio.to_thread(proxy.cut)
             await asyncio.to_thread(publish, channel, queue, b"again", content_type="text/plain")
-            while await asyncio.wait_for(arrived.get(), PATIENCE) != "again":
+            while await asyncio.wait_for(arrived.get(), WAIT_TIMEOUT) != "again":
                 pass
 
-    asyncio.run(asyncio.wait_for(run(), 4 * PATIENCE))
+    asyncio.run(asyncio.wait_for(run(), 4 * WAIT_TIMEOUT))
 
 
 def test_amqpstorm(url, proxy, pair, channel):

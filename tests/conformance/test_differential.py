@@ -1,7 +1,7 @@
-"""Random programs give the same on the embedded broker and on RabbitMQ 4.3, step by step.
+"""Random programs observe the same on the embedded broker and on RabbitMQ 4.3, step by step.
 
-What a step shows is told in `peer`, what programs are made of in `programs`. A difference is made
-smaller before it is shown, by leaving out operations, for a bounded time.
+`program_runner` says what a step observes, and `programs` how programs are made. A difference is
+reduced before it is shown: operations that it does not need are left out, for a bounded time.
 """
 
 from __future__ import annotations
@@ -12,31 +12,40 @@ import time
 
 import programs
 import pytest
-from client import Target
-from peer import Peer
+from client import PASSWORD, USER, Target
+from program_runner import ProgramRunner
 from rig import summary
 
-from mousetrap.embedded_broker import EmbeddedServer, channel, dead_letter, exchange, queue
+from mousetrap.embedded_broker import (
+    EmbeddedServer,
+    channel,
+    deliveries,
+    exchange,
+    message,
+    publishes,
+    queue,
+    vhost,
+)
 
-QUICK, LONG = 200, 2_500  # programs
-PLANTED = 1_000  # of them, in which planted faults are looked for; 200 find about 12 of 14
-TIMES = 20  # that a difference must be there, one after the other: RabbitMQ differs from itself
-SMALLER = 60.0  # seconds that may go into making a difference smaller
-USER, PASSWORD = "DEV_USER", "CHANGE_ME"
+QUICK_PROGRAMS, LONG_PROGRAMS = 200, 2_500
+FAULT_PROGRAMS = 1_000  # run on the broker with an injected fault; 200 find about 12 of 14 faults
+REPEATS = 20  # a real difference shows each time; the timing of RabbitMQ causes others now and then
+REDUCE_TIMEOUT = 60.0  # seconds for reducing one difference
 
 
 @pytest.fixture(scope="module")
-def box():
-    """The embedded broker."""
+def embedded():
+    """A runner on the embedded broker."""
     with EmbeddedServer({USER: PASSWORD}) as server:
-        peer = Peer(Target(f"amqp://{USER}:{PASSWORD}@127.0.0.1:{server.port}", server))
-        yield peer
-        peer.hang_up()
+        url = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{server.port}"
+        runner = ProgramRunner(Target(url, server))
+        yield runner
+        runner.hang_up()
 
 
 @pytest.fixture(scope="module")
-def rabbit(request):
-    """RabbitMQ 4.3: the session's, or the first that MOUSETRAP_CONFORMANCE names."""
+def rabbitmq(request):
+    """A runner on RabbitMQ 4.3: the session's, or the first that MOUSETRAP_CONFORMANCE names."""
     named = [each for each in os.environ.get("MOUSETRAP_CONFORMANCE", "").split() if "//" in each]
     if not named:
         broker = request.getfixturevalue("broker")
@@ -46,54 +55,55 @@ def rabbit(request):
     targets = [Target(each) for each in named]
     found = next((each for each in targets if each.version == (4, 3)), None)
     if found is None:
-        pytest.skip("the embedded broker behaves as RabbitMQ 4.3, and this one is another")
-    peer = Peer(found)
-    yield peer
-    peer.hang_up()
+        pytest.skip("the embedded broker behaves as RabbitMQ 4.3, and this is another version")
+    runner = ProgramRunner(found)
+    yield runner
+    runner.hang_up()
 
 
-def draw(many, seed="quick"):
-    """Return so many programs; the same ones always for a *seed*."""
-    return [programs.write(f"{seed}/{number}") for number in range(many)]
+def draw(count, seed="quick"):
+    """Return *count* programs; the same *seed* gives the same programs."""
+    return [programs.random_program(f"{seed}/{number}") for number in range(count)]
 
 
 @pytest.fixture(scope="module")
-def many(box):
-    """Programs, and what the embedded broker shows of each."""
-    return [(program, box.run(program)) for program in draw(PLANTED)]
+def recorded(embedded):
+    """Programs, each with what it observes on the embedded broker."""
+    return [(program, embedded.run(program)) for program in draw(FAULT_PROGRAMS)]
 
 
-def difference(box, rabbit, program):
-    """Return the first step that is not the same: its number and what was seen; or None."""
-    ours = box.run(program)
-    theirs = rabbit.run(program, ours)
+def difference(embedded, rabbitmq, program):
+    """Return the first step that differs, as (number, embedded, RabbitMQ); None without one."""
+    ours = embedded.run(program)
+    theirs = rabbitmq.run(program, ours)
     for step, (one, other) in enumerate(zip(ours, theirs, strict=False)):
         if one != other:
-            if ends_a_channel(one) and unordered(one) == unordered(other):
+            if ends_a_channel(one) and without_order(one) == without_order(other):
                 return None
             return step, one, other
     return None
 
 
-def ends_a_channel(seen):
-    """Whether the broker closed something in this step.
+def ends_a_channel(observed):
+    """Whether the broker closed a channel or connection in this step.
 
-    Then each queue hears of it by itself. Where one feeds the other, what comes of it first is a
-    matter of luck, and so is all that follows: such a program is compared no further.
+    Then RabbitMQ informs each queue separately. If one queue dead-letters into the other, the order
+    of their messages is a matter of timing, and so is everything after it. The comparison of such a
+    program ends at this step.
     """
-    return isinstance(seen["answer"], tuple) and seen["answer"][0].endswith(".Close")
+    return isinstance(observed["answer"], tuple) and observed["answer"][0].endswith(".Close")
 
 
-def unordered(seen):
-    """What was seen in a step, but for the order in which it was delivered."""
+def without_order(observed):
+    """Return what was observed in a step, without the order of the deliveries."""
     return {
         part: sorted(map(repr, _flat(value))) if part == "events" else value
-        for part, value in seen.items()
+        for part, value in observed.items()
     }
 
 
 def _flat(value):
-    """Each delivery, and each of the other things, on its own."""
+    """Yield each delivery, and each of the other events, separately."""
     for actor, events in enumerate(value):
         for word, found in events.items():
             by_tag = found[0] if word == "delivered" else {}
@@ -102,21 +112,21 @@ def _flat(value):
                 yield actor, word, found
 
 
-def differs(box, rabbit, program):
-    """Whether there is a difference each time: RabbitMQ's own timing makes some that are not."""
-    return all(difference(box, rabbit, program) for _ in range(TIMES))
+def differs(embedded, rabbitmq, program):
+    """Whether the program differs in each of `REPEATS` runs."""
+    return all(difference(embedded, rabbitmq, program) for _ in range(REPEATS))
 
 
-def smaller(box, rabbit, program):
-    """Leave out of *program* what its difference does not need."""
-    deadline = time.monotonic() + SMALLER
-    rabbit.delay = 1.5  # seconds: enough, once it is known that there is something
+def reduce(embedded, rabbitmq, program):
+    """Leave out the operations of *program* that its difference does not need."""
+    deadline = time.monotonic() + REDUCE_TIMEOUT
+    rabbitmq.delay = 1.5  # seconds: enough, since the difference is known to exist
     size = len(program) // 2
     while size:
         at = 0
         while at < len(program) and time.monotonic() < deadline:
             rest = program[:at] + program[at + size :]
-            if difference(box, rabbit, rest):
+            if difference(embedded, rabbitmq, rest):
                 program = rest
             else:
                 at += size
@@ -124,61 +134,61 @@ def smaller(box, rabbit, program):
     return program
 
 
-def show(box, rabbit, program):
-    """Fail with a program that shows a difference, made smaller, and with the difference."""
-    first = difference(box, rabbit, program)
-    program = smaller(box, rabbit, program)
-    step, ours, theirs = difference(box, rabbit, program) or first or (0, {}, {})
+def fail_with(embedded, rabbitmq, program):
+    """Fail, and show the difference and the reduced program that causes it."""
+    first = difference(embedded, rabbitmq, program)
+    program = reduce(embedded, rabbitmq, program)
+    step, ours, theirs = difference(embedded, rabbitmq, program) or first or (0, {}, {})
     lines = [f"    {each}" for each in program]
     for part in ours:
         if ours[part] != theirs[part]:
             lines += [f"step {step}, {part}:", f"    embedded {ours[part]}"]
             lines += [f"    RabbitMQ {theirs[part]}"]
     if first is None:
-        lines.append("that was different before, and is not now")
+        lines.append("the difference was there before, and did not show again")
     pytest.fail("\n".join(["a difference:", *lines]), pytrace=False)
 
 
 @pytest.mark.timeout(300)
-def test_random_programs_show_no_difference(box, rabbit):
-    """Answers, deliveries, returns, confirms, errors, counts and the order of what is left."""
-    for program in draw(QUICK):
-        if differs(box, rabbit, program):
-            show(box, rabbit, program)
+def test_random_programs_show_no_difference(embedded, rabbitmq):
+    """Answers, deliveries, returns, confirms, errors, counts and remaining messages are equal."""
+    for program in draw(QUICK_PROGRAMS):
+        if differs(embedded, rabbitmq, program):
+            fail_with(embedded, rabbitmq, program)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3_000)
-def test_thousands_of_random_programs_show_no_difference(box, rabbit):
-    """Others in each session; its seed, which is printed, repeats them."""
-    for program in draw(LONG, summary.seed()):
-        if differs(box, rabbit, program):
-            show(box, rabbit, program)
+def test_thousands_of_random_programs_show_no_difference(embedded, rabbitmq):
+    """Each session draws other programs; the seed that it prints repeats them."""
+    for program in draw(LONG_PROGRAMS, summary.seed()):
+        if differs(embedded, rabbitmq, program):
+            fail_with(embedded, rabbitmq, program)
 
 
-# ---- would it notice? ----------------------------------------------------------------------------
+# ---- does the test notice faults? ----------------------------------------------------------------
 
 
-def put_at_the_end(patch):
-    original = queue.Queue._put
+def requeue_to_the_end(patch):
+    original = queue.Queue._insert
 
-    def put(self, entry):
-        entry.number = next(queue.NUMBERS)
-        original(self, entry)
+    def insert(self, queued):
+        queued.number = next(message._numbers)
+        original(self, queued)
 
-    patch.setattr(queue.Queue, "_put", put)
+    patch.setattr(queue.Queue, "_insert", insert)
 
 
-def ack_one_only(patch):
-    original = channel.Channel.basic_ack
+def ack_one_message_only(patch):
+    original = deliveries.Deliveries.basic_ack
 
     def ack(self, delivery_tag, multiple):
         original(self, delivery_tag, multiple and delivery_tag == 0)
 
-    patch.setattr(channel.Channel, "basic_ack", ack)
+    patch.setattr(deliveries.Deliveries, "basic_ack", ack)
 
 
-def give_one_too_many(patch):
+def prefetch_one_too_many(patch):
     original = channel.Channel.basic_qos
 
     def qos(self, prefetch_size, prefetch_count, global_qos):
@@ -188,19 +198,19 @@ def give_one_too_many(patch):
 
 
 def count_deaths_from_zero(patch):
-    original = dead_letter.letter
+    original = vhost.make_dead_letter
 
-    def letter(of, entry, reason, now):
-        past = entry.message.past
-        if past is not None:
-            deaths = tuple(each | {"count": 0} for each in past.deaths)
-            entry.message.past = dataclasses.replace(past, deaths=deaths)
-        return original(of, entry, reason, now)
+    def make_dead_letter(queued, *others):
+        history = queued.message.history
+        if history is not None:
+            deaths = tuple(each | {"count": 0} for each in history.deaths)
+            queued.message.history = dataclasses.replace(history, deaths=deaths)
+        return original(queued, *others)
 
-    patch.setattr(dead_letter, "letter", letter)
+    patch.setattr(vhost, "make_dead_letter", make_dead_letter)
 
 
-def take_any_for_all(patch):
+def swap_any_and_all(patch):
     original = exchange.headers_match
 
     def match(wanted, headers):
@@ -214,58 +224,61 @@ def take_any_for_all(patch):
 def drop_the_newest(patch):
     def drop(self):
         while self._ready and self._is_over(0, 0):
-            level = [each for each in self._levels.values() if each][-1]
+            level = [each for each in self._by_priority.values() if each][-1]
             self._ready -= 1
             self._discard(level.pop(), "maxlen")
 
-    patch.setattr(queue.Queue, "_drop_what_is_over", drop)
+    patch.setattr(queue.Queue, "_drop_overflow", drop)
 
 
-def say_it_is_new(patch):
-    original = queue.Queue.returned
+def clear_the_redelivered_flag(patch):
+    original = queue.Queue.requeue
 
-    def returned(self, entries, *, has_failed):
-        original(self, entries, has_failed=has_failed)
-        for each in entries:
-            each.is_redelivered = False
+    def requeue(self, messages, *, has_failed):
+        original(self, messages, has_failed=has_failed)
+        for queued in messages:
+            queued.is_redelivered = False
 
-    patch.setattr(queue.Queue, "returned", returned)
+    patch.setattr(queue.Queue, "requeue", requeue)
 
 
-def forget_priorities(patch):
-    original = queue.Queue._put
+def ignore_priorities(patch):
+    original = queue.Queue._insert
 
-    def put(self, entry):
-        entry.priority = 0
-        original(self, entry)
+    def insert(self, queued):
+        queued.priority = 0
+        original(self, queued)
 
-    patch.setattr(queue.Queue, "_put", put)
+    patch.setattr(queue.Queue, "_insert", insert)
 
 
 def return_nothing(patch):
-    original = channel.Channel._publish
+    original = publishes.Publishes._publish
     patch.setattr(
-        channel.Channel, "_publish", lambda self, message, _: original(self, message, False)
+        publishes.Publishes, "_publish", lambda self, message, _: original(self, message, False)
     )
 
 
-def confirm_what_was_refused(patch):
+def confirm_rejected_messages(patch):
     original = queue.Queue.publish
     patch.setattr(queue.Queue, "publish", lambda self, message: original(self, message) or True)
 
 
-def favour_the_first_consumer(patch):
-    patch.setattr(queue, "_insert", lambda takers, consumer: takers.insert(0, consumer))
+def prefer_the_first_consumer(patch):
+    def insert(consumers, consumer):
+        consumers.insert(0, consumer)
+
+    patch.setattr(queue, "_insert_by_priority", insert)
 
 
-def let_expired_ones_vanish(patch):
+def drop_expired_without_dead_letter(patch):
     original = queue.Queue._discard
 
-    def discard(self, entry, reason):
+    def discard(self, queued, reason):
         if reason == "expired":
-            self._count(entry, -1)
+            self.vhost.count_memory(-queued.message.size)
         else:
-            original(self, entry, reason)
+            original(self, queued, reason)
 
     patch.setattr(queue.Queue, "_discard", discard)
 
@@ -279,30 +292,33 @@ def match_a_star_with_nothing(patch):
     patch.setattr(exchange, "topic_matches", matches)
 
 
-def keep_what_a_closed_channel_held(patch):
-    def release(self):
-        taken = self._taken(0, True)
-        original(self)
-        self._unacked = dict(enumerate(taken))
-
+def keep_deliveries_of_a_closed_channel(patch):
     original = channel.Channel.release
+
+    def release(self):
+        kept = self._deliveries._remove(0, True)
+        original(self)
+        self._deliveries._unacked = dict(enumerate(kept))
+
     patch.setattr(channel.Channel, "release", release)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "plant",
-    [put_at_the_end, ack_one_only, give_one_too_many, count_deaths_from_zero, take_any_for_all,
-     drop_the_newest, say_it_is_new, forget_priorities, return_nothing, confirm_what_was_refused,
-     favour_the_first_consumer, let_expired_ones_vanish, match_a_star_with_nothing,
-     keep_what_a_closed_channel_held],
+    "inject",
+    [requeue_to_the_end, ack_one_message_only, prefetch_one_too_many, count_deaths_from_zero,
+     swap_any_and_all, drop_the_newest, clear_the_redelivered_flag, ignore_priorities,
+     return_nothing, confirm_rejected_messages, prefer_the_first_consumer,
+     drop_expired_without_dead_letter, match_a_star_with_nothing,
+     keep_deliveries_of_a_closed_channel],
 )  # fmt: skip
-def test_a_planted_fault_is_found(plant, many, box, monkeypatch):
-    """Random programs find each of these faults of the embedded broker.
+def test_random_programs_find_an_injected_fault(inject, recorded, embedded, monkeypatch):
+    """Each of these faults of the embedded broker changes what at least one program observes.
 
-    Compared with what it showed without them, which is what RabbitMQ shows: see above.
+    The comparison is with the same broker without the fault. That RabbitMQ shows the same as the
+    healthy broker is the claim of the tests above.
     """
-    plant(monkeypatch)
+    inject(monkeypatch)
 
-    assert any(box.run(program) != healthy for program, healthy in many)
+    assert any(embedded.run(program) != healthy for program, healthy in recorded)

@@ -131,6 +131,13 @@ def test_no_files_import_each_other_in_a_circle():
     assert sorted(name(path) for path in FILES if path in reached[path]) == []
 
 
+def test_the_embedded_broker_imports_nothing_else_of_the_package():
+    """It could be a package of its own: it needs the standard library only."""
+    for path in FILES:
+        if place(path) == "embedded_broker":
+            assert {place(each) for each in imports(path)} <= {"embedded_broker"}, path
+
+
 def test_only_amqp_imports_pika():
     """The rest of the package does not know pika's classes and errors."""
     for path in FILES:

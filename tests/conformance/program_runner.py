@@ -1,12 +1,13 @@
-"""One side of the differential test: carries out a program of operations and says what was seen.
+"""Runs a program of operations on one broker and returns what each step observes.
 
-An operation is a tuple: name, actor, keyword arguments. There are three actors, each a channel:
-two of one connection and one of another. After each operation everything it set off is waited for,
-so that what is seen does not depend on how fast the broker is: a look at every queue goes behind
-what was asked of it, and then a question on every channel comes back behind what was delivered.
+An operation is a tuple: name, actor, keyword arguments. There are three actors, each a channel: two
+of one connection and one of another. After each operation the runner waits for all its effects, so
+that the observations do not depend on the speed of the broker: it declares every queue passively,
+which a queue answers after what came before, and then sends a request on every channel, whose
+answer comes after the deliveries.
 
-What can be seen: the answer, deliveries by consumer, returns, confirms, cancellations, what was
-closed with which code, and how many messages and consumers each queue has.
+A step observes the answer, the deliveries by consumer, returns, confirms, cancellations, what was
+closed with which code, and the number of messages and consumers of each queue.
 """
 
 from __future__ import annotations
@@ -17,46 +18,49 @@ import time
 from collections import defaultdict
 
 import pika.frame
-from client import PATIENCE
-from link import Link, marshal
+from client import WAIT_TIMEOUT
+from demultiplexed import DemultiplexedConnection, marshal
 from pika import spec
 
 QUEUES = ("a", "b", "dead")
 EXCHANGES = ("x", "y")
-LOOKING, SWEEPING = 11, 30  # channels of the first connection
-SETTLED = spec.Exchange.Declare(exchange="amq.direct", passive=True)  # changes nothing, anywhere
-EXPIRED = 0.03  # seconds; every short TTL has passed after that, see `programs`
-NUMBERS = itertools.count()
+COUNTING_CHANNELS, CLEANUP_CHANNEL = (
+    11,
+    30,
+)  # of the first connection; one counting channel for each queue, from 11
+NO_OP = spec.Exchange.Declare(exchange="amq.direct", passive=True)  # changes nothing
+EXPIRY_TIME = 0.03  # seconds after which every short TTL has passed, see `programs`
+_numbers = itertools.count()
 
 
 class Actor:
-    """A channel, what it holds, and what of it is not confirmed."""
+    """A channel, its unsettled deliveries, and its unconfirmed publishes."""
 
     def __init__(self, link, channel):
         self.link = link
         self.channel = channel
-        self.forget()
+        self.reset()
 
-    def forget(self):
-        """Begin anew: the channel is closed, or not open yet."""
+    def reset(self):
+        """Start again: the channel is closed, or not open yet."""
         self.held = []  # [(tag, consumer)], in an order that does not depend on the broker
-        self.is_mixed = False  # deliveries of several queues came at once: in any order
+        self.is_mixed = False  # deliveries of several queues came in one step: in any order
         self.consumers = {}  # tag -> (queue, whether acks are wanted)
         self.unconfirmed = {}  # number -> body
         self.published = None  # how many, with confirms
 
 
-class Peer:
-    """A broker, its connections, and the names that a program uses."""
+class ProgramRunner:
+    """A broker, two connections to it, and the names that a program uses."""
 
     def __init__(self, target):
         self.target = target
-        self.links = [Link(target), Link(target)]
-        self.delay = PATIENCE  # for which RabbitMQ may be slower than we are
+        self.links = [DemultiplexedConnection(target), DemultiplexedConnection(target)]
+        self.delay = WAIT_TIMEOUT  # seconds that RabbitMQ may take for the effects of one step
         self.reset("-")
 
     def reset(self, prefix):
-        """Begin a program."""
+        """Prepare for a program, whose names start with *prefix*."""
         self.prefix = prefix
         self.actors = [Actor(0, 1), Actor(0, 2), Actor(1, 1)]
         self.names = set()
@@ -65,8 +69,8 @@ class Peer:
         self.has_quorum_queue = False
 
     def run(self, program, expected=None):
-        """Return what was seen at each step, up to the first that is not as *expected*."""
-        self.reset(f"d{os.getpid():x}.{next(NUMBERS)}")
+        """Return what each step observes, up to the first that differs from *expected*."""
+        self.reset(f"d{os.getpid():x}.{next(_numbers)}")
         seen = []
         try:
             for step, (name, actor, options) in enumerate([*program, ("end", 0, {})]):
@@ -75,7 +79,7 @@ class Peer:
                 if wanted is not None and seen[-1] != wanted:
                     break
         finally:
-            self._sweep()
+            self._clean_up()
         return seen
 
     # a step
@@ -88,18 +92,18 @@ class Peer:
         last = None
         while True:
             self._reopen_closed()
-            queues = self._ask_queues()
-            if not self.target.is_embedded:  # whose queues are processes, ahead of the channels
-                found["queues"] = self._look(queues)
-            channels = self._ask_channels()
+            queues = self._request_counts()
+            if not self.target.is_embedded:  # RabbitMQ's queues send before its channels do
+                found["queues"] = self._read_counts(queues)
+            channels = self._sync_channels()
             if self.target.is_embedded:
-                found["queues"] = self._look(queues)
+                found["queues"] = self._read_counts(queues)
             self._collect(channels, events)
             found["events"] = [
                 {kind: _sorted(kind, each) for kind, each in of.items()} for of in events
             ]
             if name == "end" and self.has_quorum_queue:
-                found["events"] = []  # a channel may be closed before it is given what comes back
+                found["events"] = []  # a channel may be closed before it gets requeued messages
             if self.target.is_embedded or found == wanted:
                 break
             if last == found and (wanted is None or time.monotonic() > deadline):
@@ -112,47 +116,50 @@ class Peer:
     def _let_expire(self):
         if self.has_short_ttl:
             if self.target.is_embedded:
-                self.target.server.advance(seconds=EXPIRED)
+                self.target.server.advance(seconds=EXPIRY_TIME)
             else:
-                time.sleep(EXPIRED)  # the time itself is what is waited for
+                time.sleep(EXPIRY_TIME)  # RabbitMQ's time cannot be moved
 
     def _reopen(self, link):
         self.links[link].hang_up()
-        self.links[link] = Link(self.target)
+        self.links[link] = DemultiplexedConnection(self.target)
         for actor in self.actors:
             if actor.link == link:
-                actor.forget()
+                actor.reset()
 
     def _reopen_closed(self):
         for link, each in enumerate(self.links):
             if not each.is_open:
                 self._reopen(link)
 
-    def _ask_queues(self):
+    def _request_counts(self):
         link = self.links[0]
         asked = {}
         for place, queue in enumerate(QUEUES):
             if queue in self.names:
-                look = spec.Queue.Declare(queue=self._named(queue), passive=True)
-                asked[queue] = LOOKING + place, len(link.ask(LOOKING + place, look))
+                declare = spec.Queue.Declare(queue=self._named(queue), passive=True)
+                asked[queue] = (
+                    COUNTING_CHANNELS + place,
+                    len(link.ask(COUNTING_CHANNELS + place, declare)),
+                )
         return asked
 
-    def _look(self, asked):
+    def _read_counts(self, asked):
         seen = {}
-        for queue, (channel, many) in asked.items():
-            answer = self.links[0].wait(channel, many)
+        for queue, (channel, count) in asked.items():
+            answer = self.links[0].wait(channel, count)
             if isinstance(answer, spec.Queue.DeclareOk):
                 seen[queue] = answer.message_count, answer.consumer_count
             else:
                 seen[queue] = answer.reply_code
         return seen
 
-    def _ask_channels(self):
+    def _sync_channels(self):
         asked = []
         for actor in self.actors:
             link = self.links[actor.link]
             if actor.channel in link.channels:
-                link.ask(actor.channel, SETTLED)
+                link.ask(actor.channel, NO_OP)
                 asked.append((actor, link))
         return asked
 
@@ -162,7 +169,7 @@ class Peer:
             if not isinstance(answer, spec.Exchange.DeclareOk):
                 number = self.actors.index(actor)
                 events[number].setdefault("closed", []).append(self._plain(answer))
-                actor.forget()
+                actor.reset()
         for number, actor in enumerate(self.actors):
             link = self.links[actor.link]
             for event in link.events.pop(actor.channel, []):
@@ -211,22 +218,22 @@ class Peer:
     def _call(self, actor, method):
         answer = self.links[actor.link].call(actor.channel, method)
         if isinstance(answer, (spec.Channel.Close, spec.Connection.Close, str)):
-            actor.forget()
+            actor.reset()
         return answer
 
-    def _post(self, actor, *methods, content=b""):
-        """Send what is not answered, and ask something behind it."""
+    def _send(self, actor, *methods, content=b""):
+        """Send methods that the broker does not answer, then one that it answers."""
         link = self.links[actor.link]
         if actor.channel not in link.channels:
-            link.call(actor.channel, SETTLED)
+            link.call(actor.channel, NO_OP)
         sent = b"".join(marshal(actor.channel, each) for each in methods)
         link.socket.sendall(sent + content)
-        answer = self._call(actor, SETTLED)
+        answer = self._call(actor, NO_OP)
         return None if isinstance(answer, spec.Exchange.DeclareOk) else answer
 
     def declare(self, actor, queue, arguments, **options):
         self.names.add(queue)
-        arguments = self._own(arguments)
+        arguments = self._with_prefix(arguments)
         self.has_quorum_queue |= "quorum" in arguments.values()
         self.has_short_ttl |= 0 < arguments.get("x-message-ttl", 0) < 1000
         return self._call(
@@ -244,7 +251,7 @@ class Peer:
         return self._call(
             actor,
             spec.Exchange.Declare(
-                exchange=self._named(exchange), arguments=self._own(arguments), **options
+                exchange=self._named(exchange), arguments=self._with_prefix(arguments), **options
             ),
         )
 
@@ -287,7 +294,7 @@ class Peer:
             actor.channel, len(body), spec.BasicProperties(**properties)
         ).marshal()
         content += pika.frame.Body(actor.channel, body.encode()).marshal()
-        return self._post(actor, method, content=content)
+        return self._send(actor, method, content=content)
 
     def confirm(self, actor):
         answer = self._call(actor, spec.Confirm.Select())
@@ -339,18 +346,18 @@ class Peer:
     def _settle(self, actor, which, kind, **options):
         multiple = options.get("multiple", False)
         if which is None:
-            return self._post(actor, kind(987654, **options))  # of no delivery
+            return self._send(actor, kind(987654, **options))  # a tag that no delivery has
         if not actor.held:
             return "nothing held"
         tag = actor.held[which % len(actor.held)][0]
         if multiple and actor.is_mixed:
-            tag = 0  # all of them: which are below a tag differs
+            tag = 0  # all: which deliveries are below a tag depends on the broker
         settled = [
             each for each in actor.held
             if each[0] == tag or (multiple and (tag == 0 or each[0] < tag))
         ]  # fmt: skip
         actor.held = [each for each in actor.held if each not in settled]
-        return self._post(actor, kind(tag, **options))
+        return self._send(actor, kind(tag, **options))
 
     def recover(self, actor, requeue=True):
         actor.held = []
@@ -362,7 +369,7 @@ class Peer:
             return "not open"
         answer = link.call(actor.channel, spec.Channel.Close(200, "bye", 0, 0))
         link.channels.discard(actor.channel)
-        actor.forget()
+        actor.reset()
         return answer
 
     def leave(self, actor):
@@ -373,17 +380,18 @@ class Peer:
         return answer
 
     def end(self, _):
-        """Close every channel and take out what is left, so that its order is seen.
+        """Close every channel, then get the remaining messages, which shows their order.
 
-        Consumers go before: what a channel gives back may or may not reach another that closes.
+        Consumers are cancelled first: a message that one channel requeues may or may not reach
+        another channel that closes.
         """
         for actor in self.actors:
             for tag in list(actor.consumers):
                 self.cancel(actor, tag)
         for actor in self.actors:
             self.close(actor)
-            self._look(self._ask_queues())
-        self._let_expire()  # what came back
+            self._read_counts(self._request_counts())
+        self._let_expire()  # the requeued messages
         left = {}
         for queue in sorted(self.names):
             left[queue] = []
@@ -395,7 +403,7 @@ class Peer:
                 if not isinstance(got, tuple):
                     left[queue].append(plain)
                     break
-                # but for how many are left: dead letters that go round come back a little later
+                # without the message count: dead letters in a cycle come back a little later
                 left[queue].append((plain[0], *plain[2:]))
         return left
 
@@ -404,15 +412,15 @@ class Peer:
     def _named(self, word):
         return f"{self.prefix}.{word}" if not word.startswith("amq.") else word
 
-    def _own(self, arguments):
-        own = dict(arguments)
+    def _with_prefix(self, arguments):
+        prefixed = dict(arguments)
         for key in ("x-dead-letter-exchange", "x-dead-letter-routing-key", "alternate-exchange"):
-            if own.get(key):
-                own[key] = self._named(own[key])
-        return own
+            if prefixed.get(key):
+                prefixed[key] = self._named(prefixed[key])
+        return prefixed
 
     def _plain(self, value):
-        """Make an answer comparable: our prefix and times taken out."""
+        """Return an answer in a form to compare, without the prefix and without times."""
         match value:
             case spec.Channel.Close() | spec.Connection.Close():
                 return value.NAME, value.reply_code, value.class_id, value.method_id
@@ -452,9 +460,9 @@ class Peer:
         flag = getattr(method, "redelivered", None)
         return body.decode(), flag, *place, headers, others
 
-    # the end
+    # cleaning up
 
-    def _sweep(self):
+    def _clean_up(self):
         self._reopen_closed()
         for actor in self.actors:
             self.close(actor)
@@ -464,13 +472,13 @@ class Peer:
         deletes += [
             spec.Exchange.Delete(exchange=self._named(each)) for each in sorted(self.exchanges)
         ]
-        while deletes:  # all in one go, unless one is the other connection's
-            many = len(first.ask(SWEEPING, *deletes))
-            answer = first.wait(SWEEPING, many)
+        while deletes:  # all at once, unless one is exclusive to the other connection
+            count = len(first.ask(CLEANUP_CHANNEL, *deletes))
+            answer = first.wait(CLEANUP_CHANNEL, count)
             if not isinstance(answer, spec.Channel.Close):
                 break
             for each in deletes:
-                second.call(SWEEPING, each)
+                second.call(CLEANUP_CHANNEL, each)
 
     def hang_up(self):
         for each in self.links:
@@ -478,7 +486,7 @@ class Peer:
 
 
 def _sorted(kind, found):
-    """Deliveries by consumer, in order; confirms in any order, for RabbitMQ gives them in any."""
+    """Group deliveries by consumer; sort confirms, which RabbitMQ sends in any order."""
     if kind == "delivered":
         by_consumer = defaultdict(list)
         for consumer, _, *message in found:

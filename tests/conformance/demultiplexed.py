@@ -1,49 +1,49 @@
-"""A connection of the differential test: what comes is sorted by channel, answers from events."""
+"""The connection of the differential test: it sorts frames by channel, and answers from events."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
 import pika.frame
-from client import PATIENCE, FastConnection
+from client import WAIT_TIMEOUT, RawConnection
 from pika import spec
 
 
-class Link(FastConnection):
-    """A connection whose frames are sorted by channel."""
+class DemultiplexedConnection(RawConnection):
+    """A connection that keeps answers and events of each channel separately."""
 
     def __init__(self, target):
         super().__init__(target, stage="open")
         self.is_open = True
-        self.closed = None  # by the broker: the code
+        self.closed = None  # the connection.close of the broker
         self.answers = defaultdict(list)
-        self.events = defaultdict(list)  # what comes without being asked for
-        self.channels = {0}  # that are open
+        self.events = defaultdict(list)  # deliveries, returns, confirms, cancellations
+        self.channels = {0}  # open ones
         self._content = {}
 
     def call(self, channel, *methods):
-        """Send methods, open the channel if need be, and return the answer to the last."""
+        """Send methods, and before them a channel.open if needed; return the answer to the last."""
         return self.wait(channel, len(self.ask(channel, *methods)))
 
     def ask(self, channel, *methods):
-        """Send methods, all of which will be answered."""
+        """Send methods that the broker answers; return those that were sent."""
         if channel not in self.channels:
             self.channels.add(channel)
             methods = (spec.Channel.Open(), *methods)
         self.socket.sendall(b"".join(marshal(channel, each) for each in methods))
         return methods
 
-    def wait(self, channel, many):
-        """Return the last of so many answers, or what closes the channel or the connection."""
-        while len(self.answers[channel]) < many and self.is_open:
+    def wait(self, channel, count):
+        """Return the last of *count* answers, or the method that closes channel or connection."""
+        while len(self.answers[channel]) < count and self.is_open:
             if any(isinstance(each, spec.Channel.Close) for each in self.answers[channel]):
                 break
             self._read()
         found = self.answers.pop(channel, [])
-        return found[-1] if len(found) == many or self.is_open else self.closed or "gone"
+        return found[-1] if len(found) == count or self.is_open else self.closed or "gone"
 
     def _read(self):
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(WAIT_TIMEOUT)
         try:
             part = self.socket.recv(1 << 20)
         except ConnectionError:
