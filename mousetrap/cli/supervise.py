@@ -12,7 +12,7 @@ from mousetrap.cli.console import print_json, say
 from mousetrap.display.progress import ProgressLine
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
-from mousetrap.worker.supervisor import MARGIN, Supervisor
+from mousetrap.worker.supervisor import EXIT_TIMEOUT, Supervisor
 
 
 def supervise(
@@ -59,7 +59,7 @@ def supervise(
             run_until_signalled(
                 workers,
                 # theirs, and what it takes to close and exit
-                stop_timeout=options["grace"] + MARGIN,
+                stop_timeout=options["grace"] + EXIT_TIMEOUT,
                 with_parent=with_parent,
                 on_started=on_started,
                 on_poll=lambda: live.show(workers.statistics()),

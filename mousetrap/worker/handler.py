@@ -1,10 +1,9 @@
-"""A plain function as a worker sees it: which type it reads, and what its result becomes.
+"""How a worker calls a function: with which argument, and what it makes outputs of.
 
-Rules, once and for both threads and coroutines: the first parameter is the message's data,
-decoded to its annotated type (annotated `Message`, it is the message itself); an empty body calls
-the function with no argument; a returned value is one output, a generator's values are one output
-each, None is no output. Prototyped in
-``notebooks/03_worker.ipynb``.
+The rules are the same for functions and coroutine functions. The first parameter is the message's
+data, decoded to the annotated type; if it is annotated `Message`, it is the message itself. For an
+empty body the function is called with no argument. A returned value is one output, each value of a
+generator is one output, and None is no output. Prototyped in ``notebooks/03_worker.ipynb``.
 """
 
 from __future__ import annotations
@@ -18,10 +17,13 @@ from mousetrap.model.message import Message, decode
 
 
 class Handler:
-    """Wraps *function*; `name` enters the ids of its outputs, so renaming it changes them.
+    """A function that handles messages.
+
+    `name` (default: the function's) is part of the ids of its outputs: another name gives them
+    other ids.
 
     Raises:
-        TypeError: the function takes no message (needs two arguments, or none is positional).
+        TypeError: it cannot be called with one argument (it needs two, or none is positional).
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
@@ -65,16 +67,16 @@ class Handler:
         return (decode(message.body, self.accepts),)
 
     def outputs(self, result: Any, message: Message) -> list[Message]:
-        """Return what *result* sends on, encoded, with ids that a second handling repeats.
+        """Return the outputs in *result*, encoded; the next attempt gives them the same ids.
 
-        A generator is exhausted first: what fails half-way has sent nothing.
+        A generator is exhausted before any output is sent: if it raises half-way, none is.
         """
         if result is None:
             return []
         values = result if inspect.isgenerator(result) else (result,)
         outputs = [message.child(value, self.name, n) for n, value in enumerate(values)]
         for output in outputs:
-            output.body  # noqa: B018 -- encode here, where an error counts as the handler's
+            output.body  # noqa: B018 -- encodes now, so that an error counts as the handler's
         return outputs
 
     def __repr__(self) -> str:
@@ -86,5 +88,5 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         return get_type_hints(target)
-    except NameError:  # an annotation that exists only under TYPE_CHECKING: no validation then
+    except NameError:  # an annotation exists only under TYPE_CHECKING: the data is not validated
         return {}

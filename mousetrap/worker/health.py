@@ -1,8 +1,8 @@
-"""Telling over HTTP whether a worker is well, for whoever restarts or routes by that.
+"""Serves the health of a worker over HTTP, for container engines and load balancers.
 
-``GET /`` answers 200 while the worker is alive, connected and consuming, and 503 otherwise;
-``GET /live`` answers 200 while it is alive, be the broker away or not: restarting the worker would
-not bring that back. The body is the same JSON for both: the facts, and the counts.
+``GET /`` answers 200 while the worker is alive, connected and consuming, and 503 otherwise.
+``GET /live`` answers 200 while the worker is alive, even if the broker cannot be reached, because a
+restart of the worker would not help then. The body is the same JSON for both: facts and counts.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ from typing import Any
 
 from mousetrap.errors import SettingsError
 from mousetrap.runtime import threads
+from mousetrap.worker.worker_process import FACTS
 
-FACTS = ("alive", "connected", "consuming")
-HOST = "127.0.0.1"
-PATIENCE = 5.0  # seconds for a client to say what it wants
+DEFAULT_HOST = "127.0.0.1"
+REQUEST_TIMEOUT = 5.0  # seconds for a client to send its request
 
 
 class Health:
-    """Answers at *place* (``8080``, or ``0.0.0.0:8080`` for other machines) with what *ask* says.
+    """Answers at *address* (``8080``, or ``0.0.0.0:8080`` for other machines).
 
-    *ask* returns figures, the three facts among them: as claims, or as how many processes are.
+    *statistics* returns the figures to answer with, among them the three `FACTS`: each is true or
+    false, or the number of processes for which it is true.
 
-    Threads: *ask* is called on threads of this; everything else from any.
+    Threads: *statistics* is called on threads of the HTTP server; the methods from any.
     """
 
-    def __init__(self, place: str, ask: Callable[[], Mapping[str, Any]]) -> None:
-        host, port = _parsed(place)
+    def __init__(self, address: str, statistics: Callable[[], Mapping[str, Any]]) -> None:
+        host, port = _parsed(address)
 
-        class Handler(_Handler):
-            figures = staticmethod(ask)
+        class BoundHandler(_RequestHandler):
+            get_statistics = staticmethod(statistics)
 
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = ThreadingHTTPServer((host, port), BoundHandler)
         except (OSError, OverflowError) as error:
             raise SettingsError(
-                f"cannot tell of health at {host}:{port}: {error}; choose another port with "
+                f"cannot serve health at {host}:{port}: {error}; choose another port with "
                 f"--health, or 0 for a free one"
             ) from error
         self._thread = threads.Thread(
@@ -47,7 +48,7 @@ class Health:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """The URL at which it answers."""
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}/"
 
@@ -60,17 +61,17 @@ class Health:
         self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _RequestHandler(BaseHTTPRequestHandler):
     server_version, sys_version = "mousetrap", ""
-    timeout = PATIENCE
-    figures: Callable[[], Mapping[str, Any]]
+    timeout = REQUEST_TIMEOUT
+    get_statistics: Callable[[], Mapping[str, Any]]
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path not in ("/", "/live"):
-            self.send_error(404, "there are / and /live")
+            self.send_error(404, "use / or /live")
             return
-        now = dict(self.figures())
+        now = dict(self.get_statistics())
         needed = FACTS if path == "/" else FACTS[:1]
         body = json.dumps(now, default=str).encode() + b"\n"
         self.send_response(200 if all(now.get(fact) for fact in needed) else 503)
@@ -83,18 +84,18 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 -- http.server looks methods up by these names
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: somebody asks every few seconds."""
+        """Log nothing: there is a request every few seconds."""
 
 
-def _parsed(place: str) -> tuple[str, int]:
-    host, _, port = place.rpartition(":")
+def _parsed(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
     try:
         number = int(port)
     except ValueError:
         number = -1
     if not 0 <= number <= 65_535:
         raise SettingsError(
-            f"--health is {place[:80]!r}: give a port, like 8080, or an address and a port, like "
+            f"--health is {address[:80]!r}: give a port, like 8080, or an address and a port, like "
             f"0.0.0.0:8080"
         )
-    return host.strip("[]") or HOST, number
+    return host.strip("[]") or DEFAULT_HOST, number

@@ -1,8 +1,8 @@
-"""Workers as real processes, looked after for as long as a ``with`` block lasts.
+"""Runs workers in processes of their own and replaces those that end, while a ``with`` block lasts.
 
-They are what production runs, ``mousetrap work``, so a check that passes with them has tested the
-real thing. What starts and ends one of them is in `mousetrap.worker.worker_process`. Prototyped in
-``notebooks/check_pipeline.ipynb``.
+The processes run ``mousetrap work``, as in production, so a check that passes with them has tested
+the real program. One of them is started and stopped by `mousetrap.worker.worker_process`.
+Prototyped in ``notebooks/check_pipeline.ipynb``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from mousetrap.worker.worker_process import FACTS, WorkerProcess
 
 log = logging.getLogger("mousetrap.worker.supervisor")
 
-PAUSE = 0.1  # seconds between two looks of `wait`
-MARGIN = 5.0  # seconds for a process to close its connections and exit, after its messages
+CHECK_INTERVAL = 0.1  # seconds between two calls of `check` by `wait`
+EXIT_TIMEOUT = 5.0  # seconds for a process to close its connections and exit, after its messages
 
 
 class Supervisor:
@@ -67,11 +67,11 @@ class Supervisor:
         self._out = out
         self._notify = notify
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._slots: dict[str, WorkerProcess] = {}  # by name, like "fetch-0"
-        self._lock = threads.Lock()  # guards the slots against who asks for statistics
+        self._processes: dict[str, WorkerProcess] = {}  # by name, like "fetch-0"
+        self._lock = threads.Lock()  # guards the processes against `statistics`
         self._is_stopping = False
-        self._waiting: list[WorkerProcess] = []  # for the first to work
-        self._sum: dict[str, Any] = {}  # of all, once they are stopped
+        self._waiting: list[WorkerProcess] = []  # started when the first one works
+        self._final_statistics: dict[str, Any] = {}  # once the processes are stopped
 
     @classmethod
     def of(
@@ -103,15 +103,15 @@ class Supervisor:
         return cls(wanted, settings, options=arguments)
 
     def start(self) -> Supervisor:
-        """Start the processes; they connect by themselves, jobs wait for them in the queues."""
+        """Start the processes; returns before they are connected to the broker."""
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-workers-")
         numbers: dict[str, count[int]] = {}
-        slots: dict[str, WorkerProcess] = {}
+        processes: dict[str, WorkerProcess] = {}
         for stage, many in self._stages.items():
             label = stage.rpartition(":")[2]
             for n in islice(numbers.setdefault(label, count()), many):
                 name = f"{label}-{n}"
-                slots[name] = WorkerProcess(
+                processes[name] = WorkerProcess(
                     name,
                     [sys.executable, "-m", "mousetrap", "work", stage, "--with-parent",
                      *self._options],
@@ -120,163 +120,163 @@ class Supervisor:
                     log=None if self._is_shown else self._file(name, "log"),
                     out=self._out,
                 )  # fmt: skip
-        first = list(slots.values())
+        first = list(processes.values())
         if self._is_replaced:
             first, self._waiting = first[:1], first[1:]
-        self._slots = slots
-        for slot in first:
-            slot.start()
+        self._processes = processes
+        for worker in first:
+            worker.start()
         return self
 
     def check(self) -> None:
-        """Look after the processes: call it now and then.
+        """Replace processes that have ended; to be called about ten times per second.
 
         Raises:
-            ProcessEnded: one has ended by itself and is not replaced; names it and says how.
+            ProcessEnded: a process has ended by itself and is not replaced; says which and how.
         """
         with self._lock:
             self._check()
 
     def _check(self) -> None:
-        if self._waiting and any(slot.is_working for slot in self._slots.values()):
+        if self._waiting and any(worker.is_working for worker in self._processes.values()):
             waiting, self._waiting = self._waiting, []
             for each in waiting:
                 each.start()
-        for slot in self._slots.values():
-            if slot not in self._waiting:
-                self._look_after(slot)
+        for worker in self._processes.values():
+            if worker not in self._waiting:
+                self._check_one(worker)
 
-    def _look_after(self, slot: WorkerProcess) -> None:
-        slot.replace_if_due()
-        death = slot.death()
-        if death is None or slot.process is None:
+    def _check_one(self, worker: WorkerProcess) -> None:
+        worker.replace_if_due()
+        exited = worker.exit_cause()
+        if exited is None or worker.process is None:
             return
-        verdict, code = death
-        pid, how, age = slot.process.pid, describe(code), slot.age
-        if verdict == "misconfigured" and self._is_shown:  # it has said itself why
+        cause, code = exited
+        pid, how, age = worker.process.pid, describe(code), worker.age
+        if cause == "misconfigured" and self._is_shown:  # it has printed the reason itself
             raise ProcessEnded(
-                f"{slot.name} cannot work as it is configured: it {how}; see above, and start "
-                f"again when that is mended", code
+                f"{worker.name} cannot work as it is configured: it {how}; the reason is above; "
+                f"correct it and start again", code
             )  # fmt: skip
-        if verdict == "misconfigured" or (verdict == "died" and not self._is_replaced):
-            words = f":\n{self.logs()[slot.name][-2000:]}" if not self._is_shown else ""
-            raise ProcessEnded(f"worker process {slot.name} {how}{words}", code)
-        delay = slot.bury()
-        if verdict == "no broker":
-            self._notify(f"{slot.name} found no broker; the next try is in {delay:.1f} s")
+        if cause == "misconfigured" or (cause == "died" and not self._is_replaced):
+            output = f":\n{self.logs()[worker.name][-2000:]}" if not self._is_shown else ""
+            raise ProcessEnded(f"worker process {worker.name} {how}{output}", code)
+        delay = worker.mark_exited()
+        if cause == "no broker":
+            self._notify(f"{worker.name} found no broker; the next try is in {delay:.1f} s")
         else:
             self._notify(
-                f"{slot.name} (pid {pid}) {how} after {age:.0f} s; the next one starts in "
-                f"{delay:.1f} s, and gets the messages it had in hand"
+                f"{worker.name} (pid {pid}) {how} after {age:.0f} s; its messages are delivered "
+                f"again, and the next process starts in {delay:.1f} s"
             )
 
     def wait(self, timeout: float = 0.0) -> bool:
-        """Look after the processes for *timeout* seconds, at least once; raises as `check` does."""
+        """Call `check` for *timeout* seconds, at least once; raises what it raises."""
         deadline = clock.monotonic() + timeout
         self.check()
         while clock.monotonic() < deadline:
-            clock.sleep(min(PAUSE, timeout))  # processes ring no bell
+            clock.sleep(min(CHECK_INTERVAL, timeout))  # nothing wakes us when a process ends
             self.check()
         return False
 
     def kill(self, name: str) -> None:
-        """End one process by SIGKILL, as a crash would, for good; no other is told."""
-        self._slots.pop(name).kill()
+        """End one process by SIGKILL, as a crash would; it is not replaced."""
+        self._processes.pop(name).kill()
 
     def crash(self, name: str) -> None:
-        """End one process by SIGKILL; a moment later `check` starts the next in its place.
+        """End one process by SIGKILL; `check` replaces it after a delay.
 
-        Threads: one, the same that calls `check`.
+        Threads: only the one that calls `check`.
         """
         with self._lock:
-            slot = self._slots[name]
-            slot.kill()
-            if slot.process is not None:
-                slot.process.wait(5.0)
-                slot.bury()
+            worker = self._processes[name]
+            worker.kill()
+            if worker.process is not None:
+                worker.process.wait(5.0)
+                worker.mark_exited()
 
     def pids(self) -> dict[str, int]:
-        """The process ids of those that run now, by name."""
+        """Return the process ids of the running processes, by name."""
         return {name: each.pid for name, each in self._running.items() if each.poll() is None}
 
     def kill_all(self) -> None:
-        """End all at once by SIGKILL; their messages are delivered again."""
-        for slot in self._slots.values():
-            slot.kill()
+        """End all processes by SIGKILL; their messages are delivered again."""
+        for worker in self._processes.values():
+            worker.kill()
 
     def logs(self) -> dict[str, str]:
-        """What each process has written so far; for those whose output is shown, nothing."""
+        """Return what each process has written so far; empty texts if the output is shown."""
         if self._is_shown:
             return dict.fromkeys(self._running, "")
         return {n: self._file(n, "log").read_text(errors="replace") for n in self._running}
 
     def statistics(self) -> dict[str, Any]:
-        """Sum up what all have done, those that died included.
+        """Return the sums over all processes, those that have ended included.
 
         ``received``, ``done``, ``retried``, ``dead``, ``reconnects`` as in `worker.Statistics`;
-        ``in_progress`` and ``prefetched`` of those that live; ``replaced`` counts processes.
-        Figures are up to half a second old. ``alive``, ``connected``, ``consuming``: how many
-        processes are, of ``processes``.
+        ``in_progress`` and ``prefetched`` of the running processes; ``replaced`` counts processes.
+        ``alive``, ``connected``, ``consuming`` say how many of the ``processes`` are. Figures are
+        up to half a second old.
         """
         with self._lock:
-            return self._sum or self._summed()
+            return self._final_statistics or self._summed()
 
     def _summed(self) -> dict[str, Any]:
         total: Counter[str] = Counter()
         facts: Counter[str] = Counter()
-        for slot in self._slots.values():
-            total.update(slot.counts())
-            facts.update(slot.facts())
+        for worker in self._processes.values():
+            total.update(worker.counts())
+            facts.update(worker.facts())
         if self._is_stopping:
             facts["consuming"] = 0
         return {
-            "processes": len(self._slots),
+            "processes": len(self._processes),
             **{name: facts[name] for name in FACTS},
-            "replaced": sum(slot.replaced for slot in self._slots.values()),
+            "replaced": sum(worker.replaced for worker in self._processes.values()),
             **total,
         }
 
     def stop(self, timeout: float = 15.0) -> None:
-        """Have all finish what is in hand; those that do not within *timeout* s are killed.
+        """Let all processes finish their messages; after *timeout* s they are killed.
 
-        An interrupt ends the waiting; they are stopped all the same.
+        An interrupt ends the waiting only; the processes still stop.
 
         Raises:
-            TimeoutError: only where they are replaced: some left messages in hand, which will be
-                delivered again.
+            TimeoutError: only with *is_replaced*: some processes left messages unfinished, which
+                will be delivered again.
         """
         run_uninterrupted(lambda: self._stop(timeout))
 
     def _stop(self, timeout: float) -> None:
         self._waiting, self._is_stopping = [], True
         running = [name for name, process in self._running.items() if process.poll() is None]
-        for slot in self._slots.values():
-            slot.let_go()
+        for worker in self._processes.values():
+            worker.request_stop()
         deadline = clock.monotonic() + timeout
         late = []
-        for name, slot in self._slots.items():
-            if (process := slot.process) is None:
+        for name, worker in self._processes.items():
+            if (process := worker.process) is None:
                 continue
             try:
                 process.wait(max(0.1, deadline - clock.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5.0)
-            # No broker: it was still looking for one, and had nothing. Misconfigured: it ended by
-            # itself just now, like the one for which all stop.
+            # NO_BROKER: it was still connecting and had no message. Misconfigured: it ended by
+            # itself just now, as did the process because of which all are stopped.
             if name in running and process.returncode not in (ExitCode.OK, ExitCode.NO_BROKER):
-                death = slot.death()
-                if death is None or death[0] != "misconfigured":
+                exited = worker.exit_cause()
+                if exited is None or exited[0] != "misconfigured":
                     late.append(f"{name} {describe(process.returncode)}")
         with self._lock:
-            self._sum = self._sum or self._summed()
-            self._slots.clear()
+            self._final_statistics = self._final_statistics or self._summed()
+            self._processes.clear()
         if self._folder is not None:
             self._folder.cleanup()
         if late and self._is_replaced:
             raise TimeoutError(
-                f"not all had finished their messages when they were told to stop: "
-                f"{', '.join(late)}; what they had in hand will be delivered again"
+                f"some processes did not finish their messages in time: {', '.join(late)}; "
+                f"these messages will be delivered again"
             )
 
     def __enter__(self) -> Supervisor:
@@ -294,7 +294,9 @@ class Supervisor:
 
     @property
     def _running(self) -> dict[str, subprocess.Popen[bytes]]:
-        return {n: slot.process for n, slot in self._slots.items() if slot.process is not None}
+        return {
+            n: worker.process for n, worker in self._processes.items() if worker.process is not None
+        }
 
     def _file(self, name: str, kind: str) -> Path:
         if self._folder is None:

@@ -1,6 +1,6 @@
-"""Where one worker process runs, and after its death the next: started, followed, judged.
+"""Starts one worker process, reads its reports, and starts another one after it has ended.
 
-What a process reports of itself is in a file, which outlives whatever ends the process.
+A process writes its figures to a file, the report, which is there after the process was killed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from mousetrap.model.backoff import backoff
 from mousetrap.runtime import clock
 from mousetrap.runtime.exit_codes import ExitCause, classify
 
-COUNTS = ("received", "done", "retried", "dead", "reconnects")  # that add up
+SUMMED_COUNTS = ("received", "done", "retried", "dead", "reconnects")
 FACTS = ("alive", "connected", "consuming")
-LIVED_WELL = 30.0  # seconds after which a death is no longer one in a row; a guess
-STALE = 5.0  # seconds without a report after which nothing is known; reports come twice a second
-FIRST_DELAY, LONGEST_DELAY = 0.2, 30.0  # seconds between a death and the next start
+STABLE_AFTER = 30.0  # seconds of running after which the next delay is the first again; a guess
+MAX_REPORT_AGE = 5.0  # seconds after which a report says nothing; there are two per second
+FIRST_RESTART_DELAY, MAX_RESTART_DELAY = 0.2, 30.0  # seconds between an exit and the next start
 
 
 class WorkerProcess:
-    """One place for a worker process: *command* is run there with *environment*.
+    """One worker process at a time: *command*, run with *environment*.
 
-    Its output goes to the file *log*; without one it shows ours, and with *out* (a file
-    descriptor) what it prints goes there.
+    Its output goes to the file *log*. Without *log* it has the output of this process, except that
+    its standard output goes to the file descriptor *out*, if that is given.
 
     Threads: one.
     """
@@ -52,21 +52,21 @@ class WorkerProcess:
         self._report = report
         self._log = log
         self._out = out
-        self._past: Counter[str] = Counter()  # of the processes before this one
-        self._last: dict[str, Any] = {}  # what this one reported
-        self._changed: tuple[int, float] = (0, 0.0)  # the file's own time, and when we saw it
+        self._earlier_counts: Counter[str] = Counter()  # of the processes before this one
+        self._last: dict[str, Any] = {}  # the last report of this process
+        self._changed: tuple[int, float] = (0, 0.0)  # the file's time stamp, and when it was read
         self._started = 0.0
-        self._failures = 0  # deaths in a row
-        self._due = 0.0
+        self._failures = 0  # exits in a row
+        self._restart_at = 0.0  # on the monotonic clock
 
     def start(self) -> None:
-        """Start a process."""
+        """Start a process, with no report yet."""
         with suppress(OSError):
             self._report.unlink()
         self._last, self._changed = {}, (0, 0.0)
         self._started = clock.monotonic()
-        # A group of its own: Ctrl-C reaches us alone, and we end it in good order.
-        apart: dict[str, Any] = (
+        # A process group of its own: Ctrl-C reaches this process only, which stops the others.
+        own_group: dict[str, Any] = (
             {"process_group": 0}
             if os.name == "posix"
             else {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
@@ -74,15 +74,15 @@ class WorkerProcess:
         with open(self._log or os.devnull, "wb") as log:
             self.process = subprocess.Popen(
                 self._command,
-                stdin=subprocess.PIPE,  # the lifeline: it closes however this process ends
+                stdin=subprocess.PIPE,  # closed when this process ends, however that happens
                 stdout=log if self._log else self._out,
                 stderr=subprocess.STDOUT if self._log else None,
                 env=self._environment,
-                **apart,
+                **own_group,
             )
 
-    def death(self) -> tuple[ExitCause, int] | None:
-        """Say why the process has ended by itself, and its exit code; None while it runs."""
+    def exit_cause(self) -> tuple[ExitCause, int] | None:
+        """Return why the process has ended by itself, and its exit code; None while it runs."""
         code = None if self.process is None else self.process.poll()
         if code is None:
             return None
@@ -90,31 +90,31 @@ class WorkerProcess:
         has_worked = self._last.get("has_worked", False)
         return classify(code, has_worked=has_worked, has_failed=last.get("state") == "failed"), code
 
-    def bury(self) -> float:
-        """Take the dead process out and return in how many seconds the next one is due.
+    def mark_exited(self) -> float:
+        """Record that the process has exited; return the seconds until `replace_if_due` acts.
 
-        The delay doubles with each death in a row, up to `LONGEST_DELAY`.
+        The delay doubles with each exit in a row, up to `MAX_RESTART_DELAY`.
         """
         assert self.process is not None
         now, last = clock.monotonic(), self.last_report()
-        self._past.update({name: last.get(name, 0) for name in COUNTS})
-        self._failures = 1 if now - self._started >= LIVED_WELL else self._failures + 1
+        self._earlier_counts.update({name: last.get(name, 0) for name in SUMMED_COUNTS})
+        self._failures = 1 if now - self._started >= STABLE_AFTER else self._failures + 1
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.process, self._last = None, {}
-        delay = backoff(self._failures, first=FIRST_DELAY, cap=LONGEST_DELAY)
-        self._due = now + delay
+        delay = backoff(self._failures, first=FIRST_RESTART_DELAY, cap=MAX_RESTART_DELAY)
+        self._restart_at = now + delay
         return delay
 
     def replace_if_due(self) -> None:
-        """Start the next process if there is none and its time has come."""
-        if self.process is None and clock.monotonic() >= self._due:
+        """Start the next process if the delay after an exit is over."""
+        if self.process is None and clock.monotonic() >= self._restart_at:
             self.replaced += 1
             self.start()
 
     @property
     def is_working(self) -> bool:
-        """A process is here and has said, a moment ago, that it consumes."""
+        """The process runs, and its latest report says that it consumes."""
         return bool(self.facts()["consuming"])
 
     @property
@@ -123,24 +123,24 @@ class WorkerProcess:
         return clock.monotonic() - self._started
 
     def facts(self) -> dict[str, bool]:
-        """Whether the process is alive, connected and consuming; a silent one is none of them."""
+        """Return whether it is alive, connected and consuming; without recent reports it is not."""
         report = self.last_report()
-        is_here = self.process is not None and self.process.poll() is None
-        is_fresh = is_here and clock.monotonic() - self._changed[1] < STALE
+        is_running = self.process is not None and self.process.poll() is None
+        is_fresh = is_running and clock.monotonic() - self._changed[1] < MAX_REPORT_AGE
         return {name: is_fresh and bool(report.get(name)) for name in FACTS}
 
     def counts(self) -> Counter[str]:
-        """What all processes of this place have done; ``in_progress`` is of the present one."""
+        """Return sums over this process and those before; ``in_progress`` is of this one only."""
         last = self.last_report()
-        total = Counter(self._past)
-        total.update({name: last.get(name, 0) for name in COUNTS})
-        is_here = self.process is not None and self.process.poll() is None
+        total = Counter(self._earlier_counts)
+        total.update({name: last.get(name, 0) for name in SUMMED_COUNTS})
+        is_running = self.process is not None and self.process.poll() is None
         for name in ("in_progress", "prefetched"):
-            total[name] = last.get(name, 0) if is_here else 0
+            total[name] = last.get(name, 0) if is_running else 0
         return total
 
     def last_report(self) -> dict[str, Any]:
-        """Return what the process said last of itself, ``{}`` if nothing yet."""
+        """Return the last report of the process, ``{}`` if there is none yet."""
         with suppress(OSError, ValueError):
             changed = self._report.stat().st_mtime_ns
             if self.process is not None and changed != self._changed[0]:
@@ -148,10 +148,10 @@ class WorkerProcess:
                 self._changed = changed, clock.monotonic()
         return self._last
 
-    def let_go(self) -> None:
-        """Have the process stop in good order; returns at once."""
+    def request_stop(self) -> None:
+        """Ask the process to finish its messages and exit; returns at once."""
         if self.process is not None and self.process.stdin is not None:
-            self.process.stdin.close()  # for a worker that means: your parent is done
+            self.process.stdin.close()  # a worker with --with-parent stops then
 
     def kill(self) -> None:
         """End the process by SIGKILL, as a crash would."""

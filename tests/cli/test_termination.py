@@ -268,7 +268,7 @@ def test_health_of_a_worker_that_cannot_go_on(settings):
     """A hand that dies: not alive, and `problem` says why."""
     worker = Worker(WORK, lambda n: n, settings).start()
     try:
-        worker._crashed(ZeroDivisionError("a defect"))
+        worker._on_crash(ZeroDivisionError("a defect"))
         now = worker.statistics()
     finally:
         worker.stop()

@@ -1,4 +1,4 @@
-"""``mousetrap work --processes N``: who dies is replaced, who cannot work ends it, nobody stays."""
+"""``mousetrap work --processes N``: which processes are replaced, and that none is left behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.runtime.exit_codes import classify, describe
 from mousetrap.settings import Settings
-from mousetrap.worker.worker_process import FIRST_DELAY, LONGEST_DELAY, WorkerProcess
+from mousetrap.worker.worker_process import FIRST_RESTART_DELAY, MAX_RESTART_DELAY, WorkerProcess
 
 FLOW = """
 import os, sys, threading
@@ -27,7 +27,7 @@ from mousetrap import stage
 
 @stage(reads="work", writes="out", retry_delays=())
 def work(order: str) -> int:
-    "Do as the message says, and answer who did."
+    "Do what the message says, and return the process id."
     word, _, argument = order.partition(" ")
     if word in ("exit", "crash") and not os.path.exists("it was done"):
         open("it was done", "w").close()
@@ -45,7 +45,7 @@ def work(order: str) -> int:
 
 @pytest.fixture
 def start(settings, tmp_path):
-    """Start ``mousetrap work``; it and whatever it started is ended with the test."""
+    """Start ``mousetrap work``; it and its children are killed at the end of the test."""
     (tmp_path / "flow.py").write_text(FLOW)
     declare(Queue("work", ()), "out", settings=settings)
     running = []
@@ -63,12 +63,12 @@ def start(settings, tmp_path):
         children = process.children()
         process.kill()
         process.wait(10)
-        for pid in children:  # none, unless the test failed: see the test of kill -9
+        for pid in children:  # there are none, unless the test failed
             end(pid)
 
 
 class Watched(subprocess.Popen):
-    """A process whose output can be waited for."""
+    """A process whose output a test can wait for."""
 
     def __init__(self, command, **options):
         super().__init__(
@@ -87,20 +87,20 @@ class Watched(subprocess.Popen):
                 self._said.notify_all()
 
     def says(self, text, times=1, timeout=20.0):
-        """Wait until it has said *text* so often."""
+        """Wait until its output contains *text* that many times."""
         with self._said:
             assert self._said.wait_for(lambda: self.output.count(text) >= times, timeout), (
                 self.output
             )
 
     def ends(self, timeout):
-        """Wait for its end; returns its exit code, all its output read."""
+        """Wait until it exits; return its exit code when all its output was read."""
         code = self.wait(timeout)
         self._reader.join(5)
         return code
 
     def children(self):
-        """The pids of its children that run now."""
+        """Return the pids of its running children."""
         try:
             with open(f"/proc/{self.pid}/task/{self.pid}/children") as file:
                 return [int(pid) for pid in file.read().split()]
@@ -136,11 +136,11 @@ def consumers(settings, number):
     wait_for(lambda: depth("work", settings).consumers == number)
 
 
-# ---- who dies is replaced --------------------------------------------------------------------
+# ---- processes that end are replaced ---------------------------------------------------------------
 
 
 def test_processes_share_the_work(start, settings):
-    """Two processes, one line that says so, and a sum of both at the end."""
+    """Two processes: one line at the start, and the sum of both at the end."""
     send(settings, *["wait 0.1"] * 20)
     process = start("--processes", 2, "--prefetch", 1)
     pids = set(results(settings, 20))
@@ -152,8 +152,8 @@ def test_processes_share_the_work(start, settings):
     assert "flow:work: 20 done, 0 retried, 0 dead, 0 reconnects, 0 replaced" in process.output
 
 
-def test_a_killed_child_is_replaced_and_its_message_done(start, settings):
-    """kill -9 of the one that handles: one line, another process, and the message comes again."""
+def test_a_killed_child_is_replaced_and_its_message_is_handled_again(start, settings):
+    """After SIGKILL another process starts, with one line of output, and handles the message."""
     process = start("--processes", 1)
     consumers(settings, 1)
     send(settings, "wait 1")
@@ -173,8 +173,8 @@ def test_a_killed_child_is_replaced_and_its_message_done(start, settings):
     ("order", "says"), [("exit 7", "exit code 7"), ("exit 2", "exit code 2"),
                         ("exit 0", "exit code 0"), ("crash 11", "-11 (SIGSEGV)")],
 )  # fmt: skip
-def test_a_handler_that_ends_the_process_does_not_end_the_work(start, settings, order, says):
-    """`os._exit` with whatever code, our own codes too, or a crash in C: said, and replaced."""
+def test_a_handler_that_ends_its_process_does_not_end_the_supervisor(start, settings, order, says):
+    """After `os._exit` with any code, our own too, or a crash in C, the process is replaced."""
     process = start("--processes", 2)
     consumers(settings, 2)
     send(settings, order)
@@ -186,42 +186,42 @@ def test_a_handler_that_ends_the_process_does_not_end_the_work(start, settings, 
 
 
 def test_replacing_backs_off(tmp_path):
-    """The delay doubles from death to death and is capped; a long life begins anew."""
-    slot = WorkerProcess("x-0", [sys.executable, "-c", "pass"], os.environ, tmp_path / "report",
+    """The delay doubles with each exit up to a maximum; after a long run it is the first again."""
+    worker = WorkerProcess("x-0", [sys.executable, "-c", "pass"], os.environ, tmp_path / "report",
                 log=tmp_path / "log")  # fmt: skip
 
-    def dies():
-        slot.start()
-        slot.process.wait(10)
-        return slot.bury()
+    def exit_once():
+        worker.start()
+        worker.process.wait(10)
+        return worker.mark_exited()
 
-    delays = [dies() for _ in range(10)]
-    slot.start()
-    slot.process.wait(10)
-    slot._started -= 1000
-    after_a_good_life = slot.bury()
+    delays = [exit_once() for _ in range(10)]
+    worker.start()
+    worker.process.wait(10)
+    worker._started -= 1000
+    after_a_long_run = worker.mark_exited()
 
     for n, delay in enumerate(delays):
-        ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**n)
+        ceiling = min(MAX_RESTART_DELAY, FIRST_RESTART_DELAY * 2**n)
         assert ceiling / 2 <= delay <= ceiling
-    assert after_a_good_life <= FIRST_DELAY
+    assert after_a_long_run <= FIRST_RESTART_DELAY
 
 
-# ---- who cannot work ends it ------------------------------------------------------------------
+# ---- a configuration that cannot work ends the supervisor ----------------------------------------
 
 
 @pytest.mark.parametrize("stage", ["fetc", "no.such:stage", "flow:nothing"])
-def test_a_wrong_stage_ends_the_whole_with_its_code_and_is_said_once(start, stage):
-    """No restart loop for a typing error, and not one complaint for each process."""
+def test_a_wrong_stage_ends_the_supervisor_with_one_message(start, stage):
+    """A wrong name is no reason to restart, and is reported once, not once for each process."""
     process = start("--processes", 4, stage=stage)
 
     assert process.ends(20) == 2
-    assert process.output.count("error: ") == 2  # the child's reason, and that this is the end
+    assert process.output.count("error: ") == 2  # the child's reason, and the supervisor's
     assert "as it is configured" in process.output
     assert "next" not in process.output
 
 
-def test_a_wrong_password_ends_the_whole(start, settings):
+def test_a_wrong_password_ends_the_supervisor(start, settings):
     """Access refused: exit code 4, one attempt."""
     process = start("--processes", 3, settings=settings.replace(password="wrong"))
 
@@ -230,22 +230,22 @@ def test_a_wrong_password_ends_the_whole(start, settings):
     assert "wrong" not in process.output
 
 
-def test_a_queue_that_changes_its_arguments_ends_the_whole(start, settings):
-    """A configuration error that shows only later, in all of them, is one as well: code 5."""
+def test_a_queue_with_changed_arguments_ends_the_supervisor(start, settings):
+    """A configuration error that occurs later, in all processes, has exit code 5 as well."""
     process = start("--processes", 2)
     consumers(settings, 2)
     name = settings.topology.wire_name("work")
     with open_channel(settings) as channel:
         channel.queue_delete(name)
         channel.queue_declare(name, durable=True, arguments={"x-max-length": 3})
-        # whoever is cancelled declares again at once: either they were first, or the queue is ours
+        # cancelled consumers declare the queue at once: either they or this test were first
         process.says("cannot work as it is configured")
 
     assert process.ends(20) == 5
 
 
-def test_processes_wait_for_a_broker_that_is_late(start, settings, proxy):
-    """Nobody answers at first: tried again and again, said each time, then it works."""
+def test_processes_wait_for_a_broker_that_starts_late(start, settings, proxy):
+    """While no broker answers, each try is reported; later the processes work."""
     proxy.refuse()
     process = start("--processes", 2, settings=proxy.settings,
                     MOUSETRAP_CONNECT_TIMEOUT="0.5")  # fmt: skip
@@ -257,12 +257,12 @@ def test_processes_wait_for_a_broker_that_is_late(start, settings, proxy):
     consumers(settings, 2)
 
 
-# ---- told to stop -----------------------------------------------------------------------------
+# ---- stopping -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_all_children(start, settings, number):
-    """One signal to the parent: what is in hand is done, what is not goes back, code 0."""
+    """One signal to the parent: messages in progress are finished, the others go back, code 0."""
     send(settings, *["wait 1"] * 6)
     process = start("--processes", 2, "--prefetch", 1)
     process.says("begun", 2)
@@ -274,13 +274,13 @@ def test_a_signal_drains_all_children(start, settings, number):
 
 
 def test_a_second_signal_ends_all_at_once(start, settings):
-    """Two signals: parent and children are gone within a second; the message comes again."""
+    """Two signals: parent and children exit at once; the message is delivered again."""
     send(settings, "wait 60")
     process = start("--processes", 2)
     process.says("begun")
     children = process.children()
     process.terminate()
-    threading.Event().wait(0.3)  # so that the two are two
+    threading.Event().wait(0.3)  # else the two signals may be merged into one
     process.terminate()
 
     assert process.ends(3) == 128 + signal.SIGTERM
@@ -288,8 +288,8 @@ def test_a_second_signal_ends_all_at_once(start, settings):
     wait_for(lambda: depth("work", settings).messages == 1)
 
 
-def test_a_handler_that_outlives_the_grace_is_said(start, settings):
-    """Exit code 1, within the time-out, and the message is not lost."""
+def test_a_handler_that_exceeds_the_stop_timeout_is_reported(start, settings):
+    """Exit code 1 after the time-out, and the message is not lost."""
     send(settings, "wait 60")
     process = start("--processes", 1, "--grace", 0.5)
     process.says("begun")
@@ -301,7 +301,7 @@ def test_a_handler_that_outlives_the_grace_is_said(start, settings):
 
 
 def test_a_killed_parent_leaves_no_child(start, settings):
-    """kill -9 of the parent: the children finish what they have and are gone."""
+    """SIGKILL of the parent: the children finish their messages and exit."""
     send(settings, "wait 1", "wait 1")
     process = start("--processes", 2, "--prefetch", 1)
     process.says("begun", 2)
@@ -313,8 +313,8 @@ def test_a_killed_parent_leaves_no_child(start, settings):
     assert depth("out", settings).messages == 2
 
 
-def test_a_parent_killed_while_its_children_seek_a_broker_leaves_none(start):
-    """The lifeline also ends a child that is still connecting."""
+def test_a_killed_parent_leaves_no_child_that_is_connecting(start):
+    """A child that is still connecting exits when its standard input closes."""
     with socket.create_server(("127.0.0.1", 0)) as dumb:
         silent = Settings(host="127.0.0.1", port=dumb.getsockname()[1])
         process = start("--processes", 1, settings=silent, MOUSETRAP_CONNECT_TIMEOUT="600")
@@ -326,8 +326,8 @@ def test_a_parent_killed_while_its_children_seek_a_broker_leaves_none(start):
         wait_for(lambda: not any(map(is_running, children)), 10)
 
 
-def test_the_sum_is_json_for_scripts(start, settings):
-    """--json: one line on stdout at the end, whatever handlers print."""
+def test_the_sum_is_json_on_request(start, settings):
+    """With --json, the last line on stdout is JSON, whatever handlers print."""
     send(settings, "wait 0", "wait 0")
     process = start("--processes", 2, "--json")
     results(settings, 2)
@@ -352,13 +352,15 @@ def test_the_sum_is_json_for_scripts(start, settings):
         (130, False, False, "died"), (255, False, False, "died"),
     ],
 )  # fmt: skip
-def test_an_exit_code_is_believed_only_where_it_can_be_ours(code, has_worked, has_failed, verdict):
-    """A handler may leave by any code; a configuration error shows itself at its own time."""
+def test_classify_trusts_an_exit_code_only_when_it_can_be_ours(
+    code, has_worked, has_failed, verdict
+):
+    """A handler may exit with any code; a configuration error occurs at certain times only."""
     assert classify(code, has_worked=has_worked, has_failed=has_failed) == verdict
 
 
-def test_an_ending_is_told_by_the_signals_name():
-    """People know SIGSEGV, not -11."""
+def test_describe_names_the_signal():
+    """``-11`` is described as SIGSEGV; a real-time signal has a number only."""
     assert describe(7) == "ended with exit code 7"
     assert describe(-11) == "ended with exit code -11 (SIGSEGV)"
     assert describe(-40) == "ended with exit code -40 (signal 40)"
