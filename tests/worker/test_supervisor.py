@@ -136,7 +136,7 @@ def consumers(settings, number):
     wait_for(lambda: depth("work", settings).consumers == number)
 
 
-# ---- processes that end are replaced ---------------------------------------------------------------
+# ---- processes that end are replaced ------------------------------------------------------------
 
 
 def test_processes_share_the_work(start, settings):
@@ -207,7 +207,7 @@ def test_replacing_backs_off(tmp_path):
     assert after_a_long_run <= FIRST_RESTART_DELAY
 
 
-# ---- a configuration that cannot work ends the supervisor ----------------------------------------
+# ---- a configuration that cannot work ends the supervisor ---------------------------------------
 
 
 @pytest.mark.parametrize("stage", ["fetc", "no.such:stage", "flow:nothing"])
@@ -257,7 +257,7 @@ def test_processes_wait_for_a_broker_that_starts_late(start, settings, proxy):
     consumers(settings, 2)
 
 
-# ---- stopping -------------------------------------------------------------------------------------
+# ---- stopping -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
