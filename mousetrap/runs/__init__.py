@@ -1,1 +1,1 @@
-"""One execution of a flow: its jobs, its workers, its end, and the pictures of it."""
+"""One execution of a flow: its jobs, its workers, its end, its dead letters and its pictures."""

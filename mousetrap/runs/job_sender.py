@@ -1,4 +1,4 @@
-"""Sending the jobs of a run, and seeing to it that the broker confirms each one."""
+"""Sends the jobs of a run, and sends them again until the broker has confirmed each one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mousetrap.settings import Settings
 
 
 class JobSender:
-    """Sends jobs, tells the *ledger* of each, and keeps the receipts that are not confirmed.
+    """Sends jobs, records each in *ledger*, and keeps the receipts that are not confirmed.
 
     Threads: every method from any thread.
     """
@@ -26,31 +26,33 @@ class JobSender:
         self._settings = settings
         self._ledger = ledger
         self._lock = threads.Lock()
-        self._receipts: dict[str, Receipt] = {}  # not confirmed so far
-        self._resend_due = 0.0  # on the monotonic clock
+        self._receipts: dict[str, Receipt] = {}  # the unconfirmed ones, by message id
+        self._resend_due = 0.0  # monotonic seconds
 
     def send_many(self, jobs: Iterable[Any], queue: str) -> list[Receipt]:
-        """Send jobs (data, or whole messages) to *queue*, without waiting."""
+        """Send jobs (data, or whole messages) to *queue* without waiting for confirms."""
         receipts = self.publisher.publish_many(
-            self._noted(jobs, queue), queue, callback=self._on_outcome
+            self._recorded(jobs, queue), queue, callback=self._on_outcome
         )
         with self._lock:
             self._receipts |= {r.message.id: r for r in receipts if not r.confirmed}
         return receipts
 
     def unconfirmed(self) -> list[Receipt]:
-        """The receipts of what the broker has not confirmed so far."""
+        """Return the receipts that the broker has not confirmed so far."""
         with self._lock:
             for receipt in list(self._receipts.values()):
-                if receipt.confirmed:  # it was, before `send_many` put it there
+                if receipt.confirmed:  # the confirm came before `send_many` added the receipt
                     del self._receipts[receipt.message.id]
             return list(self._receipts.values())
 
     def send_again(self) -> None:
-        """Send again what was refused or is unknown, at most once a second.
+        """Send the jobs again that were refused or whose receipts are unknown.
+
+        Does so at most once a second; calls in between do nothing.
 
         Raises:
-            Unroutable: the queue is gone; sending again would not help.
+            Unroutable: the queue does not exist; sending again would not help.
         """
         failed = [each for each in self.unconfirmed() if each.state != "waiting"]
         if not failed or clock.monotonic() < self._resend_due:
@@ -64,11 +66,12 @@ class JobSender:
                 self._receipts[again.message.id] = again
 
     def wait(self, timeout: float) -> None:
-        """Wait until nothing is without an answer, or *timeout* seconds."""
+        """Wait until the broker has answered for each job, at most *timeout* seconds."""
         with suppress(TimeoutError):
             self.publisher.flush(timeout)
 
-    def _noted(self, jobs: Iterable[Any], queue: str) -> Iterable[Message]:
+    def _recorded(self, jobs: Iterable[Any], queue: str) -> Iterable[Message]:
+        """Yield each job as a message, after the ledger has an entry for it."""
         for job in jobs:
             message = job if isinstance(job, Message) else Message(job)
             kept = message.body if len(message.body) <= self._settings.keep_bodies else None

@@ -1,10 +1,10 @@
-"""A store of results that takes each message's effect once: the way to effectively-once results.
+"""Stores the result of each message exactly once, in SQLite or PostgreSQL.
 
-The broker delivers at least once: a worker that dies after its work and before the ack leaves the
-message to another, which does the work again. Here the effect and the message's id are written in
-one transaction, so that the second time is known for what it is. It is the idempotent receiver of
-Hohpe and Woolf, "Enterprise Integration Patterns" (2003), page 528. The databases are in `sqlite`
-and `postgresql`.
+The broker delivers a message at least once: if a worker crashes after its work and before the ack,
+the broker delivers the message to another worker, which does the work again. A sink writes the
+result and the message's id in one transaction, so it recognizes the second delivery. This is the
+idempotent receiver of Hohpe and Woolf, "Enterprise Integration Patterns" (2003), page 528. What
+differs between the databases is in `sqlite` and `postgresql`.
 """
 
 from __future__ import annotations
@@ -22,51 +22,51 @@ from mousetrap.model.message import Message, current_message, decode, encode
 from mousetrap.runtime import clock, threads
 from mousetrap.sink.sqlite import SqliteStore
 
-COLUMNS = ("id", "job", "stored", "data")
-TYPES = "id TEXT PRIMARY KEY, job TEXT NOT NULL, stored DOUBLE PRECISION NOT NULL, data TEXT"
+SINK_COLUMNS = ("id", "job", "stored", "data")
+COLUMN_TYPES = "id TEXT PRIMARY KEY, job TEXT NOT NULL, stored DOUBLE PRECISION NOT NULL, data TEXT"
 
-ALL = 2**62  # rows
+NO_LIMIT = 2**62  # rows
 
 Execute = Callable[[str, Sequence[Any]], Any]
 
 
 class Store(Protocol):
-    """What a sink needs of a database; *connection* is what its `connect` returned."""
+    """What a sink needs from a database; *connection* is an object that `connect` returned."""
 
-    place: str  # where it is, fit for a log
-    errors: tuple[type[Exception], ...]  # what it raises
-    mark: str  # that stands for a parameter
-    begin: str  # the statement
+    place: str  # where the database is, without a password
+    errors: tuple[type[Exception], ...]  # the exceptions of its driver
+    placeholder: str  # for a parameter in SQL
+    begin: str  # the statement that begins a transaction
 
     def connect(self) -> Any:
-        """Open the file, or log in."""
+        """Open the file, or log in to the server."""
 
     def make_table(self, connection: Any, name: str, columns: str) -> list[str]:
-        """Make the table if there is none; return the names of its columns, the key first."""
+        """Create the table if it does not exist; return its column names, the key first."""
 
     def is_usable(self, connection: Any) -> bool:
-        """It was not lost, as far as has come to be known here."""
+        """Return False if the connection is known to be lost."""
 
     def is_in_transaction(self, connection: Any) -> bool:
-        """One was begun, and neither committed nor rolled back."""
+        """Return whether a transaction was begun and is neither committed nor rolled back."""
 
     def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> Any:
         """Run one statement and return its cursor."""
 
-    def translated(self, error: BaseException) -> SinkError:
-        """Return one of our errors for the database's."""
+    def translate(self, error: BaseException) -> SinkError:
+        """Return a `SinkError` or `SinkBusy` for an exception of the driver."""
 
 
 class Transaction:
-    """What `Sink.once` lends: SQL that is committed together with the message's id."""
+    """Runs SQL in the transaction of `Sink.once`, which also stores the message's id."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement and return its rows; give values as *parameters*, never in *sql*.
+        """Run one statement and return its rows; pass values as *parameters*, never in *sql*.
 
-        A parameter is written ``?`` for SQLite and ``%s`` for PostgreSQL.
+        The placeholder of a parameter is ``?`` for SQLite and ``%s`` for PostgreSQL.
         """
         return _rows(self._execute(sql, parameters))
 
@@ -78,18 +78,19 @@ class Sink:
 
         @stage(reads="data_processing")
         def keep(summary: Summary) -> None:
-            sink.store(summary)  # False: this message's result is there already
+            sink.store(summary)  # returns False if this message has a result already
 
-    Columns: `id` and `job` of the message, `stored` in seconds since 1970, `data` as JSON (NULL
-    after `once`). It is opened when first needed. A message that came without an id (plain
-    pika sends such) gets a new one at each delivery: no sink can tell its duplicates.
+    The columns are `id` and `job` of the message, `stored` in seconds since 1970, and `data` as
+    JSON (NULL after `once`). The sink connects when it is first used. A message that was published
+    without an id, as plain pika does by default, gets a new id at each delivery, so a sink cannot
+    recognize its duplicates.
 
-    Threads: use from any; they take turns. Processes: each makes its own `Sink` of the same place,
-    after a fork too; a file on a local disk, because SQLite's WAL needs shared memory. No call
-    waits longer than *timeout* seconds for others, then it raises `SinkBusy`.
+    Threads: any; one uses the sink at a time. Processes: each one creates its own `Sink` of the
+    same place, also after a fork. An SQLite file must be on a local disk, because its WAL needs
+    shared memory. A call waits at most *timeout* seconds for others, then it raises `SinkBusy`.
 
     Raises:
-        SinkError: a path, a URL, a name or a time-out that cannot work.
+        SinkError: the path, URL, name or time-out is not allowed.
     """
 
     def __init__(
@@ -97,8 +98,8 @@ class Sink:
     ) -> None:
         if not re.fullmatch(r"(?!sqlite_)[A-Za-z_][A-Za-z0-9_]{0,62}", name):
             raise SinkError(
-                f"name is {safe(name, 80)!r}: use up to 63 letters, digits and '_', not first a "
-                f"digit or sqlite_"
+                f"name is {safe(name, 80)!r}: use up to 63 letters, digits and '_', not starting "
+                f"with a digit or sqlite_"
             )
         if not 0.01 <= timeout <= 3600:
             raise SinkError(f"timeout is {timeout!r}: it must lie in 0.01..3600 seconds")
@@ -106,103 +107,105 @@ class Sink:
         self.place = self._store.place  # the file, or the database without its password
         self.name = name
         self.timeout = timeout
-        self._turn = threads.Lock()
-        self._holder: int | None = None  # the thread that has the turn
+        self._lock = threads.Lock()  # held by the thread that uses the connection
+        self._lock_holder: int | None = None  # the id of that thread
         self._connection: Any = None
 
     def store(self, data: Any, message: Message | None = None) -> bool:
-        """Keep *data* as the result of *message*; False if there is one already (it stays).
+        """Store *data* as the result of *message*; return False if it has one already, which stays.
 
-        Without a *message* it is the one that is being handled.
+        Without *message* it is the message that is being handled.
 
         Raises:
-            SinkBusy: others held it for longer than the time-out; nothing was stored.
-            SinkError: no message is being handled, or the store cannot be used; if the connection
-                broke in the very end, it may have been stored. Either way a retry is right.
-            ValueError, TypeError: *data* is nothing that JSON can say.
+            SinkBusy: others used the database for longer than the time-out; nothing was stored.
+            SinkError: no message is being handled, or the database cannot be used. If the
+                connection broke during the commit, the result may have been stored; a retry is
+                safe in each case.
+            ValueError, TypeError: *data* cannot be JSON.
         """
         if isinstance(data, bytes):
-            raise TypeError("bytes are no JSON: decode them, or store a path to where they are")
+            raise TypeError(
+                "bytes cannot be JSON: decode them, or store the path of a file with them"
+            )
         text = "null" if data is None else encode(data).decode()
         with self.once(message) as transaction:
             if transaction is None:
                 return False
-            mark = self._store.mark
+            mark = self._store.placeholder
             transaction.execute(
-                f'UPDATE "{self.name}" SET data = {mark} WHERE id = {mark}',  # noqa: S608 -- checked
-                (text, _meant(message).id),
+                f'UPDATE "{self.name}" SET data = {mark} WHERE id = {mark}',  # noqa: S608 -- name is checked
+                (text, _message_or_current(message).id),
             )
         return True
 
     @contextmanager
     def once(self, message: Message | None = None) -> Iterator[Transaction | None]:
-        """Lend a transaction for the effects of *message*, or None: it had them already.
+        """Provide a transaction for the effects of *message*, or None if they are stored already.
 
             with sink.once() as transaction:
                 if transaction:
                     transaction.execute("UPDATE stock SET n = n - ? WHERE item = ?", (1, "cheese"))
 
-        What raises inside takes everything back, the id too: the message may come again. Keep it
-        short (all others wait) and do not await inside.
+        An exception inside rolls everything back, the id too, so that a retry of the message works.
+        Keep the block short, because all others wait for it, and do not await in it.
 
         Raises:
             SinkBusy, SinkError: as for `store`.
         """
-        meant = _meant(message)
-        row = (meant.id, meant.job, clock.time())
-        marks = ", ".join([self._store.mark] * len(row))
-        with self._turn_taken() as execute:
+        message = _message_or_current(message)
+        row = (message.id, message.job, clock.time())
+        marks = ", ".join([self._store.placeholder] * len(row))
+        with self._connected() as execute:
             try:
                 execute(self._store.begin, ())
-                fresh = execute(
-                    f'INSERT INTO "{self.name}" (id, job, stored) VALUES ({marks}) '  # noqa: S608
+                is_new = execute(
+                    f'INSERT INTO "{self.name}" (id, job, stored) VALUES ({marks}) '  # noqa: S608 -- name is checked
                     f"ON CONFLICT (id) DO NOTHING",
                     row,
                 ).rowcount
-                yield Transaction(execute) if fresh else None
+                yield Transaction(execute) if is_new else None
                 if not self._store.is_in_transaction(self._connection):
                     raise SinkError(
-                        "the transaction was ended inside `once`: leave COMMIT and ROLLBACK out"
+                        "the transaction was ended inside `once`: do not COMMIT or ROLLBACK there"
                     )
                 execute("COMMIT", ())
             except BaseException:
-                with suppress(
-                    *self._store.errors
-                ):  # none begun, or no connection: nothing is there
+                # fails if no transaction was begun or the connection is lost: nothing is stored
+                with suppress(*self._store.errors):
                     execute("ROLLBACK", ())
                 raise
 
     def rows(self, n: int | None = None) -> Table:
-        """Return what is stored, oldest first, at most *n* rows, as a table.
+        """Return the stored rows, oldest first, at most *n*, as a table.
 
         Raises:
             SinkBusy, SinkError: as for `store`.
         """
-        with self._turn_taken() as execute:
+        with self._connected() as execute:
             cursor = execute(
-                f'SELECT id, job, stored, data FROM "{self.name}" '  # noqa: S608 -- name: checked
-                f"ORDER BY stored, id LIMIT {self._store.mark}",
-                (ALL if n is None else n,),
+                f'SELECT id, job, stored, data FROM "{self.name}" '  # noqa: S608 -- name is checked
+                f"ORDER BY stored, id LIMIT {self._store.placeholder}",
+                (NO_LIMIT if n is None else n,),
             )
             found = _rows(cursor)
         rows = [(*row[:3], None if row[3] is None else decode(row[3].encode())) for row in found]
-        return Table(COLUMNS, rows, title=f"{self.name} in {self.place}")
+        return Table(SINK_COLUMNS, rows, title=f"{self.name} in {self.place}")
 
     def __len__(self) -> int:
-        with self._turn_taken() as execute:
-            [[count]] = _rows(execute(f'SELECT count(*) FROM "{self.name}"', ()))  # noqa: S608
+        with self._connected() as execute:
+            [[count]] = _rows(execute(f'SELECT count(*) FROM "{self.name}"', ()))  # noqa: S608 -- name is checked
         return int(count)
 
-    def __bool__(self) -> bool:  # not by its length: `if sink` would open it
+    def __bool__(self) -> bool:  # without this, `if sink` would call `__len__` and connect
         return True
 
     def close(self) -> None:
-        """Close the file or connection; what is used again opens it again.
+        """Close the file or connection; the next use opens it again.
 
         Raises:
-            SinkBusy: another thread did not give its turn back in time.
+            SinkBusy: another thread used the sink for longer than the time-out.
         """
-        with self._turn_held():
+        with self._locked():
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -217,43 +220,43 @@ class Sink:
         return f"<Sink {safe(self.name)} in {safe(self.place)}>"
 
     @contextmanager
-    def _turn_taken(self) -> Iterator[Execute]:
-        """Hold the connection for this thread alone; the database's errors come out as ours."""
+    def _connected(self) -> Iterator[Execute]:
+        """Provide the connection to this thread alone; translate the driver's exceptions."""
         store = self._store
-        with self._turn_held():
+        with self._locked():
             try:
                 connection, self._connection = self._connection, None
                 if connection is not None and not store.is_usable(connection):
                     connection.close()
                     connection = None
-                self._connection = connection = connection or self._opened()
+                self._connection = connection = connection or self._open()
                 yield lambda sql, parameters: store.execute(connection, sql, parameters)
             except store.errors as error:
-                raise store.translated(error) from error
+                raise store.translate(error) from error
 
     @contextmanager
-    def _turn_held(self) -> Iterator[None]:
-        if self._holder == threads.get_ident():
+    def _locked(self) -> Iterator[None]:
+        if self._lock_holder == threads.get_ident():
             raise SinkError("the sink is used inside its own `once`: use the transaction there")
-        if not self._turn.acquire(timeout=self.timeout):
+        if not self._lock.acquire(timeout=self.timeout):
             raise SinkBusy(
                 f"another thread held {safe(self.place)} for {self.timeout:g} s: do slow work "
                 f"before `once`, not in it"
             )
-        self._holder = threads.get_ident()
+        self._lock_holder = threads.get_ident()
         try:
             yield
         finally:
-            self._holder = None
-            self._turn.release()
+            self._lock_holder = None
+            self._lock.release()
 
-    def _opened(self) -> Any:
+    def _open(self) -> Any:
         connection = self._store.connect()
         try:
-            columns = self._store.make_table(connection, self.name, TYPES)
-            if columns != list(COLUMNS):
+            columns = self._store.make_table(connection, self.name, COLUMN_TYPES)
+            if columns != list(SINK_COLUMNS):
                 raise SinkError(
-                    f"{safe(self.place)} has a table {self.name!r} that is no sink's: choose "
+                    f"{safe(self.place)} has a table {self.name!r} that is not a sink's: choose "
                     f"another name"
                 )
         except BaseException:
@@ -269,18 +272,18 @@ def _rows(cursor: Any) -> list[tuple[Any, ...]]:
 def _store(place: str | os.PathLike[str], timeout: float) -> Store:
     text = os.fspath(place)
     if re.match("postgres(ql)?://", text):
-        from mousetrap.sink.postgresql import PostgresqlStore  # an extra: not for who has a file
+        from mousetrap.sink.postgresql import PostgresqlStore  # late: needs an extra
 
         return PostgresqlStore(text, timeout)
-    if "://" in text:  # not quoted: it may have a password
+    if "://" in text:  # the error must not quote it: a URL may contain a password
         raise SinkError(
-            "the sink is given a URL of another kind: give postgresql://user:password@host/database"
-            " or the path of an SQLite file"
+            "the URL of the sink is of an unknown kind: give "
+            "postgresql://user:password@host/database or the path of an SQLite file"
         )
     return SqliteStore(place, timeout)
 
 
-def _meant(message: Message | None) -> Message:
+def _message_or_current(message: Message | None) -> Message:
     if isinstance(message, Message):
         return message
     if message is not None:
@@ -289,5 +292,5 @@ def _meant(message: Message | None) -> Message:
         return current_message.get()
     except LookupError:
         raise SinkError(
-            "no message is being handled here: give one, as in sink.store(data, message)"
+            "no message is being handled here: pass one, as in sink.store(data, message)"
         ) from None

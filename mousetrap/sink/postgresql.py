@@ -1,4 +1,4 @@
-"""A database of PostgreSQL as the store of a sink, through psycopg: the extra ``postgres``."""
+"""A PostgreSQL database as the database of a sink, through psycopg (the extra ``postgres``)."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ IDLE, IN_TRANSACTION, FAILED = (
     psycopg.pq.TransactionStatus.INTRANS,
     psycopg.pq.TransactionStatus.INERROR,
 )
-FORM = "postgresql://user:password@host:5432/database"
+URL_FORMAT = "postgresql://user:password@host:5432/database"
 
 
 class PostgresqlStore:
-    """A database on a server; `place` names it without its password. See `mousetrap.sink.Store`.
+    """A database on a server; `place` is its name without the password. See `mousetrap.sink.Store`.
 
-    A connection that was lost is made anew when the sink is used again.
+    After a lost connection, the next use of the sink connects again.
     """
 
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
-    mark = "%s"
-    begin = "BEGIN"  # the key makes a second writer of the same id wait for the first
+    placeholder = "%s"
+    begin = "BEGIN"  # the primary key makes a second writer of the same id wait for the first
 
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
@@ -43,22 +43,22 @@ class PostgresqlStore:
         self.place = _place(url)
 
     def connect(self) -> psycopg.Connection[Any]:
-        """Log in."""
-        patience = math.ceil(self._timeout)
+        """Log in to the server."""
+        seconds = max(2, math.ceil(self._timeout))  # libpq's shortest time-out is 2 s
         connection = psycopg.connect(
             self._url,
-            autocommit=True,  # transactions begin and end where we say
-            connect_timeout=max(2, patience),  # seconds; libpq knows no shorter one
-            tcp_user_timeout=1000 * max(2, patience),  # milliseconds for a server that is silent
+            autocommit=True,  # only explicit statements begin and end transactions
+            connect_timeout=seconds,
+            tcp_user_timeout=1000 * seconds,  # milliseconds until a silent server counts as lost
             application_name="mousetrap sink",
         )
         milliseconds = max(1, round(1000 * self._timeout))
-        connection.execute(f"SET lock_timeout = {milliseconds}")  # a number, no parameter allowed
+        connection.execute(f"SET lock_timeout = {milliseconds}")  # SET allows no parameter
         return connection
 
     def make_table(self, connection: psycopg.Connection[Any], name: str, columns: str) -> list[str]:
-        """Make the table if there is none; return the names of its columns, the key first."""
-        # not by IF NOT EXISTS: that needs the right to make tables where there is nothing to make
+        """Create the table if it does not exist; return its column names, the key first."""
+        # CREATE TABLE IF NOT EXISTS needs the right to create tables even if the table exists
         sql: Any = (
             "SELECT attname FROM pg_attribute LEFT JOIN pg_index "
             "ON indrelid = attrelid AND indisprimary "
@@ -66,14 +66,17 @@ class PostgresqlStore:
             "ORDER BY NOT attnum = ANY (coalesce(indkey, '')::int2[]), attnum"
         )
         while not (found := connection.execute(sql, (f'"{name}"',)).fetchall()):
-            with connection.transaction():  # one of several processes makes it
+            with connection.transaction():  # the lock lets one of several processes create it
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (name,))
-                make: Any = f'CREATE TABLE IF NOT EXISTS "{name}" ({columns})'
-                connection.execute(make)
+                create: Any = f'CREATE TABLE IF NOT EXISTS "{name}" ({columns})'
+                connection.execute(create)
         return [attribute[0] for attribute in found]
 
     def is_usable(self, connection: psycopg.Connection[Any]) -> bool:
-        """It was not lost while nobody used it; what comes unasked is as a rule the good-bye."""
+        """Return False if the connection is closed, or the server has sent data without a request.
+
+        Such data is normally the message that the server closes the connection.
+        """
         if connection.closed:
             return False
         with selectors.DefaultSelector() as selector:
@@ -81,11 +84,11 @@ class PostgresqlStore:
             return not selector.select(0)
 
     def is_in_transaction(self, connection: psycopg.Connection[Any]) -> bool:
-        """One was begun, and neither committed nor rolled back."""
+        """Return whether a transaction was begun and is neither committed nor rolled back."""
         status = connection.info.transaction_status
-        if status == FAILED:  # which a COMMIT would roll back and call it well
+        if status == FAILED:  # COMMIT would roll it back without an error
             raise SinkError(
-                "a statement in `once` had failed and the error was passed over: let it raise"
+                "a statement in `once` failed and its exception was caught: let it raise"
             )
         return bool(status == IN_TRANSACTION)
 
@@ -93,36 +96,39 @@ class PostgresqlStore:
         self, connection: psycopg.Connection[Any], sql: str, parameters: Sequence[Any]
     ) -> psycopg.Cursor[Any]:
         """Run one statement and return its cursor."""
-        statement: Any = sql  # psycopg's annotation wants a literal
-        return connection.execute(statement, parameters or None)  # with none, a % is a %
+        statement: Any = sql  # psycopg's annotation demands a literal string
+        return connection.execute(
+            statement, parameters or None
+        )  # without parameters, % has no meaning in SQL
 
-    def translated(self, error: BaseException) -> SinkError:
-        """Return one of our errors for psycopg's."""
+    def translate(self, error: BaseException) -> SinkError:
+        """Return a `SinkError` or `SinkBusy` for an exception of psycopg."""
         if isinstance(error, psycopg.errors.LockNotAvailable):
             return SinkBusy(
                 f"another writer held {self.place} for {self._timeout:g} s: end it, or give a "
                 f"longer timeout"
             )
-        said = " ".join(str(error).split())
-        return SinkError(f"{self.place} cannot be used as a sink: {safe(said, 300)}")
+        text = " ".join(str(error).split())
+        return SinkError(f"{self.place} cannot be used as a sink: {safe(text, 300)}")
 
 
 def _place(url: str) -> str:
-    """Name the database that *url* leads to.
+    """Return the name of the database at *url*, without user and password.
 
-    A character of the password that means something in a URL would land in what is taken for the
-    host, the port or the database, and later in an error: such a URL is refused, not quoted.
+    If the password contains an unescaped special character, a part of it would be parsed as the
+    host, the port or the database, and would appear in errors. Such a URL is refused, and the
+    error does not quote it.
     """
     parts: dict[str, Any] | None = None
-    with suppress(psycopg.Error):  # whose text has the URL in it
+    with suppress(psycopg.Error):  # its text contains the URL
         parts = conninfo_to_dict(url)
     if parts is None:
-        raise SinkError(f"the URL of the sink cannot be read: write it as {FORM}")
+        raise SinkError(f"the URL of the sink cannot be read: write it as {URL_FORMAT}")
     host, port = str(parts.get("host", "")), str(parts.get("port", "5432"))
     database = str(parts.get("dbname", parts.get("user", "")))
     if "@" in host + database or not port.replace(",", "").isdigit():
         raise SinkError(
-            f"the URL of the sink cannot be read: write it as {FORM}, with %40 for a @ in the "
-            f"password, %2F for a / and %3A for a :"
+            f"the URL of the sink cannot be read: write it as {URL_FORMAT}, with %40 for a @ in "
+            f"the password, %2F for a / and %3A for a :"
         )
     return safe(f"database {database or '(default)'} at {host or 'this machine'}:{port}")

@@ -1,4 +1,4 @@
-"""A pipeline that stores its results: ``RESULTS_SINK=results.db mousetrap work process``."""
+"""Stores the results of a pipeline: ``RESULTS_SINK=results.db mousetrap work process``."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from typing import Any
 from mousetrap.flows.stage import Stage
 from mousetrap.sink import Sink
 
-VARIABLE = "RESULTS_SINK"  # in the environment, because a URL has a password in it
-QUEUE = "results"  # of all that is sent, what ends here is a result
+SINK_VARIABLE = "RESULTS_SINK"  # an environment variable, because a URL contains a password
+RESULTS_QUEUE = "results"  # messages sent to this queue are results
 
 
 def with_results_sink(stage: Stage[Any, Any]) -> Stage[Any, Any]:
-    """Return *stage*, which also stores what it sends to `results`, once for each message.
+    """Return a stage like *stage* that also stores what it sends to `results`, once per message.
 
-    In the sink that ``RESULTS_SINK`` names; without it, and for stages that write elsewhere, the
-    stage as it is. What was stored the first time stays; the message is acked after that.
+    The environment variable ``RESULTS_SINK`` names the sink. Without it, and for a stage that
+    writes to another queue, return *stage* itself. The worker acks a message after its result is
+    stored; the result of a second delivery is not stored.
 
     Raises:
-        SinkError: what it names cannot be a sink.
+        SinkError: ``RESULTS_SINK`` does not name a usable sink.
     """
-    place = os.environ.get(VARIABLE)
-    if not place or stage.writes != QUEUE:
+    place = os.environ.get(SINK_VARIABLE)
+    if not place or stage.writes != RESULTS_QUEUE:
         return stage
     sink = Sink(place)
     function: Any = stage.function
 
-    def kept(result: Any) -> Any:
+    def stored(result: Any) -> Any:
         if not inspect.isgenerator(result):
             sink.store(result)
             return result
@@ -39,11 +40,11 @@ def with_results_sink(stage: Stage[Any, Any]) -> Stage[Any, Any]:
 
     @functools.wraps(function)
     def store(*args: Any, **kwargs: Any) -> Any:
-        return kept(function(*args, **kwargs))
+        return stored(function(*args, **kwargs))
 
     @functools.wraps(function)
     async def store_async(*args: Any, **kwargs: Any) -> Any:
-        return kept(await function(*args, **kwargs))
+        return stored(await function(*args, **kwargs))
 
     return Stage(
         store_async if stage.handler.is_async else store,

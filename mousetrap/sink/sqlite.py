@@ -1,4 +1,4 @@
-"""A file of SQLite as the store of a sink."""
+"""An SQLite file as the database of a sink."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from mousetrap.display.safe_text import safe
 from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.runtime import clock
 
-PAUSE = 0.01  # seconds between two tries to switch a new file to WAL
+WAL_RETRY_INTERVAL = 0.01  # seconds between two attempts to switch a new file to WAL
 
 
 class SqliteStore:
-    """A file; made if it is not there. See `mousetrap.sink.Store`."""
+    """An SQLite file, created if it does not exist. See `mousetrap.sink.Store`."""
 
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
-    mark = "?"
-    begin = "BEGIN IMMEDIATE"  # a writer at once: no upgrade can fail later
+    placeholder = "?"
+    begin = "BEGIN IMMEDIATE"  # locks for writing now: a later upgrade of the lock could fail
 
     def __init__(self, path: str | os.PathLike[str], timeout: float) -> None:
         text = os.fspath(path)
         if not text or not Path(text).parent.is_dir() or Path(text).is_dir():
             raise SinkError(
-                f"{safe(text, 200)!r} cannot be a file: name one in a folder that exists"
+                f"{safe(text, 200)!r} cannot be a file: give one in a folder that exists"
             )
         self.place = text
         self._timeout = timeout
 
     def connect(self) -> sqlite3.Connection:
         """Open the file."""
-        # isolation_level None: transactions begin and end where we say
+        # isolation_level None: only explicit statements begin and end transactions
         connection = sqlite3.connect(
             self.place, timeout=self._timeout, isolation_level=None, check_same_thread=False
         )
         try:
             _switch_to_wal(connection, clock.monotonic() + self._timeout)
-            # An acked message is gone from the broker, so its result must be on the disk.
+            # The broker deletes an acked message, so its result must be on disk before the ack.
             connection.execute("PRAGMA synchronous = FULL")
         except BaseException:
             connection.close()
@@ -47,17 +47,17 @@ class SqliteStore:
         return connection
 
     def make_table(self, connection: sqlite3.Connection, name: str, columns: str) -> list[str]:
-        """Make the table if there is none; return the names of its columns, the key first."""
+        """Create the table if it does not exist; return its column names, the key first."""
         connection.execute(f'CREATE TABLE IF NOT EXISTS "{name}" ({columns})')
         found = connection.execute(f'PRAGMA table_info("{name}")').fetchall()
         return [column[1] for column in sorted(found, key=lambda column: not column[5])]
 
     def is_usable(self, _: sqlite3.Connection) -> bool:
-        """A file stays open."""
+        """Return True: an open file stays usable."""
         return True
 
     def is_in_transaction(self, connection: sqlite3.Connection) -> bool:
-        """One was begun, and neither committed nor rolled back."""
+        """Return whether a transaction was begun and is neither committed nor rolled back."""
         return connection.in_transaction
 
     def execute(
@@ -66,9 +66,9 @@ class SqliteStore:
         """Run one statement and return its cursor."""
         return connection.execute(sql, parameters)
 
-    def translated(self, error: BaseException) -> SinkError:
-        """Return one of our errors for SQLite's."""
-        # the low byte is the primary code; the upper ones only say more about it
+    def translate(self, error: BaseException) -> SinkError:
+        """Return a `SinkError` or `SinkBusy` for an exception of SQLite."""
+        # the low byte is the primary result code, the upper bytes are details of it
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return SinkBusy(
@@ -79,7 +79,7 @@ class SqliteStore:
 
 
 def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
-    """Switch to WAL; of several processes that do so at once, SQLite refuses some unasked."""
+    """Switch to WAL; SQLite refuses this without any wait while another process does the same."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -87,4 +87,4 @@ def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or clock.monotonic() > deadline:
                 raise
-        clock.sleep(PAUSE)
+        clock.sleep(WAL_RETRY_INTERVAL)
