@@ -11,10 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pika import frame, spec
 from pika.adapters.utils import io_services_utils
+from support.publishes import BASES, MESSAGES, PARENT
 
-from mousetrap.amqp import connection
+from mousetrap.amqp import connection as connection_module
 from mousetrap.amqp.fast_connection import FastConnection, _Heartbeats
-from mousetrap.amqp.properties import basic_properties, decode_properties
+from mousetrap.amqp.properties import basic_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.model.message import Message
 from mousetrap.worker.worker import Worker
@@ -70,28 +71,28 @@ def frames(count):
     return [*found, frame.Heartbeat().marshal()]
 
 
-def test_wire_joins_the_frames_of_one_turn():
+def test_fast_connection_joins_the_frames_of_one_turn():
     """However many frames are emitted in a turn of the loop, one write carries them, in order."""
-    wire = Recorder()
+    connection = Recorder()
     for data in (b"a", b"b", b"c"):
-        wire._adapter_emit_data(data)
-    assert wire.written == []
+        connection._adapter_emit_data(data)
+    assert connection.written == []
 
-    [send] = wire.later
+    [send] = connection.later
     send()
 
-    assert wire.written == [b"abc"]
+    assert connection.written == [b"abc"]
 
 
-def test_wire_forgets_what_cannot_be_sent_any_more():
+def test_fast_connection_forgets_what_cannot_be_sent_any_more():
     """A connection that went away in the same turn has no transport; that is no error."""
-    wire = Recorder()
-    wire._adapter_emit_data(b"a")
-    wire._transport = None
+    connection = Recorder()
+    connection._adapter_emit_data(b"a")
+    connection._transport = None
 
-    wire.later[0]()
+    connection.later[0]()
 
-    assert wire.written == []
+    assert connection.written == []
 
 
 class Channel:
@@ -106,40 +107,12 @@ class Channel:
         self.plain.append(arguments)
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-HEADERS = st.dictionaries(
-    st.text(max_size=20),
-    st.text(max_size=30) | st.integers(-(2**62), 2**62) | st.booleans() | st.none()
-    | st.binary(max_size=9) | st.lists(st.integers(0, 9), max_size=3),
-    max_size=4,
-)  # fmt: skip
-MESSAGES = st.builds(
-    Message,
-    body=st.binary(max_size=1000),
-    id=st.none() | TEXT,
-    attempt=st.integers(1, 2000),
-    parent=st.none() | TEXT,
-    job=st.none() | TEXT,
-    past_retries=st.integers(0, 1000),
-    headers=st.just({}) | HEADERS,
-)
-BASES = st.none() | st.fixed_dictionaries(
-    {},
-    optional={
-        "content_type": st.text(max_size=20), "priority": st.integers(0, 9),
-        "correlation_id": st.text(max_size=9), "reply_to": st.text(max_size=9),
-        "timestamp": st.integers(0, 2**40), "app_id": st.text(max_size=9),
-    },
-)  # fmt: skip
-PARENT = Message({"n": 1}, id="0123456789abcdef")
-
-
 @given(MESSAGES, st.integers(0, 2**40), BASES, st.text(max_size=9), st.booleans())
 @example(PARENT, 1_790_000_000, None, "", True)
 @example(PARENT.child([1], "fetch", 0), 1_790_000_000, None, "mousetrap.events", False)
-def test_wire_publishes_the_bytes_that_pika_would(message, sent, base, exchange, mandatory):
+def test_fast_connection_publishes_the_bytes_of_pika(message, sent, base, exchange, mandatory):
     """Ready-made or not, whatever the properties: the same frames to the last byte."""
-    values, wire = base and pika.BasicProperties(**base), Recorder()
+    values, connection = base and pika.BasicProperties(**base), Recorder()
     properties = basic_properties(message, sent, base and pika.BasicProperties(**base))
     method = spec.Basic.Publish(exchange=exchange, routing_key="work", mandatory=mandatory)
     size = len(message.body)
@@ -148,82 +121,63 @@ def test_wire_publishes_the_bytes_that_pika_would(message, sent, base, exchange,
     expected = b"".join(each.marshal() for each in pieces)
 
     for _ in range(2):  # the second time from what was kept
-        wire.publish(Channel(), exchange, "work", message, sent, values, mandatory)
+        connection.publish(Channel(), exchange, "work", message, sent, values, mandatory)
 
-    assert b"".join(wire._outgoing) == 2 * expected
-    assert (wire.frames_sent, wire.bytes_sent) == (2 * len(pieces), 2 * len(expected))
-
-
-@given(MESSAGES, st.integers(0, 2**40), BASES, st.data())
-@example(PARENT, 1_790_000_000, None, None)
-@example(PARENT.child([1], "fetch", 0), 1_790_000_000, None, None)
-def test_header_reads_what_pika_would(message, sent, base, data):
-    """Ours or not, whole or cut or with a byte gone wrong: the same properties, or no sense."""
-    properties = basic_properties(message, sent, base and pika.BasicProperties(**base))
-    payload = frame.Header(1, 5, properties).marshal()[7:-1]
-    if data is not None and data.draw(st.booleans()):
-        where = data.draw(st.integers(12, len(payload) - 1))
-        payload = payload[:where] + data.draw(st.binary(max_size=1)) + payload[where + 1 :]
-    try:
-        expected = vars(pika.BasicProperties().decode(payload, 12))
-    except Exception as error:
-        with pytest.raises(type(error)):
-            decode_properties(payload)
-    else:
-        assert vars(decode_properties(payload)) == expected
+    assert b"".join(connection._outgoing) == 2 * expected
+    assert (connection.frames_sent, connection.bytes_sent) == (2 * len(pieces), 2 * len(expected))
 
 
-def test_wire_leaves_to_pika_what_is_large_or_too_late():
+def test_fast_connection_leaves_to_pika_what_is_large_or_too_late():
     """A body of several frames, a closed channel: pika splits, or raises."""
-    wire, channel = Recorder(), Channel()
-    wire.publish(channel, "", "work", Message(body=b"x" * 1001), 1, None, True)
+    connection, channel = Recorder(), Channel()
+    connection.publish(channel, "", "work", Message(body=b"x" * 1001), 1, None, True)
     channel.is_open = False
-    wire.publish(channel, "", "work", Message(body=b"x"), 1, None, True)
+    connection.publish(channel, "", "work", Message(body=b"x"), 1, None, True)
 
     assert [len(body) for _, _, body, *_ in channel.plain] == [1001, 1]
-    assert wire._outgoing == []
+    assert connection._outgoing == []
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 50, 300, 10_000])
-def test_wire_finds_every_message_however_the_bytes_are_cut(size):
+def test_fast_connection_finds_every_message_however_the_bytes_are_cut(size):
     """Pieces of any size give the deliveries that pika's own reading gives, in order."""
     data = b"".join(frames(40))
-    wire, plain = Recorder(), Recorder()
+    connection, plain = Recorder(), Recorder()
     for start in range(0, len(data), size):
-        wire._on_data_available(data[start : start + size])
+        connection._on_data_available(data[start : start + size])
         pika.SelectConnection._on_data_available(plain, data[start : start + size])
 
-    assert len(wire.delivered) == len(plain.delivered) == 40
-    assert wire.delivered == plain.delivered
-    assert wire.bytes_received == plain.bytes_received == len(data)
-    assert wire.frames_received == plain.frames_received == 119
-    assert wire.others == plain.others == [frame.Heartbeat]
-    assert wire._frame_buffer == b""
+    assert len(connection.delivered) == len(plain.delivered) == 40
+    assert connection.delivered == plain.delivered
+    assert connection.bytes_received == plain.bytes_received == len(data)
+    assert connection.frames_received == plain.frames_received == 119
+    assert connection.others == plain.others == [frame.Heartbeat]
+    assert connection._frame_buffer == b""
 
 
-def test_wire_leaves_a_body_of_several_frames_to_pika():
+def test_fast_connection_leaves_a_body_of_several_frames_to_pika():
     """A message larger than a frame is put together by pika; the next one is not disturbed."""
     deliver = frame.Method(1, spec.Basic.Deliver("me", 1, False, "", "work")).marshal()
     head = frame.Header(1, 4, pika.BasicProperties(message_id="a")).marshal()
     data = deliver + head + frame.Body(1, b"ab").marshal() + frame.Body(1, b"cd").marshal()
-    wire = Recorder()
+    connection = Recorder()
 
-    wire._on_data_available(data + b"".join(frames(3)))
+    connection._on_data_available(data + b"".join(frames(3)))
 
-    assert [body for *_, body in wire.delivered] == [b"abcd", b"", b"x", b"xx"]
+    assert [body for *_, body in connection.delivered] == [b"abcd", b"", b"x", b"xx"]
 
 
-def test_wire_leaves_the_protocol_header_to_pika():
+def test_fast_connection_leaves_the_protocol_header_to_pika():
     """A broker that wants another version answers with a header instead of a frame."""
-    wire = Recorder()
+    connection = Recorder()
 
-    wire._on_data_available(b"AMQP\x00\x00\x09\x01")
+    connection._on_data_available(b"AMQP\x00\x00\x09\x01")
 
-    assert wire.others == [frame.ProtocolHeader]
+    assert connection.others == [frame.ProtocolHeader]
 
 
 @pytest.mark.parametrize(("heartbeat", "looks_after"), [(2, 2.8), (10, 14.0), (60, 65)])
-def test_wire_looks_for_silence_within_one_and_a_half_heartbeats(heartbeat, looks_after):
+def test_fast_connection_looks_for_silence_within_one_and_a_half_heartbeats(heartbeat, looks_after):
     """Twice that is the worst case: less than three heartbeats, however short one is."""
     timers = []
     connection = SimpleNamespace(
@@ -283,7 +237,7 @@ class Plain(pika.SelectConnection):
 @pytest.mark.parametrize("way", [FastConnection, Plain], ids=["joined", "plain"])
 def test_both_ways_carry_large_and_many_messages(settings, monkeypatch, way):
     """What goes through our connection goes through pika's own as well."""
-    monkeypatch.setattr(connection, "FastConnection", way)
+    monkeypatch.setattr(connection_module, "FastConnection", way)
     sizes = [0, 1, 100, 200_000, 2_000_000] + [50] * 500
 
     def size(text: str) -> int:
