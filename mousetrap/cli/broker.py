@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mousetrap import __version__
-from mousetrap.cli.console import print_json, print_pairs, print_table, say
+from mousetrap.cli.console import print_json, print_message, print_pairs, print_table
 from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.settings import Settings
@@ -41,9 +41,9 @@ def up(
     from mousetrap import broker as brokers
 
     if embedded:
-        brokers.serve(with_parent=with_parent, log=say)
+        brokers.serve(with_parent=with_parent, log=print_message)
         return
-    found = brokers.up(broker, timeout=timeout, log=say)
+    found = brokers.up(broker, timeout=timeout, log=print_message)
     if json:
         print_json({"kind": found.kind, "url": found.settings.url, "broker": str(found)})
 
@@ -56,8 +56,8 @@ def down(broker: Kind = None) -> None:
     """
     from mousetrap import broker as brokers
 
-    stopped = brokers.down(broker, log=say)
-    say(f"stopped: {', '.join(stopped)}" if stopped else "nothing of ours was running")
+    stopped = brokers.down(broker, log=print_message)
+    print_message(f"stopped: {', '.join(stopped)}" if stopped else "nothing of ours was running")
 
 
 @app.command()

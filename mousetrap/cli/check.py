@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mousetrap.cli.console import complain, print_json, print_pairs, print_table, say
+from mousetrap import broker as brokers
+from mousetrap.cli.console import print_error, print_json, print_message, print_pairs, print_table
 from mousetrap.cli.errors import ExitCode, code_of
 from mousetrap.cli.grid import run_grid
 from mousetrap.cli.options import Json, Kind, finite
@@ -26,8 +28,35 @@ Parameters = Annotated[
         "-p", "--parameter", metavar="NAME=VALUE", help="A notebook parameter; repeatable."
     ),
 ]
+Notebooks = Annotated[list[Path], typer.Argument(metavar="NOTEBOOK")]
+Output = Annotated[
+    Path | None, typer.Option(help="The executed copy; default: _build/ beside the notebook.")
+]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=V1,V2,...",
+        help="Run it at each of these values; repeatable, for the product of all.",
+    ),
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Write index.html, results.json, junit.xml and the executed copies there. With "
+        "--grid or --parallel always: by default to _build/NAME.grid beside the notebook, "
+        "for several notebooks to _build/report.",
+    ),
+]
 Deadline = Annotated[
     float, typer.Option(callback=finite, help="Seconds for the whole run of a notebook.")
+]
+TotalDeadline = Annotated[
+    float,
+    typer.Option(callback=finite, help="Seconds for all runs of a grid or report together."),
+]
+ShowParameters = Annotated[
+    bool, typer.Option("--parameters", help="List the parameters as a table and end.")
 ]
 
 
@@ -42,65 +71,42 @@ def demo(
 
     Example: mousetrap demo --jobs 500 -p failure_rate=0.2
     """
-    from mousetrap import broker as brokers
     from mousetrap.check import parse_parameters
 
     notebook = _find_notebook("check_pipeline.ipynb")
     given = parse_parameters(parameters or [])
     if jobs is not None:
         given["jobs"] = str(jobs)
-    with brokers.ensure(broker, log=say) as found:
+    with brokers.ensure(broker, log=print_message) as found:
         _run(notebook, given, None, deadline, found.environment(), json)
 
 
 def check_notebooks(
-    notebooks: Annotated[list[Path], typer.Argument(metavar="NOTEBOOK")],
+    notebooks: Notebooks,
     parameters: Parameters = None,
-    output: Annotated[
-        Path | None, typer.Option(help="The executed copy; default: _build/ beside the notebook.")
-    ] = None,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=V1,V2,...",
-            help="Run it at each of these values; repeatable, for the product of all.",
-        ),
-    ] = None,
+    output: Output = None,
+    grid: Grid = None,
     parallel: Annotated[int, typer.Option(min=1, max=64, help="How many runs at a time.")] = 1,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Write index.html, results.json, junit.xml and the executed copies there. With "
-            "--grid or --parallel always: by default to _build/NAME.grid beside the notebook, "
-            "for several notebooks to _build/report.",
-        ),
-    ] = None,
+    report: ReportFolder = None,
     deadline: Deadline = 300.0,
-    total_deadline: Annotated[
-        float,
-        typer.Option(callback=finite, help="Seconds for all runs of a grid or report together."),
-    ] = 3600.0,
+    total_deadline: TotalDeadline = 3600.0,
     broker: Kind = None,
-    show_parameters: Annotated[
-        bool, typer.Option("--parameters", help="List the parameters as a table and end.")
-    ] = False,
+    show_parameters: ShowParameters = False,
     json: Json = False,
 ) -> None:
     """Run notebooks from first cell to last under strict rules; exit code 1 if one does not pass.
 
     An unknown, mistyped or secret-like parameter is an error before a kernel starts. The executed
-    copy is always kept. With a notebook, this help goes on with its parameters.
+    copy is always kept. If a notebook is named, this help also lists its parameters.
 
-    A grid, a report, or more than one run at a time: all points are checked first, each gets a
-    namespace of its own, and what fails does not stop the others.
+    With a grid, a report, or several runs at a time, all points are validated first, each runs in a
+    namespace of its own, and a failure does not stop the others.
 
     Example: mousetrap check notebooks/check_pipeline.ipynb -p jobs=500
 
     Example: mousetrap check notebooks/check_pipeline.ipynb --grid prefetch=1,10,100 --grid
     jobs=100,1000 --parallel 2
     """
-    from mousetrap import broker as brokers
     from mousetrap.check import parse_axes, parse_parameters
     from mousetrap.check.parameters import skip_slow_imports
 
@@ -108,32 +114,48 @@ def check_notebooks(
     if show_parameters:
         _show_parameters(notebooks, json)
         return
-    together = bool(grid) or report is not None or parallel > 1
-    if output is not None and (together or len(notebooks) > 1):
+    is_grid = bool(grid) or report is not None or parallel > 1
+    if output is not None and (is_grid or len(notebooks) > 1):
         raise SettingsError("--output is for one run: leave it out; --report names a folder")
     given, axes = parse_parameters(parameters or []), parse_axes(grid or [])
-    code = ExitCode.OK
-    environment: dict[str, str] = {}
-    found = None
-    if broker is not None:  # otherwise the notebook itself asks for one, if it needs one
-        found = brokers.ensure(broker, log=say)
-        environment = found.environment()
-    try:
-        if together:
+    with _broker_environment(broker) as environment:
+        if is_grid:
             code = run_grid(
                 notebooks, axes, given, parallel=parallel, deadline=deadline,
                 total_deadline=total_deadline, folder=report, environment=environment, json=json,
             )  # fmt: skip
-        for notebook in () if together else notebooks:
-            try:
-                _run(notebook, given, output, deadline, environment, json)
-            except CheckError as error:
-                complain(str(error))
-                code = max(code, code_of(error))
-    finally:
-        if found is not None:
-            found.close()
+        else:
+            code = _run_each(notebooks, given, output, deadline, environment, json)
     raise typer.Exit(code)
+
+
+@contextmanager
+def _broker_environment(kind: str | None) -> Iterator[dict[str, str]]:
+    """Start a broker of *kind*, if one is asked for; yield the variables that lead to it."""
+    if kind is None:  # the notebook itself calls `ensure`, if it needs a broker
+        yield {}
+        return
+    with brokers.ensure(kind, log=print_message) as broker:
+        yield broker.environment()
+
+
+def _run_each(
+    notebooks: list[Path],
+    parameters: Mapping[str, object],
+    output: Path | None,
+    deadline: float,
+    environment: Mapping[str, str],
+    json: bool,
+) -> ExitCode:
+    """Run the notebooks one after the other; return the highest exit code."""
+    code = ExitCode.OK
+    for notebook in notebooks:
+        try:
+            _run(notebook, parameters, output, deadline, environment, json)
+        except CheckError as error:
+            print_error(str(error))
+            code = max(code, code_of(error))
+    return code
 
 
 def _run(
@@ -144,30 +166,29 @@ def _run(
     environment: Mapping[str, str],
     json: bool,
 ) -> None:
-    """Run *notebook* and show what came of it, which a failed run leaves as well."""
+    """Run *notebook* and show its summary, which a failed run has as well."""
     from mousetrap.check import check, read
 
-    say(f"running {_short(notebook)}")
+    print_message(f"running {_short(notebook)}")
     try:
-        with watch_notebook(notebook.name) as seen:
+        with watch_notebook(notebook.name) as on_progress:
             result = check(notebook, parameters, output=output, deadline=deadline,
-                           environment=environment, on_progress=seen)  # fmt: skip
+                           environment=environment, on_progress=on_progress)  # fmt: skip
     except CheckError as error:
         if error.output is not None:
             _show(read(error.output), json)
         raise
     _show(result, json)
-    say(f"passed: {_short(notebook)} in {result.seconds:.1f} s")
-    say(f"executed notebook: {_short(result.output)}")
+    print_message(f"passed: {_short(notebook)} in {result.seconds:.1f} s")
+    print_message(f"executed notebook: {_short(result.output)}")
 
 
 def _show(result: CheckResult, json: bool) -> None:
     if json:
         print_json(_as_dict(result))
     elif result.summary is not None:
-        names = [
-            each.name for each in fields(RunSummary)
-        ]  # in this order; the file has them sorted
+        # in the order of the fields; the file has the names sorted
+        names = [each.name for each in fields(RunSummary)]
         known = {name: result.summary[name] for name in names if name in result.summary}
         pairs = known | result.summary
         stages = pairs.pop("stages", None) or {}

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from mousetrap.display.safe_text import safe
-from mousetrap.runtime import clock, threads
 
-WIDTH = 200  # characters of a body in a table
-SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no bar
-REPORT_EVERY = 10.0  # seconds between two plain lines where there is no terminal
+MAX_BODY = 200  # characters of a body in a table
 
 
 def out() -> Console:
@@ -31,12 +26,12 @@ def err() -> Console:
     return Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
 
-def say(line: str) -> None:
+def print_message(line: str) -> None:
     """Tell people what is going on."""
     err().print(Text(safe(line)))
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print an error: what happened and what to do next; lines stay lines."""
     lines = [safe(line) for line in text.splitlines()]
     err().print(Text.assemble(("error: ", "bold red"), "\n".join(lines)))
@@ -76,88 +71,6 @@ def print_pairs(pairs: dict[str, Any]) -> None:
     for name, value in pairs.items():
         grid.add_row(Text(safe(name), style="bold"), Text(safe(readable(value))))
     out().print(grid)
-
-
-@contextmanager
-def progress(
-    what: str, total: int | None = None, *, hidden: bool = False
-) -> Iterator[Callable[..., None]]:
-    """Show how far a thing is once it takes long; yields ``advance(done, total=None, note="")``.
-
-    On a terminal that is a bar, elsewhere a plain line now and then. *hidden*: not at all. The
-    note says what goes on just now.
-    """
-    console = err()
-    if hidden:
-        yield lambda _done, _total=None, _note="": None
-    elif console.is_terminal:
-        with _bar(safe(what), total, console) as advance:
-            yield advance
-    else:
-        yield _reporter(what, total)
-
-
-def new_bar(console: Console) -> Progress:
-    """Return a bar that fits on a line; its tasks have a field ``note``."""
-    # Rich would take stdout for itself, too, and print what is meant for a file on the terminal.
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(15),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", markup=False, table_column=_one_line()),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        expand=True,
-    )
-
-
-def _one_line() -> Column:
-    return Column(no_wrap=True, overflow="ellipsis", ratio=1)
-
-
-@contextmanager
-def _bar(what: str, total: int | None, console: Console) -> Iterator[Callable[..., None]]:
-    bar = new_bar(console)
-    task = bar.add_task(what, total=total, note="")
-    lock, state = threads.Lock(), "waiting"
-
-    def start() -> None:
-        nonlocal state
-        with lock:
-            if state == "waiting":
-                state = "shown"
-                bar.start()
-
-    def advance(done: int, total: int | None = None, note: str = "") -> None:
-        bar.update(task, completed=done, total=total, note=safe(note))
-
-    timer = threads.Timer(SHOWN_AFTER, start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield advance
-    finally:
-        timer.cancel()
-        with lock:
-            if state == "shown":
-                bar.stop()
-            state = "over"
-
-
-def _reporter(what: str, total: int | None) -> Callable[..., None]:
-    due = clock.monotonic() + SHOWN_AFTER
-
-    def advance(done: int, of: int | None = None, note: str = "") -> None:
-        nonlocal due
-        if (now := clock.monotonic()) > due:
-            due = now + REPORT_EVERY
-            whole = of or total
-            count = f"{done:,} of {whole:,}" if whole else f"{done:,}"
-            say(f"{what}: {count}" + (f"; {note}" if note else ""))
-
-    return advance
 
 
 def readable(value: Any) -> str:

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from mousetrap import job_queue
-from mousetrap.cli.console import complain, err, out, print_json, print_table, progress, say
+from mousetrap.cli.console import err, out, print_error, print_json, print_message, print_table
 from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Name
+from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import age
 from mousetrap.flows import dead_letters
@@ -70,12 +71,12 @@ def replay(
     replayed = 0
     settings = Settings.from_environment()
     try:
-        with progress(f"replaying to {queue}", limit) as seen:
+        with ProgressDisplay(f"replaying to {queue}", limit) as display:
 
             def on_replayed(_: object) -> None:
                 nonlocal replayed
                 replayed += 1
-                seen(replayed)
+                display.advance(replayed)
 
             dead_letters.replay(
                 queue, limit=limit, ids=id or None, settings=settings, on_replayed=on_replayed
@@ -84,9 +85,9 @@ def replay(
         if json:
             print_json({"replayed": replayed})
         else:
-            say(f"{replayed:,} replayed to {queue}")
+            print_message(f"{replayed:,} replayed to {queue}")
     if id and not replayed:
-        complain(f"no dead letter of {queue} has that id: mousetrap dead list {queue}")
+        print_error(f"no dead letter of {queue} has that id: mousetrap dead list {queue}")
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -104,9 +105,9 @@ def purge(
     there = job_queue.depth(name, settings).messages
     if not yes:
         if not err().is_terminal:
-            complain("not a terminal, so nobody can be asked: give --yes")
+            print_error("not a terminal, so nobody can be asked: give --yes")
             raise typer.Exit(ExitCode.USAGE)
         if not typer.confirm(f"Throw {there:,} messages of {safe(name)} away?", err=True):
-            say("nothing was thrown away")
+            print_message("nothing was thrown away")
             raise typer.Exit(ExitCode.FAILED)
-    say(f"{job_queue.purge(name, settings):,} thrown away")
+    print_message(f"{job_queue.purge(name, settings):,} thrown away")

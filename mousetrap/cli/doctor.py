@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import typer
 
-from mousetrap.cli.console import complain, print_findings, print_json
+from mousetrap.cli.console import print_error, print_findings, print_json
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Json
 
@@ -31,5 +31,5 @@ def doctor(json: Json = False) -> None:
     else:
         print_findings((_MARKS[each.state], each.what, each.text, each.fix) for each in findings)
     if wrong := [each.what for each in findings if each.state == "bad"]:
-        complain(f"wrong: {', '.join(dict.fromkeys(wrong))}; what to do stands below each")
+        print_error(f"wrong: {', '.join(dict.fromkeys(wrong))}; what to do stands below each")
         raise typer.Exit(ExitCode.FAILED)

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mousetrap.cli.console import complain
+from mousetrap.cli.console import print_error
 from mousetrap.errors import (
     AccessRefused,
     BrokerSetupError,
@@ -63,13 +63,13 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (MousetrapError, TimeoutError) as error:
-            complain(str(error))
+            print_error(str(error))
             raise typer.Exit(code_of(error)) from None
         except Terminated:
-            complain("terminated")
+            print_error("terminated")
             raise typer.Exit(ExitCode.TERMINATED) from None
         except (KeyboardInterrupt, typer.Abort):  # Abort: at a question
-            complain("interrupted")
+            print_error("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mousetrap.cli.console import print_json, say
+from mousetrap.cli.console import print_json, print_message
 from mousetrap.cli.options import Json
 
 
@@ -38,12 +38,12 @@ def extract(
     if json:
         print_json(asdict(found))
         return
-    say(f"wrote {found.path}: {', '.join(found.names)}")
+    print_message(f"wrote {found.path}: {', '.join(found.names)}")
     if not found.is_formatted:
-        say("it is not laid out, because ruff is not installed: pip install ruff")
+        print_message("it is not laid out, because ruff is not installed: pip install ruff")
     if not found.is_importable:
-        say(
+        print_message(
             f"a kernel in {notebook.absolute().parent} cannot import {found.module}: install it "
             f"(pip install -e .), or start Jupyter where PYTHONPATH names {Path.cwd()}"
         )
-    say(f"{notebook} imports it now; as a worker: mousetrap work {found.module}:{stage}")
+    print_message(f"{notebook} imports it now; as a worker: mousetrap work {found.module}:{stage}")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mousetrap.cli.console import complain, print_json, print_table, readable, say
+from mousetrap.cli.console import print_error, print_json, print_message, print_table, readable
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.progress import watch_grid
 from mousetrap.errors import CheckError
@@ -47,7 +47,7 @@ def run_grid(
         raise
     _show(grid, json)
     if grid.ended:
-        complain(grid.ended)
+        print_error(grid.ended)
     return ExitCode.OK if grid.passed else ExitCode.FAILED
 
 
@@ -63,11 +63,11 @@ def _show(grid: GridResult, json: bool) -> None:
     # those that ended because the grid did are told of once
     failed = [each for each in grid if not each.passed and each.check.error != grid.ended]
     for point in failed[:SHOWN_ERRORS]:
-        complain(f"{point.name}: {point.check.error}")
+        print_error(f"{point.name}: {point.check.error}")
     if len(failed) > SHOWN_ERRORS:
-        say(f"and {len(failed) - SHOWN_ERRORS} more, which the report names")
-    say(f"{grid.sentence()} in {grid.seconds:.1f} s")
-    say(f"report: {grid.page}")
+        print_message(f"and {len(failed) - SHOWN_ERRORS} more, which the report names")
+    print_message(f"{grid.sentence()} in {grid.seconds:.1f} s")
+    print_message(f"report: {grid.page}")
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""How far checks are, while they run: what a person sees on a terminal, or reads in a log."""
+"""How far checks are: the rows that `mousetrap check` shows while notebooks run."""
 
 from __future__ import annotations
 
@@ -6,71 +6,58 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mousetrap.cli import console
-from mousetrap.cli.console import err, new_bar, progress, say
+from mousetrap.display import progress
+from mousetrap.display.progress import Row
 from mousetrap.display.safe_text import safe
-from mousetrap.runtime import clock
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from mousetrap.check import CheckProgress, GridProgress, PointResult
 
-NAME = 40  # characters of a point's name beside its bar; a guess: leaves as much for the note
-LINE = 25  # characters of a cell's first line before the counts of stages; a guess
+MAX_NAME = 40  # characters of a point's name beside its bar; a guess: leaves as much for the note
+MAX_LINE = 25  # characters of a cell's first line before the counts of stages; a guess
 
 
 @contextmanager
 def watch_notebook(name: str) -> Iterator[Callable[[CheckProgress], None]]:
-    """Show one run; yields what `mousetrap.check.check` calls as ``on_progress``."""
-    with progress(f"{name}: cells") as advance:
-        yield lambda seen: advance(seen.done, seen.total, note_of(seen))
+    """Show the progress of one run; yields the ``on_progress`` of `mousetrap.check.check`."""
+    with progress.ProgressDisplay(f"{name}: cells") as display:
+        yield lambda seen: display.advance(seen.done, seen.total, describe(seen))
 
 
 @contextmanager
 def watch_grid() -> Iterator[Callable[[GridProgress], None]]:
-    """Show many; yields what `mousetrap.check.check_grid` calls as ``on_progress``.
+    """Show the progress of many runs; yields the ``on_progress`` of `mousetrap.check.check_grid`.
 
-    What has ended is a line each. On a terminal there is a bar below for the whole and one for
-    each that runs, elsewhere a plain line for each now and then.
+    Each point that has ended gets a line that stays. Below it are a row for the grid and a row for
+    each point that runs.
     """
-    console = err()
-    if not console.is_terminal:
-        yield _Log().tell
-        return
-    with new_bar(console) as bar:
-        whole = bar.add_task("all", total=None, note="")
-        tasks: dict[int, TaskID] = {}
-        told = 0
+    with progress.ProgressDisplay() as display:
+        printed = 0
 
-        def tell(seen: GridProgress) -> None:
-            nonlocal told
-            for result in seen.ended[told:]:
-                console.print(safe(ended(result)), markup=False)
-            told = len(seen.ended)
-            bar.update(whole, completed=told, total=seen.total)
-            running = {point.number: (point, each) for point, each in seen.running}
-            for number in [number for number in tasks if number not in running]:
-                bar.remove_task(tasks.pop(number))
-            for number, (point, each) in running.items():
-                if number not in tasks:
-                    name = safe(point.name, NAME)
-                    tasks[number] = bar.add_task(name, total=None, note="")
-                bar.update(
-                    tasks[number], completed=each.done, total=each.total or None,
-                    note=safe(note_of(each)),
-                )  # fmt: skip
+        def show(seen: GridProgress) -> None:
+            nonlocal printed
+            for result in seen.ended[printed:]:
+                printed += 1
+                display.print(f"{printed} of {seen.total:,} {describe_result(result)}")
+            display.show(
+                [Row("points", len(seen.ended), seen.total)]
+                + [
+                    Row(f"{safe(point.name, MAX_NAME)}: cells", each.done, each.total or None,
+                        describe(each))
+                    for point, each in seen.running
+                ]
+            )  # fmt: skip
 
-        yield tell
+        yield show
 
 
-def note_of(seen: CheckProgress) -> str:
+def describe(seen: CheckProgress) -> str:
     """Return what goes on: ``cell 18: with send(); fetch 88 done, 3 retried; 12 open``."""
-    # Where stages count they tell more than the line that waits for them.
-    line = safe(seen.line, LINE if seen.stages else None)
+    # The counts of the stages say more than the line that waits for them.
+    line = safe(seen.line, MAX_LINE if seen.stages else None)
     words = [f"cell {seen.number}: {line}"] if seen.number else ["starting a kernel"]
     for stage, counts in seen.stages.items():
-        # what happened at all; and what is done, be it nothing
+        # every count that is not zero, and always the number of messages done
         shown = [f"{n:,} {name}" for name, n in counts.items() if n or name == "done"]
         words.append(f"{stage} {', '.join(shown)}" if shown else stage)
     if seen.open is not None:
@@ -78,25 +65,8 @@ def note_of(seen: CheckProgress) -> str:
     return "; ".join(words)
 
 
-def ended(result: PointResult) -> str:
-    """Return how a point ended, on a line."""
+def describe_result(result: PointResult) -> str:
+    """Return how a point ended, on one line."""
     if not result.begun:
         return f"{result.verdict}: {result.name}"
     return f"{result.verdict}: {result.name} in {result.check.seconds:.1f} s"
-
-
-class _Log:
-    """Plain lines: each point as it ends, and now and then what those do that run."""
-
-    def __init__(self) -> None:
-        self._told = 0
-        self._due = clock.monotonic() + console.REPORT_EVERY
-
-    def tell(self, seen: GridProgress) -> None:
-        for result in seen.ended[self._told :]:
-            self._told += 1
-            say(f"{self._told} of {seen.total:,} {ended(result)}")
-        if clock.monotonic() > self._due:
-            self._due = clock.monotonic() + console.REPORT_EVERY
-            for point, each in seen.running:
-                say(f"{point.name}: cells: {each.done} of {each.total}; {note_of(each)}")

@@ -11,9 +11,10 @@ import typer
 
 from mousetrap import job_queue
 from mousetrap.broker import probe
-from mousetrap.cli.console import WIDTH, complain, print_json, print_table, progress, say
+from mousetrap.cli.console import MAX_BODY, print_error, print_json, print_message, print_table
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Full, Json, Name, finite, queue_names
+from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message
@@ -50,10 +51,10 @@ def show_queues(
         )
     missing = ", ".join(name for name, each in found.items() if not each)
     if names and missing:
-        complain(f"there is no queue {missing}: check its name and MOUSETRAP_NAMESPACE")
+        print_error(f"there is no queue {missing}: check its name and MOUSETRAP_NAMESPACE")
         raise typer.Exit(ExitCode.FAILED)
     if not there:
-        say(f"none of the demo's queues exists on {settings.url} yet"
+        print_message(f"none of the demo's queues exists on {settings.url} yet"
             f"{probe.memory_note(settings)}: run mousetrap demo, or name "
             f"the queues to show")  # fmt: skip
 
@@ -95,13 +96,13 @@ def drain_queue(
     # a bar and the lines of JSON would spoil each other on one terminal
     hidden = json and sys.stdout.isatty()
     try:
-        with progress(f"draining {queue}", n, hidden=hidden) as seen:
+        with ProgressDisplay(f"draining {queue}", n, is_hidden=hidden) as display:
 
             def take(message: Message) -> None:
                 taken.append(message)
                 if json:
                     print_json(_as_dict(message))
-                seen(len(taken))
+                display.advance(len(taken))
 
             settings = Settings.from_environment()
             job_queue.drain(
@@ -111,7 +112,7 @@ def drain_queue(
         if not json:
             _print_messages(taken, full, False)
     if n is not None and not idle and len(taken) < n:
-        complain(f"{len(taken):,} of {n:,} messages came to {queue} in {timeout:g} s")
+        print_error(f"{len(taken):,} of {n:,} messages came to {queue} in {timeout:g} s")
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -122,7 +123,7 @@ def _print_messages(messages: list[Message], full: bool, json: bool) -> None:
         return
     rows: Iterator[tuple[object, ...]] = (
         (message.id[:8], message.attempt, f"{len(message.body):,} B",
-         safe(message.body.decode("utf-8", "backslashreplace"), None if full else WIDTH))
+         safe(message.body.decode("utf-8", "backslashreplace"), None if full else MAX_BODY))
         for message in messages
     )  # fmt: skip
     print_table(("id", "attempt", "size", "body"), rows, f"{len(messages):,} messages")

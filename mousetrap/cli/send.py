@@ -14,9 +14,10 @@ from mousetrap import job_queue
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.broker import probe
-from mousetrap.cli.console import complain, print_json, progress, say
+from mousetrap.cli.console import print_error, print_json, print_message
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Json, Name
+from mousetrap.display.progress import ProgressDisplay
 from mousetrap.errors import PublishError, SettingsError, UndecodableMessage
 from mousetrap.model.message import Message, decode, encode
 from mousetrap.model.topology import Queue
@@ -57,10 +58,13 @@ def send(
     tally = _Tally()
     total = len(bodies) * count
     try:
-        with Publisher(settings, "send") as out, progress(f"sending to {queue}", total) as seen:
+        with (
+            Publisher(settings, "send") as out,
+            ProgressDisplay(f"sending to {queue}", total) as display,
+        ):
             for each in (each for _ in range(count) for each in bodies):
                 tally.add(out.publish(Message(body=each), queue))
-                seen(tally.settled)
+                display.advance(tally.settled)
             out.flush(settings.confirm_timeout + 1)
     finally:  # also when it is interrupted: some of them have arrived
         outcomes = tally.sum_up()
@@ -68,10 +72,10 @@ def send(
             print_json({"sent": tally.sent, **outcomes, "ids": tally.ids})
         elif outcomes:
             counts = ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items())
-            say(counts + probe.memory_note(settings))
+            print_message(counts + probe.memory_note(settings))
     if tally.problem is not None:
         hint = " (here: --declare)" if outcomes["returned"] else ""
-        complain(f"{tally.problem}{hint}")
+        print_error(f"{tally.problem}{hint}")
         raise typer.Exit(ExitCode.FAILED)
 
 

@@ -1,4 +1,4 @@
-"""``mousetrap work --processes N``: the same worker in several processes, looked after."""
+"""``mousetrap work --processes N``: a stage in several worker processes with a supervisor."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mousetrap.broker import probe
-from mousetrap.cli.console import print_json, say
-from mousetrap.display.progress import ProgressLine
+from mousetrap.cli.console import print_json, print_message
+from mousetrap.display.progress import ProgressDisplay, Row
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.supervisor import EXIT_TIMEOUT, Supervisor
@@ -25,92 +25,109 @@ def supervise(
     with_parent: bool,
     json: bool,
 ) -> None:
-    """Run stage *name* in *number* processes until told to stop; *options* as for each.
+    """Run stage *name* in *number* processes until a signal; each gets the *options*.
 
     Raises:
-        ProcessEnded: they cannot work as they are configured.
+        ProcessEnded: they cannot work with this configuration.
         TimeoutError: some did not finish their messages in time.
     """
-    arguments: list[str] = []
-    for option, value in options.items():
-        if value is not None:
-            arguments += [f"--{option}", str(value)]
-    live = _Line()
-    workers = Supervisor(
+    arguments = [
+        argument
+        for option, value in options.items() if value is not None
+        for argument in (f"--{option}", str(value))
+    ]  # fmt: skip
+    display = ProgressDisplay()
+    supervisor = Supervisor(
         {name: number},
         settings,
         options=arguments,
         is_replaced=True,
         is_shown=True,
-        # a handler's own print must not get between the reader and our JSON
+        # what a handler prints must not mix with the JSON
         out=sys.stderr.fileno() if json else None,
-        notify=live.say,
+        notify=display.print,
     )
-    is_started = False
-
-    def on_started() -> None:
-        nonlocal is_started
-        is_started = True
-        live.say(f"{number} processes of {name}, on {settings.url}{probe.memory_note(settings)}"
-                 + (f", namespace {settings.namespace}" if settings.namespace else ""))  # fmt: skip
-
+    command = _Supervision(name, number, settings, supervisor, display)
     try:
-        with told_of(health, workers.statistics):
+        with health_server(health, supervisor.statistics), display:
             run_until_signalled(
-                workers,
-                # theirs, and what it takes to close and exit
+                supervisor,
+                # theirs, and the time to close and exit
                 stop_timeout=options["grace"] + EXIT_TIMEOUT,
                 with_parent=with_parent,
-                on_started=on_started,
-                on_poll=lambda: live.show(workers.statistics()),
-                before_exit=workers.kill_all,
+                on_started=command.on_started,
+                on_poll=command.show,
+                before_exit=command.kill_all,
             )
     finally:
-        if is_started:
-            now = workers.statistics()
-            if json:
-                print_json(now)
-            else:
-                live.say(
-                    f"{name}: {_counts(now)}, {now.get('reconnects', 0)} reconnects, "
-                    f"{now['replaced']} replaced"
-                )
+        if command.is_working:
+            command.print_summary(json)
 
 
-@contextmanager
-def told_of(place: str | None, ask: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-    """Tell of health at *place*, if any, for as long as the block lasts."""
-    if place is None:
-        yield
-        return
-    from mousetrap.worker.health import Health  # http.server is for those who ask for it
+class _Supervision:
+    """What is printed about the worker processes."""
 
-    with Health(place, ask) as health:
-        say(f"health: {health.url}")
-        yield
-
-
-class _Line:
-    """The line that says how far they are: on a terminal one that changes, else now and then."""
-
-    def __init__(self) -> None:
-        self._progress = ProgressLine()
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        settings: Settings,
+        supervisor: Supervisor,
+        display: ProgressDisplay,
+    ) -> None:
+        self.is_working = False
+        self._name, self._number, self._settings = name, number, settings
+        self._supervisor = supervisor
+        self._display = display
         self._shown = ""
 
-    def show(self, now: Mapping[str, Any]) -> None:
+    def on_started(self) -> None:
+        self.is_working = True
+        settings = self._settings
+        namespace = f", namespace {settings.namespace}" if settings.namespace else ""
+        self._display.print(
+            f"{self._number} processes of {self._name}, on "
+            f"{settings.url}{probe.memory_note(settings)}{namespace}"
+        )
+
+    def show(self) -> None:
+        now = self._supervisor.statistics()
         line = f"{now['consuming']} of {now['processes']} working: {_counts(now)}"
         if now.get("in_progress"):
             line += f", {now['in_progress']:,} in progress"
-        if line != self._shown:  # an idle worker has nothing to say
+        if line != self._shown:  # idle workers print nothing
             self._shown = line
-            self._progress.update(line)
+            self._display.show([Row(note=line)])
 
-    def say(self, line: str) -> None:
-        if self._shown and sys.stderr.isatty():  # above the line, which comes again
-            sys.stderr.write("\r\x1b[K")
-            self._shown = ""
-        say(line)
+    def kill_all(self) -> None:
+        self._supervisor.kill_all()
+        self._display.close()  # the terminal gets its cursor back before the process exits
+
+    def print_summary(self, json: bool) -> None:
+        now = self._supervisor.statistics()
+        if json:
+            print_json(now)
+        else:
+            print_message(
+                f"{self._name}: {_counts(now)}, {now.get('reconnects', 0)} reconnects, "
+                f"{now['replaced']} replaced"
+            )
 
 
 def _counts(now: Mapping[str, Any]) -> str:
     return ", ".join(f"{now.get(each, 0):,} {each}" for each in ("done", "retried", "dead"))
+
+
+@contextmanager
+def health_server(
+    address: str | None, statistics: Callable[[], Mapping[str, Any]]
+) -> Iterator[None]:
+    """Serve health over HTTP at *address*, if any, while the block runs."""
+    if address is None:
+        yield
+        return
+    from mousetrap.worker.health import Health  # not at the top: most workers need no HTTP server
+
+    with Health(address, statistics) as health:
+        print_message(f"health: {health.url}")
+        yield

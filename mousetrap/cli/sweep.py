@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import typer
 
-from mousetrap.cli.console import complain, print_json, print_table, say
+from mousetrap.cli.console import print_error, print_json, print_message, print_table
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Json
 from mousetrap.display.table import age
@@ -33,7 +33,7 @@ def sweep(json: Json = False) -> None:
              for each in leftovers),
         )  # fmt: skip
     else:
-        say("nothing is left of any run")
+        print_message("nothing is left of any run")
     if problems := sum(bool(each.problem) for each in leftovers):
-        complain(f"{problems} of {len(leftovers)} could not be removed: see above")
+        print_error(f"{problems} of {len(leftovers)} could not be removed: see above")
         raise typer.Exit(ExitCode.FAILED)

@@ -1,7 +1,8 @@
-"""Showing how far a run is, wherever it runs: in a notebook's cell, on a terminal, in a check.
+"""The one display of progress: in a notebook's cell, on a terminal, or as lines of a log.
 
-A cell shows one line that changes in place and stays as the saved output. `mousetrap check` reads
-the same figures from the file that ``MOUSETRAP_PROGRESS`` names.
+A cell shows lines that change in place and stay as the saved output. A terminal shows bars drawn by
+Rich. Any other stream gets a line every `REPORT_INTERVAL` seconds. `mousetrap check` reads the same
+values from the file that ``MOUSETRAP_PROGRESS`` names.
 """
 
 from __future__ import annotations
@@ -9,65 +10,272 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mousetrap.runtime import clock
+from mousetrap.display.safe_text import safe
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.atomic_file import write_atomically
 from mousetrap.runtime.environment import is_kernel
 
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
 UPDATE_INTERVAL = 0.25  # seconds between two updates
-SHOWN_AFTER = 2.0  # seconds; what is over sooner needs no line
-REPORT_EVERY = 10.0  # seconds between two lines where none can be changed
+SHOWN_AFTER = 2.0  # seconds; a shorter wait shows nothing
+REPORT_INTERVAL = 10.0  # seconds between two lines of a log
+BAR_WIDTH = 15  # characters
 
 
-class ProgressLine:
-    """Tells about one wait; `update` as often as you like. Threads: one."""
+@dataclass(frozen=True)
+class Row:
+    """One line of the display: a bar if something is counted, otherwise only the note."""
 
-    def __init__(self) -> None:
+    name: str = ""
+    done: int | None = None
+    total: int | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        count = "" if self.done is None else f"{self.done:,}"
+        if count and self.total:
+            count += f" of {self.total:,}"
+        head = ": ".join(each for each in (self.name, count) if each)
+        return "; ".join(each for each in (head, self.note) if each)
+
+
+class ProgressDisplay:
+    """Shows how far a wait is, once it has taken `SHOWN_AFTER` seconds.
+
+    As a context manager it shows its first row even if no update comes. Without, the last `update`
+    says ``is_last=True``. Names and notes may be any text: what acts on a terminal is escaped.
+
+    Threads: any for `print`; one for the rest.
+    """
+
+    def __init__(
+        self, name: str = "", total: int | None = None, *, is_hidden: bool = False
+    ) -> None:
+        self._name, self._total = name, total
         self._file = os.environ.get("MOUSETRAP_PROGRESS")
-        self._started = clock.monotonic()
         self._due = 0.0
-        self._reported = self._started + SHOWN_AFTER - REPORT_EVERY
-        self._display: Any = None
-        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._is_shown = False
+        self._view = _Nothing() if is_hidden else _view()
 
     def update(
-        self, line: str, figures: Mapping[str, Any] | None = None, *, is_last: bool = False
+        self, line: str, values: Mapping[str, Any] | None = None, *, is_last: bool = False
     ) -> None:
-        """Show *line* if this takes long, and write *figures*, if any, where they are wanted."""
+        """Show *line*, and write *values*, if any, to the file that ``MOUSETRAP_PROGRESS`` names.
+
+        May be called at any rate: at most one call in `UPDATE_INTERVAL` does something.
+        """
         now = clock.monotonic()
         if now < self._due and not is_last:
             return
         self._due = now + UPDATE_INTERVAL
-        if self._file and figures is not None:
-            write_figures(Path(self._file), figures)
-        if now - self._started >= SHOWN_AFTER:
-            self._show(line, now, is_last)
+        if self._file and values is not None:
+            write_values(Path(self._file), values)
+        self.show([Row(note=line)])
+        if is_last:
+            self._view.close(is_last_kept=True)
 
-    def _show(self, line: str, now: float, is_last: bool) -> None:
-        if is_kernel():
-            data = {"text/plain": line}
-            if self._display is None:
-                from IPython.display import display
+    def advance(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Show that *done* of *total* are done, and what is going on."""
+        self.show([Row(self._name, done, total or self._total, note)])
 
-                self._display = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call, unused-ignore]
-            else:
-                self._display.update(data, raw=True)
-        elif self._is_terminal:
-            sys.stderr.write(f"\r{line[:100]:<100}" + "\n" * is_last)
-            sys.stderr.flush()
-        elif now - self._reported >= REPORT_EVERY or (is_last and self._is_shown):
-            self._reported = now
-            self._is_shown = True
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+    def show(self, rows: Sequence[Row]) -> None:
+        """Show *rows* in place of the rows before."""
+        self._view.show(rows)
+
+    def print(self, line: str) -> None:
+        """Print a line that stays, above the rows."""
+        self._view.print(line)
+
+    def __enter__(self) -> ProgressDisplay:
+        self._view.open([Row(self._name, 0, self._total)] if self._name else [])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the rows from a terminal; a second call does nothing."""
+        self._view.close()
 
 
-def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
-    """Write *figures* as JSON to *path*; who reads it meanwhile gets the old ones or the new."""
-    with suppress(OSError):  # whoever wanted it is gone
-        write_atomically(path, json.dumps(figures))
+class _View(Protocol):
+    """Where the rows are shown."""
+
+    def open(self, rows: Sequence[Row], /) -> None: ...
+    def show(self, rows: Sequence[Row], /) -> None: ...
+    def print(self, line: str, /) -> None: ...
+    def close(self, *, is_last_kept: bool = False) -> None: ...
+
+
+def _view() -> _View:
+    if is_kernel():
+        return _Cell()
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return _Terminal() if is_terminal else _Log()
+
+
+def _print(line: str) -> None:
+    if sys.stderr is not None:  # as in a program without a console on Windows
+        sys.stderr.write(f"{safe(line)}\n")
+        sys.stderr.flush()
+
+
+class _Nothing:
+    """Shows nothing."""
+
+    def open(self, rows: Sequence[Row], /) -> None: ...
+    def show(self, rows: Sequence[Row], /) -> None: ...
+    def print(self, line: str, /) -> None: ...
+    def close(self, *, is_last_kept: bool = False) -> None: ...
+
+
+class _Cell(_Nothing):
+    """The output of a notebook's cell."""
+
+    def __init__(self) -> None:
+        self._shown_at = clock.monotonic() + SHOWN_AFTER
+        self._display: Any = None
+
+    def show(self, rows: Sequence[Row], /) -> None:
+        if clock.monotonic() < self._shown_at:
+            return
+        data = {"text/plain": "\n".join(map(str, rows))}
+        if self._display is None:
+            from IPython.display import display
+
+            self._display = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call, unused-ignore]  # IPython is untyped where it is installed
+        else:
+            self._display.update(data, raw=True)
+
+    def print(self, line: str, /) -> None:
+        _print(line)
+
+
+class _Log:
+    """A stream that is no terminal: a line for each row, now and then."""
+
+    def __init__(self) -> None:
+        self._due = clock.monotonic() + SHOWN_AFTER
+        self._unprinted: Sequence[Row] = ()
+        self._was_shown = False
+
+    def open(self, rows: Sequence[Row], /) -> None:
+        """A line about nothing done yet is of no use."""
+
+    def show(self, rows: Sequence[Row], /) -> None:
+        self._unprinted = rows
+        if (now := clock.monotonic()) >= self._due:
+            self._due = now + REPORT_INTERVAL
+            self._was_shown = True
+            self._print_rows()
+
+    def print(self, line: str, /) -> None:
+        _print(line)
+
+    def close(self, *, is_last_kept: bool = False) -> None:
+        if is_last_kept and self._was_shown:
+            self._print_rows()
+
+    def _print_rows(self) -> None:
+        for row in self._unprinted:
+            _print(str(row))
+        self._unprinted = ()
+
+
+class _Terminal:
+    """Bars at the bottom of a terminal.
+
+    Threads: the timer of `open` starts the bars in a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        self._shown_at = clock.monotonic() + SHOWN_AFTER
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._rows: Sequence[Row] = ()
+        self._lock = threads.RLock()
+        self._is_closed = False
+        self._timer: Any = None
+
+    def open(self, rows: Sequence[Row], /) -> None:
+        self._rows = rows
+        self._timer = threads.Timer(SHOWN_AFTER, lambda: self.show(self._rows))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def show(self, rows: Sequence[Row], /) -> None:
+        with self._lock:
+            self._rows = rows
+            if self._is_closed or not rows or clock.monotonic() < self._shown_at:
+                return
+            if self._bars is None:
+                self._bars = _new_bars(is_counted=rows[0].done is not None)
+                self._bars.start()
+            names = {row.name for row in rows}
+            for name in self._tasks.keys() - names:
+                self._bars.remove_task(self._tasks.pop(name))
+            for row in rows:
+                if row.name not in self._tasks:
+                    self._tasks[row.name] = self._bars.add_task(safe(row.name), total=None, note="")
+                self._bars.update(
+                    self._tasks[row.name], completed=row.done or 0, total=row.total or None,
+                    note=safe(row.note),
+                )  # fmt: skip
+
+    def print(self, line: str, /) -> None:
+        with self._lock:
+            if self._bars is None:
+                _print(line)
+            else:  # the bars draw themselves again below the line
+                self._bars.console.print(safe(line), markup=False)
+
+    def close(self, *, is_last_kept: bool = False) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._is_closed = True
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+                for row in self._rows if is_last_kept else ():
+                    _print(str(row))
+
+
+def _new_bars(*, is_counted: bool) -> Bars:
+    from rich import progress  # not at the top: `import mousetrap` stays light
+    from rich.console import Console
+    from rich.table import Column
+
+    note = progress.TextColumn(
+        "{task.fields[note]}", markup=False,
+        table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+    )  # fmt: skip
+    counted = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(BAR_WIDTH),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+    )
+    return progress.Progress(
+        *(counted if is_counted else ()),
+        note,
+        console=Console(file=sys.stderr, highlight=False, soft_wrap=True),
+        transient=True,
+        # Rich would take stdout, too, and print data that is meant for a file on the terminal.
+        redirect_stdout=False,
+        expand=True,
+    )
+
+
+def write_values(path: Path, values: Mapping[str, Any]) -> None:
+    """Write *values* as JSON to *path* in one step: a reader never sees half of them."""
+    with suppress(OSError):  # the folder is gone: its reader has ended
+        write_atomically(path, json.dumps(values))

@@ -17,7 +17,7 @@ from typing import Any
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.display.progress import UPDATE_INTERVAL, ProgressLine
+from mousetrap.display.progress import UPDATE_INTERVAL, ProgressDisplay
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.errors import PublishError
 from mousetrap.flows.stage import Stage, queue_of
@@ -111,7 +111,7 @@ def send(
         data = list(data) if is_many else data
     total = count * (len(data) if isinstance(data, Sized) else 0) if is_many else count
     receipts: list[Receipt] = []
-    progress, started, seconds = ProgressLine(), clock.monotonic(), 0.0
+    progress, started, seconds = ProgressDisplay(), clock.monotonic(), 0.0
     publisher = Publisher(settings, "send").open()
 
     def sent() -> SendResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.display.progress import ProgressLine
+from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe, safe_lines
 from mousetrap.errors import (
     BrokerUnreachable,
@@ -69,7 +69,7 @@ class Settlement:
     def wait(self, timeout: float, *, fail_fast: bool) -> None:
         """Wait as `Run.settle` describes, and raise what it says."""
         deadline = clock.monotonic() + timeout
-        progress = ProgressLine()
+        progress = ProgressDisplay()
 
         def is_over() -> bool:
             return not self._ledger.open or (fail_fast and bool(self._ledger.dead))

@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 from mousetrap import errors
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.cli import app, console
+from mousetrap.cli import app
 from mousetrap.cli.errors import ExitCode, code_of
+from mousetrap.display import progress
+from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import Message
@@ -163,7 +165,7 @@ def test_send_without_a_body_triggers_a_stage(run, settings):
         (["work", "fetc"], 2, "did you mean fetch"),
         (["work", "no.such:stage"], 2, "cannot import"),
         (["work", ":stage"], 2, "module:attribute"),
-        (["work", "fetch", "--reads", "work"], 2, "knows its queues"),
+        (["work", "fetch", "--reads", "work"], 2, "has its queues"),
         (["work", "mousetrap.model.message:encoder"], 2, "did you mean encode"),
         (["work", "mousetrap.model.message:nothing"], 2, "has no 'nothing'"),
         (["work", "mousetrap.model.message:encode"], 2, "--reads"),
@@ -693,10 +695,10 @@ def test_check_lists_parameters_as_json(run, notebook):
 
 def test_progress_is_plain_lines_without_a_terminal(monkeypatch, capsys):
     """In a CI log: a line now and then, and none for what is over soon."""
-    monkeypatch.setattr(console, "SHOWN_AFTER", 0.0)
-    with console.progress("sending", 1000) as advance:
-        advance(10)
-        advance(20)
+    monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
+    with ProgressDisplay("sending", 1000) as display:
+        display.advance(10)
+        display.advance(20)
 
     assert capsys.readouterr().err == "sending: 10 of 1,000\n"
 
@@ -706,8 +708,8 @@ def test_progress_shows_no_bar_for_what_is_over_soon(monkeypatch):
     stream = io.StringIO()
     stream.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", stream)
-    with console.progress("sending", 2) as advance:
-        advance(1)
+    with ProgressDisplay("sending", 2) as display:
+        display.advance(1)
 
     assert stream.getvalue() == ""
 

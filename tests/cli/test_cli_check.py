@@ -15,12 +15,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from rich.console import Console
 from typer.testing import CliRunner
 
 from mousetrap.check import CheckProgress, CheckResult, GridProgress, Point, PointResult
-from mousetrap.cli import app, console, progress
-from mousetrap.cli.progress import note_of, watch_grid
+from mousetrap.cli import app
+from mousetrap.cli.progress import describe, watch_grid
+from mousetrap.display import progress
 
 PARAMETERS = """\
 n: int = 1  # a [bold]number[/bold]
@@ -118,7 +118,7 @@ def test_parameters_are_listed_without_secrets(notebook):
 
 
 @pytest.mark.parametrize(
-    ("progress", "note"),
+    ("seen", "note"),
     [
         (CheckProgress(0, 5), "starting a kernel"),
         (CheckProgress(1, 5, 4, "send()"), "cell 4: send()"),
@@ -127,15 +127,15 @@ def test_parameters_are_listed_without_secrets(notebook):
         (CheckProgress(1, 5, 4, "x" * 80, {"fetch": {}}), f"cell 4: {'x' * 24}…; fetch"),
     ],
 )  # fmt: skip
-def test_note_says_which_cell_runs_and_what_stages_count(progress, note):
+def test_note_says_which_cell_runs_and_what_stages_count(seen, note):
     """What happened at all is counted; a line gives way to the counts."""
-    assert note_of(progress) == note
+    assert describe(seen) == note
 
 
 def test_check_shows_how_far_it_is(notebook, monkeypatch):
     """Where there is no terminal: plain lines with the cell and the counts of its Run."""
-    monkeypatch.setattr(console, "SHOWN_AFTER", 0.0)
-    monkeypatch.setattr(console, "REPORT_EVERY", 0.0)
+    monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
+    monkeypatch.setattr(progress, "REPORT_INTERVAL", 0.0)
     path = notebook(f"# as a Run does\n{TELL}", "n")
 
     result = run("check", path)
@@ -148,26 +148,32 @@ def test_check_shows_how_far_it_is(notebook, monkeypatch):
 
 def test_grid_progress_is_plain_lines_without_a_terminal(capsys, monkeypatch):
     """A line as each point ends, and now and then one for each that runs."""
-    monkeypatch.setattr(console, "REPORT_EVERY", 0.0)
+    monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
+    monkeypatch.setattr(progress, "REPORT_INTERVAL", 0.0)
     with watch_grid() as tell:
         tell(look(running=2))
         tell(look(ended=1, running=1))
         tell(look(ended=2))
 
     assert capsys.readouterr().err.splitlines() == [
+        "points: 0 of 3",
         "n=0: cells: 1 of 5; cell 4: send(); fetch 88 done",
         "n=1: cells: 1 of 5; cell 4: send(); fetch 88 done",
         "1 of 3 passed: n=0\\x07 in 1.5 s",
+        "points: 1 of 3",
         "n=1: cells: 1 of 5; cell 4: send(); fetch 88 done",
         "2 of 3 not run: n=1\\x07",
+        "points: 2 of 3",
     ]
 
 
 def test_grid_progress_is_a_bar_for_each_that_runs(monkeypatch):
     """On a terminal, with what has ended above; nothing from a notebook acts on it."""
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=120, highlight=False)
-    monkeypatch.setattr(progress, "err", lambda: console)
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
     with watch_grid() as tell:
         tell(look(running=2, line="\x1b]0;title\x07[red]"))
         wait_until(lambda: "n=1" in stream.getvalue())  # it draws itself ten times a second

@@ -265,7 +265,7 @@ def test_health_is_three_facts(settings, proxy):
 
 
 def test_health_of_a_worker_that_cannot_go_on(settings):
-    """A hand that dies: not alive, and `problem` says why."""
+    """A worker whose executor has crashed is not alive, and `problem` gives the reason."""
     worker = Worker(WORK, lambda n: n, settings).start()
     try:
         worker._on_crash(ZeroDivisionError("a defect"))

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from mousetrap import Message, declare, drain, stage
-from mousetrap.display.progress import ProgressLine
+from mousetrap.display.progress import ProgressDisplay
 from mousetrap.errors import BrokerUnreachable, Unroutable
 from mousetrap.flows.send import send
 from mousetrap.model.topology import Queue
@@ -167,7 +167,7 @@ def test_send_shows_how_far_it_is_and_leaves_a_runs_figures_alone(work, monkeypa
     monkeypatch.setattr("mousetrap.display.progress.SHOWN_AFTER", 0.0)
     monkeypatch.setattr("mousetrap.display.progress.UPDATE_INTERVAL", 0.0)
     lines = []
-    monkeypatch.setattr(ProgressLine, "_show", lambda *args: lines.append(args[1]))
+    monkeypatch.setattr(ProgressDisplay, "show", lambda _, rows: lines.extend(map(str, rows)))
 
     send("work", range(1000), settings=work)
 
