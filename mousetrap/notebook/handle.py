@@ -16,7 +16,8 @@ from mousetrap.notebook.source_digest import SourceDigest
 from mousetrap.runtime import clock
 from mousetrap.worker.captured_output import OutputCapture, Outputs
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached
-from mousetrap.worker.worker import Statistics, Worker
+from mousetrap.worker.statistics import Statistics
+from mousetrap.worker.worker import Worker
 
 COUNTS = ("received", "done", "retried", "dead")
 MAX_ATTACHED_AGE = 2.0  # seconds for which a handle shows what it knows of other consumers

@@ -21,7 +21,8 @@ from mousetrap.notebook.rate import ArrivalHistory, RateMeter
 from mousetrap.runs.run import Run
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
-from mousetrap.worker.worker import Statistics, Worker
+from mousetrap.worker.statistics import Statistics
+from mousetrap.worker.worker import Worker
 
 DISCOVERY_INTERVAL = 5.0  # seconds between two requests which other processes consume a queue
 WorkerOrHandle = Worker | Handle

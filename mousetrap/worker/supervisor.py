@@ -213,7 +213,7 @@ class Supervisor:
     def statistics(self) -> dict[str, Any]:
         """Return the sums over all processes, those that have ended included.
 
-        ``received``, ``done``, ``retried``, ``dead``, ``reconnects`` as in `worker.Statistics`;
+        ``received``, ``done``, ``retried``, ``dead``, ``reconnects`` as in `Statistics`;
         ``in_progress`` and ``prefetched`` of the running processes; ``replaced`` counts processes.
         ``alive``, ``connected``, ``consuming`` say how many of the ``processes`` are. Figures are
         up to half a second old.

@@ -11,7 +11,6 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from mousetrap.amqp.consumer import Consumer, Delivery
@@ -28,30 +27,13 @@ from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached, Con
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.hooks import Hook, Hooks
 from mousetrap.worker.processor import Processor
+from mousetrap.worker.statistics import Statistics
 
 log = logging.getLogger("mousetrap.worker.worker")
 
 _started: weakref.WeakSet[Worker] = weakref.WeakSet()
 STOP_TIMEOUT = 10.0  # seconds for the messages in progress when a worker is stopped
 MIN_PREFETCH = 16
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What a worker has done so far; counts are messages since it started."""
-
-    state: str  # connecting, open, blocked, failed, closed
-    received: int  # deliveries, repeated ones included
-    done: int  # handled, outputs confirmed
-    retried: int  # failed and sent to a retry queue, confirmed
-    dead: int  # failed and sent to the dead queue, confirmed
-    in_progress: int  # begun, and the broker has not confirmed an outcome yet
-    prefetched: int  # delivered by the broker and not begun
-    reconnects: int
-    alive: bool  # started, neither closed nor unable to go on
-    connected: bool  # both connections are open, perhaps blocked by an alarm
-    consuming: bool  # the broker delivers messages, and they are handled
-    problem: str  # what it is waiting for, or the last thing that went wrong; "" when all is well
 
 
 class Worker:
@@ -95,16 +77,12 @@ class Worker:
         self.error: MousetrapError | None = None  # why it stopped for good
         self._hooks = Hooks(self.queue.name, hooks)
         topology = self.settings.topology
-        declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
-        if writes is not None:
-            declarations.append(topology.work_queue(writes))
+        declarations = self._declarations(writes)
         name = topology.wire_name(self.queue.name)
-        io_thread = IOThread(f"worker {self.queue.name}")
+        label = f"worker {self.queue.name}"
+        io_thread = IOThread(label)
         self._publisher = Publisher(
-            self.settings,
-            f"worker {self.queue.name} publishes",
-            on_failed=self.fail,
-            io_thread=io_thread,
+            self.settings, f"{label} publishes", on_failed=self.fail, io_thread=io_thread
         )
         self._publisher.declare(declarations)
         if topology.events_exchange:
@@ -124,7 +102,7 @@ class Worker:
         )
         self._processor = Processor(
             self.queue,
-            handler if isinstance(handler, Handler) else Handler(handler),
+            _as_handler(handler),
             self.settings,
             self._publisher,
             self._consumer,
@@ -187,7 +165,7 @@ class Worker:
             TypeError: it takes no message, or one of the two is a coroutine function and the
                 other is not: that needs a new worker.
         """
-        new = handler if isinstance(handler, Handler) else Handler(handler)
+        new = _as_handler(handler)
         if new.is_async is not self.handler.is_async:
             raise TypeError(
                 f"{new.name} and {self.handler.name} are not both plain functions, nor both "
@@ -325,6 +303,11 @@ class Worker:
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
         return f"<Worker {safe(way)}: {now.state}, {counts}, {now.in_progress} in progress>"
 
+    def _declarations(self, writes: str | None) -> list[AnyDeclaration]:
+        topology = self.settings.topology
+        outputs = [topology.work_queue(writes)] if writes is not None else []
+        return [*topology.declarations(self.queue), *outputs]
+
     def _stop(self, timeout: float) -> None:
         with self._closing:
             self._finish(timeout)
@@ -393,6 +376,10 @@ class Worker:
         )
         problem.__cause__ = error
         self.fail(problem)
+
+
+def _as_handler(handler: Callable[..., Any] | Handler) -> Handler:
+    return handler if isinstance(handler, Handler) else Handler(handler)
 
 
 def running() -> list[Worker]:
