@@ -1,40 +1,41 @@
-"""What can go wrong, as one tree; every message says what to do next.
+"""All errors that mousetrap raises on purpose, as one tree.
 
     MousetrapError
     ├── SettingsError          a setting has a value that cannot work (also a ValueError)
-    ├── WireError              the broker, or the way to it
-    │   ├── BrokerUnreachable  nobody answers AMQP at that address
-    │   ├── AccessRefused      user, password, vhost or permission (never retried)
-    │   ├── ConnectionLost     the connection broke; publishing again with the same id is right
+    ├── WireError              the broker or the connection to it
+    │   ├── BrokerUnreachable  no broker answers at that address
+    │   ├── AccessRefused      user, password, vhost or permission; never retried
+    │   ├── ConnectionLost     the connection broke; publish again with the same id
     │   └── ChannelLost        the broker closed the channel
-    │       ├── QueueMissing   no queue of that name (404)
-    │       ├── MessageTooLarge   the broker takes no message of that size (406)
+    │       ├── QueueMissing   there is no queue of that name (404)
+    │       ├── MessageTooLarge   the broker accepts no message of that size (406)
     │       └── TopologyMismatch  the queue exists with other arguments (406)
-    ├── PublishError           one message did not verifiably arrive; `.receipt` tells which
-    │   ├── Unroutable         no queue is bound there: the broker gave it back
-    │   ├── PublishRefused     the broker said no (nack: queue full, reject-publish)
-    │   └── OutcomeUnknown     no answer in time: the broker may have it or not
-    ├── UndecodableMessage     the bytes are not what the stage reads
-    ├── WorkerLost             why a message is dead that nobody who handled it lived to tell of
-    ├── AckTimedOut            why a message is dead whose handling the broker would not wait for
-    ├── Reject                 raised *by a handler*: bury this message now, do not retry
+    ├── PublishError           the broker did not confirm one message
+    │   ├── Unroutable         the broker returned it: there is no queue of that name
+    │   ├── PublishRefused     the broker refused it (nack), for example because the queue is full
+    │   └── OutcomeUnknown     no answer in time: the broker may have the message or not
+    ├── UndecodableMessage     a body is not what the stage reads (also a ValueError)
+    ├── WorkerLost             several workers were lost while they had this message
+    ├── AckTimedOut            handling this message took longer than the broker waits for an ack
+    ├── Reject                 raised *by a handler*: dead-letter this message, do not retry it
     ├── RunError               a run of a flow
-    │   ├── NotSettled         messages have no fate in time; `.table` says where each is
-    │   └── MessageDied        a message was dead-lettered, and that was to end the wait
-    ├── SinkError              a sink cannot store
-    │   └── SinkBusy           others held it for too long; nothing was stored, try again
-    ├── ProcessEnded           a worker process ended by itself; `.code` is its exit code
-    ├── BrokerSetupError       a broker could not be brought up
-    ├── FaultError             a fault on purpose that may not be planted here, or did not happen
-    ├── ExtractError           a cell of a notebook cannot become a module (also a ValueError)
-    └── CheckError             a notebook check
-        ├── ParameterError     unknown, mistyped or secret-like; no kernel was started
-        ├── Drifted            shows a function that the package has otherwise; no kernel started
-        ├── CheckFailed        a cell raised; the executed copy is kept
-        └── DeadlineExceeded   time is up; the kernel and its workers were ended
+    │   ├── NotSettled         messages have no final outcome in time (also a TimeoutError)
+    │   └── MessageDied        a message was dead-lettered, and `fail_fast` was asked for
+    ├── SinkError              a sink cannot store results
+    │   └── SinkBusy           other processes held the sink for too long (also a TimeoutError)
+    ├── ProcessEnded           a worker process ended without being asked to
+    ├── BrokerSetupError       a broker could not be started
+    ├── FaultError             a fault could not be injected, or had no effect
+    ├── ExtractError           a notebook cell cannot become part of a module (also a ValueError)
+    └── CheckError             the check of a notebook
+        ├── ParameterError     a parameter is unknown, mistyped or secret (also a ValueError)
+        ├── Drifted            a function in the notebook differs from the package's
+        ├── CheckFailed        a cell raised an error
+        └── DeadlineExceeded   the check took too long (also a TimeoutError)
 
-pika's exceptions are translated to these in one place, `mousetrap.amqp.error_translation`; the
-original stays attached as ``__cause__``. No message contains a password or a body.
+Each error's text says what happened, to which queue or message, and what to do next; it contains no
+password and no body. pika's exceptions are translated to these errors in one module,
+`mousetrap.amqp.error_translation`; the original is the ``__cause__``.
 """
 
 from __future__ import annotations
@@ -43,68 +44,103 @@ from pathlib import Path
 
 
 class MousetrapError(Exception):
-    """The root: catch this to catch whatever mousetrap raises on purpose."""
+    """The base of all errors here: catch it to catch whatever mousetrap raises on purpose."""
 
 
 class SettingsError(MousetrapError, ValueError):
-    """A setting cannot work; names the variable, the value and what is allowed."""
+    """A setting, a queue name or a retry delay has a value that cannot work.
+
+    The text names the variable, the value and what is allowed. Correct it and start again.
+    """
 
 
 class WireError(MousetrapError):
-    """The broker, or the way to it."""
+    """The broker, or the connection to it, failed; the subclasses say how."""
 
 
 class BrokerUnreachable(WireError):
-    """Nobody answered AMQP at that address in time."""
+    """No broker answered at the address in time, so nothing was sent.
+
+    Start a broker (``mousetrap broker up``), or correct the variable that the text names;
+    ``mousetrap doctor`` finds out which.
+    """
 
 
 class AccessRefused(WireError):
-    """The broker refused user, password, vhost or permission; asking again will not help."""
+    """The broker refused the user, the password, the vhost or a permission.
+
+    A retry does not help: correct the variable that the text names, or the user's permissions.
+    """
 
 
 class ConnectionLost(WireError):
-    """The connection broke; what was not confirmed may or may not have arrived."""
+    """The connection broke; messages that were not confirmed may have arrived or not.
+
+    Publish them again with the same ids, so that a sink can recognise duplicates.
+    """
 
 
 class ChannelLost(WireError):
-    """The broker closed the channel; its text is in the message."""
+    """The broker closed the channel; the text has the broker's reason.
+
+    The connection is intact. Correct what the broker complains about before the next try.
+    """
 
 
 class QueueMissing(ChannelLost):
-    """There is no queue of that name in this vhost (404 NOT_FOUND)."""
+    """There is no queue of that name in this vhost (404 NOT_FOUND).
+
+    Declare it (`mousetrap.declare`), or check its name and the namespace.
+    """
 
 
 class MessageTooLarge(ChannelLost):
-    """A message was larger than the broker takes; `size` is its size in bytes."""
+    """A message was larger than the broker accepts (406 PRECONDITION_FAILED).
+
+    `size` is its size in bytes. Store the content elsewhere and send its path or URL.
+    """
 
     size = 0
 
 
 class TopologyMismatch(ChannelLost):
-    """The queue exists with other arguments than ours (406 PRECONDITION_FAILED)."""
+    """The queue exists with other arguments than the declared ones (406 PRECONDITION_FAILED).
+
+    Delete the old queue, or declare it with the arguments that it has; the text names them.
+    """
 
 
 class PublishError(MousetrapError):
-    """One message did not verifiably arrive; it was not lost silently: here it is."""
+    """The broker did not confirm one message; the text names the message and the queue."""
 
 
 class Unroutable(PublishError):
-    """The broker returned the message: no queue of that name exists."""
+    """The broker returned the message: there is no queue of that name.
+
+    Declare the queue (`mousetrap.declare`), or check its name and the namespace.
+    """
 
 
 class PublishRefused(PublishError):
-    """The broker refused the message (nack), for example because the queue is full."""
+    """The broker refused the message (nack), for example because the queue is full.
+
+    Publish it again later, with the same id, unless the text says that it is too large.
+    """
 
 
 class OutcomeUnknown(PublishError):
-    """No answer before the deadline or the disconnect; the broker may have the message or not."""
+    """The broker did not answer before the deadline, or before the connection broke.
+
+    It may have the message or not: publish it again, with the same id.
+    """
 
 
 class UndecodableMessage(MousetrapError, ValueError):
-    """The bytes are not what was expected.
+    """A body is not JSON, or not of the type that the stage reads; a worker dead-letters it.
 
-    `offset` is the byte where decoding stopped (None when the bytes parse but have the wrong
-    type); `reason` says what is wrong without quoting the body.
+    `offset` is the byte where decoding stopped, None when the body is JSON of the wrong type.
+    `reason` says what is wrong without quoting the body. Correct the sender or the stage's type,
+    then replay the dead letter.
     """
 
     def __init__(self, reason: str, offset: int | None = None) -> None:
@@ -115,41 +151,60 @@ class UndecodableMessage(MousetrapError, ValueError):
 
 
 class WorkerLost(MousetrapError):
-    """Workers were lost while they had this message; it may be what kills them."""
+    """The reason of a dead letter: several workers were lost while they had this message.
+
+    The message may be what crashes them. Correct the handler, then replay the dead letter.
+    """
 
 
 class AckTimedOut(MousetrapError):
-    """Its handling took longer than the broker waits for an ack, again and again."""
+    """The reason of a dead letter: its handling repeatedly took longer than the ack time-out.
+
+    Make the handler faster, or raise the broker's ``consumer_timeout``, then replay it.
+    """
 
 
 class Reject(MousetrapError):
-    """Raise it in a handler to send the message to the dead queue without a retry."""
+    """Raise it in a handler to dead-letter the message at once, without a retry.
+
+    For messages that no retry can help: ``raise Reject("no such customer")``.
+    """
 
 
 class RunError(MousetrapError):
-    """A run of a flow did not go as it should."""
+    """A run of a flow did not go as it should; the subclasses say how."""
 
 
 class NotSettled(RunError, TimeoutError):
-    """Messages have no fate in time; `table` has a row for each: where it stopped, since when."""
+    """A run was not settled in time: some messages have no final outcome yet.
+
+    `table` has a row for each: where it waits, since when, and its last failure. Give the run more
+    time or more workers; `settle` can be called again.
+    """
 
     table: object = None
 
 
 class MessageDied(RunError):
-    """A message was dead-lettered; says which, where and why, with the handler's traceback."""
+    """A message of the run was dead-lettered, and the caller asked to stop at the first one.
+
+    The text says which message, in which stage and why, with the handler's traceback.
+    """
 
 
 class SinkError(MousetrapError):
-    """A sink cannot store: its file, its table, or how it is used; nothing was stored."""
+    """A sink cannot store results: its file, its table, or how it is used; nothing was stored."""
 
 
 class SinkBusy(SinkError, TimeoutError):
-    """Others held the sink for longer than its time-out; nothing was stored, try again."""
+    """Other processes held the sink for longer than its time-out; nothing was stored, try again."""
 
 
 class ProcessEnded(MousetrapError):
-    """A worker process has ended by itself; `code` is its exit code as `subprocess` counts it."""
+    """A worker process ended without being asked to; the text says what its exit code means.
+
+    `code` is the exit code as `subprocess` counts it: negative for a signal.
+    """
 
     def __init__(self, text: str, code: int = 1) -> None:
         super().__init__(text)
@@ -157,34 +212,40 @@ class ProcessEnded(MousetrapError):
 
 
 class BrokerSetupError(MousetrapError):
-    """A broker could not be brought up, or not in time."""
+    """A broker could not be started, or not in time; the text says what to install or to change."""
 
 
 class FaultError(MousetrapError):
-    """A fault on purpose that may not be planted here, or that did not happen; says why."""
+    """A fault could not be injected into this broker, or had no effect; the text says why."""
 
 
 class ExtractError(MousetrapError, ValueError):
-    """A cell cannot become part of a module; names the cell, and nothing was written."""
+    """A cell cannot become part of a module; the text names the cell. Nothing was written."""
 
 
 class CheckError(MousetrapError):
-    """A notebook check did not pass; `output` is the executed copy, None if it never began."""
+    """A notebook check did not pass; `output` is the executed copy, None if there is none."""
 
     output: Path | None = None
 
 
 class ParameterError(CheckError, ValueError):
-    """A notebook parameter is unknown, mistyped or looks like a secret; no kernel was started."""
+    """A notebook parameter is unknown, mistyped or looks like a secret; no kernel was started.
+
+    The text says what is allowed. Secrets belong in environment variables.
+    """
 
 
 class Drifted(CheckError):
-    """A notebook says that its function is the package's, and it is not; no kernel was started."""
+    """A function in the notebook is marked as the package's, but differs; no kernel was started.
+
+    The text shows the difference. Extract the function again, or take the package's version.
+    """
 
 
 class CheckFailed(CheckError):
-    """A cell of the notebook raised; the executed copy says which."""
+    """A cell of the notebook raised an error; `output`, the executed copy, shows which and why."""
 
 
 class DeadlineExceeded(CheckError, TimeoutError):
-    """The check took too long; its kernel and workers were ended."""
+    """The check took longer than its deadline; its kernel and its workers were ended."""

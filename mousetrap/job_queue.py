@@ -1,8 +1,8 @@
-"""A channel to the job queues, and the short questions one asks of a queue.
+"""A channel to the job queues, and functions that read, fill or empty a queue once.
 
-`open_channel` is what the tutorial wrote: it declares `QUEUES` and returns a channel with pika's
-blocking methods. The rest opens such a channel for the moment it needs one. Consuming for good is
-the worker's business, sending many messages the publisher's. Prototyped in
+`open_channel` is the tutorial's function: it declares `QUEUES` and returns a channel with pika's
+blocking methods. The other functions open such a channel for one request and close it. To consume
+continuously, use a worker; to send many messages, a publisher. Prototyped in
 ``notebooks/01_channel.ipynb``.
 """
 
@@ -27,23 +27,23 @@ from mousetrap.runtime import clock, randomness
 from mousetrap.settings import Settings
 
 QUEUES = ["start_fetch", "data_processing"]
-FEW = 10  # messages; so few are got one by one
-BULK = 1000  # messages that are on their way to `drain` at a time; a guess
-PATIENCE = 3.0  # seconds for the confirms of what is published anew
-IDLE = 0.5  # seconds without a message after which those that were there are gone; a guess
-PEEKED = (
-    "Given back: the broker marks them as redelivered, and who consumes just now may see another "
-    "order."
+MAX_SINGLE_GETS = 10  # messages; up to this number `drain` uses basic.get, above it a consumer
+MAX_DRAIN_PREFETCH = 1000  # unacked messages of `drain` at a time; a guess
+REPUBLISH_TIMEOUT = 3.0  # seconds to wait for the confirms of republished messages
+DRAIN_IDLE_TIMEOUT = 0.5  # seconds without a delivery after which the queue is empty; a guess
+PEEK_NOTE = (
+    "The messages are back in the queue. The broker marks them as redelivered, and a consumer that "
+    "runs now may receive them in another order."
 )
 
-Got: TypeAlias = tuple[Any, Any, bytes]  # method, properties and body, as pika has them
+GotMessage: TypeAlias = tuple[Any, Any, bytes]  # method, properties and body, as pika returns them
 
 
 def open_channel(settings: Settings | None = None) -> JobChannel:
     """Open a connection and a channel, declare `QUEUES` durable, and return the channel.
 
     Raises:
-        BrokerUnreachable, AccessRefused: with the variable to check.
+        BrokerUnreachable, AccessRefused: the text names the variable to check.
         TopologyMismatch: one of the queues exists with other arguments.
     """
     settings = settings or Settings.from_environment()
@@ -59,10 +59,10 @@ def open_channel(settings: Settings | None = None) -> JobChannel:
 
 
 def declare(*queues: Queue | str, settings: Settings | None = None) -> None:
-    """Declare queues; a `Queue` with its retry and dead queues, a name just so.
+    """Declare queues: a `Queue` with its retry, dead and quarantine queues, a name as one queue.
 
     Raises:
-        TopologyMismatch: one exists with other arguments; says which argument.
+        TopologyMismatch: one exists with other arguments; the text names the argument.
     """
     settings = settings or Settings.from_environment()
     with short_channel(settings) as channel:
@@ -72,7 +72,7 @@ def declare(*queues: Queue | str, settings: Settings | None = None) -> None:
 
 
 def depth(queue: str, settings: Settings | None = None) -> Depth:
-    """Ask how many messages are ready in *queue*, and how many consumers it has.
+    """Return how many messages are ready in *queue*, and how many consumers it has.
 
     Raises:
         QueueMissing: there is no such queue.
@@ -84,20 +84,20 @@ def depth(queue: str, settings: Settings | None = None) -> Depth:
 
 
 def depths(queues: Iterable[str], settings: Settings | None = None) -> list[Depth | None]:
-    """Ask for many queues over one connection; None where there is no such queue."""
-    gauge = QueueDepthReader(settings or Settings.from_environment(), "question")
+    """Return the depth of each queue, read over one connection; None for a missing queue."""
+    reader = QueueDepthReader(settings or Settings.from_environment(), "question")
     try:
-        found = gauge.read(names := list(queues))
+        found = reader.read(names := list(queues))
     finally:
-        gauge.close()
+        reader.close()
     return [found[name] for name in names]
 
 
 def peek(queue: str, n: int = 10, settings: Settings | None = None) -> Messages:
-    """Look at up to *n* messages and give them back.
+    """Return up to *n* messages from the head of *queue*, and leave them in the queue.
 
-    Not free of traces, as the table says: the broker marks them as redelivered, and a message may
-    change places with another that is delivered at the same moment.
+    The queue is not quite unchanged afterwards: the broker marks the messages as redelivered, and a
+    message may change places with one that is delivered at the same moment.
     """
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
@@ -106,7 +106,7 @@ def peek(queue: str, n: int = 10, settings: Settings | None = None) -> Messages:
         messages = [Message.from_wire(body, properties) for _, properties, body in found]
         redeliveries.remember(name, [(message.id, False) for message in messages])
         requeue(channel, queue, found, settings)
-    return Messages(messages, f" at the head of {queue}", PEEKED)
+    return Messages(messages, f" at the head of {queue}", PEEK_NOTE)
 
 
 def drain(
@@ -118,27 +118,29 @@ def drain(
     settings: Settings | None = None,
     on_message: Callable[[Message], object] | None = None,
 ) -> Messages:
-    """Take messages out of *queue* and return them, a list that shows itself; always ends.
+    """Take messages out of *queue* and return them; ends after *timeout* seconds at the latest.
 
-    Ends after *n* messages, or when nothing came for *idle* seconds (0: as soon as the queue is
-    empty), or after *timeout* seconds. With *n* and no *idle* it waits for all *n* until the
-    timeout. A message is acked once it is in the list (after *on_message* returned, if given),
-    so what an exception interrupts goes back to the queue; what was in the list by then is in the
-    ``taken`` of the exception. No more are on their way at a time than there are and are wanted:
-    what others may want stays.
+    Ends earlier after *n* messages, or when none arrived for *idle* seconds (0: as soon as the
+    queue is empty). With *n* and without *idle* it waits for all *n* until the timeout.
+
+    A message is acked once it is in the list (and *on_message* has returned, if given). If an
+    exception interrupts, the message goes back to the queue, and the messages that were taken
+    before are in ``taken`` of the exception. Never more messages are prefetched than are in the
+    queue and wanted, so that other consumers can have the rest.
     """
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
     taken: list[Message] = []
     now = clock.monotonic()
     deadline, last = now + timeout, now
-    patience = timeout if n is not None and not idle else idle
-    ready = 1  # as far as is known, or one to be asked for
-    with _not_lost(taken, queue), short_channel(settings) as channel:
+    idle_timeout = timeout if n is not None and not idle else idle
+    ready = 1  # messages in the queue, as far as is known; one to begin with
+    with _attached_to_errors(taken, queue), short_channel(settings) as channel:
         while (n is None or len(taken) < n) and clock.monotonic() < deadline:
-            most = min(ready or 1, BULK if n is None else n - len(taken), BULK)
+            wanted = MAX_DRAIN_PREFETCH if n is None else n - len(taken)
+            limit = min(ready or 1, wanted, MAX_DRAIN_PREFETCH)
             before, ready = len(taken), 0
-            with closing(_take(channel, name, most, deadline)) as found:
+            with closing(_take(channel, name, limit, deadline)) as found:
                 for message, left in found:
                     if on_message is not None:
                         on_message(message)
@@ -146,31 +148,31 @@ def drain(
                     last, ready = clock.monotonic(), left
             if len(taken) == before:
                 quiet = clock.monotonic() - last
-                if quiet >= patience:
+                if quiet >= idle_timeout:
                     break
-                # basic.get cannot wait, a consumer would prefetch what others may want
-                pause = min(0.02, patience - quiet, clock.remaining(deadline))
+                # basic.get cannot wait, and a consumer could prefetch messages of other consumers
+                pause = min(0.02, idle_timeout - quiet, clock.remaining(deadline))
                 channel.connection.process_data_events(pause)
     return Messages(taken, f" out of {queue}")
 
 
 @contextmanager
-def _not_lost(taken: list[Message], queue: str) -> Iterator[None]:
-    """Let an exception carry what was *taken*: the broker does not have it any more."""
+def _attached_to_errors(taken: list[Message], queue: str) -> Iterator[None]:
+    """Attach the messages that were *taken* to an exception: the broker does not have them."""
     try:
         yield
     except BaseException as error:
         if taken:
             vars(error)["taken"] = Messages(taken, f" out of {queue}")
             error.add_note(
-                f"{len(taken):,} messages had been taken out of {queue} by then: they are in "
-                f"`taken` of this exception (in a notebook: sys.last_value.taken)"
+                f"{len(taken):,} messages were taken out of {queue} before: they are in `taken` of "
+                f"this exception (in a notebook: sys.last_value.taken)"
             )
         raise
 
 
 def purge(queue: str, settings: Settings | None = None) -> int:
-    """Throw away the messages that are ready in *queue*; return how many."""
+    """Delete the messages that are ready in *queue*; return how many."""
     settings = settings or Settings.from_environment()
     with short_channel(settings) as channel:
         answer = channel.queue_purge(settings.topology.wire_name(queue))
@@ -178,7 +180,7 @@ def purge(queue: str, settings: Settings | None = None) -> int:
 
 
 def delete(*queues: Queue | str, settings: Settings | None = None) -> None:
-    """Delete queues with whatever is in them; those that do not exist are no error."""
+    """Delete queues with their messages; a queue that does not exist is no error."""
     settings = settings or Settings.from_environment()
     with short_channel(settings) as channel:
         for queue in queues:
@@ -189,12 +191,12 @@ def delete(*queues: Queue | str, settings: Settings | None = None) -> None:
 def delete_unused(
     wire_names: Iterable[str], settings: Settings, *, timeout: float = 15.0
 ) -> list[str]:
-    """Delete those queues, by their names on the wire, and return the ones that existed.
+    """Delete queues by their names on the wire, and return the names of those that existed.
 
-    Waits until nobody consumes them any more: a worker would declare its queue again.
+    Waits until a queue has no consumers: a worker would declare its queue again.
 
     Raises:
-        TimeoutError: one still has consumers after *timeout* seconds; names it.
+        TimeoutError: a queue still has consumers after *timeout* seconds; the text names it.
     """
     deadline = clock.monotonic() + timeout
     bare = settings.replace(namespace="")
@@ -215,13 +217,13 @@ def delete_unused(
 
 
 def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
-    """Send a message through the broker and get it back; return the seconds it took.
+    """Send a message through the broker and receive it; return the seconds that this took.
 
-    The proof that a broker is ready: an open port or a greeting is not. Uses an exclusive queue
-    that vanishes with the connection.
+    This proves that the broker is ready; an open port or a greeting does not. The queue is
+    exclusive and is deleted with the connection.
 
     Raises:
-        BrokerUnreachable, AccessRefused: with the variable to check.
+        BrokerUnreachable, AccessRefused: the text names the variable to check.
     """
     settings = (settings or Settings.from_environment()).replace(connect_timeout=timeout)
     started = clock.monotonic()
@@ -234,62 +236,64 @@ def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
             if body == token:
                 return clock.monotonic() - started
     raise BrokerUnreachable(
-        f"{settings.url} took a message and did not give it back in {timeout:g} s"
+        f"{settings.url} accepted a message and did not deliver it within {timeout:g} s: wait, or "
+        f"look at the broker's log"
     )
 
 
 @contextmanager
 def short_channel(settings: Settings) -> Iterator[JobChannel]:
-    """Open a channel for a question or two; pika's errors come out as ours."""
+    """Open a channel for a few requests; pika's errors are translated to ours."""
     with connect(settings, "question") as channel, translated(settings):
         yield channel
 
 
 def take_one(queue: str, settings: Settings) -> bytes:
-    """Take one message from the queue of this name on the wire; empty if there is none.
+    """Take one message from the queue with this name on the wire; return b"" if there is none.
 
     Raises:
-        QueueMissing: there is no such queue, or nobody may declare one of that name.
+        QueueMissing: there is no such queue, or a queue of that name is not allowed.
     """
     with connect(settings, "question") as channel:
         try:
             with translated(settings):
                 _, _, body = channel.basic_get(queue, auto_ack=True)
         except ChannelLost as error:
-            raise QueueMissing(f"{queue!r} cannot be got from: {error}") from error
+            raise QueueMissing(f"no message can be taken from {queue!r}: {error}") from error
     return body or b""
 
 
-def requeue(channel: JobChannel, queue: str, got: Sequence[Got], settings: Settings) -> None:
-    """Return what was *got* from *queue* to it, in its order.
+def requeue(channel: JobChannel, queue: str, got: Sequence[GotMessage], settings: Settings) -> None:
+    """Return the messages that were *got* from *queue* to it, in the same order.
 
-    What a quorum queue would throw away after a few more looks is published anew, behind the
-    others: before RabbitMQ 4.3 it counts each look as a failure; at the 21st the message is gone
-    (measured). If that is not confirmed within `PATIENCE`, it is given back like the rest.
+    A message near the delivery limit of a quorum queue is published again instead, behind the
+    others. Before RabbitMQ 4.3 such a queue counts each return as a failed delivery, and drops the
+    message at the 21st (measured). If the broker does not confirm the copy within
+    `REPUBLISH_TIMEOUT`, the message is returned like the others.
     """
     staying = got
-    if worn := [each for each in got if is_near_delivery_limit(each[1])]:
-        moved = _published_anew(worn, queue, settings)
-        for tag in moved:
+    if near_limit := [each for each in got if is_near_delivery_limit(each[1])]:
+        republished = _republish(near_limit, queue, settings)
+        for tag in republished:
             channel.basic_ack(tag)
-        staying = [each for each in got if each[0].delivery_tag not in moved]
+        staying = [each for each in got if each[0].delivery_tag not in republished]
     if staying:
-        # Closing the channel would do it as well, but that counts on 4.3, too.
+        # Closing the channel would return them as well, but RabbitMQ 4.3 counts that, too.
         channel.basic_nack(staying[-1][0].delivery_tag, multiple=True, requeue=True)
 
 
-def _published_anew(worn: Sequence[Got], queue: str, settings: Settings) -> set[int]:
-    """Publish copies of *worn* to *queue*; return the tags of those that the broker confirmed."""
-    with Publisher(settings, "gives back") as publisher:
+def _republish(messages: Sequence[GotMessage], queue: str, settings: Settings) -> set[int]:
+    """Publish copies of *messages* to *queue*; return the delivery tags of the confirmed ones."""
+    with Publisher(settings, "requeue") as publisher:
         receipts = {}
-        for method, properties, body in worn:
+        for method, properties, body in messages:
             message = Message.from_wire(body, properties)
             copy = message.copy(message.attempt, without_delivery_counts(message.headers))
             receipts[method.delivery_tag] = publisher.publish(
                 copy, queue, properties=kept_properties(properties)
             )
-        with suppress(TimeoutError):  # an alarm, or a broker that went away: they stay
-            publisher.flush(PATIENCE)
+        with suppress(TimeoutError):  # an alarm, or the broker is gone: they are returned instead
+            publisher.flush(REPUBLISH_TIMEOUT)
         return {tag for tag, receipt in receipts.items() if receipt.confirmed}
 
 
@@ -306,32 +310,34 @@ def _declarations(queue: Queue | str, settings: Settings) -> list[Declaration]:
 
 
 def _take(
-    channel: JobChannel, name: str, most: int, deadline: float
+    channel: JobChannel, name: str, limit: int, deadline: float
 ) -> Generator[tuple[Message, int], None, None]:
-    """Yield up to *most* messages, which are there, and how many are left, as far as is known.
+    """Yield up to *limit* messages, each with the number that is left, as far as is known.
 
-    Each is acked when the next is asked for; who closes this earlier gives back the latest.
+    There must be *limit* messages in the queue. Each is acked when the caller asks for the next
+    one; if the caller closes the generator first, the last one goes back to the queue.
     """
-    if most <= FEW:
-        for _ in range(most):
+    if limit <= MAX_SINGLE_GETS:
+        for _ in range(limit):
             method, properties, body = channel.basic_get(name)
             if method is None:
                 return
             yield Message.from_wire(body, properties), method.message_count
             channel.basic_ack(method.delivery_tag)
         return
-    tag = 0  # up to this one they are taken
-    channel.basic_qos(prefetch_count=most)  # acked all at once: so no more than these come
+    tag = 0  # messages up to this tag are taken
+    channel.basic_qos(prefetch_count=limit)  # they are acked all at once, so no more arrive
     try:
-        for method, properties, body in channel.consume(name, inactivity_timeout=IDLE):
-            if method is None:  # somebody else has taken the rest
+        deliveries = channel.consume(name, inactivity_timeout=DRAIN_IDLE_TIMEOUT)
+        for method, properties, body in deliveries:
+            if method is None:  # another consumer has taken the rest
                 break
-            most -= 1
-            yield Message.from_wire(body, properties), most
+            limit -= 1
+            yield Message.from_wire(body, properties), limit
             tag = method.delivery_tag
-            if not most or clock.monotonic() > deadline:
+            if not limit or clock.monotonic() > deadline:
                 break
-    except BaseException:  # nothing here may wait: it may be an interrupt, and the broker silent
+    except BaseException:  # wait for nothing: it may be an interrupt while the broker is silent
         if tag:
             channel.basic_ack(tag, multiple=True)
         channel.basic_nack(0, multiple=True)
@@ -341,8 +347,8 @@ def _take(
     channel.cancel()
 
 
-def _get(channel: JobChannel, name: str, n: int) -> list[Got]:
-    found: list[Got] = []
+def _get(channel: JobChannel, name: str, n: int) -> list[GotMessage]:
+    found: list[GotMessage] = []
     while len(found) < n:
         method, properties, body = channel.basic_get(name)
         if method is None:

@@ -1,8 +1,8 @@
-"""Where the broker is and how patient we are: one frozen value, read when asked for.
+"""Where the broker is, how queues are declared, and all time-outs: one immutable value.
 
-The environment is read by `Settings.from_environment`, never at import; the variables of the
-tutorial (``RABBITMQ_HOST``, ``RABBITMQ_USER``, ``RABBITMQ_PASSWORD``) keep its defaults.
-All times are in seconds.
+`Settings.from_environment` reads the environment when it is called, never at import. The variables
+of the tutorial (``RABBITMQ_HOST``, ``RABBITMQ_USER``, ``RABBITMQ_PASSWORD``) have its defaults. All
+times are in seconds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ MASK = "********"
 class Settings:
     """Everything needed to reach a broker; its `repr` masks the password.
 
-    ``Settings()`` is the tutorial's development broker. Values are checked when the object is
-    made: a bad one raises `SettingsError` that names it.
+    ``Settings()`` is the tutorial's development broker. Values are checked when the object is made.
+
+    Raises:
+        SettingsError: a value cannot work; the error names it and says what is allowed.
     """
 
     host: str = "localhost"
@@ -40,15 +42,13 @@ class Settings:
 
     namespace: str = ""  # prefix of all queue names: "run-7f3a" -> "run-7f3a.start_fetch"
     queue_type: str = "classic"  # or "quorum"
-    queue_expiry: float = 600.0  # unused queues of a namespace vanish after this time
-    events_exchange: str = (
-        EVENTS_EXCHANGE  # where workers tell what became of messages; "": nowhere
-    )
-    keep_bodies: int = 0  # bytes; bodies up to this size are told along with what became of them
+    queue_expiry: float = 600.0  # the broker deletes a namespace's queues when unused this long
+    events_exchange: str = EVENTS_EXCHANGE  # workers publish outcomes here; "": they publish none
+    keep_bodies: int = 0  # bytes; an outcome includes the message's body up to this size
 
     heartbeat: float = 60.0  # the broker's own default; 0 switches heartbeats off
-    connect_timeout: float = 3.0  # for the first connection; later ones are retried for ever
-    confirm_timeout: float = 30.0  # a publish without an answer is `unknown` after this time
+    connect_timeout: float = 3.0  # for the first connection; a lost one is restored without limit
+    confirm_timeout: float = 30.0  # after this time a publish without an answer is `unknown`
     max_in_flight: int = 2000  # unconfirmed publishes; measured: more is not faster
 
     def __post_init__(self) -> None:
@@ -63,23 +63,23 @@ class Settings:
                 raise SettingsError(f"{name} is {value!r}: it must lie in {low}..{high}")
         if not self.host:
             raise SettingsError("host is empty: give a name or an address, e.g. localhost")
-        if re.search(r"[/@\s]", self.host):  # not quoted: somebody's URL, maybe with a password
+        if re.search(r"[/@\s]", self.host):  # not quoted: it may be a URL with a password
             raise SettingsError(
-                "host is not a name or an address: a URL belongs into RABBITMQ_URL, or into parts"
+                "host is not a name or an address: put a URL into RABBITMQ_URL, or split it up"
             )
         try:
             self.host.encode("idna")
         except UnicodeError:
-            raise SettingsError(f"host is {self.host[:80]!r}: no host can be called so") from None
+            raise SettingsError(f"host is {self.host[:80]!r}: that is not a host name") from None
         for name in ("user", "password", "vhost"):
-            if re.search(r"[\ud800-\udfff]", getattr(self, name)):  # bytes that were no UTF-8
+            if re.search(r"[\ud800-\udfff]", getattr(self, name)):  # from bytes that are not UTF-8
                 raise SettingsError(f"{name} is not valid UTF-8: check how the variable was set")
         if self.queue_type not in ("classic", "quorum"):
             raise SettingsError(f"queue_type is {self.queue_type!r}: use 'classic' or 'quorum'")
         if not re.fullmatch(r"[A-Za-z0-9_.:-]{0,100}", self.events_exchange):
             raise SettingsError(
                 f"events_exchange is {self.events_exchange[:60]!r}: use up to 100 letters, digits, "
-                f"'_', '-', '.', ':', or nothing at all to switch events off"
+                f"'_', '-', '.', ':', or an empty text to switch events off"
             )
         if not re.fullmatch(r"[A-Za-z0-9_.-]{0,40}", self.namespace):
             raise SettingsError(
@@ -88,13 +88,13 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read ``RABBITMQ_*`` and ``MOUSETRAP_*`` now; what is not set keeps its default.
+        """Return settings from ``RABBITMQ_*`` and ``MOUSETRAP_*``; unset ones keep their defaults.
 
-        ``RABBITMQ_URL`` (``amqp://user:password@host:port/vhost``) wins over the parts.
+        ``RABBITMQ_URL`` (``amqp://user:password@host:port/vhost``) has priority over its parts.
 
         Raises:
-            SettingsError: a variable has a bad value; names the variable, the value (never a
-                password) and what is allowed.
+            SettingsError: a variable has a bad value; the error names the variable, the value
+                (never a password) and what is allowed.
         """
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}
@@ -123,13 +123,13 @@ class Settings:
 
     @property
     def url(self) -> str:
-        """The address with the password masked, fit for a log: ``amqp://me:****@host:5672/``."""
+        """The address with a masked password, for logs: ``amqp://me:********@host:5672/%2F``."""
         return self._url(MASK)
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that make a child process see the same settings.
+        """Return the variables that give a child process the same settings.
 
-        Contains the password: hand it to a child's environment, nothing else.
+        The password is among them: use them only as the environment of a child process.
         """
         return {"RABBITMQ_URL": self._url(quote(self.password, safe=""))} | {
             variable: str(getattr(self, name))
@@ -139,7 +139,7 @@ class Settings:
 
     @property
     def topology(self) -> Topology:
-        """How these settings turn names into queues."""
+        """The topology that these settings describe."""
         return Topology(self.namespace, self.queue_type, self.queue_expiry, self.events_exchange)
 
     def _url(self, password: str) -> str:
@@ -181,7 +181,7 @@ _URL_PARTS = ("host", "port", "user", "password", "vhost", "tls")
 
 
 def _parts_of(url: str) -> dict[str, Any]:
-    """Split an AMQP URL (https://www.rabbitmq.com/docs/uri-spec); never quotes it in an error."""
+    """Split an AMQP URL (https://www.rabbitmq.com/docs/uri-spec); an error never quotes it."""
     problem = SettingsError(
         "RABBITMQ_URL must look like amqp://user:password@host:5672/vhost, with /, @, :, ? and # "
         "in a user, password or vhost written as %2F, %40, %3A, %3F and %23"
@@ -193,7 +193,7 @@ def _parts_of(url: str) -> dict[str, Any]:
         raise problem from None
     if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
         raise problem
-    # a query, a fragment or a second @: a password that was cut in two by its own ?, # or /
+    # A query, a fragment or a second @: the password contains a ?, # or / that is not escaped.
     if parts.query or parts.fragment or "@" in parts.path:
         raise problem
     tls = parts.scheme == "amqps"

@@ -1,4 +1,4 @@
-"""Short questions to a queue, and the channel that stays alive."""
+"""Reading, filling and emptying a queue once, and the channel that stays alive."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def work(channel, settings):
 
 
 def test_ping_is_a_round_trip(settings):
-    """A live broker gives the message back."""
+    """A live broker delivers the message."""
     assert 0 < ping(settings) < 3
 
 
-def test_ping_of_nobody_says_what_to_check(settings):
-    """A closed port is one sentence, at once."""
+def test_ping_without_a_broker_says_what_to_check(settings):
+    """A closed port raises at once, with the variable to check."""
     with pytest.raises(BrokerUnreachable, match="RABBITMQ_PORT"):
         ping(settings.replace(host="127.0.0.1", port=1))
 
 
-def test_peek_gives_back_in_order(work, settings):
+def test_peek_requeues_in_order(work, settings):
     """Peeking twice shows the same messages, and the queue still has all."""
     first, second = peek("work", 2, settings), peek("work", 9, settings)
 
@@ -69,14 +69,14 @@ def test_drain_takes_all_and_ends(work, settings):
     assert drain("work", settings=settings) == []
 
 
-def test_drain_takes_n(work, settings):
+def test_drain_takes_n_messages(work, settings):
     """With n it takes n, and the rest stays."""
     assert [m.data for m in drain("work", 2, settings=settings)] == [0, 1]
     assert depth("work", settings).messages == 1
 
 
 def test_drain_waits_for_n_until_the_timeout(work, settings):
-    """Asked for more than there is, it ends at its time-out with what it got."""
+    """With too few messages in the queue it ends at its timeout and returns those."""
     started = time.monotonic()
 
     taken = drain("work", 5, timeout=0.5, settings=settings)
@@ -85,8 +85,8 @@ def test_drain_waits_for_n_until_the_timeout(work, settings):
     assert 0.4 < time.monotonic() - started < 3
 
 
-def test_drain_gives_back_what_an_error_interrupts(work, settings):
-    """A message is acked only after it was taken note of."""
+def test_drain_requeues_the_message_that_an_error_interrupts(work, settings):
+    """A message is acked only after `on_message` has returned."""
 
     def breaks_at_one(message):
         if message.data == 1:
@@ -107,14 +107,14 @@ def full(settings):
 
 
 def test_drain_takes_many_in_order_and_leaves_the_rest(full, settings):
-    """By hundreds, too, it takes what was asked for; the others keep their order."""
+    """With a hundred messages it takes as many as asked for; the others keep their order."""
     assert [m.data for m in drain("full", 60, settings=settings)] == list(range(60))
     assert [m.data for m in peek("full", 100, settings)] == list(range(60, 100))
     assert [m.data for m in drain("full", settings=settings)] == list(range(60, 100))
 
 
-def test_drain_of_many_gives_back_what_an_error_interrupts(full, settings):
-    """What was taken note of is acked, and nothing else."""
+def test_drain_of_many_requeues_what_an_error_interrupts(full, settings):
+    """Only messages for which `on_message` returned are acked; the exception has them."""
 
     def breaks_at_thirty(message):
         if message.data == 30:
@@ -124,12 +124,12 @@ def test_drain_of_many_gives_back_what_an_error_interrupts(full, settings):
         drain("full", settings=settings, on_message=breaks_at_thirty)
 
     assert [m.data for m in caught.value.taken] == list(range(30))
-    assert "30 messages had been taken out of full" in caught.value.__notes__[0]
+    assert "30 messages were taken out of full before" in caught.value.__notes__[0]
     assert [m.data for m in drain("full", settings=settings)] == list(range(30, 100))
 
 
 def test_drain_of_many_ends_at_its_timeout(full, settings):
-    """However slow the reader is: what it did not take stays."""
+    """With a slow reader, the messages that it did not take stay in the queue."""
     pause = threading.Event()
 
     taken = drain("full", timeout=1, settings=settings, on_message=lambda _: pause.wait(0.05))
@@ -138,8 +138,8 @@ def test_drain_of_many_ends_at_its_timeout(full, settings):
     assert depth("full", settings).messages == 100 - len(taken)
 
 
-def test_two_who_drain_share(full, settings):
-    """What one of them was told of, and the other has taken, is not waited for."""
+def test_two_drains_share_a_queue(full, settings):
+    """One does not wait for messages that the other has taken."""
     with ThreadPoolExecutor(2) as pool:
         halves = list(pool.map(lambda _: drain("full", idle=0.2, settings=settings), range(2)))
 
@@ -147,13 +147,13 @@ def test_two_who_drain_share(full, settings):
 
 
 def test_purge_says_how_many(work, settings):
-    """Purging counts what it throws away."""
+    """`purge` returns the number of messages that it deleted."""
     assert purge("work", settings) == 3
     assert depth("work", settings).messages == 0
 
 
 def test_depth_of_a_missing_queue_says_what_to_do(settings):
-    """404 becomes an error with the way out; `depths` says None and goes on."""
+    """404 becomes an error that says what to do; `depths` has None for it and goes on."""
     declare("there", settings=settings)
 
     with pytest.raises(QueueMissing, match="declare"):
@@ -161,8 +161,8 @@ def test_depth_of_a_missing_queue_says_what_to_do(settings):
     assert [d and d.queue for d in depths(["nowhere", "there"], settings)] == [None, "there"]
 
 
-def test_declare_makes_retry_and_dead_queues_beside(settings):
-    """A `Queue` is declared with everything that belongs to it, and deleted likewise."""
+def test_declare_includes_retry_and_dead_queues(settings):
+    """A `Queue` is declared and deleted with all queues that belong to it."""
     queue = Queue("work", retry_delays=(0.5, 2))
 
     declare(queue, settings=settings)
@@ -171,8 +171,8 @@ def test_declare_makes_retry_and_dead_queues_beside(settings):
     assert not any(depths(queue.names(), settings))
 
 
-def test_declare_twice_is_no_error_and_otherwise_is(settings, channel):
-    """Idempotent; other arguments are named (406)."""
+def test_declare_refuses_a_queue_with_other_arguments(settings, channel):
+    """Declaring twice is no error; the error for other arguments (406) names them."""
     declare("work", "work", settings=settings)
     name = settings.topology.wire_name("odd")
     ours = settings.topology.work_queue("odd").arguments
@@ -194,7 +194,7 @@ def test_quorum_queues_are_a_setting(settings):
 
 
 def test_channel_closes_its_connection(settings):
-    """In the tutorial the connection leaks; here the channel takes it along."""
+    """In the tutorial the connection leaks; here the channel closes it."""
     channel = open_channel(settings)
     connection = channel.connection
     channel.close()
@@ -205,7 +205,7 @@ def test_channel_closes_its_connection(settings):
 
 
 def test_channel_survives_an_idle_kernel(settings):
-    """Heartbeat 2 s, nobody touches the channel for 7 s, and it still works."""
+    """With a heartbeat of 2 s the channel still works after 7 s without any call."""
     with open_channel(settings.replace(heartbeat=2.0)) as channel:
         threading.Event().wait(7)
 
@@ -229,8 +229,8 @@ def test_channel_survives_a_long_callback(settings):
     assert depth("start_fetch", settings).messages == 0
 
 
-def test_channel_holds_messages_back_until_somebody_consumes(settings):
-    """The heartbeat thread never runs a callback: that stays in the caller's thread."""
+def test_channel_runs_callbacks_only_in_the_callers_thread(settings):
+    """The heartbeat thread never runs a callback of a consumer."""
     name = settings.topology.wire_name("start_fetch")
     threads = []
     with open_channel(settings.replace(heartbeat=2.0)) as channel:
@@ -248,7 +248,7 @@ def test_channel_holds_messages_back_until_somebody_consumes(settings):
 
 
 def test_channel_takes_callbacks_from_other_threads(settings):
-    """`add_callback_threadsafe`, pika's way to ack from a thread, waits for nobody."""
+    """`add_callback_threadsafe`, pika's way to ack from another thread, is not blocked."""
     name = settings.topology.wire_name("start_fetch")
     with open_channel(settings) as channel:
         channel.basic_publish("", name, b"1")
@@ -291,13 +291,13 @@ def test_second_channel_leaves_the_connection_open(channel):
     channel.queue_declare("", exclusive=True)
 
 
-def test_pika_still_has_what_the_channel_leans_on():
-    """The one private of pika that `channel` uses; if pika drops it, this says so first."""
+def test_pika_still_has_the_private_attribute_that_the_channel_uses():
+    """If pika drops the one private attribute that the channel uses, this test fails first."""
     assert hasattr(pika.BlockingConnection, "_acquire_event_dispatch")
 
 
-def test_a_channel_that_broke_is_left_in_peace(settings, proxy, monkeypatch):
-    """The small thread that answers heartbeats ends without a word; the next call says why."""
+def test_the_heartbeat_thread_of_a_broken_channel_ends_silently(settings, proxy, monkeypatch):
+    """The thread that answers heartbeats ends without an error; the next call has the reason."""
     errors = []
     monkeypatch.setattr(threading, "excepthook", lambda hook: errors.append(hook.exc_value))
     before = set(threading.enumerate())

@@ -1,3 +1,7 @@
+"""Settings: where their values come from, and which values they refuse."""
+
+from __future__ import annotations
+
 import math
 import os
 import traceback
@@ -36,7 +40,7 @@ def test_settings_read_the_tutorials_variables():
     assert (settings.host, settings.user, settings.password) == ("rabbit", "me", "pw")
 
 
-def test_settings_are_read_when_asked_for(monkeypatch):
+def test_settings_read_the_environment_when_called(monkeypatch):
     """The environment counts at the call, not at the import."""
     monkeypatch.delenv("RABBITMQ_URL", raising=False)
     monkeypatch.setenv("RABBITMQ_HOST", "later")
@@ -44,8 +48,8 @@ def test_settings_are_read_when_asked_for(monkeypatch):
     assert Settings.from_environment().host == "later"
 
 
-def test_settings_let_the_url_win():
-    """RABBITMQ_URL has the last word on what it names, the parts on the rest."""
+def test_settings_prefer_the_url_to_its_parts():
+    """RABBITMQ_URL decides what it contains; the other variables decide the rest."""
     settings = Settings.from_environment(
         {
             "RABBITMQ_URL": f"amqps://you:{QUOTED}@far.example/orders%2Feu",
@@ -60,12 +64,12 @@ def test_settings_let_the_url_win():
     assert settings.namespace == "run-1"
 
 
-def test_settings_keep_defaults_for_what_is_set_to_nothing():
+def test_settings_keep_defaults_for_empty_variables():
     """An empty variable, as compose files leave them, means the default."""
     assert Settings.from_environment({"RABBITMQ_HOST": "", "RABBITMQ_PORT": ""}) == Settings()
 
 
-def test_settings_take_an_ipv6_address():
+def test_settings_accept_an_ipv6_address():
     """Brackets belong to the URL, not to the address."""
     settings = Settings.from_environment({"RABBITMQ_URL": "amqp://[::1]:5673"})
 
@@ -89,8 +93,8 @@ def test_settings_take_an_ipv6_address():
         max_in_flight=st.integers(1, 65_535),
     )
 )
-def test_settings_go_to_a_child_and_come_back_equal(settings):
-    """A child process sees what its parent saw, to the last character of the password."""
+def test_settings_are_the_same_in_a_child_process(settings):
+    """A child process has the settings of its parent, to the last character of the password."""
     assert Settings.from_environment(settings.to_environment()) == settings
 
 
@@ -152,7 +156,7 @@ def test_settings_refuse_a_bad_variable(variable, value, allowed):
     ],
 )
 def test_settings_refuse_a_bad_url_without_quoting_it(url):
-    """A URL with a slip in it may still contain a password."""
+    """A malformed URL may still contain a password."""
     with pytest.raises(SettingsError, match="RABBITMQ_URL") as caught:
         Settings.from_environment({"RABBITMQ_URL": url})
 
@@ -161,7 +165,7 @@ def test_settings_refuse_a_bad_url_without_quoting_it(url):
 
 
 def test_settings_refuse_a_url_as_host():
-    """A URL in the wrong variable is told so, and not quoted, for it may contain a password."""
+    """The error names RABBITMQ_URL and does not quote the URL, which may contain a password."""
     with pytest.raises(SettingsError, match=r"RABBITMQ_HOST: .*RABBITMQ_URL") as caught:
         Settings.from_environment({"RABBITMQ_HOST": "amqp://me:hunter2@host"})
 
@@ -170,7 +174,7 @@ def test_settings_refuse_a_url_as_host():
 
 @pytest.mark.parametrize("change", [{"host": ""}, {"port": 0}, {"heartbeat": math.nan}])
 def test_settings_are_checked_when_made(change):
-    """A value that cannot work never becomes a Settings, by whichever way."""
+    """Neither the constructor nor `replace` makes settings that cannot work."""
     with pytest.raises(SettingsError):
         Settings(**change)
     with pytest.raises(SettingsError):
@@ -178,7 +182,7 @@ def test_settings_are_checked_when_made(change):
 
 
 def test_settings_are_a_value():
-    """They cannot be changed in place; `replace` makes another one."""
+    """They cannot be changed in place; `replace` returns new ones."""
     settings = Settings()
 
     changed = settings.replace(namespace="run-1")
@@ -189,8 +193,8 @@ def test_settings_are_a_value():
         settings.host = "other"  # type: ignore[misc]
 
 
-def test_settings_leave_the_environment_alone(monkeypatch):
-    """Making and passing on settings changes no variable of this process."""
+def test_settings_do_not_change_the_environment(monkeypatch):
+    """Reading and writing settings changes no variable of this process."""
     before = dict(os.environ)
 
     Settings.from_environment().to_environment()
@@ -199,8 +203,8 @@ def test_settings_leave_the_environment_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["user", "password", "vhost"])
-def test_settings_refuse_bytes_that_were_no_utf_8(name):
-    """An environment variable of such bytes is an error that does not quote them."""
+def test_settings_refuse_bytes_that_are_not_utf_8(name):
+    """The error for such a variable does not quote it."""
     with pytest.raises(SettingsError, match="UTF-8") as caught:
         Settings(**{name: "\udcffhunter2"})
 
@@ -208,7 +212,7 @@ def test_settings_refuse_bytes_that_were_no_utf_8(name):
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".org"])
-def test_settings_refuse_hosts_that_cannot_be(host):
-    """What no name service can be asked for is said at once."""
-    with pytest.raises(SettingsError, match="no host"):
+def test_settings_refuse_an_invalid_host_name(host):
+    """A name that DNS cannot represent is refused at once."""
+    with pytest.raises(SettingsError, match="not a host name"):
         Settings(host=host)

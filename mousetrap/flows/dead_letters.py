@@ -13,7 +13,7 @@ from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.flows.stage import queue_of
-from mousetrap.job_queue import Got, depth, peek, requeue, short_channel
+from mousetrap.job_queue import GotMessage, depth, peek, requeue, short_channel
 from mousetrap.model.message import REPLAYED, Message, without_failure_headers
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
@@ -79,7 +79,7 @@ def send_back(
     there = depth(queue.dead, settings).messages
     name = settings.topology.wire_name(queue.dead)
     replayed = 0
-    staying: list[Got] = []
+    staying: list[GotMessage] = []
     with short_channel(settings) as channel, Publisher(settings, "replay") as publisher:
         try:
             for _ in range(there):
