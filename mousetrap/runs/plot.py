@@ -132,7 +132,7 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
     was not triggered is not drawn. Both pictures have the same time axis.
     """
     _, (rate, backlog) = _figure((9, 5.6), 2)
-    first = _first(ledger)
+    first = ledger.first_queued_at()
     sent, stages, deaths = _moments(ledger)
     ends = sorted([end for _, moments in stages for end in moments] + deaths)
     marks = [(each.triggered_at - first, each) for each in faults if each.triggered_at is not None]
@@ -168,12 +168,6 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
         rate.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, handlelength=0.8)
 
 
-def _first(ledger: Ledger) -> float:
-    """Return when the first message was sent, in seconds since 1970."""
-    starts = [at for each in ledger.entries() if (at := ledger.queued_at(each)) is not None]
-    return min(starts, default=0.0)
-
-
 def _ends_of_jobs(ledger: Ledger, first: float) -> list[float]:
     """Return when the last message of each settled job was done or dead."""
     ends: dict[str, float] = {}
@@ -192,7 +186,7 @@ def _moments(ledger: Ledger) -> tuple[list[float], list[tuple[str, list[float]]]
     In seconds after the first message was sent, each list in ascending order.
     """
     entries = ledger.entries()
-    first = _first(ledger)
+    first = ledger.first_queued_at()
     sent = [each.sent - first for each in entries if each.sent is not None]
     ends: dict[str, list[float]] = {}
     deaths: list[float] = []
