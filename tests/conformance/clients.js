@@ -1,4 +1,4 @@
-// amqplib against a broker: `node clients.js URL PREFIX`; prints what worked, a line each.
+// Uses a broker through amqplib: `node clients.js URL PREFIX`; prints one line for each step.
 const amqp = require("amqplib");
 const assert = require("assert");
 const [url, prefix] = process.argv.slice(2);
@@ -9,7 +9,7 @@ function once(emitter, event) {
 
 async function main() {
   const connection = await amqp.connect(url);
-  connection.on("error", () => {}); // it is cut on purpose, below
+  connection.on("error", () => {}); // the test cuts the connection, below
   const channel = await connection.createConfirmChannel();
   const [queue, dead] = [`${prefix}.queue`, `${prefix}.dead`];
   await channel.assertQueue(dead, { durable: true });
@@ -39,9 +39,9 @@ async function main() {
 
   channel.nack(message, false, false);
   await channel.cancel(consumerTag);
-  let letter = false;
-  while (!letter) letter = await channel.get(dead, { noAck: true });
-  assert.equal(letter.properties.headers["x-death"][0].reason, "rejected");
+  let deadLetter = false;
+  while (!deadLetter) deadLetter = await channel.get(dead, { noAck: true });
+  assert.equal(deadLetter.properties.headers["x-death"][0].reason, "rejected");
   console.log("dead-letter");
 
   await assert.rejects(
@@ -52,11 +52,11 @@ async function main() {
     })(),
     /404/,
   );
-  console.log("refused");
+  console.log("error 404");
 
-  // amqplib leaves reconnecting to its user
+  // amqplib does not reconnect by itself
   const closed = once(connection, "close");
-  console.log("cut me");
+  console.log("waiting for the cut");
   process.stdin.resume();
   await closed;
   const again = await amqp.connect(url);

@@ -1,4 +1,4 @@
-"""RecordingConsumer: who gets which message, how many at once, and when it ends."""
+"""Consumers: which one gets a message, how many at once, and when a consumer ends."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pika import spec
 SINGLE = {"x-single-active-consumer": True}
 
 
-def test_a_consumer_gets_what_is_there_and_what_comes(channel, queue):
-    """In its order."""
+def test_a_consumer_gets_old_and_new_messages(channel, queue):
+    """A consumer gets the messages that are ready and those that come later, in order."""
     publish(channel, queue, b"before")
     consumer = RecordingConsumer(channel, queue)
     publish(channel, queue, b"after")
@@ -30,7 +30,7 @@ def test_a_consumer_gets_what_is_there_and_what_comes(channel, queue):
 
 
 def test_delivery_tags_count_from_one(channel, queue):
-    """On each channel, over all of its consumers."""
+    """Delivery tags count from 1 on each channel, over all of its consumers."""
     publish(channel, queue, b"one", b"two", b"three")
     consumer = RecordingConsumer(channel, queue)
     consumer.wait(3)
@@ -39,7 +39,7 @@ def test_delivery_tags_count_from_one(channel, queue):
 
 
 def test_delivery_tags_are_shared_with_get(channel, queue):
-    """Both count on."""
+    """basic.get and the consumers of a channel share one sequence of delivery tags."""
     publish(channel, queue, b"one", b"two")
     first, _, _ = get(channel, queue, auto_ack=False)
     second, _, _ = get(channel, queue, auto_ack=True)
@@ -47,8 +47,8 @@ def test_delivery_tags_are_shared_with_get(channel, queue):
     assert (first.delivery_tag, second.delivery_tag) == (1, 2)
 
 
-def test_a_delivery_says_what_it_is(channel, queue):
-    """Tag, exchange, routing key, and whether it was delivered before."""
+def test_a_delivery_has_its_tag_and_address(channel, queue):
+    """A delivery has its tag, exchange, routing key and the redelivered flag."""
     publish(channel, queue, b"one")
     consumer = RecordingConsumer(channel, queue)
     consumer.wait(1)
@@ -59,7 +59,7 @@ def test_a_delivery_says_what_it_is(channel, queue):
 
 
 def test_a_consumer_without_a_tag_gets_one(channel, queue, connect_raw):
-    """It begins with amq.ctag-."""
+    """The broker makes a tag that begins with amq.ctag-."""
     raw = connect_raw()
     answer = raw.call(spec.Basic.Consume(queue=queue), spec.Basic.ConsumeOk)
 
@@ -67,7 +67,7 @@ def test_a_consumer_without_a_tag_gets_one(channel, queue, connect_raw):
 
 
 def test_a_consumer_tag_is_used_once_on_a_channel(queue, connect_raw):
-    """530 closes the connection."""
+    """A second consumer with the same tag on a channel closes the connection with 530."""
     raw = connect_raw()
     raw.call(spec.Basic.Consume(queue=queue, consumer_tag="me"), spec.Basic.ConsumeOk)
     raw.send(spec.Basic.Consume(queue=queue, consumer_tag="me"))
@@ -76,7 +76,7 @@ def test_a_consumer_tag_is_used_once_on_a_channel(queue, connect_raw):
 
 
 def test_a_consumer_tag_is_free_on_another_channel(queue, connect_raw):
-    """Tags are a channel's own."""
+    """Two channels can have consumers with the same tag."""
     raw = connect_raw()
     raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
     for number in (1, 2):
@@ -85,23 +85,23 @@ def test_a_consumer_tag_is_free_on_another_channel(queue, connect_raw):
 
 
 def test_a_consumer_tag_is_free_after_the_cancel(queue, connect_raw):
-    """It can be taken again."""
+    """A channel can use the tag of a cancelled consumer again."""
     raw = connect_raw()
     for _ in range(2):
         raw.call(spec.Basic.Consume(queue=queue, consumer_tag="me"), spec.Basic.ConsumeOk)
         raw.call(spec.Basic.Cancel(consumer_tag="me"), spec.Basic.CancelOk)
 
 
-def test_cancelling_what_is_not_there(connect_raw):
-    """It is answered, and that is all."""
+def test_cancelling_an_unknown_consumer(connect_raw):
+    """The broker answers a basic.cancel for an unknown tag with cancel-ok."""
     raw = connect_raw()
-    answer = raw.call(spec.Basic.Cancel(consumer_tag="nobody"), spec.Basic.CancelOk)
+    answer = raw.call(spec.Basic.Cancel(consumer_tag="unknown"), spec.Basic.CancelOk)
 
-    assert answer.consumer_tag == "nobody"
+    assert answer.consumer_tag == "unknown"
 
 
 def test_a_cancelled_consumer_can_still_ack(channel, queue):
-    """What was delivered is its channel's."""
+    """Its deliveries belong to the channel, which can still ack them."""
     publish(channel, queue, b"one", b"two")
     channel.basic_qos(prefetch_count=1)
     consumer = RecordingConsumer(channel, queue)
@@ -114,7 +114,7 @@ def test_a_cancelled_consumer_can_still_ack(channel, queue):
 
 
 def test_consume_with_nowait(connect_raw, name):
-    """No consume-ok comes, but deliveries do."""
+    """With nowait no consume-ok comes, and deliveries do."""
     raw, queue = connect_raw(), name()
     raw.declare(queue)
     raw.send(spec.Basic.Consume(queue=queue, consumer_tag="me", nowait=True))
@@ -124,7 +124,7 @@ def test_consume_with_nowait(connect_raw, name):
 
 
 def test_a_consumer_is_cancelled_with_its_queue(channel, connect, name):
-    """It is told, by basic.cancel."""
+    """The broker sends basic.cancel when the queue is deleted."""
     queue = name()
     channel.queue_declare(queue, durable=True)
     other = connect().channel()
@@ -137,8 +137,8 @@ def test_a_consumer_is_cancelled_with_its_queue(channel, connect, name):
     assert cancelled[0].method.consumer_tag == tag
 
 
-def test_a_consumer_that_cannot_be_told_is_not(target, channel, name):
-    """A client that does not know of it gets no basic.cancel."""
+def test_a_client_without_cancel_notify_gets_no_cancel(target, channel, name):
+    """A client without the capability consumer_cancel_notify gets no basic.cancel."""
     queue = name()
     channel.queue_declare(queue, durable=True)
     raw = target.connect_raw(stage="tune")
@@ -161,7 +161,7 @@ def test_a_consumer_that_cannot_be_told_is_not(target, channel, name):
 
 
 def test_an_exclusive_consumer_is_the_only_one(channel, connect, queue):
-    """403 for a second one."""
+    """A second consumer of the queue fails with 403."""
     RecordingConsumer(channel, queue, exclusive=True)
     other = connect().channel()
 
@@ -169,8 +169,8 @@ def test_an_exclusive_consumer_is_the_only_one(channel, connect, queue):
         RecordingConsumer(other, queue)
 
 
-def test_an_exclusive_consumer_comes_first(channel, connect, queue):
-    """403 if there is another already."""
+def test_an_exclusive_consumer_fails_beside_another(channel, connect, queue):
+    """An exclusive consumer fails with 403 if the queue has a consumer already."""
     RecordingConsumer(channel, queue)
     other = connect().channel()
 
@@ -178,8 +178,8 @@ def test_an_exclusive_consumer_comes_first(channel, connect, queue):
         RecordingConsumer(other, queue, exclusive=True)
 
 
-def test_an_exclusive_consumer_can_be_followed(channel, queue):
-    """Once it is cancelled."""
+def test_a_consumer_can_follow_an_exclusive_one(channel, queue):
+    """A queue accepts another consumer after the exclusive one is cancelled."""
     first = RecordingConsumer(channel, queue, exclusive=True)
     channel.basic_cancel(first.tag)
     RecordingConsumer(channel, queue, exclusive=True)
@@ -187,15 +187,15 @@ def test_an_exclusive_consumer_can_be_followed(channel, queue):
     assert channel.is_open
 
 
-def test_a_queue_with_an_exclusive_consumer_can_be_got_from(channel, connect, queue):
-    """Only consumers are kept off."""
+def test_get_works_beside_an_exclusive_consumer(channel, connect, queue):
+    """An exclusive consumer excludes other consumers, and not basic.get."""
     RecordingConsumer(channel, queue, exclusive=True)
 
     assert connect().channel().basic_get(queue)[0] is None
 
 
 def test_consumers_take_turns(channel, queue):
-    """Each gets as many as the other."""
+    """Two consumers get the same number of messages."""
     one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
     publish(channel, queue, *(b"%d" % n for n in range(10)))
     wait_until(channel, lambda: len(one.deliveries) + len(two.deliveries) == 10)
@@ -204,7 +204,7 @@ def test_consumers_take_turns(channel, queue):
 
 
 def test_a_consumer_with_priority_gets_everything(channel, queue):
-    """As long as it can take it."""
+    """It gets every message as long as its prefetch has room."""
     low = RecordingConsumer(channel, queue)
     high = RecordingConsumer(channel, queue, arguments={"x-priority": 10})
     publish(channel, queue, *(b"%d" % n for n in range(10)))
@@ -214,7 +214,7 @@ def test_a_consumer_with_priority_gets_everything(channel, queue):
 
 
 def test_a_consumer_with_priority_that_is_full(channel, queue):
-    """The next one gets what it cannot take."""
+    """When its prefetch is full, the next consumer gets the messages."""
     low = RecordingConsumer(channel, queue)
     channel.basic_qos(prefetch_count=2)
     high = RecordingConsumer(channel, queue, arguments={"x-priority": 10})
@@ -226,14 +226,14 @@ def test_a_consumer_with_priority_that_is_full(channel, queue):
 
 
 @pytest.mark.parametrize("priority", ["high", True])
-def test_a_priority_that_is_no_number(priority, channel, queue):
-    """406."""
+def test_a_priority_that_is_not_a_number(priority, channel, queue):
+    """It fails with 406."""
     with expect_error(406):
         RecordingConsumer(channel, queue, arguments={"x-priority": priority})
 
 
 def test_a_single_active_consumer(channel, name):
-    """Of two, the first gets everything; when it is gone, the second."""
+    """Of two consumers the first gets every message; the second follows when the first is gone."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
@@ -246,8 +246,8 @@ def test_a_single_active_consumer(channel, name):
     assert two.wait(1) == [b"c"]
 
 
-def test_a_single_active_consumer_that_is_full_keeps_the_turn(channel, name):
-    """Nobody else gets what it cannot take."""
+def test_a_full_single_active_consumer_stays_active(channel, name):
+    """No other consumer gets the messages that it has no room for."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     channel.basic_qos(prefetch_count=1)
@@ -260,7 +260,7 @@ def test_a_single_active_consumer_that_is_full_keeps_the_turn(channel, name):
 
 
 def test_a_single_active_consumer_of_a_channel_that_closes(channel, connect, name):
-    """The next one gets what it had not acked, too."""
+    """The next consumer also gets the messages that the first had not acked."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     other = connect().channel()
@@ -274,8 +274,8 @@ def test_a_single_active_consumer_of_a_channel_that_closes(channel, connect, nam
     assert two.deliveries[0][0].redelivered
 
 
-def test_what_a_closed_channel_held_comes_before_what_waits(channel, connect, name):
-    """The next single active consumer is served when it is back."""
+def test_requeued_messages_come_before_ready_ones(channel, connect, name):
+    """The next single active consumer gets requeued messages before the ready ones."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     other = connect().channel()
@@ -293,7 +293,7 @@ def test_what_a_closed_channel_held_comes_before_what_waits(channel, connect, na
 
 @pytest.mark.parametrize("at_fault", [1, 2])
 def test_the_channel_at_fault_ends_before_the_others(at_fault, channel, connect, name):
-    """Of a connection: what it held goes to a consumer there, what that held does not come here."""
+    """Its messages go to a consumer of another channel, whose messages do not come to it."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
     connection = connect()
@@ -308,8 +308,8 @@ def test_the_channel_at_fault_ends_before_the_others(at_fault, channel, connect,
     assert ready_count(channel, queue) == at_fault - 1
 
 
-def test_an_exclusive_consumer_of_a_queue_with_a_single_active_one(channel, name):
-    """403: the queue itself sees to it."""
+def test_an_exclusive_consumer_of_a_single_active_queue(channel, name):
+    """It fails with 403."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=SINGLE)
 
@@ -324,8 +324,8 @@ def fill(channel, queue, many=5):
     publish(channel, queue, *(b"%d" % n for n in range(many)))
 
 
-def test_prefetch_bounds_what_is_unacked(channel, queue):
-    """An ack makes room for one more."""
+def test_prefetch_limits_unacked_messages(channel, queue):
+    """An ack makes room for one more message."""
     fill(channel, queue)
     channel.basic_qos(prefetch_count=2)
     consumer = RecordingConsumer(channel, queue)
@@ -339,7 +339,7 @@ def test_prefetch_bounds_what_is_unacked(channel, queue):
 
 @pytest.mark.parametrize("how", ["basic_nack", "basic_reject"])
 def test_a_rejection_makes_room(how, channel, queue):
-    """As an ack does."""
+    """A rejection makes room in the prefetch, as an ack does."""
     fill(channel, queue)
     channel.basic_qos(prefetch_count=1)
     consumer = RecordingConsumer(channel, queue)
@@ -349,16 +349,16 @@ def test_a_rejection_makes_room(how, channel, queue):
     assert consumer.wait(2) == [b"0", b"1"]
 
 
-def test_prefetch_of_zero_is_no_bound(channel, queue):
-    """Everything comes."""
+def test_prefetch_of_zero_is_no_limit(channel, queue):
+    """With a prefetch of 0 a consumer gets every message."""
     fill(channel, queue, 50)
     channel.basic_qos(prefetch_count=0)
 
     assert len(RecordingConsumer(channel, queue).wait(50)) == 50
 
 
-def test_prefetch_is_each_consumers_own(channel, queue):
-    """Two consumers of a channel have twice as many."""
+def test_prefetch_counts_for_each_consumer(channel, queue):
+    """Two consumers of a channel hold twice as many messages as one."""
     fill(channel, queue)
     channel.basic_qos(prefetch_count=2)
     one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
@@ -368,8 +368,8 @@ def test_prefetch_is_each_consumers_own(channel, queue):
     assert ready_count(channel, queue) == 1
 
 
-def test_prefetch_holds_for_consumers_that_come_later(channel, queue):
-    """Those that are there keep theirs."""
+def test_prefetch_applies_to_later_consumers(channel, queue):
+    """Consumers that exist already keep their prefetch."""
     channel.basic_qos(prefetch_count=1)
     consumer = RecordingConsumer(channel, queue)
     channel.basic_qos(prefetch_count=10)
@@ -380,16 +380,16 @@ def test_prefetch_holds_for_consumers_that_come_later(channel, queue):
     assert ready_count(channel, queue) == 4
 
 
-def test_prefetch_does_not_bound_who_does_not_ack(channel, queue):
-    """Without acks there is nothing unacked."""
+def test_prefetch_does_not_limit_a_consumer_without_acks(channel, queue):
+    """Without acks no message is unacked, so a consumer gets every message."""
     fill(channel, queue)
     channel.basic_qos(prefetch_count=1)
 
     assert len(RecordingConsumer(channel, queue, auto_ack=True).wait(5)) == 5
 
 
-def test_prefetch_does_not_bound_get(channel, queue):
-    """Who asks gets."""
+def test_prefetch_does_not_limit_get(channel, queue):
+    """basic.get returns messages beyond the prefetch."""
     fill(channel, queue, 3)
     channel.basic_qos(prefetch_count=1)
 
@@ -397,13 +397,13 @@ def test_prefetch_does_not_bound_get(channel, queue):
 
 
 def test_prefetch_by_size(channel):
-    """540: RabbitMQ has none."""
+    """A prefetch_size fails with 540, because RabbitMQ does not implement it."""
     with expect_error(540, CONNECTION, "prefetch_size!=0 (1)"):
         channel.basic_qos(prefetch_size=1)
 
 
 def test_prefetch_of_a_whole_channel(channel, queue, target):
-    """Shared by its consumers before 4.3; since then the flag is ignored: each has its own."""
+    """Before 4.3 the consumers of a channel share a global prefetch; 4.3 ignores the flag."""
     fill(channel, queue)
     channel.basic_qos(prefetch_count=1, global_qos=True)
     one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
@@ -419,20 +419,20 @@ def test_prefetch_of_a_whole_channel(channel, queue, target):
 
 
 def test_get_from_an_empty_queue(channel, queue):
-    """get-empty."""
+    """The broker answers with get-empty."""
     assert channel.basic_get(queue) == (None, None, None)
 
 
 def test_get_says_how_many_are_left(channel, queue):
-    """Of those that are ready."""
+    """get-ok has the number of messages that are still ready."""
     fill(channel, queue, 3)
 
     assert channel.basic_get(queue)[0].message_count == 2
     assert channel.basic_get(queue)[0].message_count == 1
 
 
-def test_what_was_got_and_not_acked_comes_back(channel, connect, queue):
-    """When the channel closes, marked as redelivered."""
+def test_an_unacked_get_is_requeued_when_the_channel_closes(channel, connect, queue):
+    """The message comes back, marked as redelivered."""
     other = connect().channel()
     publish(channel, queue, b"hello")
     get(other, queue, auto_ack=False)
@@ -442,8 +442,8 @@ def test_what_was_got_and_not_acked_comes_back(channel, connect, queue):
     assert (method.redelivered, body) == (True, b"hello")
 
 
-def test_what_was_got_without_acks_is_gone(channel, connect, queue):
-    """There is nothing to give back."""
+def test_get_without_ack_removes_the_message(channel, connect, queue):
+    """The message does not come back when the channel closes."""
     other = connect().channel()
     publish(channel, queue, b"one", b"two")
     get(other, queue, auto_ack=True)
@@ -453,7 +453,7 @@ def test_what_was_got_without_acks_is_gone(channel, connect, queue):
 
 
 def test_direct_reply_to(channel, target):
-    """The embedded broker has none and says so with 540; RabbitMQ has."""
+    """The embedded broker has no direct reply-to and fails with 540; RabbitMQ has it."""
     if target.is_embedded:
         with expect_error(540, CONNECTION, "no direct reply-to"):
             channel.basic_consume("amq.rabbitmq.reply-to", print, auto_ack=True)
@@ -462,7 +462,7 @@ def test_direct_reply_to(channel, target):
 
 
 def test_deleting_a_queue_while_it_is_consumed(channel, name):
-    """The queue is gone at once."""
+    """The queue is deleted at once."""
     queue = name()
     channel.queue_declare(queue, durable=True)
     RecordingConsumer(channel, queue)

@@ -1,4 +1,4 @@
-"""Dead letters: where they go and what they say."""
+"""Dead letters: where they go and which headers they have."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def dead(channel, name):
 
 @pytest.fixture
 def source(channel, name, dead):
-    """A queue whose dead letters go there."""
+    """A queue whose dead letters go to the queue *dead*."""
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     return channel.queue_declare(name(), durable=True, arguments=arguments).method.queue
 
 
 def reject(channel, queue):
-    """Take a message and reject it for good."""
+    """Get a message and reject it without requeue."""
     channel.basic_reject(get(channel, queue, auto_ack=False)[0].delivery_tag, requeue=False)
 
 
 def test_a_rejected_message_is_a_dead_letter(channel, source, dead):
-    """Its body and properties are as before."""
+    """Its body and properties are unchanged."""
     publish(channel, source, b"hello", message_id="m", headers={"mine": "x"}, delivery_mode=2)
     reject(channel, source)
 
@@ -46,8 +46,8 @@ def test_a_rejected_message_is_a_dead_letter(channel, source, dead):
     assert (body, properties.message_id, properties.headers["mine"]) == (b"hello", "m", "x")
 
 
-def test_a_dead_letter_says_what_happened(channel, source, dead):
-    """x-death: queue, reason, exchange, routing keys, how often, when."""
+def test_a_dead_letter_has_its_history(channel, source, dead):
+    """x-death has the queue, reason, exchange, routing keys, count and time."""
     publish(channel, source, b"hello")
     reject(channel, source)
 
@@ -67,8 +67,8 @@ def test_a_dead_letter_says_what_happened(channel, source, dead):
         ({"x-max-priority": 9}, False, [b"0", b"1", b"2"]),
     ],
 )
-def test_what_is_rejected_together(limits, are_consumed, order, channel, name, dead):
-    """Comes as it was delivered; of what a consumer had, the highest priority comes first."""
+def test_messages_rejected_together(limits, are_consumed, order, channel, name, dead):
+    """They come in the order of delivery; of one consumer's, the highest priority comes first."""
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead, **limits}
     source = channel.queue_declare(name(), durable=True, arguments=arguments).method.queue
     consumer = RecordingConsumer(channel, source) if are_consumed else None
@@ -85,8 +85,8 @@ def test_what_is_rejected_together(limits, are_consumed, order, channel, name, d
 
 
 @pytest.mark.parametrize("which", ["first", "last"])
-def test_a_dead_letter_says_what_happened_in_text(which, channel, target, source, dead):
-    """x-first-death-... and, since 3.13, x-last-death-..."""
+def test_a_dead_letter_has_text_headers(which, channel, target, source, dead):
+    """It has x-first-death-* and, since 3.13, x-last-death-*."""
     publish(channel, source, b"hello")
     reject(channel, source)
 
@@ -107,7 +107,7 @@ def test_a_dead_letter_of_a_message_that_was_delivered(channel, target, source, 
 
 
 def chain(channel, name, *words):
-    """Declare queues, each with its dead letters going to the next; return their names."""
+    """Declare queues that each dead-letter into the next one; return their names."""
     names = [name(word) for word in words]
     for queue, after in zip(names, [*names[1:], None], strict=True):
         arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": after}
@@ -116,7 +116,7 @@ def chain(channel, name, *words):
 
 
 def test_deaths_in_several_queues(channel, name):
-    """The newest comes first; the text keeps the first one."""
+    """x-death has the newest death first; the text headers keep the first one."""
     first, second, last = chain(channel, name, "first", "second", "last")
     publish(channel, first, b"hello")
     reject(channel, first)
@@ -127,8 +127,8 @@ def test_deaths_in_several_queues(channel, name):
     assert [each["queue"] for each in headers["x-death"]] == [second, first]
 
 
-def test_deaths_that_a_client_tells_of(channel, name, target):
-    """Since 4.0 they are not believed: history is the broker's own."""
+def test_an_x_death_header_of_a_client_is_ignored(channel, name, target):
+    """Since 4.0 the broker keeps the history itself and ignores such a header."""
     first, second = chain(channel, name, "first", "second")
     told = [{"queue": "elsewhere", "reason": "expired", "count": 7}]
     headers = {"x-death": told, "x-first-death-queue": "elsewhere"}
@@ -141,8 +141,8 @@ def test_deaths_that_a_client_tells_of(channel, name, target):
     assert headers["x-first-death-queue"] == queues[-1]
 
 
-def test_deaths_that_a_client_tells_of_arrive(channel, name):
-    """As any other header, in a queue where it has not died."""
+def test_an_x_death_header_of_a_client_arrives(channel, name):
+    """A queue delivers such a header like any other."""
     queue = channel.queue_declare(name(), durable=True).method.queue
     publish(channel, queue, b"hello", headers={"x-death": [{"queue": "elsewhere", "count": 7}]})
 
@@ -151,7 +151,7 @@ def test_deaths_that_a_client_tells_of_arrive(channel, name):
 
 
 def test_a_second_death_in_the_same_queue_is_counted(channel, name):
-    """Not noted once more. A retry queue sends it back."""
+    """When a retry queue sends a message back, the count of its death rises."""
     work, retry = name("work"), name("retry")
     to_retry = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": retry}
     back = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": work, "x-message-ttl": 1}
@@ -170,7 +170,7 @@ def test_a_second_death_in_the_same_queue_is_counted(channel, name):
 
 
 def test_a_dead_letter_keeps_its_routing_key(channel, name, dead):
-    """If no other was asked for."""
+    """The routing key stays if the queue has no x-dead-letter-routing-key."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "topic")
     channel.queue_bind(dead, exchange, "#")
@@ -186,8 +186,8 @@ def test_a_dead_letter_keeps_its_routing_key(channel, name, dead):
     assert (death["exchange"], death["routing-keys"]) == ("amq.topic", [f"{source}.a.b"])
 
 
-def test_a_dead_letter_exchange_that_is_not_there(channel, name):
-    """The message is gone, and nothing breaks."""
+def test_a_missing_dead_letter_exchange(channel, name):
+    """The message is dropped, and there is no error."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments={"x-dead-letter-exchange": "nowhere"})
     publish(channel, queue, b"hello")
@@ -198,7 +198,7 @@ def test_a_dead_letter_exchange_that_is_not_there(channel, name):
 
 
 def test_a_dead_letter_exchange_that_comes_later(channel, name, dead):
-    """It is looked for when it is needed."""
+    """The broker looks for the exchange when a message is dead-lettered."""
     exchange, queue = name("exchange"), name()
     channel.queue_declare(queue, durable=True, arguments={"x-dead-letter-exchange": exchange})
     publish(channel, queue, b"hello")
@@ -210,7 +210,7 @@ def test_a_dead_letter_exchange_that_comes_later(channel, name, dead):
 
 
 def test_dead_letters_keep_their_order(channel, source, dead):
-    """As they were rejected."""
+    """They come in the order in which they were rejected."""
     publish(channel, source, *(b"%d" % n for n in range(10)))
     for _ in range(10):
         reject(channel, source)
@@ -220,7 +220,7 @@ def test_dead_letters_keep_their_order(channel, source, dead):
 
 
 def test_several_are_rejected_at_once(channel, source, dead):
-    """Nack of several, not requeued."""
+    """A basic.nack with multiple dead-letters several messages."""
     publish(channel, source, b"0", b"1", b"2")
     for _ in range(3):
         get(channel, source, auto_ack=False)
@@ -231,8 +231,8 @@ def test_several_are_rejected_at_once(channel, source, dead):
 
 
 @pytest.mark.parametrize("how", ["purge", "delete"])
-def test_what_is_thrown_away_is_no_dead_letter(how, channel, source, dead):
-    """Purging and deleting are done on purpose."""
+def test_purged_messages_are_not_dead_lettered(how, channel, source, dead):
+    """Purging and deleting a queue dead-letter nothing."""
     publish(channel, source, b"hello")
     getattr(channel, f"queue_{how}")(source)
     sync(channel)
@@ -241,8 +241,8 @@ def test_what_is_thrown_away_is_no_dead_letter(how, channel, source, dead):
     assert queue_exists(channel.connection, source) == (how == "purge")
 
 
-def test_a_message_does_not_go_round_by_itself(channel, name):
-    """A queue that expires into itself drops the message."""
+def test_an_automatic_cycle_drops_the_message(channel, name):
+    """A queue that dead-letters expired messages into itself drops them."""
     queue, later, arrived = name(), name("later"), name("arrived")
     for each, ttl, target in ((queue, 5, queue), (later, 60, arrived), (arrived, 60_000, "")):
         arguments = {
@@ -258,8 +258,8 @@ def test_a_message_does_not_go_round_by_itself(channel, name):
     assert ready_count(channel, queue) == 0
 
 
-def test_a_message_goes_round_if_somebody_rejects_it(channel, name):
-    """As often as they do."""
+def test_a_cycle_with_a_rejection_goes_on(channel, name):
+    """The message comes back each time that a consumer rejects it."""
     queue = name()
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue}
     channel.queue_declare(queue, durable=True, arguments=arguments)
@@ -271,8 +271,8 @@ def test_a_message_goes_round_if_somebody_rejects_it(channel, name):
     assert death["count"] == 3
 
 
-def test_further_routing_keys_are_noted(channel, source, dead):
-    """x-death has CC's, too."""
+def test_x_death_has_cc_routing_keys(channel, source, dead):
+    """The routing keys in x-death include those of CC."""
     publish(channel, source, b"hello", headers={"CC": ["nowhere.else"]})
     reject(channel, source)
 
@@ -280,10 +280,11 @@ def test_further_routing_keys_are_noted(channel, source, dead):
     assert death["routing-keys"] == [source, "nowhere.else"]
 
 
-def test_a_dead_letter_is_not_sent_to_further_routing_keys_again(
-    channel, target, name, source, dead
-):
-    """If another routing key was asked for. Before 4.0 the header CC was taken off, too."""
+def test_a_rerouted_dead_letter_ignores_cc(channel, target, name, source, dead):
+    """With x-dead-letter-routing-key CC no longer counts.
+
+    Before 4.0 the header was removed, too.
+    """
     copy = channel.queue_declare(name("copy"), durable=True).method.queue
     publish(channel, source, b"hello", headers={"CC": [copy]})
     assert get(channel, copy)[2] == b"hello"
@@ -294,10 +295,11 @@ def test_a_dead_letter_is_not_sent_to_further_routing_keys_again(
     assert ready_count(channel, copy) == 0
 
 
-def test_what_dies_as_a_connection_ends_reaches_none_of_its_consumers(
-    channel, connect_raw, name, dead
-):
-    """What it gives back is too much for the queue; nobody is there to take the dead letter."""
+def test_a_closing_connection_gets_no_dead_letters(channel, connect_raw, name, dead):
+    """A dead letter goes to no consumer of the connection that ends.
+
+    The messages that the connection requeues exceed the maximum length, so one is dead-lettered.
+    """
     limits = {"x-max-length": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     source = channel.queue_declare(name(), durable=True, arguments=limits).method.queue
     ends = connect_raw()

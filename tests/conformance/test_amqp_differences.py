@@ -1,4 +1,4 @@
-"""What random programs found to be different once: a case for each, see `test_differential`."""
+"""Differences that random programs found once, a test for each; see `test_differential`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def dead(channel, name):
 
 
 def declare(channel, queue, dead=None, **arguments):
-    """Declare a durable queue; its dead letters go to *dead*."""
+    """Declare a durable queue whose dead letters go to *dead*."""
     given = {f"x-{key.replace('_', '-')}": value for key, value in arguments.items()}
     if dead is not None:
         given |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     return channel.queue_declare(queue, durable=True, arguments=given).method.queue
 
 
-def test_a_requeued_message_can_be_one_too_many(channel, name):
-    """x-max-length holds for what comes back, too: the oldest goes."""
+def test_a_requeue_can_exceed_the_maximum_length(channel, name):
+    """x-max-length counts for requeued messages, too: the queue drops the oldest."""
     queue = declare(channel, name(), max_length=2)
     publish(channel, queue, b"1", b"2")
     tag = get(channel, queue, auto_ack=False)[0].delivery_tag
@@ -43,11 +43,11 @@ def test_a_requeued_message_can_be_one_too_many(channel, name):
     assert take_bodies(channel, queue) == [b"2", b"3"]
 
 
-def test_what_expired_behind_the_head_is_not_delivered(channel, name):
-    """A consumer gets the head; what follows has expired and goes."""
+def test_a_message_expired_behind_the_head_is_not_delivered(channel, name):
+    """A consumer gets the head; the expired message behind it is dropped."""
     queue = declare(channel, name())
     publish(channel, queue, b"stays")
-    publish(channel, queue, b"gone", expiration="1")
+    publish(channel, queue, b"expired", expiration="1")
     channel.connection.process_data_events(0.05)
     consumer = RecordingConsumer(channel, queue)
     consumer.wait(1)
@@ -56,8 +56,8 @@ def test_what_expired_behind_the_head_is_not_delivered(channel, name):
     assert consumer.wait(2) == [b"stays", b"next"]
 
 
-def test_who_was_full_waits_behind_the_others(channel, connect, name):
-    """Of two consumers that both had no room, the first that acks is the first to get the next."""
+def test_a_full_consumer_waits_behind_the_others(channel, connect, name):
+    """Of two full consumers, the first that acks gets the next message."""
     queue = declare(channel, name())
     other = connect().channel()
     first, second = (
@@ -85,7 +85,7 @@ def _of_one(channel):
 
 @pytest.mark.parametrize("how", ["basic_reject", "basic_nack"])
 def test_a_rejection_marks_the_dead_letter(how, channel, target, name, dead):
-    """Since 4.3 one that basic.reject caused is marked as delivered before; a nack's is not."""
+    """Since 4.3 basic.reject marks the dead letter as redelivered; basic.nack does not."""
     queue = declare(channel, name(), dead)
     publish(channel, queue, b"1")
     getattr(channel, how)(get(channel, queue, auto_ack=False)[0].delivery_tag, requeue=False)
@@ -95,8 +95,8 @@ def test_a_rejection_marks_the_dead_letter(how, channel, target, name, dead):
     assert is_marked == (how == "basic_reject" and target.version >= (4, 3))
 
 
-def test_a_dead_letter_that_somebody_waits_for_is_not_marked(channel, name, dead):
-    """It goes to the consumer without a stop in the queue."""
+def test_a_dead_letter_delivered_at_once_is_not_marked(channel, name, dead):
+    """A consumer that waits for it gets it without the redelivered flag."""
     queue = declare(channel, name(), dead)
     consumer = RecordingConsumer(channel, dead)
     publish(channel, queue, b"1")
@@ -106,8 +106,8 @@ def test_a_dead_letter_that_somebody_waits_for_is_not_marked(channel, name, dead
     assert not consumer.deliveries[0][0].redelivered
 
 
-def test_what_a_closed_channel_held_is_marked_when_it_expires(channel, connect, target, name, dead):
-    """Since 4.3 a delivery that failed goes on being known."""
+def test_a_failed_delivery_marks_the_expired_dead_letter(channel, connect, target, name, dead):
+    """Since 4.3 a delivery that failed when its channel closed is still known."""
     queue = declare(channel, name(), dead)
     holding = connect().channel()
     consumer = RecordingConsumer(holding, queue)
@@ -119,8 +119,8 @@ def test_what_a_closed_channel_held_is_marked_when_it_expires(channel, connect, 
     assert get(channel, dead)[0].redelivered == (target.version >= (4, 3))
 
 
-def test_what_is_too_many_goes_before_what_has_expired(channel, connect, name, dead):
-    """Of two that come back, both expired, to a queue for one: the first is one too many."""
+def test_the_maximum_length_comes_before_expiry(channel, connect, name, dead):
+    """Two expired messages come back to a queue for one: the first is dropped as maxlen."""
     queue = declare(channel, name(), dead, max_length=1)
     holding = connect().channel()
     consumer = RecordingConsumer(holding, queue)
@@ -129,13 +129,15 @@ def test_what_is_too_many_goes_before_what_has_expired(channel, connect, name, d
     holding.close()
     wait_until(channel, lambda: ready_count(channel, dead) == 2)
 
-    letters = [get(channel, dead) for _ in range(2)]
-    reasons = {body: properties.headers["x-death"][0]["reason"] for _, properties, body in letters}
+    dead_letters = [get(channel, dead) for _ in range(2)]
+    reasons = {
+        body: properties.headers["x-death"][0]["reason"] for _, properties, body in dead_letters
+    }
     assert reasons == {b"1": "maxlen", b"2": "expired"}
 
 
-def test_the_tag_of_a_consumer_is_looked_at_first(connect_raw, queue):
-    """530, not 404: the tag is in use, whatever the queue."""
+def test_the_consumer_tag_is_checked_before_the_queue(connect_raw, queue):
+    """A tag in use fails with 530, even if the queue does not exist (404)."""
     raw = connect_raw()
     raw.call(spec.Basic.Consume(queue=queue, consumer_tag="c"), spec.Basic.ConsumeOk)
     raw.send(spec.Basic.Consume(queue="no such queue", consumer_tag="c"))
@@ -150,12 +152,12 @@ def quorum(channel, name):
 
 
 def consumers(channel, queue):
-    """How many consumers the broker counts."""
+    """Return how many consumers the broker counts."""
     return channel.queue_declare(queue, passive=True).method.consumer_count
 
 
-def test_a_quorum_queue_counts_who_got_a_message(channel, quorum):
-    """Until it is acked, who asked for it is a consumer."""
+def test_a_quorum_queue_counts_a_get_as_a_consumer(channel, quorum):
+    """A basic.get counts as a consumer until its message is acked."""
     publish(channel, quorum, b"1")
     tag = get(channel, quorum, auto_ack=False)[0].delivery_tag
     wait_until(channel, lambda: consumers(channel, quorum) == 1)
@@ -164,8 +166,8 @@ def test_a_quorum_queue_counts_who_got_a_message(channel, quorum):
     wait_until(channel, lambda: consumers(channel, quorum) == 0)
 
 
-def test_a_quorum_queue_counts_who_left_without_an_ack(channel, connect_raw, quorum):
-    """A consumer that is cancelled counts until all of its messages are settled."""
+def test_a_quorum_queue_counts_a_cancelled_consumer(channel, connect_raw, quorum):
+    """A cancelled consumer counts until all of its messages are settled."""
     raw = connect_raw()
     publish(channel, quorum, b"1")
     raw.call(spec.Basic.Consume(queue=quorum, consumer_tag="c"), spec.Basic.ConsumeOk)
@@ -177,16 +179,16 @@ def test_a_quorum_queue_counts_who_left_without_an_ack(channel, connect_raw, quo
     wait_until(channel, lambda: consumers(channel, quorum) == 0)
 
 
-def test_a_quorum_queue_lets_others_beside_an_exclusive_consumer(channel, quorum):
-    """Exclusive consumers are a matter of classic queues."""
+def test_a_quorum_queue_ignores_exclusive_consumers(channel, quorum):
+    """A quorum queue accepts other consumers beside an exclusive one."""
     RecordingConsumer(channel, quorum, exclusive=True)
     RecordingConsumer(channel, quorum)
 
     wait_until(channel, lambda: consumers(channel, quorum) == 2)
 
 
-def test_the_queue_for_direct_replies_is_always_there(channel):
-    """Clients look for it when they start, whether they want replies or not."""
+def test_the_direct_reply_to_queue_always_exists(channel):
+    """Clients declare it passively when they start, whether they use it or not."""
     found = channel.queue_declare("amq.rabbitmq.reply-to", passive=True).method
 
     assert found.message_count == 0

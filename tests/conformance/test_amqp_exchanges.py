@@ -1,4 +1,4 @@
-"""Exchanges: what may be asked of one, what a second declaration must repeat, when one goes."""
+"""Exchanges: declarations, second declarations, bindings, and when an exchange is deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OK = 0
 
 @pytest.mark.parametrize("kind", ["direct", "fanout", "topic", "headers"])
 def test_a_type_of_exchange(kind, channel, name):
-    """AMQP has four of them."""
+    """Each of AMQP's four types can be declared."""
     exchange = name()
     channel.exchange_declare(exchange, kind)
 
@@ -19,7 +19,7 @@ def test_a_type_of_exchange(kind, channel, name):
 
 @pytest.mark.parametrize("kind", ["banana", "Direct", "x-banana", ""])
 def test_an_unknown_type_of_exchange(kind, channel, target):
-    """406 closes the channel since 4.0; before, 503 closed the connection."""
+    """Since 4.0 it closes the channel with 406; before, it closed the connection with 503."""
     code, level = (406, CHANNEL) if target.version >= (4, 0) else (503, CONNECTION)
     with expect_error(code, level, "exchange type"):
         channel.exchange_declare("conformance.unknown", kind)
@@ -28,8 +28,8 @@ def test_an_unknown_type_of_exchange(kind, channel, target):
 @pytest.mark.parametrize(
     "exchange", ["amq.direct", "amq.fanout", "amq.topic", "amq.headers", "amq.match"]
 )
-def test_an_exchange_that_is_there_from_the_start(exchange, channel):
-    """Each type has one, headers two."""
+def test_a_predeclared_exchange_exists(exchange, channel):
+    """There is one for each type, and two for headers."""
     channel.exchange_declare(exchange, passive=True)
 
 
@@ -50,7 +50,7 @@ AGAIN = [
 
 @pytest.mark.parametrize(("kind", "options", "again", "other", "outcome"), AGAIN)
 def test_a_second_declaration_of_an_exchange(kind, options, again, other, outcome, channel, name):
-    """Declaring again is nothing if all is the same, and 406 if not."""
+    """It changes nothing if all is equal, and fails with 406 if not."""
     exchange = name()
     channel.exchange_declare(exchange, kind, **options)
 
@@ -61,7 +61,7 @@ def test_a_second_declaration_of_an_exchange(kind, options, again, other, outcom
             channel.exchange_declare(exchange, again, **other)
 
 
-REFUSED = {
+INVALID_OPERATIONS = {
     "declare passively one that is not there": (
         404, lambda channel: channel.exchange_declare("conformance.nowhere", passive=True)),
     "declare one with a reserved name": (
@@ -83,28 +83,28 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_done_to_an_exchange(what, channel):
-    """It is refused with its code, and the channel closes."""
-    code, act = REFUSED[what]
+@pytest.mark.parametrize("what", INVALID_OPERATIONS)
+def test_an_invalid_operation_on_an_exchange(what, channel):
+    """The operation fails with its code, and the channel closes."""
+    code, act = INVALID_OPERATIONS[what]
     with expect_error(code):
         act(channel)
 
 
 def test_a_predeclared_exchange_can_be_declared_as_it_is(channel):
-    """That is nothing."""
+    """An equal declaration of a predeclared exchange succeeds."""
     channel.exchange_declare("amq.topic", "topic", durable=True)
     assert channel.is_open
 
 
-def test_an_exchange_that_is_not_there_is_deleted(channel):
-    """Deleting what is not there is no error."""
+def test_deleting_a_missing_exchange(channel):
+    """Deleting an exchange that does not exist succeeds."""
     channel.exchange_delete("conformance.nowhere")
     assert channel.is_open
 
 
 def test_delete_if_unused_with_a_binding(channel, queue, name):
-    """406, and the exchange stays."""
+    """It fails with 406, and the exchange stays."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "fanout")
     channel.queue_bind(queue, exchange)
@@ -114,7 +114,7 @@ def test_delete_if_unused_with_a_binding(channel, queue, name):
 
 
 def test_delete_if_unused_without_a_binding(channel, name):
-    """It is deleted."""
+    """It deletes the exchange."""
     exchange = name()
     channel.exchange_declare(exchange, "fanout")
     channel.exchange_delete(exchange, if_unused=True)
@@ -123,32 +123,32 @@ def test_delete_if_unused_without_a_binding(channel, name):
         channel.exchange_declare(exchange, passive=True)
 
 
-def test_a_binding_to_a_queue_from_an_exchange_that_is_not_there(channel, queue):
-    """404."""
+def test_binding_to_a_missing_exchange(channel, queue):
+    """It fails with 404."""
     with expect_error(404, text="no exchange 'conformance.nowhere' in vhost '/'"):
         channel.queue_bind(queue, "conformance.nowhere", "k")
 
 
-def test_a_binding_from_the_default_exchange(channel, queue):
-    """403: every queue has the one binding there under its name."""
+def test_binding_to_the_default_exchange(channel, queue):
+    """It fails with 403: the default exchange has one binding for each queue, by its name."""
     with expect_error(403):
         channel.queue_bind(queue, "", "k")
 
 
-def test_an_unbinding_from_the_default_exchange(channel, queue):
-    """403."""
+def test_unbinding_from_the_default_exchange(channel, queue):
+    """It fails with 403."""
     with expect_error(403):
         channel.queue_unbind(queue, "", queue)
 
 
-def test_an_unbinding_of_what_is_not_bound(channel, queue):
-    """Nothing."""
+def test_unbinding_an_unbound_queue(channel, queue):
+    """It succeeds and changes nothing."""
     channel.queue_unbind(queue, "amq.topic", "not.bound")
     assert channel.is_open
 
 
-def test_a_queue_is_unbound(channel, queue):
-    """Messages no longer go there."""
+def test_unbinding_a_queue(channel, queue):
+    """The queue gets no more messages from the exchange."""
     channel.queue_bind(queue, "amq.direct", queue)
     channel.queue_unbind(queue, "amq.direct", queue)
     publish(channel, queue, b"hello", exchange="amq.direct", mandatory=False)
@@ -156,8 +156,8 @@ def test_a_queue_is_unbound(channel, queue):
     assert take_bodies(channel, queue) == []
 
 
-def test_only_the_binding_that_is_named_is_unbound(channel, queue):
-    """Key and arguments make a binding."""
+def test_unbinding_removes_only_the_named_binding(channel, queue):
+    """The routing key and the arguments identify a binding."""
     channel.queue_bind(queue, "amq.direct", f"{queue}.a")
     channel.queue_bind(queue, "amq.direct", f"{queue}.b")
     channel.queue_unbind(queue, "amq.direct", f"{queue}.a")
@@ -166,8 +166,8 @@ def test_only_the_binding_that_is_named_is_unbound(channel, queue):
     assert take_bodies(channel, queue) == [b"hello"]
 
 
-def test_an_auto_delete_exchange_goes_with_its_last_binding(channel, queue, name):
-    """Not with the first of two."""
+def test_an_auto_delete_exchange_is_deleted_with_its_last_binding(channel, queue, name):
+    """Removing the first of two bindings leaves it."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "direct", auto_delete=True)
     channel.queue_bind(queue, exchange, "a")
@@ -180,8 +180,8 @@ def test_an_auto_delete_exchange_goes_with_its_last_binding(channel, queue, name
         channel.exchange_declare(exchange, passive=True)
 
 
-def test_an_auto_delete_exchange_goes_with_the_queue_it_was_bound_to(channel, name):
-    """Deleting the queue removes the binding."""
+def test_an_auto_delete_exchange_is_deleted_with_its_queue(channel, name):
+    """Deleting the queue removes the last binding."""
     exchange, queue = name("exchange"), name()
     channel.queue_declare(queue, durable=True)
     channel.exchange_declare(exchange, "fanout", auto_delete=True)
@@ -193,21 +193,21 @@ def test_an_auto_delete_exchange_goes_with_the_queue_it_was_bound_to(channel, na
 
 
 def test_an_auto_delete_exchange_stays_until_it_was_bound(channel, name):
-    """Deleting one without bindings takes somebody who does it."""
+    """An exchange that never had a binding stays until a client deletes it."""
     exchange = name()
     channel.exchange_declare(exchange, "fanout", auto_delete=True)
 
     channel.exchange_declare(exchange, passive=True)
 
 
-def test_publishing_to_an_exchange_that_is_not_there(channel):
-    """404 closes the channel."""
+def test_publishing_to_a_missing_exchange(channel):
+    """It closes the channel with 404."""
     with expect_error(404, text="no exchange 'conformance.nowhere' in vhost '/'"):
         channel.basic_publish("conformance.nowhere", "k", b"")
 
 
 def test_publishing_to_an_internal_exchange(channel, name):
-    """403 closes the channel."""
+    """It closes the channel with 403."""
     exchange = name()
     channel.exchange_declare(exchange, "fanout", internal=True)
 
@@ -215,8 +215,8 @@ def test_publishing_to_an_internal_exchange(channel, name):
         channel.basic_publish(exchange, "k", b"")
 
 
-def test_an_internal_exchange_takes_from_another(channel, queue, name):
-    """By a binding between exchanges."""
+def test_an_internal_exchange_gets_messages_from_another(channel, queue, name):
+    """A binding between exchanges passes messages to it."""
     outer, inner = name("outer"), name("inner")
     channel.exchange_declare(outer, "fanout")
     channel.exchange_declare(inner, "fanout", internal=True)
@@ -227,8 +227,8 @@ def test_an_internal_exchange_takes_from_another(channel, queue, name):
     assert get(channel, queue)[2] == b"hello"
 
 
-def test_a_type_that_the_embedded_broker_has_not(channel, target, name):
-    """x-local-random came with 4.0; the embedded broker refuses it with 540."""
+def test_a_type_that_the_embedded_broker_lacks(channel, target, name):
+    """RabbitMQ has x-local-random since 4.0; the embedded broker fails with 540."""
     exchange = name()
     if target.is_embedded:
         with expect_error(540, CONNECTION, "x-local-random"):

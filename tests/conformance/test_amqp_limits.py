@@ -1,4 +1,4 @@
-"""Time to live, maximum length, priorities: what a queue throws out, and whom it serves first."""
+"""Time to live, maximum length and priorities: what a queue drops, and what it delivers first."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ TYPES = pytest.mark.parametrize("type", ["classic", "quorum"])
 
 
 @TYPES
-def test_a_message_expires_by_its_queue(type, channel, declare, name):
-    """It is a dead letter with the reason "expired"."""
+def test_a_message_expires_by_the_ttl_of_its_queue(type, channel, declare, name):
+    """It becomes a dead letter with the reason "expired"."""
     dead = name("dead")
     queue = declare(dead, type, message_ttl=20)
     publish(channel, queue, b"hello")
@@ -42,8 +42,8 @@ def test_a_message_expires_by_its_queue(type, channel, declare, name):
 
 
 @TYPES
-def test_a_message_expires_by_itself(type, channel, declare, name):
-    """The property "expiration"; it is taken off the dead letter, which has it as a note."""
+def test_a_message_expires_by_its_own_expiration(type, channel, declare, name):
+    """The dead letter has no expiration any more; x-death has the original one."""
     dead = name("dead")
     queue = declare(dead, type)
     publish(channel, queue, b"hello", expiration="20")
@@ -54,8 +54,8 @@ def test_a_message_expires_by_itself(type, channel, declare, name):
 
 
 @pytest.mark.parametrize(("ttl", "expiration"), [(20, "60000"), (60_000, "20")])
-def test_the_shorter_time_counts(ttl, expiration, channel, declare, name):
-    """Of the queue's and the message's own."""
+def test_the_shorter_ttl_counts(ttl, expiration, channel, declare, name):
+    """Of the queue's TTL and the message's expiration, the shorter one counts."""
     dead = name("dead")
     queue = declare(dead, message_ttl=ttl)
     publish(channel, queue, b"hello", expiration=expiration)
@@ -64,7 +64,7 @@ def test_the_shorter_time_counts(ttl, expiration, channel, declare, name):
 
 
 def test_messages_expire_at_the_head_only(channel, declare, name):
-    """One behind one that lives longer stays, and is dropped when its turn comes."""
+    """An expired message behind one that lives longer is dropped when it reaches the head."""
     dead, beside = name("dead"), name("beside")
     queue = declare(dead)
     publish(channel, queue, b"long", expiration="60000")
@@ -82,8 +82,8 @@ def test_messages_expire_at_the_head_only(channel, declare, name):
     assert get(channel, dead)[2] == b"short"
 
 
-def test_a_message_that_is_held_does_not_expire(channel, declare, name):
-    """It does when it is given back."""
+def test_an_unacked_message_does_not_expire(channel, declare, name):
+    """It expires when it is requeued."""
     dead, beside = name("dead"), name("beside")
     queue = declare(dead, message_ttl=30)
     publish(channel, queue, b"held")
@@ -98,8 +98,8 @@ def test_a_message_that_is_held_does_not_expire(channel, declare, name):
 
 
 @TYPES
-def test_a_time_of_zero_without_a_consumer(type, channel, declare, name):
-    """The message is dead at once."""
+def test_a_ttl_of_zero_without_a_consumer(type, channel, declare, name):
+    """The message expires at once."""
     dead = name("dead")
     queue = declare(dead, type, message_ttl=0)
     publish(channel, queue, b"hello")
@@ -107,8 +107,8 @@ def test_a_time_of_zero_without_a_consumer(type, channel, declare, name):
     assert get(channel, dead)[2] == b"hello"
 
 
-def test_a_time_of_zero_with_a_consumer(channel, declare, name):
-    """The message is delivered if somebody can take it."""
+def test_a_ttl_of_zero_with_a_consumer(channel, declare, name):
+    """The message is delivered if a consumer has room."""
     dead = name("dead")
     queue = declare(dead, message_ttl=0)
     consumer = RecordingConsumer(channel, queue)
@@ -119,15 +119,15 @@ def test_a_time_of_zero_with_a_consumer(channel, declare, name):
 
 
 def test_an_expired_message_without_a_dead_letter_exchange(channel, declare):
-    """Is gone."""
+    """The message is dropped."""
     queue = declare(message_ttl=10)
     publish(channel, queue, b"hello")
 
     wait_until(channel, lambda: ready_count(channel, queue) == 0)
 
 
-def test_time_counts_anew_in_the_next_queue(channel, declare, name):
-    """A chain of two queues takes the time of both."""
+def test_the_ttl_starts_again_in_the_next_queue(channel, declare, name):
+    """A chain of two queues takes the sum of both TTLs."""
     last, dead = name("last"), name("dead")
     channel.queue_declare(last, durable=True)
     again = {"x-message-ttl": 20, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": last}
@@ -145,8 +145,8 @@ def test_time_counts_anew_in_the_next_queue(channel, declare, name):
 
 
 @TYPES
-def test_a_full_queue_drops_its_oldest(type, channel, declare):
-    """drop-head is what a queue does that was told nothing else."""
+def test_a_full_queue_drops_its_oldest_message(type, channel, declare):
+    """drop-head is the default of x-overflow."""
     queue = declare(type=type, max_length=2)
     publish(channel, queue, b"0", b"1", b"2", b"3")
 
@@ -154,8 +154,8 @@ def test_a_full_queue_drops_its_oldest(type, channel, declare):
 
 
 @TYPES
-def test_what_a_full_queue_drops_is_a_dead_letter(type, channel, declare, name):
-    """With the reason "maxlen"."""
+def test_a_full_queue_dead_letters_what_it_drops(type, channel, declare, name):
+    """The reason is "maxlen"."""
     dead = name("dead")
     queue = declare(dead, type, max_length=1)
     publish(channel, queue, b"0", b"1")
@@ -164,8 +164,8 @@ def test_what_a_full_queue_drops_is_a_dead_letter(type, channel, declare, name):
     assert (properties.headers["x-first-death-reason"], body) == ("maxlen", b"0")
 
 
-def test_a_queue_that_holds_nothing(channel, declare, name):
-    """A length of 0: everything goes on as a dead letter."""
+def test_a_maximum_length_of_zero(channel, declare, name):
+    """Every message becomes a dead letter."""
     dead = name("dead")
     queue = declare(dead, max_length=0)
     publish(channel, queue, b"hello")
@@ -174,16 +174,16 @@ def test_a_queue_that_holds_nothing(channel, declare, name):
     assert ready_count(channel, queue) == 0
 
 
-def test_a_length_in_bytes(channel, declare):
-    """Counts bodies."""
+def test_a_maximum_length_in_bytes(channel, declare):
+    """It counts the bodies."""
     queue = declare(max_length_bytes=10)
     publish(channel, queue, b"aaaa", b"bbbb", b"cccc")
 
     assert take_bodies(channel, queue) == [b"bbbb", b"cccc"]
 
 
-def test_a_length_in_bytes_is_of_what_is_ready(channel, declare):
-    """What somebody holds does not count."""
+def test_a_maximum_length_in_bytes_counts_ready_messages(channel, declare):
+    """Unacked messages do not count."""
     queue = declare(max_length_bytes=10)
     publish(channel, queue, b"aaaa")
     get(channel, queue, auto_ack=False)
@@ -192,8 +192,8 @@ def test_a_length_in_bytes_is_of_what_is_ready(channel, declare):
     assert take_bodies(channel, queue) == [b"bbbb", b"cccc"]
 
 
-def test_both_lengths(channel, declare):
-    """Whichever is reached first."""
+def test_both_maximum_lengths(channel, declare):
+    """The queue drops messages when either limit is exceeded."""
     queue = declare(max_length=2, max_length_bytes=10)
     publish(channel, queue, b"a", b"b", b"c")
     assert take_bodies(channel, queue) == [b"b", b"c"]
@@ -202,8 +202,8 @@ def test_both_lengths(channel, declare):
     assert take_bodies(channel, queue) == [b"bbbbbbb"]
 
 
-def test_a_message_that_is_held_takes_no_place(channel, declare):
-    """Only what is ready is counted."""
+def test_a_maximum_length_counts_ready_messages(channel, declare):
+    """Unacked messages do not count."""
     queue = declare(max_length=1)
     publish(channel, queue, b"held")
     get(channel, queue, auto_ack=False)
@@ -213,8 +213,8 @@ def test_a_message_that_is_held_takes_no_place(channel, declare):
 
 
 @pytest.mark.parametrize("overflow", ["reject-publish", "reject-publish-dlx"])
-def test_a_full_queue_refuses(overflow, channel, declare):
-    """The publisher gets a nack, and what is there stays."""
+def test_a_full_queue_rejects_publishes(overflow, channel, declare):
+    """The publisher gets a nack, and the queue keeps its messages."""
     queue = declare(max_length=1, overflow=overflow)
     publish(channel, queue, b"first")
     with pytest.raises(pika.exceptions.NackError):
@@ -224,10 +224,8 @@ def test_a_full_queue_refuses(overflow, channel, declare):
 
 
 @pytest.mark.parametrize(("overflow", "kept"), [("reject-publish", 0), ("reject-publish-dlx", 1)])
-def test_what_a_full_queue_refuses_is_a_dead_letter_if_asked_for(
-    overflow, kept, channel, declare, name
-):
-    """With reject-publish-dlx only."""
+def test_rejected_publishes_are_dead_lettered_with_dlx_only(overflow, kept, channel, declare, name):
+    """reject-publish-dlx dead-letters what it rejects; reject-publish does not."""
     dead = name("dead")
     queue = declare(dead, max_length=1, overflow=overflow)
     publish(channel, queue, b"first")
@@ -238,8 +236,8 @@ def test_what_a_full_queue_refuses_is_a_dead_letter_if_asked_for(
     assert take_bodies(channel, dead) == [b"second"] * kept
 
 
-def test_a_queue_that_refuses_takes_again_when_there_is_room(channel, declare):
-    """One out, one in."""
+def test_a_queue_accepts_publishes_again_when_it_has_room(channel, declare):
+    """After one message is removed, one more is accepted."""
     queue = declare(max_length=1, overflow="reject-publish")
     publish(channel, queue, b"first")
     get(channel, queue)
@@ -282,7 +280,7 @@ PRIORITIES = [
 
 @pytest.mark.parametrize(("priorities", "order", "why"), PRIORITIES)
 def test_a_queue_with_priorities(priorities, order, why, channel, declare):
-    """Serves the highest first, and among equals the oldest."""
+    """The highest priority comes first, and among equal ones the oldest message."""
     queue = declare(max_priority=10)
     published(channel, queue, *priorities)
 
@@ -290,15 +288,15 @@ def test_a_queue_with_priorities(priorities, order, why, channel, declare):
 
 
 def test_a_queue_without_priorities(channel, declare):
-    """Knows none."""
+    """It ignores the property priority."""
     queue = declare()
     published(channel, queue, 1, 9, 5)
 
     assert take_bodies(channel, queue) == [b"0", b"1", b"2"]
 
 
-def test_a_message_with_priority_that_is_given_back(channel, declare):
-    """Takes its place among its own."""
+def test_a_requeued_message_keeps_its_priority(channel, declare):
+    """It returns to its position among messages of its priority."""
     queue = declare(max_priority=10)
     published(channel, queue, 5, 5, 1)
     tag = get(channel, queue, auto_ack=False)[0].delivery_tag
@@ -310,7 +308,7 @@ def test_a_message_with_priority_that_is_given_back(channel, declare):
 
 
 def test_what_a_full_queue_with_priorities_drops(channel, declare):
-    """Its head: what it would have served first, so the highest priority."""
+    """It drops its head, which has the highest priority."""
     queue = declare(max_priority=10, max_length=2)
     published(channel, queue, 5, 1, 1)
 

@@ -1,4 +1,4 @@
-"""The protocol: greeting, login, sizes, channels, and what ends a connection."""
+"""The protocol: header, login, tuning, channels, and what closes a connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pika import spec
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 
-# RabbitMQ waits for 3 s before it hangs up, so that guessing is slow
+# RabbitMQ waits for 3 s before it closes the socket, which makes guessing passwords slow
 SLOW = pytest.mark.long
 
 # ---- greeting and login --------------------------------------------------------------------------
@@ -22,8 +22,11 @@ NOT_AMQP = {
 
 
 @pytest.mark.parametrize("word", NOT_AMQP)
-def test_who_speaks_something_else(word, connect_raw, target):
-    """Gets a header that would have been right: since 4.0 that of AMQP 1.0, which is not ours."""
+def test_a_wrong_protocol_header(word, connect_raw, target):
+    """The broker answers with a protocol header that it supports.
+
+    Since 4.0 RabbitMQ sends that of AMQP 1.0, which the embedded broker does not have.
+    """
     raw = connect_raw(stage="socket")
     raw.socket.sendall(NOT_AMQP[word])
     got = b""
@@ -34,8 +37,8 @@ def test_who_speaks_something_else(word, connect_raw, target):
     assert got == (b"AMQP\3\1\0\0" if is_newer else b"AMQP\0\0\x09\x01")
 
 
-def test_the_greeting(connect_raw):
-    """Version 0-9, what the server is, mechanisms and locales."""
+def test_connection_start(connect_raw):
+    """It has version 0-9, server properties, mechanisms and locales."""
     start = connect_raw(stage="start").start
 
     assert (start.version_major, start.version_minor) == (0, 9)
@@ -52,12 +55,12 @@ CAPABILITIES = [
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_capability(capability, connect_raw):
-    """Extensions are announced."""
+    """The server properties announce the protocol extensions."""
     assert connect_raw(stage="start").start.server_properties["capabilities"][capability] is True
 
 
-def test_what_is_proposed(connect_raw):
-    """2,047 channels, frames of 128 KiB, heartbeats of a minute."""
+def test_connection_tune(connect_raw):
+    """The broker proposes 2,047 channels, frames of 128 KiB, and a heartbeat of 60 s."""
     tune = connect_raw(stage="tune").tune
 
     assert (tune.channel_max, tune.frame_max, tune.heartbeat) == (2047, 131_072, 60)
@@ -73,8 +76,8 @@ LOGINS = {
 
 
 @pytest.mark.parametrize("word", LOGINS)
-def test_a_login_that_is_refused(word, connect_raw):
-    """403, for a client that understands it."""
+def test_a_failed_login(word, connect_raw):
+    """A client that supports it gets a connection.close with 403."""
     raw = connect_raw(stage="start")
     raw.log_in(*LOGINS[word])
 
@@ -83,8 +86,8 @@ def test_a_login_that_is_refused(word, connect_raw):
 
 
 @SLOW
-def test_a_login_that_is_refused_to_an_old_client(connect_raw):
-    """It is hung up on without a word."""
+def test_a_failed_login_of_an_old_client(connect_raw):
+    """The broker closes the socket without a method."""
     raw = connect_raw(stage="start")
     raw.log_in("PLAIN", "\0DEV_USER\0wrong", authentication_failure_close=False)
 
@@ -92,7 +95,7 @@ def test_a_login_that_is_refused_to_an_old_client(connect_raw):
 
 
 def test_amqplain(connect_raw):
-    """The other mechanism: a table."""
+    """The mechanism AMQPLAIN sends the login as a table."""
     raw = connect_raw(stage="start")
     fields = ((b"\x05LOGIN", raw.user), (b"\x08PASSWORD", raw.password))
     response = b"".join(
@@ -105,7 +108,7 @@ def test_amqplain(connect_raw):
 
 @SLOW
 def test_an_unknown_mechanism(connect_raw):
-    """Nobody is told anything before the login."""
+    """The broker closes the socket without a method."""
     raw = connect_raw(stage="start")
     raw.log_in("BANANA", "")
 
@@ -113,7 +116,7 @@ def test_an_unknown_mechanism(connect_raw):
 
 
 def test_an_unknown_virtual_host(connect_raw):
-    """530."""
+    """It fails with 530."""
     raw = connect_raw(stage="tune")
     raw.send(spec.Connection.TuneOk(2047, 131_072, 0), 0)
     raw.send(spec.Connection.Open("nowhere"), 0)
@@ -122,8 +125,8 @@ def test_an_unknown_virtual_host(connect_raw):
 
 
 @pytest.mark.parametrize("agreed", [(2047, 131_072, 0), (10, 8192, 0), (1, 131_072, 30)])
-def test_what_is_agreed(agreed, connect_raw):
-    """Channels, bytes in a frame and heartbeat, up to what was proposed."""
+def test_a_valid_tune_ok(agreed, connect_raw):
+    """A client can choose channels, frame size and heartbeat up to the proposed values."""
     raw = connect_raw(stage="tune")
     raw.send(spec.Connection.TuneOk(*agreed), 0)
     raw.send(spec.Connection.Open(), 0)
@@ -137,8 +140,11 @@ def test_what_is_agreed(agreed, connect_raw):
     [(0, 131_072, 0), (2047, 0, 0), (2048, 131_072, 0), (65_535, 131_072, 0), (2047, 131_073, 0),
      (2047, 4095, 0), (2047, 1, 0)],
 )  # fmt: skip
-def test_what_is_not_agreed(agreed, connect_raw):
-    """More than was proposed, 0 for no bound, or tiny frames: the end, without a word."""
+def test_an_invalid_tune_ok(agreed, connect_raw):
+    """The broker closes the socket without a method.
+
+    Invalid are values above the proposed ones, 0 for no limit, and tiny frames.
+    """
     raw = connect_raw(stage="tune")
     raw.send(spec.Connection.TuneOk(*agreed), 0)
     raw.send(spec.Connection.Open(), 0)
@@ -147,13 +153,13 @@ def test_what_is_not_agreed(agreed, connect_raw):
 
 
 def test_a_heartbeat_is_sent(connect_raw):
-    """When nothing else was, in half of the time agreed."""
+    """The broker sends one when it has sent nothing for half of the agreed time."""
     raw = connect_raw(heartbeat=1)
     assert isinstance(raw.next(3), pika.frame.Heartbeat)
 
 
-def test_a_heartbeat_is_taken(connect_raw):
-    """At any time."""
+def test_a_heartbeat_is_accepted(connect_raw):
+    """A client can send one at any time."""
     raw = connect_raw()
     raw.frame(HEARTBEAT, b"", 0)
 
@@ -163,8 +169,8 @@ def test_a_heartbeat_is_taken(connect_raw):
 # ---- channels ------------------------------------------------------------------------------------
 
 
-def test_a_channel_is_closed(connect_raw):
-    """close-ok, and its number is free."""
+def test_closing_a_channel(connect_raw):
+    """close-ok comes, and the channel number is free."""
     raw = connect_raw()
     raw.call(spec.Channel.Close(200, "bye", 0, 0), spec.Channel.CloseOk)
     raw.call(spec.Channel.Open(), spec.Channel.OpenOk)
@@ -173,7 +179,7 @@ def test_a_channel_is_closed(connect_raw):
 
 
 def test_as_many_channels_as_were_agreed(connect_raw):
-    """And not one more: 530. Their numbers do not matter."""
+    """One more than agreed fails with 530; the channel numbers do not matter."""
     raw = connect_raw(channel_max=3)
     for number in (7, 2047):
         raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=number)
@@ -183,7 +189,7 @@ def test_as_many_channels_as_were_agreed(connect_raw):
 
 
 def test_a_channel_that_is_open_already(connect_raw):
-    """504."""
+    """A second channel.open fails with 504."""
     raw = connect_raw()
     raw.send(spec.Channel.Open(), 1)
 
@@ -195,7 +201,7 @@ def test_a_channel_that_is_open_already(connect_raw):
     ids=lambda method: method.NAME,
 )  # fmt: skip
 def test_a_channel_that_is_not_open(method, connect_raw):
-    """504."""
+    """A method on it fails with 504."""
     raw = connect_raw()
     raw.send(method, 7)
 
@@ -203,7 +209,7 @@ def test_a_channel_that_is_not_open(method, connect_raw):
 
 
 def test_an_error_closes_its_own_channel(connect_raw):
-    """Others work on; the number is free after close-ok."""
+    """Other channels go on; the number is free after close-ok."""
     raw = connect_raw()
     raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
     raw.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True), 2)
@@ -215,8 +221,8 @@ def test_an_error_closes_its_own_channel(connect_raw):
     raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
 
 
-def test_what_comes_after_an_error_is_ignored(connect_raw, name):
-    """Until close-ok: the client could not know."""
+def test_methods_after_an_error_are_ignored(connect_raw, name):
+    """The broker ignores them until close-ok: the client sent them before it knew of the error."""
     raw, queue = connect_raw(), name()
     raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
     raw.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True), 2)
@@ -231,7 +237,7 @@ def test_what_comes_after_an_error_is_ignored(connect_raw, name):
 
 
 def test_both_sides_close_a_channel_at_once(connect_raw):
-    """The client's close is answered after the server's."""
+    """The broker answers the client's close after its own."""
     raw = connect_raw()
     raw.send(spec.Queue.Declare(queue="conformance.nowhere", passive=True))
     raw.send(spec.Channel.Close(200, "", 0, 0))
@@ -240,26 +246,26 @@ def test_both_sides_close_a_channel_at_once(connect_raw):
 
 
 def test_flow_on(connect_raw):
-    """Is answered."""
+    """The broker answers channel.flow with active=true."""
     assert connect_raw().call(spec.Channel.Flow(True), spec.Channel.FlowOk).active is True
 
 
 def test_flow_off(connect_raw):
-    """540: RabbitMQ has prefetch for that."""
+    """channel.flow with active=false fails with 540; RabbitMQ uses prefetch instead."""
     raw = connect_raw()
     raw.send(spec.Channel.Flow(False))
 
     raw.expect_close(CONNECTION, 540)
 
 
-def test_a_connection_is_closed(connect_raw):
-    """close-ok."""
+def test_closing_a_connection(connect_raw):
+    """close-ok comes."""
     raw = connect_raw()
     raw.call(spec.Connection.Close(200, "bye", 0, 0), spec.Connection.CloseOk, channel=0)
 
 
 def test_a_connection_that_the_server_closes(connect_raw):
-    """After close-ok the socket is closed."""
+    """The broker closes the socket after close-ok."""
     raw = connect_raw()
     raw.send(spec.Channel.Open(), 1)
     raw.expect_close(CONNECTION, 504)
@@ -268,8 +274,8 @@ def test_a_connection_that_the_server_closes(connect_raw):
     assert raw.next() is None
 
 
-def test_other_connections_do_not_notice(connect_raw):
-    """An error is its own connection's."""
+def test_an_error_leaves_other_connections_open(connect_raw):
+    """An error closes only its own connection."""
     healthy, broken = connect_raw(), connect_raw()
     broken.frame(77, b"\xff" * 20)
     broken.expect_close(CONNECTION, 501)
@@ -281,7 +287,7 @@ def test_other_connections_do_not_notice(connect_raw):
 
 
 def declare_with(arguments):
-    """queue.declare with these bytes as its table."""
+    """Return a queue.declare whose arguments table has these bytes."""
     return b"\x00\x32\x00\x0a\0\0\0\0" + len(arguments).to_bytes(4, "big") + arguments
 
 
@@ -303,8 +309,11 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("word", FRAMES)
-def test_a_frame_that_is_none(word, connect_raw, target):
-    """Ends the connection with its code. RabbitMQ says nothing where it cannot read at all."""
+def test_an_invalid_frame(word, connect_raw, target):
+    """It closes the connection with its code.
+
+    RabbitMQ closes the socket where it cannot read the frame.
+    """
     code, kind, payload, channel, end = FRAMES[word]
     raw = connect_raw()
     raw.frame(kind, payload, channel, end)
@@ -316,7 +325,7 @@ def test_a_frame_that_is_none(word, connect_raw, target):
 
 
 def test_a_frame_that_is_too_large(connect_raw):
-    """501: larger than was agreed."""
+    """A frame larger than agreed fails with 501."""
     raw = connect_raw(frame_max=8192)
     raw.send(spec.Basic.Publish(routing_key="k"))
     raw.socket.sendall(pika.frame.Header(1, 9000, spec.BasicProperties()).marshal())
@@ -325,8 +334,8 @@ def test_a_frame_that_is_too_large(connect_raw):
     raw.expect_close(CONNECTION, 501)
 
 
-def test_a_frame_of_just_the_size(connect_raw, name):
-    """8,192 bytes are with head and end."""
+def test_a_frame_of_the_maximum_size(connect_raw, name):
+    """The maximum of 8,192 bytes includes the header and the end byte."""
     raw, queue = connect_raw(frame_max=8192), name()
     raw.declare(queue)
     raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
@@ -336,7 +345,7 @@ def test_a_frame_of_just_the_size(connect_raw, name):
 
 
 def test_a_method_in_the_middle_of_a_content(connect_raw):
-    """505."""
+    """It fails with 505."""
     raw = connect_raw()
     raw.send(spec.Basic.Publish(routing_key="k"))
     raw.send(spec.Basic.Qos())
@@ -345,7 +354,7 @@ def test_a_method_in_the_middle_of_a_content(connect_raw):
 
 
 def test_a_body_longer_than_its_header_said(connect_raw, target):
-    """501 from the embedded broker; RabbitMQ waits for an end that never comes, as a rule."""
+    """The embedded broker fails with 501; RabbitMQ usually waits for an end that never comes."""
     if not target.is_embedded:
         pytest.skip("what RabbitMQ does differs from version to version")
     raw = connect_raw()
@@ -356,7 +365,7 @@ def test_a_body_longer_than_its_header_said(connect_raw, target):
     raw.expect_close(CONNECTION, 501)
 
 
-def test_contents_of_two_channels_between_each_other(connect_raw, name):
+def test_interleaved_contents_of_two_channels(connect_raw, name):
     """Frames of one channel may come between those of another."""
     raw, queue = connect_raw(), name()
     raw.declare(queue)
@@ -377,7 +386,7 @@ def test_contents_of_two_channels_between_each_other(connect_raw, name):
 
 
 def test_bytes_one_at_a_time(connect_raw):
-    """Frames are put together however they come."""
+    """The broker reads frames that come in any number of parts."""
     raw = connect_raw()
     for byte in pika.frame.Method(1, spec.Basic.Qos(prefetch_count=3)).marshal():
         raw.socket.sendall(bytes([byte]))
@@ -386,7 +395,7 @@ def test_bytes_one_at_a_time(connect_raw):
 
 
 def test_a_content_that_is_never_finished(connect, connect_raw):
-    """Holds up nobody else."""
+    """It does not block other channels."""
     waiting = connect_raw()
     waiting.send(spec.Basic.Publish(routing_key="k"))
     channel = connect().channel()

@@ -1,4 +1,4 @@
-"""Publishing: what arrives, what comes back, what is confirmed, what is refused."""
+"""Publishing: what arrives, what is returned, what is confirmed, what fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROPERTIES = {
 
 @pytest.mark.parametrize("word", PROPERTIES)
 def test_a_property_arrives(word, channel, queue):
-    """As it was sent, and no other with it."""
+    """It arrives unchanged, and no other property with it."""
     publish(channel, queue, b"", **{word: PROPERTIES[word]})
 
     _, properties, _ = channel.basic_get(queue, auto_ack=True)
@@ -38,8 +38,8 @@ def test_a_property_arrives(word, channel, queue):
     assert found == {word: PROPERTIES[word]}
 
 
-def test_no_properties_arrive(channel, queue):
-    """None of them is made up."""
+def test_a_message_without_properties(channel, queue):
+    """The broker adds no property."""
     publish(channel, queue, b"")
 
     _, properties, _ = channel.basic_get(queue, auto_ack=True)
@@ -57,7 +57,7 @@ VALUES = {
 
 @pytest.mark.parametrize("word", VALUES)
 def test_a_header_arrives(word, channel, queue):
-    """A field of each type that there is in a table."""
+    """A header of each type of a table field arrives unchanged."""
     sent = VALUES[word]
     publish(channel, queue, b"", headers={"key": sent})
 
@@ -70,15 +70,15 @@ def test_a_header_arrives(word, channel, queue):
 
 @pytest.mark.parametrize("size", [0, 1, 131_064, 131_065, 400_000])
 def test_a_body_arrives(size, channel, queue):
-    """In as many frames as it takes; 131,064 bytes fill one."""
+    """A body arrives in as many frames as it needs; 131,064 bytes fill one frame."""
     body = bytes(n % 251 for n in range(size))
     publish(channel, queue, body)
 
     assert channel.basic_get(queue, auto_ack=True)[2] == body
 
 
-def test_a_message_says_where_it_was_published(channel, queue, name):
-    """With exchange and routing key, and not as redelivered."""
+def test_a_message_keeps_its_exchange_and_routing_key(channel, queue, name):
+    """A first delivery is not marked as redelivered."""
     channel.queue_bind(queue, "amq.topic", f"{queue}.#")
     publish(channel, f"{queue}.x", b"", exchange="amq.topic")
 
@@ -87,8 +87,8 @@ def test_a_message_says_where_it_was_published(channel, queue, name):
     assert not method.redelivered
 
 
-def test_a_queue_is_a_queue(channel, queue):
-    """First in, first out."""
+def test_a_queue_is_first_in_first_out(channel, queue):
+    """Messages come in the order in which they were published."""
     sent = [b"%d" % n for n in range(50)]
     publish(channel, queue, *sent)
 
@@ -98,8 +98,8 @@ def test_a_queue_is_a_queue(channel, queue):
 # ---- returns -------------------------------------------------------------------------------------
 
 
-def test_a_mandatory_message_that_goes_nowhere_comes_back(channel):
-    """With 312, its place, properties and body."""
+def test_an_unroutable_mandatory_message_is_returned(channel):
+    """The return has code 312, exchange, routing key, properties and body."""
     with pytest.raises(pika.exceptions.UnroutableError) as caught:
         channel.basic_publish(
             "", "conformance.nowhere", b"hello", pika.BasicProperties(message_id="m"), True
@@ -111,14 +111,14 @@ def test_a_mandatory_message_that_goes_nowhere_comes_back(channel):
     assert (returned.properties.message_id, returned.body) == ("m", b"hello")
 
 
-def test_a_message_that_goes_nowhere_is_confirmed(channel):
-    """The broker has done with it what there was to do."""
+def test_an_unroutable_message_is_confirmed(channel):
+    """The broker has nothing more to do with it."""
     channel.basic_publish("", "conformance.nowhere", b"hello")
     assert channel.is_open
 
 
 def test_a_return_comes_before_its_confirm(connect_raw):
-    """So that whoever gets the confirm knows."""
+    """A publisher that gets a confirm knows whether the message was returned."""
     raw = connect_raw()
     raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
     raw.publish("conformance.nowhere", b"hello", mandatory=True)
@@ -128,7 +128,7 @@ def test_a_return_comes_before_its_confirm(connect_raw):
 
 
 def test_without_confirms_only_the_return_comes(connect_raw):
-    """Then the next answer."""
+    """The next answer comes after the return."""
     raw = connect_raw()
     raw.publish("conformance.nowhere", b"hello", mandatory=True)
 
@@ -140,7 +140,7 @@ def test_without_confirms_only_the_return_comes(connect_raw):
 
 
 def confirmed(raw, upto):
-    """Read confirms until each tag up to this one has come; return how often each did."""
+    """Read confirms until each tag up to *upto* has one; return how many each has."""
     times = dict.fromkeys(range(1, upto + 1), 0)
     last = 0
     while not all(times.values()):
@@ -155,7 +155,7 @@ def confirmed(raw, upto):
 
 
 def test_confirms_count_from_one(connect_raw, name):
-    """Each message is confirmed once, alone or with those before it."""
+    """Each message is confirmed once, alone or together with those before it."""
     raw, queue = connect_raw(), name()
     raw.declare(queue)
     raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
@@ -165,8 +165,8 @@ def test_confirms_count_from_one(connect_raw, name):
     assert set(confirmed(raw, 20).values()) == {1}
 
 
-def test_only_what_is_published_after_confirm_select_is_counted(connect_raw, name):
-    """What came before is not confirmed."""
+def test_confirms_begin_with_confirm_select(connect_raw, name):
+    """Messages that were published before it are not confirmed."""
     raw, queue = connect_raw(), name()
     raw.declare(queue)
     raw.publish(queue, b"before")
@@ -177,7 +177,7 @@ def test_only_what_is_published_after_confirm_select_is_counted(connect_raw, nam
 
 
 def test_confirm_select_twice_goes_on_counting(connect_raw, name):
-    """The second one changes nothing."""
+    """A second confirm.select changes nothing."""
     raw, queue = connect_raw(), name()
     raw.declare(queue)
     raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
@@ -189,8 +189,8 @@ def test_confirm_select_twice_goes_on_counting(connect_raw, name):
     assert raw.expect(spec.Basic.Ack).delivery_tag == 2
 
 
-def test_confirms_are_a_channels_own(connect_raw, name):
-    """Another channel has none unless it asks, and counts for itself."""
+def test_each_channel_has_its_own_confirms(connect_raw, name):
+    """Another channel gets no confirms unless it asks, and counts its own publishes."""
     raw, queue = connect_raw(), name()
     raw.declare(queue)
     raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
@@ -200,7 +200,7 @@ def test_confirms_are_a_channels_own(connect_raw, name):
     assert raw.is_alive()
 
 
-def test_a_message_to_an_exchange_that_is_not_there_is_not_confirmed(connect_raw):
+def test_a_publish_to_a_missing_exchange_is_not_confirmed(connect_raw):
     """The channel closes instead."""
     raw = connect_raw()
     raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
@@ -214,7 +214,7 @@ def test_a_message_to_an_exchange_that_is_not_there_is_not_confirmed(connect_raw
 
 
 def test_immediate(connect_raw):
-    """RabbitMQ has not had it for long: 540."""
+    """The flag immediate fails with 540: RabbitMQ does not implement it."""
     raw = connect_raw()
     raw.send(spec.Basic.Publish(exchange="", routing_key="k", immediate=True))
     raw.socket.sendall(pika.frame.Header(1, 0, spec.BasicProperties()).marshal())
@@ -222,17 +222,17 @@ def test_immediate(connect_raw):
     raw.expect_close(CONNECTION, 540)
 
 
-def test_a_user_id_that_is_the_users(channel, queue, target):
-    """It arrives."""
+def test_a_valid_user_id(channel, queue, target):
+    """The property user_id arrives if it names the user of the connection."""
     publish(channel, queue, b"", user_id=target.user)
 
     assert get(channel, queue)[1].user_id == target.user
 
 
-def test_a_user_id_that_is_not_the_users(channel, queue):
-    """406."""
-    with expect_error(406, text="user_id property set to 'somebody'"):
-        publish(channel, queue, b"", user_id="somebody")
+def test_a_user_id_of_another_user(channel, queue):
+    """It fails with 406."""
+    with expect_error(406, text="user_id property set to 'other'"):
+        publish(channel, queue, b"", user_id="other")
 
 
 EXPIRATIONS = [
@@ -244,7 +244,7 @@ EXPIRATIONS = [
 
 @pytest.mark.parametrize(("value", "outcome"), EXPIRATIONS)
 def test_an_expiration(value, outcome, channel, queue):
-    """Milliseconds as text, not longer than ten years."""
+    """It is a number of milliseconds as text, at most ten years."""
     if outcome:
         with expect_error(outcome, text="invalid expiration"):
             publish(channel, queue, b"", expiration=value)
@@ -254,7 +254,7 @@ def test_an_expiration(value, outcome, channel, queue):
 
 
 def test_a_body_that_is_too_large(connect_raw, target):
-    """406: 16 MiB are allowed since 4.0."""
+    """Since 4.0 a body of more than 16 MiB fails with 406."""
     if target.version < (4, 0):
         pytest.skip("128 MiB are allowed before 4.0, which take too long to send")
     raw = connect_raw()
@@ -266,7 +266,7 @@ def test_a_body_that_is_too_large(connect_raw, target):
 
 @pytest.mark.parametrize("act", ["tx_select", "tx_commit", "tx_rollback"])
 def test_transactions(act, channel, connect, target):
-    """The embedded broker has none and says so with 540; RabbitMQ has, once they are selected."""
+    """The embedded broker has no transactions and fails with 540; RabbitMQ has them."""
     channel = connect().channel()
     if target.is_embedded and act == "tx_select":
         with expect_error(540, CONNECTION, "no transactions"):
@@ -279,7 +279,7 @@ def test_transactions(act, channel, connect, target):
 
 
 def test_a_publisher_that_does_not_wait(connect_raw, name):
-    """A thousand messages in one write all arrive, in their order."""
+    """A thousand messages in one write arrive in their order."""
     raw, queue = connect_raw(), name()
     raw.declare(queue)
     raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)

@@ -1,4 +1,4 @@
-"""Queues: what may be asked of one, what a second declaration must repeat, when one goes."""
+"""Queues: declarations, second declarations, and when a queue is deleted."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ FOR_QUORUM = [
     ({}, OK),
     ({"x-delivery-limit": 5}, OK),
     ({"x-delivery-limit": 0}, OK),
-    ({"x-delivery-limit": "5"}, OK),  # and ignored
+    ({"x-delivery-limit": "5"}, OK),  # ignored
     ({"x-delivery-limit": -1}, OK),
     ({"x-message-ttl": MINUTE}, OK),
     ({"x-expires": MINUTE}, OK),
@@ -92,7 +92,7 @@ FOR_QUORUM = [
     ({"x-single-active-consumer": True}, OK),
     ({"x-overflow": "drop-head"}, OK),
     ({"x-overflow": "reject-publish"}, OK),
-    ({"x-overflow": "reject-publish-dlx"}, OK),  # and taken as drop-head
+    ({"x-overflow": "reject-publish-dlx"}, OK),  # used as drop-head
     ({"x-dead-letter-exchange": "", "x-dead-letter-strategy": "at-most-once"}, OK),
     ({"x-dead-letter-strategy": "banana"}, BAD),
     ({"x-max-priority": 5}, BAD),
@@ -103,7 +103,7 @@ FOR_QUORUM = [
 
 
 def said(value):
-    """A name for a case."""
+    """Return an id for a parametrized test."""
     if isinstance(value, dict):
         return ",".join(f"{key[2:]}={each!r}" for key, each in value.items()) or "nothing"
     return {OK: "accepted"}.get(value, str(value))
@@ -111,13 +111,13 @@ def said(value):
 
 @pytest.mark.parametrize(("arguments", "outcome"), ARGUMENTS, ids=said)
 def test_an_argument_of_a_classic_queue(arguments, outcome, channel, name):
-    """A queue argument with a value of the wrong kind or size is refused with 406."""
+    """A value of the wrong type or size fails with 406."""
     declare(channel, name(), arguments, outcome)
 
 
 @pytest.mark.parametrize(("arguments", "outcome"), FOR_QUORUM, ids=said)
 def test_an_argument_of_a_quorum_queue(arguments, outcome, channel, name):
-    """Quorum queues have arguments of their own, and refuse those of classic ones."""
+    """Quorum queues have arguments of their own; some of a classic queue fail."""
     declare(channel, name(), QUORUM | arguments, outcome)
 
 
@@ -137,26 +137,26 @@ def declare(channel, queue, arguments, outcome):
     ids=["transient", "exclusive", "auto-delete"],
 )  # fmt: skip
 def test_a_quorum_queue_is_durable_and_shared(options, channel, name):
-    """What a quorum queue cannot be is refused with 406."""
+    """A non-durable, exclusive or auto-delete quorum queue fails with 406."""
     with expect_error(406, text="invalid property"):
         channel.queue_declare(name(), arguments=QUORUM, **options)
 
 
 @pytest.mark.parametrize(("value", "outcome"), [("client-local", OK), ("banana", BAD)])
-def test_where_a_queue_lies(value, outcome, channel, target, name):
+def test_queue_leader_locator(value, outcome, channel, target, name):
     """A classic queue has x-queue-leader-locator since 4.0."""
     outcome = outcome if target.version >= (4, 0) else BAD
     declare(channel, name(), {"x-queue-leader-locator": value}, outcome)
 
 
 def test_an_unknown_queue_mode(channel, target, name):
-    """406 before 4.3; since then there are no modes, and the argument is ignored."""
+    """It fails with 406 before 4.3; since 4.3 there are no modes, and the argument is ignored."""
     outcome = OK if target.version >= (4, 3) else BAD
     declare(channel, name(), {"x-queue-mode": "banana"}, outcome)
 
 
 def test_a_stream(target, channel, name):
-    """The embedded broker has none and says so with 540; RabbitMQ has."""
+    """The embedded broker has no streams and fails with 540; RabbitMQ has them."""
     arguments = {"x-queue-type": "stream"}
     if target.is_embedded:
         with expect_error(540, CONNECTION, "no streams"):
@@ -195,7 +195,7 @@ AGAIN = [
 
 
 def split(options):
-    """Arguments of AMQP apart from the flags; durable unless said otherwise."""
+    """Separate the arguments of AMQP from the flags; a queue is durable by default."""
     flags = {key: value for key, value in options.items() if not key.startswith("x-")}
     arguments = {key: value for key, value in options.items() if key.startswith("x-")}
     return {"durable": not flags.get("exclusive", False)} | flags | {"arguments": arguments}
@@ -206,7 +206,10 @@ def split(options):
     ids=[f"{one} then {two}: {code or 'accepted'}" for one, two, code in AGAIN],
 )  # fmt: skip
 def test_a_second_declaration(first, second, outcome, channel, name):
-    """Declaring again is nothing if all is the same, 406 if not, 405 if one is exclusive."""
+    """It changes nothing if all is equal.
+
+    It fails with 406 if not, and with 405 if one is exclusive.
+    """
     queue = name()
     channel.queue_declare(queue, **split(first))
 
@@ -217,15 +220,15 @@ def test_a_second_declaration(first, second, outcome, channel, name):
             channel.queue_declare(queue, **split(second))
 
 
-def test_the_refusal_names_the_argument(channel, queue):
-    """406 says which argument differs, from what to what."""
+def test_the_error_names_the_argument(channel, queue):
+    """The text of the 406 has the argument, the received and the current value."""
     text = f"inequivalent arg 'x-message-ttl' for queue '{queue}' in vhost '/'"
     with expect_error(406, text=text):
         channel.queue_declare(queue, durable=True, arguments={"x-message-ttl": 5})
 
 
-def test_a_passive_declaration_tells_what_is_there(channel, queue):
-    """It returns ready messages and consumers."""
+def test_a_passive_declaration_returns_the_counts(channel, queue):
+    """It returns the numbers of ready messages and of consumers."""
     publish(channel, queue, b"one", b"two")
 
     answer = channel.queue_declare(queue, passive=True).method
@@ -234,19 +237,19 @@ def test_a_passive_declaration_tells_what_is_there(channel, queue):
 
 
 def test_a_passive_declaration_compares_nothing(channel, queue):
-    """Passive looks for the name only."""
+    """A passive declaration only looks for the name."""
     channel.queue_declare(queue, passive=True, durable=False, arguments={"x-message-ttl": 5})
 
 
 def test_a_passive_declaration_counts_consumers(channel, queue):
-    """A consumer counts from its consume-ok on."""
+    """A consumer counts as soon as it has its consume-ok."""
     RecordingConsumer(channel, queue)
 
     assert channel.queue_declare(queue, passive=True).method.consumer_count == 1
 
 
-def test_a_passive_declaration_does_not_count_what_is_unacked(channel, queue):
-    """Only messages that are ready are counted."""
+def test_a_passive_declaration_does_not_count_unacked_messages(channel, queue):
+    """Only ready messages count."""
     publish(channel, queue, b"one", b"two")
     get(channel, queue, auto_ack=False)
 
@@ -263,26 +266,26 @@ MISSING = {
 
 
 @pytest.mark.parametrize("word", MISSING)
-def test_a_queue_that_is_not_there(word, channel):
-    """404, and the channel closes."""
+def test_using_a_missing_queue(word, channel):
+    """It fails with 404, and the channel closes."""
     with expect_error(404, text="no queue 'conformance.nowhere' in vhost '/'"):
         MISSING[word](channel, "conformance.nowhere")
 
 
-def test_a_queue_that_is_not_there_is_deleted(channel):
-    """Deleting what is not there is no error."""
+def test_deleting_a_missing_queue(channel):
+    """Deleting a queue that does not exist succeeds."""
     assert channel.queue_delete("conformance.nowhere").method.message_count == 0
 
 
-def test_a_queue_that_is_not_there_is_unbound(channel, target):
-    """Unbinding what is not bound is no error."""
+def test_unbinding_a_missing_queue(channel, target):
+    """Unbinding a queue that does not exist succeeds."""
     channel.queue_unbind("conformance.nowhere", "amq.topic", "k")
     assert channel.is_open
 
 
 @pytest.mark.parametrize("word", [*MISSING, "delete", "declare"])
-def test_an_exclusive_queue_of_somebody_else(word, channel, connect, name):
-    """405 for whatever another connection does with it."""
+def test_an_exclusive_queue_of_another_connection(word, channel, connect, name):
+    """Every operation of another connection on it fails with 405."""
     queue = name()
     connect().channel().queue_declare(queue, exclusive=True)
     acts = MISSING | {
@@ -294,8 +297,8 @@ def test_an_exclusive_queue_of_somebody_else(word, channel, connect, name):
         acts[word](channel, queue)
 
 
-def test_a_missing_exchange_comes_before_the_owner_of_a_queue(channel, connect, name):
-    """404, though the queue is not ours to bind."""
+def test_a_missing_exchange_is_checked_before_the_owner(channel, connect, name):
+    """A bind fails with 404, even if the queue is exclusive to another connection."""
     queue = name()
     connect().channel().queue_declare(queue, exclusive=True)
 
@@ -303,8 +306,8 @@ def test_a_missing_exchange_comes_before_the_owner_of_a_queue(channel, connect, 
         channel.queue_bind(queue, name("nowhere"))
 
 
-def test_an_unbinding_from_an_exclusive_queue_of_somebody_else(channel, connect, name):
-    """405 for a binding that is there; nothing, as always, for one that is not."""
+def test_unbinding_an_exclusive_queue_of_another_connection(channel, connect, name):
+    """It fails with 405 if the binding exists, and succeeds if it does not."""
     queue = name()
     owner = connect().channel()
     owner.queue_declare(queue, exclusive=True)
@@ -315,8 +318,8 @@ def test_an_unbinding_from_an_exclusive_queue_of_somebody_else(channel, connect,
         channel.queue_unbind(queue, "amq.direct", "k")
 
 
-def test_anybody_publishes_to_an_exclusive_queue(channel, connect, name):
-    """Exclusive is who reads, not who writes."""
+def test_any_connection_publishes_to_an_exclusive_queue(channel, connect, name):
+    """Exclusive limits who consumes, and not who publishes."""
     queue = name()
     owner = connect().channel()
     owner.queue_declare(queue, exclusive=True)
@@ -325,8 +328,8 @@ def test_anybody_publishes_to_an_exclusive_queue(channel, connect, name):
     assert get(owner, queue)[2] == b"hello"
 
 
-def test_an_exclusive_queue_goes_with_its_connection(channel, connect, name):
-    """It is deleted when the connection is closed."""
+def test_an_exclusive_queue_is_deleted_with_its_connection(channel, connect, name):
+    """The broker deletes it when the connection is closed."""
     queue = name()
     owner = connect()
     owner.channel().queue_declare(queue, exclusive=True)
@@ -335,8 +338,8 @@ def test_an_exclusive_queue_goes_with_its_connection(channel, connect, name):
     wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
-def test_an_exclusive_queue_goes_with_a_connection_that_breaks(channel, connect_raw, name):
-    """It is deleted when the socket is closed without a word."""
+def test_an_exclusive_queue_is_deleted_with_a_lost_connection(channel, connect_raw, name):
+    """The broker deletes it when the socket is closed without a connection.close."""
     queue = name()
     lost: RawConnection = connect_raw()
     lost.call(spec.Queue.Declare(queue=queue, exclusive=True), spec.Queue.DeclareOk)
@@ -345,7 +348,7 @@ def test_an_exclusive_queue_goes_with_a_connection_that_breaks(channel, connect_
     wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
-def test_an_exclusive_queue_outlives_its_channel(channel, connect, name):
+def test_an_exclusive_queue_stays_after_its_channel(channel, connect, name):
     """It belongs to the connection."""
     queue = name()
     owner = connect()
@@ -364,7 +367,7 @@ NAMES = {
 
 @pytest.mark.parametrize("word", NAMES)
 def test_a_name_of_a_queue(word, channel, name):
-    """A name is any UTF-8 of up to 255 bytes."""
+    """A name is any UTF-8 text of up to 255 bytes."""
     queue = name(NAMES[word])
     assert channel.queue_declare(queue, durable=True).method.queue == queue
     publish(channel, queue, b"hello")
@@ -373,7 +376,7 @@ def test_a_name_of_a_queue(word, channel, name):
 
 
 def test_a_server_named_queue(channel):
-    """Who gives no name gets one that begins with amq.gen-."""
+    """A queue that is declared without a name gets one that begins with amq.gen-."""
     first = channel.queue_declare("", exclusive=True).method.queue
     second = channel.queue_declare("", exclusive=True).method.queue
 
@@ -382,13 +385,13 @@ def test_a_server_named_queue(channel):
 
 
 def test_a_reserved_name_of_a_queue(channel):
-    """Names that begin with amq. are the broker's."""
+    """A client cannot declare a name that begins with amq."""
     with expect_error(403, text="reserved prefix 'amq.*'"):
         channel.queue_declare("amq.mine", durable=True)
 
 
 def test_an_empty_name_is_the_last_queue(channel, queue):
-    """Where a name is empty, the queue that this channel declared last is meant."""
+    """An empty name means the queue that this channel declared last."""
     channel.queue_declare(queue, durable=True)
     publish(channel, queue, b"hello")
 
@@ -396,28 +399,28 @@ def test_an_empty_name_is_the_last_queue(channel, queue):
 
 
 def test_an_empty_name_without_a_last_queue(channel):
-    """404 where this channel has declared none."""
+    """It fails with 404 if this channel has declared no queue."""
     with expect_error(404):
         channel.basic_get("")
 
 
-def test_an_empty_name_is_declared_anew(channel, queue):
-    """Only a declaration with an empty name makes a queue."""
+def test_declaring_an_empty_name_makes_a_new_queue(channel, queue):
+    """Only in a declaration an empty name makes a new queue."""
     channel.queue_declare(queue, durable=True)
 
     assert channel.queue_declare("", exclusive=True).method.queue != queue
 
 
-def test_purge_returns_how_many(channel, queue):
-    """What is ready is gone."""
+def test_purge_returns_the_message_count(channel, queue):
+    """The ready messages are dropped."""
     publish(channel, queue, b"one", b"two", b"three")
 
     assert channel.queue_purge(queue).method.message_count == 3
     assert ready_count(channel, queue) == 0
 
 
-def test_purge_leaves_what_is_unacked(channel, queue):
-    """A message that somebody holds is not ready."""
+def test_purge_leaves_unacked_messages(channel, queue):
+    """An unacked message is not ready."""
     publish(channel, queue, b"held", b"ready")
     method, _, _ = get(channel, queue, auto_ack=False)
 
@@ -426,15 +429,15 @@ def test_purge_leaves_what_is_unacked(channel, queue):
     assert get(channel, queue)[2] == b"held"
 
 
-def test_delete_returns_how_many(channel, queue):
-    """The messages go with the queue."""
+def test_delete_returns_the_message_count(channel, queue):
+    """The messages are dropped with the queue."""
     publish(channel, queue, b"one", b"two")
 
     assert channel.queue_delete(queue).method.message_count == 2
 
 
 def test_delete_if_unused_with_a_consumer(channel, queue):
-    """406, and the queue stays."""
+    """It fails with 406, and the queue stays."""
     RecordingConsumer(channel, queue)
     with expect_error(406, text="in use"):
         channel.queue_delete(queue, if_unused=True)
@@ -443,14 +446,14 @@ def test_delete_if_unused_with_a_consumer(channel, queue):
 
 
 def test_delete_if_unused_without_a_consumer(channel, queue):
-    """It is deleted."""
+    """It deletes the queue."""
     channel.queue_delete(queue, if_unused=True)
 
     assert not queue_exists(channel.connection, queue)
 
 
 def test_delete_if_empty_with_a_message(channel, queue):
-    """406, and the message stays."""
+    """It fails with 406, and the message stays."""
     publish(channel, queue, b"hello")
     with expect_error(406):
         channel.queue_delete(queue, if_empty=True)
@@ -459,7 +462,7 @@ def test_delete_if_empty_with_a_message(channel, queue):
 
 
 def test_delete_if_empty_without_a_message(channel, queue):
-    """It is deleted."""
+    """It deletes the queue."""
     channel.queue_delete(queue, if_empty=True)
 
     assert not queue_exists(channel.connection, queue)
@@ -467,7 +470,7 @@ def test_delete_if_empty_without_a_message(channel, queue):
 
 @pytest.mark.parametrize("option", ["if_unused", "if_empty"])
 def test_a_quorum_queue_is_deleted_without_conditions_only(option, channel, name):
-    """Conditions are refused with 540."""
+    """Deleting it with a condition fails with 540."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments=QUORUM)
 
@@ -475,8 +478,8 @@ def test_a_quorum_queue_is_deleted_without_conditions_only(option, channel, name
         channel.queue_delete(queue, **{option: True})
 
 
-def test_a_deleted_queue_takes_its_bindings_along(channel, name):
-    """A new queue of that name is not bound."""
+def test_deleting_a_queue_removes_its_bindings(channel, name):
+    """A new queue with the same name has no bindings."""
     queue = name()
     channel.queue_declare(queue, durable=True)
     channel.queue_bind(queue, "amq.direct", queue)
@@ -487,8 +490,8 @@ def test_a_deleted_queue_takes_its_bindings_along(channel, name):
     assert take_bodies(channel, queue) == []
 
 
-def test_an_auto_delete_queue_goes_with_its_last_consumer(channel, name):
-    """Not with the first of two."""
+def test_an_auto_delete_queue_is_deleted_with_its_last_consumer(channel, name):
+    """Cancelling the first of two consumers leaves it."""
     queue = name()
     channel.queue_declare(queue, durable=True, auto_delete=True)
     one, two = RecordingConsumer(channel, queue), RecordingConsumer(channel, queue)
@@ -499,7 +502,7 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer(channel, name):
     wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
-def test_an_auto_delete_queue_goes_with_its_consumers_channel(channel, connect, name):
+def test_an_auto_delete_queue_is_deleted_with_its_channel(channel, connect, name):
     """Closing the channel ends the consumer."""
     queue = name()
     other = connect().channel()
@@ -510,8 +513,8 @@ def test_an_auto_delete_queue_goes_with_its_consumers_channel(channel, connect, 
     wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
-def test_an_auto_delete_queue_stays_until_it_was_consumed(channel, name):
-    """Getting from it is not consumer."""
+def test_an_auto_delete_queue_stays_until_it_had_a_consumer(channel, name):
+    """A basic.get is not a consumer."""
     queue = name()
     channel.queue_declare(queue, durable=True, auto_delete=True)
     publish(channel, queue, b"hello")
@@ -520,16 +523,16 @@ def test_an_auto_delete_queue_stays_until_it_was_consumed(channel, name):
     assert queue_exists(channel.connection, queue)
 
 
-def test_a_queue_expires_when_nobody_uses_it(channel, name):
-    """x-expires milliseconds after its last use."""
+def test_an_unused_queue_expires(channel, name):
+    """The broker deletes it x-expires milliseconds after its last use."""
     queue = name()
     channel.queue_declare(queue, durable=True, arguments={"x-expires": 30})
 
     wait_until(channel, lambda: not queue_exists(channel.connection, queue))
 
 
-def test_a_queue_with_messages_expires_all_the_same(channel, connect, name):
-    """Messages are no use; and nobody gets them as dead letters."""
+def test_a_queue_with_messages_expires(channel, connect, name):
+    """Messages do not count as use, and they are not dead-lettered."""
     queue, dead = name(), name("dead")
     channel.queue_declare(dead, durable=True)
     arguments = {"x-expires": 100, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
@@ -540,8 +543,8 @@ def test_a_queue_with_messages_expires_all_the_same(channel, connect, name):
     assert ready_count(channel, dead) == 0
 
 
-def test_a_queue_does_not_expire_under_its_consumer(channel, name):
-    """It outlives the queue beside it that was made later."""
+def test_a_queue_with_a_consumer_does_not_expire(channel, name):
+    """It still exists when a queue that was declared later has expired."""
     queue, beside = name(), name("beside")
     channel.queue_declare(queue, durable=True, arguments={"x-expires": 60})
     RecordingConsumer(channel, queue)
@@ -552,8 +555,8 @@ def test_a_queue_does_not_expire_under_its_consumer(channel, name):
     assert queue_exists(channel.connection, queue)
 
 
-def test_a_queue_without_an_answer(channel, name, connect):
-    """With nowait nothing is answered; the queue is there all the same."""
+def test_declaring_with_nowait(channel, name, connect):
+    """No answer comes, and the queue exists."""
     queue = name()
     channel._impl.queue_declare(queue, durable=True, callback=None)
 

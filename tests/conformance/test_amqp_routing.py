@@ -56,7 +56,7 @@ TOPICS = [
 
 @pytest.mark.parametrize(("pattern", "key", "fits"), TOPICS)
 def test_a_topic(pattern, key, fits, channel, queue, name):
-    """``*`` is one word, ``#`` any number of words, none included."""
+    """``*`` matches one word, ``#`` any number of words, also none."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "topic")
     channel.queue_bind(queue, exchange, pattern)
@@ -66,7 +66,7 @@ def test_a_topic(pattern, key, fits, channel, queue, name):
 
 
 def test_a_topic_of_many_words(channel, queue, target):
-    """Since 4.3 a pattern may have two # and no more: 406."""
+    """Since 4.3 a pattern with more than two # fails with 406."""
     if target.version >= (4, 3):
         with expect_error(406, text="uses 3 '#' wildcards, at most 2 are allowed"):
             channel.queue_bind(queue, "amq.topic", "#.a.#.b.#")
@@ -106,7 +106,10 @@ HEADERS = [
 
 @pytest.mark.parametrize(("wanted", "headers", "fits"), HEADERS)
 def test_headers(wanted, headers, fits, channel, queue, name):
-    """x-match says all or any; names with x- count only -with-x; an empty value asks for none."""
+    """x-match is all or any; headers with x- count only with -with-x.
+
+    An empty value matches any value.
+    """
     exchange = name("exchange")
     channel.exchange_declare(exchange, "headers")
     channel.queue_bind(queue, exchange, "", wanted)
@@ -115,8 +118,8 @@ def test_headers(wanted, headers, fits, channel, queue, name):
     assert take_bodies(channel, queue) == [b"hello"] * fits
 
 
-def test_a_message_without_headers_fits_what_asks_for_none(channel, queue, name):
-    """All of nothing is fulfilled."""
+def test_a_message_without_headers_matches_an_empty_binding(channel, queue, name):
+    """A binding without arguments matches every message."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "headers")
     channel.queue_bind(queue, exchange, "", {"x-match": "all"})
@@ -126,14 +129,14 @@ def test_a_message_without_headers_fits_what_asks_for_none(channel, queue, name)
 
 
 @pytest.mark.parametrize("match", ["banana", 1])
-def test_a_match_that_there_is_not(match, channel, queue):
-    """406."""
+def test_an_invalid_x_match(match, channel, queue):
+    """It fails with 406."""
     with expect_error(406, text="x-match"):
         channel.queue_bind(queue, "amq.headers", "", {"x-match": match, "a": 1})
 
 
 def test_a_direct_exchange_compares_whole_keys(channel, queue, name):
-    """No wildcards there."""
+    """It has no wildcards."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "direct")
     channel.queue_bind(queue, exchange, "a.#")
@@ -144,7 +147,7 @@ def test_a_direct_exchange_compares_whole_keys(channel, queue, name):
 
 
 def test_a_fanout_exchange_ignores_keys(channel, name):
-    """Every queue gets it."""
+    """Every bound queue gets the message."""
     exchange, one, two = name("exchange"), name("one"), name("two")
     channel.exchange_declare(exchange, "fanout")
     for queue in (one, two):
@@ -156,14 +159,14 @@ def test_a_fanout_exchange_ignores_keys(channel, name):
 
 
 def test_the_default_exchange_knows_every_queue(channel, queue):
-    """By its name."""
+    """It routes to each queue by its name."""
     publish(channel, queue, b"hello")
 
     assert take_bodies(channel, queue) == [b"hello"]
 
 
-def test_a_queue_that_is_bound_twice_gets_it_once(channel, queue, name):
-    """However many of its bindings fit."""
+def test_a_queue_bound_twice_gets_a_message_once(channel, queue, name):
+    """It does not matter how many of its bindings match."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "topic")
     for pattern in ("#", "a.*", "a.b"):
@@ -174,7 +177,7 @@ def test_a_queue_that_is_bound_twice_gets_it_once(channel, queue, name):
 
 
 def test_a_binding_is_made_once(channel, queue, name):
-    """The same again is the same one: one unbinding ends it."""
+    """An equal second binding adds nothing: one unbind removes it."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "direct")
     channel.queue_bind(queue, exchange, "k")
@@ -186,7 +189,7 @@ def test_a_binding_is_made_once(channel, queue, name):
 
 
 def test_an_empty_queue_and_an_empty_key(channel, name):
-    """Binding the last queue without a key binds it under its own name."""
+    """Binding the last queue without a key uses its name as the key."""
     exchange, queue = name("exchange"), name()
     channel.exchange_declare(exchange, "direct")
     channel.queue_declare(queue, durable=True)
@@ -198,7 +201,7 @@ def test_an_empty_queue_and_an_empty_key(channel, name):
 
 @pytest.fixture
 def with_alternate(channel, queue, name):
-    """A direct exchange whose alternate is a fanout bound to the queue."""
+    """Declare a direct exchange whose alternate exchange is a fanout, bound to the queue."""
     alternate, exchange = name("alternate"), name("exchange")
     channel.exchange_declare(alternate, "fanout")
     channel.exchange_declare(exchange, "direct", arguments={"alternate-exchange": alternate})
@@ -206,15 +209,15 @@ def with_alternate(channel, queue, name):
     return exchange
 
 
-def test_an_alternate_exchange_gets_what_goes_nowhere(channel, queue, with_alternate):
-    """And then it has gone somewhere: it is not returned."""
+def test_an_alternate_exchange_gets_unroutable_messages(channel, queue, with_alternate):
+    """Such a message counts as routed and is not returned."""
     publish(channel, "k", b"hello", exchange=with_alternate)
 
     assert take_bodies(channel, queue) == [b"hello"]
 
 
 def test_an_alternate_exchange_gets_nothing_else(channel, queue, with_alternate, name):
-    """What a binding takes is taken."""
+    """It gets no message that matches a binding."""
     other = name("other")
     channel.queue_declare(other, durable=True)
     channel.queue_bind(other, with_alternate, "k")
@@ -223,8 +226,8 @@ def test_an_alternate_exchange_gets_nothing_else(channel, queue, with_alternate,
     assert (take_bodies(channel, queue), take_bodies(channel, other)) == ([], [b"hello"])
 
 
-def test_an_alternate_exchange_that_is_not_there(channel, name):
-    """It goes nowhere, and nothing breaks."""
+def test_a_missing_alternate_exchange(channel, name):
+    """The message is unroutable, and there is no error."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "direct", arguments={"alternate-exchange": "nowhere"})
     publish(channel, "k", b"hello", exchange=exchange, mandatory=False)
@@ -233,7 +236,7 @@ def test_an_alternate_exchange_that_is_not_there(channel, name):
 
 
 def test_an_alternate_exchange_of_itself(channel, name):
-    """A circle ends."""
+    """A cycle of alternate exchanges ends."""
     exchange = name("exchange")
     channel.exchange_declare(exchange, "direct", arguments={"alternate-exchange": exchange})
     publish(channel, "k", b"hello", exchange=exchange, mandatory=False)
@@ -241,8 +244,8 @@ def test_an_alternate_exchange_of_itself(channel, name):
     assert channel.is_open
 
 
-def test_exchanges_that_are_bound(channel, queue, name):
-    """The first one's binding says which messages pass, then the second one's."""
+def test_exchange_to_exchange_bindings(channel, queue, name):
+    """A message has to match the binding of the first exchange, then that of the second."""
     first, second = name("first"), name("second")
     channel.exchange_declare(first, "topic")
     channel.exchange_declare(second, "direct")
@@ -255,8 +258,8 @@ def test_exchanges_that_are_bound(channel, queue, name):
     assert take_bodies(channel, queue) == [b"both"]
 
 
-def test_exchanges_that_are_unbound(channel, queue, name):
-    """Nothing passes any more."""
+def test_unbinding_exchanges(channel, queue, name):
+    """No message passes any more."""
     first, second = name("first"), name("second")
     channel.exchange_declare(first, "fanout")
     channel.exchange_declare(second, "fanout")
@@ -269,8 +272,8 @@ def test_exchanges_that_are_unbound(channel, queue, name):
 
 
 @pytest.mark.parametrize("missing", ["source", "destination", "both"])
-def test_an_unbinding_of_exchanges_that_are_not_there(missing, channel, name):
-    """Is answered: what it asks for is so."""
+def test_unbinding_missing_exchanges(missing, channel, name):
+    """The broker answers with unbind-ok."""
     ends = {"source": name("source"), "destination": name("destination")}
     for end, exchange in ends.items():
         if missing not in (end, "both"):
@@ -280,8 +283,8 @@ def test_an_unbinding_of_exchanges_that_are_not_there(missing, channel, name):
     assert channel.is_open
 
 
-def test_exchanges_that_are_bound_in_a_circle(channel, queue, name):
-    """A queue gets it once."""
+def test_exchanges_bound_in_a_cycle(channel, queue, name):
+    """A queue gets the message once."""
     first, second = name("first"), name("second")
     for each in (first, second):
         channel.exchange_declare(each, "fanout")
@@ -293,8 +296,8 @@ def test_exchanges_that_are_bound_in_a_circle(channel, queue, name):
     assert take_bodies(channel, queue) == [b"hello"]
 
 
-def test_a_deleted_exchange_takes_its_bindings_along(channel, queue, name):
-    """Those from it and those to it."""
+def test_deleting_an_exchange_removes_its_bindings(channel, queue, name):
+    """The bindings from it and those to it are removed."""
     first, second = name("first"), name("second")
     channel.exchange_declare(first, "fanout")
     channel.exchange_declare(second, "fanout")
@@ -309,8 +312,8 @@ def test_a_deleted_exchange_takes_its_bindings_along(channel, queue, name):
 
 
 @pytest.mark.parametrize("header", ["CC", "BCC"])
-def test_further_routing_keys(header, channel, name):
-    """The headers CC and BCC hold more routing keys."""
+def test_cc_and_bcc(header, channel, name):
+    """The headers CC and BCC hold further routing keys."""
     one, two, three = name("one"), name("two"), name("three")
     for each in (one, two, three):
         channel.queue_declare(each, durable=True)
@@ -320,8 +323,8 @@ def test_further_routing_keys(header, channel, name):
 
 
 @pytest.mark.parametrize(("header", "is_seen"), [("CC", True), ("BCC", False)])
-def test_who_sees_further_routing_keys(header, is_seen, channel, queue):
-    """BCC is taken out before delivery."""
+def test_bcc_is_removed_before_delivery(header, is_seen, channel, queue):
+    """A consumer sees CC and not BCC."""
     publish(channel, queue, b"hello", headers={header: ["elsewhere"], "other": 1})
 
     _, properties, _ = channel.basic_get(queue, auto_ack=True)
@@ -329,14 +332,14 @@ def test_who_sees_further_routing_keys(header, is_seen, channel, queue):
 
 
 @pytest.mark.parametrize("header", ["CC", "BCC"])
-def test_further_routing_keys_that_are_no_list(header, channel, queue):
-    """406."""
+def test_cc_that_is_not_a_list(header, channel, queue):
+    """It fails with 406."""
     with expect_error(406, text="unacceptable_type_in_header"):
         publish(channel, queue, b"hello", headers={header: queue})
 
 
-def test_a_further_routing_key_that_reaches_the_same_queue(channel, queue):
-    """It gets the message once."""
+def test_cc_that_reaches_the_same_queue(channel, queue):
+    """The queue gets the message once."""
     publish(channel, queue, b"hello", headers={"CC": [queue]})
 
     assert take_bodies(channel, queue) == [b"hello"]

@@ -1,4 +1,4 @@
-"""Acks and rejections: what is forgotten, what comes back, in which order and how marked."""
+"""Acks and rejections: what is removed, what is requeued, in which order, and how it is marked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUORUM = {"x-queue-type": "quorum"}
 
 
 def hold(channel, queue, many):
-    """Take messages without an ack; return the delivery tags."""
+    """Get messages without an ack; return the delivery tags."""
     return [get(channel, queue, auto_ack=False)[0].delivery_tag for _ in range(many)]
 
 
@@ -31,8 +31,8 @@ def five(channel, queue):
     return queue
 
 
-def test_an_acked_message_is_gone(channel, connect, five):
-    """Also when the channel closes."""
+def test_an_acked_message_is_removed(channel, connect, five):
+    """It does not come back when the channel closes."""
     other = connect().channel()
     [tag] = hold(other, five, 1)
     other.basic_ack(tag)
@@ -43,7 +43,7 @@ def test_an_acked_message_is_gone(channel, connect, five):
 
 
 def test_acks_in_any_order(channel, connect, five):
-    """Each tag is its own."""
+    """Each tag acks its own message."""
     other = connect().channel()
     tags = hold(other, five, 3)
     other.basic_ack(tags[2])
@@ -55,7 +55,7 @@ def test_acks_in_any_order(channel, connect, five):
 
 
 def test_an_ack_of_several(channel, connect, five):
-    """Multiple: everything up to this tag."""
+    """With multiple it acks every delivery up to the tag."""
     other = connect().channel()
     tags = hold(other, five, 3)
     other.basic_ack(tags[1], multiple=True)
@@ -66,7 +66,7 @@ def test_an_ack_of_several(channel, connect, five):
 
 
 def test_an_ack_of_all(channel, connect, five):
-    """Multiple with tag 0: everything there is."""
+    """With multiple and tag 0 it acks every delivery."""
     other = connect().channel()
     hold(other, five, 5)
     other.basic_ack(0, multiple=True)
@@ -75,8 +75,8 @@ def test_an_ack_of_all(channel, connect, five):
     assert take_bodies(channel, five) == []
 
 
-def test_an_ack_of_all_where_there_is_nothing(channel):
-    """Is no error."""
+def test_an_ack_of_all_without_deliveries(channel):
+    """It is no error."""
     channel.basic_ack(0, multiple=True)
     sync(channel)
 
@@ -92,8 +92,8 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("how", UNKNOWN)
-def test_a_tag_that_was_never_given(how, channel, five):
-    """406."""
+def test_an_unknown_delivery_tag(how, channel, five):
+    """It fails with 406."""
     hold(channel, five, 1)
     with expect_error(406, text="unknown delivery tag 99"):
         UNKNOWN[how](channel, 99)
@@ -101,8 +101,8 @@ def test_a_tag_that_was_never_given(how, channel, five):
 
 
 @pytest.mark.parametrize("how", UNKNOWN)
-def test_a_tag_that_is_settled_already(how, channel, five):
-    """406."""
+def test_a_settled_delivery_tag(how, channel, five):
+    """It fails with 406."""
     [tag] = hold(channel, five, 1)
     channel.basic_ack(tag)
     with expect_error(406, text="unknown delivery tag"):
@@ -110,8 +110,8 @@ def test_a_tag_that_is_settled_already(how, channel, five):
         sync(channel)
 
 
-def test_tag_0_alone(channel, five):
-    """Zero means all, and only where several are meant: 406."""
+def test_tag_zero_without_multiple(channel, five):
+    """Tag 0 means all deliveries, and without multiple it fails with 406."""
     hold(channel, five, 1)
     with expect_error(406, text="unknown delivery tag 0"):
         channel.basic_ack(0)
@@ -119,7 +119,7 @@ def test_tag_0_alone(channel, five):
 
 
 def test_a_tag_of_a_delivery_without_acks(channel, five):
-    """There is nothing to ack: 406."""
+    """There is nothing to ack: it fails with 406."""
     tag = get(channel, five, auto_ack=True)[0].delivery_tag
     with expect_error(406, text="unknown delivery tag"):
         channel.basic_ack(tag)
@@ -127,7 +127,7 @@ def test_a_tag_of_a_delivery_without_acks(channel, five):
 
 
 def test_a_tag_of_another_channel(channel, connect, five):
-    """Tags are a channel's own: 406."""
+    """Each channel has its own tags: it fails with 406."""
     other = connect().channel()
     [tag] = hold(other, five, 1)
     with expect_error(406, text="unknown delivery tag"):
@@ -135,8 +135,8 @@ def test_a_tag_of_another_channel(channel, connect, five):
         sync(channel)
 
 
-def test_what_a_channel_held_is_given_back_when_it_is_closed_for_an_error(channel, connect, five):
-    """A wrong tag costs the channel, no message."""
+def test_an_error_requeues_what_its_channel_held(channel, connect, five):
+    """A wrong tag closes the channel and loses no message."""
     other = connect().channel()
     hold(other, five, 2)
     with expect_error(406):
@@ -154,8 +154,8 @@ BACK = {
 
 
 @pytest.mark.parametrize("how", BACK)
-def test_a_message_that_is_given_back_comes_again(how, channel, queue):
-    """Marked as redelivered."""
+def test_a_requeued_message_is_delivered_again(how, channel, queue):
+    """It is marked as redelivered."""
     publish(channel, queue, b"hello")
     [tag] = hold(channel, queue, 1)
     BACK[how](channel, tag)
@@ -165,8 +165,8 @@ def test_a_message_that_is_given_back_comes_again(how, channel, queue):
 
 
 @pytest.mark.parametrize("how", ["nack", "reject"])
-def test_a_message_that_is_rejected_for_good(how, channel, five):
-    """Is gone, without a dead-letter exchange."""
+def test_a_message_rejected_without_requeue(how, channel, five):
+    """Without a dead-letter exchange it is removed."""
     [tag] = hold(channel, five, 1)
     getattr(channel, f"basic_{how}")(tag, requeue=False)
     sync(channel)
@@ -174,8 +174,8 @@ def test_a_message_that_is_rejected_for_good(how, channel, five):
     assert take_bodies(channel, five) == [b"1", b"2", b"3", b"4"]
 
 
-def test_a_message_that_is_given_back_takes_its_old_place(channel, five):
-    """In a classic queue."""
+def test_a_requeued_message_returns_to_its_position(channel, five):
+    """A classic queue puts it back to its old position."""
     tags = hold(channel, five, 3)
     channel.basic_nack(tags[1])
     channel.basic_nack(tags[0])
@@ -184,8 +184,8 @@ def test_a_message_that_is_given_back_takes_its_old_place(channel, five):
     assert take_bodies(channel, five) == [b"0", b"1", b"3", b"4"]
 
 
-def test_messages_that_are_given_back_together_keep_their_order(channel, five):
-    """Nack of several."""
+def test_messages_requeued_together_keep_their_order(channel, five):
+    """A basic.nack of several messages keeps their order."""
     hold(channel, five, 3)
     channel.basic_nack(0, multiple=True)
     wait_until(channel, lambda: ready_count(channel, five) == 5)
@@ -193,8 +193,8 @@ def test_messages_that_are_given_back_together_keep_their_order(channel, five):
     assert take_bodies(channel, five) == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_messages_of_a_channel_that_closes_keep_their_order(channel, connect, five):
-    """They are where they were."""
+def test_messages_of_a_closed_channel_keep_their_order(channel, connect, five):
+    """They return to their old positions."""
     other = connect().channel()
     hold(other, five, 3)
     other.close()
@@ -203,8 +203,8 @@ def test_messages_of_a_channel_that_closes_keep_their_order(channel, connect, fi
     assert take_bodies(channel, five) == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_messages_of_a_connection_that_breaks_come_back(channel, connect_raw, five):
-    """When the socket closes."""
+def test_messages_of_a_lost_connection_are_requeued(channel, connect_raw, five):
+    """The broker requeues them when the socket closes."""
     lost = connect_raw()
     lost.call(spec.Basic.Get(queue=five), spec.Basic.GetOk)
     lost.hang_up()
@@ -214,8 +214,8 @@ def test_messages_of_a_connection_that_breaks_come_back(channel, connect_raw, fi
     assert (method.redelivered, body) == (True, b"0")
 
 
-def test_only_what_was_delivered_is_marked_as_redelivered(channel, five):
-    """The others come for the first time."""
+def test_only_delivered_messages_are_marked_as_redelivered(channel, five):
+    """Other messages of the queue are not marked."""
     tags = hold(channel, five, 2)
     channel.basic_nack(tags[0])
     wait_until(channel, lambda: ready_count(channel, five) == 4)
@@ -224,8 +224,8 @@ def test_only_what_was_delivered_is_marked_as_redelivered(channel, five):
     assert marks == [True, False, False, False]
 
 
-def test_a_consumer_gets_again_what_it_gave_back(channel, queue):
-    """If there is nobody else."""
+def test_a_consumer_gets_what_it_requeued(channel, queue):
+    """It gets the message again if there is no other consumer."""
     publish(channel, queue, b"hello")
     consumer = RecordingConsumer(channel, queue)
     consumer.wait(1)
@@ -235,8 +235,8 @@ def test_a_consumer_gets_again_what_it_gave_back(channel, queue):
     assert consumer.tags == [1, 2]
 
 
-def test_recover_gives_back_everything_that_is_held(channel, five):
-    """In its order."""
+def test_recover_requeues_all_unacked_messages(channel, five):
+    """They keep their order."""
     hold(channel, five, 3)
     channel.basic_recover(requeue=True)
     wait_until(channel, lambda: ready_count(channel, five) == 5)
@@ -245,8 +245,11 @@ def test_recover_gives_back_everything_that_is_held(channel, five):
 
 
 @pytest.mark.parametrize("how", ["recover", "nack"])
-def test_consumers_give_back_one_after_the_other(how, channel, queue):
-    """By their tags; what the first gives back is delivered before the second's comes."""
+def test_messages_are_requeued_consumer_by_consumer(how, channel, queue):
+    """Consumers requeue one after the other, in the order of their tags.
+
+    The messages of the first are delivered again before those of the second are requeued.
+    """
     second, first = (RecordingConsumer(channel, queue, consumer_tag=tag) for tag in ("t2", "t1"))
     publish(channel, queue, b"0", b"1")
     assert (second.wait(1), first.wait(1)) == ([b"0"], [b"1"])
@@ -259,7 +262,7 @@ def test_consumers_give_back_one_after_the_other(how, channel, queue):
 
 
 def test_a_rejected_message_of_a_deleted_queue(channel, name):
-    """Went with the queue: it is no dead letter."""
+    """The message was dropped with the queue and does not become a dead letter."""
     dead = channel.queue_declare(name("dead")).method.queue
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     queue = channel.queue_declare(name(), arguments=arguments).method.queue
@@ -273,13 +276,13 @@ def test_a_rejected_message_of_a_deleted_queue(channel, name):
 
 
 def test_recover_to_the_same_consumer(channel):
-    """540: RabbitMQ has no such thing."""
+    """It fails with 540: RabbitMQ does not implement it."""
     with expect_error(540, CONNECTION, "requeue=false"):
         channel.basic_recover(requeue=False)
 
 
 def test_recover_without_an_answer(connect_raw, name):
-    """Nothing is answered, and what was held is ready."""
+    """basic.recover-async has no answer, and the unacked messages are ready."""
     raw, queue = connect_raw(), name()
     raw.declare(queue)
     raw.publish(queue, b"hello")
@@ -306,8 +309,8 @@ def quorum(channel, name):
     return channel.queue_declare(name(), durable=True, arguments=QUORUM).method.queue
 
 
-def test_a_quorum_queue_says_how_often_it_was_tried(channel, quorum, target):
-    """x-delivery-count is missing at first; before 4.0 it is 0."""
+def test_a_quorum_queue_sends_the_delivery_count(channel, quorum, target):
+    """The first delivery has no x-delivery-count; before 4.0 it has 0."""
     publish(channel, quorum, b"hello")
     method, properties, _ = get(channel, quorum, auto_ack=False)
     assert (properties.headers or {}).get("x-delivery-count") == (None if is_new(target) else 0)
@@ -322,7 +325,7 @@ def is_new(target):
 
 
 def test_a_quorum_queue_keeps_other_headers_when_it_adds_the_count(channel, quorum):
-    """They are there beside it."""
+    """The message keeps its own headers beside the count."""
     publish(channel, quorum, b"hello", headers={"mine": "x"}, message_id="m")
     channel.basic_reject(get(channel, quorum, auto_ack=False)[0].delivery_tag)
 
@@ -337,7 +340,7 @@ GIVING_BACK = {"nack": 0, "recover": 0, "reject": 1}
 
 @pytest.mark.parametrize("how", GIVING_BACK)
 def test_what_counts_as_a_failed_delivery(how, channel, quorum, target):
-    """Since 4.3 only a rejection, or a channel that ends; x-acquired-count has all of them."""
+    """Since 4.3 only a rejection or the end of the channel counts; x-acquired-count counts all."""
     publish(channel, quorum, b"hello")
     for _ in range(2):
         BACK[how](channel, get(channel, quorum, auto_ack=False)[0].delivery_tag)
@@ -350,8 +353,8 @@ def test_what_counts_as_a_failed_delivery(how, channel, quorum, target):
     assert properties.headers == {key: value for key, value in wanted.items() if value}
 
 
-def test_a_quorum_queue_gives_up_at_its_delivery_limit(channel, name):
-    """One delivery more than the limit, then the message is dropped, or dead-lettered."""
+def test_a_quorum_queue_has_a_delivery_limit(channel, name):
+    """After one delivery more than the limit, the message is dropped or dead-lettered."""
     queue, dead = name(), name("dead")
     channel.queue_declare(dead, durable=True)
     limit = {"x-delivery-limit": 2, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
@@ -368,7 +371,7 @@ def test_a_quorum_queue_gives_up_at_its_delivery_limit(channel, name):
 
 
 def test_a_closing_channel_counts_as_a_failed_delivery(channel, connect, quorum):
-    """A consumer that died may have died of it."""
+    """The message may be the cause of the consumer's end."""
     publish(channel, quorum, b"hello")
     other = connect().channel()
     RecordingConsumer(other, quorum).wait(1)
@@ -378,8 +381,8 @@ def test_a_closing_channel_counts_as_a_failed_delivery(channel, connect, quorum)
     assert (method.redelivered, properties.headers["x-delivery-count"]) == (True, 1)
 
 
-def test_a_quorum_queue_serves_first_what_was_given_back(channel, quorum, target):
-    """It does not go behind the others, as it did before 4.0."""
+def test_a_quorum_queue_delivers_requeued_messages_first(channel, quorum, target):
+    """Before 4.0 they went to the end of the queue."""
     publish(channel, quorum, b"0", b"1", b"2")
     [tag] = hold(channel, quorum, 1)
     channel.basic_nack(tag)
@@ -388,12 +391,12 @@ def test_a_quorum_queue_serves_first_what_was_given_back(channel, quorum, target
     assert get(channel, quorum)[2] == (b"0" if is_new(target) else b"1")
 
 
-def test_a_quorum_queue_takes_back_by_consumer_when_a_channel_closes(
+def test_a_quorum_queue_requeues_by_consumer_when_a_channel_closes(
     channel, connect, quorum, target
 ):
-    """Those who consume in the order in which they began, then what was got.
+    """First come the consumers in the order in which they began, then what basic.get took.
 
-    Before 4.0 all of them by the text of the tag.
+    Before 4.0 all were sorted by the text of the tag.
     """
     publish(channel, quorum, *(b"%d" % n for n in range(5)))
     other = connect().channel()
@@ -403,7 +406,7 @@ def test_a_quorum_queue_takes_back_by_consumer_when_a_channel_closes(
     for each in later:
         each.wait(1)
     hold(other, quorum, 1)
-    other.basic_cancel("z")  # still holds what it holds
+    other.basic_cancel("z")  # its messages stay unacked
     other.connection.close()
     wait_until(channel, lambda: ready_count(channel, quorum) == 5)
 
@@ -411,8 +414,11 @@ def test_a_quorum_queue_takes_back_by_consumer_when_a_channel_closes(
     assert came == (b"12034" if is_new(target) else b"03214")
 
 
-def test_a_quorum_queue_keeps_what_an_ending_channel_wants_no_ack_for(channel, connect_raw, quorum):
-    """Given back by one channel of a connection that ends, and taken by no other one of it."""
+def test_a_quorum_queue_keeps_messages_of_an_ending_connection(channel, connect_raw, quorum):
+    """One channel of the connection requeues a message.
+
+    No other channel of it gets the message, even without acks.
+    """
     raw = connect_raw()
     raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
     raw.call(spec.Basic.Consume(queue=quorum, consumer_tag="c"), spec.Basic.ConsumeOk)
@@ -425,8 +431,8 @@ def test_a_quorum_queue_keeps_what_an_ending_channel_wants_no_ack_for(channel, c
     assert get(channel, quorum)[2] == b"hello"
 
 
-def test_a_quorum_queue_knows_a_consumer_by_its_tag(channel, connect, quorum):
-    """Begun again while it holds a message, it has no more room than before."""
+def test_a_quorum_queue_identifies_a_consumer_by_its_tag(channel, connect, quorum):
+    """A consumer that begins again while it holds a message has no more room than before."""
     publish(channel, quorum, b"0", b"1")
     channel.basic_qos(prefetch_count=1)
     first = RecordingConsumer(channel, quorum, consumer_tag="c")
@@ -441,8 +447,11 @@ def test_a_quorum_queue_knows_a_consumer_by_its_tag(channel, connect, quorum):
     assert again.wait(1) == [b"2"]
 
 
-def test_a_consumer_that_begins_again_has_the_room_of_what_it_held(channel, name):
-    """A classic queue knows it by its tag: for what the first one acks, the second has room."""
+def test_a_new_consumer_gets_the_room_of_its_tag(channel, name):
+    """A classic queue identifies a consumer by its tag.
+
+    An ack of the first one's message gives the second one room.
+    """
     queue = name()
     channel.queue_declare(queue)
     channel.basic_qos(prefetch_count=1)

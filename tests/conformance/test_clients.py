@@ -1,9 +1,9 @@
-"""Clients as they are, on the embedded broker and on RabbitMQ: the same test for both.
+"""Unmodified AMQP clients, on the embedded broker and on RabbitMQ: the same tests for both.
 
-Each publishes, consumes, is confirmed, gets back what cannot be routed, has a message
-dead-lettered, and goes on after its connection was cut. What a client has not: kombu and Celery no
-word of what is returned to them; pika, amqpstorm and amqplib no reconnecting of their own, so that
- their users open a new connection, as here; Celery, dramatiq and FastStream choose by
+Each client publishes with confirms, consumes, gets an unroutable message returned, has a message
+dead-lettered, and goes on after its connection was cut. Some clients lack a part of that: Celery
+does not report returned messages; pika, amqpstorm and amqplib do not reconnect by themselves, so
+the test opens a new connection, as their users do; Celery, dramatiq and FastStream decide
 themselves when they consume and how they ask for confirms.
 """
 
@@ -32,11 +32,11 @@ from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 
 HERE = Path(__file__).parent
-LONG = 60.0  # seconds for a whole program of another language, or a worker's start
+PROGRAM_TIMEOUT = 60.0  # seconds for a program in another language, or a worker's start
 
 
 def needed(module):
-    """Return the module of a client, which CI has to have."""
+    """Import and return the module of a client; skip without it, and fail in CI."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -45,7 +45,7 @@ def needed(module):
 
 @pytest.fixture
 def proxy(target):
-    """A wire to the broker that can be cut."""
+    """A proxy in front of the broker, which can cut connections."""
     of = target.parameters
     settings = Settings(
         user=of.credentials.username, password=of.credentials.password, host=of.host, port=of.port
@@ -56,13 +56,13 @@ def proxy(target):
 
 @pytest.fixture
 def url(proxy):
-    """Where clients connect to: the wire that can be cut."""
+    """The URL of the proxy, to which the clients connect."""
     return proxy.settings.to_environment()["RABBITMQ_URL"]
 
 
 @pytest.fixture
 def pair(channel, name):
-    """A queue and the one for its dead letters."""
+    """A queue and the queue for its dead letters."""
     dead = channel.queue_declare(name("dead"), durable=True).method.queue
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     queue = channel.queue_declare(name(), durable=True, arguments=arguments).method.queue
@@ -70,12 +70,12 @@ def pair(channel, name):
 
 
 def reason(channel, dead):
-    """Why the next dead letter died."""
+    """Return the reason of the next dead letter."""
     return get(channel, dead)[1].headers["x-death"][0]["reason"]
 
 
 def test_pika_blocking(url, proxy, pair, channel):
-    """pika's BlockingConnection."""
+    """pika's BlockingConnection works."""
     queue, dead = pair
     connection = pika.BlockingConnection(pika.URLParameters(url))
     mine = connection.channel()
@@ -101,7 +101,7 @@ def test_pika_blocking(url, proxy, pair, channel):
     "kind", [pika.SelectConnection, pika.adapters.asyncio_connection.AsyncioConnection]
 )
 def test_pika_with_callbacks(kind, url, proxy, pair, channel):
-    """pika's SelectConnection and AsyncioConnection."""
+    """pika's SelectConnection and AsyncioConnection work."""
     queue, dead = pair
     seen = queues.Queue()
 
@@ -147,7 +147,7 @@ def test_pika_with_callbacks(kind, url, proxy, pair, channel):
 
 
 def test_aio_pika(url, proxy, pair, channel):
-    """aio-pika's robust connection, which comes back by itself and consumes again."""
+    """aio-pika's robust connection works; it reconnects and consumes again by itself."""
     aio_pika = needed("aio_pika")
     queue, dead = pair
 
@@ -176,7 +176,7 @@ def test_aio_pika(url, proxy, pair, channel):
 
 
 def test_kombu(url, proxy, pair, channel):
-    """kombu over py-amqp."""
+    """kombu works over py-amqp."""
     kombu = needed("kombu")
     queue, dead = pair
     options = {"transport_options": {"confirm_publish": True}, "heartbeat": 10}
@@ -223,13 +223,13 @@ def double(number):
     return 2 * number
 
 @app.task
-def refuse():
+def reject():
     raise celery.exceptions.Reject("no", requeue=False)
 """
 
 
 def test_a_celery_worker(url, proxy, name, channel, tmp_path, monkeypatch):
-    """A worker process of Celery: results, what it refuses, and the same after it was cut off."""
+    """A Celery worker returns results and rejects tasks, also after its connection was cut."""
     needed("celery")
     queue, dead = name("celery"), name("dead")
     channel.queue_declare(dead, durable=True)
@@ -245,14 +245,14 @@ def test_a_celery_worker(url, proxy, name, channel, tmp_path, monkeypatch):
     try:
         import app  # the same module as the worker's
 
-        assert app.double.delay(4).get(timeout=LONG) == 8
-        app.refuse.delay()
+        assert app.double.delay(4).get(timeout=PROGRAM_TIMEOUT) == 8
+        app.reject.delay()
         wait_until(channel, lambda: ready_count(channel, dead) == 1)
         assert reason(channel, dead) == "rejected"
         proxy.cut()
-        with app.app.connection_for_write() as fresh:  # the producer's own was cut, too
+        with app.app.connection_for_write() as fresh:  # the producer's connection was cut, too
             result = app.double.apply_async((5,), connection=fresh)
-        deadline = time.monotonic() + LONG
+        deadline = time.monotonic() + PROGRAM_TIMEOUT
         while b"succeeded" not in (tmp_path / "log").read_bytes().rpartition(result.id.encode())[2]:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             channel.connection.process_data_events(0.05)
@@ -260,11 +260,11 @@ def test_a_celery_worker(url, proxy, name, channel, tmp_path, monkeypatch):
     finally:
         sys.modules.pop("app", None)
         worker.terminate()
-        worker.wait(LONG)
+        worker.wait(PROGRAM_TIMEOUT)
 
 
 def test_dramatiq(url, proxy, name, channel):
-    """dramatiq's broker and worker, with its own queue for dead letters, and its reconnecting."""
+    """dramatiq's worker works, with its own queue for dead letters, and reconnects."""
     dramatiq = needed("dramatiq")
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
     from dramatiq.middleware import Retries
@@ -288,9 +288,9 @@ def test_dramatiq(url, proxy, name, channel):
         broker.enqueue(actor.message(-1))
         wait_until(channel, lambda: ready_count(channel, f"{queue}.XQ") == 1)
         proxy.cut()
-        deadline = time.monotonic() + LONG
+        deadline = time.monotonic() + PROGRAM_TIMEOUT
         while True:
-            assert time.monotonic() < deadline, "it did not come back"
+            assert time.monotonic() < deadline, "the client did not reconnect"
             with contextlib.suppress(Exception):
                 actor.send(2)
                 assert done.get(timeout=WAIT_TIMEOUT) == 2
@@ -301,7 +301,7 @@ def test_dramatiq(url, proxy, name, channel):
 
 
 def test_faststream(url, proxy, pair, channel):
-    """FastStream's RabbitBroker, over aio-pika."""
+    """FastStream's RabbitBroker works over aio-pika."""
     needed("faststream.rabbit")
     from faststream import AckPolicy
     from faststream.rabbit import RabbitBroker, RabbitQueue
@@ -332,7 +332,7 @@ def test_faststream(url, proxy, pair, channel):
 
 
 def test_amqpstorm(url, proxy, pair, channel):
-    """amqpstorm, with its own codec."""
+    """amqpstorm works, with its own codec."""
     amqpstorm = needed("amqpstorm")
     queue, dead = pair
     connection = amqpstorm.UriConnection(url)
@@ -355,7 +355,7 @@ def test_amqpstorm(url, proxy, pair, channel):
 
 @pytest.fixture(scope="session")
 def modules(tmp_path_factory):
-    """A folder with amqplib, of a fixed version."""
+    """A folder in which a fixed version of amqplib is installed."""
     if not (shutil.which("node") and shutil.which("npm")):
         missing("no node and npm on the PATH")
     folder = tmp_path_factory.mktemp("node")
@@ -367,7 +367,7 @@ def modules(tmp_path_factory):
 
 
 def test_amqplib_of_node(url, proxy, name, modules):
-    """Node's amqplib; its program is beside this file."""
+    """Node's amqplib works; ``clients.js`` is its program."""
     prefix = name("node").removesuffix(".node")
     name("queue"), name("dead")
     shutil.copy(HERE / "clients.js", modules)
@@ -375,15 +375,15 @@ def test_amqplib_of_node(url, proxy, name, modules):
         ["node", "clients.js", url, prefix], cwd=modules, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as program:  # fmt: skip
-        watchdog = threading.Timer(LONG, program.kill)
+        watchdog = threading.Timer(PROGRAM_TIMEOUT, program.kill)
         watchdog.start()
         seen = []
         for line in program.stdout:
             seen.append(line.strip())
-            if seen[-1] == "cut me":
+            if seen[-1] == "waiting for the cut":
                 proxy.cut()
         watchdog.cancel()
         error = program.stderr.read()
 
-    assert seen == ["confirm", "return", "consume", "dead-letter", "refused", "cut me",
-                    "reconnect"], error  # fmt: skip
+    steps = ["confirm", "return", "consume", "dead-letter", "error 404"]
+    assert seen == [*steps, "waiting for the cut", "reconnect"], error
