@@ -335,7 +335,7 @@ def test_check_drift_reports_all_that_drifted(project):
     [
         ("# same as length:measure\ndef f(): pass", "there is no module 'length'"),
         ("# same as lengths:measur\ndef f(): pass", "no function or class 'measur'"),
-        ("# same as lengths:measure\nx = 1", "right above"),
+        ("# same as lengths:measure\nx = 1", "directly above"),
         ("# same as lengths:measure\ndef f(:", "the cell is not plain Python"),
         ("# same as broken:measure\ndef f(): pass", "the module is not plain Python"),
         ("# same as lengths:measure, nearly\ndef f(): pass", "is not a mark"),
