@@ -1,13 +1,15 @@
-"""Tests against a real broker, and notebooks as tests: what pytest finds when we are installed.
+"""The pytest plugin: fixtures for tests with a real broker, and notebooks as tests.
 
-Fixtures: `broker`, `namespace`, `channel`, `run`. With ``pytest --nbmake`` each notebook that uses
-mousetrap gets a broker and a namespace of its own by its environment, a deadline, and on failure
-the queues in its report; one with a table of parameter sets (`mousetrap.pytest_plugin.table`)
-becomes one item for each set, run by `mousetrap.check`; and one that shows functions of a package
-(`mousetrap.check.drift`) gets an item that compares them.
+Fixtures: `broker`, `namespace`, `channel`, `run`.
 
-pytest imports this module in every project of everybody who has mousetrap installed. So it is thin:
-whatever is more than a question whether we are concerned is imported when the answer is yes.
+With ``pytest --nbmake`` each notebook that uses mousetrap gets a broker and a namespace of its own
+in its environment, a deadline, and after a failure a report of its queues. A notebook with a table
+of parameter sets (`mousetrap.pytest_plugin.table`) has one item for each set, which
+`mousetrap.check` runs. A notebook with marked functions (`mousetrap.check.drift`) has an item that
+compares them.
+
+pytest imports this module in every project where mousetrap is installed. So the hooks only decide
+whether a test or a notebook uses mousetrap; if it does, they import the rest.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the test that needs *what*; in CI, where it has to be there, fail it."""
+    """Skip the test because *what* is missing; in CI, where nothing may be missing, fail it."""
     if os.environ.get("CI"):
         pytest.fail(what, pytrace=False)
     pytest.skip(what)
@@ -47,9 +49,9 @@ def missing(what: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def broker(pytestconfig: pytest.Config) -> Broker:
-    """A RabbitMQ that works, found or started as by `mousetrap.broker.ensure`.
+    """A RabbitMQ, found or started by `mousetrap.broker.ensure`.
 
-    Without one the test is skipped, or fails where the environment variable CI is set.
+    Without one the test is skipped; if the environment variable CI is set, it fails.
     """
     from mousetrap.errors import MousetrapError
     from mousetrap.pytest_plugin.session_broker import session_broker
@@ -62,11 +64,12 @@ def broker(pytestconfig: pytest.Config) -> Broker:
 
 @pytest.fixture
 def namespace(request: pytest.FixtureRequest, broker: Broker) -> Iterator[str]:
-    """A namespace for this test alone: the prefix of all its queues.
+    """A namespace for this test alone: the prefix of the names of all its queues.
 
-    While the test runs the environment names it, and the broker: ``Settings.from_environment()``,
-    hence `Publisher()` and ``stage.start()``, and child processes are in it without being told.
-    Afterwards the queues are deleted; what was declared in plain pika expires.
+    While the test runs the environment has the namespace and the broker. So
+    ``Settings.from_environment()``, and with it `Publisher()`, ``stage.start()`` and child
+    processes, use them without an argument. Afterwards the queues are deleted; queues that were
+    declared by pika alone expire.
     """
     from mousetrap.pytest_plugin.test_namespace import TestNamespace
 
@@ -75,15 +78,15 @@ def namespace(request: pytest.FixtureRequest, broker: Broker) -> Iterator[str]:
         yield test_namespace.namespace
 
 
-# No fixture `settings`: pytest-django has one, and must keep it. In a namespace
-# Settings.from_environment() is all there is to it.
+# There is no fixture `settings`: pytest-django has one with this name. In a namespace
+# Settings.from_environment() returns the same.
 
 
 @pytest.fixture
 def channel(broker: Broker, namespace: str) -> Iterator[JobChannel]:
-    """An open channel in the test's namespace, with the methods of pika's.
+    """An open channel in the test's namespace, with the methods of pika's channel.
 
-    It knows queues by their names on the wire: ``f"{namespace}.start_fetch"``.
+    Its methods take the full names of queues: ``f"{namespace}.start_fetch"``.
     """
     from mousetrap.job_queue import open_channel
 
@@ -95,7 +98,7 @@ def channel(broker: Broker, namespace: str) -> Iterator[JobChannel]:
 def run(broker: Broker, namespace: str) -> Iterator[Callable[..., Any]]:
     """Start flows in the test's namespace: ``run(flow, **options)`` is an entered `mousetrap.Run`.
 
-    *options* are those of `mousetrap.run`. The runs end with the test, the last one first.
+    *options* are those of `mousetrap.run`. The runs are closed after the test, the last one first.
     """
     from mousetrap.runs.run import run as start
 
@@ -108,13 +111,13 @@ def run(broker: Broker, namespace: str) -> Iterator[Callable[..., Any]]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer the default deadline."""
+    """Add the ini option for the default deadline."""
     explanation = "seconds that a notebook may run, unless its table has its own (default: 300)"
     parser.addini("mousetrap_deadline", explanation, default="300")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the tables of notebooks, if notebooks are run at all."""
+    """Read the tables of notebooks, if pytest runs notebooks."""
     if not config.getoption("nbmake", default=False):
         return
     from mousetrap.errors import SettingsError
@@ -131,7 +134,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collect_file(
     file_path: Path, parent: pytest.Collector
 ) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
-    """Add our items to what nbmake collects, or put them in its place."""
+    """Add collectors to nbmake's, or replace it."""
     found = yield
     if not found or file_path.suffix != ".ipynb" or NOTEBOOK_ENTRIES not in parent.config.stash:
         return found
@@ -142,7 +145,7 @@ def pytest_collect_file(
 
 @pytest.hookimpl(tryfirst=True)  # before xdist's worker reports what it has collected
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Find out whether anybody needs a broker."""
+    """Request a broker if a test or a notebook needs one."""
     config = session.config
     if config.option.collectonly:
         return
@@ -154,18 +157,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             item.stash[NEEDS_NAMESPACE] = needs_namespace(item)
             is_wanted = is_wanted or item.stash[NEEDS_NAMESPACE]
         else:
-            is_wanted = is_wanted or _asks_for_our_broker(item)
+            is_wanted = is_wanted or _uses_our_broker(item)
     if is_wanted:
         from mousetrap.pytest_plugin.session_broker import session_broker
 
         session_broker(config).request()
 
 
-def _asks_for_our_broker(item: pytest.Item) -> bool:
-    # Others have fixtures of that name, too: nothing is started for them.
+def _uses_our_broker(item: pytest.Item) -> bool:
+    # Other plugins can have a fixture with this name: no broker is started for it.
     known: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    asked = known.get("broker", ())[-1:]  # the last one overrides the others
-    return any(getattr(each.func, "__module__", "") == __name__ for each in asked)
+    used = known.get("broker", ())[-1:]  # the last one overrides the others
+    return any(getattr(each.func, "__module__", "") == __name__ for each in used)
 
 
 # ---- running -----------------------------------------------------------------------------------
@@ -173,20 +176,20 @@ def _asks_for_our_broker(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Have the broker ready before the first test, whose time limit should not pay for it."""
+    """Start the broker before the first test, so that it does not use the test's time limit."""
     if not session.testsfailed and SESSION_BROKER in session.config.stash:
         session.config.stash[SESSION_BROKER].prepare()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """In xdist's controller: tell a new worker where to ask for the broker."""
+    """In xdist's controller: give a new worker the folder where it can request the broker."""
     node.workerinput[WORKER_INPUT] = request_folder(node.config)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any) -> None:
-    """In xdist's controller: a worker knows its tests now, and may have asked."""
+    """In xdist's controller: answer a worker, which may have requested the broker."""
     if os.path.exists(request_folder(node.config)):
         from mousetrap.pytest_plugin.session_broker import session_broker
 
@@ -195,7 +198,7 @@ def pytest_xdist_node_collection_finished(node: Any) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Give a notebook its room, from its set-up to the end of its report."""
+    """Give a notebook its namespace, from its set-up to the end of its report."""
     if not item.stash.get(NEEDS_NAMESPACE, False):
         return (yield)
     from mousetrap.pytest_plugin.notebook_runtime import notebook_namespace
@@ -205,14 +208,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a notebook, or fail it, where there is no broker for its room."""
+    """Skip a notebook, or fail it, if there is no broker for its namespace."""
     if reason := item.stash.get(NAMESPACE_ERROR, ""):
         missing(reason)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Keep watch over a notebook that nbmake runs."""
+    """Limit the time of a notebook that nbmake runs."""
     if not (getattr(item, "nbmake", False) and TEST_NAMESPACE in item.stash):
         return (yield)
     from mousetrap.pytest_plugin.notebook_runtime import deadline_watch
@@ -225,7 +228,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add to a failure how the queues stood, for a notebook and for a test with a namespace."""
+    """Add the queues to the report of a failed notebook, or of a failed test with a namespace."""
     report = yield
     if report.failed and call.excinfo and report.when == "call" and TEST_NAMESPACE in item.stash:
         from mousetrap.pytest_plugin.notebook_runtime import add_to_report
@@ -235,6 +238,6 @@ def pytest_runtest_makereport(
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the broker, if one was started for this session alone."""
+    """End the broker if it was started for this session."""
     if SESSION_BROKER in config.stash:
         config.stash[SESSION_BROKER].close()

@@ -1,10 +1,10 @@
-"""The tests that a notebook becomes: one for each set of parameters, one for what may drift.
+"""The pytest items of a notebook: one for each set of parameters, and one for marked functions.
 
-A notebook with a table of sets yields its items *instead of* nbmake's plain one, as a function with
-``pytest.mark.parametrize`` has no run without parameters; whoever wants that, too, adds an empty
-set. A plain run besides would be the longest notebook once more, and under laxer rules.
+A notebook with a table of sets has these items *instead of* nbmake's item, as a function with
+``pytest.mark.parametrize`` has no run without parameters. To run it with its defaults, too, add an
+empty set. An additional item of nbmake would run the notebook once more, and under weaker rules.
 
-Notebooks without a table stay nbmake's own; see `mousetrap.pytest_plugin.notebook_runtime`.
+nbmake runs a notebook without a table; see `mousetrap.pytest_plugin.notebook_runtime`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ from mousetrap.pytest_plugin.table import Plan, metadata_of, plan_of
 PLAN = pytest.StashKey[Plan]()
 USES_MOUSETRAP = pytest.StashKey[bool]()
 
-PYTEST_TIMEOUT_MARGIN = (
-    30.0  # seconds past the deadline until pytest-timeout may step in: to end, look, clean up
-)
+PYTEST_TIMEOUT_MARGIN = 30.0  # seconds after the deadline in which a check ends its processes
 MAX_SOURCE_LINES = 60  # of a cell's source, or of a traceback, in a report
 _IMPORT = re.compile(r"\b(?:import|from)\s+mousetrap\b")
-_MARK = re.compile(r"#\s*same as\s+[\w.]+\s*:\s*[\w.]+")
+_SAME_AS = re.compile(r"#\s*same as\s+[\w.]+\s*:\s*[\w.]+")
 
 
 def collectors(
@@ -43,9 +41,9 @@ def collectors(
     others: list[pytest.Collector],
     entries: dict[Path, dict[str, Any]] | None,
 ) -> list[pytest.Collector]:
-    """Return the collectors for the notebook at *path*, given those of *others*, nbmake's first.
+    """Return the collectors for the notebook at *path*; *others* are those of other plugins.
 
-    *entries* are those of pyproject.toml, None if mousetrap is not mentioned there.
+    *entries* are those of pyproject.toml, None if it does not mention mousetrap.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     entry, metadata = (entries or {}).get(path.resolve(), {}), metadata_of(text)
@@ -57,11 +55,11 @@ def collectors(
         except SettingsError as error:
             problem = str(error)
     found = list(others)
-    if problem or plan.sets is not None:  # nbmake's own would run it as if nothing had been said
+    if problem or plan.sets is not None:  # nbmake would run it without parameters
         found = [each for each in others if not type(each).__module__.startswith("nbmake")]
-    if problem or plan.sets is not None or _MARK.search(text):
+    if problem or plan.sets is not None or _SAME_AS.search(text):
         ours = ChecksFile.from_parent(parent, path=path)
-        ours.problem, ours.may_drift = problem, _MARK.search(text) is not None
+        ours.problem, ours.may_drift = problem, _SAME_AS.search(text) is not None
         found.append(ours)
     for collector in found:
         collector.stash[PLAN] = plan
@@ -70,28 +68,28 @@ def collectors(
 
 
 def needs_namespace(item: pytest.Item) -> bool:
-    """Tell whether *item* is a notebook that gets a broker and a namespace."""
+    """Return whether *item* is a notebook that gets a broker and a namespace."""
     if isinstance(item, DriftItem) or item.parent is None:
         return False
     return item.parent.stash.get(USES_MOUSETRAP, False)
 
 
 def deadline_of(item: pytest.Item) -> float:
-    """Return the seconds that the notebook of *item* has: its own, or the default."""
+    """Return the deadline of *item* in seconds: that of its notebook, or the default."""
     assert item.parent is not None
     given = item.parent.stash[PLAN].deadline
     return given or float(item.config.getini("mousetrap_deadline"))
 
 
 def relative_path(path: Path) -> Path:
-    """Return *path* as people would type it here."""
+    """Return *path* relative to the current folder, if it is in it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 class ChecksFile(pytest.File):
-    """A notebook with a table of parameters, or with functions that must not drift."""
+    """A notebook with a table of parameters, or with marked functions."""
 
-    problem = ""  # why there is no telling which items it has
+    problem = ""  # why its items cannot be determined
     may_drift = False
 
     def collect(self) -> Iterator[pytest.Item]:
@@ -106,21 +104,21 @@ class ChecksFile(pytest.File):
 
 class _NotebookItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Say it in the words of the check, which has them all; a traceback of ours is no help."""
+        """Return the error of the check; a traceback through mousetrap would not help."""
         if isinstance(excinfo.value, CheckError):
-            return "\n".join(_explained(self.path, excinfo.value))
+            return "\n".join(_explanation(self.path, excinfo.value))
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[os.PathLike[str], int | None, str]:
-        """Where it is, for those who select and report."""
+        """Return the notebook and the name, by which pytest selects and reports the item."""
         return self.path, None, f"{self.path.name}::{self.name}"
 
 
 class DriftItem(_NotebookItem):
-    """Compares what the notebook says is the package's; starts no kernel."""
+    """Compares marked functions with those of their package; starts no kernel."""
 
     def runtest(self) -> None:
-        """Raise `Drifted` if they differ."""
+        """Raise `Drifted` if a function differs."""
         check_drift(relative_path(self.path))
 
 
@@ -132,11 +130,11 @@ class CheckItem(_NotebookItem):
         self.parameters = parameters
         self.deadline = deadline_of(self)
         if self.config.pluginmanager.hasplugin("timeout"):
-            # pytest-timeout kills without a word about the cell, so the deadline comes first.
+            # pytest-timeout does not name the cell, so the deadline must come first.
             self.add_marker(pytest.mark.timeout(self.deadline + PYTEST_TIMEOUT_MARGIN))
 
     def runtest(self) -> None:
-        """Run it; the executed copy is kept in any case."""
+        """Run the notebook; the executed copy is kept in every case."""
         test_namespace, path = self.stash[TEST_NAMESPACE], relative_path(self.path)
         output = default_output(path)
         check(
@@ -144,12 +142,12 @@ class CheckItem(_NotebookItem):
             self.parameters,
             output=output.with_name(f"{output.stem}.{self.name}{output.suffix}"),
             deadline=self.deadline,
-            on_failure=test_namespace.look,
+            on_failure=test_namespace.capture_queues,
         )
 
 
-def _explained(path: Path, error: CheckError) -> Iterator[str]:
-    """The error, and if a cell failed its source and what it said."""
+def _explanation(path: Path, error: CheckError) -> Iterator[str]:
+    """Yield the error; if a cell failed, also its source and its traceback."""
     yield str(error)
     if error.output is None or isinstance(error, Drifted):
         return
@@ -161,9 +159,9 @@ def _explained(path: Path, error: CheckError) -> Iterator[str]:
     source = read_notebook(path).cells[failing.number - 1].source
     yield f"\n--- cell {failing.number} " + "-" * 60
     yield plain_text(source, MAX_SOURCE_LINES)
-    for said in _tracebacks(read_notebook(error.output), source):
+    for traceback in _tracebacks(read_notebook(error.output), source):
         yield "-" * 70
-        yield plain_text(said, MAX_SOURCE_LINES)
+        yield plain_text(traceback, MAX_SOURCE_LINES)
 
 
 def _tracebacks(document: Any, source: str) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""A notebook as a guest: a room while it runs, a watch over its time, a report of its failure.
+"""What a notebook gets while it runs as a test: a namespace, a deadline, a report of its failure.
 
-For the items with parameters `mousetrap.check` does most of it. nbmake runs its plain ones in
-pytest's own process and limits the time of each cell; so here they get the rest from us: a
-deadline, a look at the queues while the kernel lives, and a copy that is kept.
+For items with parameters `mousetrap.check` does most of this. nbmake runs its items in pytest's own
+process and limits only the time of each cell. So this module adds a deadline, the queue report
+while the kernel still runs, and an executed copy that is kept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DEADLINE_WATCH = pytest.StashKey["DeadlineWatch"]()
 
 @contextmanager
 def notebook_namespace(item: pytest.Item) -> Iterator[None]:
-    """Give *item* a room by its environment, which kernels inherit when they start."""
+    """Give *item* a namespace in the environment, which kernels inherit when they start."""
     try:
         broker = session_broker(item.config).broker()
     except MousetrapError as error:
@@ -50,23 +50,23 @@ def notebook_namespace(item: pytest.Item) -> Iterator[None]:
 
 @contextmanager
 def deadline_watch(item: pytest.Item) -> Iterator[None]:
-    """Keep watch while nbmake runs *item* in this process."""
-    look = item.stash[TEST_NAMESPACE].look
+    """Limit the time of *item* while nbmake runs it in this process."""
+    capture = item.stash[TEST_NAMESPACE].capture_queues
     item.stash[_DEADLINE_WATCH] = DeadlineWatch(
-        deadline_of(item), os.environ[RUN_ID_VARIABLE], look
+        deadline_of(item), os.environ[RUN_ID_VARIABLE], capture
     )
-    with item.stash[_DEADLINE_WATCH], _called_on_failure(look):
+    with item.stash[_DEADLINE_WATCH], _called_on_failure(capture):
         yield
 
 
 def add_to_report(
     item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], report: pytest.TestReport
 ) -> None:
-    """Add to the *report* of a failure what is known about it."""
+    """Add the deadline, the executed copy and the queues to the *report* of a failure."""
     watch = item.stash.get(_DEADLINE_WATCH, None)
     if watch is not None and watch.time_is_up:
         report.longrepr = f"{item.path.name} {watch.explanation}\n{report.longrepr}"
-    if item.path.suffix == ".ipynb" and not isinstance(item, CheckItem):  # whose error names it
+    if item.path.suffix == ".ipynb" and not isinstance(item, CheckItem):  # its error names the copy
         copy = _save_copy(item.path, excinfo)
         if copy is not None:
             report.sections.append(("executed copy", str(copy)))
@@ -75,29 +75,30 @@ def add_to_report(
 
 
 class DeadlineWatch:
-    """Ends the kernel of a notebook that is run in this process, and all it started, in time.
+    """Ends the kernel of a notebook that runs in this process, and its child processes, in time.
 
-    Whatever bears *mark* in its environment is ended: at the deadline, after *look* was called and
-    the cell was interrupted, and when the context is left. Entered once.
+    The processes are those whose `RUN_ID_VARIABLE` is *run_id*. They are ended when the context is
+    left, and at the deadline, after *on_deadline* was called and the cell was interrupted. The
+    context can be entered once.
 
-    Raises, when left:
-        DeadlineExceeded: time was up, and the notebook went on as if nothing had happened.
+    Raises:
+        DeadlineExceeded: on exit, if the deadline has passed and the notebook raised no error.
     """
 
-    def __init__(self, deadline: float, mark: str, look: Callable[[], object]) -> None:
+    def __init__(self, deadline: float, run_id: str, on_deadline: Callable[[], object]) -> None:
         self.deadline = deadline
         self.time_is_up = False
-        self._look = look
-        self._processes = Descendants(None, mark)
-        self._over = threads.Event()
-        self._thread = threads.Thread(target=self._watch, name="mousetrap-watch", daemon=True)
+        self._on_deadline = on_deadline
+        self._processes = Descendants(None, run_id)
+        self._finished = threads.Event()
+        self._thread = threads.Thread(target=self._watch, name="mousetrap-deadline", daemon=True)
 
     def __enter__(self) -> DeadlineWatch:
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._over.set()
+        self._finished.set()
         self._thread.join()
         self._processes.terminate(TERMINATE_TIMEOUT)
         if self.time_is_up and kind is None:
@@ -105,31 +106,32 @@ class DeadlineWatch:
 
     @property
     def explanation(self) -> str:
-        """What to say when time was up."""
+        """The text for a notebook that took longer than its deadline."""
         return (
             f"took longer than its deadline of {self.deadline:g} s\n"
-            "Its kernel and all it had started were ended. Give it more time (ini option "
-            "mousetrap_deadline, or its table in pyproject.toml), or look for what never ends"
+            "Its kernel and all processes that it had started were ended. Set a longer deadline "
+            "(ini option mousetrap_deadline, or its table in pyproject.toml), or find out what "
+            "does not end"
         )
 
     def _watch(self) -> None:
-        if self._over.wait(self.deadline):
+        if self._finished.wait(self.deadline):
             return
         self.time_is_up = True
         try:
-            self._look()
+            self._on_deadline()
         finally:
             self._processes.interrupt_children()
-            if not self._over.wait(INTERRUPT_TIMEOUT):
+            if not self._finished.wait(INTERRUPT_TIMEOUT):
                 self._processes.terminate(TERMINATE_TIMEOUT)
 
 
 @contextmanager
-def _called_on_failure(look: Callable[[], object]) -> Iterator[None]:
-    """Have *look* called when a cell has failed and its kernel still lives.
+def _called_on_failure(on_failure: Callable[[], object]) -> Iterator[None]:
+    """Call *on_failure* when a cell has failed, while its kernel still runs.
 
-    nbmake has no hook for that; nbclient, which it calls, has. Should nbmake change, the look is
-    taken when the kernel is gone, and shows no consumers.
+    nbmake has no hook for this, but nbclient, which it uses, has one. If nbmake changes, the queues
+    are captured after the kernel has ended, and the report shows no consumers.
     """
     from nbmake import nb_run
 
@@ -137,7 +139,7 @@ def _called_on_failure(look: Callable[[], object]) -> Iterator[None]:
     if client is None:
         yield
         return
-    nb_run.NotebookClient = partial(client, on_cell_error=lambda **_: look())
+    nb_run.NotebookClient = partial(client, on_cell_error=lambda **_: on_failure())
     try:
         yield
     finally:
@@ -145,7 +147,7 @@ def _called_on_failure(look: Callable[[], object]) -> Iterator[None]:
 
 
 def _save_copy(path: Path, excinfo: pytest.ExceptionInfo[BaseException]) -> Path | None:
-    """Save what nbmake has in its hands when a notebook fails; None if that is nothing."""
+    """Save the executed notebook that nbmake's error contains; None if it contains none."""
     import nbformat
 
     result = excinfo.value.args[0] if excinfo.value.args else None

@@ -1,6 +1,7 @@
-"""The queue picture in a failure's report: what waits where, who takes it, who died of what.
+"""The section "queues" in the report of a failure: messages, consumers, reasons of failures.
 
-Never a body. The queues are those that mousetrap declared (see `mousetrap.amqp.declared_queues`).
+It never contains a body. The queues are those that mousetrap has declared
+(`mousetrap.amqp.declared_queues`).
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from mousetrap.job_queue import depths, peek
 from mousetrap.model.message import Message
 from mousetrap.settings import Settings
 
-MAX_QUEUES = 40  # shown at most; the empty ones are left out first
-MAX_MESSAGES = 5  # messages named per queue
+MAX_QUEUES = 40  # queues in the report; empty ones are left out first
+MAX_MESSAGES = 5  # messages listed per queue
 
 
 def describe_queues(names: list[str], settings: Settings, where: str) -> str:
-    """Describe the queues *names* (as the broker knows them); says so when it cannot be asked."""
+    """Describe the queues with these full *names*; if the broker does not answer, say why."""
     if not names:
-        return f"{where}\nmousetrap declared no queue here (those of plain pika are not known)"
+        return f"{where}\nmousetrap has declared no queue here (those of plain pika are not known)"
     try:
         return "\n".join([where, *_lines(names, settings)])
     except MousetrapError as error:
-        return f"{where}\nthe broker could not be asked: {plain_text(str(error))}"
+        return f"{where}\nthe broker could not be queried: {plain_text(str(error))}"
 
 
 def _lines(names: list[str], settings: Settings) -> Iterator[str]:
-    on_the_wire = settings.replace(namespace="")
-    found = dict(zip(names, depths(names, on_the_wire), strict=True))
-    there = [each for each in found.values() if each]
-    shown = sorted(there, key=lambda each: each.messages + each.consumers == 0)[:MAX_QUEUES]
+    full_names = settings.replace(namespace="")
+    found = dict(zip(names, depths(names, full_names), strict=True))
+    existing = [each for each in found.values() if each]
+    shown = sorted(existing, key=lambda each: each.messages + each.consumers == 0)[:MAX_QUEUES]
     shown.sort(key=lambda each: names.index(each.queue))
     plain_name = settings.topology.plain_name
     width = max((len(safe(plain_name(each.queue))) for each in shown), default=5)
@@ -42,14 +43,14 @@ def _lines(names: list[str], settings: Settings) -> Iterator[str]:
     for each in shown:
         name = safe(plain_name(each.queue))
         yield f"{name:<{width}}  {each.messages:>8,}  {each.consumers:>9,}"
-    if len(there) > len(shown):
-        yield f"and {len(there) - len(shown)} more"
-    if gone := [safe(plain_name(name)) for name, depth in found.items() if depth is None]:
-        yield f"deleted: {', '.join(gone[:MAX_QUEUES])}"
+    if len(existing) > len(shown):
+        yield f"and {len(existing) - len(shown)} more"
+    if deleted := [safe(plain_name(name)) for name, depth in found.items() if depth is None]:
+        yield f"deleted: {', '.join(deleted[:MAX_QUEUES])}"
     for each in shown:
-        # a look disturbs (the broker marks what was seen), so only where nobody else is
+        # Peeking marks messages as redelivered, so only in queues of this test's namespace.
         if each.messages and each.queue.startswith(settings.namespace):
-            yield from _messages(each, on_the_wire, safe(plain_name(each.queue)))
+            yield from _messages(each, full_names, safe(plain_name(each.queue)))
 
 
 def _messages(queue: Depth, settings: Settings, name: str) -> Iterator[str]:
@@ -63,5 +64,5 @@ def _messages(queue: Depth, settings: Settings, name: str) -> Iterator[str]:
 def _line(message: Message) -> str:
     line = f"  {safe(message.id[:8])}  attempt {message.attempt}, {len(message.body):,} bytes"
     if message.reason:
-        line += f", died of {safe(plain_text(message.reason, 3).replace(chr(10), ' '), 300)}"
+        line += f", failed with {safe(plain_text(message.reason, 3).replace(chr(10), ' '), 300)}"
     return line

@@ -1,11 +1,13 @@
-"""One broker for a whole test session, however many processes it has.
+"""Provides one broker for a whole test session, also with several processes (pytest-xdist).
 
-With pytest-xdist the controller finds or starts the broker and the workers are told how to reach
-it. Were each worker to start a private node of its own, eight of them would cost a minute of
-processor time and a gigabyte; were the first worker to start one for all, it would take the node
-with it when it is done, and the others are not. The controller outlives them all. But it collects
-nothing, so it does not know whether a broker is wanted; a worker tells it, by a file, before it
-reports its collection, and no test runs before every worker has done that.
+With pytest-xdist the controller finds or starts the broker, and the workers read from a file how to
+reach it. If each of eight workers started a private node, the nodes would need a minute of
+processor time and a gigabyte. If the first worker started one for all, the node would end with that
+worker, while others still run tests. The controller runs longer than all workers.
+
+But the controller collects no tests, so it does not know whether one needs a broker. A worker
+requests the broker by a file before it reports its collection. xdist starts no test before all
+workers have reported.
 """
 
 from __future__ import annotations
@@ -29,29 +31,29 @@ if TYPE_CHECKING:
 
 
 class SessionBroker:
-    """The session's broker; found when it is wanted, ended with the session if it is ours."""
+    """The session's broker: found or started on request; one that was started ends with it."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._found: Broker | MousetrapError | None = None
         self._is_worker = hasattr(config, "workerinput")
         self._folder = Path(request_folder(config))
-        self._is_wanted = False
+        self._is_requested = False
 
     def request(self) -> None:
-        """Say that tests need a broker; in a worker of xdist before its collection is reported."""
-        self._is_wanted = True
+        """Note that tests need a broker; a worker of xdist does so before it reports its tests."""
+        self._is_requested = True
         if self._is_worker:
             self._folder.mkdir(mode=0o700, exist_ok=True)  # the answer contains a password
             self._request_file.touch()
 
     def prepare(self) -> None:
-        """Find what is wanted, or start it, which may take long; `broker` reports a failure."""
-        if self._is_wanted and not self._is_worker:
+        """Find or start the broker, if requested. This can take long; `broker` raises a failure."""
+        if self._is_requested and not self._is_worker:
             self._find()
 
     def answer(self) -> None:
-        """In the controller: find a broker if a worker wants one, and tell all of them."""
+        """In the controller: if a worker has requested a broker, find one and write the answer."""
         if self._found is None and self._request_file.exists():
             self._find()
             write_atomically(self._answer_file, json.dumps(_to_json(self._found)))
@@ -60,11 +62,11 @@ class SessionBroker:
         """Return the session's broker.
 
         Raises:
-            MousetrapError: there is none; says what was tried.
+            MousetrapError: there is no broker; the error says what was tried.
         """
         if self._found is None and self._answer_file.exists():
             self._found = _from_json(json.loads(self._answer_file.read_text(encoding="utf-8")))
-        if self._found is None:  # a fixture was asked for by its name in the middle of a test
+        if self._found is None:  # a test requested the fixture by name while it ran
             self._find()
         if isinstance(self._found, Broker):
             return self._found
@@ -72,7 +74,7 @@ class SessionBroker:
         raise self._found
 
     def close(self) -> None:
-        """End what was started; the workers are gone by now."""
+        """End the broker if it was started for this session; the workers have ended before."""
         if isinstance(self._found, Broker):
             self._found.close()
         if not self._is_worker:
@@ -80,7 +82,7 @@ class SessionBroker:
 
     @property
     def _request_file(self) -> Path:
-        return self._folder / "question"
+        return self._folder / "request"
 
     @property
     def _answer_file(self) -> Path:
@@ -96,8 +98,8 @@ class SessionBroker:
             if KINDS[found.kind].is_in_process and _must_be_rabbitmq():
                 found.close()
                 self._found = BrokerSetupError(
-                    "there is no RabbitMQ here, and in CI the embedded broker is not taken for "
-                    "one: bring one up, or say MOUSETRAP_BROKER=embedded if that is meant"
+                    "there is no RabbitMQ, and in CI the embedded broker is not used instead: "
+                    "start one, or set MOUSETRAP_BROKER=embedded to use the embedded broker"
                 )
             else:
                 self._found = found
@@ -111,7 +113,7 @@ class SessionBroker:
 
 
 def session_broker(config: pytest.Config) -> SessionBroker:
-    """Return the one of this session."""
+    """Return the `SessionBroker` of this session; create it at the first call."""
     if SESSION_BROKER not in config.stash:
         config.stash[SESSION_BROKER] = SessionBroker(config)
     found: SessionBroker = config.stash[SESSION_BROKER]

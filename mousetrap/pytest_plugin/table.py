@@ -1,18 +1,18 @@
-"""Tables of parameter sets: which runs of a notebook are tests, and how long each may take.
+"""Reads the tables of parameter sets: which runs of a notebook are tests, and their deadlines.
 
-In pyproject.toml, where paths start at pytest's root folder:
+In pyproject.toml, with paths relative to pytest's root folder:
 
     [tool.mousetrap.notebooks."notebooks/check_pipeline.ipynb"]
     deadline = 120  # seconds; default: pytest's ini option mousetrap_deadline
     parameters.quick = { jobs = 20 }
     parameters.stormy = { jobs = 500, failure_rate = 0.3 }
 
-or the same in the notebook's own metadata, under ``mousetrap``; pyproject.toml wins, key by key.
-Where names are no help ``parameters`` is a list, and each set is named by what is in it:
+The notebook's own metadata can have the same under ``mousetrap``; a key in pyproject.toml takes
+precedence. Without names for the sets ``parameters`` is a list; a set is named by its values:
 
     parameters = [{}, { jobs = 500, failure_rate = 0.1 }]
 
-Nothing here reads what the parameters mean: `mousetrap.check` does, before a kernel starts.
+`mousetrap.check` compares the parameters with the notebook's, before it starts a kernel.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ _COPY = "notebook"  # a key that mousetrap.check leaves in the metadata of execu
 
 @dataclass(frozen=True)
 class Plan:
-    """How a notebook is tested: `sets` of parameters by name; None: once, as it is, by nbmake.
+    """How a notebook is tested: with each of `sets`, which are parameters by name of the set.
 
-    `deadline` is in seconds; None means the default.
+    `sets` is None if nbmake runs it, without parameters. `deadline` is in seconds, None for the
+    default.
     """
 
     sets: Mapping[str, Mapping[str, object]] | None = None
@@ -50,12 +51,12 @@ class Plan:
 
 
 def read_plans(root: Path) -> dict[Path, dict[str, Any]] | None:
-    """Return what ``[tool.mousetrap]`` in *root*'s pyproject.toml says of each notebook.
+    """Return the entry of each notebook in ``[tool.mousetrap]`` of *root*'s pyproject.toml.
 
-    None means that there is no such table: the project does not use mousetrap on purpose.
+    None means that there is no such table: the project is not configured for mousetrap.
 
     Raises:
-        SettingsError: an entry that cannot work, or names no notebook.
+        SettingsError: an entry is wrong, or its notebook does not exist.
     """
     file = root / "pyproject.toml"
     try:
@@ -76,16 +77,16 @@ def read_plans(root: Path) -> dict[Path, dict[str, Any]] | None:
             raise SettingsError(
                 f"{here}: there is no such notebook in {root}{_suggestion(name, root)}"
             )
-        plan_of(entry, {}, here)  # now, rather than in the middle of the collection
+        plan_of(entry, {}, here)  # raises now, and not during the collection
         found[(root / name).resolve()] = entry
     return found
 
 
 def plan_of(entry: Any, metadata: Any, where: str) -> Plan:
-    """Make one plan of a notebook's entry in pyproject.toml and of its own metadata.
+    """Return the plan from a notebook's entry in pyproject.toml and from its metadata.
 
     Raises:
-        SettingsError: a key, a name or a deadline that cannot work; says where.
+        SettingsError: a key, a name or a deadline is wrong; the error says where.
     """
     entry, metadata = _table(entry, where), _table(metadata, f"{where}, metadata.mousetrap")
     if _COPY in metadata:
@@ -99,13 +100,13 @@ def plan_of(entry: Any, metadata: Any, where: str) -> Plan:
 
 
 def check_deadline(given: object, where: str) -> float:
-    """Return *given*, a number or the text of one, in seconds.
+    """Return *given*, a number or its text, in seconds.
 
     Raises:
-        SettingsError: it is no number above 0.
+        SettingsError: it is not a number above 0.
     """
     try:
-        seconds = math.nan if isinstance(given, bool) else float(given)  # type: ignore[arg-type]  # that is the question
+        seconds = math.nan if isinstance(given, bool) else float(given)  # type: ignore[arg-type]  # wrong types are caught
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 < seconds < math.inf:
@@ -114,19 +115,19 @@ def check_deadline(given: object, where: str) -> float:
 
 
 def metadata_of(text: str) -> Any:
-    """Return what a notebook says under ``mousetrap``; {} for a file that is no notebook."""
+    """Return the metadata ``mousetrap`` of a notebook; {} for a file that is not a notebook."""
     try:
         document = json.loads(text)
     except ValueError:
-        return {}  # nbmake says so
+        return {}  # nbmake reports it
     metadata = document.get("metadata") if isinstance(document, dict) else None
     return metadata.get("mousetrap", {}) if isinstance(metadata, dict) else {}
 
 
 def set_name(parameters: Mapping[str, object]) -> str:
-    """Name a set by what is in it: ``jobs=500-failure_rate=0.1``; may be seen by anybody.
+    """Return a name for a set from its values: ``jobs=500-failure_rate=0.1``.
 
-    What may be a secret is not shown; the check will refuse it, too.
+    Test reports show the name, so a value that may be a secret is hidden. The check refuses it.
     """
     parts = [
         f"{name}={'hidden' if may_be_secret(name, value) else value}"
@@ -145,7 +146,7 @@ def _sets(given: Any, where: str) -> dict[str, dict[str, object]] | None:
         tables = [_table(each, f"{where}: a set of parameters") for each in given]
         named = {set_name(each): each for each in tables}
         if len(named) < len(tables):
-            raise SettingsError(f"{where}: two sets of parameters look alike: give them names")
+            raise SettingsError(f"{where}: two sets of parameters are the same: give them names")
         return named
     sets = _table(given, f"{where}: parameters")
     for name, parameters in sets.items():

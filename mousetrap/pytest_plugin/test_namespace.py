@@ -1,4 +1,4 @@
-"""A namespace for one test: in the environment while it runs, and emptied when it is over."""
+"""A namespace for one test: set in the environment while it runs, and deleted afterwards."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from mousetrap.job_queue import short_channel
 from mousetrap.pytest_plugin.queue_report import describe_queues
 from mousetrap.runtime import randomness
 
-REPORT_CONNECT_TIMEOUT = 3.0  # seconds to reach the broker for the last look and for cleaning up
+REPORT_CONNECT_TIMEOUT = 3.0  # seconds to connect for the queue report, and for deleting the queues
 
 
 class TestNamespace:
-    """A test's own place on a broker; everything that reads the environment is in it, too.
+    """A namespace on a broker for one test, used by all that reads the environment.
 
-    `Settings.from_environment`, kernels and worker processes use this broker and this namespace
-    while the context lasts; afterwards the environment is as it was. Queues that were declared by
-    us in the namespace are deleted then, the rest expires.
+    Within the context `Settings.from_environment`, kernels and worker processes use this broker and
+    this namespace. On exit the environment is restored, and the queues that mousetrap has declared
+    in the namespace are deleted. Other queues in it expire.
 
-    Threads: `look` from any, the rest from one.
+    Threads: `capture_queues` can be called in any thread, the rest in one.
     """
 
     def __init__(
         self, broker: Broker, prefix: str, environment: Mapping[str, str] | None = None
     ) -> None:
-        # 40 random bits: of a thousand at a time no two are the same, but once in two million
-        # sessions. A namespace has 40 letters, and a notebook or a run adds some to ours.
+        # 40 random bits: of a thousand namespaces at a time two are the same once in two million
+        # sessions. A namespace has at most 40 characters, and a notebook or a run adds some.
         word = re.sub(r"[^A-Za-z0-9_]+", "_", prefix)[:8]
         self.namespace = f"{word}-{randomness.new_id()[:10]}"
         self.settings = broker.settings.replace(namespace=self.namespace)
         self._broker = replace(broker, settings=self.settings)
         self._extra = environment or {}
         self._saved: dict[str, str | None] = {}
-        self._picture = ""
+        self._queue_report = ""
 
     def __enter__(self) -> TestNamespace:
         self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-", ignore_cleanup_errors=True)
@@ -64,9 +64,9 @@ class TestNamespace:
         self._delete_queues()
         self._folder.cleanup()
 
-    def look(self) -> None:
-        """Take the picture of the queues; only the first look counts, the nearest to the cause."""
-        self._picture = self._picture or describe_queues(
+    def capture_queues(self) -> None:
+        """Store the queue report. Only the first call has an effect: it is nearest to the cause."""
+        self._queue_report = self._queue_report or describe_queues(
             declared_queues.names_in(self._declared),
             self.settings.replace(connect_timeout=REPORT_CONNECT_TIMEOUT),
             f"{self._broker.description}, namespace {self.namespace}",
@@ -74,18 +74,18 @@ class TestNamespace:
 
     @property
     def queue_report(self) -> str:
-        """How the queues stood when somebody looked first; now, if nobody has."""
-        self.look()
-        return self._picture
+        """The queue report of the first call of `capture_queues`; that call is made if needed."""
+        self.capture_queues()
+        return self._queue_report
 
     def _delete_queues(self) -> None:
-        # By prefix, since a notebook makes namespaces of its own out of ours. What it declared
-        # elsewhere may be other people's.
+        # By prefix, since a notebook can make longer namespaces out of this one. Queues that it
+        # declared in another namespace can be those of another user.
         names = declared_queues.names_in(self._declared)
         ours = [name for name in names if name.startswith(self.namespace)]
         if not ours:
             return
         settings = self.settings.replace(connect_timeout=REPORT_CONNECT_TIMEOUT)
-        with suppress(MousetrapError), short_channel(settings) as channel:  # else they expire
+        with suppress(MousetrapError), short_channel(settings) as channel:  # otherwise they expire
             for name in ours:
                 channel.queue_delete(name)

@@ -183,7 +183,7 @@ def test_plan_refuses_a_namespace_that_has_no_room(notebook, within):
         ({"jobs": []}, {}, "'jobs' has no values"),
         ({"jobs": 5}, {}, "give a list"),
         ({"name": "abc"}, {}, "give a list"),
-        ({"jobs": [1]}, {"jobs": 1}, "'jobs' is a parameter and in the grid"),
+        ({"jobs": [1]}, {"jobs": 1}, "'jobs' is both a parameter and in the grid"),
         ({"jobs": itertools.count()}, {}, "at most 1,000 are allowed"),
         ({"jobs": range(100), "rate": range(100)}, {}, "10,000 points, and at most 1,000 are"),
         ({"api_key": ["hunter2"]}, {}, "looks like a secret"),
@@ -374,7 +374,7 @@ def test_grid_ends_at_its_deadline_and_says_which_points_did_not_run(tmp_path):
     result = check_grid(notebook, {"jobs": [1, 2, 3]}, parallel=2, total_deadline=20)
 
     assert [point.verdict for point in result] == ["failed", "failed", "not run"]
-    assert all("deadline of 20 s for the whole grid" in point.check.error for point in result)
+    assert all("the grid took longer than its deadline of 20 s" in point.check.error for point in result)
     assert result.ended == result.points[2].check.error
     assert "KeyboardInterrupt" in result.points[0].check.output.read_text()
     assert result.seconds < 20 + 8

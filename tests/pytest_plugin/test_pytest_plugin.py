@@ -244,7 +244,7 @@ def test_failed_notebook_shows_its_queues(report, name):
 
     assert re.search(r"^words +0 +1$", text, re.M)
     assert re.search(r"^words\.dead +1 +0$", text, re.M)
-    assert re.search(r"in words\.dead, all of 1:\n  \w{8}  attempt 2, 8 bytes, died of ", text)
+    assert re.search(r"in words\.dead, all of 1:\n  \w{8}  attempt 2, 8 bytes, failed with ", text)
     assert "ValueError: no luck at amqp://me:********@host/" in text
 
 
@@ -291,7 +291,7 @@ def test_notebook_of_nbmake_has_a_deadline(report):
 
     assert "hangs.ipynb took longer than its deadline of 10 s" in text
     assert "threading.Event().wait()" in text
-    assert "mousetrap declared no queue here" in text
+    assert "mousetrap has declared no queue here" in text
 
 
 @pytest.mark.parametrize("name", ["forgotten.pid", "hanging.pid"])
@@ -450,7 +450,7 @@ def test_ci_does_not_take_the_embedded_broker_for_rabbitmq(pytester, bare):
     bare.setenv("PATH", str(pytester.path))  # neither docker nor rabbitmq-server
     pytester.makepyfile("def test_broker(broker): pass")
 
-    pytester.runpytest_subprocess("-rE").stdout.fnmatch_lines(["*there is no RabbitMQ here*"])
+    pytester.runpytest_subprocess("-rE").stdout.fnmatch_lines(["*there is no RabbitMQ, and in CI*"])
 
     bare.setenv("MOUSETRAP_BROKER", "embedded")
     pytester.runpytest_subprocess("-rE").assert_outcomes(passed=1)
@@ -613,7 +613,7 @@ def test_plan_takes_no_notice_of_an_executed_copy():
         ({"deadline": True}, "a number of seconds above 0"),
         ({"parameters": 5}, "must be a table"),
         ({"parameters": {"quick": 5}}, "parameters.quick must be a table"),
-        ({"parameters": [{}, {}]}, "two sets of parameters look alike"),
+        ({"parameters": [{}, {}]}, "two sets of parameters are the same"),
         ({"parameters": {"a b": {}}}, "cannot be called 'a b'"),
         ({"parameters": {"drift": {}}}, "cannot be called 'drift'"),
         (5, "must be a table"),
@@ -664,7 +664,7 @@ def test_picture_says_when_the_broker_cannot_be_asked():
     """A report of a failure does not fail itself."""
     settings = Settings(port=1, connect_timeout=0.2, namespace="gone")
 
-    assert "the broker could not be asked: " in describe_queues(
+    assert "the broker could not be queried: " in describe_queues(
         ["gone.words"], settings, "external"
     )
 
