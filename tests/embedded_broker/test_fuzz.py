@@ -1,4 +1,4 @@
-"""The embedded broker under bytes that nobody meant: it closes that connection, and that is all."""
+"""The embedded broker with random and malformed frames: it closes only that connection."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pika import spec
 from mousetrap.embedded_broker import EmbeddedServer, Limits
 from mousetrap.embedded_broker.connection import Connection
 
-FRAMES_A_ROUND = 25
-GREETING = b"AMQP\0\0\x09\x01"
+FRAMES_PER_ROUND = 25
+PROTOCOL_HEADER = b"AMQP\0\0\x09\x01"
 PROPERTIES = spec.BasicProperties(headers={"a": [1, {"b": "c"}]}, expiration="50", priority=3)
 
 
@@ -66,7 +66,7 @@ VALID = [
 
 
 def mutated(chance, data):
-    """Change some bytes, or how long it is."""
+    """Return *data* with some bytes changed, added or removed."""
     data = bytearray(data)
     for _ in range(chance.choice([1, 1, 2, 5])):
         at = chance.randrange(len(data))
@@ -81,7 +81,7 @@ def mutated(chance, data):
                 del data[at : at + chance.randrange(1, 5)]
             case 4:
                 data[at:at] = data[at : at + 8]
-            case 5:  # of the payload only, with a size that is right: gets past the framing
+            case 5:  # in the payload only, with a correct size: the frame is read
                 size = len(data) - 8
                 if size > 0:
                     data[7 + chance.randrange(size)] = chance.choice([0, 1, 127, 128, 255])
@@ -92,8 +92,8 @@ def mutated(chance, data):
     return bytes(data)
 
 
-def some_frame(chance):
-    """A frame: as it should be, changed, of a valid kind with random content, or only random."""
+def random_frame(chance):
+    """Return a frame: valid, mutated, of a valid type with a random payload, or random bytes."""
     match chance.randrange(10):
         case 0 | 1 | 2 | 3:
             return chance.choice(VALID)
@@ -106,33 +106,33 @@ def some_frame(chance):
     return chance.randbytes(chance.randrange(1, 60))
 
 
-def round_of_frames(chance, port):
-    """Send frames on a connection of their own, and read until its end."""
-    start = [GREETING, *LOGIN] if chance.random() < 0.9 else [GREETING]
-    frames = [some_frame(chance) for _ in range(FRAMES_A_ROUND)]
+def send_round(chance, port):
+    """Send random frames on a new connection, and read until the broker closes it."""
+    start = [PROTOCOL_HEADER, *LOGIN] if chance.random() < 0.9 else [PROTOCOL_HEADER]
+    frames = [random_frame(chance) for _ in range(FRAMES_PER_ROUND)]
     with (
-        socket.create_connection(("127.0.0.1", port), 10) as wire,
+        socket.create_connection(("127.0.0.1", port), 10) as client,
         contextlib.suppress(ConnectionError),
     ):
-        wire.sendall(b"".join(start + frames))
-        wire.shutdown(socket.SHUT_WR)
-        while wire.recv(65_536):
+        client.sendall(b"".join(start + frames))
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(65_536):
             pass
 
 
 @pytest.mark.parametrize(
     "frames", [10_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 )
-def test_no_frame_harms_anybody_else(frames, caplog, monkeypatch):
-    """No crash, no hang; a connection beside them works as before, and so does the next one.
+def test_random_frames_harm_no_other_connection(frames, caplog, monkeypatch):
+    """The broker does not crash or hang, and another connection goes on working.
 
-    Counted are the frames that were looked at: those behind one that ends its connection are not.
+    Only frames that the broker handled count: it ignores those after one that closes it.
     """
-    looked_at, look = [0], Connection._on_frame
+    handled, on_frame = [0], Connection._on_frame
 
     def counting(*arguments):
-        looked_at[0] += 1
-        look(*arguments)
+        handled[0] += 1
+        on_frame(*arguments)
 
     monkeypatch.setattr(Connection, "_on_frame", counting)
     caplog.set_level(logging.ERROR)
@@ -144,9 +144,9 @@ def test_no_frame_harms_anybody_else(frames, caplog, monkeypatch):
             channel = connection.channel()
             slowest = 0.0
             for number in itertools.count():
-                if looked_at[0] >= frames:
+                if handled[0] >= frames:
                     break
-                round_of_frames(chance, server.port)
+                send_round(chance, server.port)
                 if number % 20 == 0:
                     started = time.monotonic()
                     queue = channel.queue_declare("", exclusive=True).method.queue
@@ -156,22 +156,24 @@ def test_no_frame_harms_anybody_else(frames, caplog, monkeypatch):
                     slowest = max(slowest, time.monotonic() - started)
         deadline = time.monotonic() + 10
         while server.overview()["connections"]:
-            assert time.monotonic() < deadline, "a connection is held for somebody who is gone"
+            assert time.monotonic() < deadline, (
+                "the broker keeps a connection that its client has closed"
+            )
             time.sleep(0.01)
 
     assert slowest < 2
     assert [record.getMessage() for record in caplog.records if "pika" not in record.name] == []
 
 
-def test_a_flood_of_connections_is_bounded():
-    """Beyond the bound a connection is hung up on; when others are gone there is room again."""
+def test_the_number_of_connections_is_limited():
+    """The broker closes a connection beyond the limit; when others end there is room again."""
     with EmbeddedServer({"guest": "guest"}, limits=Limits(connections=5)) as server:
         address = ("127.0.0.1", server.port)
         with contextlib.ExitStack() as stack:
             for _ in range(5):
-                wire = stack.enter_context(socket.create_connection(address, 10))
-                wire.sendall(GREETING)
-                assert wire.recv(1) == b"\x01"
+                client = stack.enter_context(socket.create_connection(address, 10))
+                client.sendall(PROTOCOL_HEADER)
+                assert client.recv(1) == b"\x01"
             extra = stack.enter_context(socket.create_connection(address, 10))
             with contextlib.suppress(ConnectionResetError):
                 assert extra.recv(1) == b""
@@ -181,16 +183,16 @@ def test_a_flood_of_connections_is_bounded():
         pika.BlockingConnection(pika.ConnectionParameters(*address)).close()
 
 
-def test_who_sends_a_byte_now_and_then_is_cut_off():
-    """The time for the handshake is for all of it, however many bytes come meanwhile."""
+def test_a_slow_client_exceeds_the_handshake_timeout():
+    """The limit is for the whole handshake: single bytes do not restart it."""
     with EmbeddedServer({}, limits=Limits(handshake=0.3)) as server:
         started = time.monotonic()
-        with socket.create_connection(("127.0.0.1", server.port), 10) as wire:
-            wire.settimeout(0.02)
-            for byte in GREETING + LOGIN[0] * 100:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+            client.settimeout(0.02)
+            for byte in PROTOCOL_HEADER + LOGIN[0] * 100:
                 try:
-                    wire.sendall(bytes([byte]))
-                    wire.recv(1000)
+                    client.sendall(bytes([byte]))
+                    client.recv(1000)
                 except TimeoutError:
                     continue
                 except ConnectionError:

@@ -1,3 +1,5 @@
+"""The embedded server: start and end, time, blocking, its state as data, and as a process."""
+
 import contextlib
 import os
 import socket
@@ -29,8 +31,8 @@ def connect(server, **options):
     return pika.BlockingConnection(parameters)
 
 
-def test_ensure_starts_one_that_says_what_it_is():
-    """Who asks for the embedded broker gets one, and reads that it is in memory."""
+def test_ensure_starts_an_embedded_broker():
+    """It returns a running broker and logs that its messages are in memory."""
     lines = []
 
     with ensure("embedded", Settings(), log=lines.append) as broker:
@@ -40,14 +42,14 @@ def test_ensure_starts_one_that_says_what_it_is():
     assert lines == [f"using the broker {broker}; messages are gone when this process ends"]
 
 
-def test_up_refuses_to_leave_one_behind():
-    """It lives in a process, so that it cannot stay after it: that is said, not pretended."""
+def test_up_fails_for_the_embedded_broker():
+    """The embedded broker cannot stay after its process, and the error says so."""
     with pytest.raises(BrokerSetupError, match="ends with the process"):
         up("embedded", Settings())
 
 
-def test_time_can_be_moved(server):
-    """A message with a TTL of ten minutes is dead-lettered when time is moved by ten minutes."""
+def test_advance_moves_the_time(server):
+    """A message with a TTL of ten minutes is dead-lettered when the time moves ten minutes."""
     with connect(server) as connection:
         channel = connection.channel()
         channel.queue_declare("dead")
@@ -66,14 +68,14 @@ def test_time_can_be_moved(server):
         assert properties.headers["x-death"][0]["reason"] == "expired"
 
 
-def test_a_publisher_is_blocked_until_there_is_room():
-    """Above the memory bound, publishing waits; it goes on when somebody has consumed."""
+def test_a_publisher_is_blocked_above_the_memory_limit():
+    """A publisher waits above the memory limit, and goes on when messages are consumed."""
     with EmbeddedServer({"guest": "guest"}, limits=Limits(memory=100_000)) as server:
         with connect(server, blocked_connection_timeout=0.5) as connection:
             channel = connection.channel()
             channel.queue_declare("full")
             channel.confirm_delivery()
-            with pytest.raises(pika.exceptions.ConnectionBlockedTimeout):  # noqa: PT012 -- in one of these
+            with pytest.raises(pika.exceptions.ConnectionBlockedTimeout):  # noqa: PT012 -- one of these raises
                 for _ in range(5):
                     channel.basic_publish("", "full", bytes(90_000))
                 connection.process_data_events(time_limit=20)
@@ -86,35 +88,58 @@ def test_a_publisher_is_blocked_until_there_is_room():
     [b"GET / HTTP/1.1\r\n\r\n", b"AMQP\0\0\x09\x01" + b"\xff" * 20, b"AMQP\1\1\0\x09",
      b"AMQP\0\0\x09\x01\x01\0\0\xff\xff\xff\xff\0"],
 )  # fmt: skip
-def test_nonsense_ends_its_own_connection_alone(server, bytes_sent):
-    """Who sends what is no AMQP is hung up on; others work on."""
+def test_invalid_bytes_close_their_own_connection_only(server, bytes_sent):
+    """The broker closes a connection that sends no AMQP; other connections go on."""
     with connect(server) as connection:
         channel = connection.channel()
-        with socket.create_connection(("127.0.0.1", server.port), 10) as wire:
-            wire.settimeout(10)
-            wire.sendall(bytes_sent)
-            while wire.recv(4096):
+        with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+            client.settimeout(10)
+            client.sendall(bytes_sent)
+            while client.recv(4096):
                 pass
 
         assert channel.queue_declare("", exclusive=True).method.queue.startswith("amq.gen-")
 
 
-def test_who_does_not_finish_the_handshake_is_cut_off():
-    """A client that says nothing holds nothing for longer than the handshake may take."""
+def test_a_silent_client_exceeds_the_handshake_timeout():
+    """The broker closes a connection that sends nothing within the handshake timeout."""
     with EmbeddedServer({}, limits=Limits(handshake=0.2)) as server:
         started = time.monotonic()
-        with socket.create_connection(("127.0.0.1", server.port), 10) as wire:
-            wire.settimeout(10)
+        with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+            client.settimeout(10)
             with contextlib.suppress(ConnectionResetError):
-                assert wire.recv(1) == b""
+                assert client.recv(1) == b""
 
         assert time.monotonic() - started < 5
 
 
-def test_a_wrong_password_is_refused(server):
-    """The login of the settings is asked for."""
+def test_a_wrong_password_fails(server):
+    """The broker accepts only the users that it was given."""
     with pytest.raises(pika.exceptions.ProbableAuthenticationError):
         connect(server, credentials=pika.PlainCredentials("guest", "wrong"))
+
+
+def test_a_taken_port_is_an_os_error(server):
+    """`start` raises the system's error; `mousetrap.broker` translates it."""
+    with pytest.raises(OSError, match="in use"):
+        EmbeddedServer({}, port=server.port).start()
+
+
+def test_a_server_that_does_not_run_has_no_overview():
+    """The methods that need the server's thread fail before `start`."""
+    with pytest.raises(RuntimeError, match="not running"):
+        EmbeddedServer({}).overview()
+
+
+def test_random_names_can_be_replaced():
+    """Names that the broker makes come from the function that it is given."""
+    with (
+        EmbeddedServer({"guest": "guest"}, random_token=lambda: "fixed") as server,
+        connect(server) as connection,
+    ):
+        queue = connection.channel().queue_declare("", exclusive=True).method.queue
+
+    assert queue == "amq.gen-fixed"
 
 
 # ---- as a process --------------------------------------------------------------------------------
@@ -130,7 +155,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def port(monkeypatch):
-    """A free port, named by the environment; nothing else is."""
+    """A free port in RABBITMQ_PORT; no other variable names a broker."""
     for name in ("RABBITMQ_URL", "RABBITMQ_HOST", "MOUSETRAP_BROKER"):
         monkeypatch.delenv(name, raising=False)
     [port] = free_ports(1)
@@ -139,7 +164,7 @@ def port(monkeypatch):
 
 
 def test_a_process_ends_with_its_parent(port):
-    """However the parent ends: it is killed here."""
+    """With --with-parent the broker ends when its parent is killed."""
     with subprocess.Popen(
         [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -150,12 +175,12 @@ def test_a_process_ends_with_its_parent(port):
 
     deadline = time.monotonic() + 10
     while not probe.is_free(port):
-        assert time.monotonic() < deadline, "it is still there"
+        assert time.monotonic() < deadline, "the broker still listens"
         time.sleep(0.01)
 
 
-def test_a_process_ends_when_it_is_told_to(port):
-    """SIGTERM is the usual way, with exit code 0."""
+def test_a_process_ends_on_sigterm(port):
+    """Its exit code is 0."""
     command = [sys.executable, "-m", "mousetrap", "broker", "up", "--embedded"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert "embedded, in memory" in process.stderr.readline()
@@ -167,8 +192,8 @@ def test_a_process_ends_when_it_is_told_to(port):
 # ---- its state as data ---------------------------------------------------------------------------
 
 
-def test_overview_is_for_other_processes_too(server):
-    """Depths, consumers, bindings and connections come over AMQP, without a plugin."""
+def test_overview_comes_over_amqp(server):
+    """Another process gets depths, consumers, bindings and connections, without a plugin."""
     settings = Settings(user="guest", password="guest", port=server.port)
     with connect(server, client_properties={"product": "me"}) as connection:
         channel = connection.channel()
@@ -193,20 +218,20 @@ def test_overview_is_for_other_processes_too(server):
     assert state["memory"] > 0
 
 
-def test_overview_of_rabbitmq_is_refused(broker):
-    """It has a plugin for that, and no such queue."""
+def test_overview_fails_on_rabbitmq(broker):
+    """RabbitMQ has a management plugin instead, and no such queue."""
     if broker.kind == "embedded":
         pytest.skip("the session's broker is the embedded one")
     with pytest.raises(QueueMissing):
         overview(broker.settings)
 
 
-# ---- said to people ------------------------------------------------------------------------------
+# ---- what people see -----------------------------------------------------------------------------
 
 
 @pytest.fixture
 def environment(server, monkeypatch):
-    """Commands and panels use that server, which is not theirs."""
+    """The environment of commands and panels that use the server as an external broker."""
     monkeypatch.setenv("RABBITMQ_URL", f"amqp://guest:guest@127.0.0.1:{server.port}")
     return os.environ | {"NO_COLOR": "1", "COLUMNS": "200"}
 
@@ -217,7 +242,7 @@ def environment(server, monkeypatch):
     ids=lambda command: command[0],
 )
 def test_a_command_says_that_the_broker_is_in_memory(command, environment, server):
-    """Whoever started it, and without a plugin."""
+    """The command recognizes an embedded broker that another process started."""
     with connect(server) as connection:
         connection.channel().queue_declare("words", durable=True)
     done = subprocess.run(
@@ -230,7 +255,7 @@ def test_a_command_says_that_the_broker_is_in_memory(command, environment, serve
 
 
 def test_a_worker_says_that_the_broker_is_in_memory(environment):
-    """In the line that says what it works on."""
+    """The line that a worker logs at its start says it."""
     command = [sys.executable, "-m", "mousetrap", "work", "mousetrap.run_fetch_worker:fetch"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         line = next(line for line in process.stderr if line.startswith("working: "))
@@ -240,7 +265,7 @@ def test_a_worker_says_that_the_broker_is_in_memory(environment):
 
 
 def test_a_panel_says_that_the_broker_is_in_memory(environment):
-    """It asks for the depths as of any other."""
+    """The panel reads the depths as from any broker."""
     with mousetrap.run(measure) as run:
         run.send("mouse")
         run.settle(timeout=10)
@@ -255,11 +280,11 @@ def measure(word: str) -> int:
     return len(word)
 
 
-def test_a_record_says_that_the_broker_is_in_memory(environment):
-    """A reader of the figures should know that no disk was asked."""
+def test_a_run_summary_says_that_the_broker_is_in_memory(environment):
+    """A reader of the figures sees that no disk was involved."""
     with mousetrap.run(measure) as run:
         run.send("mouse")
-        record = run.settle(timeout=20)
+        summary = run.settle(timeout=20)
 
-    assert record.broker.startswith("embedded, in memory")
-    assert record.broker in str(record)
+    assert summary.broker.startswith("embedded, in memory")
+    assert summary.broker in str(summary)
