@@ -1,6 +1,7 @@
 """Prototype RabbitMQ flows in Jupyter, ship the same functions as workers, prove that it works.
 
-`mousetrap/ARCHITECTURE.md` describes the folders, the way of a message and the terms.
+`mousetrap/ARCHITECTURE.md` describes the folders, the way of a message and the terms. `__all__` is
+a table of contents of the public names.
 
 A name is imported when it is first used, so ``import mousetrap`` is cheap: pytest imports this
 package, for its plugin, in every project where it is installed.
@@ -11,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what `_HOMES` says, for those who read without running
+if TYPE_CHECKING:  # the same as `_HOMES`, for type checkers and editors
     from mousetrap.amqp.publisher import Publisher
     from mousetrap.amqp.receipt import Receipt
     from mousetrap.errors import MousetrapError, Reject
@@ -39,48 +40,48 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
     "stage", "Stage", "Queue", "Reject",
-    # sending and working
+    # messages, sending and handling them
     "send", "SendResult", "Message", "Messages", "Publisher", "Receipt", "Worker",
-    # a consumer in the background, safe to run again
+    # a consumer in the background of a notebook; the cell can be run again
     "consume", "Handle",
-    # short questions to a queue
+    # reading, filling and emptying a queue once
     "open_channel", "declare", "depth", "peek", "drain", "purge", "ping", "QUEUES",
-    # what is going on; what died, why, and back again
+    # watching queues and workers; dead letters, their reasons, and replay
     "panel", "Panel", "dead", "DeadLetterList",
-    # one execution of a flow, and what became of it
+    # one run of a flow, its ledger and its summary
     "run", "Run", "RunSummary", "Ledger", "Recording",
-    # results, each once
+    # storing each result exactly once
     "Sink",
-    # faults on purpose
+    # injecting faults
     "faults", "Faults",
-    # where the broker is, and what can go wrong
+    # where the broker is; the base of all errors
     "Settings", "MousetrapError",
 ]  # fmt: skip
 
 _HOMES = {
-    "runs.dead_letter_list": ("DeadLetterList", "dead"),
-    "flows.recording": ("Recording",),
     "errors": ("MousetrapError", "Reject"),
-    "fault_injection.injector": ("Faults", "faults"),
+    "settings": ("Settings",),
+    "model.topology": ("Queue",),
+    "model.message": ("Message",),
+    "model.message_list": ("Messages",),
+    "model.ledger": ("Ledger",),
+    "model.summary": ("RunSummary",),
+    "amqp.publisher": ("Publisher",),
+    "amqp.receipt": ("Receipt",),
+    "worker.worker": ("Worker",),
     "job_queue": (
         "QUEUES", "declare", "depth", "drain", "open_channel", "peek", "ping", "purge",
     ),
-    "model.ledger": ("Ledger",),
-    "model.message": ("Message",),
-    "notebook.handle": ("Handle",),
-    "notebook.registry": ("consume",),
-    "model.message_list": ("Messages",),
-    "notebook.panel": ("Panel", "panel"),
-    "amqp.publisher": ("Publisher",),
-    "amqp.receipt": ("Receipt",),
-    "model.summary": ("RunSummary",),
-    "runs.run": ("Run", "run"),
-    "flows.send": ("SendResult", "send"),
-    "settings": ("Settings",),
-    "sink": ("Sink",),
     "flows.stage": ("Stage", "stage"),
-    "model.topology": ("Queue",),
-    "worker.worker": ("Worker",),
+    "flows.send": ("SendResult", "send"),
+    "flows.recording": ("Recording",),
+    "runs.run": ("Run", "run"),
+    "runs.dead_letter_list": ("DeadLetterList", "dead"),
+    "sink": ("Sink",),
+    "notebook.handle": ("Handle",),
+    "notebook.panel": ("Panel", "panel"),
+    "notebook.registry": ("consume",),
+    "fault_injection.injector": ("Faults", "faults"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -101,5 +102,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List what is here already, and every public name."""
+    """Return the names imported so far and every public name."""
     return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
-"""Pretend to read an external API: places on land, as the tutorial's author had them from Faker.
+"""Fetch places from a simulated external API: random places on land, made by Faker.
 
-Only data in, data out; the queues it is bound to are in `mousetrap.run_fetch_worker`. Prototyped
-in ``notebooks/00_start_here.ipynb``.
+This module knows nothing of queues; `mousetrap.run_fetch_worker` binds it to them. Prototyped in
+``notebooks/00_start_here.ipynb``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from faker import Faker
 
 Coordinate: TypeAlias = float | str
-"""Degrees; a number here, but Faker's own strings in what a plain tutorial producer sends."""
+"""Degrees. `fetch_data` returns floats; the tutorial's own producer sends Faker's strings."""
 
 Place: TypeAlias = tuple[Coordinate, Coordinate, str, str, str]
 """``(lat, lon, name, country, timezone)``: ``(35.07, 1.05, "Frenda", "DZ", "Africa/Algiers")``."""
@@ -23,7 +23,7 @@ _local = threads.local()
 
 
 class ExternalApiError(RuntimeError):
-    """The simulated API did not answer; asking again (the next attempt) may help."""
+    """The simulated API did not answer; the next attempt may succeed."""
 
 
 def fetch_data(
@@ -34,16 +34,16 @@ def fetch_data(
     failure_rate: float = 0.0,
     attempt: int = 1,
 ) -> list[Place]:
-    """Return *places* random places on land, the same ones whenever *seed* is the same.
+    """Return as many random places on land as *places* says; the same seed gives the same places.
 
-    ``fetch_data(7, places=1)`` gives one ``(lat, lon, name, country, timezone)`` with the
-    coordinates as floats; JSON makes a list of it. Waits *latency* seconds first, as an API would,
-    and then fails with probability *failure_rate* (0..1). With a seed that draw depends on
-    (*seed*, *attempt*) alone: a retry draws anew, and the same job fares alike in every run.
+    ``fetch_data(7, places=1)`` returns one ``(lat, lon, name, country, timezone)``, with the
+    coordinates as floats. The call waits *latency* seconds first, as an API would, and then fails
+    with probability *failure_rate* (0..1). With a seed, whether it fails depends on *seed* and
+    *attempt* only: a retry may succeed, and the same job has the same result in every run.
 
     Raises:
-        ExternalApiError: this attempt is one of those that fail.
-        ValueError: a parameter is out of range; names it, its value and what is allowed.
+        ExternalApiError: this attempt fails.
+        ValueError: a parameter is out of range; the text has its value and what is allowed.
 
     Threads: any; each has its own Faker.
     """
@@ -52,7 +52,7 @@ def fetch_data(
     _check("failure_rate", failure_rate, 0, 1)
     if latency:
         clock.sleep(latency)
-    # Seeding by text: the standard library hashes it with SHA-512, alike in every process.
+    # The seed is a text: the standard library hashes it with SHA-512, the same in every process.
     draw = randomness.random() if seed is None else randomness.seeded(f"{seed}/{attempt}").random()
     if draw < failure_rate:
         raise ExternalApiError(
@@ -68,8 +68,8 @@ def fetch_data(
 
 
 def _faker() -> Faker:
-    # One per thread: a Faker has one random generator, and two threads that seed it would get
-    # each other's places. Imported late, for it takes 0.1 s that an import should not cost.
+    # One per thread: a Faker has one random generator, and two threads that seed the same one would
+    # get each other's places. Imported here because the import takes 0.1 s.
     if not hasattr(_local, "faker"):
         from faker import Faker
 

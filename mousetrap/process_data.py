@@ -1,7 +1,7 @@
-"""Summarise places: the most northerly one, and where on the sphere their middle is.
+"""Summarise places: the most northerly one, and their centroid on the sphere.
 
-Only data in, data out; the queues it is bound to are in `mousetrap.run_processing_worker`.
-Prototyped in ``notebooks/00_start_here.ipynb``.
+This module knows nothing of queues; `mousetrap.run_processing_worker` binds it to them. Prototyped
+in ``notebooks/00_start_here.ipynb``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NO_DIRECTION = 1e-9  # mean vectors shorter than this (6 mm on the Earth) are r
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What became of a list of places; JSON-ready.
+    """The summary of a list of places, ready for JSON.
 
     `centroid` is ``(lat, lon)`` in degrees, lat in -90..90 and lon in -180..180.
     """
@@ -32,14 +32,14 @@ class Summary(msgspec.Struct, frozen=True):
 def process_data(places: Sequence[Place]) -> Summary:
     """Return how many places there are, the most northerly one and their centroid.
 
-    Coordinates may be floats or numeric strings (Faker's own); the summary has floats. Among
-    equally northerly places the one that sorts first wins, so the order of *places* is of no
-    consequence.
+    Coordinates can be floats or numeric strings, as Faker returns them; the summary has floats. The
+    order of *places* does not matter: of equally northerly places it takes the one that sorts
+    first.
 
     Raises:
-        ValueError: no places; a place is not ``[lat, lon, name, country, timezone]`` or not on
-            the globe (names its index); or the places balance each other so that no point is
-            their middle, like the two poles.
+        ValueError: there are no places; a place is not ``[lat, lon, name, country, timezone]`` or
+            not on the globe (the text has its index); or the places have no centroid because they
+            balance each other, like the two poles.
     """
     if not places:
         raise ValueError("no places to summarise: fetch at least one before processing")
@@ -56,13 +56,14 @@ def _centroid(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Return the direction of the mean of the points' unit vectors, as (lat, lon) in degrees.
 
     With ``n = (cos lat cos lon, cos lat sin lon, sin lat)`` and ``(x, y, z)`` the mean of all n:
-    ``lat = atan2(z, hypot(x, y))`` and ``lon = atan2(y, x)``. Averaging degrees instead puts the
-    middle of 179 and -179 at 0, on the wrong side of the Earth. Source: K. Gade, "A Non-singular
-    Horizontal Position Representation", Journal of Navigation 63 (2010), 395-417, and example 7
-    ("mean position") of its companion page, https://www.ffi.no/en/research/n-vector.
+    ``lat = atan2(z, hypot(x, y))`` and ``lon = atan2(y, x)``. The mean of the degrees would be
+    wrong: between longitudes 179 and -179 it is 0, on the other side of the Earth. Source: K. Gade,
+    "A Non-singular Horizontal Position Representation", Journal of Navigation 63 (2010), 395-417,
+    and example 7 ("mean position") of its companion page,
+    https://www.ffi.no/en/research/n-vector.
     """
     vectors = [_unit_vector(math.radians(lat), math.radians(lon)) for lat, lon in points]
-    # fsum is exact, so the order of the points cannot show in the last digit
+    # fsum is exact, so the order of the points does not change the last digit
     x, y, z = (math.fsum(axis) / len(vectors) for axis in zip(*vectors, strict=True))
     if math.hypot(x, y, z) < _NO_DIRECTION:
         raise ValueError(
@@ -70,7 +71,7 @@ def _centroid(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
             "centroid; add a place or take one away"
         )
     lat = math.degrees(math.atan2(z, math.hypot(x, y)))
-    # At a pole every longitude is right, and rounding errors would choose one.
+    # At a pole every longitude is correct; without this, rounding errors would choose one.
     lon = 0.0 if math.hypot(x, y) < 1e-15 else math.degrees(math.atan2(y, x))
     return lat, lon
 

@@ -1,4 +1,4 @@
-"""The first worker: fetches data when told to, and hands it to the next queue.
+"""The first worker: fetches data for each job, and sends it to the next queue.
 
 Prototyped in ``notebooks/03_worker.ipynb``.
 """
@@ -16,7 +16,7 @@ PUSH_QUEUE = "data_processing"
 
 @stage(reads=LISTEN_QUEUE, writes=PUSH_QUEUE)
 def fetch(job: FetchJob = FetchJob()) -> list[Place]:  # noqa: B008 -- frozen, so safe to share
-    """Fetch the places *job* asks for; outside a worker this is the first attempt."""
+    """Fetch the places that *job* asks for; outside a worker this is the first attempt."""
     message = current_message.get(None)
     return fetch_data(
         job.seed,
@@ -28,5 +28,5 @@ def fetch(job: FetchJob = FetchJob()) -> list[Place]:  # noqa: B008 -- frozen, s
 
 
 def run_fetch_worker() -> None:
-    """Consume ``start_fetch`` until SIGINT or SIGTERM; blocks, as in the tutorial."""
+    """Consume ``start_fetch`` until SIGINT or SIGTERM; blocks until then, as in the tutorial."""
     fetch.run()

@@ -1,4 +1,4 @@
-"""The second worker: sums up the places that were fetched.
+"""The second worker: summarises the places that the first one fetched.
 
 Prototyped in ``notebooks/04_stages.ipynb``.
 """
@@ -20,7 +20,7 @@ def process(places: list[Place]) -> Summary:
     """Return the most northerly place and the centroid of *places*.
 
     Raises:
-        Reject: the places cannot be summed up, and asking again would not change them.
+        Reject: the places cannot be summarised, and a retry would not change that.
     """
     try:
         return process_data(places)
@@ -29,8 +29,8 @@ def process(places: list[Place]) -> Summary:
 
 
 def run_processing_worker() -> None:
-    """Consume ``data_processing`` until SIGINT or SIGTERM; blocks.
+    """Consume ``data_processing`` until SIGINT or SIGTERM; blocks until then.
 
-    Stores the results, each once, where ``RESULTS_SINK`` in the environment says, if it does.
+    If the variable ``RESULTS_SINK`` names a sink, each result is stored there exactly once.
     """
     with_results_sink(process).run()

@@ -1,4 +1,4 @@
-"""The trigger: puts a fetch job on the queue, as the tutorial's API would.
+"""The trigger: sends a job to the queue ``start_fetch``, as the tutorial's API does.
 
 Prototyped in ``notebooks/00_start_here.ipynb``.
 """
@@ -15,7 +15,7 @@ from mousetrap.settings import Settings
 
 @dataclass(frozen=True)
 class FetchJob:
-    """What to fetch; the default, which an empty body means, is ten random places.
+    """What to fetch: ten random places by default, which is also what an empty body means.
 
     `latency` (seconds) and `failure_rate` (0..1) simulate a slow and unreliable external API.
     """
@@ -30,8 +30,8 @@ def start_fetch(job: FetchJob | None = None, settings: Settings | None = None) -
     """Send *job* to the queue ``start_fetch``, wait for the confirm and return the job's id.
 
     Raises:
-        BrokerUnreachable, AccessRefused: with the variable to check.
-        PublishError: the job did not verifiably arrive.
+        BrokerUnreachable, AccessRefused: the text names the variable to check.
+        PublishError: the broker did not confirm the job.
     """
     settings = settings or Settings.from_environment()
     with Publisher(settings, "start_fetch") as publisher:

@@ -1,3 +1,7 @@
+"""The simulated external API: the same seed gives the same places and the same failures."""
+
+from __future__ import annotations
+
 import math
 import subprocess
 import sys
@@ -10,7 +14,7 @@ from mousetrap.fetch_data import ExternalApiError, Place, fetch_data
 from mousetrap.model import message
 
 
-def test_fetch_data_returns_places_as_the_tutorial_has_them():
+def test_fetch_data_returns_the_tutorials_places():
     """Each place is lat, lon, name, country and timezone; the first two are floats on the globe."""
     places = fetch_data(1)
 
@@ -24,13 +28,13 @@ def test_fetch_data_returns_places_as_the_tutorial_has_them():
 
 
 def test_fetch_data_gives_the_same_places_for_the_same_seed():
-    """The same job gives the same data, and another job other data."""
+    """The same job has the same data, and another job has other data."""
     assert fetch_data(7) == fetch_data(7)
     assert fetch_data(7) != fetch_data(8)
 
 
 def test_fetch_data_gives_the_same_places_in_another_process():
-    """The seed is all that counts: no hash randomisation, no state of the process."""
+    """The places depend on the seed only, not on hash randomisation or other process state."""
     program = "from mousetrap.fetch_data import fetch_data; print(fetch_data(7, places=2))"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -59,12 +63,12 @@ def test_fetch_data_gives_the_same_places_in_any_thread():
 
 
 def test_fetch_data_varies_without_a_seed():
-    """The tutorial's call without arguments fetches something new each time."""
+    """The tutorial's call without arguments fetches other places each time."""
     assert fetch_data(places=30) != fetch_data(places=30)
 
 
-def test_fetch_data_survives_the_wire():
-    """What was fetched can be sent as plain JSON and validated where it arrives."""
+def test_fetch_data_can_be_sent_as_json():
+    """Places can be sent as plain JSON, and validated by the receiver."""
     places = fetch_data(3)
 
     arrived = message.decode(message.encode(places), list[Place])
@@ -78,11 +82,11 @@ def test_fetch_data_can_fetch_nothing():
 
 
 def test_fetch_data_waits_for_the_latency():
-    """The simulated API answers no sooner than it is told to."""
-    begun = time.monotonic()
+    """The simulated API answers after *latency* seconds at the earliest."""
+    started = time.monotonic()
     fetch_data(1, latency=0.05)
 
-    assert time.monotonic() - begun >= 0.05
+    assert time.monotonic() - started >= 0.05
 
 
 def test_fetch_data_fails_at_the_given_rate():
@@ -94,15 +98,15 @@ def test_fetch_data_fails_at_the_given_rate():
     assert all(fails(seed, 1.0) for seed in range(100))
 
 
-def test_fetch_data_fails_alike_in_every_run():
-    """Whether an attempt of a seeded job fails is decided by seed and attempt alone."""
+def test_fetch_data_has_the_same_failures_in_every_run():
+    """Whether an attempt of a seeded job fails depends on seed and attempt only."""
     first = [fails(seed, 0.5) for seed in range(100)]
 
     assert [fails(seed, 0.5) for seed in range(100)] == first
 
 
-def test_fetch_data_draws_anew_when_retried():
-    """A job that failed once is not bound to fail for ever."""
+def test_fetch_data_can_succeed_when_retried():
+    """A job that failed once does not fail at every attempt."""
     unlucky = [seed for seed in range(200) if fails(seed, 0.5)]
 
     retried = [fails(seed, 0.5, attempt=2) for seed in unlucky]

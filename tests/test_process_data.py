@@ -1,3 +1,7 @@
+"""The summary of places: the most northerly one, and the centroid on the sphere."""
+
+from __future__ import annotations
+
 import math
 
 import pytest
@@ -14,7 +18,7 @@ points = st.lists(st.tuples(latitudes, longitudes), min_size=1, max_size=20)
 
 
 def test_process_data_summarises_what_fetch_data_fetched():
-    """The two halves of the pipeline fit together, over the wire too."""
+    """The output of the first stage is the input of the second, also when sent as JSON."""
     places = fetch_data(1)
 
     summary = process_data(places)
@@ -25,7 +29,7 @@ def test_process_data_summarises_what_fetch_data_fetched():
 
 
 def test_process_data_accepts_the_strings_of_faker():
-    """A plain tutorial producer sends coordinates as strings; the summary has floats."""
+    """The tutorial's own producer sends coordinates as strings; the summary has floats."""
     as_strings = process_data([["60.5", "25", "A", "FI", "T"], ["-1", "25.0", "B", "KE", "T"]])
 
     assert as_strings == process_data([place(60.5, 25, "A", "FI"), place(-1, 25, "B", "KE")])
@@ -41,19 +45,19 @@ def test_process_data_finds_the_middle_across_the_antimeridian():
 
 
 def test_process_data_finds_the_middle_near_the_pole():
-    """Places all around the pole have the pole as their middle, though their latitudes are 80."""
+    """Places around the pole have the pole as their centroid, though their latitudes are 80."""
     lat, _ = centroid((80, 0), (80, 90), (80, 180), (80, -90))
 
     assert lat == pytest.approx(90)
 
 
 def test_process_data_gives_the_pole_the_longitude_zero():
-    """At the pole every longitude is right; rounding errors do not pick one."""
+    """At the pole every longitude is correct; rounding errors do not choose one."""
     assert centroid((90, 123)) == (pytest.approx(90), 0)
 
 
 def test_process_data_agrees_with_a_worked_example():
-    """Of (0, 0) and (0, 90) the middle is (0, 45); with the pole it is the cube's corner."""
+    """The centroid of (0, 0) and (0, 90) is (0, 45); with the pole it is the cube's corner."""
     assert centroid((0, 0), (0, 90)) == pytest.approx((0, 45))
     assert centroid((0, 0), (0, 90), (90, 0)) == pytest.approx(
         (math.degrees(math.atan(1 / math.sqrt(2))), 45)
@@ -61,8 +65,8 @@ def test_process_data_agrees_with_a_worked_example():
 
 
 @given(latitudes, longitudes, st.integers(1, 5))
-def test_process_data_finds_a_single_place_in_its_own_middle(lat, lon, copies):
-    """One place, however often repeated, is its own centroid."""
+def test_process_data_returns_a_single_place_as_its_own_centroid(lat, lon, copies):
+    """A place is its own centroid, also if it is repeated."""
     assert distance(centroid(*[(lat, lon)] * copies), (lat, lon)) < 1e-6
 
 
@@ -106,7 +110,7 @@ def test_process_data_refuses_no_places():
 
 @pytest.mark.parametrize("balanced", [[(90, 0), (-90, 0)], [(0, 0), (0, 120), (0, -120)]])
 def test_process_data_refuses_places_that_balance_each_other(balanced):
-    """Antipodes have no middle; an arbitrary one would be a lie."""
+    """Antipodes have no centroid; any point would be wrong."""
     with pytest.raises(ValueError, match="balance each other"):
         centroid(*balanced)
 
@@ -114,14 +118,14 @@ def test_process_data_refuses_places_that_balance_each_other(balanced):
 @pytest.mark.parametrize(
     "latitude", [90.001, -91, math.nan, math.inf, "north", "", None, True, [1], 10**400]
 )
-def test_process_data_refuses_a_latitude_that_is_none(latitude):
-    """The error names the index of the place and what a latitude may be."""
+def test_process_data_refuses_an_invalid_latitude(latitude):
+    """The error has the index of the place and the valid range."""
     with pytest.raises(ValueError, match=r"place 1: latitude is .* not a number in -90\.\.90"):
         process_data([place(1, 1), place(latitude, 1)])
 
 
-def test_process_data_refuses_a_longitude_off_the_map():
-    """Longitudes beyond 180 degrees are somebody's mistake."""
+def test_process_data_refuses_an_invalid_longitude():
+    """Longitudes beyond 180 degrees are an error in the data."""
     with pytest.raises(ValueError, match=r"place 0: longitude is '181'.* -180\.\.180"):
         process_data([place(1, 181)])
 
@@ -152,5 +156,5 @@ def vector(point):
 
 
 def distance(one, other):
-    """Length of the chord between two points of the unit sphere."""
+    """Return the length of the chord between two points of the unit sphere."""
     return math.dist(vector(one), vector(other))

@@ -1,4 +1,4 @@
-"""The contract with the tutorial: its code runs unchanged on our package and a real broker."""
+"""The contract with the tutorial: its code runs unchanged with this package and a real broker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pika
 import pytest
 
 from mousetrap import job_queue
-from mousetrap.settings import Settings
 
 # The tutorial's worker module, word for word.
 RUN_FETCH_WORKER = '''
@@ -60,7 +59,7 @@ def run_fetch_worker():
     channel.start_consuming()
 '''
 
-# The tutorial's job_queue module, word for word, as somebody's own code beside ours.
+# The tutorial's job_queue module, word for word, used beside this package.
 JOB_QUEUE = '''
 import os
 import pika
@@ -93,34 +92,29 @@ def open_channel():
 
 
 @pytest.fixture
-def vhost(broker):
-    """Settings on a vhost of its own, because the tutorial's queue names carry no namespace."""
-    yield from _fresh_vhost(broker.settings)
+def bare(broker):
+    """Settings without a namespace, which the tutorial's queue names do not have."""
+    # A vhost of our own would need the management API, so the queues are deleted before and after.
+    queues = ("start_fetch", "data_processing", "results")
+    job_queue.delete(*queues, settings=broker.settings)
+    yield broker.settings
+    job_queue.delete(*queues, settings=broker.settings)
 
 
-def _fresh_vhost(settings: Settings):
-    # No management API is assumed: a vhost cannot be made over AMQP, so isolate by draining first.
-    for queue in ("start_fetch", "data_processing", "results"):
-        job_queue.delete(queue, settings=settings)
-    yield settings
-    for queue in ("start_fetch", "data_processing", "results"):
-        job_queue.delete(queue, settings=settings)
-
-
-def test_tutorial_worker_runs_unchanged(vhost, tmp_path):
-    """Its listing, saved as a module and run as it says, answers a trigger with an empty body."""
+def test_tutorial_worker_runs_unchanged(bare, tmp_path):
+    """Its listing, saved as a module and run as it says, handles a job with an empty body."""
     (tmp_path / "worker.py").write_text(RUN_FETCH_WORKER)
     worker = subprocess.Popen(
         [sys.executable, "-u", "-c", "from worker import run_fetch_worker; run_fetch_worker()"],
         cwd=tmp_path,
-        env=os.environ | vhost.to_environment(),
+        env=os.environ | bare.to_environment(),
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        with job_queue.open_channel(vhost) as channel:
+        with job_queue.open_channel(bare) as channel:
             channel.basic_publish(exchange="", routing_key="start_fetch", body="")
-        [message] = job_queue.drain("data_processing", 1, timeout=20, settings=vhost)
+        [message] = job_queue.drain("data_processing", 1, timeout=20, settings=bare)
     finally:
         worker.kill()
         output, _ = worker.communicate(timeout=10)
@@ -130,11 +124,11 @@ def test_tutorial_worker_runs_unchanged(vhost, tmp_path):
     assert "Fetch data job started..." in output
 
 
-def test_tutorial_consumer_reads_what_our_stages_write(vhost):
-    """Our fetch stage takes the tutorial's empty trigger; plain pika and json read its output."""
+def test_tutorial_consumer_reads_what_our_stages_write(bare):
+    """Our fetch stage handles the tutorial's empty job; plain pika and json read its output."""
     from mousetrap.run_fetch_worker import LISTEN_QUEUE, PUSH_QUEUE, fetch
 
-    with fetch.start(vhost) as worker, job_queue.open_channel(vhost) as channel:
+    with fetch.start(bare) as worker, job_queue.open_channel(bare) as channel:
         channel.basic_publish(exchange="", routing_key=LISTEN_QUEUE, body="")
         worker.wait_until(done=1)
         _, _, body = channel.basic_get(PUSH_QUEUE, auto_ack=True)
@@ -145,18 +139,18 @@ def test_tutorial_consumer_reads_what_our_stages_write(vhost):
     assert all(isinstance(text, str) for text in (name, country, timezone))
 
 
-def test_tutorial_job_queue_meets_no_406_beside_ours(vhost, tmp_path):
-    """Its own `open_channel` declares the queues after ours did, and before: no mismatch."""
-    if vhost.port != 5672 or vhost.vhost != "/":
-        pytest.skip("the tutorial's listing knows no port: it needs the broker on 5672")
+def test_tutorial_job_queue_gets_no_406_beside_ours(bare, tmp_path):
+    """Its own `open_channel` can declare the queues before and after ours."""
+    if bare.port != 5672 or bare.vhost != "/":
+        pytest.skip("the tutorial's listing has no port: it needs a broker on 5672")
     program = JOB_QUEUE + (
         "\nfrom mousetrap.job_queue import open_channel as ours, QUEUES as our_queues"
         "\nassert QUEUES == our_queues"
         "\nopen_channel(); ours().close(); open_channel()\n"
     )
-    environment = os.environ | vhost.to_environment() | {
-        "RABBITMQ_HOST": vhost.host, "RABBITMQ_USER": vhost.user,
-        "RABBITMQ_PASSWORD": vhost.password,
+    environment = os.environ | bare.to_environment() | {
+        "RABBITMQ_HOST": bare.host, "RABBITMQ_USER": bare.user,
+        "RABBITMQ_PASSWORD": bare.password,
     }  # fmt: skip
 
     done = subprocess.run(
@@ -167,7 +161,7 @@ def test_tutorial_job_queue_meets_no_406_beside_ours(vhost, tmp_path):
 
 
 def test_plain_pika_declares_our_queues_without_arguments(settings):
-    """Outside a namespace the work queues carry no arguments at all."""
+    """Outside a namespace the work queues have no arguments at all."""
     bare = settings.replace(namespace="")
     name = f"plain-{uuid.uuid4().hex[:8]}"
     job_queue.declare(job_queue.Queue(name), settings=bare)

@@ -1,6 +1,6 @@
-"""Which program this process is: a notebook's kernel, and of which one, or something else.
+"""Which program this process is: a notebook's kernel, and of which notebook, or another program.
 
-Jupyter is not imported here: where there is a kernel, that has been done.
+Jupyter is not imported here: in a kernel it is imported already.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import sys
 from typing import Any
 
 
-def shell() -> Any:
-    """The IPython shell of this process, in a kernel or a terminal; None in plain Python."""
+def ipython_shell() -> Any:
+    """Return the IPython shell of this process, in a kernel or a terminal; None in plain Python."""
     module = sys.modules.get("IPython")
     return module.get_ipython() if module is not None else None
 
 
 def is_kernel() -> bool:
-    """Say whether this process is a notebook's kernel, whatever the notebook is opened in."""
-    return hasattr(shell(), "kernel")
+    """Return whether this process is a notebook's kernel, in whichever program it is open."""
+    return hasattr(ipython_shell(), "kernel")
 
 
 def program_name() -> str:
-    """What people call this process: ``analysis.ipynb``, ``mousetrap work``, ``train.py``."""
+    """Return what people call this process: ``analysis.ipynb``, ``mousetrap work``, ``train.py``."""
     if is_kernel():
-        # VS Code tells by a variable, Jupyter's server by the environment, others not at all
-        path = shell().user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
+        # VS Code sets a variable of the notebook, Jupyter's server one of the environment; other
+        # programs set neither.
+        variables = ipython_shell().user_ns
+        path = variables.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
         return _last_part(str(path)) if path else "a notebook"
     name = _last_part(path := sys.argv[0] if sys.argv else "")
     if name == "__main__.py":  # python -m package

@@ -1,6 +1,6 @@
-"""How a worker process ended, told by its exit code: what it means, and what to do about it.
+"""Exit codes: those that mousetrap's commands use, and what the one of a worker process means.
 
-Pure decisions; nothing here starts a process.
+Decisions only; nothing here starts a process.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Literal
 
 
 class ExitCode(IntEnum):
-    """What a script, or who looks after a process, can tell from ``$?``."""
+    """The exit codes of mousetrap's commands, for scripts and process supervisors."""
 
     OK = 0
     FAILED = 1  # a check did not pass, a message did not arrive, a worker cannot go on
     USAGE = 2  # a bad argument, parameter or setting
-    NO_BROKER = 3  # nobody answers, or none could be brought up
+    NO_BROKER = 3  # no broker answers, or none could be started
     REFUSED = 4  # user, password, vhost or permission
     TOPOLOGY = 5  # a queue exists with other arguments
     INTERRUPTED = 130  # Ctrl-C
@@ -27,11 +27,12 @@ ExitCause = Literal["misconfigured", "no broker", "died"]
 
 
 def classify(code: int, *, has_worked: bool, has_failed: bool) -> ExitCause:
-    """Say why a worker process that nobody told to stop ended with exit code *code*.
+    """Return why a worker process that was not asked to stop ended with exit code *code*.
 
-    *misconfigured*: the next one would end in the same way. Codes are believed only where they can
-    come from us: a handler may leave by ``os._exit(2)``. A wrong argument shows before the process
-    *has_worked*; a refusal also later, and then its last report says that it *has_failed*.
+    *misconfigured*: the next process would end in the same way. A code counts only when it can come
+    from mousetrap, because a handler may call ``os._exit(2)``: a bad argument shows before the
+    process *has_worked*. A refusal can also come later; the last report of the process then says
+    that it *has_failed*.
     """
     if code == ExitCode.USAGE and not has_worked:
         return "misconfigured"
@@ -41,14 +42,14 @@ def classify(code: int, *, has_worked: bool, has_failed: bool) -> ExitCause:
 
 
 def describe(code: int) -> str:
-    """Return ``ended with exit code -11 (SIGSEGV)``; codes as `subprocess` counts them."""
-    how = f"ended with exit code {code}"
+    """Return ``ended with exit code -11 (SIGSEGV)``; *code* is as `subprocess` counts it."""
+    text = f"ended with exit code {code}"
     if code >= 0:
-        return how
+        return text
     try:
         name = signal.Signals(-code).name
     except ValueError:  # a real-time signal has no name
-        return f"{how} (signal {-code})"
-    # The kernel's way to end who uses up the memory leaves no other trace.
-    hint = ": by somebody, or for want of memory" if name == "SIGKILL" else ""
-    return f"{how} ({name}{hint})"
+        return f"{text} (signal {-code})"
+    # The operating system's out-of-memory handling sends SIGKILL and leaves no other trace.
+    hint = ": sent by a person or program, or out of memory" if name == "SIGKILL" else ""
+    return f"{text} ({name}{hint})"

@@ -1,8 +1,8 @@
-"""What an interrupt ends, and what it does not: waiting ends at once, closing goes on to its end.
+"""Waiting that Ctrl-C ends at once, and closing that it does not cut short.
 
 Ctrl-C, or a notebook's stop button, raises KeyboardInterrupt in the main thread, between any two
-steps of whatever it is doing. So nothing that others need may be in the main thread's hands while
-it waits.
+steps of whatever it is doing. So the main thread must not hold anything that other threads need
+while it waits.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ from mousetrap.runtime import clock, threads
 
 log = logging.getLogger("mousetrap.runtime.interrupt")
 
-WAIT_INTERVAL = 0.25  # seconds; on Windows an interrupt is heard between two of them only
-INTERRUPTED_TIMEOUT = (
-    0.5  # seconds that who was interrupted waits for a closing, which is quick as a rule
-)
+WAIT_INTERVAL = 0.25  # seconds; on Windows an interrupt takes effect only between two of them
+INTERRUPTED_TIMEOUT = 0.5  # seconds that an interrupted caller waits for closing, mostly enough
 
 
 class Waiter:
-    """Wakes whoever waits when something may have changed.
+    """A condition without a lock: threads wait until something is true, others notify them.
 
-    For waiting it does what a `threads.Condition` does, or an event, but has no lock of its own:
-    theirs is taken and given back in Python code, and an interrupt just then leaves it locked, for
-    the I/O thread too, or makes a RuntimeError of it (two interrupts in a row: 3 times of 30).
+    `threads.Condition` and `threads.Event` have a lock that Python code acquires and releases. An
+    interrupt between these steps leaves it locked, also for the I/O thread, or raises RuntimeError
+    (3 times of 30, with two interrupts in a row).
 
     Threads: any.
     """
 
     def __init__(self) -> None:
-        self._sleepers: list[threads.Lock] = []  # locked; released to wake who waits for it
+        self._sleepers: list[threads.Lock] = []  # each is locked, and released to wake its thread
 
     def notify_all(self) -> None:
-        """Have everybody who waits look again."""
+        """Make every waiting thread check its condition again."""
         for sleeper in tuple(self._sleepers):
-            with suppress(RuntimeError):  # released before, and not asleep yet
+            with suppress(RuntimeError):  # released already, and its thread does not sleep yet
                 sleeper.release()
 
     def wait_for(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until *reached*, asked at each ring; say whether it was within *timeout* seconds."""
+        """Wait until *reached* returns True; return whether it did within *timeout* seconds.
+
+        *reached* is called after each notification, and every `WAIT_INTERVAL`.
+        """
         deadline = None if timeout is None else clock.monotonic() + timeout
         sleeper = threads.Lock()
         sleeper.acquire()
@@ -64,86 +65,86 @@ class Waiter:
 
 
 def run_uninterrupted(work: Callable[[], object], *, daemon: bool = False) -> None:
-    """Do *work* to its end and return or raise as it does, unless the caller is interrupted.
+    """Run *work* to its end, and return or raise as it does, unless the caller is interrupted.
 
-    An interrupt ends the waiting and not the work, whose error is then logged. Whoever calls this
-    on the way out of an interrupt (in a ``finally``, at the end of a ``with`` block) is not kept
-    waiting for more than `INTERRUPTED_TIMEOUT`. The interpreter exits after the work is done only,
-    so have it bounded; a *daemon* may be cut short.
+    An interrupt ends the caller's wait but not *work*, whose error is then logged. A caller that is
+    already leaving because of an interrupt (in a ``finally``, at the end of a ``with`` block) waits
+    for `INTERRUPTED_TIMEOUT` at most. The interpreter exits only after *work* has ended, so *work*
+    must have a time limit; a *daemon* is ended with the interpreter.
     """
     if not threads.is_main():
         work()  # only the main thread is ever interrupted
         return
-    patience = INTERRUPTED_TIMEOUT if is_interrupted() else None
-    again = _Postponed()  # a second interrupt must not come between the caller and the thread
+    timeout = INTERRUPTED_TIMEOUT if is_interrupted() else None
+    postponed = _PostponedInterrupts()  # none may come between the caller and the new thread
     try:
-        closing = start_in_thread(work, daemon=daemon, is_left=False)
-    except RuntimeError:  # the interpreter is going down: no new threads, and nobody interrupts
-        again.forget()
+        task = start_in_thread(work, daemon=daemon, logs_error=False)
+    except RuntimeError:  # the interpreter is exiting: no new threads, and no interrupts
+        postponed.restore()
         work()
         return
     try:
-        again.deliver()
-        closing.ended.wait_for(lambda: closing.has_ended, patience)
+        postponed.deliver()
+        task.ended.wait_for(lambda: task.has_ended, timeout)
     finally:
-        closing.is_left = not closing.has_ended
-    if closing.error is not None:
-        raise closing.error
+        task.logs_error = not task.has_ended
+    if task.error is not None:
+        raise task.error
 
 
 def start_in_thread(
-    work: Callable[[], object], *, daemon: bool = False, is_left: bool = True
+    work: Callable[[], object], *, daemon: bool = False, logs_error: bool = True
 ) -> BackgroundTask:
-    """Have *work* done on a thread of its own; its error is logged if nobody waits for it.
+    """Run *work* in a thread of its own; its error is logged if *logs_error*.
 
     Raises:
-        RuntimeError: the interpreter is going down.
+        RuntimeError: the interpreter is exiting.
     """
-    closing = BackgroundTask(is_left)
+    task = BackgroundTask(logs_error)
 
-    def do() -> None:
+    def run() -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 -- handed on, or logged
-            closing.error = error
-        closing.has_ended = True
-        closing.ended.notify_all()
-        if closing.is_left and closing.error is not None:
-            log.warning("%s", closing.error)
+        except BaseException as error:  # noqa: BLE001 -- raised by the caller, or logged
+            task.error = error
+        task.has_ended = True
+        task.ended.notify_all()
+        if task.logs_error and task.error is not None:
+            log.warning("%s", task.error)
 
-    threads.Thread(target=do, name="mousetrap-closing", daemon=daemon).start()
-    return closing
+    threads.Thread(target=run, name="mousetrap-closing", daemon=daemon).start()
+    return task
 
 
 class BackgroundTask:
-    """How far some work of `start_in_thread` is."""
+    """The state of some work that runs in a thread of its own."""
 
-    def __init__(self, is_left: bool) -> None:
+    def __init__(self, logs_error: bool) -> None:
         self.error: BaseException | None = None
         self.has_ended = False
         self.ended = Waiter()
-        self.is_left = is_left  # nobody waits for it
+        self.logs_error = logs_error  # no caller waits for it
 
 
-class _Postponed:
-    """Keeps interrupts from the main thread until they are delivered; made there."""
+class _PostponedInterrupts:
+    """Keeps interrupts away from the main thread until `deliver`; made in the main thread."""
 
     def __init__(self) -> None:
-        self._heard: list[tuple[int, FrameType | None]] = []
+        self._received: list[tuple[int, FrameType | None]] = []
         self._before = signal.getsignal(signal.SIGINT)
         if callable(self._before):
-            signal.signal(signal.SIGINT, lambda *heard: self._heard.append(heard))
+            signal.signal(signal.SIGINT, lambda *received: self._received.append(received))
 
-    def forget(self) -> None:
+    def restore(self) -> None:
         if callable(self._before):
             signal.signal(signal.SIGINT, self._before)
 
     def deliver(self) -> None:
-        self.forget()
-        if self._heard and callable(self._before):
-            self._before(*self._heard[0])
+        self.restore()
+        if self._received and callable(self._before):
+            self._before(*self._received[0])
 
 
 def is_interrupted() -> bool:
-    """Say whether the caller is on its way out of an interrupt."""
+    """Return whether the caller is leaving because of an interrupt."""
     return isinstance(sys.exc_info()[1], KeyboardInterrupt)
