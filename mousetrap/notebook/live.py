@@ -11,7 +11,7 @@ from collections import deque
 from typing import Generic, Protocol, TypeVar
 
 from mousetrap.runtime import clock, randomness, threads
-from mousetrap.runtime.environment import is_kernel, shell
+from mousetrap.runtime.environment import ipython_shell, is_kernel
 
 REFRESH_INTERVAL = 0.3  # seconds between two polls
 IDLE_REFRESH_INTERVAL = 2.0  # seconds between two polls once nothing has changed for IDLE_AFTER
@@ -76,7 +76,7 @@ class LiveDisplay(Generic[State]):
 
         Returns False if the cell shows it already, or if there is no cell.
         """
-        if not is_kernel() or self._cell == (cell := shell().execution_count):
+        if not is_kernel() or self._cell == (cell := ipython_shell().execution_count):
             return False
         self._cell = cell
         with self._lock:
@@ -110,7 +110,7 @@ class LiveDisplay(Generic[State]):
             target=self._run, args=(self._stopped,), name="mousetrap-panel", daemon=True
         )
         self._thread.start()
-        shell().events.register("post_run_cell", self._on_cell_end)
+        ipython_shell().events.register("post_run_cell", self._on_cell_end)
 
     def _run(self, stopped: threads.Event) -> None:
         measure_at = 0.0  # on the monotonic clock
@@ -134,7 +134,7 @@ class LiveDisplay(Generic[State]):
         self.refresh()
 
     def _unregister(self) -> None:
-        events = shell().events
+        events = ipython_shell().events
         if self._on_cell_end in events.callbacks["post_run_cell"]:
             events.unregister("post_run_cell", self._on_cell_end)
 
@@ -152,7 +152,7 @@ class LiveDisplay(Generic[State]):
         self._state, self._changed_at = state, clock.monotonic()
         # The message names the newest cell as its parent, which is right: where cells are run one
         # by one (nbclient), only that cell's messages are read, and the id says where to put it.
-        shell().display_pub.publish(
+        ipython_shell().display_pub.publish(
             data=self._content.render(state, is_live=is_live),
             metadata={},
             transient={"display_id": self._id},

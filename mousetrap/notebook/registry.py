@@ -20,7 +20,7 @@ from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.source_digest import SourceDigest, digest_of, unwrap
 from mousetrap.runtime import clock, threads
-from mousetrap.runtime.environment import shell
+from mousetrap.runtime.environment import ipython_shell
 from mousetrap.settings import Settings
 from mousetrap.worker.captured_output import OutputCapture
 from mousetrap.worker.handler import Handler
@@ -223,7 +223,7 @@ _hooked_process = 0  # the process that stops its consumers at exit
 
 def _install_hooks() -> None:
     global _hooked_shell, _hooked_process
-    running = shell()
+    running = ipython_shell()
     if running is not None and running is not _hooked_shell:
         _hooked_shell = running
         running.events.register("post_run_cell", _on_cell_end)
@@ -235,14 +235,14 @@ def _install_hooks() -> None:
 
 def _name_in_notebook(target: Any) -> str:
     """Return the name under which the notebook has *target*; "" if it has no name for it."""
-    running = shell()
+    running = ipython_shell()
     name = getattr(unwrap(target), "__name__", "")
     return name if running is not None and running.user_ns.get(name) is target else ""
 
 
 def _on_cell_end(*_: object) -> None:
     """Let functions that the cell has defined again take over from the ones that run."""
-    running = shell()
+    running = ipython_shell()
     if running is None or not _lock.acquire(blocking=False):  # another thread is in `consume`
         return
     try:

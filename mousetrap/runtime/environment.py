@@ -23,7 +23,7 @@ def is_kernel() -> bool:
 
 
 def program_name() -> str:
-    """Return what people call this process: ``analysis.ipynb``, ``mousetrap work``, ``train.py``."""
+    """Return the name of this process: ``analysis.ipynb``, ``mousetrap work``, ``train.py``."""
     if is_kernel():
         # VS Code sets a variable of the notebook, Jupyter's server one of the environment; other
         # programs set neither.

@@ -24,7 +24,7 @@ from typing import Any
 from mousetrap.display.safe_text import safe
 from mousetrap.model.message import Message
 from mousetrap.runtime import clock, threads
-from mousetrap.runtime.environment import shell
+from mousetrap.runtime.environment import ipython_shell
 from mousetrap.worker.hooks import Hook
 
 MAX_ATTEMPT_OUTPUT = 10_000  # characters of one attempt; its end is kept, where failures are
@@ -211,7 +211,7 @@ class _Redirection:
             self._captures.add(capture)
             for name in STREAMS:
                 _install_proxy(name)
-            publisher = getattr(shell(), "display_pub", None)
+            publisher = getattr(ipython_shell(), "display_pub", None)
             if self._display_publisher is None and publisher is not None:
                 self._display_publisher = publisher
                 publisher.publish = _CapturingPublish(publisher.publish)

@@ -399,7 +399,7 @@ class Shell:
 @pytest.fixture
 def shell(monkeypatch):
     shell = Shell()
-    monkeypatch.setattr(live_module, "shell", lambda: shell)
+    monkeypatch.setattr(live_module, "ipython_shell", lambda: shell)
     monkeypatch.setattr(live_module, "is_kernel", lambda: True)
     return shell
 

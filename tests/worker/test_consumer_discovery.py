@@ -177,7 +177,7 @@ def test_warning_shows_what_strangers_say_and_obeys_nothing():
 def test_kernel_is_called_by_its_notebook(monkeypatch):
     """VS Code tells by a variable, Jupyter by the environment, papermill not at all."""
     shell = SimpleNamespace(kernel=None, user_ns={})
-    monkeypatch.setattr("mousetrap.runtime.environment.shell", lambda: shell)
+    monkeypatch.setattr("mousetrap.runtime.environment.ipython_shell", lambda: shell)
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     assert program_name() == "a notebook"
     monkeypatch.setenv("JPY_SESSION_NAME", "work/one.ipynb")
