@@ -2,8 +2,7 @@
 
 A plain `pika.BlockingConnection` sends heartbeats only while a thread runs pika's code, so an idle
 kernel or a long callback loses the connection. Here a background thread runs pika's code whenever
-no other thread does.
-Prototyped in ``notebooks/01_channel.ipynb``.
+no other thread does. Prototyped in ``notebooks/01_channel.ipynb``.
 """
 
 from __future__ import annotations
@@ -83,9 +82,8 @@ class _SharedConnection:
 
     def _send_heartbeats(self, interval: float) -> None:
         while not self.closing.wait(interval):
-            if self._lock.acquire(
-                blocking=False
-            ):  # else a thread runs pika's code: it sends heartbeats
+            # If the lock is held, a thread runs pika's code, and that sends heartbeats.
+            if self._lock.acquire(blocking=False):
                 try:
                     if not self.connection.is_open:
                         return  # pika's loop may be closed, and processing events would fail
@@ -99,7 +97,7 @@ class _SharedConnection:
 
 
 class JobChannel:
-    """A pika blocking channel whose connection stays alive while nobody uses it.
+    """A pika blocking channel whose connection stays open while it is not used.
 
     Every method and attribute of `pika.adapters.blocking_connection.BlockingChannel` is here.
     Three things differ: heartbeats are sent also while the kernel is idle and while a message
@@ -148,7 +146,7 @@ class JobChannel:
     def close(self) -> None:
         """Close the channel and its connection; safe to call twice and on a broken connection."""
         if is_interrupted() and not self._shared.is_mine:
-            # If the broker does not answer, pika waits until heartbeats have failed: not here.
+            # If the broker does not answer, pika waits until its heartbeats fail. Do not wait here.
             run_uninterrupted(self._close, daemon=True)
         else:
             self._close()

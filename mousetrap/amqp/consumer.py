@@ -29,8 +29,8 @@ from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
-# When the broker closes the channel for an ack that is late, it does not say for which delivery.
-# Those that were handled for this fraction of the age of the oldest delivery count as late.
+# When the broker closes a channel because an ack timed out, it does not say of which delivery. It
+# counts as any one that was handled for at least this fraction of the oldest delivery's age.
 ACK_TIMEOUT_FRACTION = 0.9
 
 log = logging.getLogger("mousetrap.amqp.consumer")
@@ -274,7 +274,7 @@ class Consumer:
                 self._channel.basic_cancel(tag)
 
     def _flush(self) -> None:
-        """Ack what is settled; all that is older than each unsettled delivery by one frame."""
+        """Ack what is settled; one frame acks all that came before the first unsettled one."""
         with self._lock:
             self._flush_is_due = False
             batch, self._settled = self._settled, deque()
@@ -288,9 +288,8 @@ class Consumer:
         if front:
             self._channel.basic_ack(max(front), multiple=True)
         for tag in tags:
-            if (
-                oldest is not None and tag > oldest
-            ):  # behind a slow delivery, which must not delay these
+            # A slow delivery must not delay the acks of those behind it.
+            if oldest is not None and tag > oldest:
                 self._channel.basic_ack(tag)
 
     @property

@@ -119,7 +119,7 @@ def translate(
             f"no host is called {settings.host!r}: check RABBITMQ_HOST (or RABBITMQ_URL)"
         )
     if isinstance(error, ConnectionRefusedError):
-        return BrokerUnreachable(_refused(settings, may_probe))
+        return BrokerUnreachable(_connection_refused(settings, may_probe))
     if isinstance(error, ssl.SSLError):
         return BrokerUnreachable(_tls_failed(error, where))
     if isinstance(error, _NO_AMQP) or "Timeout while setting up AMQP" in str(error):
@@ -168,7 +168,7 @@ def _tls_failed(error: ssl.SSLError, where: str) -> str:
     return f"TLS with {where} failed ({error.reason}): check the broker's TLS settings"
 
 
-def _refused(settings: Settings, may_probe: bool) -> str:
+def _connection_refused(settings: Settings, may_probe: bool) -> str:
     for other in _LOOPBACK if may_probe and settings.host in _LOOPBACK else ():
         if other == settings.host:
             continue

@@ -6,8 +6,7 @@ Here all frames of one turn of the I/O loop are sent together, and up to 256 KiB
 The first frame of a publish is always the same for a queue, so it is cached. A message that arrived
 completely is read directly, without frame objects and callbacks. `pika.SelectConnection` works as
 well, only slower; `tests/amqp/test_fast_connection.py` fails when pika changes what this module
-uses. Prototyped in
-``notebooks/bench_flow.ipynb``.
+uses. Prototyped in ``notebooks/bench_flow.ipynb``.
 """
 
 from __future__ import annotations
@@ -26,13 +25,11 @@ from pika.heartbeat import HeartbeatChecker
 from mousetrap.amqp.properties import basic_properties, decode_properties, encode_properties
 from mousetrap.model.message import Message
 
-MAX_SILENT_HEARTBEATS = (
-    1.4  # heartbeats without a byte from the broker, which sends two in each: it is gone
-)
-MAX_RECEIVE_BYTES = (
-    262_144  # bytes asked for at a time; measured: at 4 kB a tenth faster than 64 KiB
-)
-MAX_CACHED_METHOD_FRAMES = 1000  # one per queue; a guess, more than one process publishes to
+# Heartbeat intervals without a byte from the broker after which the connection counts as lost; the
+# broker sends two heartbeats in each interval.
+MAX_SILENT_HEARTBEATS = 1.4
+MAX_RECEIVE_BYTES = 262_144  # per read; with 4 kB bodies a tenth faster than 64 KiB (measured)
+MAX_CACHED_METHOD_FRAMES = 1000  # one per queue; a guess: few processes publish to more queues
 _FRAME = struct.Struct(">BHI")  # type, channel, size of the payload (AMQP 0-9-1, section 4.2.3)
 _END = bytes([spec.FRAME_END])
 _OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE  # bytes of a frame around its payload

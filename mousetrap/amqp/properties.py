@@ -173,4 +173,4 @@ def _read(payload: bytes, found: Any) -> bool:
     return True
 
 
-_JOB_LENGTH = _SIZE_END + len(_START) + 4 + len(_FIRST) + 3  # its offset
+_JOB_LENGTH = _SIZE_END + len(_START) + 4 + len(_FIRST) + 3  # the offset of the length's last byte

@@ -5,20 +5,17 @@ from __future__ import annotations
 import gc
 import socket
 import threading
-import time
 import weakref
 
-import pika
 import pytest
+from support.waiting import wait_for
 
-from mousetrap.amqp.connection import PERMANENT_ERRORS, Connection
-from mousetrap.amqp.error_translation import translate
+from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.fast_connection import FastConnection
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
-    ChannelLost,
     ConnectionLost,
     TopologyMismatch,
 )
@@ -28,7 +25,7 @@ from mousetrap.worker.worker import Worker
 
 
 class Listener:
-    """The smallest session: counts what it is told."""
+    """The smallest session: it counts openings and keeps the errors."""
 
     def __init__(self, declaration=None):
         self.declaration = declaration
@@ -85,7 +82,7 @@ def connect(listener):
 
 
 def test_connection_opens_and_closes(settings, connect, listener):
-    """After `open` the session has its channel; after `close` the I/O thread is gone."""
+    """After `open` the session has its channel; after `close` the I/O thread has ended."""
     connection = connect(settings)
 
     assert connection.state == "open"
@@ -96,7 +93,7 @@ def test_connection_opens_and_closes(settings, connect, listener):
 
 
 def test_connection_restores_itself_when_it_is_cut(proxy, connect, listener):
-    """A reset wire is replaced, the session is told of the loss and gets a new channel."""
+    """A connection that broke is replaced; the session gets the error and a new channel."""
     connection = connect(proxy.settings)
 
     for n in range(1, 4):
@@ -108,36 +105,32 @@ def test_connection_restores_itself_when_it_is_cut(proxy, connect, listener):
     assert len(listener.losses) == 3
 
 
-def test_connection_that_broke_is_forgotten(proxy, connect, listener, monkeypatch):
-    """At once, not when the collector comes by: a worker does not grow with each."""
+def test_connection_that_broke_is_freed(proxy, connect, listener, monkeypatch):
+    """It is freed at once, without the garbage collector: a worker does not grow with each."""
     alive = weakref.WeakSet()
 
-    def remembered(*args, **options):
-        wire = FastConnection(*args, **options)
-        alive.add(wire)
-        return wire
+    def watched(*args, **options):
+        connection = FastConnection(*args, **options)
+        alive.add(connection)
+        return connection
 
-    monkeypatch.setattr("mousetrap.amqp.connection.FastConnection", remembered)
-    monkeypatch.setattr(
-        "mousetrap.amqp.connection.CHANNEL_SETUP_TIMEOUT", 0.2
-    )  # so long a new channel is watched
+    monkeypatch.setattr("mousetrap.amqp.connection.FastConnection", watched)
+    # A timer refers to each new channel for that long.
+    monkeypatch.setattr("mousetrap.amqp.connection.CHANNEL_SETUP_TIMEOUT", 0.2)
     gc.disable()
     try:
         connect(proxy.settings.replace(connect_timeout=0.2))
         for opening in range(2, 5):
             proxy.cut()
             listener.wait(lambda opening=opening: listener.openings == opening)
-            listener.losses.clear()  # their tracebacks know it
-        deadline = time.monotonic() + 10
-        while len(alive) > 1:
-            assert time.monotonic() < deadline, f"{len(alive)} connections, of which one is open"
-            time.sleep(0.01)
+            listener.losses.clear()  # their tracebacks refer to it
+        wait_for(lambda: len(alive) == 1)
     finally:
         gc.enable()
 
 
-def test_connection_keeps_asking_while_the_broker_is_away(proxy, connect, listener):
-    """After the first success there is no limit to the tries, and they get slower."""
+def test_connection_keeps_trying_while_the_broker_is_away(proxy, connect, listener):
+    """After the first success there is no limit to the tries, and the delays grow."""
     connection = connect(proxy.settings)
 
     proxy.refuse()
@@ -149,11 +142,11 @@ def test_connection_keeps_asking_while_the_broker_is_away(proxy, connect, listen
     listener.wait(lambda: listener.openings == 2)
 
     assert connection.state == "open"
-    assert proxy.connections < before + 10  # backs off instead of storming
+    assert proxy.connections < before + 10  # it backs off
 
 
 def test_connection_that_breaks_as_soon_as_it_is_open_backs_off(proxy, connect, listener):
-    """Each try succeeds, and is of no use: that is a failure, too. One that was of use is none."""
+    """A connection that carried no message counts as a failure; one that did resets the backoff."""
     connection = connect(proxy.settings)
 
     for n in range(1, 6):
@@ -168,7 +161,7 @@ def test_connection_that_breaks_as_soon_as_it_is_open_backs_off(proxy, connect, 
 
 
 def test_connection_waits_for_a_late_broker(settings, connect):
-    """A broker that comes up within the connect time-out is not missed."""
+    """A broker that starts within the connect time-out is reached."""
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))
         port = placeholder.getsockname()[1]
@@ -206,7 +199,7 @@ def test_connection_waits_for_a_late_broker(settings, connect):
     ],
 )
 def test_connection_says_what_to_check(settings, connect, change, error, says):
-    """Each way of being wrong gets one sentence that names the variable, and no password."""
+    """Each wrong setting gets one sentence that names the variable, and no password."""
     with pytest.raises(error) as caught:
         connect(settings.replace(connect_timeout=1, **change))
 
@@ -217,13 +210,15 @@ def test_connection_says_what_to_check(settings, connect, change, error, says):
     assert settings.password not in text
 
 
-def test_connection_is_not_fooled_by_a_dumb_port(settings, connect):
-    """A port that is open and says nothing is an error within the connect time-out."""
-    with socket.create_server(("127.0.0.1", 0)) as dumb, pytest.raises(BrokerUnreachable):
-        connect(settings.replace(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.5))
+def test_connection_to_a_port_that_never_answers_fails(settings, connect):
+    """A port that is open and sends nothing is an error within the connect time-out."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(BrokerUnreachable):
+        connect(
+            settings.replace(host="127.0.0.1", port=silent.getsockname()[1], connect_timeout=0.5)
+        )
 
 
-def test_connection_fails_for_good_on_a_topology_mismatch(settings, connect):
+def test_connection_fails_permanently_on_a_topology_mismatch(settings, connect):
     """Declaring a queue with other arguments (406) is not tried again."""
     declare("here", settings=settings)
     ours = settings.topology.work_queue("here")
@@ -236,8 +231,8 @@ def test_connection_fails_for_good_on_a_topology_mismatch(settings, connect):
     assert isinstance(listener.failure, TopologyMismatch)
 
 
-def test_connection_says_why_it_failed_however_late_one_looks(settings):
-    """By then it has closed itself, which is not why it failed."""
+def test_open_raises_the_cause_also_when_the_connection_has_closed_itself(settings):
+    """The failure closes the connection; the error is still that of the failure."""
     declare("here", settings=settings)
     ours = settings.topology.work_queue("here")
     other = Declaration(ours.name, {**ours.arguments, "x-max-length": 1})
@@ -251,8 +246,8 @@ def test_connection_says_why_it_failed_however_late_one_looks(settings):
         connection.open()
 
 
-def test_connection_stays_when_the_password_is_right_again(settings, connect):
-    """One refused login ends the attempt at once and leaves nothing running."""
+def test_connection_with_a_wrong_password_leaves_nothing_running(settings, connect):
+    """A refused login ends the attempt and its thread; the next login works."""
     with pytest.raises(AccessRefused):
         connect(settings.replace(password="x"))
 
@@ -265,7 +260,7 @@ def test_connection_stays_when_the_password_is_right_again(settings, connect):
 @pytest.mark.parametrize("step", ["Connection.Start", "Connection.Tune", "Connection.OpenOk",
                                   "Channel.OpenOk", "Basic.QosOk"])  # fmt: skip
 def test_connection_cut_while_it_opens_is_opened_again(proxy, step):
-    """A broker that goes down in the middle of a handshake has refused nobody: try again."""
+    """A connection that breaks during the handshake is no refusal: it is tried again."""
     listener = Listener()
     connection = Connection(proxy.settings, "test", listener)
     connection.open()
@@ -281,19 +276,10 @@ def test_connection_cut_while_it_opens_is_opened_again(proxy, step):
         connection.close()
 
 
-def test_queue_that_is_not_ready_yet_is_asked_for_again(settings):
-    """RabbitMQ says 404 of a queue that somebody else declares just then: that is no refusal."""
-    text = "NOT_FOUND - home node 'a@b' of durable queue 'q' in vhost '/' is down or inaccessible"
-    error = translate(pika.exceptions.ChannelClosedByBroker(404, text), settings)
-    assert isinstance(error, ChannelLost)
-    assert not isinstance(error, PERMANENT_ERRORS)
-    assert "home node" in str(error)
-
-
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("step", ["Connection.Start", "Connection.Tune", "Connection.OpenOk"])
 def test_connection_closed_while_it_opens_ends_quietly(proxy, step, caplog):
-    """Told to close in the middle of a handshake: the I/O thread ends, and has not died."""
+    """Closed in the middle of a handshake: the I/O thread ends without an exception."""
     listener = Listener()
     connection = Connection(proxy.settings, "test", listener)
     connection.open()
@@ -307,7 +293,7 @@ def test_connection_closed_while_it_opens_ends_quietly(proxy, step, caplog):
 
 
 def test_connection_leaves_a_broker_that_sets_up_no_channel(proxy, monkeypatch):
-    """It took the connection and says no more, as without its cluster: the next one is tried."""
+    """A node without its cluster accepts the connection and sends no more: another is tried."""
     monkeypatch.setattr("mousetrap.amqp.connection.CHANNEL_SETUP_TIMEOUT", 0.3)
     listener = Listener()
     connection = Connection(proxy.settings.replace(connect_timeout=1.0), "test", listener)
@@ -325,9 +311,9 @@ def test_connection_leaves_a_broker_that_sets_up_no_channel(proxy, monkeypatch):
 
 
 def test_worker_that_could_not_start_stops_at_once(settings):
-    """Its connections are closed already, one of them before it was opened: nothing to wait for."""
-    with socket.create_server(("127.0.0.1", 0)) as dumb:
-        silent = settings.replace(host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.3)
+    """Its connections are closed already, one of them before it was opened: no wait."""
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        silent = settings.replace(host="127.0.0.1", port=port.getsockname()[1], connect_timeout=0.3)
         worker = Worker("work", print, silent)
         with pytest.raises(BrokerUnreachable):
             worker.start()
@@ -339,7 +325,7 @@ def test_worker_that_could_not_start_stops_at_once(settings):
 
 
 def test_connection_cannot_begin_on_a_thread_that_has_ended(settings):
-    """The loop lives as long as somebody is on it; who comes after that is told."""
+    """A thread ends with its last member; a connection that comes later gets an error."""
     io_thread = IOThread("test")
     first = Connection(settings, "test", Listener(), io_thread)
     first.open()

@@ -1,4 +1,4 @@
-"""Whoever asks by an environment variable learns which queues mousetrap declared."""
+"""The record of the queues that mousetrap has declared, in a file that a variable names."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mousetrap.amqp import declared_queues
 
 @pytest.fixture
 def notes(tmp_path, monkeypatch):
-    """A file that everything declared by us is written to."""
+    """The file to which the names of declared queues are appended."""
     path = tmp_path / "declared"
     monkeypatch.setenv(declared_queues.DECLARED_VARIABLE, str(path))
     return path
 
 
-def test_note_writes_nothing_unless_asked(tmp_path, monkeypatch):
-    """Without the variable no file is made anywhere."""
+def test_note_writes_nothing_without_the_variable(tmp_path, monkeypatch):
+    """No file is made anywhere."""
     monkeypatch.delenv(declared_queues.DECLARED_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -39,7 +39,7 @@ def test_note_writes_each_name_once(notes):
 
 
 def test_note_writes_to_each_file_it_is_given(notes, tmp_path, monkeypatch):
-    """Two tests of one process declare the same queue, and both know of it."""
+    """Two tests of one process declare the same queue: it is in the files of both."""
     declared_queues.note("words")
     monkeypatch.setenv(declared_queues.DECLARED_VARIABLE, str(tmp_path / "second"))
     declared_queues.note("words")
@@ -51,7 +51,7 @@ def test_note_writes_to_each_file_it_is_given(notes, tmp_path, monkeypatch):
     )
 
 
-def test_note_disturbs_nobody(monkeypatch, tmp_path):
+def test_note_ignores_a_file_that_cannot_be_written(monkeypatch, tmp_path):
     """A folder that is gone is no reason for a worker to fail."""
     monkeypatch.setenv(declared_queues.DECLARED_VARIABLE, str(tmp_path / "gone" / "declared"))
 
@@ -71,12 +71,12 @@ def test_names_in_a_file_of_several_processes_are_unique_and_in_order(notes):
 
 
 def test_names_in_no_file_are_none(tmp_path):
-    """Nothing was declared, so nobody made it."""
+    """Nothing was declared, so the file does not exist."""
     assert declared_queues.names_in(tmp_path / "declared") == []
 
 
-def test_everything_of_ours_that_declares_is_known(settings, notes):
-    """Channel, question, publisher and worker: by their names on the wire."""
+def test_everything_that_declares_is_recorded(settings, notes):
+    """`open_channel`, `declare`, publisher and worker: by the names on the wire."""
     wire_name = settings.topology.wire_name
     with open_channel(settings):
         pass

@@ -1,4 +1,4 @@
-"""What we override of pika: fewer system calls, the same bytes; and a cry when pika changes it."""
+"""What we override of pika: the same bytes with fewer system calls; fails when pika changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mousetrap.worker.worker import Worker
 
 
 class Receiver(pika.channel.Channel):
-    """pika's channel 1 as far as it puts deliveries together, with one consumer."""
+    """The part of pika's channel 1 that assembles deliveries, with one consumer."""
 
     def __init__(self, consumer):
         self.channel_number, self._cancelled, self._consumers = 1, set(), {"me": consumer}
@@ -30,7 +30,7 @@ class Receiver(pika.channel.Channel):
 
 
 class Recorder(FastConnection):
-    """A connection without a socket: it keeps what goes out and what comes in."""
+    """A connection without a socket: it keeps what is sent and received."""
 
     def __init__(self):
         self._outgoing, self._frame_buffer, self.bytes_received = [], b"", 0
@@ -59,7 +59,7 @@ class Recorder(FastConnection):
 
 
 def frames(count):
-    """Deliveries as they come from the broker, and a heartbeat."""
+    """The frames of *count* deliveries and of a heartbeat, as the broker sends them."""
     found = []
     for tag in range(count):
         deliver = spec.Basic.Deliver("me", tag + 1, False, "", "work")
@@ -72,7 +72,7 @@ def frames(count):
 
 
 def test_fast_connection_joins_the_frames_of_one_turn():
-    """However many frames are emitted in a turn of the loop, one write carries them, in order."""
+    """All frames that are emitted in a turn of the loop are sent by one write, in order."""
     connection = Recorder()
     for data in (b"a", b"b", b"c"):
         connection._adapter_emit_data(data)
@@ -84,8 +84,8 @@ def test_fast_connection_joins_the_frames_of_one_turn():
     assert connection.written == [b"abc"]
 
 
-def test_fast_connection_forgets_what_cannot_be_sent_any_more():
-    """A connection that went away in the same turn has no transport; that is no error."""
+def test_fast_connection_drops_frames_after_the_connection_is_lost():
+    """A connection that was lost in the same turn has no transport; that is no error."""
     connection = Recorder()
     connection._adapter_emit_data(b"a")
     connection._transport = None
@@ -96,7 +96,7 @@ def test_fast_connection_forgets_what_cannot_be_sent_any_more():
 
 
 class Channel:
-    """Number 7, open until it is closed; it keeps what is published the plain way."""
+    """Number 7, open until it is closed; it keeps what pika would publish."""
 
     channel_number, is_open = 7, True
 
@@ -111,7 +111,7 @@ class Channel:
 @example(PARENT, 1_790_000_000, None, "", True)
 @example(PARENT.child([1], "fetch", 0), 1_790_000_000, None, "mousetrap.events", False)
 def test_fast_connection_publishes_the_bytes_of_pika(message, sent, base, exchange, mandatory):
-    """Ready-made or not, whatever the properties: the same frames to the last byte."""
+    """With a cached method frame or without, whatever the properties: the same bytes."""
     values, connection = base and pika.BasicProperties(**base), Recorder()
     properties = basic_properties(message, sent, base and pika.BasicProperties(**base))
     method = spec.Basic.Publish(exchange=exchange, routing_key="work", mandatory=mandatory)
@@ -120,15 +120,15 @@ def test_fast_connection_publishes_the_bytes_of_pika(message, sent, base, exchan
     pieces += [frame.Body(7, message.body)] if size else []
     expected = b"".join(each.marshal() for each in pieces)
 
-    for _ in range(2):  # the second time from what was kept
+    for _ in range(2):  # the second time with the cached method frame
         connection.publish(Channel(), exchange, "work", message, sent, values, mandatory)
 
     assert b"".join(connection._outgoing) == 2 * expected
     assert (connection.frames_sent, connection.bytes_sent) == (2 * len(pieces), 2 * len(expected))
 
 
-def test_fast_connection_leaves_to_pika_what_is_large_or_too_late():
-    """A body of several frames, a closed channel: pika splits, or raises."""
+def test_fast_connection_leaves_large_bodies_and_closed_channels_to_pika():
+    """pika splits a body of several frames, and raises for a closed channel."""
     connection, channel = Recorder(), Channel()
     connection.publish(channel, "", "work", Message(body=b"x" * 1001), 1, None, True)
     channel.is_open = False
@@ -140,7 +140,7 @@ def test_fast_connection_leaves_to_pika_what_is_large_or_too_late():
 
 @pytest.mark.parametrize("size", [1, 7, 8, 50, 300, 10_000])
 def test_fast_connection_finds_every_message_however_the_bytes_are_cut(size):
-    """Pieces of any size give the deliveries that pika's own reading gives, in order."""
+    """Pieces of any size give the same deliveries as pika's own code, in order."""
     data = b"".join(frames(40))
     connection, plain = Recorder(), Recorder()
     for start in range(0, len(data), size):
@@ -156,7 +156,7 @@ def test_fast_connection_finds_every_message_however_the_bytes_are_cut(size):
 
 
 def test_fast_connection_leaves_a_body_of_several_frames_to_pika():
-    """A message larger than a frame is put together by pika; the next one is not disturbed."""
+    """pika assembles a message larger than a frame; the next message is delivered as usual."""
     deliver = frame.Method(1, spec.Basic.Deliver("me", 1, False, "", "work")).marshal()
     head = frame.Header(1, 4, pika.BasicProperties(message_id="a")).marshal()
     data = deliver + head + frame.Body(1, b"ab").marshal() + frame.Body(1, b"cd").marshal()
@@ -168,7 +168,7 @@ def test_fast_connection_leaves_a_body_of_several_frames_to_pika():
 
 
 def test_fast_connection_leaves_the_protocol_header_to_pika():
-    """A broker that wants another version answers with a header instead of a frame."""
+    """A broker that wants another protocol version sends a header instead of a frame."""
     connection = Recorder()
 
     connection._on_data_available(b"AMQP\x00\x00\x09\x01")
@@ -178,7 +178,7 @@ def test_fast_connection_leaves_the_protocol_header_to_pika():
 
 @pytest.mark.parametrize(("heartbeat", "looks_after"), [(2, 2.8), (10, 14.0), (60, 65)])
 def test_fast_connection_looks_for_silence_within_one_and_a_half_heartbeats(heartbeat, looks_after):
-    """Twice that is the worst case: less than three heartbeats, however short one is."""
+    """The worst case is twice that: less than three heartbeats, however short one is."""
     timers = []
     connection = SimpleNamespace(
         bytes_sent=0, bytes_received=0,
@@ -191,7 +191,7 @@ def test_fast_connection_looks_for_silence_within_one_and_a_half_heartbeats(hear
 
 
 def test_pika_still_has_what_we_override():
-    """Names, signatures and the way they call each other: if this fails, read pika's changes."""
+    """Names, signatures and calls between them: if this fails, read pika's changes."""
     own = pika.SelectConnection
     assert list(inspect.signature(own._adapter_emit_data).parameters) == ["self", "data"]
     assert list(inspect.signature(own._on_data_available).parameters) == ["self", "data_in"]
@@ -199,7 +199,7 @@ def test_pika_still_has_what_we_override():
     assert "self._transport.write(data)" in inspect.getsource(own._adapter_emit_data)
     assert "self._adapter_emit_data(" in inspect.getsource(own._output_marshaled_frames)
     reading = inspect.getsource(own._on_data_available)
-    assert reading.count("self.") == 5, "pika does something new with what comes in"
+    assert reading.count("self.") == 5, "pika does something new with received data"
     assert "_frame_buffer" in reading
     assert "self._process_frame(frame_value)" in reading
     assert "self.bytes_received +=" in inspect.getsource(own._trim_frame_buffer)
@@ -225,7 +225,7 @@ def test_pika_still_has_what_we_override():
 
 
 class Plain(pika.SelectConnection):
-    """The plain way: it sends each frame alone, and is not dropped but closed."""
+    """pika's connection: it sends each frame alone, and is closed instead of dropped."""
 
     def __init__(self, *args, call_soon, **options):  # noqa: ARG002 -- it sends at once
         super().__init__(*args, **options)
@@ -234,10 +234,10 @@ class Plain(pika.SelectConnection):
         pass
 
 
-@pytest.mark.parametrize("way", [FastConnection, Plain], ids=["joined", "plain"])
-def test_both_ways_carry_large_and_many_messages(settings, monkeypatch, way):
-    """What goes through our connection goes through pika's own as well."""
-    monkeypatch.setattr(connection_module, "FastConnection", way)
+@pytest.mark.parametrize("kind", [FastConnection, Plain], ids=["joined", "plain"])
+def test_both_connections_carry_large_and_many_messages(settings, monkeypatch, kind):
+    """What works with our connection works with pika's own as well."""
+    monkeypatch.setattr(connection_module, "FastConnection", kind)
     sizes = [0, 1, 100, 200_000, 2_000_000] + [50] * 500
 
     def size(text: str) -> int:

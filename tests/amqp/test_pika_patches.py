@@ -1,4 +1,4 @@
-"""Values of headers go over the wire as they are, also those that pika spoils."""
+"""Header values arrive unchanged, also those that pika alone would change."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap.amqp import (
-    pika_patches,
-)
+from mousetrap.amqp import pika_patches
 
 plain = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text()
@@ -37,7 +35,7 @@ def through_pika(value):
 
 @given(values)
 def test_values_arrive_as_they_were_sent(value):
-    """In tables and arrays, too: pika uses what was put in its place."""
+    """In tables and arrays, too: pika calls the replaced functions."""
     assert through_pika(value) == value
 
 
@@ -52,12 +50,12 @@ def test_values_arrive_as_they_were_sent(value):
     ],
 )
 def test_values_of_others_are_read(encoded, value):
-    """Floats, and times that are no date of Python's."""
+    """Floats, and times that Python cannot represent as a date."""
     assert pika_patches.decode_value(b"?" + encoded, 1) == (value, 1 + len(encoded))
 
 
 def test_pika_needs_this():
-    """When one of these fails, pika reads or writes it by itself: then less is needed here."""
+    """If one of these fails, pika has corrected it: then the patch can go."""
     double = struct.pack(">cd", b"d", 1.5)
 
     assert pika_patches._decode(double, 0) == (1, 9)

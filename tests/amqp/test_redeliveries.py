@@ -1,4 +1,4 @@
-"""What a process outlived, it remembers once, within bounds, and not for its children."""
+"""The messages that a process held: recalled once, limited in number, not inherited by a fork."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_each_is_recalled_once_in_its_queue():
 
 
 def test_the_oldest_are_forgotten(monkeypatch):
-    """But never one of the latest note, however many those are."""
+    """But never one of the latest `remember`, however many those are."""
     monkeypatch.setattr(redeliveries, "MAX_REMEMBERED_IDS", 3)
     redeliveries.remember("q", [("a", False), ("b", False)])
     redeliveries.remember("q", [("a", False), ("c", False), ("d", False)])  # a is new again
@@ -36,8 +36,8 @@ def test_the_oldest_are_forgotten(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_a_forked_child_has_outlived_nothing():
-    """What its parent outlived may kill it; and a lock held in another thread is not its own."""
+def test_a_forked_child_remembers_nothing():
+    """A message that its parent survived may crash it; a lock of the parent does not block it."""
     redeliveries.remember("q", [("a", False)])
     with redeliveries._lock:
         child = os.fork()

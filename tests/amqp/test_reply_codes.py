@@ -1,4 +1,4 @@
-"""Each way to be refused by a broker is made to happen, and gets its sentence and a way out."""
+"""Each refusal of a broker is provoked; its error says what to do next."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mousetrap.settings import Settings
 
 @pytest.fixture(scope="module")
 def tls_node():
-    """A private node with a second port for TLS, and a certificate that nobody knows."""
+    """A private node with a second port for TLS, and a certificate that no authority signed."""
     for program in ("rabbitmq-server", "openssl"):
         if shutil.which(program) is None:
             missing(f"no {program} on the PATH")
@@ -53,21 +53,21 @@ def tls_node():
 
 @pytest.mark.local
 def test_plain_to_a_tls_port_says_amqps(tls_node):
-    """The port speaks TLS, and was not asked for it."""
+    """The port speaks TLS, and the client does not."""
     with pytest.raises(BrokerUnreachable, match=r"speaks TLS.* use amqps://"):
         ping(tls_node.settings.replace(port=tls_node.tls_port))
 
 
 @pytest.mark.local
 def test_tls_to_a_plain_port_says_amqp(tls_node):
-    """The port speaks no TLS, and was asked for it."""
+    """The port does not speak TLS, and the client does."""
     with pytest.raises(BrokerUnreachable, match="does not speak TLS on this port: use amqp://"):
         ping(tls_node.settings.replace(tls=True))
 
 
 @pytest.mark.local
 def test_tls_with_an_unknown_certificate_says_how_to_trust_it(tls_node, monkeypatch):
-    """What the message advises helps."""
+    """What the message advises works."""
     settings = tls_node.settings.replace(tls=True, port=tls_node.tls_port, host="localhost")
     with pytest.raises(BrokerUnreachable, match=r"not trusted .self-signed.*SSL_CERT_FILE"):
         ping(settings)
@@ -79,14 +79,14 @@ def test_tls_with_an_unknown_certificate_says_how_to_trust_it(tls_node, monkeypa
 
 @pytest.mark.local
 def test_wrong_address_family_names_the_right_one(tls_node):
-    """The broker listens on IPv4 only, and was looked for on IPv6."""
+    """The broker listens on IPv4 only, and the client connects by IPv6."""
     with pytest.raises(BrokerUnreachable, match=r"set RABBITMQ_HOST=127\.0\.0\.1"):
         ping(tls_node.settings.replace(host="::1"))
 
 
 @pytest.mark.local
 def test_login_vhost_and_permission_are_three_things(tls_node):
-    """Each names what to check, and the command of whoever runs the broker."""
+    """Each names what to check, or the command that allows it."""
     settings = tls_node.settings
     tls_node.rabbitmqctl("add_user", "stranger", "secret")
     stranger = settings.replace(user="stranger", password="secret")
@@ -100,8 +100,8 @@ def test_login_vhost_and_permission_are_three_things(tls_node):
 
 
 @pytest.mark.local
-def test_guest_is_told_where_it_may_log_in(tls_node):
-    """There is no other hint in what the broker says."""
+def test_refused_guest_learns_where_it_may_log_in(tls_node):
+    """The broker itself gives no reason."""
     with pytest.raises(AccessRefused, match="guest may log in from the broker's own machine"):
         ping(tls_node.settings.replace(user="guest", password="guest"))
 
@@ -123,24 +123,24 @@ def test_other_arguments_are_shown_side_by_side(settings):
 
 
 def test_consumer_timeout_says_the_limit_in_force():
-    """A 406 is no mismatch when a message was held too long: which limit, and how to raise it.
+    """A 406 for an ack that timed out is no mismatch: it says which limit, and how to raise it.
 
-    RabbitMQ 4.3 says -1 where a consumer that it has cancelled held more.
+    RabbitMQ 4.3 gives the limit as -1 if it has cancelled the consumer before.
     """
     words = (
         "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value "
         "used: {} ms. This timeout value can be configured, see consumers doc guide"
     )
-    error, untold = (channel_closed(406, words.format(limit)) for limit in (1_800_000, -1))
+    error, unknown = (channel_closed(406, words.format(limit)) for limit in (1_800_000, -1))
 
-    assert type(error) is type(untold) is ChannelLost
+    assert type(error) is type(unknown) is ChannelLost
     assert "longer than 1800 s without an ack" in str(error)
-    assert "longer than the broker allows without an ack" in str(untold)
+    assert "longer than the broker allows without an ack" in str(unknown)
     assert "consumer_timeout in rabbitmq.conf" in str(error)
 
 
 def test_ack_of_an_unknown_delivery_says_so(settings):
-    """Not ours to ack: it was acked before, or came by another channel."""
+    """It was acked before, or delivered on another channel."""
     declare("work", settings=settings)
 
     def ack():
@@ -153,7 +153,7 @@ def test_ack_of_an_unknown_delivery_says_so(settings):
 
 
 def test_unroutable_names_the_queue_that_was_meant(settings):
-    """One letter is wrong: the closest of those that were declared here is named."""
+    """One character is wrong: the most similar queue that was declared here is named."""
     declare("start_fetch", "data_processing", settings=settings)
     with (
         Publisher(settings) as publisher,
@@ -171,7 +171,7 @@ def test_unroutable_names_the_queue_that_was_meant(settings):
     ],
 )
 def test_every_wording_of_a_mismatch_is_read(words, ours, theirs):
-    """As 3.10, 4.0 and 4.3 say it, of queues and exchanges."""
+    """The texts of RabbitMQ 3.10, 4.0 and 4.3, for queues and exchanges."""
     text = f"PRECONDITION_FAILED - inequivalent arg 'x' for queue 'a' in vhost '/': {words}"
     error = channel_closed(406, text)
 
@@ -180,7 +180,7 @@ def test_every_wording_of_a_mismatch_is_read(words, ours, theirs):
 
 
 def test_words_that_are_not_known_are_passed_on_safely():
-    """A newer broker may say other things; nothing of it acts on a terminal."""
+    """A newer broker may send other texts; their control characters are escaped."""
     error = channel_closed(406, "PRECONDITION_FAILED - something \x1b[31m new")
 
     assert type(error) is ChannelLost

@@ -326,3 +326,11 @@ def test_nothing_is_pickled():
     """A pickle on the wire is refused like any other bytes that are not JSON."""
     with pytest.raises(UndecodableMessage):
         decode(pickle.dumps({"seed": 1}))
+
+
+def test_message_refuses_what_amqp_cannot_carry():
+    """An id of more than 255 bytes and a body of more than 16 MiB raise at once."""
+    with pytest.raises(ValueError, match="255"):
+        Message(1, id="x" * 256)
+    with pytest.raises(ValueError, match="store it elsewhere"):
+        Message(body=bytes(16 * 1024 * 1024 + 1))

@@ -1,4 +1,4 @@
-"""A broker with an alarm takes no messages: that is said, waited for with a bound, and passes."""
+"""A broker with an alarm accepts no messages: the publisher reports it and waits, with a limit."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from mousetrap.worker.worker import Worker
 
 
 @pytest.mark.local
-def test_alarm_is_said_and_what_was_sent_arrives_when_it_is_over(node):
-    """Under a memory alarm the publisher is *blocked* and its receipt waits; then all goes on."""
+def test_publishes_under_an_alarm_arrive_when_it_ends(node):
+    """During a memory alarm the publisher is *blocked* and its receipt waits; then both go on."""
     settings = node.settings
-    begun, gate = threading.Event(), threading.Event()
+    started, gate = threading.Event(), threading.Event()
 
     def double(n: int) -> int:
-        begun.set()
+        started.set()
         gate.wait(20)
         return 2 * n
 
     worker = Worker(Queue("work", ()), double, settings, writes="out")
     with worker, Publisher(settings) as publisher:
         publisher.publish(Message(1), "work").wait()
-        assert begun.wait(10)
+        assert started.wait(10)
         node.rabbitmqctl("set_vm_memory_high_watermark", "0")
         receipt = publisher.publish(Message(2), "work")
-        reaches(publisher.connection, "blocked")
-        gate.set()  # the worker's result now waits at the broker's door, unacked
+        wait_for_state(publisher.connection, "blocked")
+        gate.set()  # the worker's result waits in its publisher, and its message is not acked
         with pytest.raises(TimeoutError):
             receipt.wait(0.5)
         assert worker.statistics().done == 0
 
         node.rabbitmqctl("set_vm_memory_high_watermark", "0.6")
         receipt.wait(20)
-        reaches(publisher.connection, "open")
+        wait_for_state(publisher.connection, "open")
         worker.wait_until(done=2)
 
     assert sorted(m.data for m in drain("out", settings=settings)) == [2, 4]
@@ -47,8 +47,8 @@ def test_alarm_is_said_and_what_was_sent_arrives_when_it_is_over(node):
 
 
 @pytest.mark.local
-def test_alarm_does_not_hold_a_sender_for_ever(node):
-    """The confirm time-out holds under an alarm too: the outcome is unknown, and says *blocked*."""
+def test_receipt_is_unknown_at_its_deadline_under_an_alarm(node):
+    """The confirm time-out applies during an alarm too; the error says *blocked*."""
     with Publisher(node.settings.replace(confirm_timeout=1.0)) as publisher:
         publisher.declare([node.settings.topology.work_queue("work")])
         publisher.publish(Message(1), "work").wait()
@@ -57,10 +57,10 @@ def test_alarm_does_not_hold_a_sender_for_ever(node):
 
         with pytest.raises(OutcomeUnknown, match="blocked"):
             receipt.wait(10)
-        assert publisher.connection.state == "blocked"  # and it waits: elsewhere it is no better
+        assert publisher.connection.state == "blocked"  # so would be any other connection
         assert publisher.connection.reconnects == 0
 
 
-def reaches(connection, state):
+def wait_for_state(connection, state):
     """Wait until *connection* is in *state*, ten seconds at most."""
     assert connection._changed.wait_for(lambda: connection.state == state, 10)
