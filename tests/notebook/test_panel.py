@@ -18,7 +18,6 @@ from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Panel, Worker, declare, open_channel, panel, send, stage
-from mousetrap.display.sparkline import bars, points
 from mousetrap.flows.flow import Step
 from mousetrap.notebook import live as live_module
 from mousetrap.notebook.live import MAX_UPDATES_PER_SECOND, LiveDisplay
@@ -125,16 +124,6 @@ def test_arrivals_forget_what_was_counted_twice():
         arrivals.add(0 if now == 0 else 4, there, now)
 
     assert arrivals.oldest(4, 5.0) == "2 s"
-
-
-def test_sparkline_shows_a_single_message():
-    """Zero and only zero is the lowest bar; twenty bars are enough; a line fills its box."""
-    assert bars([0, 1, 1000]) == "▁▂█"
-    assert len(bars(range(60))) == 20
-    assert bars([0, 0]) == "▁▁"
-    assert bars([]) == ""
-    assert points([0, 2, 1], 10, 10, 20, 8) == [(10, 18), (20, 10), (30, 14)]
-    assert points([], 0, 0, 1, 1) == []
 
 
 # ---- what is watched -----------------------------------------------------------------------------

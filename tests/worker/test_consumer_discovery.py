@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import socket
-import sys
 import time
 import uuid
-from types import SimpleNamespace
 
 import msgspec
 import pika
@@ -16,7 +14,6 @@ from support.processes import other_process
 from support.waiting import wait_for
 
 from mousetrap.job_queue import declare, depth, depths, open_channel
-from mousetrap.runtime.environment import program_name
 from mousetrap.worker.consumer_discovery import Attached, ConsumerInfo
 from mousetrap.worker.worker import Worker
 
@@ -172,36 +169,3 @@ def test_warning_shows_what_strangers_say_and_obeys_nothing():
 
     assert "\x1b" not in lines[1]
     assert len(lines[1]) <= 210  # what is spelled out is longer than what it spells out
-
-
-def test_kernel_is_called_by_its_notebook(monkeypatch):
-    """VS Code tells by a variable, Jupyter by the environment, papermill not at all."""
-    shell = SimpleNamespace(kernel=None, user_ns={})
-    monkeypatch.setattr("mousetrap.runtime.environment.ipython_shell", lambda: shell)
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert program_name() == "a notebook"
-    monkeypatch.setenv("JPY_SESSION_NAME", "work/one.ipynb")
-    assert program_name() == "one.ipynb"
-    shell.user_ns["__vsc_ipynb_file__"] = "C:\\work\\two.ipynb"
-    assert program_name() == "two.ipynb"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [
-        (["/opt/bin/mousetrap", "work", "fetch"], "mousetrap work"),
-        (["/x/mousetrap/__main__.py", "work"], "mousetrap work"),
-        (["/x/mousetrap/__main__.py", "--help"], "mousetrap"),
-        (["/x/pytest/__main__.py"], "pytest"),
-        (["C:\\jobs\\train.py"], "train.py"),
-        (["-c"], "python"),
-        ([""], "python"),
-        ([], "python"),
-    ],
-)
-def test_program_is_called_as_people_call_it(monkeypatch, arguments, name):
-    """The script, the package or our own command; outside a kernel."""
-    monkeypatch.setattr(sys, "argv", arguments)
-    monkeypatch.setattr("mousetrap.runtime.environment.is_kernel", lambda: False)
-
-    assert program_name() == name
