@@ -1,7 +1,7 @@
-"""Looks for what is wrong with a set-up, from settings to queues: a line and a fix for each.
+"""Checks a setup, from the settings to the queues, and gives a fix for each problem.
 
-Asks what a worker and a notebook would ask, with the same settings, and leaves nothing behind.
-What only an administrator may see (feature flags, other users) is not looked at.
+It does what a worker and a notebook do, with the same settings, and leaves nothing behind. It does
+not check what only an administrator may see (feature flags, other users).
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from mousetrap.runtime import randomness
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
-PATIENCE = 3.0  # seconds for each answer of the broker
-IMPORT_TIME = 30.0  # seconds for another interpreter to import mousetrap; a cold disk is slow
-OLDEST = (3, 10)  # of RabbitMQ, against which we test
+ANSWER_TIMEOUT = 3.0  # seconds for each answer of the broker
+IMPORT_TIMEOUT = 30.0  # seconds for another interpreter to import mousetrap; a cold disk is slow
+OLDEST_RABBITMQ = (3, 10)  # the oldest version that the tests run on
 
 FindingState = Literal["good", "bad", "note"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: how it is, and what to do if it should be otherwise."""
+    """The result of one check, and the fix if it found a problem."""
 
     what: str  # "login"
-    state: FindingState  # a note may be as it should be
+    state: FindingState  # a note may be intended
     text: str
     fix: str = ""
 
 
 def examine(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
-    """Yield what is found, as it is found; without a broker, what can be said all the same.
+    """Yield each finding as soon as it is there; without a broker, what can be checked without.
 
     Reads the settings from *environment* (default: this process's). Takes up to half a minute.
     """
@@ -57,9 +57,11 @@ def examine(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
         yield _bad("settings", error)
     else:
         yield Finding("settings", "good", f"{settings.url}, namespace {settings.namespace!r}")
-        yield from _broker(settings.replace(connect_timeout=PATIENCE, confirm_timeout=PATIENCE))
+        yield from _broker(
+            settings.replace(connect_timeout=ANSWER_TIMEOUT, confirm_timeout=ANSWER_TIMEOUT)
+        )
     yield from _interpreters()
-    yield _leftovers()
+    yield _stale_runs()
 
 
 # ---- the broker ----------------------------------------------------------------------------------
@@ -67,11 +69,11 @@ def examine(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
 
 def _broker(settings: Settings) -> Iterator[Finding]:
     yield from _addresses(settings)
-    greeting = probe.version(settings, PATIENCE)
+    greeting = probe.version(settings, ANSWER_TIMEOUT)
     if greeting is None:
         try:
-            ping(settings, PATIENCE)
-        except MousetrapError as error:  # which says who else is there
+            ping(settings, ANSWER_TIMEOUT)
+        except MousetrapError as error:  # it says what answers there instead
             yield _bad("broker", error)
         return
     yield _version(greeting)
@@ -87,7 +89,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 
 
 def _addresses(settings: Settings) -> Iterator[Finding]:
-    """Try each address that the host's name stands for, one after the other as clients do."""
+    """Try each address that the host's name stands for, one after the other, as clients do."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
     except OSError:
@@ -96,11 +98,11 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
         return
     tried = []
     for family, kind, protocol, _, address in found:
-        with socket.socket(family, kind, protocol) as wire:
-            wire.settimeout(PATIENCE)
+        with socket.socket(family, kind, protocol) as client:
+            client.settimeout(ANSWER_TIMEOUT)
             name = f"{address[0]!s} port {address[1]!s}"
             try:
-                wire.connect(address)
+                client.connect(address)
             except OSError as error:
                 tried.append((name, error.strerror or "no answer"))
             else:
@@ -108,7 +110,7 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
     is_open = any(not problem for _, problem in tried)
     for name, problem in tried:
         if not problem:
-            yield Finding("address", "good", f"{name}: somebody listens")
+            yield Finding("address", "good", f"{name}: something listens")
         elif is_open:
             text = f"{name}: {problem}; clients try the others"
             yield Finding("address", "note", text)
@@ -119,14 +121,19 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
 
 def _version(greeting: str) -> Finding:
     numbers = [int(part) for part in greeting.rpartition(" ")[2].split(".")[:2] if part.isdigit()]
-    if greeting.startswith("RabbitMQ") and tuple(numbers) < OLDEST:
-        fix = f"use RabbitMQ {'.'.join(map(str, OLDEST))} or newer: mousetrap broker up"
-        return Finding("version", "bad", f"{greeting} is older than what we test with", fix)
+    if greeting.startswith("RabbitMQ") and tuple(numbers) < OLDEST_RABBITMQ:
+        fix = f"use RabbitMQ {'.'.join(map(str, OLDEST_RABBITMQ))} or newer: mousetrap broker up"
+        return Finding(
+            "version",
+            "bad",
+            f"{greeting} is older than the versions that mousetrap is tested with",
+            fix,
+        )
     return Finding("version", "good", greeting)
 
 
 def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
-    """Do what a flow does: declare, publish with a confirm, take, delete, tell fates."""
+    """Do what a flow does: declare, publish with a confirm, consume, delete, publish events."""
     name = f"doctor-{randomness.new_id()[:8]}"
     topology = settings.topology
     queue = topology.wire_name(name)
@@ -137,40 +144,44 @@ def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
         receipt = publisher.publish(Message({"from": "doctor"}), name)
         Waiter().wait_for(
             lambda: receipt.state != "waiting" or publisher.connection.state == "blocked",
-            PATIENCE,
+            ANSWER_TIMEOUT,
         )
         if publisher.connection.state == "blocked":
-            fix = "drain or purge queues, or give the broker more: rabbitmqctl status says of what"
-            reason = f"the broker is {publisher.connection.alarm} and takes no messages (an alarm)"
+            fix = "drain or purge queues, or give it more memory or disk: see rabbitmqctl status"
+            reason = (
+                f"the broker is {publisher.connection.alarm} and accepts no messages (an alarm)"
+            )
             yield Finding("alarm", "bad", reason, fix)
             return
-        receipt.wait(PATIENCE)
-        yield Finding("alarm", "good", "none: the broker takes messages")
-        found = drain(name, n=1, timeout=PATIENCE, settings=settings)
+        receipt.wait(ANSWER_TIMEOUT)
+        yield Finding("alarm", "good", "none: the broker accepts messages")
+        found = drain(name, n=1, timeout=ANSWER_TIMEOUT, settings=settings)
         if [message.data for message in found] != [{"from": "doctor"}]:
-            raise MousetrapError("the message did not come back: look who uses this namespace")
+            reason = "the message did not come back"
+            reason = "the message did not come back"
+            raise MousetrapError(f"{reason}: look for another program in this namespace")
     except (MousetrapError, TimeoutError, ValueError) as error:
         yield _bad("rights", error)
     else:
-        yield Finding("rights", "good", "may declare, publish, consume and tell fates")
+        yield Finding("rights", "good", "may declare, publish, consume and publish events")
     finally:
-        _forget(name, settings)
+        _delete(name, settings)
 
 
-def _forget(queue: str, settings: Settings) -> None:
+def _delete(queue: str, settings: Settings) -> None:
     try:
         delete(queue, settings=settings)
     except MousetrapError:
-        return  # it expires
+        return  # the queue expires by itself
 
 
 # ---- interpreters --------------------------------------------------------------------------------
 
 
 def _interpreters() -> Iterator[Finding]:
-    """Ask the interpreters that would run our notebooks and tests whether they know mousetrap."""
-    here = f"{sys.executable} (Python {sys.version.split()[0]})"
-    yield Finding("interpreter", "good", here)
+    """Check that the interpreters which run the notebooks and tests can import mousetrap."""
+    interpreter = f"{sys.executable} (Python {sys.version.split()[0]})"
+    yield Finding("interpreter", "good", interpreter)
     fix = f"install it there, or use the program beside {sys.executable}: pip install mousetrap-mq"
     for what, python in (
         ("kernel", _kernel_python()),
@@ -190,7 +201,7 @@ def _interpreters() -> Iterator[Finding]:
 
 
 def _kernel_python() -> str | None:
-    """The interpreter of the kernel `python3`, which notebooks use; None if there is no Jupyter."""
+    """Return the interpreter of the kernel `python3`, which notebooks use; None without Jupyter."""
     if importlib.util.find_spec("jupyter_client") is None:
         return None
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
@@ -201,30 +212,30 @@ def _kernel_python() -> str | None:
         return None
     program = str(spec.argv[0])
     if program in ("python", "python3", "python{}.{}".format(*sys.version_info)):
-        return sys.executable  # as jupyter_client does, whatever the PATH says
+        return sys.executable  # as jupyter_client does, without looking at the PATH
     return shutil.which(program) or program
 
 
 def _python_of(program: str) -> str | None:
-    """The interpreter that runs the *program* that a shell would find; None if there is none."""
-    beside = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
-    found = shutil.which(program, path=beside)
+    """Return the interpreter of the *program* that a shell would run; None if there is none."""
+    folders = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
+    found = shutil.which(program, path=folders)
     if found is None:
         return None
     with Path(found).open("rb") as file:
         first = file.readline(500).decode(errors="replace").strip()
     words = first.removeprefix("#!").split()
     if not first.startswith("#!") or not words or "python" not in words[-1]:
-        return sys.executable  # a program of another kind: Windows has such beside its Python
+        return sys.executable  # not a script: on Windows, such programs are next to their Python
     return shutil.which(words[-1]) or words[-1]
 
 
 def _import_problem(python: str) -> str:
-    """Import mousetrap there, from a folder where no checkout can be taken for it."""
+    """Return why *python* cannot import mousetrap, "" if it can; in a folder without a checkout."""
     try:
         done = subprocess.run(
             [python, "-c", "import mousetrap"], cwd=tempfile.gettempdir(), capture_output=True,
-            text=True, stdin=subprocess.DEVNULL, timeout=IMPORT_TIME, check=False,
+            text=True, stdin=subprocess.DEVNULL, timeout=IMPORT_TIMEOUT, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
@@ -232,20 +243,22 @@ def _import_problem(python: str) -> str:
     return lines[-1][:200] if done.returncode else ""
 
 
-def _leftovers() -> Finding:
+def _stale_runs() -> Finding:
     try:
-        left = stale_runs()
+        stale = stale_runs()
     except OSError as error:
         fix = "make it writable, or name another in XDG_STATE_HOME"
-        return Finding("leftovers", "bad", f"the state folder cannot be used ({error})", fix)
-    if left:
-        names = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-        text = f"{len(left)} runs were killed and left queues behind: {names}"
-        return Finding("leftovers", "note", text, "mousetrap sweep; they expire by themselves, too")
-    return Finding("leftovers", "good", "none: no killed run has left queues behind")
+        return Finding("stale runs", "bad", f"the state folder cannot be used ({error})", fix)
+    if stale:
+        names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+        text = f"{len(stale)} runs were killed and left queues behind: {names}"
+        return Finding(
+            "stale runs", "note", text, "mousetrap sweep; the queues also expire by themselves"
+        )
+    return Finding("stale runs", "good", "none: no killed run has left queues behind")
 
 
 def _bad(what: str, error: Exception) -> Finding:
-    """Our errors say what happened, and after the first colon what to do next."""
+    """Split an error of the package: what happened, a colon, what to do next."""
     text, _, fix = str(error).partition(": ")
     return Finding(what, "bad", text, fix)

@@ -1,11 +1,12 @@
-"""From a notebook to a module: the cells of a stage, written so that ``mousetrap work`` can run it.
+"""Writes the cells of a stage as a module that ``mousetrap work`` can run.
 
-The cells are those tagged ``extract:NAME``. What they need of imports comes along from wherever in
-the notebook it stands; whatever else they need is notebook state, and that is refused, with the
-cell that has it. The cells stay as the prototype: each definition gets a mark,
-``# same as module:name``, that `mousetrap.check.drift` holds, and a new cell imports the module's.
+The cells are those tagged ``extract:NAME``. The imports that they need are copied from the whole
+notebook. Anything else that they need is notebook state: it is refused with an error that names the
+cell. The cells stay in the notebook as the prototype: each definition gets the comment
+``# same as module:name``, which `mousetrap.check.drift` verifies, and a new cell imports the
+definitions of the module.
 
-Nothing here runs the notebook. ruff lays the module out if it is installed.
+Nothing here runs the notebook. ruff formats the module if it is installed.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from mousetrap.errors import ExtractError
 from mousetrap.runtime.atomic_file import write_atomically
 
 TAG = "extract:"
-_KNOWN = set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
-_PLAIN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom,
+_ALWAYS_DEFINED = set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom,
           ast.Assign, ast.AnnAssign)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """What came of it: where the module is, how it is called, and what is in it."""
+    """The module that `extract` wrote."""
 
     path: Path
     module: str
-    names: tuple[str, ...]  # defined there, in their order
-    is_formatted: bool  # ruff was there to do it
-    is_importable: bool  # from the folder of the notebook, as a kernel there would
+    names: tuple[str, ...]  # of its definitions, in their order
+    is_formatted: bool  # ruff is installed
+    is_importable: bool  # by a kernel in the notebook's folder
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,29 @@ class _Cell:
 def extract(
     notebook: str | Path, stage: str, output: str | Path, *, replace: bool = False
 ) -> Extracted:
-    """Write the cells of *notebook* tagged ``extract:STAGE`` to *output*; have it import them.
+    """Write the cells of *notebook* tagged ``extract:STAGE`` to *output*, and import it there.
 
-    *output* is below the current folder, which names the module: ``my_flow/fetch.py`` is
-    ``my_flow.fetch``. An existing file is overwritten only with *replace*.
+    *output* is below the current folder, and its path gives the module its name:
+    ``my_flow/fetch.py`` is ``my_flow.fetch``. An existing file is overwritten only with *replace*.
 
     Raises:
-        ExtractError: no such cells, no function of that name in them, a cell that depends on
-            notebook state or does something when it is run; says which cell, what, and the way
-            out. Nothing was written then.
+        ExtractError: there are no such cells, they have no function of that name, or a cell depends
+            on notebook state or does something when it runs; the error names the cell and the fix.
+            Nothing is written then.
         CheckError: it is not a notebook.
     """
     source, target = Path(notebook), Path(output)
     module = _module_name(target)
     if target.exists() and not replace:
-        raise ExtractError(f"{target} exists already: replace it by --replace, or name another")
+        raise ExtractError(
+            f"{target} exists already: overwrite it with --replace, or name another file"
+        )
     document = read_notebook(source)
     cells = list(_python_cells(document, source))
     tagged = [each for each in cells if f"{TAG}{stage}" in each.cell.metadata.get("tags", [])]
     if not tagged:
         raise ExtractError(
-            f"{source} has no code cell tagged {TAG}{stage}: tag those that define it (in "
+            f"{source} has no code cell tagged {TAG}{stage}: tag the cells that define it (in "
             f"JupyterLab: the gear at the right, Cell Tags)"
         )
     names = [name for each in tagged for name in _defined_in(each.tree, imports=False)]
@@ -87,7 +90,7 @@ def extract(
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, text)
     target.chmod(0o644)  # a module is for others to import
-    _have_it_import(document, source, tagged, module, names)
+    _import_module(document, source, tagged, module, names)
     return Extracted(target, module, tuple(names), is_formatted, _can_import(module, source))
 
 
@@ -113,54 +116,53 @@ def _python_cells(document: Any, path: Path) -> Iterator[_Cell]:
         except (SyntaxError, ValueError) as error:
             if any(tag.startswith(TAG) for tag in cell.metadata.get("tags", [])):
                 raise ExtractError(
-                    f"{path}, cell {number} is not plain Python ({error}): a module knows no "
-                    f"magics and no shell commands"
+                    f"{path}, cell {number} is not plain Python ({error}): a module cannot "
+                    f"have magics or shell commands"
                 ) from None
 
 
 def _require_plain(tagged: list[_Cell], path: Path) -> None:
     for each in tagged:
         for node in each.tree.body:
-            if not isinstance(node, _PLAIN):
+            if not isinstance(node, _DEFINITIONS):
                 line = ast.unparse(node).splitlines()[0][:60]
                 raise ExtractError(
-                    f"{path}, cell {each.number} does something when it is run: `{line}`. Leave "
-                    f"definitions, imports and constants in it, and move the rest to a cell of "
-                    f"its own"
+                    f"{path}, cell {each.number} does something when it is run: `{line}`. Keep "
+                    f"definitions, imports and constants in it, and move the rest to another cell"
                 )
 
 
 def _imports_for(tagged: list[_Cell], cells: list[_Cell], path: Path) -> list[str]:
-    """Return the import statements that the tagged cells need and do not bring themselves."""
+    """Return the import statements that the tagged cells need and do not contain."""
     own = {name for each in tagged for name in _defined_in(each.tree)}
     found: dict[str, str] = {}
     for each in tagged:
-        for name in sorted(_free_names(each.tree) - own - _KNOWN):
+        for name in sorted(_free_names(each.tree) - own - _ALWAYS_DEFINED):
             statement = next(
                 (line for other in reversed(cells) if (line := _import_of(name, other.tree))), None
             )
             if statement is None:
-                raise ExtractError(_state(name, each, cells, path))
+                raise ExtractError(_state_error(name, each, cells, path))
             found[name] = statement
     return list(found.values())
 
 
-def _state(name: str, user: _Cell, cells: list[_Cell], path: Path) -> str:
-    home = next((each for each in cells if name in _defined_in(each.tree, imports=False)), None)
-    if home is None:
+def _state_error(name: str, user: _Cell, cells: list[_Cell], path: Path) -> str:
+    source = next((each for each in cells if name in _defined_in(each.tree, imports=False)), None)
+    if source is None:
         return (
             f"{path}, cell {user.number} uses {name!r}, and nothing in the notebook defines it: "
-            f"write it in full, or import it"
+            f"define it, or import it"
         )
     return (
         f"{path}, cell {user.number} depends on notebook state: {name!r} comes from cell "
-        f"{home.number}. Give it to the function as an argument with a default, or tag that cell "
-        f"as well"
+        f"{source.number}. Pass it to the function as an argument with a default, or tag that "
+        f"cell as well"
     )
 
 
 def _import_of(name: str, tree: ast.Module) -> str | None:
-    """Return the statement in *tree* that imports *name*, and nothing else with it."""
+    """Return a statement that imports *name* alone, if *tree* imports it."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for alias in node.names:
@@ -177,7 +179,7 @@ def _import_of(name: str, tree: ast.Module) -> str | None:
 
 
 def _defined_in(tree: ast.Module, *, imports: bool = True) -> list[str]:
-    """The names that the statements of *tree* bind at its top level."""
+    """Return the names that the statements of *tree* bind at its top level."""
     names: list[str] = []
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -194,7 +196,7 @@ def _defined_in(tree: ast.Module, *, imports: bool = True) -> list[str]:
 
 
 def _free_names(tree: ast.Module) -> set[str]:
-    """The names that *tree* reads and that no scope within it binds."""
+    """Return the names that *tree* reads and that no scope within it binds."""
     import symtable
 
     free: set[str] = set()
@@ -212,7 +214,7 @@ def _free_names(tree: ast.Module) -> set[str]:
 
 
 def _module_text(tagged: list[_Cell], imports: list[str], path: Path, stage: str) -> str:
-    """Lay the module out: where it comes from, what it imports, then the cells as they are."""
+    """Return the module: a docstring with its notebook, the imports, then the cells unchanged."""
     own = [
         ast.unparse(node) for each in tagged for node in each.tree.body
         if isinstance(node, (ast.Import, ast.ImportFrom))
@@ -234,11 +236,11 @@ def _without_imports(cell: _Cell) -> str:
 
 
 def _formatted(text: str) -> tuple[str, bool]:
-    beside = Path(sys.executable).with_name("ruff")
-    ruff = str(beside) if beside.exists() else shutil.which("ruff")
+    installed = Path(sys.executable).with_name("ruff")
+    ruff = str(installed) if installed.exists() else shutil.which("ruff")
     if ruff is None:
         return text, False
-    # the first sorts imports and drops those that are not used, the second lays out
+    # the first sorts the imports and removes unused ones, the second formats
     for arguments in (["check", "--select", "I,F401", "--fix", "--exit-zero"], ["format"]):
         done = subprocess.run(
             [ruff, *arguments, "--quiet", "--isolated", "--line-length", "100", "-"],
@@ -250,10 +252,10 @@ def _formatted(text: str) -> tuple[str, bool]:
     return text, True
 
 
-def _have_it_import(
+def _import_module(
     document: Any, path: Path, tagged: list[_Cell], module: str, names: list[str]
 ) -> None:
-    """Mark the prototypes, and import the module's after the last of them."""
+    """Mark the definitions in the cells, and import the module's in a cell after the last one."""
     import nbformat
 
     for each in tagged:
@@ -278,7 +280,7 @@ def _have_it_import(
 
 
 def _can_import(module: str, notebook: Path) -> bool:
-    """Ask a new Python in the notebook's folder; what the module does then is its own business."""
+    """Return whether a new Python in the notebook's folder can import *module*."""
     done = subprocess.run(
         [sys.executable, "-c", f"import {module}"], cwd=notebook.absolute().parent,
         env=os.environ, capture_output=True, timeout=60, check=False,

@@ -19,7 +19,7 @@ from mousetrap.runs.run_lock import RunLock
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path, monkeypatch):
-    """No leftovers of other runs on this machine."""
+    """No stale runs of this machine are seen."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
@@ -42,7 +42,7 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(settings):
     assert [each for each in findings if each.state == "bad"] == []
     assert {each.what for each in findings} == {
         "settings", "address", "version", "login", "alarm", "rights", "interpreter", "kernel",
-        "papermill", "pytest", "leftovers",
+        "papermill", "pytest", "stale runs",
     }  # fmt: skip
     assert settings.password not in repr(findings)
 
@@ -125,8 +125,8 @@ def test_doctor_names_killed_runs_and_touches_nothing(settings, monkeypatch):
     alive = RunLock(settings.replace(namespace="alive"), ["alive.work"])
     dead = RunLock(settings.replace(namespace="dead"), ["dead.work"])
     dead.release()  # as when its process ends
-    [first] = [each for each in examine({}) if each.what == "leftovers"]
-    [second] = [each for each in examine({}) if each.what == "leftovers"]
+    [first] = [each for each in examine({}) if each.what == "stale runs"]
+    [second] = [each for each in examine({}) if each.what == "stale runs"]
     alive.delete()
 
     assert first == second

@@ -104,7 +104,7 @@ def test_extract_again_needs_a_word_and_changes_nothing_else(notebook):
     """An existing module is not overwritten by accident; done twice is done once."""
     extract(notebook, "measure", "my_flow/measure.py")
     once = sources(notebook)
-    with pytest.raises(ExtractError, match="exists already: replace it by --replace"):
+    with pytest.raises(ExtractError, match="exists already: overwrite it with --replace"):
         extract(notebook, "measure", "my_flow/measure.py")
 
     extract(notebook, "measure", "my_flow/measure.py", replace=True)
@@ -158,7 +158,7 @@ def test_extract_refuses_what_cannot_be_imported(notebook, output):
 
 
 def test_extract_says_when_ruff_is_missing(notebook, monkeypatch):
-    """Without it the module is right, only not laid out."""
+    """Without it the module is right, only not formatted."""
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     monkeypatch.setattr("mousetrap.extract._can_import", lambda *_: False)

@@ -1,7 +1,7 @@
-"""The command line: ``mousetrap COMMAND --help`` teaches each.
+"""The command line: ``mousetrap COMMAND --help`` explains each command with an example.
 
-What is printed for people goes through `mousetrap.cli.console`, because bodies, reasons and names
-come from the network. Exit codes are those of `mousetrap.cli.errors`.
+All output goes through `mousetrap.cli.console`, which escapes what comes from the network (bodies,
+reasons, names). The exit codes are those of `mousetrap.cli.errors`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ app.command()(broker.version)
 
 
 def main() -> None:
-    """Run the command line; what `pyproject.toml` installs as ``mousetrap``."""
+    """Run the command line; `pyproject.toml` installs it as ``mousetrap``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an old code page cannot show every body
             stream.reconfigure(errors="backslashreplace")
-    # As Ctrl-C: what was taken is printed, what was started is ended. `work` has a way of its own.
+    # SIGTERM acts like Ctrl-C: messages already taken are printed, and what was started is ended.
+    # `work` handles the two signals itself.
     signal.signal(signal.SIGTERM, terminate)
     app(prog_name="mousetrap")

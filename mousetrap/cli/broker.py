@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 
 from mousetrap import __version__
+from mousetrap import broker as brokers
+from mousetrap.broker import probe
 from mousetrap.cli.console import print_json, print_message, print_pairs, print_table
 from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.settings import Settings
 
-app = new_app("Bring a RabbitMQ up, take it down, see what there is.")
+app = new_app("Start a broker, stop it, and show which brokers there are.")
 
 
 @app.command()
@@ -26,20 +28,18 @@ def up(
     ] = 120.0,
     json: Json = False,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="Run one in memory, here, until Ctrl-C.")
+        bool, typer.Option("--embedded", help="Run one in memory, in this process, until Ctrl-C.")
     ] = False,
     with_parent: Annotated[
-        bool, typer.Option("--with-parent", help="With --embedded: end when stdin does, too.")
+        bool, typer.Option("--with-parent", help="With --embedded: also end when stdin ends.")
     ] = False,
 ) -> None:
-    """Start a broker that stays, unless one answers already: docker, else a private local node.
+    """Start a broker that stays, unless one answers already: in Docker, else a private local node.
 
     Example: mousetrap broker up --broker docker
 
     Example: mousetrap broker up --embedded
     """
-    from mousetrap import broker as brokers
-
     if embedded:
         brokers.serve(with_parent=with_parent, log=print_message)
         return
@@ -50,34 +50,35 @@ def up(
 
 @app.command()
 def down(broker: Kind = None) -> None:
-    """Stop what `up` started; its data stay for the next `up`.
+    """Stop what `up` started; the next `up` finds its data.
 
     Example: mousetrap broker down
     """
-    from mousetrap import broker as brokers
-
     stopped = brokers.down(broker, log=print_message)
-    print_message(f"stopped: {', '.join(stopped)}" if stopped else "nothing of ours was running")
+    print_message(
+        f"stopped: {', '.join(stopped)}"
+        if stopped
+        else "no broker that mousetrap started was running"
+    )
 
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Show how each way to a broker stands; exit code 3 if none runs.
+    """Show the status of each kind of broker; exit code 3 if none runs.
 
     Example: mousetrap broker status --json
     """
-    from mousetrap import broker as brokers
-
-    ways = brokers.status()
+    kinds = brokers.status()
     if json:
-        print_json([asdict(way) for way in ways])
+        print_json([asdict(each) for each in kinds])
     else:
         print_table(
             ("kind", "state", "address", "version", "note"),
-            ((way.kind, "running" if way.is_running else "available" if way.is_available else "–",
-              way.address, way.version, way.note) for way in ways),
+            ((each.kind,
+              "running" if each.is_running else "available" if each.is_available else "–",
+              each.address, each.version, each.note) for each in kinds),
         )  # fmt: skip
-    if not any(way.is_running for way in ways):
+    if not any(each.is_running for each in kinds):
         raise typer.Exit(ExitCode.NO_BROKER)
 
 
@@ -86,8 +87,6 @@ def version(json: Json = False) -> None:
 
     Example: mousetrap version --json
     """
-    from mousetrap.broker import probe
-
     settings = Settings.from_environment()
     versions = {
         "mousetrap": __version__,

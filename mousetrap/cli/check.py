@@ -1,4 +1,4 @@
-"""``mousetrap demo`` and ``mousetrap check``: notebooks as proofs."""
+"""``mousetrap demo`` and ``mousetrap check``: run notebooks and report whether they pass."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def demo(
     deadline: Deadline = 300.0,
     json: Json = False,
 ) -> None:
-    """Run the fetch → process pipeline through a real RabbitMQ and account for every job.
+    """Run the fetch → process pipeline through a broker and report the outcome of every job.
 
     Example: mousetrap demo --jobs 500 -p failure_rate=0.2
     """
@@ -226,8 +226,8 @@ def _find_notebook(name: str) -> Path:
         if (found := folder / "notebooks" / name).is_file():
             return found
     raise SettingsError(
-        f"there is no notebooks/{name} here or in {checkout}: the demo belongs to a checkout of "
-        f"the repository, so clone it and run `python3 deploy/demo.py` in it"
+        f"there is no notebooks/{name} here or in {checkout}: the demo needs a checkout of the "
+        f"repository, so clone it and run `python3 deploy/demo.py` in it"
     )
 
 

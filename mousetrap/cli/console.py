@@ -1,4 +1,4 @@
-"""What people see: nothing from the network acts on the terminal, data goes to stdout alone."""
+"""Output of the commands: results on stdout, everything else on stderr, all text escaped."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ MAX_BODY = 200  # characters of a body in a table
 
 
 def out() -> Console:
-    """The console for results."""
+    """Return the console for results."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def err() -> Console:
-    """The console for everything else: progress, remarks, errors."""
+    """Return the console for everything else: progress, messages, errors."""
     return Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
 
 def print_message(line: str) -> None:
-    """Tell people what is going on."""
+    """Print a line about what the command does."""
     err().print(Text(safe(line)))
 
 
 def print_error(text: str) -> None:
-    """Print an error: what happened and what to do next; lines stay lines."""
+    """Print an error: what happened and what to do next; line breaks are kept."""
     lines = [safe(line) for line in text.splitlines()]
     err().print(Text.assemble(("error: ", "bold red"), "\n".join(lines)))
 
@@ -44,7 +44,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:
-    """Print a table; every cell is made safe."""
+    """Print a table; every cell is escaped."""
     table = Table(title=Text(safe(title)) if title else None, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -54,7 +54,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title:
 
 
 def print_findings(findings: Iterable[tuple[str, str, str, str]]) -> None:
-    """Print a line for each finding (mark, what, text, fix), and what to do below it."""
+    """Print a line for each finding (mark, what, text, fix), with the fix below it."""
     for mark, what, text, fix in findings:
         style = "bold red" if mark.isupper() else ""
         lines = [*text.splitlines(), *(f"→ {line}" for line in fix.splitlines())]
@@ -74,7 +74,7 @@ def print_pairs(pairs: dict[str, Any]) -> None:
 
 
 def readable(value: Any) -> str:
-    """Return *value* as people read it."""
+    """Return *value* as text for people: ``1,000``, ``0.125``, ``done 3, dead 0``."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {readable(each)}" for key, each in value.items()) or "–"
     if isinstance(value, float):

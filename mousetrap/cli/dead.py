@@ -1,4 +1,4 @@
-"""``mousetrap dead list|replay|purge``: what died, why, and back again."""
+"""``mousetrap dead list|replay|purge``: the dead letters of a queue."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
-app = new_app("Dead letters of a queue: look, send back, throw away. QUEUE is the work queue.")
+app = new_app("Dead letters of a queue: list, replay, delete. QUEUE is the work queue.")
 
 
 @app.command("list")
-def list_letters(
+def list_dead_letters(
     queue: Name,
     n: Annotated[int, typer.Option("-n", min=1, help="How many at most.")] = 100,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where in the handler each died.")
+        bool, typer.Option("--traceback", help="Show where in the handler each one failed.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show reason, attempts and age of each dead letter; bodies are for `peek QUEUE.dead`.
+    """Show reason, attempts and age of each dead letter; `peek QUEUE.dead` shows the bodies.
 
     Example: mousetrap dead list start_fetch --traceback
     """
-    letters = dead_letters.dead_letters(queue, n, Settings.from_environment())
+    found = dead_letters.dead_letters(queue, n, Settings.from_environment())
     now = clock.time()
     if json:
-        for each in letters:
+        for each in found:
             print_json({"id": each.id, "job": each.job, "reason": each.reason,
                         "attempts": each.attempt, "origin": each.origin, "died": each.dead_since,
                         "replayed": each.replayed, "size": len(each.body),
@@ -46,11 +46,11 @@ def list_letters(
     rows = (
         (each.id[:8], each.attempt, age(now - each.dead_since) if each.dead_since else "?",
          f"{len(each.body):,} B", each.reason or "no reason given")
-        for each in letters
+        for each in found
     )  # fmt: skip
-    print_table(("id", "attempts", "age", "size", "reason"), rows, f"{len(letters):,} dead letters")
+    print_table(("id", "attempts", "age", "size", "reason"), rows, f"{len(found):,} dead letters")
     if traceback:
-        for each in letters:
+        for each in found:
             lines = [safe(line) for line in (each.traceback or "no traceback").splitlines()]
             out().print(f"\n{each.short_id}", *lines, sep="\n", markup=False)
 
@@ -58,9 +58,12 @@ def list_letters(
 @app.command()
 def replay(
     queue: Name,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The highest number to replay.")] = None,
     id: Annotated[
-        list[str] | None, typer.Option("--id", help="Only this id (or its beginning); repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--id", help="Only the dead letter with this id (or beginning of it); repeatable."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -81,7 +84,7 @@ def replay(
             dead_letters.replay(
                 queue, limit=limit, ids=id or None, settings=settings, on_replayed=on_replayed
             )
-    finally:  # also when it is interrupted: so many are back in their queue
+    finally:  # also after an interrupt: these are back in their queue
         if json:
             print_json({"replayed": replayed})
         else:
@@ -96,18 +99,18 @@ def purge(
     queue: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Throw the dead letters of QUEUE away for good.
+    """Delete the dead letters of QUEUE for good.
 
     Example: mousetrap dead purge start_fetch --yes
     """
     settings = Settings.from_environment()
     name = Queue(queue).dead
-    there = job_queue.depth(name, settings).messages
+    count = job_queue.depth(name, settings).messages
     if not yes:
         if not err().is_terminal:
-            print_error("not a terminal, so nobody can be asked: give --yes")
+            print_error("this is no terminal, so the question cannot be asked: give --yes")
             raise typer.Exit(ExitCode.USAGE)
-        if not typer.confirm(f"Throw {there:,} messages of {safe(name)} away?", err=True):
-            print_message("nothing was thrown away")
+        if not typer.confirm(f"Delete {count:,} messages of {safe(name)}?", err=True):
+            print_message("nothing was deleted")
             raise typer.Exit(ExitCode.FAILED)
-    print_message(f"{job_queue.purge(name, settings):,} thrown away")
+    print_message(f"{job_queue.purge(name, settings):,} deleted")

@@ -14,11 +14,11 @@ _MARKS = {"good": "ok", "bad": "WRONG", "note": "note"}
 
 
 def doctor(json: Json = False) -> None:
-    """Look for what is wrong, from the settings to the queues, with a fix for each finding.
+    """Check the setup, from the settings to the queues, and print a fix for each problem.
 
-    Looks at: the settings and their variables; each address that the host's name stands for; who
-    answers there; the login, the vhost, an alarm, and what the user may do, by doing it; whether
-    the kernel of notebooks, papermill and pytest run an interpreter that can import mousetrap; what
+    Checks: the settings and their variables; each address that the host's name stands for; what
+    answers there; the login, the vhost, alarms, and the user's permissions, by using them; whether
+    the notebook kernel, papermill and pytest run an interpreter that can import mousetrap; what
     killed runs have left behind. Changes nothing. Exit code 1 if something is wrong.
 
     Example: RABBITMQ_HOST=broker.example mousetrap doctor
@@ -31,5 +31,5 @@ def doctor(json: Json = False) -> None:
     else:
         print_findings((_MARKS[each.state], each.what, each.text, each.fix) for each in findings)
     if wrong := [each.what for each in findings if each.state == "bad"]:
-        print_error(f"wrong: {', '.join(dict.fromkeys(wrong))}; what to do stands below each")
+        print_error(f"wrong: {', '.join(dict.fromkeys(wrong))}; the fix is below each")
         raise typer.Exit(ExitCode.FAILED)

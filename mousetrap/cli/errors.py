@@ -1,4 +1,4 @@
-"""Exit codes, and the one place where an error becomes a sentence and a code."""
+"""Exit codes, and the one place where an error becomes a message and an exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.runtime.exit_codes import (
-    ExitCode as ExitCode,  # so that commands find all about codes here
+    ExitCode as ExitCode,  # re-exported for the commands
 )
 
 EXIT_CODES = (
@@ -42,12 +42,12 @@ _CODES: list[tuple[tuple[type[BaseException], ...], ExitCode]] = [
 def code_of(error: BaseException) -> ExitCode:
     """Return the exit code for *error*."""
     if isinstance(error, ProcessEnded) and error.code in list(map(int, ExitCode)):
-        return ExitCode(error.code)  # what ended a worker process ends who started it
+        return ExitCode(error.code)  # the worker process's own exit code
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), ExitCode.FAILED)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: it ends what Ctrl-C ends, in the same way."""
+    """SIGTERM was received; it ends a command as Ctrl-C does."""
 
 
 def terminate(_: int, __: FrameType | None) -> None:
@@ -56,10 +56,10 @@ def terminate(_: int, __: FrameType | None) -> None:
 
 
 class Group(TyperGroup):
-    """Turns our errors into one sentence on stderr and a named exit code; no traceback."""
+    """Prints the package's errors as one message on stderr, with an exit code and no traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except (MousetrapError, TimeoutError) as error:
@@ -68,13 +68,13 @@ class Group(TyperGroup):
         except Terminated:
             print_error("terminated")
             raise typer.Exit(ExitCode.TERMINATED) from None
-        except (KeyboardInterrupt, typer.Abort):  # Abort: at a question
+        except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C at a question
             print_error("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def new_app(help: str, epilog: str | None = None) -> typer.Typer:
-    """Return an app whose commands fail as `Group` says."""
+    """Return an app whose commands report errors as `Group` does."""
     return typer.Typer(
         cls=Group,
         help=help,

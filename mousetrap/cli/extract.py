@@ -1,4 +1,4 @@
-"""``mousetrap extract``: the cells of a stage become a module."""
+"""``mousetrap extract``: writes the cells of a stage as a module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from mousetrap.cli.options import Json
 
 
 def extract(
-    notebook: Annotated[Path, typer.Argument(metavar="NOTEBOOK", help="Where the stage is.")],
+    notebook: Annotated[
+        Path, typer.Argument(metavar="NOTEBOOK", help="The notebook with the stage.")
+    ],
     stage: Annotated[
         str, typer.Option(metavar="NAME", help="Its function; the cells are tagged extract:NAME.")
     ],
@@ -27,8 +29,8 @@ def extract(
 ) -> None:
     """Write the cells of a stage as a module that `mousetrap work` runs, and import it from there.
 
-    The cells stay as the prototype, marked `# same as module:name`, so that a check refuses the
-    notebook once the two have drifted apart. Cells that depend on notebook state are refused.
+    The cells stay as the prototype, marked `# same as module:name`; `mousetrap check` fails when
+    the two differ. Cells that depend on notebook state are refused.
 
     Example: mousetrap extract notebooks/mine.ipynb --stage fetch -o my_flow/fetch.py
     """
@@ -40,7 +42,9 @@ def extract(
         return
     print_message(f"wrote {found.path}: {', '.join(found.names)}")
     if not found.is_formatted:
-        print_message("it is not laid out, because ruff is not installed: pip install ruff")
+        print_message(
+            "the module is not formatted, because ruff is not installed: pip install ruff"
+        )
     if not found.is_importable:
         print_message(
             f"a kernel in {notebook.absolute().parent} cannot import {found.module}: install it "

@@ -1,4 +1,4 @@
-"""``mousetrap check --grid``: many points, one report."""
+"""``mousetrap check --grid``: runs many points and prints one report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mousetrap.errors import CheckError
 if TYPE_CHECKING:
     from mousetrap.check import GridResult
 
-SHOWN_ERRORS = 5  # a guess: the page has them all
+MAX_ERRORS = 5  # printed; a guess: the page has them all
 
 
 def run_grid(
@@ -30,19 +30,19 @@ def run_grid(
     environment: Mapping[str, str],
     json: bool,
 ) -> ExitCode:
-    """Run all points, show what came of them, and say where the page is."""
+    """Run all points and print their results and the address of the page."""
     from mousetrap.check import check_grid, read_results
     from mousetrap.check.grid import default_folder
 
     try:
-        with watch_grid() as seen:
+        with watch_grid() as on_progress:
             grid = check_grid(
                 notebooks, axes, parameters, parallel=parallel, deadline=deadline,
                 total_deadline=total_deadline, folder=folder, environment=environment,
-                on_progress=seen,
+                on_progress=on_progress,
             )  # fmt: skip
     except KeyboardInterrupt:
-        with suppress(CheckError):  # it came before anything ran
+        with suppress(CheckError):  # the interrupt came before anything ran
             _show(read_results(folder or default_folder(notebooks)), json)
         raise
     _show(grid, json)
@@ -56,16 +56,16 @@ def _show(grid: GridResult, json: bool) -> None:
         print_json(grid.as_dict())
     else:
         rows = grid.rows()
-        told = dict.fromkeys(name for row in rows for name in row)
-        # How long each took was said as it ended, and a terminal is narrow.
-        columns = [name for name in told if name != "took" or name in grid.axes]
+        names = dict.fromkeys(name for row in rows for name in row)
+        # The time of each point was printed when it ended, and a terminal is narrow.
+        columns = [name for name in names if name != "took" or name in grid.axes]
         print_table(columns, ([_cell(row.get(name)) for name in columns] for row in rows))
-    # those that ended because the grid did are told of once
+    # the end of the whole grid is printed once, not for each point
     failed = [each for each in grid if not each.passed and each.check.error != grid.ended]
-    for point in failed[:SHOWN_ERRORS]:
+    for point in failed[:MAX_ERRORS]:
         print_error(f"{point.name}: {point.check.error}")
-    if len(failed) > SHOWN_ERRORS:
-        print_message(f"and {len(failed) - SHOWN_ERRORS} more, which the report names")
+    if len(failed) > MAX_ERRORS:
+        print_message(f"and {len(failed) - MAX_ERRORS} more: see the report")
     print_message(f"{grid.sentence()} in {grid.seconds:.1f} s")
     print_message(f"report: {grid.page}")
 

@@ -1,4 +1,4 @@
-"""``mousetrap check NOTEBOOK --help``: what the notebook lets others set, after the usual help."""
+"""``mousetrap check NOTEBOOK --help``: the notebook's parameters, after the usual help."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from mousetrap.errors import CheckError
 if TYPE_CHECKING:
     from mousetrap.check import Parameter
 
-_NAMED = "mousetrap.notebooks"  # where the context keeps them
+_NOTEBOOKS = "mousetrap.notebooks"  # the key of their names in the context
 
 
 class NotebookCommand(TyperCommand):
-    """A command whose help goes on with the parameters of the notebooks that are named."""
+    """A command whose help also lists the parameters of the notebooks on its command line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Note the notebooks before anything else: ``--help`` ends the parsing."""
-        # A parser of its own, for it takes the values of options away from the arguments.
-        named, *_ = self.make_parser(ctx).parse_args(args=list(args))
-        ctx.meta[_NAMED] = [each for each in named.get("notebooks") or () if each]
+        """Store the notebooks' names first: ``--help`` ends the parsing."""
+        # A second parser, because it separates the values of options from the arguments.
+        given, *_ = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_NOTEBOOKS] = [each for each in given.get("notebooks") or () if each]
         return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the usual end, then a section for each notebook."""
+        """Write the usual epilog, then a section for each notebook."""
         super().format_epilog(ctx, formatter)
-        for name in ctx.meta.get(_NAMED, ()):
+        for name in ctx.meta.get(_NOTEBOOKS, ()):
             with formatter.section(f"Parameters of {safe(name)}"):
                 _write(Path(name), formatter)
 
@@ -39,7 +39,7 @@ def _write(notebook: Path, formatter: Any) -> None:
 
     try:
         parameters = parameters_of(notebook)
-    except CheckError as error:  # the help was asked for all the same
+    except CheckError as error:  # the usual help is printed anyway
         formatter.write_text(safe(error))
         return
     if not parameters:

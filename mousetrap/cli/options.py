@@ -1,4 +1,4 @@
-"""Arguments and options that more than one command has, and what their values may be."""
+"""Arguments and options of more than one command, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mousetrap.model.topology import check_queue_name
 
 
 def queue_name(value: str) -> str:
-    """Check a queue's name here, where it was typed."""
+    """Check a queue's name before the command runs."""
     return check_queue_name(value)
 
 
@@ -23,7 +23,7 @@ def queue_names(values: list[str] | None) -> list[str]:
 
 
 def finite(value: float) -> float:
-    """Refuse ``nan`` and ``inf``, which pass for numbers and then nothing ever ends."""
+    """Refuse ``nan`` and ``inf``: they are floats, and a wait with them would never end."""
     if not math.isfinite(value):
         raise SettingsError(f"{value} is not a number of seconds: give one like 30 or 0.5")
     return value

@@ -1,4 +1,4 @@
-"""``mousetrap queues``, ``peek`` and ``drain``: what waits where."""
+"""``mousetrap queues``, ``peek`` and ``drain``: show the messages in queues."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def show_queues(
     Example: mousetrap queues words words.dead --json
     """
     settings = Settings.from_environment()
-    asked = names or [*fetch.queue.names(), *process.queue.names(), process.writes or ""]
-    found = dict(zip(asked, job_queue.depths(asked, settings), strict=True))
-    there = [each for each in found.values() if each]
+    wanted = names or [*fetch.queue.names(), *process.queue.names(), process.writes or ""]
+    found = dict(zip(wanted, job_queue.depths(wanted, settings), strict=True))
+    existing = [each for each in found.values() if each]
     if json:
-        print_json([asdict(each) for each in there])
-    elif there:
+        print_json([asdict(each) for each in existing])
+    elif existing:
         print_table(
             ("queue", "messages", "consumers"),
-            ((each.queue, f"{each.messages:,}", each.consumers) for each in there),
+            ((each.queue, f"{each.messages:,}", each.consumers) for each in existing),
             f"{settings.url}{probe.memory_note(settings)}"
             + f", namespace {settings.namespace}" * bool(settings.namespace),
         )
@@ -53,7 +53,7 @@ def show_queues(
     if names and missing:
         print_error(f"there is no queue {missing}: check its name and MOUSETRAP_NAMESPACE")
         raise typer.Exit(ExitCode.FAILED)
-    if not there:
+    if not existing:
         print_message(f"none of the demo's queues exists on {settings.url} yet"
             f"{probe.memory_note(settings)}: run mousetrap demo, or name "
             f"the queues to show")  # fmt: skip
@@ -65,7 +65,7 @@ def peek_queue(
     full: Full = False,
     json: Json = False,
 ) -> None:
-    """Look at the first messages of QUEUE and give them back (marked as redelivered).
+    """Show the first messages of QUEUE and return them (marked as redelivered).
 
     Example: mousetrap peek results -n 3
     """
@@ -74,26 +74,30 @@ def peek_queue(
 
 def drain_queue(
     queue: Name,
-    n: Annotated[int | None, typer.Option("-n", min=1, help="Wait for so many.")] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", min=1, help="Wait for this number of messages.")
+    ] = None,
     idle: Annotated[
         float,
-        typer.Option(min=0, callback=finite, help="End when nothing came for so many seconds."),
+        typer.Option(
+            min=0, callback=finite, help="End when no message came for this many seconds."
+        ),
     ] = 0.0,
     timeout: Annotated[
-        float, typer.Option(min=0, callback=finite, help="End after so many seconds.")
+        float, typer.Option(min=0, callback=finite, help="End after this many seconds.")
     ] = 30.0,
     full: Full = False,
     json: Json = False,
 ) -> None:
-    """Take messages out of QUEUE and print them; always ends.
+    """Take messages out of QUEUE and print them; it always ends.
 
-    With --json each is printed before it is acked, so not even a crash loses one. Exit code 1 if
-    -n asked for more than came (with --idle, -n is only a limit).
+    With --json each message is printed before it is acked, so a crash loses none. Exit code 1 if
+    fewer than -n messages came (with --idle, -n is only a limit).
 
     Example: mousetrap drain results -n 100 --timeout 60 --json > results.jsonl
     """
     taken: list[Message] = []
-    # a bar and the lines of JSON would spoil each other on one terminal
+    # a bar and lines of JSON would overwrite each other on one terminal
     hidden = json and sys.stdout.isatty()
     try:
         with ProgressDisplay(f"draining {queue}", n, is_hidden=hidden) as display:
@@ -108,7 +112,7 @@ def drain_queue(
             job_queue.drain(
                 queue, n, idle=idle, timeout=timeout, settings=settings, on_message=take
             )
-    finally:  # also when interrupted: these are out of the queue
+    finally:  # also after an interrupt: these are no longer in the queue
         if not json:
             _print_messages(taken, full, False)
     if n is not None and not idle and len(taken) < n:

@@ -1,4 +1,4 @@
-"""``mousetrap send``: messages out of the shell, and what became of each."""
+"""``mousetrap send``: sends messages from the shell and waits for the confirms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mousetrap.model.message import Message, decode, encode
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
 
-SHOWN_IDS = 1000  # a guess: more than anybody looks at, less than fills a screen buffer
+MAX_IDS = 1000  # printed; a guess: more than a person reads, less than a screen buffer holds
 
 
 def send(
@@ -34,9 +34,9 @@ def send(
     file: Annotated[
         Path | None, typer.Option(help="The body; a .jsonl file is one body per line.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Send it so many times.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Send it this many times.")] = 1,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Send the text as it is, JSON or not.")
+        bool, typer.Option("--raw", help="Send the text unchanged, JSON or not.")
     ] = False,
     declare: Annotated[
         bool, typer.Option("--declare", help="Declare the queue first, with its dead queue.")
@@ -45,7 +45,7 @@ def send(
 ) -> None:
     """Send messages to QUEUE and wait until the broker has confirmed each.
 
-    Without BODY the body is empty, which for a stage means its default job.
+    Without BODY the body is empty; a stage then runs its default job.
 
     Example: mousetrap send start_fetch '{"seed": 1}' --count 100
 
@@ -55,7 +55,7 @@ def send(
     bodies = _bodies(body, file, raw)
     if declare:
         job_queue.declare(Queue(queue), settings=settings)
-    tally = _Tally()
+    tally = _Outcomes()
     total = len(bodies) * count
     try:
         with (
@@ -66,7 +66,7 @@ def send(
                 tally.add(out.publish(Message(body=each), queue))
                 display.advance(tally.settled)
             out.flush(settings.confirm_timeout + 1)
-    finally:  # also when it is interrupted: some of them have arrived
+    finally:  # also after an interrupt: some messages were confirmed
         outcomes = tally.sum_up()
         if json:
             print_json({"sent": tally.sent, **outcomes, "ids": tally.ids})
@@ -79,8 +79,8 @@ def send(
         raise typer.Exit(ExitCode.FAILED)
 
 
-class _Tally:
-    """Counts outcomes as they become known, so that a million messages are not kept for it."""
+class _Outcomes:
+    """Counts the outcomes as they become known, without keeping all messages in memory."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -95,14 +95,14 @@ class _Tally:
 
     def add(self, receipt: Receipt) -> None:
         self.sent += 1
-        if self.sent <= SHOWN_IDS:
+        if self.sent <= MAX_IDS:
             self.ids.append(receipt.message.id)
         self._open.append(receipt)
         while self._open and self._open[0].state != "waiting":
             self._count(self._open.popleft())
 
     def sum_up(self) -> Counter[str]:
-        """Count what is left, whatever became of it."""
+        """Count the receipts that are left, in whatever state they are."""
         while self._open:
             self._count(self._open.popleft())
         return self._outcomes
@@ -115,9 +115,9 @@ class _Tally:
 def _bodies(body: str | None, file: Path | None, raw: bool) -> list[bytes]:
     if file is not None and body is not None:
         raise SettingsError("both a BODY and --file are given: give one of them")
-    lines: list[tuple[str, bytes]]  # where it stands, and what stands there
+    lines: list[tuple[str, bytes]]  # (where it is, for an error; the body)
     if file is None:
-        # fsencode gives back the very bytes that the shell passed, UTF-8 or not
+        # fsencode returns the bytes that the shell passed, UTF-8 or not
         lines = [("", sys.stdin.buffer.read() if body == "-" else os.fsencode(body or ""))]
     else:
         try:
@@ -137,7 +137,7 @@ def _bodies(body: str | None, file: Path | None, raw: bool) -> list[bytes]:
             if each and not raw:
                 decode(each)
         except UndecodableMessage as error:
-            raise SettingsError(f"{where}{error}; send it as it is with --raw") from None
+            raise SettingsError(f"{where}{error}; send it unchanged with --raw") from None
         except ValueError as error:
             raise SettingsError(f"{where}{error}") from None
     return [each for _, each in lines]

@@ -1,4 +1,4 @@
-"""``mousetrap sweep``: away with what killed runs left behind."""
+"""``mousetrap sweep``: deletes the queues that killed runs left behind."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from mousetrap.settings import Settings
 
 
 def sweep(json: Json = False) -> None:
-    """Delete the queues of runs whose process is gone, and name them; live runs are left alone.
+    """Delete the queues of runs whose process is gone, and list them; live runs stay.
 
-    Knows the runs of this user on this machine. Exit code 1 if something could not be removed; the
-    queues of a run expire by themselves as well, ten minutes after their last use.
+    It finds the runs of this user on this machine. Exit code 1 if something could not be deleted.
+    The queues of a run also expire by themselves, ten minutes after their last use.
 
     Example: mousetrap sweep
     """
     from mousetrap.runs import run_lock
 
-    leftovers = run_lock.sweep(Settings.from_environment())
+    stale_runs = run_lock.sweep(Settings.from_environment())
     if json:
-        print_json([asdict(each) for each in leftovers])
-    elif leftovers:
+        print_json([asdict(each) for each in stale_runs])
+    elif stale_runs:
         print_table(
             ("run", "process", "age", "queues deleted", "problem"),
             ((each.namespace, each.process, age(each.age), len(each.queues), each.problem)
-             for each in leftovers),
+             for each in stale_runs),
         )  # fmt: skip
     else:
-        print_message("nothing is left of any run")
-    if problems := sum(bool(each.problem) for each in leftovers):
-        print_error(f"{problems} of {len(leftovers)} could not be removed: see above")
+        print_message("no run has left anything behind")
+    if problems := sum(bool(each.problem) for each in stale_runs):
+        print_error(f"{problems} of {len(stale_runs)} could not be deleted: see above")
         raise typer.Exit(ExitCode.FAILED)

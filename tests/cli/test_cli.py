@@ -391,7 +391,7 @@ def test_sweep_names_what_it_removes(run, start, settings, tmp_path, monkeypatch
     assert leftover["namespace"].startswith(settings.namespace)
     assert len(leftover["queues"]) == 8  # work, three retries, dead, suspects, result, events
     assert (first.exit_code, second.exit_code) == (0, 0)
-    assert "nothing is left of any run" in second.stderr
+    assert "no run has left anything behind" in second.stderr
 
 
 def test_version_names_the_broker(run, broker):
@@ -573,7 +573,7 @@ def test_purge_asks_a_person(start, settings, answer, code, left):
 
     assert process.wait(10) == code
     assert depth("work.dead", settings).messages == left
-    assert b"Throw 1 messages of work.dead away?" in seen
+    assert b"Delete 1 messages of work.dead?" in seen
     os.close(side)
     os.close(terminal)
 
