@@ -1,4 +1,4 @@
-"""Dead letters: looked at without harm, sent back without loss."""
+"""Dead letters can be read without harm and sent back without loss."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ WORK = Queue("work", retry_delays=(0.05,))
 
 
 @pytest.fixture
-def letters(settings):
-    """Three messages that died of a bug at their second attempt: ids a1, a2, b1."""
+def three_dead(settings):
+    """Let three messages (a1, a2, b1) die at their second attempt, because of a bug."""
 
     def buggy(_: int) -> None:
         raise KeyError("x")
@@ -32,85 +32,85 @@ def letters(settings):
     return settings
 
 
-def test_dead_letters_say_what_happened_and_stay(letters):
-    """Reason, traceback, origin and time; looking twice shows the same."""
-    first, *_ = dead_letters(WORK, settings=letters)
+def test_dead_letters_say_what_happened_and_stay(three_dead):
+    """They have a reason, a traceback, an origin and a time; reading twice gives the same."""
+    first, *_ = dead_letters(WORK, settings=three_dead)
 
     assert (first.id, first.reason, first.origin) == ("a1", "KeyError: 'x'", "work")
     assert first.attempt == 2
     assert "in buggy" in first.traceback
     assert abs(time.time() - first.dead_since) < 60
-    assert len(dead_letters("work", settings=letters)) == 3
+    assert len(dead_letters("work", settings=three_dead)) == 3
 
 
-def test_replay_sends_all_back_as_first_attempts(letters):
-    """After the bug is fixed the same ids are handled; nothing of the death clings to them."""
+def test_replay_sends_all_back_as_first_attempts(three_dead):
+    """After the bug is fixed, the same ids are handled without the headers of the failure."""
     seen = []
 
     def fixed(message: Message) -> None:
         seen.append((message.id, message.attempt, message.reason, message.replayed))
 
-    assert replay(WORK, settings=letters) == 3
-    with Worker(WORK, fixed, letters) as worker:
+    assert replay(WORK, settings=three_dead) == 3
+    with Worker(WORK, fixed, three_dead) as worker:
         worker.wait_until(done=3)
 
     assert seen == [("a1", 1, None, 1), ("a2", 1, None, 1), ("b1", 1, None, 1)]
-    assert depth(WORK.dead, letters).messages == 0
+    assert depth(WORK.dead, three_dead).messages == 0
 
 
-def test_replay_takes_the_ids_it_is_told(letters):
-    """By the beginning of the id; the others stay dead."""
-    assert replay(WORK, ids=["a"], settings=letters) == 2
-    assert [m.id for m in dead_letters(WORK, settings=letters)] == ["b1"]
+def test_replay_sends_only_the_given_ids(three_dead):
+    """The beginning of an id is enough; the others stay in the dead queue."""
+    assert replay(WORK, ids=["a"], settings=three_dead) == 2
+    assert [m.id for m in dead_letters(WORK, settings=three_dead)] == ["b1"]
 
 
-def test_replay_keeps_to_its_limit(letters):
-    """At most so many, the oldest first."""
-    assert replay(WORK, limit=1, settings=letters) == 1
-    assert [m.id for m in drain("work", settings=letters)] == ["a1"]
+def test_replay_keeps_to_its_limit(three_dead):
+    """It sends at most *limit* messages, the oldest first."""
+    assert replay(WORK, limit=1, settings=three_dead) == 1
+    assert [m.id for m in drain("work", settings=three_dead)] == ["a1"]
 
 
-def test_replay_keeps_the_letter_when_the_queue_is_gone(letters):
-    """A copy that comes back is an error, and its letter is still in the dead queue."""
-    delete("work", settings=letters)
+def test_replay_keeps_the_dead_letter_when_its_queue_is_deleted(three_dead):
+    """A returned copy is an error, and its dead letter stays in the dead queue."""
+    delete("work", settings=three_dead)
 
     with pytest.raises(Unroutable):
-        replay(WORK, settings=letters)
+        replay(WORK, settings=three_dead)
 
-    assert len(dead_letters(WORK, settings=letters)) == 3
+    assert len(dead_letters(WORK, settings=three_dead)) == 3
 
 
-def test_replay_of_an_unknown_queue_says_so(settings):
-    """No dead queue: the error names it."""
+def test_replay_raises_for_an_unknown_queue(settings):
+    """The error names the dead queue that does not exist."""
     with pytest.raises(QueueMissing, match=r"nowhere\.dead"):
         replay("nowhere", settings=settings)
 
 
-def test_replay_counts_how_often(letters):
-    """A letter that dies again and is sent again says so: twice."""
+def test_replay_counts_the_replays_of_a_message(three_dead):
+    """A message that dies again and is sent again has been replayed twice."""
 
     def still_buggy(_: int) -> None:
         raise KeyError("x")
 
-    replay(WORK, limit=1, settings=letters)
-    with Worker(WORK, still_buggy, letters) as worker:
+    replay(WORK, limit=1, settings=three_dead)
+    with Worker(WORK, still_buggy, three_dead) as worker:
         worker.wait_until(dead=1)
-    replay(WORK, ids="a1", settings=letters)
+    replay(WORK, ids="a1", settings=three_dead)
 
-    [again] = drain("work", settings=letters)
+    [again] = drain("work", settings=three_dead)
     assert (again.id, again.attempt, again.replayed) == ("a1", 1, 2)
 
 
-def test_replay_refuses_an_empty_id(letters):
-    """Every id starts with nothing; an unset shell variable must not replay everything."""
+def test_replay_refuses_an_empty_id(three_dead):
+    """Every id begins with "", so an unset shell variable would replay everything."""
     with pytest.raises(SettingsError, match="empty"):
-        replay(WORK, ids=[""], settings=letters)
+        replay(WORK, ids=[""], settings=three_dead)
 
-    assert depth("work", settings=letters).messages == 0
+    assert depth("work", settings=three_dead).messages == 0
 
 
-def test_replay_interrupted_doubles_and_never_loses(letters):
-    """Stopped between two letters: what was sent is in the queue, the rest is dead as before."""
+def test_replay_that_is_interrupted_loses_no_message(three_dead):
+    """The sent messages are in the queue, the others still in the dead queue."""
 
     class Stop(Exception):
         pass
@@ -119,18 +119,18 @@ def test_replay_interrupted_doubles_and_never_loses(letters):
         raise Stop
 
     with pytest.raises(Stop):
-        replay(WORK, settings=letters, on_replayed=stop)
+        replay(WORK, settings=three_dead, on_replayed=stop)
 
-    assert [m.id for m in drain("work", settings=letters)] == ["a1"]
-    assert [m.id for m in dead_letters(WORK, settings=letters)] == ["a2", "b1"]
+    assert [m.id for m in drain("work", settings=three_dead)] == ["a1"]
+    assert [m.id for m in dead_letters(WORK, settings=three_dead)] == ["a2", "b1"]
 
 
 def test_replay_keeps_body_and_foreign_properties(settings):
-    """The original bytes, and what another client had set, survive death and return."""
+    """The copy has the original bytes and the headers that another client set."""
     declare(WORK, settings=settings)
-    letter = Message(body=b"\x00not json", headers={"theirs": "kept", "mousetrap-reason": "X"})
+    dead_letter = Message(body=b"\x00not json", headers={"theirs": "kept", "mousetrap-reason": "X"})
     with Publisher(settings) as publisher:
-        publisher.publish(letter, WORK.dead).wait()
+        publisher.publish(dead_letter, WORK.dead).wait()
 
     replay(WORK, settings=settings)
 

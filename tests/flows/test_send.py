@@ -1,4 +1,4 @@
-"""Sending from a cell: one value or many, and what became of each."""
+"""`send` sends one value or many, and returns what happened to each message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Corner(NamedTuple):
 
 
 class Model:
-    """What of a pydantic model counts here, and can be gone through as one can."""
+    """Has the part of a pydantic model that matters here; it is iterable, too."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -67,7 +67,7 @@ def arrived(settings):
     ],
 )  # fmt: skip
 def test_send_takes_one_value_as_one_message(work, value, body):
-    """Plain values, dataclasses, structs, pydantic models, named tuples; a list in a list."""
+    """Also dataclasses, structs, pydantic models, named tuples, and a list in a list."""
     sent = send("work", value, settings=work)
 
     assert sent.counts == {"confirmed": 1}
@@ -79,16 +79,16 @@ def test_send_takes_one_value_as_one_message(work, value, body):
     [[0, 1, 2], (0, 1, 2), range(3), (n for n in range(3)), {0: "a", 1: "b", 2: "c"}.keys()],
     ids=["list", "tuple", "range", "generator", "keys"],
 )
-def test_send_makes_a_message_of_each_value_of_what_can_be_gone_through(work, values):
-    """In their order, each with an id of its own."""
+def test_send_sends_a_message_for_each_value_of_an_iterable(work, values):
+    """The messages are in order, each with its own id."""
     sent = send("work", values, settings=work)
 
     assert len(sent) == len(set(sent.ids)) == 3
     assert arrived(work) == [0, 1, 2]
 
 
-def test_send_repeats_what_it_is_told_to(work):
-    """Each time with an id of its own; a generator is gone through once."""
+def test_send_repeats_the_data_count_times(work):
+    """Each message has its own id; a generator is read once."""
     sent = send("work", (n for n in (1, 2)), count=2, settings=work)
 
     assert len(set(sent.ids)) == 4
@@ -96,7 +96,7 @@ def test_send_repeats_what_it_is_told_to(work):
 
 
 def test_send_sends_a_message_as_it_is_and_only_once(work):
-    """Its id is the message: twice the same would be one for who looks at ids."""
+    """Two messages with one id would count as one wherever ids are compared."""
     message = Message(1, id="mine")
 
     assert send("work", message, settings=work).ids == ["mine"]
@@ -105,7 +105,7 @@ def test_send_sends_a_message_as_it_is_and_only_once(work):
 
 
 def test_send_knows_the_queue_of_a_stage(work):
-    """A stage, a queue or a name."""
+    """It takes a stage, a queue or a name."""
 
     @stage(reads="work")
     def handle(n: int) -> None: ...
@@ -117,14 +117,14 @@ def test_send_knows_the_queue_of_a_stage(work):
 
 
 def test_send_sums_up(work):
-    """How many, how fast, and where to."""
+    """The result says how many messages, how fast, and to which queue."""
     assert repr(send("work", range(1000), settings=work)).startswith("1,000 confirmed in ")
     assert "1,000 confirmed" in send("work", range(1000), settings=work)._repr_html_()
     assert repr(send("work", [], settings=work)).startswith("nothing to send")
 
 
-def test_send_names_what_did_not_arrive(settings, caplog):
-    """No such queue: the value says so and how to help it, and so does the log."""
+def test_send_reports_messages_that_are_not_confirmed(settings, caplog):
+    """The queue does not exist: the result and the log say so, and what to do."""
     with caplog.at_level(logging.WARNING, "mousetrap.send"):
         sent = send("nowhere", range(3), settings=settings)
 
@@ -135,8 +135,8 @@ def test_send_names_what_did_not_arrive(settings, caplog):
         assert "declare it" in said
 
 
-def test_send_says_how_far_it_came_when_a_value_cannot_be_sent(work):
-    """What stood before it is sent; the error tells how many that were."""
+def test_send_says_how_many_were_sent_before_a_bad_value(work):
+    """The values before it are sent; a note on the error has their number."""
     values = (object() if n == 600 else n for n in range(700))
 
     with pytest.raises(TypeError, match="JSON cannot represent object") as raised:
@@ -148,7 +148,7 @@ def test_send_says_how_far_it_came_when_a_value_cannot_be_sent(work):
 
 
 def test_send_ends_at_once_when_it_is_interrupted(work):
-    """Ctrl-C between two messages: the note says how far it came, nobody waits for the rest."""
+    """Ctrl-C between two messages: a note has the number sent; it does not wait for confirms."""
 
     def values():
         yield from range(600)
@@ -161,8 +161,8 @@ def test_send_ends_at_once_when_it_is_interrupted(work):
     assert [thread.name for thread in threading.enumerate() if "send" in thread.name] == []
 
 
-def test_send_shows_how_far_it_is_and_leaves_a_runs_figures_alone(work, monkeypatch, tmp_path):
-    """Lines for a person after two seconds; the file that a check reads is for runs."""
+def test_send_shows_its_progress_and_does_not_write_the_file_of_a_run(work, monkeypatch, tmp_path):
+    """A line for people after two seconds; the progress file of a check is for runs only."""
     monkeypatch.setenv("MOUSETRAP_PROGRESS", str(tmp_path / "progress.json"))
     monkeypatch.setattr("mousetrap.display.progress.SHOWN_AFTER", 0.0)
     monkeypatch.setattr("mousetrap.display.progress.UPDATE_INTERVAL", 0.0)
@@ -177,13 +177,13 @@ def test_send_shows_how_far_it_is_and_leaves_a_runs_figures_alone(work, monkeypa
 
 
 def test_send_without_a_broker_says_what_to_check(settings):
-    """Nobody there: the error of the connection, and nothing is left behind."""
+    """The error is that of the connection, and nothing is left behind."""
     with pytest.raises(BrokerUnreachable, match="RABBITMQ_PORT"):
         send("work", 1, settings=settings.replace(port=1, connect_timeout=0.5))
 
 
-def test_pydantic_models_travel_as_their_fields(work):
-    """The real thing, where it is installed."""
+def test_send_sends_pydantic_models_as_their_fields(work):
+    """With pydantic itself, if it is installed."""
     pydantic = pytest.importorskip("pydantic")
 
     class Job(pydantic.BaseModel):

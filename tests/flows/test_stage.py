@@ -1,4 +1,4 @@
-"""Stages and handlers: plain functions stay plain functions."""
+"""A stage is still a plain function; a handler decodes what it reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add(point: Point) -> float:
 
 
 def test_calling_a_stage_is_calling_its_function():
-    """No broker, no decoding: the function, with its name and docstring."""
+    """Without a broker and without decoding; name and docstring are the function's."""
     assert isinstance(add, Stage)
     assert add(Point(1, 2)) == 3
     assert add.__name__ == "add"
@@ -38,7 +38,7 @@ def test_calling_a_stage_is_calling_its_function():
 
 
 def test_stages_compose_without_a_broker():
-    """The pipeline as plain calls."""
+    """The pipeline works as plain calls."""
     summary = process(fetch(FetchJob(seed=1, places=5)))
 
     assert summary.places == 5
@@ -58,7 +58,7 @@ def test_stage_starts_a_worker_in_the_background(settings):
 
 
 def test_start_fetch_triggers_the_pipeline(settings):
-    """One call, one job, one result that carries the job's id."""
+    """One call sends one job, and its result carries the job's id."""
     with fetch.start(settings), process.start(settings):
         job = start_fetch(FetchJob(seed=5), settings)
         [result] = drain("results", 1, timeout=10, settings=settings)
@@ -72,7 +72,7 @@ def test_start_fetch_triggers_the_pipeline(settings):
 
 
 def test_stage_refuses_impossible_queues():
-    """A bad name or delay is an error where it is written, not when a message fails."""
+    """A bad name or delay is an error at the decorator, not when a message fails."""
     with pytest.raises(SettingsError, match="empty"):
         stage(reads="")(lambda data: data)
     with pytest.raises(SettingsError, match="retry delay"):
@@ -121,13 +121,13 @@ def test_handler_decodes_to_the_annotated_type(function, body, expected):
 
 
 def test_handler_passes_the_message_itself_when_asked():
-    """A parameter annotated `Message` gets it undecoded."""
+    """A parameter annotated `Message` gets the whole message, not decoded."""
     message = Message(body=b"{bad")
 
     assert Handler(whole_message).arguments(message) == (message,)
 
 
 def test_handler_refuses_an_empty_body_where_data_is_needed():
-    """Empty is not None: a function without a default has nothing to be called with."""
+    """An empty body is not None: a function without a default cannot be called."""
     with pytest.raises(UndecodableMessage, match="empty body"):
         Handler(add.function).arguments(Message(body=b""))

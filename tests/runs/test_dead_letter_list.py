@@ -1,4 +1,4 @@
-"""The bench for dead letters: seen without harm, mended, sent back, made into tests."""
+"""Dead letters are listed without harm, edited, replayed, and turned into tests."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def show(part: float) -> str:
 
 
 @pytest.fixture
-def letters(settings):
-    """Two died: the empty word at its second attempt, a number at its first."""
+def two_dead(settings):
+    """Let two messages die: the empty word at its second attempt, a number at its first."""
     declare(share.queue, "shares", settings=settings)
     send(share, ["trap", "", 7], settings=settings)
     with share.start(settings) as worker:
@@ -45,92 +45,92 @@ def letters(settings):
     return settings
 
 
-def bench_of(settings):
-    """The letters by what killed them: the number first."""
-    bench = dead(share, settings=settings)
-    return bench, {each.reason.split(":")[0]: each.id for each in bench}
+def list_of(settings):
+    """Return the dead letters of `share`, and their ids by the type of the exception."""
+    found = dead(share, settings=settings)
+    return found, {each.reason.split(":")[0]: each.id for each in found}
 
 
-def test_dead_shows_reasons_attempts_ages_and_sizes_and_no_body(letters):
-    """What a person looks at first; the letters stay where they are."""
-    bench, ids = bench_of(letters)
+def test_dead_shows_reasons_attempts_ages_and_sizes_and_no_body(two_dead):
+    """The table has no bodies, and the dead letters stay in their queue."""
+    found, ids = list_of(two_dead)
 
-    row = next(row for row in bench.table() if row["message"] == ids["ZeroDivisionError"][:8])
+    row = next(row for row in found.table() if row["message"] == ids["ZeroDivisionError"][:8])
     assert (row["reason"], row["attempts"]) == ("ZeroDivisionError: division by zero", 2)
     assert row["died"].endswith(" s ago")
     assert row["size"] == "2 B"
-    assert repr(bench).startswith("2 dead letters of words\n")
-    assert "redelivered" in repr(bench)
-    assert '""' not in repr(bench)
-    assert depth("words.dead", letters).messages == 2
+    assert repr(found).startswith("2 dead letters of words\n")
+    assert "redelivered" in repr(found)
+    assert '""' not in repr(found)
+    assert depth("words.dead", two_dead).messages == 2
 
 
-def test_dead_says_where_in_the_function_and_by_which_body(letters):
-    """Only when asked: the traceback line by line, the body as data, decoded to a type."""
-    bench, ids = bench_of(letters)
+def test_dead_shows_the_traceback_and_the_body_on_request(two_dead):
+    """The traceback has several lines; the body is data, or decoded to a type."""
+    found, ids = list_of(two_dead)
     number, empty = ids["UndecodableMessage"], ids["ZeroDivisionError"]
 
-    assert "in share" in repr(bench.traceback(empty[:6]))
-    assert repr(bench.traceback(empty)).count("\n") > 2
-    assert (bench.body(empty), bench.body(number), bench.body(empty, str)) == ("", 7, "")
-    assert bench.body(number, str) == b"7"  # it is none
-    assert {row["body"] for row in bench.bodies()} == {'""', "7"}
-    assert "''" in repr(bench.bodies(str))
-    assert "Expected `str`, got `int`" in repr(bench.bodies(str))
+    assert "in share" in repr(found.traceback(empty[:6]))
+    assert repr(found.traceback(empty)).count("\n") > 2
+    assert (found.body(empty), found.body(number), found.body(empty, str)) == ("", 7, "")
+    assert found.body(number, str) == b"7"  # not a str, so the bytes
+    assert {row["body"] for row in found.bodies()} == {'""', "7"}
+    assert "''" in repr(found.bodies(str))
+    assert "Expected `str`, got `int`" in repr(found.bodies(str))
 
 
-def test_dead_says_how_many_more_there_are(letters):
-    """The bench holds so many; the queue may hold more."""
-    assert repr(dead("words", 1, letters)).startswith("1 dead letters of words, the first of 2")
+def test_dead_says_how_many_more_there_are(two_dead):
+    """The list has at most *n*; the title says how many the queue has."""
+    assert repr(dead("words", 1, two_dead)).startswith("1 dead letters of words, the first of 2")
 
 
-def test_dead_of_a_queue_that_nobody_reads_says_so(settings):
-    """Not ours, or not yet: the error names it and the way to look at others'."""
+def test_dead_raises_for_a_queue_without_a_dead_queue(settings):
+    """The error names the missing queue, and suggests `peek` for queues of other programs."""
     with pytest.raises(QueueMissing, match=r"no queue 'nowhere.dead'.*peek"):
         dead("nowhere", settings=settings)
 
 
-def test_dead_names_letters_by_the_beginning_of_their_ids(settings):
-    """One that fits; none or several are errors, as is nothing at all."""
+def test_dead_letters_are_found_by_the_beginning_of_their_ids(settings):
+    """Exactly one must match; an empty id is an error, too."""
     declare(share.queue, settings=settings)
     with Publisher(settings) as publisher:
-        letters = [Message(1, id=id) for id in ("a1", "a2", "b1")]
-        publisher.publish_until_confirmed(letters, "words.dead")
-    bench = dead(share, settings=settings)
+        messages = [Message(1, id=id) for id in ("a1", "a2", "b1")]
+        publisher.publish_until_confirmed(messages, "words.dead")
+    found = dead(share, settings=settings)
 
-    assert bench.dead_letter("b").id == "b1"
-    assert [each.id for each in bench[:2]] == ["a1", "a2"]
-    assert isinstance(bench[:2], mousetrap.DeadLetterList)
+    assert found.dead_letter("b").id == "b1"
+    assert [each.id for each in found[:2]] == ["a1", "a2"]
+    assert isinstance(found[:2], mousetrap.DeadLetterList)
     for id, says in (("a", "2 dead letters begin with"), ("c", "no dead letter"), ("", "empty")):
         with pytest.raises(SettingsError, match=says):
-            bench.dead_letter(id)
-    assert bench.replay("a1").sent == ["a1"]
+            found.dead_letter(id)
+    assert found.replay("a1").sent == ["a1"]
 
 
-def test_edit_mends_copies_and_sends_nothing(letters):
-    """Data in, data out; ids stay, the first bench stays, a header tells."""
-    bench, ids = bench_of(letters)
+def test_edit_changes_copies_and_sends_nothing(two_dead):
+    """The ids and the first list stay as they are; the copies are marked as edited."""
+    found, ids = list_of(two_dead)
 
-    mended = bench.edit(lambda word: word or "?", ids["ZeroDivisionError"])
+    edited = found.edit(lambda word: word or "?", ids["ZeroDivisionError"])
 
-    assert [each.id for each in mended] == [each.id for each in bench]
-    assert mended.body(ids["ZeroDivisionError"]) == "?"
-    assert bench.body(ids["ZeroDivisionError"]) == ""
-    assert [each.is_edited for each in mended if each.id == ids["ZeroDivisionError"]] == [True]
-    assert "edited" in mended.table().columns
-    assert depth("words", letters).messages == 0
+    assert [each.id for each in edited] == [each.id for each in found]
+    assert edited.body(ids["ZeroDivisionError"]) == "?"
+    assert found.body(ids["ZeroDivisionError"]) == ""
+    assert [each.is_edited for each in edited if each.id == ids["ZeroDivisionError"]] == [True]
+    assert "edited" in edited.table().columns
+    assert depth("words", two_dead).messages == 0
 
 
-def test_edit_decodes_as_a_stage_does(letters):
-    """To the annotated type; annotated Message, the letter itself, whose body may be anything."""
-    bench, ids = bench_of(letters)
+def test_edit_decodes_as_a_stage_does(two_dead):
+    """To the annotated type; a parameter annotated `Message` gets the whole message."""
+    found, ids = list_of(two_dead)
 
-    def raw(letter: Message) -> bytes:
-        return b'"' + letter.body + b'"'
+    def raw(message: Message) -> bytes:
+        return b'"' + message.body + b'"'
 
     number = ids["UndecodableMessage"]
-    assert bench.edit(raw, number).body(number) == "7"
-    assert bench.edit(str, number).body(number) == "7"  # a built-in tells no annotations
+    assert found.edit(raw, number).body(number) == "7"
+    assert found.edit(str, number).body(number) == "7"  # a built-in has no annotations
 
 
 @pytest.mark.parametrize(
@@ -140,35 +140,37 @@ def test_edit_decodes_as_a_stage_does(letters):
         (lambda _: None, "returned None"),
         (lambda _: object(), "failed with message .*TypeError"),
     ],
-    ids=["raises", "returns nothing", "returns what is no JSON"],
+    ids=["raises", "returns nothing", "returns what cannot be JSON"],
 )
-def test_edit_says_which_letter_it_could_not_mend(letters, function, says):
-    """And edits none of them."""
-    bench, _ = bench_of(letters)
+def test_edit_says_which_message_it_could_not_edit(two_dead, function, says):
+    """No message is edited then."""
+    found, _ = list_of(two_dead)
 
     with pytest.raises(MousetrapError, match=says):
-        bench.edit(function)
+        found.edit(function)
 
 
-def test_replay_sends_letters_back_marked_and_mended(letters):
-    """To the queue where they died, as first attempts, with their ids; the others stay."""
-    bench, ids = bench_of(letters)
+def test_replay_sends_edited_messages_back(two_dead):
+    """They go to the queue where they died, as first attempts, with their ids; others stay."""
+    found, ids = list_of(two_dead)
 
-    replayed = bench.edit(lambda _: "aa", ids["ZeroDivisionError"]).replay(ids["ZeroDivisionError"])
+    replayed = found.edit(lambda _: "aa", ids["ZeroDivisionError"]).replay(ids["ZeroDivisionError"])
 
-    [back] = drain("words", settings=letters)
+    [back] = drain("words", settings=two_dead)
     assert (back.id, back.data) == (ids["ZeroDivisionError"], "aa")
     assert (back.attempt, back.replayed, back.is_edited, back.reason) == (1, 1, True, None)
     assert repr(replayed) == "1 sent back"
-    assert [each.id for each in peek("words.dead", settings=letters)] == [ids["UndecodableMessage"]]
+    assert [each.id for each in peek("words.dead", settings=two_dead)] == [
+        ids["UndecodableMessage"]
+    ]
 
 
-def test_replay_keeps_to_its_limit_and_says_what_is_gone(letters):
-    """At most so many; a letter that somebody else took is named."""
-    bench, _ = bench_of(letters)
+def test_replay_keeps_to_the_limit_and_names_missing_messages(two_dead):
+    """A message that is no longer in the dead queue is in the result, with the reason."""
+    found, _ = list_of(two_dead)
 
-    first = bench.replay(limit=1)
-    rest = bench.replay()
+    first = found.replay(limit=1)
+    rest = found.replay()
 
     assert (len(first), first.kept) == (1, {})
     assert len(rest) == 1
@@ -176,8 +178,8 @@ def test_replay_keeps_to_its_limit_and_says_what_is_gone(letters):
     assert "1 stay, no longer in the dead queue" in repr(rest)
 
 
-def test_replay_leaves_alone_what_died_too_often(settings):
-    """The cap: sent back and died so many times, it stays until somebody insists."""
+def test_replay_skips_messages_that_were_replayed_too_often(settings):
+    """After *cap* replays a message stays, unless the caller gives a higher *cap*."""
 
     @stage(reads="words", retry_delays=())
     def never(word: str) -> None:
@@ -194,63 +196,63 @@ def test_replay_leaves_alone_what_died_too_often(settings):
     assert len(dead(never, settings=settings).replay(cap=3)) == 1
 
 
-def test_replay_keeps_the_letter_when_the_queue_is_gone(letters):
-    """The copy came back: its letter is still in the dead queue."""
-    bench, _ = bench_of(letters)
-    delete("words", settings=letters)
+def test_replay_keeps_the_dead_letters_when_the_queue_is_deleted(two_dead):
+    """The broker returns the copy, and the dead letter stays in the dead queue."""
+    found, _ = list_of(two_dead)
+    delete("words", settings=two_dead)
 
     with pytest.raises(PublishError):
-        bench.replay()
+        found.replay()
 
-    assert depth("words.dead", letters).messages == 2
+    assert depth("words.dead", two_dead).messages == 2
 
 
 def test_dead_of_a_run_needs_no_queue(settings):
-    """The history by tap: reasons and tracebacks from the run's own ledger, after its end too."""
+    """Reasons and tracebacks come from the run's ledger, also after its end."""
     with mousetrap.run([share, show], settings, keep_bodies=100) as run:
         run.send_many(["trap", "", "aaa"])
         run.settle(timeout=20)
-    bench = dead(run)
+    found = dead(run)
 
-    rows = {row["reason"]: (row["queue"], row["attempts"], row["size"]) for row in bench.table()}
+    rows = {row["reason"]: (row["queue"], row["attempts"], row["size"]) for row in found.table()}
     assert rows == {
         "ZeroDivisionError: division by zero": ("words", 2, "2 B"),
         "Reject: too much of it": ("shares", 1, "3 B"),
     }
-    assert "in share" in bench.traceback(bench[0].id)
-    assert {row["body"] for row in bench.bodies()} == {'""', "1.0"}
+    assert "in share" in found.traceback(found[0].id)
+    assert {row["body"] for row in found.bodies()} == {'""', "1.0"}
     with pytest.raises(MousetrapError, match="this run has ended"):
-        bench.replay()
+        found.replay()
 
 
 def test_dead_of_a_run_says_when_bodies_were_not_kept(settings):
-    """Unless asked for they are not; the bench says how to ask."""
+    """Bodies are not kept by default; the error says how to keep them."""
     with mousetrap.run(share, settings) as run:
         run.send("")
         run.settle(timeout=20)
-    bench = dead(run)
+    found = dead(run)
 
-    [row] = bench.table()
+    [row] = found.table()
     assert row["size"] is None
-    assert bench.bodies()[0]["body"] == "not kept"
-    for use in (lambda: bench.body(bench[0].id), lambda: bench.edit(str)):
+    assert found.bodies()[0]["body"] == "not kept"
+    for use in (lambda: found.body(found[0].id), lambda: found.edit(str)):
         with pytest.raises(SettingsError, match="keep_bodies="):
             use()
 
 
 def test_replay_in_a_run_is_counted_by_its_ledger(settings):
-    """Sent back, it is open again; done the second time, nobody takes it for a duplicate."""
-    is_mended = False
+    """A replayed message is open again, and its second outcome is not a duplicate."""
+    is_fixed = False
 
     @stage(reads="words", retry_delays=())
     def handle(word: str) -> None:
-        if not is_mended:
+        if not is_fixed:
             raise ValueError(word)
 
     with mousetrap.run(handle, settings) as run:
         run.send_many(["a", "b"])
         before = run.settle(timeout=20)
-        is_mended = True
+        is_fixed = True
         replayed = dead(run).replay(limit=1)
         after = run.settle(timeout=20)
 
@@ -259,9 +261,9 @@ def test_replay_in_a_run_is_counted_by_its_ledger(settings):
     assert (after.lost, after.duplicates) == (0, 0)
 
 
-def test_letters_become_tests_that_fail_until_the_function_is_mended(letters, tmp_path):
-    """Red with the function as it was, green once it can deal with both."""
-    bench, _ = bench_of(letters)
+def test_to_test_writes_tests_that_fail_until_the_function_is_fixed(two_dead, tmp_path):
+    """They fail with the old function, and pass with one that handles both messages."""
+    found, _ = list_of(two_dead)
     flow = tmp_path / "my_flow.py"
     broken = """
         from mousetrap import stage
@@ -270,7 +272,7 @@ def test_letters_become_tests_that_fail_until_the_function_is_mended(letters, tm
         def share(word: str) -> float:
             return word.count("a") / len(word)
     """
-    path = bench.to_test(tmp_path / "test_letters.py", stage="my_flow:share")
+    path = found.to_test(tmp_path / "test_share.py", stage="my_flow:share")
 
     flow.write_text(textwrap.dedent(broken))
     red = run_pytest(path)
@@ -292,54 +294,54 @@ def run_pytest(path):
     return done.stdout + done.stderr
 
 
-def test_to_test_knows_the_stage_and_asks_before_it_overwrites(letters, tmp_path):
-    """A stage that a module holds needs no words; a file that exists stays."""
-    declare(fetch.queue, settings=letters)
-    with Publisher(letters) as publisher:
+def test_to_test_knows_the_stage_and_does_not_overwrite_by_default(two_dead, tmp_path):
+    """The list was made from a stage in a module; an existing file stays."""
+    declare(fetch.queue, settings=two_dead)
+    with Publisher(two_dead) as publisher:
         publisher.publish(Message(body=b"[]"), fetch.queue.dead).wait()
-    bench = dead(fetch, settings=letters)
-    path = bench.to_test(tmp_path / "test_letters.py")
+    found = dead(fetch, settings=two_dead)
+    path = found.to_test(tmp_path / "test_share.py")
 
     assert "from mousetrap.run_fetch_worker import fetch\n" in path.read_text()
     with pytest.raises(SettingsError, match=r"exists: .*overwrite=True"):
-        bench.to_test(path)
-    assert bench.to_test(path, overwrite=True) == path
+        found.to_test(path)
+    assert found.to_test(path, overwrite=True) == path
 
 
-def test_to_test_refuses_a_stage_that_no_test_can_find(letters, tmp_path):
-    """One that was made in a notebook, none at all, or what is no address."""
+def test_to_test_refuses_a_stage_that_no_test_can_import(two_dead, tmp_path):
+    """A stage of a notebook, no stage at all, or text that is not a reference."""
 
     @stage(reads="words")
     def local(word: str) -> None: ...
 
-    bench = dead("words", settings=letters)
+    found = dead("words", settings=two_dead)
     for where, says in ((local, "exists only in this notebook"), (None, "not clear which stage"),
                         ("os; import x", "module:name")):  # fmt: skip
         with pytest.raises(SettingsError, match=says):
-            bench.to_test(tmp_path / "test_letters.py", stage=where)
+            found.to_test(tmp_path / "test_share.py", stage=where)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     "text", ['"""\nimport os  # ', "\\", "'\"\u2028\x00\ud800\r\n", "{0}%s", "é" * 300]
 )
-def test_a_test_module_is_python_whatever_is_in_the_letters(text):
-    """Bodies, ids and reasons are data in it: it compiles, and holds the same bytes."""
+def test_test_module_is_valid_python_for_any_message(text):
+    """Bodies, ids and reasons are data in it: it compiles, and has the same bytes."""
     body = text.encode("utf-8", "surrogatepass") * 20
-    letter = Message(body=body, id=text[:20].encode("utf-8", "replace").decode(), job="j" + text,
-                     headers={"mousetrap-reason": text})  # fmt: skip
-    source = module_of([letter], "mousetrap.run_fetch_worker", "fetch")
+    message = Message(body=body, id=text[:20].encode("utf-8", "replace").decode(), job="j" + text,
+                      headers={"mousetrap-reason": text})  # fmt: skip
+    source = module_of([message], "mousetrap.run_fetch_worker", "fetch")
     scope = {}
 
-    exec(compile(source.encode(), "test_letters.py", "exec"), scope)
+    exec(compile(source.encode(), "test_share.py", "exec"), scope)
 
     [back] = scope["DEAD_LETTERS"]
-    assert (back.body, back.id, back.job) == (letter.body, letter.id, letter.job)
+    assert (back.body, back.id, back.job) == (message.body, message.id, message.job)
     assert "os" not in scope
 
 
-def test_looking_does_not_use_up_a_quorum_queue(settings):
-    """Its delivery limit is 20, and a letter survives thirty looks, wherever they count."""
+def test_dead_does_not_reach_the_delivery_limit_of_a_quorum_queue(settings):
+    """The limit is 20; a dead letter is still there after it was read thirty times."""
     settings = settings.replace(queue_type="quorum")
     queue = Queue("work", ())
     declare(queue, settings=settings)
@@ -353,8 +355,8 @@ def test_looking_does_not_use_up_a_quorum_queue(settings):
     assert len(seen.replay(limit=1)) == 1
 
 
-def wear(queue, settings, **properties):
-    """Send one letter and refuse it until it is worn; return its properties."""
+def reach_delivery_limit(queue, settings, **properties):
+    """Reject one message until it is near the delivery limit; return its properties."""
     name = settings.topology.wire_name(queue.dead)
     with open_channel(settings) as channel:
         channel.basic_publish("", name, b"0", pika.BasicProperties(delivery_mode=2, **properties))
@@ -367,20 +369,20 @@ def wear(queue, settings, **properties):
 
 
 @pytest.mark.local
-def test_a_worn_letter_can_be_looked_at_when_the_broker_takes_nothing(node):
-    """A copy cannot be published then: there is a deadline, and the letter stays."""
+def test_dead_lists_a_message_near_the_limit_when_the_broker_accepts_no_copy(node):
+    """The copy cannot be published within the deadline, and the dead letter stays."""
     settings = node.settings.replace(queue_type="quorum")
     queue = Queue("work", ())
     declare(queue, settings=settings)
-    wear(queue, settings, message_id="m0")
+    reach_delivery_limit(queue, settings, message_id="m0")
     node.rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1")
 
     assert [each.id for each in dead(queue, settings=settings)] == ["m0"]
     wait_for(lambda: depth(queue.dead, settings).messages == 1)
 
 
-def test_a_worn_letter_is_published_anew_as_it_was(settings):
-    """With all that it had but the broker's count; perhaps not in its place."""
+def test_dead_replaces_a_message_near_the_limit_by_an_equal_copy(settings):
+    """Only the broker's count differs, and perhaps the place in the queue."""
     settings = settings.replace(queue_type="quorum")
     queue = Queue("work", ())
     declare(queue, settings=settings)
@@ -389,7 +391,7 @@ def test_a_worn_letter_is_published_anew_as_it_was(settings):
         "mousetrap-reason": "why", "mine": 1, "mousetrap-attempt": 3, "mousetrap-job": "m0"
     }  # fmt: skip
     others = {"correlation_id": "c", "priority": 3, "content_type": "text/plain", "timestamp": 9}
-    sent = wear(queue, settings, message_id="m0", headers=headers, **others)
+    sent = reach_delivery_limit(queue, settings, message_id="m0", headers=headers, **others)
     with open_channel(settings) as channel, Publisher(settings) as publisher:
         publisher.publish_until_confirmed([Message(1, id="m1")], queue.dead)
 

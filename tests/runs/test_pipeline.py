@@ -1,4 +1,4 @@
-"""The whole flow, proved by the notebook itself, on each broker and through a crash."""
+"""The notebook check_pipeline passes on each kind of broker, and through a broker crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARAMETERS = {"jobs": 500, "fetch_workers": 2, "process_workers": 2, "failure_ra
 
 @pytest.fixture
 def container(request, monkeypatch):
-    """A container of its own, of the image asked for."""
+    """Start a container of the requested image for this test."""
     if reason := docker.problem():
         missing(reason)
     monkeypatch.setenv("RABBITMQ_IMAGE", request.param)
@@ -39,7 +39,7 @@ def container(request, monkeypatch):
 
 
 def run(settings: Settings, tmp_path: Path, **parameters: object):
-    """Run the check against the broker of *settings* and return the record it leaves."""
+    """Run the check against the broker of *settings* and return the summary that it writes."""
     output = tmp_path / "check_pipeline.ipynb"
     environment = settings.to_environment() | {"MOUSETRAP_BROKER": "external"}
     result = check(CHECK, PARAMETERS | parameters, output=output, deadline=110,
@@ -48,11 +48,11 @@ def run(settings: Settings, tmp_path: Path, **parameters: object):
 
 
 def assert_accounted_for(summary: dict, jobs: int) -> None:
-    """Every job of ours was confirmed and has an end; the dead say why."""
+    """Assert that each job was confirmed, is done or dead, and that the dead have reasons."""
     assert summary["confirmed"] == summary["sent"] == jobs
     assert summary["lost"] == 0
     assert summary["done"] + summary["dead"] == jobs
-    assert summary["dead"] >= 2  # the two that are no JSON
+    assert summary["dead"] >= 2  # the two that are not JSON
     assert sum(summary["reasons"].values()) == summary["dead"]
     assert all(reason and reason != "no reason given" for reason in summary["reasons"])
 
@@ -60,29 +60,29 @@ def assert_accounted_for(summary: dict, jobs: int) -> None:
 @pytest.mark.docker
 @pytest.mark.parametrize(
     "container",
-    [  # the newest is what all the other tests run on
+    [  # all other tests run on the newest version
         pytest.param("rabbitmq:4.3-management", marks=pytest.mark.long),
         "rabbitmq:3.10-management",
     ],
     indirect=True,
 )
 def test_pipeline_loses_nothing_in_docker(container, tmp_path):
-    """500 jobs, 2 + 2 workers, one API call in ten fails: lost 0, the dead have reasons."""
+    """Of 500 jobs with 2 + 2 workers, where one API call in ten fails, none is lost."""
     assert_accounted_for(run(container, tmp_path), 502)
 
 
 @pytest.mark.local
 def test_pipeline_loses_nothing_on_a_local_node(node: RabbitMQNode, tmp_path):
-    """The same on a private rabbitmq-server."""
+    """No job is lost on a private rabbitmq-server."""
     assert_accounted_for(run(node.settings, tmp_path), 502)
 
 
 @pytest.mark.local
 @pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.long), "kill"])
 def test_pipeline_survives_a_broker_restart(node: RabbitMQNode, tmp_path, how):
-    """The broker goes down (politely; by kill -9) in the middle and comes back: lost 0.
+    """The broker stops, or is killed, while jobs wait, and starts again: no job is lost.
 
-    Void, hence failed, unless it went down while jobs were waiting.
+    The test fails if no jobs waited at that time, because it would show nothing.
     """
     waiting: list[int] = []
 
@@ -97,7 +97,7 @@ def test_pipeline_survives_a_broker_restart(node: RabbitMQNode, tmp_path, how):
             }
             messages, fetching = queues.get("start_fetch", (0, 0))
             _, processing = queues.get("data_processing", (0, 0))
-            # a worker that comes while the broker is away says so and ends: not what is tested
+            # a worker that starts while the broker is away ends with an error: not tested here
             if 50 <= messages <= 450 and fetching == processing == 2:
                 waiting.append(messages)
                 getattr(node, how)()
@@ -107,9 +107,9 @@ def test_pipeline_survives_a_broker_restart(node: RabbitMQNode, tmp_path, how):
 
     breaker = threading.Thread(target=restart)
     breaker.start()
-    # 20 ms a fetch, one at a time in each of two workers: the restart falls into some 5 seconds
+    # 500 fetches of 20 ms, one at a time in each of two workers: 5 seconds for the restart
     summary = run(node.settings, tmp_path, latency=0.02, concurrency=1)
     breaker.join(60)
 
-    assert waiting, "the fault did not land"
+    assert waiting, "the fault was not triggered"
     assert_accounted_for(summary, 502)

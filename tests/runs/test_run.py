@@ -1,21 +1,16 @@
-"""A run: apart from all others, settled by facts, and accounted for."""
+"""A run is isolated from others, ends when all outcomes are known, and counts each message."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 import types
 
 import pytest
-from support.messages import open_messages
+from support.messages import existing_queues, open_messages
 from support.waiting import wait_for
 
 import mousetrap
@@ -54,21 +49,8 @@ def stubborn(n: int) -> None:
     raise ConnectionError(f"no answer at {n}")
 
 
-@pytest.fixture
-def own_state(tmp_path, monkeypatch):
-    """A state folder of our own: leases of other runs on this machine are not ours to sweep."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    return tmp_path / "mousetrap" / "runs"
-
-
-def left_at_the_broker(run):
-    """The queues of a run that still exist, with what is in them."""
-    found = job_queue.depths(run._wire_names(), run.settings.replace(namespace=""))
-    return {each.queue: each.messages for each in found if each is not None}
-
-
 def test_run_accounts_for_every_message(settings):
-    """Done, dead with a reason, results where they belong; afterwards nothing is left."""
+    """Messages are done, dead with a reason, or results; afterwards no queue is left."""
     with mousetrap.run([double, show], settings) as run:
         receipts = run.send_many(range(50))
         summary = run.settle(timeout=20)
@@ -81,11 +63,11 @@ def test_run_accounts_for_every_message(settings):
     assert {each.data for each in results} == {str(2 * n) for n in range(50)} - {"26"}
     assert summary.stages["double"].done == 50
     assert summary.stages["show"].dead == 1
-    assert left_at_the_broker(run) == {}
+    assert existing_queues(run) == {}
 
 
 def test_run_works_in_processes(settings):
-    """The same with `mousetrap work` as a process for each stage, and two of one."""
+    """The workers are processes of `mousetrap work`, two of them for one stage."""
     options = {"workers": "processes", "processes": {"fetch": 2}, "retry_delays": QUICK}
     with mousetrap.run([fetch, process], settings, **options) as run:
         run.send_many(FetchJob(n, failure_rate=0.3) for n in range(40))
@@ -98,8 +80,8 @@ def test_run_works_in_processes(settings):
     assert len({outcome.worker for e in run.ledger.entries() for outcome in e.outcomes}) >= 2
 
 
-def test_run_counts_what_workers_elsewhere_do(settings):
-    """Workers that nobody here started, in the run's namespace: their fates are heard as well."""
+def test_run_counts_the_work_of_other_workers(settings):
+    """It receives the outcomes of workers that it did not start, in its namespace."""
     with (
         mousetrap.run(double, settings, workers="none") as run,
         double.start(run.settings) as worker,
@@ -110,8 +92,8 @@ def test_run_counts_what_workers_elsewhere_do(settings):
     assert summary.done == worker.statistics().done == 1
 
 
-def test_run_takes_a_module_for_a_flow(settings):
-    """The stages that a module holds, in the order in which they stand there."""
+def test_run_takes_a_module_as_a_flow(settings):
+    """Its stages are those in the module, in their order there."""
     module = types.ModuleType("my_flow")
     module.__dict__.update(first=double, second=show, alias=double, other=len)
 
@@ -122,8 +104,8 @@ def test_run_takes_a_module_for_a_flow(settings):
     assert run.flow.stages == [double, show]
 
 
-def test_runs_side_by_side_never_meet(settings):
-    """Ten runs at a time on one broker: each counts its own messages and no other's."""
+def test_simultaneous_runs_do_not_affect_each_other(settings):
+    """Of ten runs on one broker, each counts its own messages only."""
     outcomes = {}
 
     def one(number):
@@ -142,7 +124,7 @@ def test_runs_side_by_side_never_meet(settings):
 
 
 def test_settle_returns_only_when_nothing_is_open(settings):
-    """Random failures, retries and outputs: whenever it returns, no message is anywhere."""
+    """After random failures, retries and outputs, no message is left when it returns."""
     chance = random.Random(7)
 
     @stage(reads="fan", writes="leaves", retry_delays=QUICK, concurrency=4)
@@ -167,8 +149,8 @@ def test_settle_returns_only_when_nothing_is_open(settings):
         assert summary.done + summary.dead == 20
 
 
-def test_settle_says_where_each_message_stopped(settings):
-    """At the time-out: which messages, in which queue, at which attempt, and the last failure."""
+def test_settle_says_where_each_message_is_after_the_timeout(settings):
+    """The error has the messages, their queue and attempt, and the last failure."""
     with mousetrap.run(stubborn, settings) as run:
         run.send_many([1, 2])
         with pytest.raises(NotSettled) as stuck:
@@ -185,8 +167,8 @@ def test_settle_says_where_each_message_stopped(settings):
     assert isinstance(stuck.value, TimeoutError)
 
 
-def test_settle_can_end_at_the_first_death(settings):
-    """`fail_fast`: the function's own exception is the cause, its traceback in the message."""
+def test_settle_can_end_at_the_first_dead_letter(settings):
+    """With `fail_fast`, the function's exception is the cause, and the error has its traceback."""
     with mousetrap.run(stubborn, settings, retry_delays=()) as run:
         run.send(7)
         with pytest.raises(MessageDied, match="died in stage stubborn at attempt 1") as died:
@@ -199,7 +181,7 @@ def test_settle_can_end_at_the_first_death(settings):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_settle_fails_at_once_when_a_handler_thread_dies(settings, monkeypatch):
-    """A defect that ends a worker's thread surfaces in the waiting cell, with its origin."""
+    """A bug that ends a worker's thread is raised in the cell that waits, with its cause."""
     with mousetrap.run(double, settings) as run:
         monkeypatch.setattr(run.workers[0]._processor, "publish_outputs", lambda *_: 1 / 0)
         run.send(1)
@@ -210,7 +192,7 @@ def test_settle_fails_at_once_when_a_handler_thread_dies(settings, monkeypatch):
 
 
 def test_settle_fails_at_once_when_a_process_dies(settings):
-    """A worker process that ended by itself is named with its last words."""
+    """The error names the worker process that ended, with the end of its log."""
     with mousetrap.run(fetch, settings, workers="processes") as run:
         process = run.processes._running["fetch-0"]
         process.kill()
@@ -219,8 +201,8 @@ def test_settle_fails_at_once_when_a_process_dies(settings):
             run.settle(timeout=20)
 
 
-def test_settle_outlives_a_killed_worker_when_there_is_another(settings):
-    """The killed one's messages come again, and settle waits for them."""
+def test_settle_waits_for_redeliveries_after_a_worker_was_killed(settings):
+    """The other worker gets the messages of the killed one, and settle waits for them."""
     options = {"workers": "processes", "processes": 2, "retry_delays": QUICK}
     with mousetrap.run([fetch, process], settings, **options) as run:
         run.send_many(FetchJob(n, latency=0.01) for n in range(100))
@@ -233,27 +215,27 @@ def test_settle_outlives_a_killed_worker_when_there_is_another(settings):
     assert (summary.done, summary.lost, waiting) == (100, 0, 0)
 
 
-def test_settle_outlasts_a_broker_that_is_away_when_all_is_known(proxy):
-    """Every fate is there, and nobody answers what the queues hold: it asks until somebody does."""
-    records = []
+def test_settle_waits_for_a_broker_that_is_away_although_all_outcomes_are_known(proxy):
+    """It asks for the queue depths until the broker answers."""
+    summaries = []
     with mousetrap.run([double, show], proxy.settings.replace(connect_timeout=1.0)) as run:
         run.send_many(range(5))
         assert run.ledger.wait_for(lambda: run.ledger.open == 0, 20)
         proxy.refuse()
         proxy.cut()
         before = proxy.connections
-        settling = threading.Thread(target=lambda: records.append(run.settle(30)))
+        settling = threading.Thread(target=lambda: summaries.append(run.settle(30)))
         settling.start()
-        proxy.wait_for_connections(before + 3)  # the workers, and who asks for the depths
+        proxy.wait_for_connections(before + 3)  # those of the workers, and one for the depths
         assert settling.is_alive()
         proxy.accept()
         settling.join(30)
 
-    assert [summary.done for summary in records] == [5]
+    assert [summary.done for summary in summaries] == [5]
 
 
-def test_settle_outlasts_a_cut_wire(proxy):
-    """Jobs whose confirms were lost with the connection are sent again; none is missing."""
+def test_settle_survives_a_cut_connection(proxy):
+    """Jobs whose confirms were lost are sent again; no job is lost."""
     with mousetrap.run([double, show], proxy.settings) as run:
         run.send_many(range(100, 400))
         proxy.cut()
@@ -263,8 +245,8 @@ def test_settle_outlasts_a_cut_wire(proxy):
     assert (summary.sent, summary.confirmed, summary.done, summary.lost) == (400, 400, 400, 0)
 
 
-def test_settle_waits_for_what_a_broken_link_may_have_left(proxy, monkeypatch):
-    """The broker gives it out again when it has noticed, which may be after the worker is back."""
+def test_settle_waits_for_redeliveries_after_a_broken_connection(proxy, monkeypatch):
+    """The broker redelivers when it notices the loss, maybe after the worker has reconnected."""
     monkeypatch.setattr(connection, "REDELIVERY_DELAY", 2.0)  # seconds
     with mousetrap.run(fetch, proxy.settings) as run:
         run.send(FetchJob())
@@ -278,11 +260,11 @@ def test_settle_waits_for_what_a_broken_link_may_have_left(proxy, monkeypatch):
 
 
 def test_settle_counts_late_jobs(settings):
-    """What is sent after a settle is settled by the next one."""
+    """Jobs that are sent after a settle belong to the next one."""
     with mousetrap.run(double, settings) as run:
         run.send(1)
         first = run.settle(timeout=10)
-        with Publisher(run.settings) as publisher:  # and from outside
+        with Publisher(run.settings) as publisher:  # a job that the run did not send
             publisher.publish(Message(2), "numbers").wait()
         run.send(3)
         run.settle(timeout=10)
@@ -293,7 +275,7 @@ def test_settle_counts_late_jobs(settings):
 
 
 def test_run_runs_coroutines(settings):
-    """Stages that are `async def` are as good as others."""
+    """Stages may be `async def`."""
 
     @stage(reads="waits", concurrency=50)
     async def wait(n: int) -> None:
@@ -307,7 +289,7 @@ def test_run_runs_coroutines(settings):
 
 
 def test_run_shows_itself(settings):
-    """Table, diagram, plot and repr: for people, and without a password."""
+    """Table, diagram, plot and repr show the counts, and no password."""
     pytest.importorskip("matplotlib").use("agg")
     with mousetrap.run([double, show], settings) as run:
         run.send_many([1, 13])
@@ -335,13 +317,13 @@ def test_run_shows_itself(settings):
     ],
 )
 def test_run_refuses_what_cannot_work(settings, flow, options, says):
-    """One clear sentence, before anything is started."""
+    """The error says what is wrong before anything is started."""
     with pytest.raises(SettingsError, match=says):
         mousetrap.run(flow, settings, **options)
 
 
 def test_run_refuses_processes_for_a_stage_of_this_process(settings):
-    """A function that lives in a notebook cannot be imported by another process."""
+    """Another process cannot import a function that is defined in a notebook."""
 
     @stage(reads="here")
     def local(n: int) -> None: ...
@@ -351,13 +333,13 @@ def test_run_refuses_processes_for_a_stage_of_this_process(settings):
 
 
 def test_run_needs_events(settings):
-    """A run without events would hear nothing."""
+    """Without events a run would receive no outcomes."""
     with pytest.raises(SettingsError, match="MOUSETRAP_EVENTS_EXCHANGE"):
         mousetrap.run(double, settings.replace(events_exchange=""))
 
 
-def test_send_asks_where_when_there_are_two_ways_in(settings):
-    """Two stages that nobody feeds: the sender has to choose."""
+def test_send_needs_a_queue_when_there_are_two_entry_queues(settings):
+    """Two stages read queues that no stage writes, so the caller has to choose one."""
     with mousetrap.run([double, fetch], settings) as run:
         with pytest.raises(SettingsError, match="one of numbers, start_fetch"):
             run.send(1)
@@ -368,7 +350,7 @@ def test_send_asks_where_when_there_are_two_ways_in(settings):
 
 
 def test_run_that_cannot_start_leaves_nothing(settings, own_state):
-    """A wrong password: the error, no thread, and nothing that a sweep could not forget."""
+    """After a wrong password there is no thread, and a sweep finds no queue to delete."""
     before = threading.active_count()
 
     with pytest.raises(AccessRefused), mousetrap.run(double, settings.replace(password="wrong")):
@@ -379,8 +361,8 @@ def test_run_that_cannot_start_leaves_nothing(settings, own_state):
     assert list(own_state.iterdir()) == []
 
 
-def test_run_writes_its_progress_where_it_is_asked(settings, tmp_path, monkeypatch):
-    """`mousetrap check` reads the counts of the stages while the notebook runs."""
+def test_run_writes_its_progress_to_a_file(settings, tmp_path, monkeypatch):
+    """`mousetrap check` reads the counts of the stages from it while the notebook runs."""
     path = tmp_path / "progress.json"
     monkeypatch.setenv("MOUSETRAP_PROGRESS", str(path))
 
@@ -394,57 +376,8 @@ def test_run_writes_its_progress_where_it_is_asked(settings, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
-# ---- leftovers -----------------------------------------------------------------------------------
-
-
-def test_sweep_leaves_live_runs_alone(settings, own_state):
-    """A lease whose lock is held is somebody's run; one that ended well has no lease."""
-    with mousetrap.run(double, settings) as run:
-        assert sweep(settings) == []
-        assert run.settle(timeout=5).sent == 0
-        assert len(list(own_state.iterdir())) == 1
-
-    assert list(own_state.iterdir()) == []
-
-
-@pytest.mark.parametrize("workers", ["threads", "processes"])
-def test_sweep_removes_what_a_killed_run_left(settings, own_state, workers):
-    """kill -9 in the middle: the sweep names the run, removes its queues, and has then nothing."""
-    program = f"""
-        import mousetrap
-        from mousetrap.run_fetch_worker import fetch
-        from mousetrap.start_fetch import FetchJob
-        settings = mousetrap.Settings.from_environment()
-        with mousetrap.run(fetch, settings, workers={workers!r}) as run:
-            run.send_many(FetchJob(n, latency=0.1) for n in range(100))
-            run.ledger.wait_for(lambda: run.ledger.open < 99, 30)
-            print(run.namespace, flush=True)
-            run.settle(timeout=60)
-    """
-    child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True,
-        env=os.environ | settings.to_environment(),
-    )  # fmt: skip
-    namespace = child.stdout.readline().strip()
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait(10)
-    child.stdout.close()
-    run = mousetrap.run(fetch, settings)
-    run.settings = run.settings.replace(namespace=namespace)
-    assert left_at_the_broker(run)
-
-    [leftover] = sweep(settings)
-
-    assert leftover.namespace == namespace
-    assert leftover.problem == ""
-    assert f"{namespace}.start_fetch" in leftover.queues
-    assert str(child.pid) in leftover.process
-    assert left_at_the_broker(run) == {}
-    assert sweep(settings) == []
-
-
 def test_queues_of_a_failed_run_stay_and_expire(settings, own_state, capsys):
-    """After an error they can be looked at; when nobody does, they are gone by themselves."""
+    """After an error you can look at them, until they expire."""
     run = mousetrap.run(stubborn, settings.replace(queue_expiry=1.0))
 
     def fail():
@@ -455,7 +388,7 @@ def test_queues_of_a_failed_run_stay_and_expire(settings, own_state, capsys):
     with pytest.raises(NotSettled):
         fail()
 
-    assert left_at_the_broker(run)
+    assert existing_queues(run)
     assert f"MOUSETRAP_NAMESPACE={run.namespace} mousetrap queues" in capsys.readouterr().err
     deadline = time.monotonic() + 15
     pause = threading.Event()

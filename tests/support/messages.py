@@ -31,3 +31,9 @@ def open_messages(run):
     """Return how many messages of *run* are in a work queue or wait for a retry."""
     names = [name for queue in run.queues for name in queue.names() if name != queue.dead]
     return sum(each.messages for each in job_queue.depths(names, run.settings) if each)
+
+
+def existing_queues(run):
+    """Return the queues of *run* that exist at the broker, with their numbers of messages."""
+    found = job_queue.depths(run._wire_names(), run.settings.replace(namespace=""))
+    return {each.queue: each.messages for each in found if each is not None}
