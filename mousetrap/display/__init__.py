@@ -1,4 +1,4 @@
-"""How things are shown: tables, progress lines and sparklines.
+"""How values are shown: safe text, tables, progress and sparklines.
 
 Nothing here knows of messages or brokers.
 """

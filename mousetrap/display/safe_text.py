@@ -44,7 +44,7 @@ class SafeText(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: object) -> SafeText:  # noqa: D102 -- as for __init__
+    def __new__(cls, text: object) -> SafeText:  # noqa: D102 -- documented at the class, as for __init__
         return super().__new__(cls, safe_lines(text))
 
     def __repr__(self) -> str:

@@ -61,7 +61,7 @@ class Table(Sequence[Mapping[str, Any]]):
             ImportError: pandas is not installed; the message says how to install it.
         """
         try:
-            import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
+            import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]  # optional
         except ImportError:
             raise ImportError("pandas is not installed: pip install pandas") from None
         return pandas.DataFrame(list(self._rows), columns=list(self.columns))

@@ -1,4 +1,4 @@
-"""What every part needs of the process it runs in: signals, interrupts, exit codes, files.
+"""The process and its surroundings: clock, randomness, threads, signals, exit codes, files.
 
 Nothing here knows of messages or brokers.
 """

@@ -1,7 +1,4 @@
-"""Writing a file so that nobody ever finds half of it.
-
-Nothing here talks to a broker.
-"""
+"""Writing a file in one step, so that no reader ever sees half of it."""
 
 from __future__ import annotations
 
@@ -10,18 +7,20 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write *content* to *path*, for its owner only; a reader sees the old file or the new one.
+    """Write *content* to *path*; a reader sees the old file or the new one, never a part of it.
+
+    Only the owner can read the new file.
 
     Raises:
-        OSError: it cannot be written; *path* is as it was, and nothing half written is left.
+        OSError: the file cannot be written; *path* is unchanged, and no partial file is left.
     """
     data = content.encode() if isinstance(content, str) else content
-    half = path.with_name(f"{path.name}.{os.getpid()}.half")
-    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
-        half.replace(path)  # in one step
+        partial.replace(path)  # in one step
     except BaseException:
-        half.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise

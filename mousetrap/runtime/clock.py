@@ -1,9 +1,9 @@
-"""The only module that reads a clock or sleeps: a test or a simulation replaces its functions.
+"""The only module that reads a clock or sleeps, so that a test or a simulation can replace it.
 
-Use it as ``from mousetrap.runtime import clock`` and ``clock.monotonic()``, never by importing a
-function by name: a replaced function must reach every caller. All times are in seconds. Waiting is
-measured by `monotonic`, which no change of the system's clock affects; `time` is for what people
-read and for what other processes compare.
+Use it as ``from mousetrap.runtime import clock`` and ``clock.monotonic()``; never import a function
+by name, because a replaced function must reach every caller. All times are in seconds. Durations
+are measured with `monotonic`, which changes of the system's clock do not affect; `time` is for
+times that people read or other processes compare.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time as _time
 from datetime import UTC, datetime
 
-monotonic = _time.monotonic  # seconds since some fixed moment; never goes back
+monotonic = _time.monotonic  # seconds since an arbitrary moment; never decreases
 time = _time.time  # seconds since 1970
 sleep = _time.sleep
 

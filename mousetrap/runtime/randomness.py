@@ -1,7 +1,7 @@
-"""The only module that makes random numbers and ids: a test or a simulation replaces its functions.
+"""The only module that makes random numbers and ids, so that a test or a simulation can replace it.
 
 Use it as ``from mousetrap.runtime import randomness``, so that a replaced function reaches every
-caller. Nothing here is seeded unless `seeded` is asked for.
+caller. Only `seeded` returns numbers that can be repeated.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import random as _random
 random = _random.random  # 0 <= x < 1
 uniform = _random.uniform
 urandom = os.urandom
-seeded = _random.Random
-system = _random.SystemRandom  # a seed does not make two processes choose the same
+seeded = _random.Random  # seeded(7).random()
+system = _random.SystemRandom  # ignores seeds: two processes do not choose the same numbers
 
 
 def new_id() -> str:
-    """Return a random id of 32 hexadecimal digits; `uuid.uuid4` takes three times the time."""
+    """Return a random id of 32 hexadecimal digits; `uuid.uuid4` takes three times as long."""
     return urandom(16).hex()

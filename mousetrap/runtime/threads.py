@@ -1,8 +1,8 @@
 """The only module that makes threads, and locks, conditions, events and queues between threads.
 
-The names are those of `threading` and `queue`, so that a scheduler can take their place: use them
-as ``from mousetrap.runtime import threads`` and ``threads.Lock()``. `Waiter` in
-`mousetrap.runtime.interrupt` is a condition that lets Ctrl-C through.
+The names are those of `threading` and `queue`. Use them as ``threads.Lock()``, after ``from
+mousetrap.runtime import threads``, so that a simulation can replace them. `Waiter` in
+`mousetrap.runtime.interrupt` is a condition that Ctrl-C can interrupt safely.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ __all__ = [
 
 
 def is_main() -> bool:
-    """Say whether the caller runs on the process's main thread, the only one that has signals."""
+    """Return whether this is the main thread, the only one in which signals are handled."""
     return threading.current_thread() is threading.main_thread()

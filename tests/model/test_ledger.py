@@ -218,20 +218,6 @@ def test_ledger_corrects_the_clock_of_a_worker(ahead):
     assert ledger.summary().stages["first"].wait["max"] == pytest.approx(1.0, abs=0.05)
 
 
-def test_open_messages_says_where_each_waits():
-    """One message waits for its retry, another was never delivered."""
-    ledger = Ledger(READS)
-    sent(ledger, "a", "b")
-    add(ledger, outcome("a", "retried", reason="ValueError: no luck", delay=5.0))
-
-    rows = {row["message"]: row for row in ledger_tables.open_messages(ledger, START + 10)}
-
-    assert rows["a"]["stopped in"] == "work, after 5 s"
-    assert (rows["a"]["attempt"], rows["a"]["last failure"]) == (2, "ValueError: no luck")
-    assert (rows["b"]["stopped in"], rows["b"]["attempt"], rows["b"]["for s"]) == ("work", 1, 10.0)
-    assert ledger_tables.last_failure(ledger).id == "a"
-
-
 def test_summary_keeps_the_most_frequent_reasons():
     """A thousand different reasons do not make a summary of a thousand lines."""
     ledger = Ledger(READS)

@@ -1,0 +1,83 @@
+"""The ledger as tables: what happened to each message, and where each open one waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from mousetrap.model.ledger import Ledger
+from mousetrap.model.ledger_tables import first_dead, last_failure, messages, open_messages
+from mousetrap.model.outcome import Outcome, Output
+
+READS = ["work", "more"]
+START = 1_000_000.0  # seconds since 1970
+
+
+def outcome(id, kind="done", *, at=START, **more):
+    """Return the outcome of an attempt at *id* in stage ``first`` that took 10 ms."""
+    facts = {"stage": "first", "queue": "work", "worker": "here:1", "begun": at, "seconds": 0.01}
+    return Outcome(id=id, kind=kind, **facts | more)
+
+
+@pytest.fixture
+def ledger():
+    """A ledger of jobs a, b, c and d: done with a result, retried, dead, and not delivered yet."""
+    ledger = Ledger(READS)
+    for job in "abcd":
+        ledger.sent(job, "work", START)
+    for each in (
+        outcome("a", at=START + 1, outputs=(Output("a/0", "more"),)),
+        outcome("a/0", stage="second", queue="more", job="a", parent="a", at=START + 2,
+                outputs=(Output("a/0/0", "out"),)),
+        outcome("b", "retried", at=START + 3, reason="ValueError: no luck", delay=5.0),
+        outcome("c", "dead", at=START + 4, attempt=2, reason="ValueError: never"),
+    ):  # fmt: skip
+        ledger.add([each], each.ended)
+    return ledger
+
+
+def test_messages_has_a_row_for_each_message(ledger):
+    """Path, times from the first message on, attempts, outcome and reason."""
+    rows = {row["message"]: row for row in messages(ledger, READS, "a run")}
+
+    assert set(rows) == {"a", "a/0", "a/0/0", "b", "c", "d"}
+    assert {id: row["outcome"] for id, row in rows.items()} == {
+        "a": "done", "a/0": "done", "a/0/0": "result", "b": "retried", "c": "dead", "d": "open",
+    }  # fmt: skip
+    assert rows["a/0/0"]["path"] == "first → second → out"
+    assert (rows["a/0"]["job"], rows["a/0"]["sent"]) == ("a", pytest.approx(1.01))
+    assert rows["a"]["wait"] == pytest.approx(1.0)
+    assert rows["a"]["handling"] == pytest.approx(0.01)
+    assert (rows["c"]["attempts"], rows["c"]["reason"]) == (2, "ValueError: never")
+    assert (rows["d"]["path"], rows["d"]["wait"]) == ("work", None)
+
+
+def test_messages_has_what_was_printed(ledger):
+    """Only if a handler printed anything is there a column for it."""
+    plain = messages(ledger, READS, "a run")
+    table = messages(ledger, READS, "a run", {"a": "fetched 10 places"})
+
+    assert "printed" not in plain.columns
+    assert [row["printed"] for row in table if row["message"] == "a"] == ["fetched 10 places"]
+
+
+def test_open_messages_says_where_each_waits(ledger):
+    """One message waits for its retry, another was never delivered."""
+    rows = {row["message"]: row for row in open_messages(ledger, START + 10)}
+
+    assert set(rows) == {"b", "d"}
+    assert rows["b"]["stopped in"] == "work, after 5 s"
+    assert (rows["b"]["attempt"], rows["b"]["last failure"]) == (2, "ValueError: no luck")
+    assert (rows["d"]["stopped in"], rows["d"]["attempt"], rows["d"]["for s"]) == ("work", 1, 10.0)
+
+
+def test_last_failure_is_of_an_open_message(ledger):
+    """A dead message is not open any more; a run without failures has no last one."""
+    assert last_failure(ledger).id == "b"
+    assert last_failure(Ledger(READS)) is None
+
+
+def test_first_dead_is_the_earliest(ledger):
+    """It is the dead message whose handler ended first."""
+    ledger.add([outcome("d", "dead", at=START + 3.5, reason="ValueError: earlier")], START + 5)
+
+    assert first_dead(ledger).id == "d"
