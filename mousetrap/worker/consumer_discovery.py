@@ -1,4 +1,4 @@
-"""Finds out who else consumes a queue: the broker has their number, the workers say who they are.
+"""Finds out what else consumes a queue: the broker knows the number, workers answer queries.
 
 A query is one message on the events exchange, with a routing key that no outcome has. Each worker
 receives it in an exclusive queue of its own and sends its answer to the exclusive queue of the
@@ -37,7 +37,7 @@ _SHARES = {1 / 2: "half", 1 / 3: "a third", 2 / 3: "two thirds", 1 / 4: "a quart
 
 
 class ConsumerQuery(msgspec.Struct, frozen=True, tag=True):
-    """Asks who consumes *queue*, by its name on the wire."""
+    """Asks for the workers that consume *queue* (its name on the wire)."""
 
     queue: str
 
@@ -87,7 +87,7 @@ class Attached:
         if not self.elsewhere:
             return []
         silent = self.elsewhere - len(self.others)
-        rest = f"{silent:,} that did not say who: other clients, or too busy to answer"
+        rest = f"{silent:,} without an answer: other clients, or workers that are too busy"
         return [self.warning, *map(str, self.others), *([rest] if silent > 0 else [])]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Who else consumes a queue: counted by the broker, named by themselves."""
+"""Discovery of other consumers: the broker counts them, and workers answer who they are."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mousetrap.worker.consumer_discovery import Attached, ConsumerInfo
 from mousetrap.worker.worker import Worker
 
 
-def someone(**changes):
+def make_info(**changes):
     values = {"worker": "w", "process": "p", "host": "h", "pid": 7, "program": "x", "stage": "s"}
     return ConsumerInfo(**(values | changes))
 
 
-def test_worker_alone_takes_no_time_to_say_so(settings):
-    """Nobody else consumes: nobody is asked."""
+def test_worker_that_is_alone_asks_nobody(settings):
+    """Without other consumers no query is sent, and the answer is there at once."""
     with Worker(QUICK, double, settings) as worker:
         started = time.monotonic()
         attached = worker.attached()
@@ -34,18 +34,18 @@ def test_worker_alone_takes_no_time_to_say_so(settings):
     assert str(attached) == "1 attached"
 
 
-def test_worker_counts_its_own_process_as_here(settings):
-    """Two consumers of one process are not strangers to each other."""
+def test_worker_counts_consumers_of_its_own_process(settings):
+    """Two consumers of one process are both counted as here."""
     with Worker(QUICK, double, settings) as one, Worker(QUICK, double, settings):
         assert (one.attached().consumers, one.attached().elsewhere) == (2, 0)
 
-    with Worker(QUICK, double, settings) as again:  # those that have stopped count no more
+    with Worker(QUICK, double, settings) as again:  # stopped workers are no longer counted
         wait_for(lambda: again.attached().consumers == 1)
         assert again.attached().here == 1
 
 
 def test_worker_names_another_process(settings):
-    """A worker elsewhere says its host, its pid and its program, without having a notebook."""
+    """A worker of another process answers with its host, its pid and its program."""
     with Worker(QUICK, double, settings) as worker, other_process(settings) as other:
         attached = worker.attached()
 
@@ -58,8 +58,8 @@ def test_worker_names_another_process(settings):
     assert attached.lines()[1] == f"python (elsewhere) on {name.host}, pid {other.pid}"
 
 
-def test_worker_counts_who_does_not_answer(settings):
-    """Plain pika has no name; it is counted, and the wait for it is half a second."""
+def test_worker_counts_consumers_that_do_not_answer(settings):
+    """A plain pika consumer is counted, and its answer is waited for half a second."""
     with Worker(QUICK, double, settings) as worker, open_channel(settings) as channel:
         channel.basic_consume(settings.topology.wire_name("work"), lambda *_: None)
         started = time.monotonic()
@@ -67,19 +67,19 @@ def test_worker_counts_who_does_not_answer(settings):
 
     assert 0.4 < time.monotonic() - started < 1
     assert attached.elsewhere == 1
-    assert attached.lines()[1].startswith("1 that did not say who")
+    assert attached.lines()[1].startswith("1 without an answer")
 
 
-def test_workers_of_two_namespaces_do_not_hear_each_other(settings):
-    """The question goes to those of this namespace alone."""
+def test_workers_of_two_namespaces_do_not_receive_each_others_queries(settings):
+    """A query reaches only workers of the same namespace."""
     other = settings.replace(namespace=f"test-{uuid.uuid4().hex[:8]}")
     with Worker(QUICK, double, settings) as worker, other_process(other):
         assert worker._discovery.ask(1, 0.3) == ()
         assert worker.attached().consumers == 1
 
 
-def test_worker_without_events_has_numbers_and_no_names(settings):
-    """Events switched off: nobody is asked, and no queue is made for it."""
+def test_worker_without_events_knows_numbers_only(settings):
+    """With events switched off no query is sent, and there is no queue for it."""
     settings = settings.replace(events_exchange="")
     with Worker(QUICK, double, settings) as worker, other_process(settings):
         started = time.monotonic()
@@ -90,8 +90,8 @@ def test_worker_without_events_has_numbers_and_no_names(settings):
         assert worker._discovery.own_queue is None
 
 
-def test_worker_hears_again_after_a_reconnect(settings, proxy):
-    """A cut wire takes the ear with it; the next connection has another."""
+def test_worker_answers_again_after_a_reconnect(settings, proxy):
+    """The exclusive queue goes with its connection; the next connection has a new one."""
     with Worker(QUICK, double, proxy.settings) as one, other_process(settings):
         assert len(one.attached().others) == 1
         proxy.cut()
@@ -99,8 +99,8 @@ def test_worker_hears_again_after_a_reconnect(settings, proxy):
         wait_for(lambda: len(one.attached().others) == 1)
 
 
-def test_worker_answers_into_no_queue_that_people_work_from(settings):
-    """A question that gives a work queue as the place for its answer gets none."""
+def test_worker_sends_no_answer_to_a_work_queue(settings):
+    """A query whose reply-to is a work queue is not answered."""
     topology = settings.topology
     declare("precious", settings=settings)
     with Worker(QUICK, double, settings) as worker, open_channel(settings) as channel:
@@ -119,9 +119,9 @@ def test_worker_answers_into_no_queue_that_people_work_from(settings):
     assert depth("precious", settings).messages == 0
 
 
-def test_worker_is_well_where_it_may_not_listen(settings, monkeypatch):
-    """A broker that forbids the queue of questions: numbers, no names, and nothing breaks."""
-    refused = f"amq.forbidden.{uuid.uuid4().hex}"  # what begins so is refused to everybody: 403
+def test_worker_works_where_the_exclusive_queue_is_refused(settings, monkeypatch):
+    """Where the broker forbids the queue there are numbers only, and the worker goes on."""
+    refused = f"amq.forbidden.{uuid.uuid4().hex}"  # the broker refuses names that begin so: 403
     monkeypatch.setattr("mousetrap.worker.consumer_discovery._stem", lambda _: refused)
     with Worker(QUICK, double, settings) as worker, other_process(settings):
         wait_for(lambda: worker._discovery.own_queue.is_refused)
@@ -134,8 +134,8 @@ def test_worker_is_well_where_it_may_not_listen(settings, monkeypatch):
         assert worker.statistics().reconnects == 0
 
 
-def test_ears_leave_no_queue_behind(settings):
-    """The queue of questions goes with its connection."""
+def test_discovery_leaves_no_queue_behind(settings):
+    """The broker deletes the exclusive queue with its connection."""
     with Worker(QUICK, double, settings) as worker:
         wait_for(lambda: worker._discovery.own_queue.name)
         name = worker._discovery.own_queue.name
@@ -143,8 +143,8 @@ def test_ears_leave_no_queue_behind(settings):
     assert depths([name], settings.replace(namespace="")) == [None]
 
 
-def test_ears_bear_the_longest_name_of_a_queue(settings):
-    """A queue's name may have 190 bytes and a namespace 40; ours is made of both and still fits."""
+def test_discovery_supports_the_longest_queue_name(settings):
+    """A queue name of 190 bytes and a namespace of 40 give an exclusive queue of at most 255."""
     with Worker(
         "é" * 95, double, settings.replace(namespace=f"{settings.namespace:-<40}")
     ) as worker:
@@ -157,15 +157,15 @@ def test_ears_bear_the_longest_name_of_a_queue(settings):
     ("consumers", "here", "words"),
     [(2, 1, "about half"), (3, 1, "about a third"), (3, 2, "two thirds"), (7, 2, "about 29%")],
 )
-def test_warning_says_how_much_one_will_see(consumers, here, words):
-    """In words where there is one."""
+def test_warning_names_the_share_of_messages(consumers, here, words):
+    """Common shares are words, the others are percentages."""
     assert words in Attached(consumers, here).warning
 
 
-def test_warning_shows_what_strangers_say_and_obeys_nothing():
-    """A name is somebody else's text: it acts neither on a terminal nor for long."""
-    hostile = someone(program="\x1b[2J<script>", stage="x" * 1000)
+def test_answers_of_others_are_shown_as_safe_text():
+    """Control characters in an answer are escaped, and its length is limited."""
+    hostile = make_info(program="\x1b[2J<script>", stage="x" * 1000)
     lines = Attached(2, 1, (hostile,)).lines()
 
     assert "\x1b" not in lines[1]
-    assert len(lines[1]) <= 210  # what is spelled out is longer than what it spells out
+    assert len(lines[1]) <= 210  # an escape is longer than its character

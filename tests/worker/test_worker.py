@@ -1,4 +1,4 @@
-"""The worker: nothing is acked before what came of it is safe."""
+"""The worker: a message is acked only after everything that came of it is confirmed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def always_fails(_: object) -> None:
 
 
 def test_worker_sends_results_on_and_acks(settings):
-    """Each message becomes a result; then the source queue is empty and nothing is unacked."""
+    """Each message becomes a result, and the source queue is empty then."""
     send(settings, *range(50))
 
     with Worker(QUICK, double, settings, writes="out") as worker:
@@ -40,7 +40,7 @@ def test_worker_sends_results_on_and_acks(settings):
 
 
 def test_worker_results_have_the_same_id_each_time(settings):
-    """Done twice, a job's result has the same id and names its parent and its job."""
+    """The results of a job that was done twice have the same id, and name parent and job."""
     [job] = send(settings, Message(3, id="j1"))
     with Worker(QUICK, double, settings, writes="out") as worker:
         worker.wait_until(done=1)
@@ -54,7 +54,7 @@ def test_worker_results_have_the_same_id_each_time(settings):
 
 
 def test_worker_retries_with_the_configured_delays_and_then_succeeds(settings):
-    """A handler that fails twice is asked a third time; nobody but the handler notices."""
+    """A handler that fails twice is called a third time, and its result is sent."""
     attempts = []
 
     def fails_twice(n: int) -> int:
@@ -73,7 +73,7 @@ def test_worker_retries_with_the_configured_delays_and_then_succeeds(settings):
 
 
 def test_worker_dead_letters_when_retries_are_used_up(settings):
-    """A job that always fails ends in the dead queue, once, with the reason it failed."""
+    """A job that always fails is in the dead queue once, with the reason of its failure."""
     [sent] = send(settings, {"seed": 1})
 
     with Worker(QUICK, always_fails, settings) as worker:
@@ -87,8 +87,8 @@ def test_worker_dead_letters_when_retries_are_used_up(settings):
     assert dead_lettered.origin == "work"
 
 
-def test_worker_buries_a_rejected_message_at_once(settings):
-    """`Reject` means: trying again will not help."""
+def test_worker_dead_letters_a_rejected_message_at_once(settings):
+    """After `Reject` the message is not retried."""
 
     def rejects(_: object) -> None:
         raise Reject("there is no such customer")
@@ -112,8 +112,8 @@ def test_worker_buries_a_rejected_message_at_once(settings):
         (b'{"seed":' * 10_000, "wrong type"),
     ],
 )
-def test_worker_buries_what_it_cannot_read_and_neighbours_pass(settings, body, reason):
-    """A malformed message keeps its bytes and gets a reason; those around it are handled."""
+def test_worker_dead_letters_what_it_cannot_decode(settings, body, reason):
+    """A malformed message keeps its body and gets a reason; its neighbours are handled."""
     send(settings, {"seed": 1}, Message(body=body), {"seed": 2})
 
     def seed_of(job: Job) -> int:
@@ -130,7 +130,7 @@ def test_worker_buries_what_it_cannot_read_and_neighbours_pass(settings, body, r
 
 
 def test_worker_survives_a_handler_that_exits(settings):
-    """`sys.exit` in a handler is a failure of that message, not the end of the worker."""
+    """`sys.exit` in a handler is a failure of that message and does not end the worker."""
 
     def exits(n: int) -> int:
         if n == 0:
@@ -145,7 +145,7 @@ def test_worker_survives_a_handler_that_exits(settings):
 
 
 def test_worker_keeps_what_another_client_set(settings):
-    """Correlation id and foreign headers survive a retry and the dead queue."""
+    """Correlation id and foreign headers are kept in retries and in the dead letter."""
     import pika
 
     declare(QUICK, settings=settings)
@@ -162,12 +162,12 @@ def test_worker_keeps_what_another_client_set(settings):
 
     assert properties.correlation_id == "c-1"
     assert properties.headers["tenant"] == "x"
-    assert properties.expiration is None  # a dead letter must not evaporate
+    assert properties.expiration is None  # a dead letter must not expire
     assert not [key for key in properties.headers if key.startswith("x-")]
 
 
-def test_worker_buries_a_message_whose_headers_fill_a_frame(settings):
-    """Its body is kept; headers that would burst the frame with ours are left out, said so."""
+def test_worker_dead_letters_a_message_whose_headers_fill_a_frame(settings):
+    """The body is kept; headers that do not fit a frame with ours are dropped and named."""
     import pika
 
     declare(QUICK, settings=settings)
@@ -184,8 +184,8 @@ def test_worker_buries_a_message_whose_headers_fill_a_frame(settings):
 
 
 @pytest.mark.parametrize("value", [1.5, -1e300, datetime(9999, 12, 31, tzinfo=UTC)])
-def test_worker_keeps_what_pika_would_spoil(settings, value):
-    """A double or a far date in a foreign header: it travels on as it is, and holds nobody up."""
+def test_worker_keeps_header_values_that_pika_would_change(settings, value):
+    """A double or a far date in a foreign header reaches the dead letter unchanged."""
     import pika
 
     declare(QUICK, settings=settings)
@@ -200,7 +200,7 @@ def test_worker_keeps_what_pika_would_spoil(settings, value):
 
 
 def test_worker_does_not_ack_before_the_result_is_confirmed(settings):
-    """While the way out is closed the source stays unacked; when it opens, all arrive once."""
+    """While the output queue is full, the source stays unacked; later every result arrives once."""
     name = settings.topology.wire_name("out")
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish", "x-expires": 60_000}
     with open_channel(settings) as channel:
@@ -223,8 +223,8 @@ def test_worker_does_not_ack_before_the_result_is_confirmed(settings):
     assert depth("work", settings).messages == 0
 
 
-def test_worker_puts_back_a_deleted_output_queue(settings):
-    """Somebody deletes the downstream queue: the result waits and the queue comes back."""
+def test_worker_declares_a_deleted_output_queue_again(settings):
+    """When the output queue is deleted, the result waits and the queue is declared again."""
     gate = threading.Event()
 
     def waits(n: int) -> int:
@@ -241,8 +241,8 @@ def test_worker_puts_back_a_deleted_output_queue(settings):
     assert [m.data for m in drain("out", settings=settings)] == [5]
 
 
-def test_worker_comes_back_when_its_queue_is_deleted(settings):
-    """A consumer that the broker cancels is never silent: the queue is declared and read again."""
+def test_worker_consumes_again_when_its_queue_is_deleted(settings):
+    """A consumer that the broker cancels declares its queue and consumes again."""
     with Worker(QUICK, double, settings, writes="out") as worker:
         delete("work", settings=settings)
         wait_for(lambda: worker.statistics().reconnects == 1)
@@ -252,8 +252,8 @@ def test_worker_comes_back_when_its_queue_is_deleted(settings):
     assert [m.data for m in drain("out", settings=settings)] == [8]
 
 
-def test_worker_loses_nothing_when_the_wire_is_cut(settings, proxy):
-    """Cut again and again under load: every job has a result, doubled at worst, never missing."""
+def test_worker_loses_nothing_when_the_connection_is_cut(settings, proxy):
+    """After cuts under load every job has a result; some have two, none is missing."""
     jobs = send(settings, *range(300))
     with Worker(QUICK, double, proxy.settings, writes="out", concurrency=4) as worker:
         for done in (50, 100, 150, 200):
@@ -268,8 +268,8 @@ def test_worker_loses_nothing_when_the_wire_is_cut(settings, proxy):
     assert depth("work", settings).messages == 0
 
 
-def test_worker_gives_back_what_it_has_not_begun(settings):
-    """Stopping finishes the message in hand; the prefetched ones are in the queue again."""
+def test_worker_returns_messages_that_it_has_not_begun(settings):
+    """Stopping finishes the message in progress; prefetched ones are in the queue again."""
     begun, gate = threading.Event(), threading.Event()
 
     def waits(n: int) -> int:
@@ -288,8 +288,8 @@ def test_worker_gives_back_what_it_has_not_begun(settings):
     assert depth("work", settings).messages == 9
 
 
-def test_worker_stop_says_when_a_handler_outlives_it(settings):
-    """The time-out of `stop` is kept, and the message is not lost."""
+def test_worker_stop_raises_when_a_handler_takes_too_long(settings):
+    """`stop` raises after its time-out, and the message is not lost."""
     begun, gate = threading.Event(), threading.Event()
 
     def hangs(_: int) -> None:
@@ -306,12 +306,12 @@ def test_worker_stop_says_when_a_handler_outlives_it(settings):
     wait_for(lambda: depth("work", settings).messages == 1)
 
 
-def test_worker_handles_as_many_at_a_time_as_told(settings):
-    """Concurrency 5: five are in the handler at once, never six."""
+def test_worker_handles_as_many_messages_at_a_time_as_allowed(settings):
+    """With a concurrency of 5, five calls of the handler meet at a barrier."""
     barrier = threading.Barrier(5, timeout=10)
 
     def meets(n: int) -> int:
-        barrier.wait()  # passes only if five are here
+        barrier.wait()  # passes only when five threads wait
         return n
 
     send(settings, *range(20))
@@ -320,17 +320,14 @@ def test_worker_handles_as_many_at_a_time_as_told(settings):
 
 
 def test_worker_runs_coroutines_concurrently(settings):
-    """An `async def` handler: many wait at once on one loop."""
-    here = 0
-    most = 0
+    """Twenty calls of an `async def` handler wait on one event loop at the same time."""
+    waiting = 0
 
     async def meets(n: int) -> int:
-        nonlocal here, most
-        here += 1
-        most = max(most, here)
-        while most < 20:
+        nonlocal waiting
+        waiting += 1
+        while waiting < 20:
             await asyncio.sleep(0)
-        here -= 1
         return n
 
     send(settings, *range(20))
@@ -341,7 +338,7 @@ def test_worker_runs_coroutines_concurrently(settings):
 
 
 def test_worker_retries_coroutines_too(settings):
-    """A failing coroutine goes the same way as a failing function."""
+    """A failing coroutine is retried and dead-lettered like a failing function."""
 
     async def fails(_: int) -> None:
         raise ValueError("no luck")
@@ -352,7 +349,7 @@ def test_worker_retries_coroutines_too(settings):
 
 
 def test_worker_sends_each_value_of_a_generator(settings):
-    """A generator's values are messages of their own, and half a generator sends nothing."""
+    """Each value of a generator is an output; a generator that raises sends nothing."""
 
     def split(n: int):
         yield from range(n)
@@ -371,7 +368,7 @@ def test_worker_sends_each_value_of_a_generator(settings):
 @pytest.mark.long
 @pytest.mark.timeout(400)
 def test_worker_idle_for_three_minutes_and_a_handler_of_one(settings):
-    """The real thing: heartbeat 20 s, 180 s idle, then a handler of 60 s: no disconnect."""
+    """With a heartbeat of 20 s: 180 s idle, then a handler of 60 s, and no reconnect."""
 
     def slow(_: int) -> None:
         threading.Event().wait(60)
@@ -385,7 +382,7 @@ def test_worker_idle_for_three_minutes_and_a_handler_of_one(settings):
 
 
 def test_worker_keeps_its_namespace_alive(settings):
-    """Queues that expire after a second are still there after three, with their messages."""
+    """Queues that expire after one second still exist after three, with their messages."""
     short = settings.replace(queue_expiry=1.0)
     queue = Queue("work", retry_delays=(2.5,))
 
@@ -402,7 +399,7 @@ def test_worker_keeps_its_namespace_alive(settings):
 
 
 def test_worker_does_not_start_without_access(settings):
-    """A wrong password is an error of `start`, and leaves no thread behind."""
+    """With a wrong password `start` raises and leaves no thread behind."""
     before = set(threading.enumerate())
     with pytest.raises(AccessRefused):
         Worker(QUICK, double, settings.replace(password="x")).start()
@@ -411,7 +408,7 @@ def test_worker_does_not_start_without_access(settings):
 
 
 def test_worker_does_not_start_on_a_mismatched_queue(settings):
-    """Another's arguments on our queue: an error that names the argument, not an endless loop."""
+    """When the queue has other arguments, `start` raises an error that names them."""
     name = settings.topology.wire_name("work")
     with open_channel(settings) as channel:
         channel.queue_declare(name, durable=True, arguments={"x-max-length": 5})
@@ -421,8 +418,8 @@ def test_worker_does_not_start_on_a_mismatched_queue(settings):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_worker_says_when_a_hand_dies(settings, monkeypatch):
-    """A defect of ours in a handler thread stops the worker with an error, not silently."""
+def test_worker_reports_a_defect_in_a_handler_thread(settings, monkeypatch):
+    """A defect of ours in a handler's thread stops the worker with an error."""
     worker = Worker(QUICK, double, settings, writes="out")
     monkeypatch.setattr(worker._processor, "publish_outputs", lambda *_: 1 / 0)
     send(settings, 1)
@@ -434,8 +431,8 @@ def test_worker_says_when_a_hand_dies(settings, monkeypatch):
     assert depth("work", settings).messages == 1
 
 
-def test_worker_wait_until_says_how_far_it_got(settings):
-    """A wait that fails tells the counts."""
+def test_worker_wait_until_reports_the_counts_on_timeout(settings):
+    """The error has the counts that were reached."""
     with (
         Worker(QUICK, double, settings) as worker,
         pytest.raises(TimeoutError, match="received=0"),
@@ -444,7 +441,7 @@ def test_worker_wait_until_says_how_far_it_got(settings):
 
 
 def test_worker_logs_no_body_and_no_error_text(settings, caplog):
-    """An error text may quote the body; the log has its type alone, the dead letter the rest."""
+    """The log has only the type of an error, because its text may quote the body."""
 
     def quotes(card: str) -> None:
         raise ValueError(f"cannot charge {card}")

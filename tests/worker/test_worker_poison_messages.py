@@ -1,4 +1,4 @@
-"""A message that kills whoever handles it is parked, and those beside it are not punished."""
+"""Possible poison messages in a worker: counted, moved to the quarantine queue, handled alone."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def send(settings, messages):
         publisher.publish_until_confirmed(messages, "work")
 
 
-def test_a_suspect_is_begun_when_what_it_was_moved_from_is_acked(settings, monkeypatch):
-    """Else it could kill its worker before that, and there would be two killers."""
+def test_moved_message_is_handled_after_its_source_is_acked(settings, monkeypatch):
+    """If it ended its worker before the ack, two copies of it would be left."""
     send(settings, [Message(1)])
-    give_back(settings)
+    return_messages(settings)
     happened = []
     worker = Worker(WORK, lambda _: happened.append("begun"), settings)
     publish, ack = worker._publisher.publish, worker._consumer.ack
 
-    def publish_late(*args, callback, **options):  # the confirm is heard half a second late
+    def publish_late(*args, callback, **options):  # the confirm arrives half a second late
         later = worker._publisher.connection.call_later
         return publish(
             *args, callback=lambda receipt: later(0.5, lambda: callback(receipt)), **options
@@ -52,12 +52,12 @@ def test_a_suspect_is_begun_when_what_it_was_moved_from_is_acked(settings, monke
     assert happened == ["acked", "begun", "acked"]
 
 
-def test_a_parked_killer_can_be_sent_back(settings):
-    """When the function is mended: its count begins anew."""
+def test_dead_lettered_poison_message_can_be_replayed(settings):
+    """After the function was corrected, the replayed message is handled: its count starts at 0."""
     import mousetrap
 
     send(settings, [lost(MAX_LOSSES - 1)])
-    give_back(settings)
+    return_messages(settings)
     with Worker(WORK, lambda n: n, settings, writes="out") as worker:
         worker.wait_until(dead=1)
         assert mousetrap.dead("work", settings=settings).replay() is not None
@@ -66,10 +66,10 @@ def test_a_parked_killer_can_be_sent_back(settings):
     assert len(drain("out", settings=settings)) == 1
 
 
-def test_a_message_that_was_given_back_is_handled_all_the_same(settings):
-    """Somebody had it and stopped in good order, or peeked: it is done, and nobody is alarmed."""
+def test_message_that_was_returned_is_handled(settings):
+    """Messages that another client got and returned are handled like any other."""
     send(settings, [Message(n) for n in range(5)])
-    give_back(settings, 5)
+    return_messages(settings, 5)
     with Worker(WORK, lambda n: n, settings, writes="out") as worker:
         worker.wait_until(done=5)
 
@@ -77,8 +77,8 @@ def test_a_message_that_was_given_back_is_handled_all_the_same(settings):
     assert depth("work", settings).messages == 0
 
 
-def test_what_was_looked_at_here_keeps_its_place(settings):
-    """A peek marks messages as a lost worker does; this process knows better."""
+def test_message_that_this_process_peeked_at_keeps_its_place(settings):
+    """A peek marks messages as redelivered; this process knows that no worker was lost."""
     import mousetrap
 
     send(settings, [Message(n) for n in range(9)])
@@ -90,19 +90,19 @@ def test_what_was_looked_at_here_keeps_its_place(settings):
     assert handled == list(range(9))
 
 
-def test_a_suspect_passes_by_the_queue_of_suspects(settings):
-    """Lost twice, and innocent: handled once more, and its result is like any other."""
+def test_possible_poison_message_goes_through_the_quarantine_queue(settings):
+    """After two lost workers it is handled alone, and its result is like any other."""
     send(settings, [lost(ALONE_FROM - 1)])
-    give_back(settings)
+    return_messages(settings)
     with Worker(WORK, lambda n: n, settings, writes="out") as worker:
         now = worker.wait_until(done=1)
 
-    assert now.received == 2  # once as it came, once as a suspect
+    assert now.received == 2  # once from its queue, once from the quarantine queue
     assert [m.headers for m in drain("out", settings=settings)] == [{}]
 
 
-def test_a_worker_that_lives_through_a_cut_suspects_nobody(settings, proxy):
-    """What it had in hand when the connection went did not kill it: no count, however often."""
+def test_worker_that_survives_a_cut_counts_no_loss(settings, proxy):
+    """The messages that it held when the connection broke are not counted, however often."""
     seen = []
     gate = threading.Event()
 
@@ -124,10 +124,10 @@ def test_a_worker_that_lives_through_a_cut_suspects_nobody(settings, proxy):
 
 
 @pytest.mark.parametrize("concurrency", [1, 30])
-def test_what_a_quorum_queue_would_throw_away_is_published_anew(proxy, concurrency):
-    """It gives a message out 21 times, then it is gone: also if each holder outlived its link.
+def test_message_near_the_delivery_limit_is_published_again(proxy, concurrency):
+    """A quorum queue drops a message at its 21st delivery, also if every worker survived.
 
-    Whether it was in hand all the time, or waited behind what was.
+    The message is in progress all the time, or (with a concurrency of 1) waits behind one that is.
     """
     settings = dataclasses.replace(proxy.settings, queue_type="quorum")
     gate = threading.Event()
@@ -149,8 +149,8 @@ def test_what_a_quorum_queue_would_throw_away_is_published_anew(proxy, concurren
     assert {m.data for m in drain("out", settings=proxy.settings)} == {1, 2}
 
 
-def stop_with_one_in_hand(settings: Settings, handled: list[int], received: int = 16) -> None:
-    """What running a cell again does: a worker begins one message, holds others, and is stopped."""
+def stop_with_one_in_progress(settings: Settings, handled: list[int], received: int = 16) -> None:
+    """Stop a worker that has begun one message and holds others, as running a cell again does."""
     begun, gate = threading.Event(), threading.Event()
 
     def handler(n: int) -> None:
@@ -171,16 +171,16 @@ def stop_with_one_in_hand(settings: Settings, handled: list[int], received: int 
 
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
-def test_what_waited_behind_another_is_as_it_was_when_the_cell_runs_again(settings, queue_type):
-    """Nothing is counted, and the order stays: whoever stopped is still here to say so.
+def test_prefetched_messages_of_a_stopped_worker_are_unchanged(settings, queue_type):
+    """No loss is counted and the order is kept, because the process that stopped still runs.
 
-    Of a quorum queue the order stays for `NEAR_DELIVERY_LIMIT` times.
+    In a quorum queue the order is kept for `NEAR_DELIVERY_LIMIT` times.
     """
     settings = dataclasses.replace(settings, queue_type=queue_type)
     send(settings, [Message(n) for n in range(40)])
     handled: list[int] = []
     for _ in range(24):
-        stop_with_one_in_hand(settings, handled)
+        stop_with_one_in_progress(settings, handled)
 
     left = [m.data for m in drain("work", settings=settings)]
     in_order = slice(None if queue_type == "classic" else NEAR_DELIVERY_LIMIT)
@@ -189,34 +189,34 @@ def test_what_waited_behind_another_is_as_it_was_when_the_cell_runs_again(settin
     assert depth(WORK.quarantine, settings).messages == 0
 
 
-def test_a_suspect_that_only_waited_is_given_back_as_it_was(settings):
-    """The next process cannot know how this one ended, and would count one more."""
+def test_prefetched_possible_poison_message_is_published_again_at_the_stop(settings):
+    """The next process cannot know how this one ended and would count a loss otherwise."""
     send(settings, [Message(n) for n in range(20)])
     with Publisher(settings) as publisher:
-        publisher.publish_until_confirmed([lost(ALONE_FROM, "suspect")], WORK.quarantine)
-    give_back(settings, queue=WORK.quarantine)  # so that it is moved first, and then waits
-    stop_with_one_in_hand(settings, [], received=1 + 16 + 1)
+        publisher.publish_until_confirmed([lost(ALONE_FROM, "possible poison")], WORK.quarantine)
+    return_messages(settings, queue=WORK.quarantine)  # so that it is moved first and waits then
+    stop_with_one_in_progress(settings, [], received=1 + 16 + 1)
 
     with open_channel(settings) as channel:
         method, properties, body = channel.basic_get(settings.topology.wire_name(WORK.quarantine))
-        assert (body, properties.headers[LOSSES]) == (b'"suspect"', ALONE_FROM + 1)
+        assert (body, properties.headers[LOSSES]) == (b'"possible poison"', ALONE_FROM + 1)
         assert not method.redelivered
         channel.basic_nack(method.delivery_tag)
 
 
-def test_a_suspect_holds_no_other_up(settings):
-    """While one suspect is in hand, another waits in its queue, and ordinary messages pass."""
+def test_possible_poison_message_does_not_delay_ordinary_ones(settings):
+    """While one is handled, another waits in the quarantine queue; ordinary messages pass."""
     begun, gate = threading.Semaphore(0), threading.Event()
 
     def handler(word: str) -> str:
-        if word == "suspect":
+        if word == "possible poison":
             begun.release()
             gate.wait(20)
         return word
 
     declare(WORK, settings=settings)
     with Publisher(settings) as publisher:
-        publisher.publish_until_confirmed([Message("suspect")] * 2, WORK.quarantine)
+        publisher.publish_until_confirmed([Message("possible poison")] * 2, WORK.quarantine)
     with Worker(WORK, handler, settings, writes="out", concurrency=4) as worker:
         assert begun.acquire(timeout=10)
         send(settings, [Message("ordinary")] * 10)
@@ -230,8 +230,8 @@ def lost(times, data=1):
     return Message(data, headers={LOSSES: times})
 
 
-def give_back(settings, number=1, queue="work"):
-    """Take messages and give them back, which marks them as redelivered."""
+def return_messages(settings, number=1, queue="work"):
+    """Get messages and return them to their queue, which marks them as redelivered."""
     with open_channel(settings) as channel:
         for _ in range(number):
             method, _, _ = channel.basic_get(settings.topology.wire_name(queue))
