@@ -110,36 +110,33 @@ def send(
             raise ValueError("a Message has one id and is sent once: give its data, or count=1")
         data = list(data) if is_many else data
     total = count * (len(data) if isinstance(data, Sized) else 0) if is_many else count
-    receipts: list[Receipt] = []
-    progress, started, seconds = ProgressDisplay(), clock.monotonic(), 0.0
+    result = SendResult(name, [], 0.0)
+    progress, started = ProgressDisplay(), clock.monotonic()
     publisher = Publisher(settings, "send").open()
-
-    def sent() -> SendResult:
-        return SendResult(name, receipts, seconds or clock.monotonic() - started)
 
     def show(*, is_last: bool = False) -> None:
         of = f" of {total:,}" if total else ""
-        line = f"{name}: {len(receipts) - publisher.in_flight:,}{of} answered for"
+        line = f"{name}: {len(result.receipts) - publisher.in_flight:,}{of} answered for"
         progress.update(safe(line), is_last=is_last)
 
     try:
         values = _messages(data, count, is_many)
         while batch := list(islice(values, BATCH_SIZE)):
-            receipts += publisher.publish_many(batch, name)
+            result.receipts += publisher.publish_many(batch, name)
             show()
         while publisher.in_flight:  # each receipt is resolved by its own deadline at the latest
             with suppress(TimeoutError):
                 publisher.flush(UPDATE_INTERVAL)
             show()
-        seconds = clock.monotonic() - started
+        result.seconds = clock.monotonic() - started
     except BaseException as error:
         publisher.close(0.5)  # seconds: an interrupt must not wait for all confirms
-        error.add_note(f"so far: {sent()!r}")
+        result.seconds = clock.monotonic() - started
+        error.add_note(f"so far: {result!r}")
         raise
     finally:
         show(is_last=True)
     publisher.close()
-    result = sent()
     if result.error is not None:
         log.warning("%s", result)
     return result
