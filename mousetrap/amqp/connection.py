@@ -43,7 +43,7 @@ CHANNEL_SETUP_TIMEOUT = 15.0
 # guess for a busy machine: mostly the broker notices at once, but in about one of 30 runs the new
 # connection was open before that.
 REDELIVERY_DELAY = 0.5
-STABLE_AFTER = 5.0  # seconds after which a connection without messages counts as working
+STABLE_CONNECTION_TIME = 5.0  # seconds after which a connection without messages counts as working
 
 # Errors that another try would get again.
 PERMANENT_ERRORS = (AccessRefused, TopologyMismatch, QueueMissing)
@@ -334,7 +334,7 @@ class Connection:
         if not self._closing:  # a requested end is no error, and must not hide an earlier one
             self.error = error
         if self.is_open:
-            if clock.monotonic() - self._opened > STABLE_AFTER:
+            if clock.monotonic() - self._opened > STABLE_CONNECTION_TIME:
                 self._failures = 0
             self._set_state("connecting")
         if channel is not None:

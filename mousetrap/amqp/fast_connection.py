@@ -30,7 +30,9 @@ from mousetrap.model.message import Message
 MAX_SILENT_HEARTBEATS = 1.4
 MAX_RECEIVE_BYTES = 262_144  # per read; with 4 kB bodies a tenth faster than 64 KiB (measured)
 MAX_CACHED_METHOD_FRAMES = 1000  # one per queue; a guess: few processes publish to more queues
-_FRAME = struct.Struct(">BHI")  # type, channel, size of the payload (AMQP 0-9-1, section 4.2.3)
+_FRAME_HEADER = struct.Struct(
+    ">BHI"
+)  # type, channel, size of the payload (AMQP 0-9-1, section 4.2.3)
 _END = bytes([spec.FRAME_END])
 _OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE  # bytes of a frame around its payload
 _DELIVER = struct.pack(">I", spec.Basic.Deliver.INDEX)  # the first bytes of that method's payload
@@ -109,9 +111,9 @@ class FastConnection(pika.SelectConnection):
             if len(self._method_frames) < MAX_CACHED_METHOD_FRAMES:
                 self._method_frames[number, exchange, routing_key] = head
         content = encode_properties(message, size, sent, base)
-        head += _FRAME.pack(spec.FRAME_HEADER, number, len(content)) + content + _END
+        head += _FRAME_HEADER.pack(spec.FRAME_HEADER, number, len(content)) + content + _END
         if size:
-            head += _FRAME.pack(spec.FRAME_BODY, number, size)
+            head += _FRAME_HEADER.pack(spec.FRAME_BODY, number, size)
             self._emit(head, body, _END)
         else:
             self._emit(head)

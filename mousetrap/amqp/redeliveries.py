@@ -13,9 +13,9 @@ from collections.abc import Collection
 
 from mousetrap.runtime import threads
 
-MAX_REMEMBERED_IDS = (
-    10_000  # messages, or all of the latest note; older ones are counted as lost again
-)
+# Older ids are forgotten, but never one of the latest `remember`. A redelivery of a forgotten one
+# counts as a loss.
+MAX_REMEMBERED_IDS = 10_000
 
 _lock = threads.Lock()
 _held: dict[tuple[str, str], bool] = {}  # (queue, id): has its ack timed out?
