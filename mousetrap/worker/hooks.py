@@ -1,8 +1,10 @@
-"""Hooks: calls into code of the user's at each step of a message's way through a worker.
+"""Hooks: code that a worker calls at each step of a message.
 
-Metrics, tracing and the capture of output are written as hooks, so that the worker itself knows
-none of them. A hook is a subclass of `Hook` that overrides the methods it needs, for example one
-that counts outcomes:
+Captured output is written as a hook; metrics, tracing and a user's own code can be added in the
+same way. A hook is a subclass of `Hook` that overrides the methods it needs. This one counts
+outcomes:
+
+    from mousetrap.worker.hooks import Hook
 
     class Counts(Hook):
         def __init__(self):
@@ -14,7 +16,8 @@ that counts outcomes:
     worker = Worker("start_fetch", fetch, hooks=[Counts()])
 
 A worker may have several hooks. A method that no hook overrides costs one check of an empty tuple
-for each message.
+for each message. The counts of `Worker.statistics` are no hook: they change together with the
+number of messages in progress, on which stopping depends.
 """
 
 from __future__ import annotations
@@ -86,7 +89,8 @@ class Hook:
         """The attempt to handle a message has its final *outcome*, and the message is being acked.
 
         `Outcome.kind` is ``done``, ``retried`` or ``dead``, and `Outcome.seconds` how long the
-        handler took. A message that is dead-lettered without being handled has no `started`.
+        handler took. It is called before the message is counted, so before `Worker.wait_until`
+        returns. A message that is dead-lettered without being handled has no `started`.
 
         Threads: the I/O thread; if events are switched off and there was nothing to publish, the
         one that called the handler.

@@ -290,6 +290,9 @@ class Processor:
         """Ack deliveries: the broker has everything that came of them, and their outcomes."""
         # before they are counted: `Worker.stop` waits for the counts, then closes
         self._consumer.ack(*[delivery for delivery, _ in confirmed])
+        if self.hooks.finished:
+            for _, outcome in confirmed:
+                self.hooks.call(self.hooks.finished, outcome)
         with self._lock:
             for delivery, outcome in confirmed:
                 if not delivery.is_dropped:
@@ -297,9 +300,6 @@ class Processor:
                 self.counts[outcome.kind] += 1
             self.problem = ""
         self.changed.notify_all()
-        if self.hooks.finished:
-            for _, outcome in confirmed:
-                self.hooks.call(self.hooks.finished, outcome)
 
     def send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
         """Publish what the broker did not confirm once more, while its source is not acked."""

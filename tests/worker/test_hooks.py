@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import re
+import textwrap
 import threading
 from collections import Counter
 
@@ -15,7 +17,9 @@ from support.waiting import wait_for
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import depth, drain
 from mousetrap.model.message import Message
+from mousetrap.model.outcome import Outcome
 from mousetrap.model.topology import Queue
+from mousetrap.worker import hooks
 from mousetrap.worker.hooks import Hook, Hooks
 from mousetrap.worker.worker import Worker
 
@@ -85,7 +89,7 @@ def test_hooks_are_called_at_each_step_of_a_message(settings, handler):
     [sent] = send(settings, 7)
     with Worker(RETRIED_ONCE, handler, settings, writes="out", hooks=[hook]) as worker:
         worker.wait_until(done=1)
-        wait_for(lambda: "finished" in hook.steps())
+        assert "finished" in hook.steps()
     [result] = drain("out", settings=settings)
 
     assert Counter(hook.steps()).most_common(1)[0][1] == 1
@@ -113,7 +117,6 @@ def test_hooks_see_a_retry_and_a_dead_letter(settings):
     [sent] = send(settings, 0)
     with Worker(RETRIED_ONCE, negate, settings, hooks=[hook]) as worker:
         worker.wait_until(dead=1)
-        wait_for(lambda: hook.steps().count("finished") == 2)
 
     counts = Counter(hook.steps())
     assert counts["received"] == counts["started"] == counts["published"] == 2
@@ -198,7 +201,7 @@ def test_an_error_in_a_hook_does_not_harm_the_message(settings, caplog, error):
         RETRIED_ONCE, negate, settings, writes="out", hooks=[Broken(), BrokenAtOnce(), after]
     ) as worker:
         worker.wait_until(done=2, retried=1, dead=1)
-        wait_for(lambda: after.steps().count("finished") == 4)
+        assert after.steps().count("finished") == 4
         assert worker.statistics().problem == ""
 
     assert sorted(m.data for m in drain("out", settings=settings)) == [-2, -1]
@@ -248,11 +251,11 @@ def test_methods_that_are_not_overridden_are_not_called():
     class Finished(Hook):
         def finished(self, *_): ...
 
-    hooks = Hooks("work", [Hook(), Finished()])
+    made = Hooks("work", [Hook(), Finished()])
 
-    assert len(hooks.finished) == 1
+    assert len(made.finished) == 1
     for step in ("received", "started", "handling", "published", "reconnected", "stopped"):
-        assert getattr(hooks, step) == ()
+        assert getattr(made, step) == ()
 
 
 def test_methods_of_a_hook_that_do_nothing_can_be_called():
@@ -265,6 +268,18 @@ def test_methods_of_a_hook_that_do_nothing_can_be_called():
     hook.stopped("work", None)
     with hook.handling("work", message):
         pass
+
+
+def test_the_example_in_the_documentation_counts_outcomes():
+    """The code in the module's docstring runs as it is."""
+    example = textwrap.dedent(re.search(r":\n\n(    .*?\n)\n?(?=\S)", hooks.__doc__, re.S)[1])
+    names = {"Counter": Counter, "Worker": lambda *_, hooks: Hooks("start_fetch", hooks),
+             "fetch": None}  # fmt: skip
+    exec(example, names)
+
+    made = names["worker"]
+    made.call(made.finished, Outcome("m1", "done", "fetch", "start_fetch", "host:1", 0.0, 0.1))
+    assert made.finished[0].__self__.outcomes == {"done": 1}
 
 
 @pytest.mark.parametrize("wrong", [Hook, Recorder, print, None])
@@ -281,9 +296,9 @@ def test_a_failing_method_is_a_warning_once(caplog):
         def received(self, *_):
             raise ValueError
 
-    hooks = Hooks("work", [Broken()])
+    made = Hooks("work", [Broken()])
     with caplog.at_level("DEBUG", "mousetrap.worker.hooks"):
         for _ in range(3):
-            hooks.call(hooks.received, "id")
+            made.call(made.received, "id")
 
     assert [each.levelname for each in caplog.records] == ["WARNING", "DEBUG", "DEBUG"]
