@@ -1,34 +1,29 @@
+"""`check`: one run of a notebook with real kernels, and all ways in which it can fail."""
+
+from __future__ import annotations
+
 import json
 import os
 import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from support.notebook_files import WAIT_FOREVER, write_notebook
+from support.processes import is_gone
+from support.waiting import wait_for
 
-from mousetrap.check import (
-    CheckResult,
-    Parameter,
-    check,
-    default_output,
-    parameters_of,
-    parse_parameters,
-    read,
-)
-from mousetrap.check.parameters import convert_parameters
-from mousetrap.check.progress import read_stage_counts
-from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded, ParameterError
-from mousetrap.model.summary import SUMMARY_TYPE as RECORD
+from mousetrap.check import check, default_output, read
+from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded
+from mousetrap.model.summary import SUMMARY_TYPE
 
 PARAMETERS = """\
-# what a person may set
+# what can be set
 jobs: int = 500  # how many jobs to send
 rate: float = 0.5
 queue: str = "a=b"  # a name
@@ -38,7 +33,7 @@ limit: int = 2 * 60
 both: "int | None" = None
 """
 
-# A worker that no process group, no parent and no environment leads to.
+# A worker that cannot be found by process group, parent or environment.
 START_DETACHED = """\
 import subprocess, sys
 from pathlib import Path
@@ -46,37 +41,26 @@ worker = subprocess.Popen(["sleep", "600"], start_new_session=True, env={})
 Path("worker.pid").write_text(str(worker.pid))
 """
 
-# What a Run does as it goes.
-TELL = """\
+# A Run writes this while it runs.
+WRITE_PROGRESS = """\
 import json, os
 from pathlib import Path
 told = {"namespace": "run-7f3a", "open": 12, "stages": {"fetch": {"done": 88, "dead": 0}}}
 Path(os.environ["MOUSETRAP_PROGRESS"]).write_text(json.dumps(told))
 """
 
-WAIT = "import threading\nthreading.Event().wait()"
-
-
-@pytest.fixture
-def no_kernel(monkeypatch):
-    """Whatever starts a process fails the test."""
-
-    def refuse(*_, **__):
-        pytest.fail("a process was started")
-
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-
 
 @pytest.fixture(scope="module")
 def passed(tmp_path_factory):
-    """One run that passes, looked at by many tests: a kernel takes two seconds to start."""
+    """One run that passes, which many tests inspect: a kernel takes two seconds to start."""
     folder = tmp_path_factory.mktemp("passed {braces}")
     notebook = write_notebook(
         folder / "check_all.ipynb",
-        "# a worker, and a Run\n" + START_DETACHED + TELL,
-        f"from IPython.display import display\ndisplay({{{RECORD!r}: {{'lost': 9}}}}, raw=True)",
+        "# a worker, and a Run\n" + START_DETACHED + WRITE_PROGRESS,
+        "from IPython.display import display\n"
+        f"display({{{SUMMARY_TYPE!r}: {{'lost': 9}}}}, raw=True)",
         f"""from ipykernel import get_connection_info
-display({{{RECORD!r}: {{
+display({{{SUMMARY_TYPE!r}: {{
             'transport': get_connection_info(unpack=True)['transport'],
             'jobs': jobs, 'rate': rate, 'queue': queue, 'wet': wet,
             'folder': os.getcwd(), 'given': os.environ["GIVEN"], 'home': "PATH" in os.environ,
@@ -95,195 +79,11 @@ display({{{RECORD!r}: {{
     return result, cells, progress
 
 
-def test_what_only_checks_notebooks_starts_without_the_grammar_of_iris(tmp_path):
-    """jsonschema passes over what it cannot import; this one says so when it is."""
-    (tmp_path / "rfc3987_syntax.py").write_text("print('loaded')")
-    load = "from contextlib import suppress\nwith suppress(ImportError):\n    import rfc3987_syntax"
-    light = "from mousetrap.check.parameters import skip_slow_imports\nskip_slow_imports()\n"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-
-    def said(code):
-        command = [sys.executable, "-c", code]
-        return subprocess.check_output(command, env=environment, text=True, timeout=60)
-
-    assert (said(load), said(light + load)) == ("loaded\n", "")
-
-
-# --- what can be set ---------------------------------------------------------------------------
-
-
-def test_parameters_of_reads_names_types_defaults_and_help(tmp_path, no_kernel):
-    """Types come from annotations, else from defaults; help comes from the comment."""
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters=PARAMETERS)
-
-    assert parameters_of(notebook) == [
-        Parameter("jobs", "int", 500, "how many jobs to send"),
-        Parameter("rate", "float", 0.5),
-        Parameter("queue", "str", "a=b", "a name"),
-        Parameter("wet", "bool", False),
-        Parameter("start", "int", -1),
-        Parameter("limit", "int", "2 * 60"),
-        Parameter("both", None, None),
-    ]
-
-
-def test_parameters_of_is_empty_without_a_parameters_cell(tmp_path):
-    """A notebook need not let anything be set."""
-    assert parameters_of(write_notebook(tmp_path / "a.ipynb", "1 + 1")) == []
-
-
-def test_parameters_of_refuses_a_cell_that_is_no_python(tmp_path):
-    """A parameters cell with a typing error is named, not skipped."""
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters="jobs: int = = 5")
-
-    with pytest.raises(ParameterError, match="not plain Python"):
-        parameters_of(notebook)
-
-
-def test_parse_parameters_splits_at_the_first_equals_sign():
-    """A value may contain the sign, and may be empty."""
-    assert parse_parameters(["jobs=5", "queue=a=b", "name="]) == {
-        "jobs": "5",
-        "queue": "a=b",
-        "name": "",
-    }
-
-
-@pytest.mark.parametrize("pair", ["jobs", "=5", "a b=5", "amqp://me:hunter2@host/?x=1", ""])
-def test_parse_parameters_refuses_what_is_no_pair(pair):
-    """The error says how to write it, and quotes nothing, for it may be a secret."""
-    with pytest.raises(ParameterError, match="write it as jobs=500") as caught:
-        parse_parameters([pair])
-
-    assert "hunter2" not in str(caught.value)
-
-
-def test_parse_parameters_refuses_a_name_given_twice():
-    """Which of the two was meant is not for us to guess."""
-    with pytest.raises(ParameterError, match="'jobs' is given twice"):
-        parse_parameters(["jobs=1", "jobs=2"])
-
-
-# --- before a kernel starts --------------------------------------------------------------------
-
-
-def test_check_refuses_an_unknown_parameter(tmp_path, no_kernel):
-    """A misspelt parameter is an error that knows what was meant and what exists."""
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters=PARAMETERS)
-
-    with pytest.raises(ParameterError) as caught:
-        check(notebook, {"job": "7"})
-
-    assert "no parameter 'job'; did you mean 'jobs'?" in str(caught.value)
-    assert "rate, queue" in str(caught.value)
-    assert not default_output(notebook).exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("jobs", "ten", "a whole number"),
-        ("jobs", "1.5", "a whole number"),
-        pytest.param("jobs", "9" * 5000, "a whole number", id="long text"),
-        ("jobs", "", "a whole number"),
-        ("jobs", 1.0, "a whole number"),
-        ("jobs", True, "a whole number"),
-        ("jobs", None, "a whole number"),
-        pytest.param("jobs", 10**5000, "a whole number", id="long number"),
-        ("rate", "nan", "a number"),
-        ("rate", "inf", "a number"),
-        ("rate", float("nan"), "a number"),
-        pytest.param("rate", 10**400, "a number", id="overflow"),
-        ("rate", True, "a number"),
-        ("wet", "maybe", "true or false"),
-        ("wet", 1, "true or false"),
-        ("queue", 5, "text"),
-        ("queue", "\udcff", "text"),
-    ],
-)
-def test_check_refuses_a_mistyped_value(tmp_path, no_kernel, name, value, expected):
-    """The error names the parameter, the value and the type that is expected."""
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters=PARAMETERS)
-
-    with pytest.raises(ParameterError, match=rf"'{name}' is .*must be {expected}") as caught:
-        check(notebook, {name: value})
-
-    assert len(str(caught.value)) < 200
-
-
-def test_check_refuses_a_value_for_what_has_no_type(tmp_path, no_kernel):
-    """A parameter that nobody can set says how to make it one that can be."""
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters=PARAMETERS)
-
-    with pytest.raises(ParameterError, match=r"'both' has no type.*annotate it"):
-        check(notebook, {"both": "5"})
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["password", "RABBITMQ_PASSWORD", "passwd", "dbPassword", "rabbitmq_pass", "api_key", "apikey",
-     "token", "accessToken", "client_secret", "credentials", "private_key", "auth"],
-)  # fmt: skip
-def test_check_refuses_a_parameter_that_smells_of_a_secret(tmp_path, no_kernel, name):
-    """Parameters are saved in the executed notebook, so a secret must come another way."""
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters=f"jobs = 5\n{name}: str = ''")
-
-    with pytest.raises(ParameterError, match="environment") as caught:
-        check(notebook, {name: "hunter2"})
-
-    assert name in str(caught.value)
-    assert "hunter2" not in str(caught.value)
-
-
-def test_check_refuses_a_url_with_a_password(tmp_path, no_kernel):
-    """A secret hidden in an address is one all the same, and is not quoted."""
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters="url: str = ''")
-
-    with pytest.raises(ParameterError, match="URL with a password") as caught:
-        check(notebook, {"url": "amqp://me:hunter2@host/"})
-
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize("line", ["password = 'hunter2'", "url = 'amqp://me:hunter2@host/'"])
-def test_check_refuses_a_secret_among_the_defaults(tmp_path, no_kernel, line):
-    """A notebook that carries a secret is refused even if nobody sets it."""
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters=line)
-
-    with pytest.raises(ParameterError, match=r"default of parameter.*os\.environ") as caught:
-        check(notebook)
-
-    assert "hunter2" not in str(caught.value)
-
-
-def test_check_does_not_quote_a_mistyped_secret(tmp_path, no_kernel):
-    """A number with a suspicious name may be set, but a wrong value of it is not repeated."""
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters="token: int = 5")
-
-    with pytest.raises(ParameterError, match="must be a whole number") as caught:
-        check(notebook, {"token": "hunter2"})
-
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["compass", "keyboard", "passes", "bypass_rate", "author"])
-def test_check_takes_no_offence_at_harmless_names(name):
-    """Only whole words are suspicious."""
-    declared = [Parameter(name, "str", "x")]
-
-    assert convert_parameters({name: "y"}, declared, Path("a.ipynb")) == {name: "y"}
-
-
-def test_check_refuses_parameters_without_a_parameters_cell(tmp_path, no_kernel):
-    """They would be put on top by papermill, and be overwritten."""
-    notebook = write_notebook(tmp_path / "a.ipynb", "jobs = 5")
-
-    with pytest.raises(ParameterError, match="no cell tagged 'parameters', so 'jobs'"):
-        check(notebook, {"jobs": 7})
+# --- before a kernel starts -----------------------------------------------------------------------
 
 
 def test_check_says_which_notebook_is_missing(tmp_path, no_kernel):
-    """A misspelt file name is an error that knows its neighbours."""
+    """The error for a misspelt file name suggests a similar file."""
     write_notebook(tmp_path / "check_pipeline.ipynb")
 
     with pytest.raises(CheckError, match=r"no notebook .*did you mean .*check_pipeline\.ipynb"):
@@ -291,8 +91,8 @@ def test_check_says_which_notebook_is_missing(tmp_path, no_kernel):
 
 
 @pytest.mark.parametrize("content", [b"", b"print(1)", b"[]", b"{}", b'{"cells": 1}', b"\xff\xfe"])
-def test_check_refuses_what_is_no_notebook(tmp_path, no_kernel, content):
-    """Any other file is refused in one sentence."""
+def test_check_refuses_a_file_that_is_not_a_notebook(tmp_path, no_kernel, content):
+    """The error is one sentence."""
     path = tmp_path / "a.ipynb"
     path.write_bytes(content)
 
@@ -303,14 +103,14 @@ def test_check_refuses_what_is_no_notebook(tmp_path, no_kernel, content):
 
 
 def test_check_refuses_a_folder(tmp_path, no_kernel):
-    """A folder is no notebook."""
+    """A folder is not a notebook."""
     with pytest.raises(CheckError, match="cannot be read"):
         check(tmp_path)
 
 
 @pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf")])
-def test_check_refuses_a_deadline_that_is_none(tmp_path, no_kernel, deadline):
-    """Every run ends."""
+def test_check_refuses_a_deadline_without_an_end(tmp_path, no_kernel, deadline):
+    """Every run has to end."""
     notebook = write_notebook(tmp_path / "a.ipynb", "1")
 
     with pytest.raises(CheckError, match=r"deadline is .* above 0"):
@@ -318,7 +118,7 @@ def test_check_refuses_a_deadline_that_is_none(tmp_path, no_kernel, deadline):
 
 
 def test_check_does_not_overwrite_the_notebook(tmp_path, no_kernel):
-    """The executed copy is a copy."""
+    """The executed copy cannot have the path of the notebook."""
     notebook = write_notebook(tmp_path / "a.ipynb", "1")
 
     with pytest.raises(CheckError, match="would overwrite"):
@@ -326,7 +126,7 @@ def test_check_does_not_overwrite_the_notebook(tmp_path, no_kernel):
 
 
 def test_check_says_when_the_copy_cannot_be_written(tmp_path, no_kernel):
-    """No place for the result: said before the notebook runs for minutes."""
+    """The error is raised before the notebook runs."""
     notebook = write_notebook(tmp_path / "a.ipynb", "1")
     (tmp_path / "file").write_text("")
 
@@ -335,7 +135,7 @@ def test_check_says_when_the_copy_cannot_be_written(tmp_path, no_kernel):
 
 
 def test_check_refuses_a_folder_as_output(tmp_path, no_kernel):
-    """The copy is a file."""
+    """The executed copy is a file."""
     notebook = write_notebook(tmp_path / "a.ipynb", "1")
 
     with pytest.raises(CheckError, match="is a folder"):
@@ -343,7 +143,7 @@ def test_check_refuses_a_folder_as_output(tmp_path, no_kernel):
 
 
 def test_check_says_what_to_install(tmp_path, no_kernel, monkeypatch):
-    """Without the notebook extra there is one sentence with the way out."""
+    """Without the notebook extra the error is one sentence with the command."""
     notebook = write_notebook(tmp_path / "a.ipynb", "1")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
@@ -351,11 +151,11 @@ def test_check_says_what_to_install(tmp_path, no_kernel, monkeypatch):
         check(notebook)
 
 
-# --- a run that passes -------------------------------------------------------------------------
+# --- a run that passes ----------------------------------------------------------------------------
 
 
 def test_check_runs_with_the_parameters_in_their_types(passed):
-    """Text becomes what the notebook declares; defaults hold for the rest."""
+    """Text is converted to the declared type; other parameters keep their defaults."""
     result, *_ = passed
 
     seen = {name: result.summary[name] for name in ("jobs", "rate", "queue", "wet")}
@@ -363,8 +163,8 @@ def test_check_runs_with_the_parameters_in_their_types(passed):
     assert result.parameters == seen | {"start": -1, "limit": "2 * 60", "both": None}
 
 
-def test_check_returns_the_last_record(passed):
-    """A notebook may display its record as it grows; the last one counts."""
+def test_check_returns_the_last_summary(passed):
+    """A notebook can display its summary several times; the last one is returned."""
     result, *_ = passed
 
     assert "lost" not in result.summary
@@ -372,14 +172,14 @@ def test_check_returns_the_last_record(passed):
 
 
 def test_check_runs_in_the_notebooks_folder(passed):
-    """Relative paths mean what they mean in JupyterLab."""
+    """Relative paths are the same as in JupyterLab."""
     result, *_ = passed
 
     assert Path(result.summary["folder"]).samefile(result.notebook.parent)
 
 
-def test_check_hands_the_environment_on(passed):
-    """What is given is added to what there was."""
+def test_check_adds_to_the_environment(passed):
+    """The kernel has the given variables and those of this process."""
     result, *_ = passed
 
     assert result.summary["given"] == "by us"
@@ -387,23 +187,23 @@ def test_check_hands_the_environment_on(passed):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there the kernel listens on ports")
-def test_check_talks_to_its_kernel_by_files(passed):
-    """No port is guessed to be free, so kernels that start together are not given the same one."""
+def test_check_connects_to_its_kernel_by_unix_sockets(passed):
+    """Kernels that start at the same time cannot get the same port."""
     result, *_ = passed
 
     assert result.summary["transport"] == "ipc"
 
 
-def test_check_reports_progress(passed):
-    """Each code cell that is not empty counts as it ends."""
+def test_check_reports_each_cell(passed):
+    """Each code cell that is not empty is counted when it ends."""
     result, cells, _ = passed
 
     assert cells == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert result.cells == 4
 
 
-def test_check_tells_which_cell_runs(passed):
-    """A cell is named by its number and its first line; before the first there is none."""
+def test_check_reports_which_cell_runs(passed):
+    """A cell has its number and its first line; before the first cell there is none."""
     _, _, progress = passed
 
     seen = list(dict.fromkeys((each.number, each.line) for each in progress))
@@ -418,8 +218,8 @@ def test_check_tells_which_cell_runs(passed):
     assert {each.total for each in progress} == {4}
 
 
-def test_check_tells_what_a_run_counts(passed):
-    """The counts of a Run's stages are part of how far the notebook is."""
+def test_check_reports_the_counts_of_a_run(passed):
+    """The progress contains the counts of a Run's stages."""
     _, _, progress = passed
 
     assert progress[-1].stages == {"fetch": {"done": 88, "dead": 0}}
@@ -427,42 +227,8 @@ def test_check_tells_what_a_run_counts(passed):
     assert progress[0].open is None
 
 
-@pytest.mark.parametrize(
-    ("told", "expected"),
-    [
-        ('{"open": 3, "stages": {"fetch": {"done": 1}}}',
-         {"open": 3, "stages": {"fetch": {"done": 1}}}),
-        ('{"open": 3}', {"open": 3, "stages": {}}),
-        ('{"open": "many", "stages": {"fetch": {"done": "all", "dead": 0}, "process": 5}}',
-         {"stages": {"fetch": {"dead": 0}, "process": {}}}),
-        ('{"open": true, "stages": [1]}', {"stages": {}}),
-        ('{"open": -1, "stages": {"fetch": {"done": 1e99}}}', {"stages": {"fetch": {}}}),
-        ("[]", {}),
-        ('{"open": 3', {}),
-        ("", {}),
-        pytest.param("[" * 50_000, {}, id="deep"),
-        pytest.param('{"open": 3}' + " " * 200_000, {}, id="long"),
-        ('"\udcff"', {}),
-    ],
-)  # fmt: skip
-def test_progress_of_a_run_is_read_with_care(tmp_path, told, expected):
-    """A notebook can write anything there; what does not look as agreed is left out."""
-    path = tmp_path / "progress.json"
-    path.write_bytes(told.encode(errors="surrogateescape"))
-
-    assert read_stage_counts(path) == expected
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
-def test_progress_of_a_run_is_not_waited_for(tmp_path):
-    """A pipe, a folder or nothing at all of that name keeps nobody waiting."""
-    os.mkfifo(tmp_path / "pipe")
-
-    assert [read_stage_counts(tmp_path / name) for name in ("pipe", "", "missing")] == [{}, {}, {}]
-
-
-def test_check_keeps_the_executed_copy_to_its_owner(passed):
-    """The copy lies in _build beside the notebook, for nobody else to read, and no draft does."""
+def test_executed_copy_is_readable_by_its_owner_only(passed):
+    """The copy is in _build beside the notebook; no draft is left."""
     result, *_ = passed
 
     assert result.output == result.notebook.parent / "_build" / "check_all.ipynb"
@@ -470,8 +236,8 @@ def test_check_keeps_the_executed_copy_to_its_owner(passed):
     assert names_in(result.output.parent) == [".gitignore", "check_all.ipynb"]
 
 
-def test_check_leaves_the_notebook_alone(passed):
-    """The source has no outputs afterwards, and no injected cell."""
+def test_check_does_not_change_the_notebook(passed):
+    """The source has no outputs and no injected cell."""
     result, *_ = passed
 
     source = nbformat.read(result.notebook, 4)
@@ -479,36 +245,37 @@ def test_check_leaves_the_notebook_alone(passed):
     assert not any(cell.get("outputs") for cell in source.cells)
 
 
-def test_check_ends_what_the_notebook_left_running(passed):
-    """A worker that a passing notebook forgot does not live on as a ghost consumer."""
+def test_check_ends_processes_that_the_notebook_left_running(passed):
+    """A worker that a passing notebook left does not stay as a consumer."""
     result, *_ = passed
 
     assert is_gone(int((result.notebook.parent / "worker.pid").read_text()))
 
 
-def test_check_result_can_be_read_back(passed):
-    """The executed copy holds all that `check` returned."""
+def test_read_returns_what_check_returned(passed):
+    """The executed copy contains the whole result."""
     result, *_ = passed
 
     assert read(result.output) == result
 
 
-def test_check_result_says_how_it_went(passed):
-    """The repr fits on a line and does not spill the record."""
+def test_check_result_has_a_short_repr(passed):
+    """The repr is one line, and does not contain the summary."""
     result, *_ = passed
 
     assert repr(result).startswith("<CheckResult check_all.ipynb passed: 4 cells in ")
     assert repr(result).endswith("s, a summary of 8 fields>")
 
 
-# --- runs that do not pass ---------------------------------------------------------------------
+# --- runs that do not pass ------------------------------------------------------------------------
 
 
 def test_check_names_the_cell_that_raised(tmp_path):
     """The error has the cell, its first line, the exception and the copy, in at most 20 lines."""
     notebook = write_notebook(
         tmp_path / "a.ipynb",
-        f"from IPython.display import display\ndisplay({{{RECORD!r}: {{'lost': 1}}}}, raw=True)",
+        "from IPython.display import display\n"
+        f"display({{{SUMMARY_TYPE!r}: {{'lost': 1}}}}, raw=True)",
         "# the claim\nraise ValueError('\\x1b[31mred\\x1b[0m amqp://me:hunter2@h ' + 'x\\n' * 99)",
         "'never'",
     )
@@ -533,8 +300,8 @@ def test_check_names_the_cell_that_raised(tmp_path):
 
 
 @pytest.mark.parametrize("leave", ["raise SystemExit(0)", "import os; os._exit(0)"])
-def test_check_fails_when_a_cell_leaves_politely(tmp_path, leave):
-    """Exit code 0 is no success: the claims after it were never made."""
+def test_check_fails_when_a_cell_exits_with_code_0(tmp_path, leave):
+    """Exit code 0 is not a success: the cells after it did not run."""
     notebook = write_notebook(tmp_path / "a.ipynb", leave, "assert False")
 
     with pytest.raises(CheckFailed, match=r"failed in cell 2( \(In \[1\]\))?: ") as caught:
@@ -544,7 +311,7 @@ def test_check_fails_when_a_cell_leaves_politely(tmp_path, leave):
 
 
 def test_check_fails_when_a_cell_was_skipped(tmp_path):
-    """A tag makes nbclient skip a cell; a check that skips its claim has not made it."""
+    """nbclient skips a cell with this tag; an assertion that did not run is not a success."""
     notebook = write_notebook(tmp_path / "a.ipynb", "1", "assert False")
     document = nbformat.read(notebook, 4)
     document.cells[-1].metadata["tags"] = ["skip-execution"]
@@ -555,7 +322,7 @@ def test_check_fails_when_a_cell_was_skipped(tmp_path):
 
 
 def test_check_says_when_there_is_no_such_kernel(tmp_path):
-    """A notebook saved with somebody else's kernel says what to do."""
+    """The error for a notebook with an unknown kernel says what to do."""
     notebook = write_notebook(tmp_path / "a.ipynb", "1", kernel="nobody-has-this")
 
     with pytest.raises(CheckError, match=r"no kernel named 'nobody-has-this'.*kernelspec list"):
@@ -563,7 +330,7 @@ def test_check_says_when_there_is_no_such_kernel(tmp_path):
 
 
 def test_check_says_why_a_kernel_did_not_start(tmp_path):
-    """The last words of a broken kernel are in the error, for nobody else heard them."""
+    """The error contains the last lines that the kernel wrote."""
     kernel = tmp_path / "kernels" / "broken" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     argv = [sys.executable, "-c", "import sys; sys.exit('my zmq is broken')", "{connection_file}"]
@@ -577,7 +344,7 @@ def test_check_says_why_a_kernel_did_not_start(tmp_path):
 
 
 def test_check_fails_when_a_cell_kills_papermill(tmp_path):
-    """Whatever dies, there is an error and an executed copy."""
+    """There is an error and an executed copy in this case, too."""
     kill = "import os, signal, time\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)"
     notebook = write_notebook(tmp_path / "a.ipynb", "1", kill)
 
@@ -588,25 +355,25 @@ def test_check_fails_when_a_cell_kills_papermill(tmp_path):
 
 
 def test_check_ends_a_cell_that_waits_for_ever(tmp_path):
-    """At the deadline the cell is interrupted, which the executed copy shows."""
-    notebook = write_notebook(tmp_path / "a.ipynb", "1", WAIT)
-    begun = time.monotonic()
+    """At the deadline the cell is interrupted, and the executed copy shows it."""
+    notebook = write_notebook(tmp_path / "a.ipynb", "1", WAIT_FOREVER)
+    started = time.monotonic()
 
     with pytest.raises(DeadlineExceeded, match=r"of 16 s in cell 3.*import threading") as caught:
         check(notebook, deadline=16)
 
-    assert time.monotonic() - begun < 16 + 6
+    assert time.monotonic() - started < 16 + 6
     assert read(caught.value.output).failing.number == 3
     assert "KeyboardInterrupt" in caught.value.output.read_text()
 
 
-def test_check_ends_a_cell_that_will_not_end(tmp_path):
-    """A kernel that swallows interrupts, and a worker that ignores SIGTERM, end all the same."""
-    deaf = """["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]"""
+def test_check_kills_what_ignores_its_signals(tmp_path):
+    """A kernel that catches interrupts and a worker that ignores SIGTERM are killed."""
+    ignores_sigterm = """["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]"""
     notebook = write_notebook(
         tmp_path / "a.ipynb",
         "import os\nopen('kernel.pid', 'w').write(str(os.getpid()))\n"
-        + START_DETACHED.replace('["sleep", "600"]', deaf),
+        + START_DETACHED.replace('["sleep", "600"]', ignores_sigterm),
         "print('on and on', flush=True)\n"
         "while True:\n    try:\n        worker.wait()\n    except BaseException:\n        pass",
     )
@@ -621,8 +388,8 @@ def test_check_ends_a_cell_that_will_not_end(tmp_path):
 
 
 def test_check_ends_everything_on_ctrl_c(tmp_path):
-    """An interrupt of the caller ends kernel and workers, keeps the copy, and goes on upwards."""
-    notebook = write_notebook(tmp_path / "a.ipynb", START_DETACHED, WAIT)
+    """A KeyboardInterrupt ends kernel and workers, keeps the copy, and is raised again."""
+    notebook = write_notebook(tmp_path / "a.ipynb", START_DETACHED, WAIT_FOREVER)
 
     def press_ctrl_c(done, total):
         raise KeyboardInterrupt
@@ -634,37 +401,37 @@ def test_check_ends_everything_on_ctrl_c(tmp_path):
     assert read(default_output(notebook)).error == "the run was ended by KeyboardInterrupt"
 
 
-def test_check_lets_others_look_while_a_failed_kernel_lives(tmp_path):
-    """Whoever wants to see workers and queues as they were gets there before they are ended."""
+def test_on_failure_is_called_while_a_failed_kernel_runs(tmp_path):
+    """The callback sees workers and queues before they are ended."""
     notebook = write_notebook(tmp_path / "a.ipynb", START_DETACHED, "assert False", "'never'")
     alive = []
 
-    def look():
+    def inspect():
         alive.append(not is_gone(int((tmp_path / "worker.pid").read_text())))
 
     with pytest.raises(CheckFailed):
-        check(notebook, on_failure=look)
+        check(notebook, on_failure=inspect)
 
     assert alive == [True]
     assert is_gone(int((tmp_path / "worker.pid").read_text()))
 
 
-def test_check_lets_others_look_when_time_is_up(tmp_path):
-    """A cell that hangs is looked at before it is interrupted."""
-    notebook = write_notebook(tmp_path / "a.ipynb", START_DETACHED, WAIT)
+def test_on_failure_is_called_at_the_deadline(tmp_path):
+    """The callback is called before the cell is interrupted."""
+    notebook = write_notebook(tmp_path / "a.ipynb", START_DETACHED, WAIT_FOREVER)
     alive = []
 
-    def look():
+    def inspect():
         alive.append(not is_gone(int((tmp_path / "worker.pid").read_text())))
 
     with pytest.raises(DeadlineExceeded):
-        check(notebook, deadline=16, on_failure=look)
+        check(notebook, deadline=16, on_failure=inspect)
 
     assert alive == [True]
 
 
-def test_check_keeps_the_copy_when_looking_fails(tmp_path):
-    """An error of the onlooker goes on upwards, and the run ends in good order all the same."""
+def test_check_keeps_the_copy_when_on_failure_raises(tmp_path):
+    """The error of the callback is raised, after the run has been ended."""
     notebook = write_notebook(tmp_path / "a.ipynb", "print('so far')\nassert False")
 
     with pytest.raises(ZeroDivisionError):
@@ -676,95 +443,20 @@ def test_check_keeps_the_copy_when_looking_fails(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_check_leaves_nothing_behind_when_its_process_is_killed(tmp_path):
-    """Even kill -9 of the caller ends kernel and workers, and the executed copy is kept."""
-    notebook = write_notebook(tmp_path / "a.ipynb", START_DETACHED, WAIT)
+    """After kill -9 of the caller, kernel and workers are ended, and the executed copy is kept."""
+    notebook = write_notebook(tmp_path / "a.ipynb", START_DETACHED, WAIT_FOREVER)
     program = f"from mousetrap.check import check; check({str(notebook)!r})"
     with subprocess.Popen([sys.executable, "-c", program]) as caller:
-        wait_until((tmp_path / "worker.pid").exists)
+        wait_for((tmp_path / "worker.pid").exists)
         family = psutil.Process(caller.pid).children(recursive=True)
         caller.send_signal(signal.SIGKILL)
 
-    wait_until(lambda: default_output(notebook).exists())
-    wait_until(lambda: all(is_gone(process.pid) for process in family))
+    wait_for(lambda: default_output(notebook).exists())
+    wait_for(lambda: all(is_gone(process.pid) for process in family))
     assert len(family) >= 3  # papermill, kernel, worker
     assert "was ended" in read(default_output(notebook)).error
 
 
-# --- reading copies ----------------------------------------------------------------------------
-
-
-def test_read_understands_a_copy_by_plain_papermill(tmp_path):
-    """What `papermill in.ipynb out.ipynb` leaves can be read as well."""
-    document = new_notebook()
-    document.metadata["papermill"] = {
-        "parameters": {"jobs": 7},
-        "duration": 1.5,
-        "input_path": "check_x.ipynb",
-    }
-    cell = new_code_cell("jobs: int = 5\nseed = 1", execution_count=1)
-    cell.metadata["tags"] = ["parameters"]
-    injected = new_code_cell("jobs = 7", execution_count=2)
-    injected.metadata["tags"] = ["injected-parameters"]
-    claim = new_code_cell("assert jobs == 5", execution_count=3)
-    claim.outputs = [new_output("error", ename="AssertionError", evalue="", traceback=[])]
-    document.cells = [cell, injected, claim]
-    path = tmp_path / "out.ipynb"
-    nbformat.write(document, path)
-
-    result = read(path)
-
-    assert result.notebook == Path("check_x.ipynb")
-    assert result.parameters == {"jobs": 7, "seed": 1}
-    assert result.seconds == 1.5
-    assert result.failing.number == 2
-    assert result.error == "cell 2: AssertionError:"
-    assert not result.passed
-
-
-def test_read_refuses_what_is_no_copy(tmp_path):
-    """A missing file is said to be missing."""
-    with pytest.raises(CheckError, match="no notebook"):
-        read(tmp_path / "a.ipynb")
-
-
-def test_check_result_is_a_plain_value():
-    """It can be made without a run, for those who test against it."""
-    result = CheckResult(Path("a.ipynb"), Path("_build/a.ipynb"), error="cell 1: no luck")
-
-    assert repr(result) == "<CheckResult a.ipynb failed: 0 cells in 0.0 s, no summary>"
-
-
-def write_notebook(path, *cells, parameters=None, kernel=None):
-    """Write a notebook: parameters if any, a title, then the code cells."""
-    document = new_notebook()
-    if parameters is not None:
-        cell = new_code_cell(parameters)
-        cell.metadata["tags"] = ["parameters"]
-        document.cells.append(cell)
-    document.cells.append(new_markdown_cell("# Does it work?"))
-    document.cells += [new_code_cell(cell) for cell in cells]
-    if kernel is not None:
-        document.metadata["kernelspec"] = {"name": kernel, "display_name": kernel}
-    nbformat.write(document, path)
-    return path
-
-
 def names_in(folder):
+    """Return the names of the files in *folder*, sorted."""
     return sorted(path.name for path in folder.iterdir())
-
-
-def is_gone(pid):
-    """Whether the process ended; a zombie did, even if nobody asked for its exit code."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_until(condition, timeout=30.0):
-    """Return when *condition* holds; fail when it does not within *timeout* seconds."""
-    limit = time.monotonic() + timeout
-    never = threading.Event()
-    while not condition():
-        assert time.monotonic() < limit, "waited too long"
-        never.wait(0.02)

@@ -1,6 +1,6 @@
-"""A check that cannot turn red proves nothing: defects are planted, and each must be found.
+"""Defects are inserted into a flow and its notebook, and the check has to find each of them.
 
-The notebook is a small one of its own, with a module of stages beside it, as anybody's would be.
+The notebook is small and has a module of stages beside it, as a user's project would.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from mousetrap.check import check
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded, ParameterError
 
-DEADLINE = 20.0  # seconds for a whole run, its kernel included
+DEADLINE = 20.0  # seconds for a whole run, with the start of its kernel
 
 STAGES = """\
 from mousetrap import stage
@@ -34,15 +34,15 @@ CELLS = {
     "run": """\
 with mousetrap.run(my_stages, mousetrap.Settings.from_environment(), workers=workers) as run:
     run.send_many(range(jobs))
-    record = run.settle(timeout=8)
+    summary = run.settle(timeout=8)
     results = run.results()
-    letters = drain("numbers.dead", settings=run.settings)
+    dead_letters = drain("numbers.dead", settings=run.settings)
 """,
-    "record": "record",
+    "summary": "summary",
     "claims": """\
-assert record.sent == record.done == jobs
+assert summary.sent == summary.done == jobs
 assert run.flow.results == ["words"]
-assert record.lost == record.dead == len(letters) == 0
+assert summary.lost == summary.dead == len(dead_letters) == 0
 assert sorted(each.data for each in results) == sorted(f"number {n * n}" for n in range(jobs))
 """,
 }
@@ -57,7 +57,7 @@ DEFECTS = {
     "every job fails": ("stages", "return n * n", "raise OSError('no')"),
     "handler exits with 0": ("stages", "return n * n", "raise SystemExit(0)"),
     "handler hangs": ("stages", "return n * n", "import threading; threading.Event().wait()"),
-    "handler takes the process along": ("stages", "return n * n", "import os; os._exit(0)"),
+    "handler ends its process": ("stages", "return n * n", "import os; os._exit(0)"),
     "message of another type": ("stages", "n: int) -> int", "n: str) -> int"),
     "no retries and a first failure": (
         "stages", "retry_delays=(0.05,))\ndef square(n: int) -> int:",
@@ -65,15 +65,15 @@ DEFECTS = {
         "    from mousetrap.model.message import current_message\n"
         "    if current_message.get().attempt == 1: raise OSError('first')",
     ),
-    "stage that is not there": ("stages", '@stage(reads="squares"', '#\n@stage(reads="sqaures"'),
-    "hand dies": (
+    "stage is missing": ("stages", '@stage(reads="squares"', '#\n@stage(reads="sqaures"'),
+    "executor thread dies": (
         "run", "    run.send_many",
         "    run.workers[0]._processor.publish_outputs = None\n    run.send_many",
     ),
     "message lost": (
-        "run", "    record =",
+        "run", "    summary =",
         "    run.workers[1]._consumer.cancel()\n"
-        "    drain('squares', n=1, timeout=5, settings=run.settings)\n    record =",
+        "    drain('squares', n=1, timeout=5, settings=run.settings)\n    summary =",
     ),
     "queue purged": (
         "run", "    run.send_many(range(jobs))",
@@ -85,18 +85,18 @@ DEFECTS = {
         "run", "    results =", "    drain('words', settings=run.settings)\n    results ="
     ),
     "fewer jobs sent": ("run", "range(jobs)", "range(jobs - 1)"),
-    "cell exits with 0": ("record", "record", "raise SystemExit(0)"),
-    "cell leaves by os._exit": ("record", "record", "import os; os._exit(0)"),
-    "cell hangs": ("record", "record", "import threading; threading.Event().wait()"),
-    "cell loops": ("record", "record", "while True: pass"),
-    "cell crashes the kernel": ("record", "record", "import ctypes; ctypes.string_at(0)"),
-    "name misspelt": ("record", "record", "recrod"),
+    "cell exits with 0": ("summary", "summary", "raise SystemExit(0)"),
+    "cell calls os._exit": ("summary", "summary", "import os; os._exit(0)"),
+    "cell hangs": ("summary", "summary", "import threading; threading.Event().wait()"),
+    "cell loops": ("summary", "summary", "while True: pass"),
+    "cell crashes the kernel": ("summary", "summary", "import ctypes; ctypes.string_at(0)"),
+    "name misspelt": ("summary", "summary", "sumary"),
 }  # fmt: skip
-WORKERS = {"handler takes the process along": "processes"}
+WORKERS = {"handler ends its process": "processes"}
 
 
-def plant(folder, defect=None):
-    """Write the notebook and its stages, with one defect in it."""
+def write_project(folder, defect=None):
+    """Write the notebook and its stages, with *defect* in one of them; return the notebook."""
     sources = {"stages": STAGES} | CELLS
     if defect is not None:
         where, old, new = DEFECTS[defect]
@@ -113,64 +113,65 @@ def plant(folder, defect=None):
 
 
 def run(notebook, settings, **parameters):
+    """Check *notebook* with the broker and the namespace of *settings*."""
     environment = settings.to_environment()
     return check(notebook, parameters, deadline=DEADLINE, environment=environment)
 
 
-def assert_red(defect, settings, folder):
-    """The check fails, in time, and its copy names a cell."""
-    notebook = plant(folder, defect)
+def assert_found(defect, settings, folder):
+    """Assert that the check fails within its deadline and names a cell."""
+    notebook = write_project(folder, defect)
     started = time.monotonic()
 
-    with pytest.raises((CheckFailed, DeadlineExceeded)) as red:
+    with pytest.raises((CheckFailed, DeadlineExceeded)) as caught:
         run(notebook, settings, workers=WORKERS.get(defect, "threads"))
 
     assert time.monotonic() - started < DEADLINE + 10
-    assert re.search(r"in cell \d", str(red.value))
-    assert red.value.output.is_file()
+    assert re.search(r"in cell \d", str(caught.value))
+    assert caught.value.output.is_file()
 
 
-def test_the_notebook_without_a_defect_is_green(settings, tmp_path):
-    """With threads, with processes: nothing is red that has nothing wrong."""
-    notebook = plant(tmp_path)
+def test_check_passes_without_a_defect(settings, tmp_path):
+    """The notebook passes with threads and with processes."""
+    notebook = write_project(tmp_path)
 
     for workers in ("threads", "processes"):
         assert run(notebook, settings, workers=workers).passed
 
 
 @pytest.mark.parametrize(
-    "defect", ["wrong result", "message lost", "hand dies", "cell exits with 0"]
+    "defect", ["wrong result", "message lost", "executor thread dies", "cell exits with 0"]
 )
-def test_a_planted_defect_turns_the_check_red(settings, tmp_path, defect):
-    """Some of them in every run; all of them in the long tier."""
-    assert_red(defect, settings, tmp_path)
+def test_check_finds_a_defect(settings, tmp_path, defect):
+    """These run in every tier; the long tier has all defects."""
+    assert_found(defect, settings, tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(DEADLINE + 40)
 @pytest.mark.parametrize("defect", sorted(DEFECTS))
-def test_every_planted_defect_turns_the_check_red(settings, tmp_path, defect):
-    """Each of them, within its deadline."""
-    assert_red(defect, settings, tmp_path)
+def test_check_finds_every_defect(settings, tmp_path, defect):
+    """The check fails within its deadline."""
+    assert_found(defect, settings, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ({"jbos": 3}, "did you mean 'jobs'"),
         ({"jobs": "three"}, "a whole number"),
         ({"password": "hunter2"}, "looks like a secret"),
     ],
 )
-def test_a_wrong_parameter_is_found_before_a_kernel_starts(settings, tmp_path, given, says):
-    """Misspelt, mistyped, secret: an error, not a run with the defaults."""
-    with pytest.raises(ParameterError, match=says):
-        run(plant(tmp_path), settings, **given)
+def test_check_refuses_a_wrong_parameter(settings, tmp_path, given, message):
+    """A misspelt or mistyped parameter, or a secret, does not run with the defaults instead."""
+    with pytest.raises(ParameterError, match=message):
+        run(write_project(tmp_path), settings, **given)
 
 
-def test_a_cell_that_was_skipped_is_missed(settings, tmp_path):
-    """A cell with the tag that keeps it from running: not passed, but never run."""
-    notebook = plant(tmp_path)
+def test_check_finds_a_skipped_cell(settings, tmp_path):
+    """A cell with the tag skip-execution did not pass: it never ran."""
+    notebook = write_project(tmp_path)
     document = nbformat.read(notebook, as_version=4)
     document.cells[4].metadata["tags"] = ["skip-execution"]
     nbformat.write(document, notebook)
@@ -181,11 +182,11 @@ def test_a_cell_that_was_skipped_is_missed(settings, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_hundred_runs_without_a_defect_are_green(settings, tmp_path):
-    """0 red of 100, and the same account each time."""
-    notebook = plant(tmp_path)
+def test_check_passes_a_hundred_times_without_a_defect(settings, tmp_path):
+    """All of 100 runs pass with the same counts."""
+    notebook = write_project(tmp_path)
 
-    records = [run(notebook, settings).record for _ in range(100)]
+    summaries = [run(notebook, settings).summary for _ in range(100)]
 
-    counts = [{name: each[name] for name in ("sent", "done", "dead", "lost")} for each in records]
+    counts = [{name: each[name] for name in ("sent", "done", "dead", "lost")} for each in summaries]
     assert counts == [{"sent": 10, "done": 10, "dead": 0, "lost": 0}] * 100

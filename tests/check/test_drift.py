@@ -1,4 +1,4 @@
-"""What a notebook says is the package's is the package's, or somebody is told."""
+"""`mousetrap.check.drift`: definitions in a notebook that are marked as the same as a package's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from support.notebook_files import write_notebook
 
 import mousetrap
 from mousetrap.check import check
@@ -35,7 +35,7 @@ def measure(word: str, *, twice: bool = False) -> int:
     return len(word)
 '''
 
-# Every function and class at the top of a module of ours, as something to compare.
+# Every top-level function and class of mousetrap, as examples to compare.
 FILES = sorted(Path(mousetrap.__file__).parent.rglob("*.py"))
 DEFINITIONS = [
     (text, node.name)
@@ -46,7 +46,7 @@ DEFINITIONS = [
 
 
 def measure(body: str = "return 2 * len(word) if twice else len(word)", **changes: str) -> str:
-    """A notebook's `measure`, with something changed."""
+    """Return the source of the notebook's `measure`, with *changes*."""
     parts = {"decorator": "", "name": "measure", "arguments": "word: str", "returns": " -> int"}
     parts |= changes
     head = f"{parts['decorator']}def {parts['name']}({parts['arguments']}){parts['returns']}:\n"
@@ -68,8 +68,8 @@ def measure(body: str = "return 2 * len(word) if twice else len(word)", **change
     ],
     ids=["as it is", "docstring", "layout", "its own name", "stage", "stage of the module"],
 )
-def test_drift_sets_aside_what_changes_nothing(ours):
-    """Docstrings, comments, layout, the name, and the queues a stage is bound to."""
+def test_drift_ignores_what_does_not_change_the_result(ours):
+    """Docstrings, comments, layout, the name, and the queues of a stage are ignored."""
     theirs = measure('"""Return how long."""\nreturn len(word)', decorator="@stage(reads='w')\n")
 
     assert drift(ours, theirs, "measure") == ""
@@ -92,15 +92,15 @@ def test_drift_sets_aside_what_changes_nothing(ours):
     ids=["value", "name", "no annotation", "annotation", "default", "return annotation",
          "decorator", "statement", "async", "class"],
 )  # fmt: skip
-def test_drift_counts_what_may_change_something(ours):
-    """Annotations are what a stage decodes by; other decorators do something, too."""
+def test_drift_finds_what_can_change_the_result(ours):
+    """A stage decodes messages by annotations, and other decorators can do anything."""
     difference = drift(ours, measure("return len(word)"), "measure")
 
     assert difference.startswith("--- package\n+++ notebook\n@@")
 
 
-def test_drift_can_set_all_decorators_aside():
-    """Where the notebook says so."""
+def test_drift_can_ignore_all_decorators():
+    """The notebook says so in its mark."""
     ours, theirs = (measure(decorator=each) for each in ("@cache\n", "@click.command()\n"))
 
     assert drift(ours, theirs, "measure") != ""
@@ -108,7 +108,7 @@ def test_drift_can_set_all_decorators_aside():
 
 
 def test_drift_shows_the_package_first_and_the_notebook_second():
-    """A line with minus is the package's, one with plus the notebook's; both by one name."""
+    """A minus marks lines of the package, a plus those of the notebook; both have one name."""
     difference = drift(measure("return 1", name="ours"), measure("return 2"), "measure")
 
     assert difference.splitlines()[2:] == [
@@ -116,8 +116,8 @@ def test_drift_shows_the_package_first_and_the_notebook_second():
     ]  # fmt: skip
 
 
-def test_drift_knows_a_function_that_calls_itself():
-    """Its own name is set aside inside of it as well, and nobody else's."""
+def test_drift_accepts_another_name_in_a_recursive_call():
+    """The name of the definition is ignored inside it, too, but no other name."""
     ours = "def ours(n):\n    return n and ours(n - 1)"
     theirs = "def _theirs(n):\n    return n and _theirs(n - 1)"
     another = "def _theirs(n):\n    return n and ours(n - 1)"
@@ -137,7 +137,7 @@ def test_drift_knows_a_function_that_calls_itself():
     ids=["method", "else", "except", "the last one wins"],
 )
 def test_drift_finds_the_packages_definition(theirs, name):
-    """Where it is at run time: in a class, under a condition, after an overload."""
+    """It finds the one that is used at run time: in a class, a condition, after an overload."""
     assert drift("def measure(self):\n    return 1", theirs, name) == ""
 
 
@@ -146,8 +146,8 @@ def node_of(module: str, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | 
 
 
 @given(st.sampled_from(DEFINITIONS))
-def test_drift_is_none_between_a_definition_and_itself_written_otherwise(definition):
-    """Whatever we have: without comments and layout, with another line to say what it does."""
+def test_drift_is_empty_for_the_same_definition_in_another_layout(definition):
+    """For each definition of mousetrap: without comments, with another docstring."""
     module, name = definition
     node = node_of(module, name)
     if ast.get_docstring(node) is not None:
@@ -158,7 +158,7 @@ def test_drift_is_none_between_a_definition_and_itself_written_otherwise(definit
 
 @given(st.sampled_from(DEFINITIONS), st.data())
 def test_drift_finds_any_constant_that_was_changed(definition, data):
-    """One number or text changed anywhere but in a docstring is drift, and the diff shows it."""
+    """A number or a text that was changed anywhere but in a docstring is in the diff."""
     module, name = definition
     node = node_of(module, name)
     prose = {id(each.value) for each in ast.walk(node) if isinstance(each, ast.Expr)}
@@ -183,8 +183,8 @@ def test_drift_finds_any_constant_that_was_changed(definition, data):
 # ---- marks -------------------------------------------------------------------------------------
 
 
-def test_marks_say_cell_line_and_target():
-    """A mark is a comment by itself, anywhere in a cell, above any number of definitions."""
+def test_marks_have_cell_line_and_target():
+    """A mark is a comment on its own line; a cell can have several."""
     cell = f"x = 1\n\n# same as lengths.words:measure\n{measure()}\n"
     cell += f"# same as lengths:Words.measure, decorators aside\n{measure()}"
 
@@ -202,8 +202,8 @@ def test_marks_say_cell_line_and_target():
     ["# same as above", "# same as above: but slower", "# same as np.mean, for lists",
      "# see http://a:b", "# same as 10:30", "x = 1  # same as a:b", "'''\n# same as a:b\n'''"],
 )  # fmt: skip
-def test_prose_is_no_mark(comment):
-    """Whoever never heard of marks is not refused for a comment, or for a text in a string."""
+def test_other_comments_are_not_marks(comment):
+    """A comment or a string with similar words is no error for users who do not use marks."""
     assert list(marks_in([(1, f"{comment}\n{measure()}")])) == []
 
 
@@ -212,8 +212,8 @@ def test_prose_is_no_mark(comment):
     ["# same as a.b: measure", "# same as a.b :measure", "# same as a:b, more or less",
      "# same as a:b decorators aside"],
 )  # fmt: skip
-def test_what_is_meant_for_a_mark_is_not_passed_over(comment):
-    """A misspelt claim would never be checked: it is an error that says how to write it."""
+def test_misspelt_mark_is_an_error(comment):
+    """It would never be checked; the error shows the right form."""
     with pytest.raises(SyntaxError, match=r"cell 7: .*is not a mark: write it as"):
         list(marks_in([(7, f"{comment}\n{measure()}")]))
 
@@ -222,15 +222,15 @@ def test_what_is_meant_for_a_mark_is_not_passed_over(comment):
     "magics", ["%matplotlib inline\n", "!ls\n", "%%time\n", "len?\n"], ids=lambda text: text.strip()
 )
 def test_marks_are_found_beside_ipythons_magics(magics):
-    """What IPython understands and Python does not is no obstacle, and the lines stay right."""
+    """Lines that only IPython can read are ignored, and line numbers stay the same."""
     [mark] = marks_in([(1, f"{magics}# same as lengths:measure\n{measure()}")])
 
     assert mark.line == 2
     assert drift(mark.source, measure(), "measure", line=mark.line) == ""
 
 
-def test_text_that_looks_like_a_magic_counts():
-    """A line of a string that begins with % is part of what the function does."""
+def test_text_that_looks_like_a_magic_is_compared():
+    """A line of a string that begins with % is part of the function."""
     ours = 'def measure():\n    return """\n%s\n"""'
 
     [mark] = marks_in([(1, f"# same as lengths:measure\n{ours}")])
@@ -246,7 +246,7 @@ def test_text_that_looks_like_a_magic_counts():
     ids=["nothing below", "something between", "inside", "in a class"],
 )  # fmt: skip
 def test_mark_must_be_directly_above_a_definition(cell):
-    """Any other place would compare something else, or nothing."""
+    """At another place it would be unclear what to compare."""
     [mark] = marks_in([(1, cell)])
 
     with pytest.raises(LookupError, match="directly above a function or class"):
@@ -257,7 +257,7 @@ def test_mark_must_be_directly_above_a_definition(cell):
 
 
 def test_source_of_imports_nothing(tmp_path, monkeypatch):
-    """A package that would do harm when imported is only read."""
+    """A package that exits when it is imported is only read."""
     package = tmp_path / "harmful" / "deep"
     package.mkdir(parents=True)
     (tmp_path / "harmful" / "__init__.py").write_text("raise SystemExit('imported')")
@@ -270,7 +270,7 @@ def test_source_of_imports_nothing(tmp_path, monkeypatch):
 
 
 def test_source_of_looks_beside_the_notebook_first(tmp_path):
-    """As the kernel does, whose folder that is."""
+    """The kernel runs in that folder and does the same."""
     (tmp_path / "json.py").write_text("ours = True")
 
     assert source_of("json", tmp_path) == "ours = True"
@@ -279,8 +279,8 @@ def test_source_of_looks_beside_the_notebook_first(tmp_path):
 @pytest.mark.parametrize(
     "module", ["nobody_has_this", "mousetrap.nothing", "sys", "json.decoder.x"]
 )
-def test_source_of_says_what_is_not_there(module, tmp_path):
-    """No such module, or one that is not Python."""
+def test_source_of_says_which_module_is_missing(module, tmp_path):
+    """The module does not exist, or has no Python source."""
     with pytest.raises(LookupError, match=module.rpartition(".")[2]):
         source_of(module, tmp_path)
 
@@ -290,16 +290,9 @@ def test_source_of_says_what_is_not_there(module, tmp_path):
 
 @pytest.fixture
 def project(tmp_path):
-    """A module `lengths` beside a notebook to be written."""
+    """The folder of a project with a module `lengths`."""
     (tmp_path / "lengths.py").write_text(PACKAGE)
     return tmp_path
-
-
-def write_notebook(path: Path, *cells: str) -> Path:
-    document = new_notebook()
-    document.cells = [new_markdown_cell("# Is it?"), *map(new_code_cell, cells)]
-    nbformat.write(document, path)
-    return path
 
 
 def test_check_refuses_a_drifted_notebook_before_a_kernel_starts(project, monkeypatch):
@@ -320,7 +313,7 @@ def test_check_refuses_a_drifted_notebook_before_a_kernel_starts(project, monkey
 
 
 def test_check_drift_reports_all_that_drifted(project):
-    """One round of mending is enough."""
+    """All differences can be corrected at once."""
     cells = [f"# same as lengths:measure\n{measure('return 1', name=name)}" for name in "ab"]
 
     with pytest.raises(Drifted) as caught:
@@ -341,8 +334,8 @@ def test_check_drift_reports_all_that_drifted(project):
         ("# same as lengths:measure, nearly\ndef f(): pass", "is not a mark"),
     ],
 )
-def test_check_drift_refuses_a_mark_that_leads_nowhere(project, cell, reason):
-    """A claim that nobody can check is worse than none."""
+def test_check_drift_refuses_a_mark_without_a_target(project, cell, reason):
+    """A mark that cannot be compared is an error."""
     (project / "broken.py").write_text("def measure(:")
 
     with pytest.raises(Drifted, match=reason) as caught:
@@ -351,19 +344,19 @@ def test_check_drift_refuses_a_mark_that_leads_nowhere(project, cell, reason):
     assert "a.ipynb, cell 2" in str(caught.value)
 
 
-def test_check_drift_takes_a_notebook_without_marks(project):
-    """It claims nothing."""
+def test_check_drift_accepts_a_notebook_without_marks(project):
+    """There is nothing to compare."""
     check_drift(write_notebook(project / "a.ipynb", "def measure(): pass", "this is no Python"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_our_notebooks_have_not_drifted(path):
-    """Where one of them shows a function of the package, it shows the one that is in it."""
+    """Each marked function is the same as that of the package."""
     check_drift(path)
 
 
-def test_our_notebooks_make_the_claim_somewhere():
-    """`process` is shown as the few lines that it is."""
+def test_our_notebooks_mark_process():
+    """At least one notebook shows `process` and marks it."""
     documents = (nbformat.read(path, as_version=4) for path in NOTEBOOKS)
     cells = [cell for document in documents for cell in document.cells]
     sources = [cell.source for cell in cells if cell.cell_type == "code"]

@@ -1,4 +1,4 @@
-"""A worker in another process."""
+"""Other processes: a worker in one, and whether one has ended."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+
+import psutil
 
 PROGRAM = """
 import sys
@@ -33,3 +35,11 @@ def other_process(settings, program=PROGRAM):
     finally:
         process.kill()
         process.wait(10)
+
+
+def is_gone(pid):
+    """Return whether the process has ended; a zombie has."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
