@@ -80,7 +80,7 @@ def grid(tmp_path_factory):
         ({"jobs": [1]}, {"jobs": 1}, "'jobs' is both a parameter and in the grid"),
         ({"jobs": itertools.count()}, {}, "at most 1,000 are allowed"),
         ({"jobs": range(100), "rate": range(100)}, {}, "10,000 points, and at most 1,000 are"),
-        ({"api_key": ["hunter2"]}, {}, "reports like a secret"),
+        ({"api_key": ["hunter2"]}, {}, "looks like a secret"),
         ({"name": ["amqp://me:hunter2@host/"]}, {}, "URL with a password"),
     ],
 )

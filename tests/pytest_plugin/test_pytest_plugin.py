@@ -269,7 +269,7 @@ def test_reports_show_neither_bodies_nor_secrets(report):
 def test_refused_parameters_start_no_kernel(report):
     """The error is that of `mousetrap check`, and there is no executed copy."""
     assert "has no parameter 'word'; did you mean 'words'?" in report.of("ipynb::word=3")
-    assert "parameter 'api_key' calls like a secret" in report.of("api_key=hidden")
+    assert "parameter 'api_key' looks like a secret" in report.of("api_key=hidden")
     assert not list((report.books / "_build").glob("*word=3.ipynb"))
     assert "queues" not in report.of("ipynb::word=3")
 
