@@ -1,4 +1,4 @@
-"""A namespace of the real broker for each test, a node that may be killed, a wire that can be cut.
+"""Fixtures for all tests: settings with a namespace of its own, a proxy, brokers to be killed.
 
 The fixtures `broker` and `namespace` are those of `mousetrap.pytest_plugin`.
 """
@@ -13,9 +13,10 @@ import uuid
 
 import hypothesis
 import pytest
-from rig import brokers, summary
-from rig.crew import Crew
-from rig.summary import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401 -- hooks
+from rig import brokers, fault_table
+from rig.fault_table import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401 -- hooks
+from rig.seed import session_seed
+from rig.worker_pool import WorkerPool
 from support.jupyterlab import chromium
 
 from mousetrap.broker import Broker, ensure, probe
@@ -23,7 +24,7 @@ from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 
-# A shell starts what it puts into the background deaf to Ctrl-C, and our children would inherit it.
+# A shell starts background processes with SIGINT ignored, and child processes inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -34,10 +35,10 @@ hypothesis.settings.load_profile("mousetrap")
 
 
 def pytest_configure(config):
-    """With ``RIG_RABBITMQ=3.10`` in the environment, all tests run on a container of that."""
-    summary.seed()
-    if os.environ.get(brokers.VERSION) and not hasattr(config, "workerinput"):
-        config.rig_broker = brokers.breakable()
+    """Run all tests on a container of one version, if ``RIG_RABBITMQ=3.10`` is set."""
+    session_seed()
+    if os.environ.get(brokers.VERSION_VARIABLE) and not hasattr(config, "workerinput"):
+        config.rig_broker = brokers.start_broker()
         os.environ["RABBITMQ_URL"] = config.rig_broker.settings.to_environment()["RABBITMQ_URL"]
 
 
@@ -48,7 +49,7 @@ def pytest_unconfigure(config):
 
 @pytest.fixture
 def page():
-    """A page in a Chromium, as large as a person's window."""
+    """A page in Chromium, as large as a usual window."""
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.set_default_timeout(60_000)  # milliseconds
@@ -57,32 +58,34 @@ def page():
 
 @pytest.fixture
 def node():
-    """A private node for one test: it may be killed, and alarms may be set off."""
+    """A private RabbitMQ node for one test, which may kill it or set off its alarms."""
     if shutil.which("rabbitmq-server") is None:
         missing("no rabbitmq-server on the PATH")
     with ensure("local", Settings()) as broker:
         yield broker.node
         for log in sorted((broker.node.folder / "log").glob("*localhost.log")):
-            said = log.read_text(errors="replace").splitlines()
-            print("the node's last words:", *said[-120:], sep="\n")  # shown if the test has failed
+            lines = log.read_text(errors="replace").splitlines()
+            print(
+                "the end of the node's log:", *lines[-120:], sep="\n"
+            )  # shown if the test has failed
 
 
 @pytest.fixture
 def settings(broker: Broker, namespace: str) -> Settings:
-    """Settings with a namespace of their own; its queues expire a minute after their last use."""
+    """Settings with a namespace of its own, whose queues expire a minute after their last use."""
     return broker.settings.replace(namespace=namespace, queue_expiry=60.0)
 
 
 @pytest.fixture
 def proxy(settings: Settings):
-    """A wire to the broker that can be cut: use ``proxy.settings`` to go through it."""
+    """A proxy in front of the broker that can inject faults: connect by ``proxy.settings``."""
     with Proxy(settings) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def start_kernel(settings: Settings):
-    """Start a kernel that sees *settings*; all are ended with the test."""
+    """Start kernels that have *settings* in their environment; all end with the test."""
     from support.kernel import Kernel  # imports Jupyter, which most tests do without
 
     running = []
@@ -106,55 +109,57 @@ def kernel(start_kernel):
 
 
 @pytest.fixture(scope="session")
-def _breakable():
-    broker = brokers.breakable()
+def _session_rabbit():
+    broker = brokers.start_broker()
     yield broker
     broker.close()
 
 
 @pytest.fixture
-def rabbit(_breakable):
-    """A broker of our own that may be killed, stopped, alarmed and asked; it runs."""
-    _breakable.start()
-    return _breakable
+def rabbit(_session_rabbit):
+    """A running broker that the test may kill, stop, and set alarms on."""
+    _session_rabbit.start()
+    return _session_rabbit
 
 
 @pytest.fixture
-def own(rabbit):
-    """Settings for `rabbit`, with a namespace of their own."""
+def rabbit_settings(rabbit):
+    """Settings for `rabbit`, with a namespace of its own."""
     return rabbit.settings.replace(namespace=f"rig-{uuid.uuid4().hex[:10]}", queue_expiry=600.0)
 
 
 @pytest.fixture(scope="session")
-def _crew(tmp_path_factory):
-    with Crew(tmp_path_factory.mktemp("workers")) as crew:
-        yield crew
+def _worker_pool(tmp_path_factory):
+    with WorkerPool(tmp_path_factory.mktemp("workers")) as worker_pool:
+        yield worker_pool
 
 
 @pytest.fixture
-def crew(_crew):
-    """Worker processes that may be killed; none outlives the test."""
-    yield _crew
-    _crew.kill_all()
+def worker_pool(_worker_pool):
+    """Worker processes that may be killed; all end with the test."""
+    yield _worker_pool
+    _worker_pool.kill_all()
 
 
 @pytest.fixture
-def chance(request):
-    """Random numbers that the seed of the session repeats, for this test alone."""
-    return random.Random(f"{summary.seed()} {request.node.name}")
+def seeded_random(request):
+    """Random numbers of this test, which the seed of the session repeats."""
+    return random.Random(f"{session_seed()} {request.node.name}")
 
 
 @pytest.fixture
-def tally(request, record_property):
-    """The row of this test in the table of faults; its marker says of which fault."""
+def fault_row(request, record_property):
+    """The row of this test in the table of faults; the marker `fault` says of which fault."""
     mark = request.node.get_closest_marker("fault")
     parameters = getattr(request.node, "callspec", None)
     parts = (
         parameters.id.split("-")[: -("times" in parameters.params) or None] if parameters else []
     )
     what = " ".join([request.node.originalname.removeprefix("test_").replace("_", " "), *parts])
-    settings = request.getfixturevalue("own" if "own" in request.fixturenames else "settings")
+    settings = request.getfixturevalue(
+        "rabbit_settings" if "rabbit_settings" in request.fixturenames else "settings"
+    )
     version = (probe.version(settings) or "").removeprefix("RabbitMQ ")
-    row = summary.Tally(mark.args[0], what, version, summary.seed())
+    row = fault_table.TableRow(mark.args[0], what, version, session_seed())
     yield row
-    record_property("fault", summary.packed(row))
+    record_property("fault", fault_table.packed(row))

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rig.brokers import ask_docker, compose_project, sweep
+from rig.brokers import ask_docker, compose_project, remove_stale
 
 from mousetrap import broker as brokers
 from mousetrap.amqp.publisher import Publisher
@@ -581,7 +581,7 @@ def test_docker_management_port_follows_the_amqp_port(port, management, monkeypa
 def compose(monkeypatch):
     """Settings on ports of their own; the project's containers and volume are removed after."""
     needs(docker.problem())
-    sweep()
+    remove_stale()
     port, management = free_ports(2)
     monkeypatch.setenv("RABBITMQ_MANAGEMENT_PORT", str(management))
     settings = Settings(port=port)
@@ -629,7 +629,7 @@ def test_what_a_killed_test_run_left_is_in_nobodys_way():
             labels = ("project", project), ("service", "rabbit")
             options = [f"--label=com.docker.compose.{name}={value}" for name, value in labels]
             ask_docker("create", f"--name={project}", *options, "rabbitmq:4.3-management")
-        sweep()  # or another process of this test run has just done it
+        remove_stale()  # or another process of this test run has just done it
         there = ask_docker("ps", "--all", "--format", "{{.Names}}").split()
         assert (ours in there, left in there) == (True, False)
     finally:

@@ -14,7 +14,7 @@ import programs
 import pytest
 from client import PASSWORD, USER, Target
 from program_runner import ProgramRunner
-from rig import summary
+from rig.seed import session_seed
 
 from mousetrap.embedded_broker import (
     EmbeddedServer,
@@ -161,7 +161,7 @@ def test_random_programs_show_no_difference(embedded, rabbitmq):
 @pytest.mark.timeout(3_000)
 def test_thousands_of_random_programs_show_no_difference(embedded, rabbitmq):
     """Each session draws other programs; the seed that it prints repeats them."""
-    for program in draw(LONG_PROGRAMS, summary.seed()):
+    for program in draw(LONG_PROGRAMS, session_seed()):
         if differs(embedded, rabbitmq, program):
             fail_with(embedded, rabbitmq, program)
 

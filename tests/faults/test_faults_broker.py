@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from rig import flow
-from rig.tap import Tap
-from rig.trial import LONG, Trial, heals, sizes
+from rig import work_stage
+from rig.byte_proxy import ByteProxy
+from rig.trial import LONG, Trial, seconds_until_result, trial_counts
 from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
@@ -20,7 +20,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
-WORK = Queue("work", flow.DELAYS)
+WORK = Queue("work", work_stage.DELAYS)
 ALARMS = [  # how each is set off, and ended
     (("set_vm_memory_high_watermark", "0"), ("set_vm_memory_high_watermark", "0.6")),
     (("set_disk_free_limit", "900000GB"), ("set_disk_free_limit", "50MB")),
@@ -34,44 +34,44 @@ def trial(settings):
 
 
 @pytest.fixture
-def on_own(own):
+def rabbit_trial(rabbit_settings):
     """A trial on the broker that may be broken."""
-    with Trial(own, WORK) as trial:
+    with Trial(rabbit_settings, WORK) as trial:
         yield trial
 
 
 @pytest.mark.fault("F01")
 @pytest.mark.parametrize(("kills", "rate"), [(2, 50), pytest.param(30, 100, marks=LONG)])
-def test_broker_killed(on_own, rabbit, crew, tally, chance, kills, rate):
+def test_broker_killed(rabbit_trial, rabbit, worker_pool, fault_row, seeded_random, kills, rate):
     """SIGKILL at any moment, 50 messages a second or more: the workers come back by themselves."""
-    trial = on_own
-    workers = [crew.start(trial.settings, "--concurrency", "4") for _ in range(2)]
+    trial = rabbit_trial
+    workers = [worker_pool.start(trial.settings, "--concurrency", "4") for _ in range(2)]
     with trial.sending(rate):
-        heals(trial, 20)
+        seconds_until_result(trial, 20)
         for _ in range(kills):
-            threading.Event().wait(chance.uniform(0.0, 3.0))  # the phase
+            threading.Event().wait(seeded_random.uniform(0.0, 3.0))  # the phase
             rabbit.kill()
             trial.collect()
             rabbit.start()
-            tally.heals.append(heals(trial, 30))
+            fault_row.heal_seconds.append(seconds_until_result(trial, 30))
     trial.settle(60)
-    crew.kill_all()
+    worker_pool.kill_all()
     trial.finish()
 
     assert all(worker.code == -9 for worker in workers)  # until we ended them
-    tally.classify(trial.observe(), kills)
-    assert sorted(tally.heals)[int(0.95 * kills)] <= 10
+    fault_row.add(trial.drain_queues(), kills)
+    assert sorted(fault_row.heal_seconds)[int(0.95 * kills)] <= 10
 
 
 @pytest.mark.fault("F05")
-@sizes(50, 500)
-def test_unroutable(trial, tally, times):
+@trial_counts(50, 500)
+def test_unroutable(trial, fault_row, times):
     """The queue downstream is deleted under way: not acked, said, put back, sent again."""
     deleted = 0
-    with flow.work.worker(trial.settings) as worker:
-        while tally.trials < times:
-            trial.send(f"{tally.trials + n}" for n in range(10))
-            tally.trials += 10
+    with work_stage.work.worker(trial.settings) as worker:
+        while fault_row.trials < times:
+            trial.send(f"{fault_row.trials + n}" for n in range(10))
+            fault_row.trials += 10
             trial.settle(20)
             delete("out", settings=trial.settings)
             deleted += 1
@@ -79,46 +79,49 @@ def test_unroutable(trial, tally, times):
             wait_for(lambda: "out" in worker.statistics().problem)
             assert worker.unacked >= 1
             trial.settle(20)
-        trial.rest(worker)
-    tally.classify(trial.observe(), 0)
+        trial.wait_until_idle(worker)
+    fault_row.add(trial.drain_queues(), 0)
 
 
 @pytest.mark.fault("F06")
-@sizes(100, 1000)
+@trial_counts(100, 1000)
 @pytest.mark.parametrize("full", ["out", "work.dead"])
-def test_refused(on_own, rabbit, tally, full, times):
+def test_publish_refused(rabbit_trial, rabbit, fault_row, full, times):
     """A full queue refuses: not acked, tried at most once a second, done when there is room."""
-    trial, name = on_own, on_own.name(full)
+    trial, name = rabbit_trial, rabbit_trial.name(full)
     limits = json.dumps({"max-length": 1, "overflow": "reject-publish"})
     word = "fail-" if full == "work.dead" else ""
-    with Tap(trial.settings) as tap, flow.work.worker(tap.settings, retry_delays=()) as worker:
+    with (
+        ByteProxy(trial.settings) as byte_proxy,
+        work_stage.work.worker(byte_proxy.settings, retry_delays=()) as worker,
+    ):
         rabbit.rabbitmqctl("set_policy", "full", f"^{name}$", limits, "--apply-to", "queues")
         try:
             trial.send(f"{word}{n}" for n in range(times))
             wait_for(lambda: "refused" in worker.statistics().problem, 30)
-            before, began = tap.passed["Basic.Publish", "to broker"], time.monotonic()
+            before, began = byte_proxy.passed["Basic.Publish", "to broker"], time.monotonic()
             threading.Event().wait(4)
             seconds = time.monotonic() - began
-            attempts = tap.passed["Basic.Publish", "to broker"] - before
+            attempts = byte_proxy.passed["Basic.Publish", "to broker"] - before
             assert 0 < attempts <= worker.prefetch * (seconds + 1)  # each at most once a second
             assert worker.unacked > 0
         finally:
             rabbit.rabbitmqctl("clear_policy", "full")
         trial.settle(60)
-        trial.rest(worker)
-    tally.classify(trial.observe(), times)
+        trial.wait_until_idle(worker)
+    fault_row.add(trial.drain_queues(), times)
 
 
 @pytest.mark.fault("F07")
-@sizes(2, 20)
-def test_alarm(on_own, rabbit, crew, tally, tmp_path, times):
+@trial_counts(2, 20)
+def test_alarm(rabbit_trial, rabbit, worker_pool, fault_row, tmp_path, times):
     """Memory or disk runs out: `blocked` is said, who sends nothing works on, SIGTERM ends."""
-    trial, silent = on_own, Queue("silent", ())
+    trial, silent = rabbit_trial, Queue("silent", ())
     untold = trial.settings.replace(events_exchange="")
     declare(silent, settings=untold)
     begun, gate = threading.Event(), threading.Event()
 
-    def work(id: str) -> str:  # of the same name as the stage of `flow`: so are its results
+    def work(id: str) -> str:  # of the same name as the stage of `work_stage`: so are its results
         begun.set()
         gate.wait(30)
         return id
@@ -131,7 +134,7 @@ def test_alarm(on_own, rabbit, crew, tally, tmp_path, times):
             gate.clear()
             begun.clear()
             door = tmp_path / str(n)
-            victim = crew.start(trial.settings, "--grace", "1", RIG_GATE=str(door))
+            killed = worker_pool.start(trial.settings, "--grace", "1", RIG_GATE=str(door))
             with trial.sending(50):
                 wait_for(lambda door=door: begun.is_set() and Path(f"{door}.begun").exists())
                 rabbit.rabbitmqctl(*set_off)
@@ -143,33 +146,33 @@ def test_alarm(on_own, rabbit, crew, tally, tmp_path, times):
                         other.wait_until(done=20)
                     wait_for(lambda door=door: Path(f"{door}.finished").exists())
                     began = time.monotonic()
-                    victim.kill(signal.SIGTERM)
-                    assert victim.wait() == 1  # what it had in hand comes again
+                    killed.kill(signal.SIGTERM)
+                    assert killed.wait() == 1  # what it had in hand comes again
                     assert time.monotonic() - began < 6
                     assert worker.statistics().state == "blocked"
                 finally:
                     rabbit.rabbitmqctl(*end)
-                tally.heals.append(heals(trial, 30))
+                fault_row.heal_seconds.append(seconds_until_result(trial, 30))
         trial.settle(60)
-        trial.rest(worker)
-    tally.classify(trial.observe(), times)
+        trial.wait_until_idle(worker)
+    fault_row.add(trial.drain_queues(), times)
 
 
 @pytest.mark.fault("F09")
-@sizes(5, 50)
-def test_consumer_cancelled(trial, tally, times):
+@trial_counts(5, 50)
+def test_consumer_cancelled(trial, fault_row, times):
     """Its queue is deleted: declared again and consumed again within five seconds."""
-    with flow.work.worker(trial.settings) as worker:
+    with work_stage.work.worker(trial.settings) as worker:
         for n in range(times):
-            trial.rest(worker)
+            trial.wait_until_idle(worker)
             delete("work", settings=trial.settings)
             began = time.monotonic()
             wait_for(lambda: is_consumed(trial), 5)
-            tally.heals.append(time.monotonic() - began)
+            fault_row.heal_seconds.append(time.monotonic() - began)
             trial.send([str(n)])
             trial.settle()
-        trial.rest(worker)
-    tally.classify(trial.observe(), times)
+        trial.wait_until_idle(worker)
+    fault_row.add(trial.drain_queues(), times)
 
 
 def is_consumed(trial):

@@ -6,24 +6,24 @@ import threading
 import uuid
 
 import pytest
-from rig import brokers, flow
-from rig.cluster import Balancer, Cluster
-from rig.trial import LONG, Trial, heals
+from rig import brokers, work_stage
+from rig.cluster import Cluster, LoadBalancer
+from rig.trial import LONG, Trial, seconds_until_result
 from support.waiting import wait_for
 
 from mousetrap.broker import docker
 from mousetrap.model.topology import Queue
 from mousetrap.pytest_plugin import missing
 
-WORK = Queue("work", flow.DELAYS)
+WORK = Queue("work", work_stage.DELAYS)
 RATE = 50  # messages a second
 
 
 @pytest.fixture(scope="module")
 def cluster():
     """Three nodes that run, see each other, and may be broken."""
-    version = brokers.wanted()
-    if docker.problem() or not brokers.is_here(version):
+    version = brokers.requested_version()
+    if docker.problem() or not brokers.has_image(version):
         missing(f"no Docker with rabbitmq:{version}-management")
     cluster = Cluster(version)
     try:
@@ -36,21 +36,21 @@ def cluster():
 @pytest.fixture
 def front(cluster):
     """The one address that workers and senders know."""
-    with Balancer(cluster.nodes) as front:
+    with LoadBalancer(cluster.nodes) as front:
         yield front
 
 
 @pytest.fixture
-def classify(cluster):
+def observer(cluster):
     """The address of who counts: not by way of a node that is cut off, which may not answer."""
-    with Balancer(cluster.nodes) as classify:
-        yield classify
+    with LoadBalancer(cluster.nodes) as observer:
+        yield observer
 
 
 @pytest.fixture
-def own(classify):
+def rabbit_settings(observer):
     """Settings for who counts."""
-    return classify.settings.replace(
+    return observer.settings.replace(
         namespace=f"rig-{uuid.uuid4().hex[:10]}", queue_type="quorum", queue_expiry=3600.0,
         confirm_timeout=10.0,  # seconds, after which a node that has lost its cluster is left
     )  # fmt: skip
@@ -58,41 +58,55 @@ def own(classify):
 
 @pytest.mark.fault("F26")
 @pytest.mark.parametrize(("kills", "partitions"), [pytest.param(10, 6, marks=LONG)])
-def test_cluster(own, cluster, front, classify, crew, tally, chance, kills, partitions):
+def test_cluster(
+    rabbit_settings,
+    cluster,
+    front,
+    observer,
+    worker_pool,
+    fault_row,
+    seeded_random,
+    kills,
+    partitions,
+):
     """The leader killed, or cut off, under quorum queues and load: nothing lost or made up.
 
     In the long tier only: three nodes take half a minute to start, and again after each fault.
     """
-    through = own.replace(host=front.settings.host, port=front.settings.port)
+    through = rabbit_settings.replace(host=front.settings.host, port=front.settings.port)
     faults = ["kill"] * kills + ["partition"] * partitions
-    chance.shuffle(faults)
-    with Trial(own, WORK) as trial:
-        workers = [crew.start(through, "--concurrency", "4") for _ in range(3)]
+    seeded_random.shuffle(faults)
+    with Trial(rabbit_settings, WORK) as trial:
+        workers = [worker_pool.start(through, "--concurrency", "4") for _ in range(3)]
         with trial.sending(RATE, through):
-            heals(trial, 60)
+            seconds_until_result(trial, 60)
             for fault in faults:
-                threading.Event().wait(chance.uniform(0.0, 3.0))  # the phase
-                victim = cluster.leader(trial.name("work"), chance.choice(cluster.nodes))
-                classify.avoided = {victim.name}
+                threading.Event().wait(seeded_random.uniform(0.0, 3.0))  # the phase
+                victim = cluster.leader(
+                    trial.wire_name("work"), seeded_random.choice(cluster.nodes)
+                )
+                observer.avoided = {victim.name}
                 if fault == "kill":
                     cluster.kill(victim)
-                    threading.Event().wait(chance.uniform(0.0, 3.0))
-                    tally.heals.append(heals(trial, 60))  # the two others go on
+                    threading.Event().wait(seeded_random.uniform(0.0, 3.0))
+                    fault_row.heal_seconds.append(
+                        seconds_until_result(trial, 60)
+                    )  # the two others go on
                     cluster.start()
                 else:
                     cluster.cut_off(victim)
                     # RabbitMQ 4.3 does not tell its consumers there that they get nothing; should
                     # all of ours be there, they have to wait.
-                    threading.Event().wait(chance.uniform(5.0, 20.0))
+                    threading.Event().wait(seeded_random.uniform(5.0, 20.0))
                     trial.collect()
                     cluster.join(victim)
-                    tally.heals.append(heals(trial, 60))
-                classify.avoided = set()
-                heals(trial, 60)
+                    fault_row.heal_seconds.append(seconds_until_result(trial, 60))
+                observer.avoided = set()
+                seconds_until_result(trial, 60)
         trial.settle(120)
-        crew.kill_all()
+        worker_pool.kill_all()
         trial.finish(60)
         wait_for(lambda: all(each.code is not None for each in workers))
 
         assert all(worker.code == -9 for worker in workers)  # until we ended them
-        tally.classify(trial.observe(), len(faults))
+        fault_row.add(trial.drain_queues(), len(faults))

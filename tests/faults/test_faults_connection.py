@@ -10,9 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from rig import flow
-from rig.tap import Cut, Tap
-from rig.trial import LONG, Trial, sizes
+from rig import work_stage
+from rig.byte_proxy import ByteProxy, Cut
+from rig.trial import LONG, Trial, trial_counts
 from support.waiting import wait_for
 
 from mousetrap.errors import MousetrapError
@@ -20,7 +20,7 @@ from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
-WORK = Queue("work", flow.DELAYS)
+WORK = Queue("work", work_stage.DELAYS)
 STRIDE = int(os.environ.get("RIG_STRIDE", "4"))  # bytes from cut to cut, in the long form
 
 
@@ -33,9 +33,9 @@ def trial(settings):
 def session(trial, settings, id):
     """One worker from its first byte to its last, with one message in between."""
     trial.send([id])
-    with flow.work.worker(settings) as worker:
+    with work_stage.work.worker(settings) as worker:
         trial.settle(15)
-        trial.rest(worker)
+        trial.wait_until_idle(worker)
 
 
 @pytest.mark.fault("F02")
@@ -44,7 +44,7 @@ def session(trial, settings, id):
 @pytest.mark.parametrize(
     "stride", [97, pytest.param(STRIDE, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
 )
-def test_cut_after_byte(settings, tally, chance, direction, end, stride):
+def test_cut_after_byte(settings, fault_row, seeded_random, direction, end, stride):
     """After any byte of a session, from the greeting to the good-bye: it goes on, by itself.
 
     Both connections of a worker, in turn. Nobody's thread dies of it (pytest would say so).
@@ -53,34 +53,36 @@ def test_cut_after_byte(settings, tally, chance, direction, end, stride):
     hands = 6
 
     def cuts(hand):
-        own = settings.replace(namespace=f"{settings.namespace}-{hand}")
-        with Trial(own, WORK) as trial:
-            with Tap(own) as tap:
-                session(trial, tap.settings, "measure")
-            lengths = [link[direction] for link in tap.sizes]  # of two connections
+        trial_settings = settings.replace(namespace=f"{settings.namespace}-{hand}")
+        with Trial(trial_settings, WORK) as trial:
+            with ByteProxy(trial_settings) as byte_proxy:
+                session(trial, byte_proxy.settings, "measure")
+            lengths = [link[direction] for link in byte_proxy.byte_counts]  # of two connections
             places = [(link, byte) for link in (0, 1)
                       for byte in range(offset, lengths[link], stride)][hand::hands]  # fmt: skip
-            void = 0
+            not_triggered = 0
             for link, byte in places:
                 cut = Cut(byte, direction, end, link)
-                with Tap(own, cut) as tap:
-                    session(trial, tap.settings, f"{link}-{byte}")
-                void += not cut.triggered.is_set()
-                assert tap.passed["Channel.Close", "from broker"] == 0  # a wrong ack brings one
-            return trial.observe(), len(places), void
+                with ByteProxy(trial_settings, cut) as byte_proxy:
+                    session(trial, byte_proxy.settings, f"{link}-{byte}")
+                not_triggered += not cut.triggered.is_set()
+                assert (
+                    byte_proxy.passed["Channel.Close", "from broker"] == 0
+                )  # a wrong ack brings one
+            return trial.drain_queues(), len(places), not_triggered
 
-    offset = chance.randrange(stride)
+    offset = seeded_random.randrange(stride)
     with ThreadPoolExecutor(hands) as pool:
-        for history, trials, void in pool.map(cuts, range(hands)):
+        for history, trials, not_triggered in pool.map(cuts, range(hands)):
             # a session is not always as long as the one that was measured
-            tally.void += void
-            tally.classify(history, trials - void)
-    assert tally.void < tally.trials / 10
+            fault_row.not_triggered += not_triggered
+            fault_row.add(history, trials - not_triggered)
+    assert fault_row.not_triggered < fault_row.trials / 10
 
 
 @pytest.mark.fault("F02")
-@sizes(20, 200)
-def test_cut_leaves_no_descriptor(trial, proxy, tally, times):
+@trial_counts(20, 200)
+def test_cut_leaves_no_descriptor(trial, proxy, fault_row, times):
     """As many reconnects as you like: no file stays open."""
     ids = iter(range(10**6))
 
@@ -91,15 +93,15 @@ def test_cut_leaves_no_descriptor(trial, proxy, tally, times):
         wait_for(lambda: worker.statistics().reconnects >= before + 2)
         worker.wait_until(done=before // 2)
 
-    with flow.work.worker(proxy.settings) as worker:
+    with work_stage.work.worker(proxy.settings) as worker:
         cut()
         opened = descriptors()
         for _ in range(times):
             cut()
         wait_for(lambda: descriptors() <= opened)
         trial.settle()
-        trial.rest(worker)
-    tally.classify(trial.observe(), times)
+        trial.wait_until_idle(worker)
+    fault_row.add(trial.drain_queues(), times)
 
 
 def descriptors():
@@ -111,7 +113,7 @@ def descriptors():
 @pytest.mark.parametrize(
     ("times", "heartbeat"), [(3, 2.0), pytest.param(10, 10.0, marks=pytest.mark.long)]
 )
-def test_half_open(settings, tally, times, heartbeat):
+def test_half_open(settings, fault_row, times, heartbeat):
     """The link swallows all: the client knows in three heartbeats, and another has the message."""
 
     def half_open(n):
@@ -133,119 +135,127 @@ def test_half_open(settings, tally, times, heartbeat):
                 assert begun.wait(10)
                 proxy.hold("to broker", "from broker")
                 started = time.monotonic()
-                with flow.work.worker(trial.settings) as other:
+                with work_stage.work.worker(trial.settings) as other:
                     wait_for(lambda: not worker.statistics().connected, 3 * heartbeat)
                     trial.settle(3.5 * heartbeat - (time.monotonic() - started))
                     heal = time.monotonic() - started
-                    trial.rest(other)
+                    trial.wait_until_idle(other)
                 proxy.release()
                 proxy.cut()
                 gate.set()
-            return trial.observe(), heal
+            return trial.drain_queues(), heal
 
     with ThreadPoolExecutor(times) as pool:
         for history, heal in pool.map(half_open, range(times)):
-            tally.classify(history)
-            tally.heals.append(heal)
-    assert max(tally.heals) <= 3.5 * heartbeat
+            fault_row.add(history)
+            fault_row.heal_seconds.append(heal)
+    assert max(fault_row.heal_seconds) <= 3.5 * heartbeat
 
 
 @pytest.mark.fault("F08")
 @pytest.mark.parametrize(
     ("times", "heartbeat", "seconds"), [(4, 2.0, 7.0), pytest.param(20, 5.0, 60.0, marks=LONG)]
 )
-def test_handler_longer_than_the_heartbeat(settings, tally, times, heartbeat, seconds):
+def test_handler_longer_than_the_heartbeat(settings, fault_row, times, heartbeat, seconds):
     """Idle for more than two heartbeats, then as many handlers at once that take longer: no cut."""
 
     def slow(id: str) -> str:
         threading.Event().wait(seconds)
         return id
 
-    own = settings.replace(heartbeat=heartbeat)
+    trial_settings = settings.replace(heartbeat=heartbeat)
     with (
         Trial(settings, WORK) as trial,
-        Worker(WORK, slow, own, writes="out", concurrency=times) as worker,
+        Worker(WORK, slow, trial_settings, writes="out", concurrency=times) as worker,
     ):
         assert worker.wait(3 * heartbeat) is False
         trial.send(map(str, range(times)))
         trial.settle(seconds + 20)
-        trial.rest(worker)
+        trial.wait_until_idle(worker)
         assert worker.statistics().reconnects == 0
-        tally.classify(trial.observe(), times)
+        fault_row.add(trial.drain_queues(), times)
 
 
 @pytest.mark.fault("F12")
-@sizes(20, 200)
-def test_old_acks(settings, tally, chance, times):
+@trial_counts(20, 200)
+def test_acks_of_a_lost_channel(settings, fault_row, seeded_random, times):
     """Cut with messages in hand: their acks are not sent on the next channel, ever."""
     with (
         Trial(settings, WORK) as trial,
         Proxy(settings) as proxy,
-        Tap(proxy.settings) as tap,
+        ByteProxy(proxy.settings) as byte_proxy,
     ):
 
         def slow(id: str) -> str:
-            threading.Event().wait(chance.random() * 0.05)  # so that it ends after a cut
+            threading.Event().wait(seeded_random.random() * 0.05)  # so that it ends after a cut
             return id
 
-        with Worker(WORK, slow, tap.settings, writes="out", concurrency=4) as worker:
+        with Worker(WORK, slow, byte_proxy.settings, writes="out", concurrency=4) as worker:
             for n in range(times):
                 before = worker.statistics().reconnects
-                cut = proxy.at("Basic.Deliver", "from broker", "after", number=chance.randint(1, 6),
-                               action=proxy.cut)  # fmt: skip
+                number = seeded_random.randint(1, 6)
+                cut = proxy.at(
+                    "Basic.Deliver", "from broker", "after", number=number, action=proxy.cut
+                )
                 trial.send(f"{n}-{i}" for i in range(8))
                 cut.wait()
                 wait_for(lambda before=before: worker.statistics().reconnects >= before + 2)
                 trial.settle()
                 assert not trial.missing
-            trial.rest(worker)
-        assert tap.passed["Channel.Close", "from broker"] == 0  # what a wrong ack would bring
-        tally.classify(trial.observe(), times)
+            trial.wait_until_idle(worker)
+        assert (
+            byte_proxy.passed["Channel.Close", "from broker"] == 0
+        )  # what a wrong ack would bring
+        fault_row.add(trial.drain_queues(), times)
 
 
 @pytest.mark.fault("F13")
-@sizes(5, 50)
-def test_no_confirm(settings, tally, times):
+@trial_counts(5, 50)
+def test_no_confirm(settings, fault_row, times):
     """A confirm that never comes: *unknown* at the deadline, and the source is not acked."""
-    patience = 2.0  # seconds
+    confirm_timeout = 2.0  # seconds
 
     def unanswered(n):
-        own = settings.replace(namespace=f"{settings.namespace}-{n}", confirm_timeout=patience)
-        with Trial(own, WORK) as trial, Proxy(own) as proxy:
+        trial_settings = settings.replace(
+            namespace=f"{settings.namespace}-{n}", confirm_timeout=confirm_timeout
+        )
+        with Trial(trial_settings, WORK) as trial, Proxy(trial_settings) as proxy:
             trial.send(["a"])
             step = proxy.at("Basic.Publish", action=lambda: proxy.hold("from broker"))
-            with flow.work.worker(proxy.settings) as worker:
+            with work_stage.work.worker(proxy.settings) as worker:
                 step.wait()
-                wait_for(lambda: "no answer in" in worker.statistics().problem, patience + 3)
-                late = time.time() - step.at - patience
+                wait_for(lambda: "no answer in" in worker.statistics().problem, confirm_timeout + 3)
+                late = time.time() - step.at - confirm_timeout
                 assert worker.unacked == 1
                 proxy.release()
                 proxy.cut()
                 trial.settle()
-                trial.rest(worker)
-            return trial.observe(), late
+                trial.wait_until_idle(worker)
+            return trial.drain_queues(), late
 
     with ThreadPoolExecutor(10) as pool:
         for history, late in pool.map(unanswered, range(times)):
-            tally.classify(history)
+            fault_row.add(history)
             assert -0.1 <= late <= 1.0
-            tally.heals.append(late)
+            fault_row.heal_seconds.append(late)
 
 
 @pytest.mark.fault("F19")
 @pytest.mark.parametrize(
     ("times", "rate"), [(1, 100), pytest.param(10, 200, marks=pytest.mark.long)]
 )
-def test_slow_and_lossy(settings, tally, chance, times, rate):
+def test_slow_and_lossy(settings, fault_row, seeded_random, times, rate):
     """200 ms, and one packet in twenty comes late, with all behind it: no reconnect, same rate."""
     with (
         Trial(settings, WORK) as trial,
         Proxy(settings) as proxy,
-        Tap(proxy.settings) as tap,
+        ByteProxy(proxy.settings) as byte_proxy,
     ):
         proxy.delay(0.1)  # there, and again back
-        tap.stall = lambda: 0.3 * (chance.random() < 0.05)
-        with flow.work.worker(tap.settings.replace(heartbeat=5.0), prefetch=256) as worker:
+        byte_proxy.stall = lambda: 0.3 * (seeded_random.random() < 0.05)
+        with work_stage.work.worker(
+            byte_proxy.settings.replace(heartbeat=5.0), prefetch=256
+        ) as worker:
             for _ in range(times):
                 with trial.sending(rate):
                     began = time.monotonic()
@@ -254,39 +264,39 @@ def test_slow_and_lossy(settings, tally, chance, times, rate):
                 # it has kept up: what is missing is what is on its way
                 assert len(trial.missing) < 2 * rate
                 trial.settle()
-            trial.rest(worker)
+            trial.wait_until_idle(worker)
             assert worker.statistics().reconnects == 0
-        tally.classify(trial.observe(), times)
+        fault_row.add(trial.drain_queues(), times)
 
 
 @pytest.mark.fault("F25")
-@sizes(4, 20)
-def test_late_broker(settings, tally, chance, times):
+@trial_counts(4, 20)
+def test_late_broker(settings, fault_row, seeded_random, times):
     """Refused, or accepted and told nothing: it waits within its bound, and begins when it can."""
     for n in range(times):
         with Trial(settings, WORK) as trial, Proxy(settings) as proxy:
             trial.send([str(n)])
             proxy.refuse()
-            threading.Timer(chance.uniform(0.1, 2), proxy.accept).start()
-            with flow.work.worker(proxy.settings.replace(connect_timeout=10.0)) as worker:
+            threading.Timer(seeded_random.uniform(0.1, 2), proxy.accept).start()
+            with work_stage.work.worker(proxy.settings.replace(connect_timeout=10.0)) as worker:
                 trial.settle()
-                trial.rest(worker)
+                trial.wait_until_idle(worker)
             assert proxy.connections > 2
-            tally.classify(trial.observe())
+            fault_row.add(trial.drain_queues())
 
 
 @pytest.mark.fault("F25")
-@sizes(4, 20)
-def test_dumb_port(settings, tally, times):
+@trial_counts(4, 20)
+def test_silent_port(settings, fault_row, times):
     """Open, and nobody speaks: an error within the bound that says what was waited for."""
     for _ in range(times):
-        with socket.create_server(("127.0.0.1", 0)) as dumb:
+        with socket.create_server(("127.0.0.1", 0)) as silent_port:
             silent = settings.replace(
-                host="127.0.0.1", port=dumb.getsockname()[1], connect_timeout=0.5
+                host="127.0.0.1", port=silent_port.getsockname()[1], connect_timeout=0.5
             )
             started = time.monotonic()
             with pytest.raises(MousetrapError, match="no AMQP answer from"):
-                flow.work.worker(silent).start()
+                work_stage.work.worker(silent).start()
             assert time.monotonic() - started < 3
-            tally.trials += 1
+            fault_row.trials += 1
     assert not [each for each in threading.enumerate() if str(silent.port) in each.name]

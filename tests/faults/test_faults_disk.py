@@ -9,9 +9,9 @@ import threading
 
 import nbformat
 import pytest
-from rig import flow
-from rig.brokers import Container, is_here, wanted
-from rig.trial import Trial, heals, sizes
+from rig import work_stage
+from rig.brokers import Container, has_image, requested_version
+from rig.trial import Trial, seconds_until_result, trial_counts
 from support.waiting import wait_for
 
 from mousetrap.broker import docker
@@ -19,25 +19,26 @@ from mousetrap.check import read
 from mousetrap.model.topology import Queue
 from mousetrap.pytest_plugin import missing
 
-WORK = Queue("work", flow.DELAYS)
-BROKER_ROOM = 120  # MiB
+WORK = Queue("work", work_stage.DELAYS)
+BROKER_DISK_SIZE = 120  # MiB
 FILLER = "/var/lib/rabbitmq/filler"
-FILL = ("dd", "if=/dev/zero", f"of={FILLER}", "bs=1M", f"count={BROKER_ROOM - 40}")
+FILL = ("dd", "if=/dev/zero", f"of={FILLER}", "bs=1M", f"count={BROKER_DISK_SIZE - 40}")
 BLOCKED = "sender is blocked: the broker is low on disk"
-ROOM = 64  # KiB
+DISK_SIZE = 64  # KiB
 PRINTS = "for n in range(lines):\n    print(f'{n:100}')"
 
 
 @pytest.fixture
 def small(tmp_path):
-    """Run a command beside ``small``, on a disk of `ROOM`; return how it ended and a copy of that.
+    """Run a command that has the folder ``small`` on a disk of `DISK_SIZE`.
 
-    The disk is mounted in a namespace of the command's own, so nobody has to take it down.
+    Returns the completed process and a copy of the folder. The disk is mounted in a namespace of
+    the command's own, so it needs no unmount.
     """
     folder, left = tmp_path / "small", tmp_path / "left"
     folder.mkdir()
     script = (
-        f"mount -t tmpfs -o size={ROOM}k none small || exit 99\n"
+        f"mount -t tmpfs -o size={DISK_SIZE}k none small || exit 99\n"
         '"$@"; code=$?\n'
         "rm -rf left; cp -a small left; exit $code"
     )
@@ -59,9 +60,9 @@ def rabbit():
     """A broker with a small disk; goes before the one of that name that the other rows share."""
     if problem := docker.problem():
         missing(f"a broker with a small disk is a container: {problem}")
-    if not is_here(wanted()):
-        missing(f"no image of RabbitMQ {wanted()}")
-    container = Container(wanted(), room=BROKER_ROOM)
+    if not has_image(requested_version()):
+        missing(f"no image of RabbitMQ {requested_version()}")
+    container = Container(requested_version(), room=BROKER_DISK_SIZE)
     try:
         container.start()
         yield container
@@ -70,17 +71,17 @@ def rabbit():
 
 
 @pytest.mark.fault("F18")
-@sizes(1, 10)
-def test_no_room_at_the_broker(own, rabbit, tally, caplog, times):
+@trial_counts(1, 10)
+def test_broker_disk_full(rabbit_settings, rabbit, fault_row, caplog, times):
     """Its disk fills up in full swing: that is said, nothing is taken, and it goes on.
 
     Below its `disk_free_limit` RabbitMQ takes no messages. Without that, and to the last byte, 4.3
     loses sight of its users and has to be started again: no client can help there.
     """
-    with Trial(own, WORK) as trial, flow.work.worker(own) as worker:
+    with Trial(rabbit_settings, WORK) as trial, work_stage.work.worker(rabbit_settings) as worker:
         with trial.sending(100):
             for _ in range(times):
-                heals(trial, 30)
+                seconds_until_result(trial, 30)
                 caplog.clear()
                 rabbit.run(*FILL)
                 try:
@@ -93,23 +94,25 @@ def test_no_room_at_the_broker(own, rabbit, tally, caplog, times):
                     assert len(trial.history.confirmed) == before
                 finally:
                     rabbit.run("rm", FILLER)
-                tally.heals.append(heals(trial, 60))
+                fault_row.heal_seconds.append(seconds_until_result(trial, 60))
         trial.settle(60)
-        trial.rest(worker)
-        tally.classify(trial.observe(), times)
+        trial.wait_until_idle(worker)
+        fault_row.add(trial.drain_queues(), times)
 
 
 @pytest.mark.fault("F18")
-@sizes(2, 10)
-def test_no_room_for_the_executed_copy(small, tmp_path, chance, tally, times):
+@trial_counts(2, 10)
+def test_disk_full_for_the_executed_copy(small, tmp_path, seeded_random, fault_row, times):
     """Wherever the room ends, the run does not pass, and what is there is whole."""
     document = nbformat.v4.new_notebook()
     sources = ["lines = 1", PRINTS, "'in between'", PRINTS, "'the end'"]
     document.cells = [nbformat.v4.new_code_cell(each) for each in sources]
     document.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(document, tmp_path / "prints.ipynb")
-    while tally.trials < times:
-        lines = chance.randrange(100, 700)  # one copy of 20 KiB to more than there is room for
+    while fault_row.trials < times:
+        lines = seeded_random.randrange(
+            100, 700
+        )  # one copy of 20 KiB to more than there is room for
         done, left = small(
             sys.executable, "-m", "mousetrap", "check", "prints.ipynb", "-p", f"lines={lines}",
             "--output", "small/copy.ipynb",
@@ -118,9 +121,9 @@ def test_no_room_for_the_executed_copy(small, tmp_path, chance, tally, times):
         assert [each.name for each in left.iterdir()] == ["copy.ipynb"]
         if done.returncode == 0:
             assert copy.passed
-            tally.is_void(times)
+            fault_row.count_not_triggered(times)
             continue
-        tally.trials += 1
+        fault_row.trials += 1
         assert done.returncode == 1
         assert "cannot be saved whole: No space left on device" in done.stderr
         assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 from rig.checker import History
-from rig.trial import sizes
+from rig.trial import trial_counts
 from support.kernel import (
     EVERYTHING,
     HANDLER,
@@ -47,8 +47,8 @@ def finish(settings, jobs):
 
 
 @pytest.mark.fault("F22")
-@sizes(20, 100)
-def test_cell_run_again(kernel, settings, tally, times):
+@trial_counts(20, 100)
+def test_cell_run_again(kernel, settings, fault_row, times):
     """Edited each time: one consumer at the broker, and each message is the newest function's."""
     jobs = []
     for version in range(times):
@@ -59,8 +59,8 @@ def test_cell_run_again(kernel, settings, tally, times):
 
     assert kernel.value("seen") == [(n // 5, n) for n in range(5 * times)]
     assert kernel.value("handle.version.number, handle.statistics().reconnects") == (times, 0)
-    tally.classify(history(settings, jobs), times)
-    assert tally.duplicates == 0
+    fault_row.add(history(settings, jobs), times)
+    assert fault_row.duplicates == 0
 
 
 WAITS = ["connect", "wait", "handler", "confirm"]
@@ -115,9 +115,9 @@ sent = 0
 
 
 @pytest.mark.fault("F22")
-@sizes(3, 25)
+@trial_counts(3, 25)
 @pytest.mark.parametrize("what", WAITS)
-def test_interrupted_in(kernel, settings, proxy, tally, what, times):
+def test_interrupted_in(kernel, settings, proxy, fault_row, what, times):
     """In each wait: the cell returns within a second; the consumer lives, and nothing is lost."""
     waits, cells, jobs = interrupt_often(kernel, settings, proxy, what, times)
     jobs += send(settings, *[0.0] * 10)
@@ -132,13 +132,13 @@ def test_interrupted_in(kernel, settings, proxy, tally, what, times):
     assert consumers(settings) == 1
     assert consumers(settings, "elsewhere") == 0
     assert kernel.value("len(mousetrap.notebook.registry.handles())") == 1
-    tally.classify(history(settings, jobs), times)
+    fault_row.add(history(settings, jobs), times)
 
 
 @pytest.mark.fault("F22")
-@sizes(1, 25)
+@trial_counts(1, 25)
 @pytest.mark.parametrize("state", ["idle", "busy"])
-def test_restarted_while(kernel, settings, tally, state, times):
+def test_restarted_while(kernel, settings, fault_row, state, times):
     """Idle, or in the middle of a cell that computes: within five seconds no connection is left."""
     jobs = []
     for _ in range(times):
@@ -154,22 +154,22 @@ def test_restarted_while(kernel, settings, tally, state, times):
 
         def look(old=old, started=started):  # meanwhile: the new kernel takes its time to come up
             wait_for(lambda: no_connections(settings, old))
-            tally.heals.append(time.monotonic() - started)
+            fault_row.heal_seconds.append(time.monotonic() - started)
 
         looking = threading.Thread(target=look)
         looking.start()
         kernel.restart()
         looking.join()
-        assert tally.heals[-1] < 5
+        assert fault_row.heal_seconds[-1] < 5
         assert kernel.pid != old
         assert kernel.value("mousetrap.notebook.registry.handles()") == []
         finish(settings, jobs)
-    tally.classify(history(settings, jobs), times)
+    fault_row.add(history(settings, jobs), times)
 
 
 @pytest.mark.fault("F22")
-@sizes(1, 25)
-def test_kernel_killed(start_kernel, settings, tally, times):
+@trial_counts(1, 25)
+def test_kernel_killed(start_kernel, settings, fault_row, times):
     """kill -9 in a handler: its connections go within two heartbeats, its messages to another."""
     settings = settings.replace(heartbeat=2.0)
     jobs = []
@@ -181,7 +181,7 @@ def test_kernel_killed(start_kernel, settings, tally, times):
         old, started = kernel.pid, time.monotonic()
         kernel.kill()
         wait_for(lambda old=old: no_connections(settings, old))
-        tally.heals.append(time.monotonic() - started)
-        assert tally.heals[-1] < 2 * settings.heartbeat
+        fault_row.heal_seconds.append(time.monotonic() - started)
+        assert fault_row.heal_seconds[-1] < 2 * settings.heartbeat
         finish(settings, jobs)
-    tally.classify(history(settings, jobs), times)
+    fault_row.add(history(settings, jobs), times)

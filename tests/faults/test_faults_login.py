@@ -8,8 +8,8 @@ import uuid
 from urllib.parse import quote
 
 import pytest
-from rig import flow
-from rig.trial import Trial, sizes
+from rig import work_stage
+from rig.trial import Trial, trial_counts
 from support.waiting import wait_for
 
 from mousetrap.cli.errors import ExitCode
@@ -17,22 +17,22 @@ from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import depth
 from mousetrap.model.topology import Queue
 
-WORK = Queue("work", flow.DELAYS)
+WORK = Queue("work", work_stage.DELAYS)
 PASSWORD = "canary/+ä:7%&"  # another text in a URL, and in base64
 OTHER = "changed-canary/+ö:8%&"
 
 
 @pytest.fixture
-def login(rabbit, own):
+def login(rabbit, rabbit_settings):
     """Settings of a user whose password may be changed."""
     user = f"rig-{uuid.uuid4().hex[:10]}"
     rabbit.rabbitmqctl("add_user", user, PASSWORD)
     rabbit.rabbitmqctl("set_permissions", user, ".*", ".*", ".*")
-    yield own.replace(user=user, password=PASSWORD)
+    yield rabbit_settings.replace(user=user, password=PASSWORD)
     rabbit.rabbitmqctl("delete_user", user)
 
 
-def disguises(password, user):
+def spellings(password, user):
     """The ways in which a password may be seen: as it is, in a URL, in base64, as AMQP sends it."""
     texts = {password, quote(password), quote(password, safe="")}
     for before in ("", " ", "  "):  # base64 of a text differs with where in a group of 3 it begins
@@ -47,37 +47,39 @@ def check_log(process, settings, *passwords):
     assert "refused" in log or "there is no vhost" in log
     assert "Traceback" not in log
     for password in passwords:
-        assert not [each for each in disguises(password, settings.user) if each in log]
+        assert not [each for each in spellings(password, settings.user) if each in log]
 
 
 @pytest.mark.fault("F23")
-@sizes(3, 21)
-def test_wrong_login(login, crew, tally, times):
+@trial_counts(3, 21)
+def test_wrong_login(login, worker_pool, fault_row, times):
     """Password, user or vhost: the worker ends in one attempt, within five seconds, and says so."""
     wrong = [{"password": OTHER}, {"user": "nobody"}, {"vhost": "nowhere"}]
     for n in range(times):
         with Proxy(login.replace(**wrong[n % len(wrong)])) as proxy:
             began = time.monotonic()
-            process = crew.start(proxy.settings)
+            process = worker_pool.start(proxy.settings)
             assert process.wait() == ExitCode.REFUSED
             assert time.monotonic() - began < 5
             assert proxy.connections == 1
             check_log(process, proxy.settings, PASSWORD, OTHER)
-            tally.trials += 1
+            fault_row.trials += 1
 
 
 @pytest.mark.fault("F23")
-@sizes(2, 20)
-def test_password_changed(own, login, rabbit, crew, tally, times):
+@trial_counts(2, 20)
+def test_password_changed(rabbit_settings, login, rabbit, worker_pool, fault_row, times):
     """Its connections are closed and it is refused: it ends and says so, and nothing is lost."""
-    with Trial(own, WORK) as trial:
+    with Trial(rabbit_settings, WORK) as trial:
         for n in range(times):
             trial.send(f"{n}-{i}" for i in range(20))
             workers = 1 + n % 2
             options = ["--processes", str(workers)] if workers > 1 else []
             with Proxy(login) as proxy:
-                process = crew.start(proxy.settings, *options, RIG_HANDLING="0.2")
-                wait_for(lambda workers=workers: depth("work", own).consumers == workers, 60)
+                process = worker_pool.start(proxy.settings, *options, RIG_HANDLING="0.2")
+                wait_for(
+                    lambda workers=workers: depth("work", rabbit_settings).consumers == workers, 60
+                )
                 before = proxy.connections
                 rabbit.rabbitmqctl("change_password", login.user, OTHER)
                 try:
@@ -89,4 +91,4 @@ def test_password_changed(own, login, rabbit, crew, tally, times):
                 assert 1 <= proxy.connections - before <= 2 * workers
                 check_log(process, login, PASSWORD, OTHER)
             trial.finish()
-        tally.classify(trial.observe(), times)
+        fault_row.add(trial.drain_queues(), times)

@@ -11,8 +11,8 @@ from decimal import Decimal
 
 import pika
 import pytest
-from rig import flow
-from rig.trial import Trial, sizes
+from rig import work_stage
+from rig.trial import Trial, trial_counts
 from support.waiting import wait_for
 
 from mousetrap.errors import UndecodableMessage
@@ -32,7 +32,7 @@ from mousetrap.model.poison_messages import MAX_LOSSES
 from mousetrap.model.topology import Queue
 from mousetrap.sink import Sink
 
-WORK = Queue("work", flow.DELAYS)
+WORK = Queue("work", work_stage.DELAYS)
 ENDS = {"exit": 0, "crash": -signal.SIGSEGV}  # the codes of those whom it killed
 
 
@@ -43,26 +43,26 @@ def trial(settings):
 
 
 @pytest.mark.fault("F16")
-@sizes(200, 1000)
-@pytest.mark.parametrize(("kind", "killer"), [("classic", "exit"), ("quorum", "crash")])
-def test_killer(settings, crew, tally, kind, killer, times):
+@trial_counts(200, 1000)
+@pytest.mark.parametrize(("kind", "crashing"), [("classic", "exit"), ("quorum", "crash")])
+def test_crashing_message(settings, worker_pool, fault_row, kind, crashing, times):
     """It takes some workers with it, as they come, and is parked; all others have a result."""
     with Trial(settings.replace(queue_type=kind), WORK) as trial:
-        innocents = [str(n) for n in range(times)]
-        trial.send([*innocents[:20], killer, *innocents[20:]])
+        others = [str(n) for n in range(times)]
+        trial.send([*others[:20], crashing, *others[20:]])
         workers = []
         while trial.missing:
             while sum(each.is_running for each in workers) < 2:
-                workers.append(crew.start(trial.settings, "--concurrency", "4"))
+                workers.append(worker_pool.start(trial.settings, "--concurrency", "4"))
             trial.collect()
         deaths = [each.code for each in workers if not each.is_running]
-        crew.kill_all()
+        worker_pool.kill_all()
         trial.finish()
-        history = trial.observe()
-    assert list(history.dead) == [killer]
-    assert history.dead[killer].startswith(f"WorkerLost: {MAX_LOSSES} workers were lost")
-    assert deaths == [ENDS[killer]] * MAX_LOSSES
-    tally.classify(history)
+        history = trial.drain_queues()
+    assert list(history.dead) == [crashing]
+    assert history.dead[crashing].startswith(f"WorkerLost: {MAX_LOSSES} workers were lost")
+    assert deaths == [ENDS[crashing]] * MAX_LOSSES
+    fault_row.add(history)
 
 
 # ---- what nobody can read, and what nobody should believe ----------------------------------------
@@ -113,46 +113,51 @@ def is_readable(body):
         return False
 
 
-def generated(chance):
+def generated(seeded_random):
     """A body, and headers: something plausible, spoiled at random."""
-    body = bytearray(chance.choice([json.dumps(f"job {chance.random()}").encode(),
-                                    json.dumps({"a": [1, None, chance.random()]}).encode(),
-                                    chance.randbytes(chance.randrange(200))]))  # fmt: skip
-    for _ in range(chance.randrange(4)):
-        at = chance.randrange(len(body) + 1)
-        match chance.randrange(3):
+    plausible = [
+        json.dumps(f"job {seeded_random.random()}").encode(),
+        json.dumps({"a": [1, None, seeded_random.random()]}).encode(),
+        seeded_random.randbytes(seeded_random.randrange(200)),
+    ]
+    body = bytearray(seeded_random.choice(plausible))
+    for _ in range(seeded_random.randrange(4)):
+        at = seeded_random.randrange(len(body) + 1)
+        match seeded_random.randrange(3):
             case 0:
-                del body[at : at + chance.randrange(1, 5)]
+                del body[at : at + seeded_random.randrange(1, 5)]
             case 1:
-                body[at:at] = chance.randbytes(chance.randrange(1, 5))
+                body[at:at] = seeded_random.randbytes(seeded_random.randrange(1, 5))
             case _:
-                body[at:at] = body[: chance.randrange(50)]
-    names = chance.sample(OURS, chance.randrange(4))
-    return bytes(body), {name: chance.choice(ABSURD[:-1]) for name in names}
+                body[at:at] = body[: seeded_random.randrange(50)]
+    names = seeded_random.sample(OURS, seeded_random.randrange(4))
+    return bytes(body), {name: seeded_random.choice(ABSURD[:-1]) for name in names}
 
 
 @pytest.mark.fault("F15")
-@sizes(500, 5000)
-def test_malformed(trial, crew, tally, chance, times):
+@trial_counts(500, 5000)
+def test_malformed(trial, worker_pool, fault_row, seeded_random, times):
     """Parked with a reason and the very bytes, or done; the worker lives, the neighbours too."""
-    worker = crew.start(trial.settings, "--concurrency", "4")
+    worker = worker_pool.start(trial.settings, "--concurrency", "4")
     fixed = [(body, {}, {}) for body in UNREADABLE]
     fixed += [(None, headers, {}) for headers in FORGED]
     fixed += [(None, {}, properties) for properties in LYING]
     assert len(fixed) >= 60
     unreadable: dict[str, bytes] = {}
 
-    def check(letter):
-        assert letter.body == unreadable.pop(letter.id)
-        assert letter.reason.startswith("UndecodableMessage: ")
+    def check(dead_letter):
+        assert dead_letter.body == unreadable.pop(dead_letter.id)
+        assert dead_letter.reason.startswith("UndecodableMessage: ")
 
-    trial.on_letter = check
-    history, name = trial.history, trial.name("work")
+    trial.on_dead_letter = check
+    history, name = trial.history, trial.wire_name("work")
     with open_channel(trial.settings) as channel:
         channel.confirm_delivery()
         for n in range(len(fixed) + times):
             id, neighbour = f"bad-{n}", f"good-{n}"
-            body, headers, properties = fixed[n] if n < len(fixed) else (*generated(chance), {})
+            body, headers, properties = (
+                fixed[n] if n < len(fixed) else (*generated(seeded_random), {})
+            )
             if body is None or is_readable(body):
                 body = json.dumps(id).encode()  # whatever came with it, it can be done
             else:
@@ -171,36 +176,36 @@ def test_malformed(trial, crew, tally, chance, times):
     assert "connected again" not in worker.log.read_text()
     worker.kill(signal.SIGTERM)
     assert worker.wait() == 0
-    tally.classify(trial.observe(), len(fixed) + times)
+    fault_row.add(trial.drain_queues(), len(fixed) + times)
 
 
 # ---- duplicates ----------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("F17")
-@sizes(500, 10_000)
-def test_replayed(trial, proxy, crew, tally, chance, tmp_path, times):
+@trial_counts(500, 10_000)
+def test_replayed(trial, proxy, worker_pool, fault_row, seeded_random, tmp_path, times):
     """Every tenth publish comes twice, jobs and results: each job has one effect in the sink."""
     replays = Counter()
 
     def again(_=None):
         replays["planned"] += 1
-        proxy.replay(number=chance.randint(1, 19), on_reached=again)
+        proxy.replay(number=seeded_random.randint(1, 19), on_reached=again)
 
     again()
     sink = str(tmp_path / "effects.db")
     with Trial(proxy.settings, WORK) as sender:
         sender.history = trial.history
         sender.send(str(n) for n in range(times))
-    worker = crew.start(proxy.settings, "--concurrency", "4", RIG_SINK=sink)
+    worker = worker_pool.start(proxy.settings, "--concurrency", "4", RIG_SINK=sink)
     trial.settle(600)
     wait_for(lambda: depth("work", trial.settings).messages == 0, 60)
     worker.kill(signal.SIGTERM)
     assert worker.wait() == 0
-    history = trial.observe()
+    history = trial.drain_queues()
 
     assert sum(history.effects.values()) > times  # so often it was done, or its result came
     assert replays["planned"] > times * 0.15  # of a job's publish and its result's, one in ten
     history.effects = Counter(row["data"] for row in Sink(sink).rows())
     assert history.effects.total() == times
-    tally.classify(history, replays["planned"] - 1)
+    fault_row.add(history, replays["planned"] - 1)

@@ -17,13 +17,13 @@ from random import Random
 
 import numpy as np
 import pytest
-from rig import flow
+from rig import work_stage
 from rig.trial import Trial
 
 from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.model.topology import Queue
 
-WORK = Queue("work", flow.DELAYS)
+WORK = Queue("work", work_stage.DELAYS)
 RATE = 50  # messages a second
 MINUTES = float(os.environ.get("RIG_MINUTES", "10"))
 SOAK = 30.0  # minutes from which on memory tells something
@@ -31,15 +31,20 @@ SLOPE = 1.0  # MB an hour, of a worker that is never killed
 PAGE = os.sysconf("SC_PAGE_SIZE") / 1e6  # MB
 
 
-class Weather:
+class RandomFaults:
     """Faults at random; those of a kind come one after the other, those of two kinds overlap."""
 
-    def __init__(self, proxy, trial, rabbit, crew, chance):
-        self._proxy, self._trial, self._rabbit, self._crew = proxy, trial, rabbit, crew
-        self._chances = {  # each for a thread of its own
-            "wire": Random(chance.random()),
-            "workers": Random(chance.random()),
-            "broker": Random(chance.random()),
+    def __init__(self, proxy, trial, rabbit, worker_pool, seeded_random):
+        self._proxy, self._trial, self._rabbit, self._worker_pool = (
+            proxy,
+            trial,
+            rabbit,
+            worker_pool,
+        )
+        self._randoms = {  # each for a thread of its own
+            "wire": Random(seeded_random.random()),
+            "workers": Random(seeded_random.random()),
+            "broker": Random(seeded_random.random()),
         }
         self._kinds = {
             "wire": (self.cut, self.lose, self.delay, self.slice, self.half_open, self.repeat),
@@ -55,69 +60,69 @@ class Weather:
         return self
 
     def __exit__(self, *_):
-        self.over.set()  # whatever ends the block: else who waits for `rage` waits for ever
+        self.over.set()  # whatever ends the block: else who waits for `inject` waits for ever
 
-    def rage(self, kind, pause):
+    def inject(self, kind, pause):
         """Plant faults of *kind* until it is over, up to *pause* seconds apart."""
-        chance = self._chances[kind]
-        while not self.over.wait(chance.uniform(0.0, pause)):
-            fault = chance.choice(self._kinds[kind])
-            if fault(chance) is not False:
+        seeded_random = self._randoms[kind]
+        while not self.over.wait(seeded_random.uniform(0.0, pause)):
+            fault = seeded_random.choice(self._kinds[kind])
+            if fault(seeded_random) is not False:
                 self.triggered[fault.__name__] += 1
 
-    def _wait(self, chance, longest):
-        self.over.wait(chance.uniform(0.2, longest))
+    def _wait(self, seeded_random, longest):
+        self.over.wait(seeded_random.uniform(0.2, longest))
 
     # the wire
 
     def cut(self, _):
         return self._proxy.cut() > 0
 
-    def lose(self, chance):
+    def lose(self, seeded_random):
         """The connection breaks with an ack or a confirm."""
-        direction = chance.choice(["to broker", "from broker"])
-        step = self._proxy.at("Basic.Ack", direction, number=chance.randint(1, 9))
+        direction = seeded_random.choice(["to broker", "from broker"])
+        step = self._proxy.at("Basic.Ack", direction, number=seeded_random.randint(1, 9))
         return self._happens(step)
 
-    def repeat(self, chance):
+    def repeat(self, seeded_random):
         """One message arrives twice."""
-        return self._happens(self._proxy.replay(number=chance.randint(1, 9)))
+        return self._happens(self._proxy.replay(number=seeded_random.randint(1, 9)))
 
     def _happens(self, step):
         if not step.triggered.wait(2):
             self._proxy.forget(step)
         return step.triggered.is_set()
 
-    def delay(self, chance):
-        self._proxy.delay(chance.uniform(0.01, 0.2))
-        self._wait(chance, 2)
+    def delay(self, seeded_random):
+        self._proxy.delay(seeded_random.uniform(0.01, 0.2))
+        self._wait(seeded_random, 2)
         self._proxy.delay(0)
 
-    def slice(self, chance):
-        self._proxy.slice(chance.choice([1, 7, 100]))
-        self._wait(chance, 2)
+    def slice(self, seeded_random):
+        self._proxy.slice(seeded_random.choice([1, 7, 100]))
+        self._wait(seeded_random, 2)
         self._proxy.slice(0)
 
-    def half_open(self, chance):
+    def half_open(self, seeded_random):
         """What is said in the meantime is lost, and so are the connections."""
-        self._proxy.hold(*chance.choice([["to broker"], ["from broker"], []]))
-        self._wait(chance, 2)
+        self._proxy.hold(*seeded_random.choice([["to broker"], ["from broker"], []]))
+        self._wait(seeded_random, 2)
         self._proxy.cut()
         self._proxy.release()
 
     # workers
 
     def _start(self):
-        return self._crew.start(self._proxy.settings, "--concurrency", "4", "--grace", "2")
+        return self._worker_pool.start(self._proxy.settings, "--concurrency", "4", "--grace", "2")
 
-    def kill(self, chance):
-        return self._end(chance, signal.SIGKILL)
+    def kill(self, seeded_random):
+        return self._end(seeded_random, signal.SIGKILL)
 
-    def stop(self, chance):
-        return self._end(chance, signal.SIGTERM)
+    def stop(self, seeded_random):
+        return self._end(seeded_random, signal.SIGTERM)
 
-    def _end(self, chance, number):
-        n = chance.randrange(len(self._workers))
+    def _end(self, seeded_random, number):
+        n = seeded_random.randrange(len(self._workers))
         self._workers[n].kill(number)
         self._workers[n].wait(30)
         self._workers[n] = self._start()
@@ -128,21 +133,21 @@ class Weather:
         self._rabbit.kill()
         self._rabbit.start()
 
-    def alarm(self, chance):
+    def alarm(self, seeded_random):
         self._rabbit.rabbitmqctl("set_vm_memory_high_watermark", "0")
-        self._wait(chance, 3)
+        self._wait(seeded_random, 3)
         self._rabbit.rabbitmqctl("set_vm_memory_high_watermark", "0.6")
 
-    def fill(self, chance):
+    def fill(self, seeded_random):
         """The queue of the results is full, and refuses."""
         self._limit({"max-length": 1})
-        self._wait(chance, 3)
+        self._wait(seeded_random, 3)
         self._limit({})
 
     def _limit(self, limits):
         # refusing all the time: told both at once, a queue first drops what is over
         policy = json.dumps({"overflow": "reject-publish", **limits})
-        name = f"^{self._trial.name('out')}$"
+        name = f"^{self._trial.wire_name('out')}$"
         self._rabbit.rabbitmqctl("set_policy", "full", name, policy, "--apply-to", "queues")
 
 
@@ -151,33 +156,33 @@ class Weather:
     "minutes",
     [0.3, pytest.param(MINUTES, marks=[pytest.mark.long, pytest.mark.timeout(90 * MINUTES + 600)])],
 )
-def test_all_at_random(own, rabbit, crew, tally, chance, minutes):
+def test_all_at_random(rabbit_settings, rabbit, worker_pool, fault_row, seeded_random, minutes):
     """Faults of wire, workers and broker overlap: all is done, and nobody grows."""
-    with Proxy(own) as proxy, Trial(own, WORK) as trial:
-        survivor = crew.start(proxy.settings, "--concurrency", "4")
-        weather = Weather(proxy, trial, rabbit, crew, chance)
+    with Proxy(rabbit_settings) as proxy, Trial(rabbit_settings, WORK) as trial:
+        survivor = worker_pool.start(proxy.settings, "--concurrency", "4")
+        random_faults = RandomFaults(proxy, trial, rabbit, worker_pool, seeded_random)
         memory = []
-        with ThreadPoolExecutor(3) as pool, weather, trial.sending(RATE, proxy.settings):
-            storms = [pool.submit(weather.rage, "wire", 2.0),
-                      pool.submit(weather.rage, "workers", 6.0),
-                      pool.submit(weather.rage, "broker", 8.0)]  # fmt: skip
+        with ThreadPoolExecutor(3) as pool, random_faults, trial.sending(RATE, proxy.settings):
+            injectors = [pool.submit(random_faults.inject, "wire", 2.0),
+                      pool.submit(random_faults.inject, "workers", 6.0),
+                      pool.submit(random_faults.inject, "broker", 8.0)]  # fmt: skip
             until = time.monotonic() + 60 * minutes
-            while time.monotonic() < until and not any(each.done() for each in storms):
+            while time.monotonic() < until and not any(each.done() for each in injectors):
                 trial.collect()
                 memory.append((time.monotonic(), resident(survivor.pid)))
-                weather.over.wait(0.5)
-            weather.over.set()
-            for each in storms:
+                random_faults.over.wait(0.5)
+            random_faults.over.set()
+            for each in injectors:
                 each.result(120)
         trial.settle(60)
         rabbit.rabbitmqctl("clear_policy", "full")
         assert survivor.is_running
-        crew.kill_all()
+        worker_pool.kill_all()
         trial.finish()
-        tally.classify(trial.observe(), weather.triggered.total())
+        fault_row.add(trial.drain_queues(), random_faults.triggered.total())
 
     assert not trial.history.dead, "nobody is to blame for what the weather does"
-    print(f"{dict(weather.triggered)}; {slope(memory):+.2f} MB/h")
+    print(f"{dict(random_faults.triggered)}; {slope(memory):+.2f} MB/h")
     if minutes >= SOAK:
         assert slope(memory) < SLOPE
 

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from rig import flow
-from rig.crew import Crew
-from rig.trial import Trial, sizes
+from rig import work_stage
+from rig.trial import Trial, trial_counts
+from rig.worker_pool import WorkerPool
 from support.waiting import wait_for
 
 from mousetrap.fault_injection.proxy import Proxy
@@ -20,21 +20,21 @@ from mousetrap.job_queue import depth
 from mousetrap.model.topology import Queue
 from mousetrap.pytest_plugin import missing
 
-WORK = Queue("work", flow.DELAYS)
-GRACE = 0.5  # seconds for what is in hand
-CLOSING = 4.0  # seconds that closing two connections may take, when nobody answers
-PROMPT = 1.0  # seconds
+WORK = Queue("work", work_stage.DELAYS)
+STOP_TIMEOUT = 0.5  # seconds for what is in hand
+CLOSE_TIMEOUT = 4.0  # seconds that closing two connections may take, when nobody answers
+PROMPT_EXIT = 1.0  # seconds
 
 
 # Each of these brings a worker into a state, and leaves it there while its block lasts. *start* is
-# `Crew.start`, *gate* a file that the handler waits for.
+# `WorkerPool.start`, *gate* a file that the handler waits for.
 
 
 @contextlib.contextmanager
 def connecting(trial, start, gate):
-    with socket.create_server(("127.0.0.1", 0)) as dumb:
-        worker = start(trial.settings.replace(host="127.0.0.1", port=dumb.getsockname()[1]))
-        dumb.accept()
+    with socket.create_server(("127.0.0.1", 0)) as silent_port:
+        worker = start(trial.settings.replace(host="127.0.0.1", port=silent_port.getsockname()[1]))
+        silent_port.accept()
         yield worker
 
 
@@ -86,21 +86,26 @@ def blocked(trial, start, gate, rabbit):
         rabbit.rabbitmqctl("set_vm_memory_high_watermark", "0.6")
 
 
-def stop_often(trial, crew, tally, chance, folder, state, times):
-    while tally.trials < times:
-        n = tally.trials
+def stop_often(trial, worker_pool, fault_row, seeded_random, folder, state, times):
+    while fault_row.trials < times:
+        n = fault_row.trials
         trial.send(f"{n}-{i}" for i in range(3))
         gate = folder / str(n)
-        number, is_twice = chance.choice([signal.SIGTERM, signal.SIGINT]), chance.random() < 0.5
+        number, is_twice = (
+            seeded_random.choice([signal.SIGTERM, signal.SIGINT]),
+            seeded_random.random() < 0.5,
+        )
 
         def start(settings, **environment):
-            return crew.start(settings, "--grace", str(GRACE), "--prefetch", "2", **environment)
+            return worker_pool.start(
+                settings, "--grace", str(STOP_TIMEOUT), "--prefetch", "2", **environment
+            )
 
         with state(trial, start, gate) as worker:
             told = time.monotonic()
             worker.kill(number)
             if state in (idle, handling):
-                wait_for(lambda: depth("work", trial.settings).consumers == 0, PROMPT)
+                wait_for(lambda: depth("work", trial.settings).consumers == 0, PROMPT_EXIT)
             if is_twice and worker.is_running:
                 told = time.monotonic()
                 worker.kill(number)
@@ -109,78 +114,81 @@ def stop_often(trial, crew, tally, chance, folder, state, times):
             # -number: the second came when all was done, and nobody listened any more
             expected = (0, 1, 128 + number, -number)
             assert code in expected, (number, is_twice, worker.log.read_text())
-            assert seconds < (GRACE + CLOSING if code in (0, 1) else PROMPT)
+            assert seconds < (STOP_TIMEOUT + CLOSE_TIMEOUT if code in (0, 1) else PROMPT_EXIT)
         trial.finish()
-        tally.trials += 1
-    tally.classify(trial.observe(), 0)
+        fault_row.trials += 1
+    fault_row.add(trial.drain_queues(), 0)
 
 
 @pytest.mark.fault("F21")
-@sizes(3, 100)
+@trial_counts(3, 100)
 @pytest.mark.parametrize("state", [connecting, idle, handling, confirming, cut_off],
                          ids=lambda state: state.__name__.replace("_", " "))  # fmt: skip
-def test_told_to_stop(settings, crew, tally, chance, tmp_path, state, times):
+def test_stopped_while(settings, worker_pool, fault_row, seeded_random, tmp_path, state, times):
     """SIGTERM or SIGINT: nothing new is taken, what is in hand ends or goes back; twice: now."""
     with Trial(settings, WORK) as trial:
-        stop_often(trial, crew, tally, chance, tmp_path, state, times)
+        stop_often(trial, worker_pool, fault_row, seeded_random, tmp_path, state, times)
 
 
 @pytest.mark.fault("F21")
-@sizes(2, 100)
-def test_told_to_stop_while_blocked(own, rabbit, crew, tally, chance, tmp_path, times):
+@trial_counts(2, 100)
+def test_stopped_while_blocked(
+    rabbit_settings, rabbit, worker_pool, fault_row, seeded_random, tmp_path, times
+):
     """The same while an alarm holds its results back."""
-    with Trial(own, WORK) as trial:
+    with Trial(rabbit_settings, WORK) as trial:
         state = lambda *given: blocked(*given, rabbit)  # noqa: E731 -- one argument more
-        stop_often(trial, crew, tally, chance, tmp_path, state, times)
+        stop_often(trial, worker_pool, fault_row, seeded_random, tmp_path, state, times)
 
 
 # ---- the clock -----------------------------------------------------------------------------------
 
-PATIENCE = 2.0  # seconds
+CONFIRM_TIMEOUT = 2.0  # seconds
 
 
 @pytest.fixture
 def clock(tmp_path):
-    """A file that says how many seconds the clock of the workers of `misled` is off."""
+    """A file that says how many seconds the clock of the workers of `pool_with_clock` is off."""
     clock = tmp_path / "clock"
     clock.write_text("+0")
     return clock
 
 
 @pytest.fixture
-def misled(tmp_path, clock):
+def pool_with_clock(tmp_path, clock):
     """Workers whose clock can be set; the monotonic one goes on, as when an operator does it."""
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not libraries:
         missing("no libfaketime: apt-get install libfaketime")
-    with Crew(
+    with WorkerPool(
         tmp_path, LD_PRELOAD=str(libraries[0]), FAKETIME_TIMESTAMP_FILE=str(clock),
         FAKETIME_NO_CACHE="1", FAKETIME_DONT_FAKE_MONOTONIC="1", DONT_FAKE_MONOTONIC="1",
-    ) as crew:  # fmt: skip
-        yield crew
+    ) as worker_pool:  # fmt: skip
+        yield worker_pool
 
 
 @pytest.mark.fault("F20")
-@sizes(2, 20)
-def test_clock_jumps(settings, misled, clock, tally, chance, times):
+@trial_counts(2, 20)
+def test_clock_jumps(settings, pool_with_clock, clock, fault_row, seeded_random, times):
     """An hour forth or back while a confirm is awaited: the time-out comes when it is due."""
-    own = settings.replace(confirm_timeout=PATIENCE)
-    with Trial(own, WORK) as trial:
-        while tally.trials < times:
+    trial_settings = settings.replace(confirm_timeout=CONFIRM_TIMEOUT)
+    with Trial(trial_settings, WORK) as trial:
+        while fault_row.trials < times:
             clock.write_text("+0")
-            trial.send([f"{tally.trials}", f"fail-{tally.trials}"])
-            with Proxy(own) as proxy:
+            trial.send([f"{fault_row.trials}", f"fail-{fault_row.trials}"])
+            with Proxy(trial_settings) as proxy:
                 step = proxy.at(
                     "Basic.Publish", action=lambda proxy=proxy: proxy.hold("from broker")
                 )
-                worker = misled.start(proxy.settings)
+                worker = pool_with_clock.start(proxy.settings)
                 step.wait()
-                clock.write_text(chance.choice(["+3600", "-3600"]))
+                clock.write_text(seeded_random.choice(["+3600", "-3600"]))
                 wait_for(
-                    lambda worker=worker: "no answer in" in worker.log.read_text(), 3 * PATIENCE
+                    lambda worker=worker: "no answer in" in worker.log.read_text(),
+                    3 * CONFIRM_TIMEOUT,
                 )
-                tally.heals.append(abs(time.time() - step.at - PATIENCE))
-                clock.write_text(chance.choice(["+0", "+7200", "-7200"]))
+                fault_row.heal_seconds.append(abs(time.time() - step.at - CONFIRM_TIMEOUT))
+                clock.write_text(seeded_random.choice(["+0", "+7200", "-7200"]))
                 proxy.release()
                 proxy.cut()
                 trial.settle()
@@ -189,7 +197,7 @@ def test_clock_jumps(settings, misled, clock, tally, chance, times):
             logged = re.search(r"^(\S+ \S+),\d+ .*no answer in", worker.log.read_text(), re.M)[1]
             there = time.mktime(time.strptime(logged, "%Y-%m-%d %H:%M:%S"))
             assert abs(there - time.time()) > 3000  # or the fault has not landed
-            tally.trials += 1
+            fault_row.trials += 1
         trial.finish()
-        tally.classify(trial.observe(), 0)
-    assert max(tally.heals) <= 1.0
+        fault_row.add(trial.drain_queues(), 0)
+    assert max(fault_row.heal_seconds) <= 1.0

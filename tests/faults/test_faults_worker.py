@@ -11,8 +11,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from rig.flow import DELAYS
-from rig.trial import Trial, sizes
+from rig.trial import Trial, trial_counts
+from rig.work_stage import DELAYS
 from support.waiting import wait_for
 
 from mousetrap.errors import QueueMissing
@@ -51,12 +51,12 @@ def trial(settings):
         yield trial
 
 
-def die_at(step, proxy, crew):
+def kill_at(step, proxy, worker_pool):
     """Plant a kill at *step*: what must not pass does not, because the wire is cut with it."""
     name, direction, when, number = step
 
     def kill():
-        crew.newest.kill()
+        worker_pool.newest.kill()
         if when == "before":
             proxy.cut()
 
@@ -64,53 +64,55 @@ def die_at(step, proxy, crew):
 
 
 @pytest.mark.fault("F03")
-@sizes(2, 30)
+@trial_counts(2, 30)
 @pytest.mark.parametrize(
     "step", STEPS, ids=lambda step: " ".join(map(str, step)) if isinstance(step, tuple) else step
 )
-def test_killed_at(trial, proxy, crew, tally, step, times):
+def test_killed_at(trial, proxy, worker_pool, fault_row, step, times):
     """SIGKILL at this step: the message comes again, and its result has the same id."""
-    while tally.trials < times:
-        n = tally.trials + tally.void
+    while fault_row.trials < times:
+        n = fault_row.trials + fault_row.not_triggered
         trial.send([f"{n}-{i}" for i in range(3)])
         if isinstance(step, str):
-            victim = crew.start(proxy.settings, "--prefetch", "1", RIG_KILL=step)
-            assert victim.wait() == -9
+            killed = worker_pool.start(proxy.settings, "--prefetch", "1", RIG_KILL=step)
+            assert killed.wait() == -9
         else:
-            outcome = die_at(step, proxy, crew)
-            victim = crew.start(proxy.settings, "--prefetch", "1")
+            outcome = kill_at(step, proxy, worker_pool)
+            killed = worker_pool.start(proxy.settings, "--prefetch", "1")
             outcome.wait()
-            assert victim.wait() == -9
+            assert killed.wait() == -9
         trial.finish()
-        tally.trials += 1
+        fault_row.trials += 1
 
-    tally.classify(trial.observe(), 0)
+    fault_row.add(trial.drain_queues(), 0)
 
 
 @pytest.mark.fault("F03")
-@sizes(20, 300)
-def test_killed_at_random(trial, proxy, crew, tally, chance, times):
+@trial_counts(20, 300)
+def test_killed_at_random(trial, proxy, worker_pool, fault_row, seeded_random, times):
     """SIGKILL in the midst of four messages at a time, some of which fail: nothing is lost."""
     methods = [step[:3] for step in STEPS[1:] if not isinstance(step, str)]
-    while tally.trials < times:
-        n = tally.trials + tally.void
-        trial.send([f"{chance.choice(['', '', 'fail-'])}{n}-{i}" for i in range(8)])
-        outcome = die_at((*chance.choice(methods), chance.randint(1, 6)), proxy, crew)
-        victim = crew.start(proxy.settings, "--concurrency", "4")
+    while fault_row.trials < times:
+        n = fault_row.trials + fault_row.not_triggered
+        trial.send([f"{seeded_random.choice(['', '', 'fail-'])}{n}-{i}" for i in range(8)])
+        outcome = kill_at(
+            (*seeded_random.choice(methods), seeded_random.randint(1, 6)), proxy, worker_pool
+        )
+        killed = worker_pool.start(proxy.settings, "--concurrency", "4")
         if outcome.triggered.wait(3):
-            assert victim.wait() == -9
-            tally.trials += 1
+            assert killed.wait() == -9
+            fault_row.trials += 1
         else:  # acks are joined: there were not so many
             proxy.forget(outcome)
-            victim.kill()
-            tally.is_void(times // 4 + 5)
+            killed.kill()
+            fault_row.count_not_triggered(times // 4 + 5)
         trial.finish()
 
-    tally.classify(trial.observe(), 0)
+    fault_row.add(trial.drain_queues(), 0)
 
 
 @pytest.fixture
-def impatient(rabbit):
+def short_ack_timeout(rabbit):
     """A broker of our own that waits two seconds for an ack, and looks twice a second."""
     limit = 2.0
     names = ("consumer_timeout", "channel_tick_interval", "quorum_tick_interval")
@@ -129,8 +131,8 @@ def impatient(rabbit):
 
 @pytest.mark.fault("F10")
 @pytest.mark.timeout(300)
-@sizes(4, 20)
-def test_held_too_long(own, impatient, tally, times):
+@trial_counts(4, 20)
+def test_ack_timed_out(rabbit_settings, short_ack_timeout, fault_row, times):
     """Slower than the broker waits for: given back, tried anew, parked; who waits behind is done.
 
     Classic queues have no such limit on RabbitMQ 4.3, so these are quorum queues. By one worker
@@ -141,14 +143,17 @@ def test_held_too_long(own, impatient, tally, times):
     numbers = itertools.count()
 
     def held(n):
-        namespace = f"{own.namespace}-{next(numbers)}"
-        settings = own.replace(namespace=namespace, queue_type="quorum")
+        namespace = f"{rabbit_settings.namespace}-{next(numbers)}"
+        settings = rabbit_settings.replace(namespace=namespace, queue_type="quorum")
         handled, over, missed = Counter(), threading.Event(), threading.Event()
 
         def work(id: str, worker: Worker) -> str:
             handled[id] += 1
             if id == "slow":  # until the broker has taken it back
-                mine, deadline = worker._consumer._generation, time.monotonic() + 2.5 * impatient
+                mine, deadline = (
+                    worker._consumer._generation,
+                    time.monotonic() + 2.5 * short_ack_timeout,
+                )
                 while worker._consumer._generation == mine and not over.wait(0.02):
                     if time.monotonic() > deadline:  # it does not, now and then
                         missed.set()
@@ -170,8 +175,8 @@ def test_held_too_long(own, impatient, tally, times):
             wait_for(lambda: trial.collect() or trial.history.dead or missed.is_set(), 60)
             over.set()
             trial.settle()
-            trial.rest(worker)
-            history = trial.observe()
+            trial.wait_until_idle(worker)
+            history = trial.drain_queues()
         if missed.is_set():
             return None
         assert list(history.dead) == ["slow"]
@@ -186,15 +191,15 @@ def test_held_too_long(own, impatient, tally, times):
             histories = list(pool.map(held, waiting))
             for history in histories:
                 if history is None:
-                    tally.is_void(10 * times)
+                    fault_row.count_not_triggered(10 * times)
                 else:
-                    tally.classify(history)
+                    fault_row.add(history)
             waiting = [n for n, history in zip(waiting, histories, strict=True) if history is None]
 
 
 @pytest.mark.fault("F14")
-@sizes(400, 2000)
-def test_slow_beside_fast(trial, tally, times):
+@trial_counts(400, 2000)
+def test_slow_beside_fast(trial, fault_row, times):
     """One takes a second over each message: what it holds is bounded, the other does the rest."""
     over = threading.Event()
 
@@ -213,9 +218,9 @@ def test_slow_beside_fast(trial, tally, times):
         quick.wait_until(done=math.ceil(0.95 * times))
         over.set()
         trial.settle()
-        trial.rest(stuck)
-        trial.rest(quick)
-    tally.classify(trial.observe())
+        trial.wait_until_idle(stuck)
+        trial.wait_until_idle(quick)
+    fault_row.add(trial.drain_queues())
 
 
 # ---- what cannot work, and what cannot be sent ---------------------------------------------------
@@ -248,34 +253,34 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def users(_breakable):
+def users(_session_rabbit):
     """Users of the broker of our own, each of whom may do less than all."""
-    password = _breakable.settings.password
+    password = _session_rabbit.settings.password
     for name, allowed in {"nobody": None, "reader": ("^$", ".*", ".*"),
                           "writer": (".*", ".*", "^$")}.items():  # fmt: skip
-        _breakable.rabbitmqctl("add_user", name, password)
+        _session_rabbit.rabbitmqctl("add_user", name, password)
         if allowed:
-            _breakable.rabbitmqctl("set_permissions", name, *allowed)
+            _session_rabbit.rabbitmqctl("set_permissions", name, *allowed)
 
 
 @pytest.mark.fault("F11")
-@sizes(1, 3)
-def test_cannot_work(rabbit, own, users, crew, tally, times):
+@trial_counts(1, 3)
+def test_worker_refused(rabbit, rabbit_settings, users, worker_pool, fault_row, times):
     """Other arguments, no permission, no vhost: it ends in five seconds and names what, and why."""
     for n, (what, (prepare, changes, words)) in enumerate([*WRONG.items()] * times):
-        settings = own.replace(namespace=f"{own.namespace}-{n}")
+        settings = rabbit_settings.replace(namespace=f"{rabbit_settings.namespace}-{n}")
         if prepare is not None:
             with open_channel(settings) as channel:
                 prepare(channel, settings)
-        worker = crew.start(settings.replace(**changes))
+        worker = worker_pool.start(settings.replace(**changes))
         code = worker.wait(5)
 
         said = worker.log.read_text()
         assert code not in (0, 70), (what, said)  # 70: a defect of ours
         assert all(word in said for word in words), (what, said)
-        tally.trials += 1
+        fault_row.trials += 1
     with pytest.raises(QueueMissing, match="'nowhere'"):
-        depth("nowhere", own)
+        depth("nowhere", rabbit_settings)
 
 
 @pytest.fixture
@@ -292,20 +297,20 @@ def small(rabbit):
 
 
 @pytest.mark.fault("F11")
-@sizes(1, 3)
-def test_too_large_for_the_broker(small, own, tally, times):
+@trial_counts(1, 3)
+def test_too_large_for_the_broker(small, rabbit_settings, fault_row, times):
     """A result larger than the broker takes: that message is parked, its neighbours live."""
 
     def grow(id: str) -> str:
         return id + "x" * (2_000_000 if id == "grow" else 0)
 
     for _ in range(times):
-        with Trial(own, WORK) as trial:
+        with Trial(rabbit_settings, WORK) as trial:
             trial.send([*map(str, range(50)), "grow", *map(str, range(50, 100))])
-            with Worker(WORK, grow, own, writes="out", concurrency=4) as worker:
+            with Worker(WORK, grow, rabbit_settings, writes="out", concurrency=4) as worker:
                 trial.settle()
-                trial.rest(worker)
-            history = trial.observe()
+                trial.wait_until_idle(worker)
+            history = trial.drain_queues()
         assert list(history.dead) == ["grow"]
         assert "2,000,006 bytes is larger than the 1,000,000" in history.dead["grow"]
-        tally.classify(history)
+        fault_row.add(history)

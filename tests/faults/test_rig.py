@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from rig import summary
+from rig import fault_table
 from rig.checker import History, check
 from rig.trial import Trial
 from support.waiting import wait_for
@@ -21,7 +21,7 @@ from mousetrap.job_queue import declare, delete, depth, open_channel
 from mousetrap.model.message import Message
 from mousetrap.worker.worker import Worker
 
-TUTORIAL = "tutorial"
+NO_MISTAKE = "tutorial"
 
 # ---- the checker -------------------------------------------------------------------------------
 
@@ -48,8 +48,8 @@ def clean_histories(draw):
     return history
 
 
-def lose(history, chance):
-    id = chance.choice(sorted(history.confirmed))
+def lose(history, seeded_random):
+    id = seeded_random.choice(sorted(history.confirmed))
     history.effects.pop(id, None)
     history.dead.pop(id, None)
 
@@ -58,33 +58,33 @@ def invent_an_effect(history, _):
     history.effects["nobody sent this"] += 1
 
 
-def invent_a_letter(history, _):
+def invent_a_dead_letter(history, _):
     history.dead["nobody sent this"] = "ValueError: no luck"
 
 
-def forget_an_attempt(history, chance):
-    history.attempted.remove(chance.choice(sorted(history.effects)))
+def forget_an_attempt(history, seeded_random):
+    history.attempted.remove(seeded_random.choice(sorted(history.effects)))
 
 
-def die_without_reason(history, chance):
-    history.dead[chance.choice(sorted(history.attempted))] = ""
+def die_without_reason(history, seeded_random):
+    history.dead[seeded_random.choice(sorted(history.attempted))] = ""
 
 
-def leave(history, chance):
-    history.left[chance.choice(sorted(history.attempted))] += 1
+def leave(history, seeded_random):
+    history.left[seeded_random.choice(sorted(history.attempted))] += 1
 
 
-def say_nothing(history, chance):
-    id = chance.choice(sorted(history.attempted))
+def say_nothing(history, seeded_random):
+    id = seeded_random.choice(sorted(history.attempted))
     for answers in (history.confirmed, history.refused, history.unknown):
         answers.discard(id)
 
 
-def rename(history, chance):
-    history.names[chance.choice(sorted(history.attempted))] = {"one id", "another"}
+def rename(history, seeded_random):
+    history.names[seeded_random.choice(sorted(history.attempted))] = {"one id", "another"}
 
 
-MUTATIONS = [lose, invent_an_effect, invent_a_letter, forget_an_attempt, die_without_reason,
+MUTATIONS = [lose, invent_an_effect, invent_a_dead_letter, forget_an_attempt, die_without_reason,
              leave, say_nothing, rename]  # fmt: skip
 
 
@@ -106,8 +106,10 @@ def test_table_keeps_a_row_for_each_series_of_rabbitmq(tmp_path):
     """Another version adds its row; the same one, also when it was patched, replaces its own."""
     file = tmp_path / "FAULTS.md"
     for version, lost in [("4.3.6", 1), ("3.10.8", 0), ("4.3.7", 0)]:
-        tally = summary.Tally("F01", "broker killed", version, seed=7, trials=1, lost=lost)
-        summary.keep([tally.cells()], file)
+        fault_row = fault_table.TableRow(
+            "F01", "broker killed", version, seed=7, trials=1, lost=lost
+        )
+        fault_table.write([fault_row.cells()], file)
 
     rows = [line.split(" | ") for line in file.read_text().splitlines() if line.startswith("| F01")]
     assert [(row[2].strip(), row[6].strip()) for row in rows] == [("3.10.8", "0"), ("4.3.7", "0")]
@@ -209,10 +211,10 @@ def consuming(process):
 def test_n0_the_loop_works_as_long_as_nothing_fails(trial):
     """The control of the controls: without a fault the tutorial's loop does every job."""
     trial.send(["a", "b", "c"])
-    with trial.naive(TUTORIAL):
+    with trial.tutorial_loop(NO_MISTAKE):
         wait_for(lambda: depth("out", trial.settings).messages == 3)
 
-    assert check(trial.observe()).is_clean
+    assert check(trial.drain_queues()).is_clean
 
 
 def test_n1_the_loop_loses_when_the_downstream_queue_is_deleted(trial, proxy):
@@ -220,28 +222,28 @@ def test_n1_the_loop_loses_when_the_downstream_queue_is_deleted(trial, proxy):
     delete("out", settings=trial.settings)
     trial.send(["a", "b", "c"])
     acked = proxy.at("Basic.Ack", "to broker", "after", number=3)
-    with trial.naive(TUTORIAL, proxy.settings):
+    with trial.tutorial_loop(NO_MISTAKE, proxy.settings):
         acked.wait(20)
         wait_for(lambda: depth("work", trial.settings).consumers == 0)
     declare("out", settings=trial.settings)
 
-    assert check(trial.observe()).lost == {"a", "b", "c"}
+    assert check(trial.drain_queues()).lost == {"a", "b", "c"}
 
 
 def test_n2_the_loop_loses_when_the_broker_refuses(trial, proxy):
     """It asks for no confirm, so a refusal goes unheard."""
-    name = trial.name("out")
+    name = trial.wire_name("out")
     delete("out", settings=trial.settings)
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish", "x-expires": 60_000}
     with open_channel(trial.settings) as channel:
         channel.queue_declare(name, durable=True, arguments=arguments)
     trial.send([str(n) for n in range(50)])
     acked = proxy.at("Basic.Ack", "to broker", "after", number=50)
-    with trial.naive(TUTORIAL, proxy.settings):
+    with trial.tutorial_loop(NO_MISTAKE, proxy.settings):
         acked.wait(20)
         wait_for(lambda: depth("work", trial.settings).consumers == 0)
 
-    assert len(check(trial.observe()).lost) > 40  # the broker looks at the limit now and then
+    assert len(check(trial.drain_queues()).lost) > 40  # the broker looks at the limit now and then
 
 
 @pytest.mark.local
@@ -252,22 +254,22 @@ def test_n3_the_loop_loses_when_the_broker_restarts(node):
     node.kill()
     node.start()
 
-    assert check(trial.observe()).lost == {"a", "b", "c"}
+    assert check(trial.drain_queues()).lost == {"a", "b", "c"}
 
 
 def test_n4_the_loop_dies_of_a_message_that_is_no_json(trial):
     """One bad body, and its neighbours wait for ever."""
     trial.send_raw(b"{bad", "bad")
     trial.send(["a", "b"])
-    with trial.naive(TUTORIAL) as process:
+    with trial.tutorial_loop(NO_MISTAKE) as process:
         assert process.wait(20) != 0
 
-    assert {"a", "b"} <= check(trial.observe()).left
+    assert {"a", "b"} <= check(trial.drain_queues()).left
 
 
 def test_n5_the_loop_ends_in_silence_when_its_queue_is_deleted(trial):
     """Exit code 0, as if all were done; the jobs that come later are nobody's."""
-    with trial.naive(TUTORIAL) as process:
+    with trial.tutorial_loop(NO_MISTAKE) as process:
         consuming(process)
         wait_for(lambda: depth("work", trial.settings).consumers == 1)
         delete("work", settings=trial.settings)
@@ -275,49 +277,49 @@ def test_n5_the_loop_ends_in_silence_when_its_queue_is_deleted(trial):
     declare("work", settings=trial.settings)
     trial.send(["a"])
 
-    assert check(trial.observe()).left == {"a"}
+    assert check(trial.drain_queues()).left == {"a"}
 
 
 def test_n6_the_loop_loses_its_connection_while_it_works(trial):
     """A handler longer than two heartbeats: done, sent on or not, not acked, and dead."""
     trial.send(["a"])
-    with trial.naive(TUTORIAL, HEARTBEAT="1", HANDLING="6") as process:
+    with trial.tutorial_loop(NO_MISTAKE, HEARTBEAT="1", HANDLING="6") as process:
         assert process.wait(30) != 0
         wait_for(lambda: depth("work", trial.settings).messages == 1)
 
-    assert check(trial.observe()).left == {"a"}
+    assert check(trial.drain_queues()).left == {"a"}
 
 
 def test_n7_ack_before_publish_loses(trial, proxy):
     """Killed when the broker has its ack: nothing came of the message."""
     trial.send(["a"])
     acked = proxy.at("Queue.DeclareOk", "from broker", "after")
-    with trial.naive("ack first", proxy.settings, HANDLING="30") as process:
+    with trial.tutorial_loop("ack first", proxy.settings, HANDLING="30") as process:
         acked.wait(20)
         process.kill()
         process.wait(10)
         wait_for(lambda: depth("work", trial.settings).consumers == 0)
 
-    assert check(trial.observe()).lost == {"a"}
+    assert check(trial.drain_queues()).lost == {"a"}
 
 
 def test_n8_auto_ack_loses(trial):
     """Killed with ten messages in hand: the broker has forgotten them."""
     trial.send([str(n) for n in range(10)])
-    with trial.naive("auto ack", HANDLING="30") as process:
+    with trial.tutorial_loop("auto ack", HANDLING="30") as process:
         consuming(process)
         wait_for(lambda: is_taken(trial))
         process.kill()
         process.wait(10)
         wait_for(lambda: depth("work", trial.settings).consumers == 0)
 
-    assert len(check(trial.observe()).lost) == 10
+    assert len(check(trial.drain_queues()).lost) == 10
 
 
 def test_n9_old_delivery_tags_lose(trial, proxy):
     """After a reconnect the old tag is another message, acked and never done."""
     trial.send(["a", "b", "c"])
-    with trial.naive("old tags", proxy.settings) as process:
+    with trial.tutorial_loop("old tags", proxy.settings) as process:
         assert process.stdout.readline() == "first done\n"
         killed = proxy.at("Exchange.DeclareOk", "from broker", "after", action=process.kill)
         proxy.cut()
@@ -325,7 +327,7 @@ def test_n9_old_delivery_tags_lose(trial, proxy):
         process.wait(10)
         wait_for(lambda: depth("work", trial.settings).consumers == 0)
 
-    assert check(trial.observe()).lost == {"c"}
+    assert check(trial.drain_queues()).lost == {"c"}
 
 
 @pytest.mark.fault("F12")
@@ -345,7 +347,7 @@ def test_ours_does_not_lose_where_n9_does(trial, proxy):
         wait_for(lambda: worker.statistics().reconnects >= 2)
         gate.set()
         trial.settle()
-        trial.rest(worker)
+        trial.wait_until_idle(worker)
 
-    verdict = check(trial.observe())
+    verdict = check(trial.drain_queues())
     assert verdict.is_clean, verdict

@@ -15,8 +15,8 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 
 from peers import NAMES  # noqa: E402 -- the benches' own package
 from peers.race import Race  # noqa: E402
-from rig.promises import Promises  # noqa: E402
-from rig.tap import Tap  # noqa: E402
+from rig.byte_proxy import ByteProxy  # noqa: E402
+from rig.guarantees import GuaranteeObserver  # noqa: E402
 
 SMALL = {
     "bench_publish": (
@@ -59,35 +59,41 @@ def test_bench_runs_small_and_keeps_its_figures(name, settings, tmp_path):
 class Watched(Race):
     """A race whose messages are watched on the wire: the latest queue is where they go."""
 
-    promises: Promises
+    guarantees: GuaranteeObserver
 
     def _fresh(self, name, word):
         place = super()._fresh(name, word)
-        self.promises.watch(place, source=self.promises.target if word == "target" else "")
+        self.guarantees.watch(place, source=self.guarantees.target if word == "target" else "")
         return place
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_peer_moves_its_messages_and_keeps_what_it_promises(name, settings):
     """All arrive, and its source is empty after; what the table says of it is true on its wire."""
-    promises = Promises()
-    with Tap(settings) as tap:
-        tap.heard = promises.hear
-        Watched.promises = promises
-        with Watched(tap.settings, [name]) as race:
+    guarantees = GuaranteeObserver()
+    with ByteProxy(settings) as byte_proxy:
+        byte_proxy.on_command = guarantees.record
+        Watched.guarantees = guarantees
+        with Watched(byte_proxy.settings, [name]) as race:
             if race.missing:
                 pytest.skip(f"{name} is not installed")
             peer = race.racers[name].peer
 
             assert race.publish(name, 200, 250, 50) > 0
-            assert of_publishing(promises.kept) == (peer.persistent, peer.confirmed, peer.mandatory)
+            assert of_publishing(guarantees.counts) == (
+                peer.persistent,
+                peer.confirmed,
+                peer.mandatory,
+            )
             assert race.hop(name, 200, 250, 20, 1, 50) > 0
-            kept = promises.kept
-            assert of_publishing(kept) == (peer.persistent, peer.confirmed, peer.mandatory)
-            assert kept.acked == kept.published
-            assert (not kept.early) is peer.ack_last
+            counts = guarantees.counts
+            assert of_publishing(counts) == (peer.persistent, peer.confirmed, peer.mandatory)
+            assert counts.acked == counts.published
+            assert (not counts.acked_early) is peer.ack_last
 
 
-def of_publishing(kept):
+def of_publishing(counts):
     """Which of the three hold for all of its messages."""
-    return tuple(kept.all_of(each) for each in (kept.persistent, kept.confirmed, kept.mandatory))
+    return tuple(
+        counts.all_of(each) for each in (counts.persistent, counts.confirmed, counts.mandatory)
+    )

@@ -1,4 +1,5 @@
-"""What the tests of FAULTS use: a ledger that is checked, workers that are wrong, real processes.
+"""What the fault tests use: a checked ledger, workers with known mistakes, brokers to be killed.
 
-The proxy is `mousetrap.fault_injection.proxy`; a broker that may be killed is the fixture `node`.
+``tests/README.md`` describes it. The proxy that injects faults is the package's own:
+`mousetrap.fault_injection.proxy`.
 """

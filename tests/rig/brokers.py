@@ -1,8 +1,8 @@
-"""Brokers that a test may break: a container of some version.
+"""Brokers that a test may kill: a container of any RabbitMQ version.
 
-A private node of what is installed here is `mousetrap.broker.RabbitMQNode`; it and `Container` know
-the same words. Everything listens on 127.0.0.1 and carries the label of the test run that made it:
-`sweep` removes what a killed run has left.
+`mousetrap.broker.RabbitMQNode`, a private node of the installed RabbitMQ, has the same methods as
+`Container`. All brokers listen on 127.0.0.1 and have the label of their test run; `remove_stale`
+removes those that a killed test run has left.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from mousetrap.errors import MousetrapError
 from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 
-LABEL = "mousetrap.rig"  # the value tells the test run
-PROJECT = "mousetrap-test-"  # begins the names of our compose projects; the rest tells the test run
-VERSION = "RIG_RABBITMQ"  # the variable that names the version to test with
+LABEL = "mousetrap.rig"  # its value names the test run
+PROJECT = "mousetrap-test-"  # prefix of our compose projects; the rest names the test run
+VERSION_VARIABLE = "RIG_RABBITMQ"  # environment variable: the RabbitMQ version to test with
 NEWEST = "4.3"
-# What later versions will not have: a broker that has the switch denies it, so that we meet it now.
-DENIED = {
+# Features that later versions will not have: these brokers refuse them, so that we notice now.
+DENIED_FEATURES = {
     "4.0": ["transient_nonexcl_queues", "global_qos"],
     "4.3": ["transient_nonexcl_queues", "global_qos"],
 }
 
 
 def ask_docker(*arguments: str, timeout: float = 60.0) -> str:
-    """Run docker and return what it printed; a failure raises with its last line."""
+    """Run docker and return what it prints; fail with the end of its error output."""
     done = subprocess.run(
         ["docker", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=timeout, check=False,
@@ -44,9 +44,9 @@ def ask_docker(*arguments: str, timeout: float = 60.0) -> str:
 
 
 class Container:
-    """One RabbitMQ of *version* in a container; same port and messages after `kill` and `start`.
+    """RabbitMQ of *version* in a container; it keeps port and messages over `kill` and `start`.
 
-    *room*: MiB of a disk in memory, for messages and all; it does not outlast a `kill`.
+    *disk_size*: MiB of a disk in memory for its data, which a `kill` deletes.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class Container:
         host: str = "",
         networks: tuple[str, ...] = (),
         cookie: str = "",
-        room: int = 0,
+        disk_size: int = 0,
     ) -> None:
         self.name = f"mousetrap-rig-{os.getpid()}-{host or secrets.token_hex(3)}"
         self.settings = Settings(host="127.0.0.1", port=free_ports(1)[0])
-        options = ["--name", self.name, "--hostname", host or "rabbit", "--label", mark(),
+        options = ["--name", self.name, "--hostname", host or "rabbit", "--label", run_label(),
                    "--publish", f"127.0.0.1:{self.settings.port}:5672"]  # fmt: skip
         environment = {
             "RABBITMQ_DEFAULT_USER": self.settings.user,
             "RABBITMQ_DEFAULT_PASS": self.settings.password,
         }
-        if room:
-            options += ["--tmpfs", f"/var/lib/rabbitmq:size={room}m,mode=1777"]
+        if disk_size:
+            options += ["--tmpfs", f"/var/lib/rabbitmq:size={disk_size}m,mode=1777"]
         if cookie:
             environment["RABBITMQ_ERLANG_COOKIE"] = cookie
         for name, value in environment.items():
@@ -78,17 +78,17 @@ class Container:
         ask_docker("create", *options, f"rabbitmq:{version}-management")
         for network in networks[1:]:
             ask_docker("network", "connect", "--alias", host, network, self.name)
-        denied = [f"deprecated_features.permit.{each} = false"
-                  for each in DENIED.get(version, []) if each not in configuration]  # fmt: skip
+        features = [each for each in DENIED_FEATURES.get(version, []) if each not in configuration]
+        denied = [f"deprecated_features.permit.{each} = false" for each in features]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "conf.d" / "30-rig.conf"
             file.parent.mkdir(mode=0o755)
             file.write_text("\n".join([*denied, "disk_free_limit.absolute = 50MB", configuration]))
-            file.chmod(0o644)  # the broker in there is another user
+            file.chmod(0o644)  # the broker in the container runs as another user
             ask_docker("cp", str(file.parent), f"{self.name}:/etc/rabbitmq/")
 
     def start(self) -> None:
-        """Start it, or start it again, and return when it gives a message back."""
+        """Start it, also again, and return when it delivers messages."""
         ask_docker("start", self.name)
         self.wait_until_ready()
 
@@ -101,19 +101,19 @@ class Container:
         wait_until_ready(self.settings, deadline, self.name, lambda _: None, ended)
 
     def kill(self) -> None:
-        """End it as a power cut would (SIGKILL)."""
+        """End it by SIGKILL, as a power cut would."""
         ask_docker("kill", self.name)
 
     def stop(self) -> None:
-        """Have it end in good order."""
+        """Stop it in an orderly way."""
         ask_docker("stop", self.name)
 
     def rabbitmqctl(self, *arguments: str, timeout: float = 60.0) -> str:
-        """Run ``rabbitmqctl`` in it and return what it printed."""
+        """Run ``rabbitmqctl`` in it and return its output."""
         return self.run("rabbitmqctl", "-q", *arguments, timeout=timeout)
 
     def run(self, *command: str, timeout: float = 60.0) -> str:
-        """Run *command* in it and return what it printed."""
+        """Run *command* in it and return its output."""
         return ask_docker("exec", self.name, *command, timeout=timeout)
 
     def log(self) -> str:
@@ -124,14 +124,14 @@ class Container:
         subprocess.run(["docker", "rm", "--force", "--volumes", self.name], capture_output=True)
 
 
-def breakable(version: str | None = None) -> Container | RabbitMQNode:
-    """Return a broker of our own that runs: a container, or a private node where Docker is not.
+def start_broker(version: str | None = None) -> Container | RabbitMQNode:
+    """Return a broker that the tests may kill, started: a container, or else a private node.
 
-    Skips without either; in CI it fails.
+    Skips the test if neither is possible; in CI it fails.
     """
-    version = version or wanted()
-    if not docker.problem() and is_here(version):
-        sweep()
+    version = version or requested_version()
+    if not docker.problem() and has_image(version):
+        remove_stale()
         container = Container(version)
         try:
             container.start()
@@ -147,28 +147,28 @@ def breakable(version: str | None = None) -> Container | RabbitMQNode:
     return node
 
 
-def wanted() -> str:
-    """The version that this test run asks for."""
-    return os.environ.get(VERSION) or NEWEST
+def requested_version() -> str:
+    """Return the RabbitMQ version to test with."""
+    return os.environ.get(VERSION_VARIABLE) or NEWEST
 
 
-def is_here(version: str) -> bool:
-    """The image is on this machine; nothing is pulled behind a test's back."""
+def has_image(version: str) -> bool:
+    """Return whether the image is on this machine: no test pulls one."""
     image = f"rabbitmq:{version}-management"
     return not subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode
 
 
-def mark() -> str:
-    return f"{LABEL}={_this_run()}"
+def run_label() -> str:
+    return f"{LABEL}={_test_run()}"
 
 
 def compose_project() -> str:
-    """A name for a compose project: never the developer's, nor one that a killed run left."""
-    return PROJECT + _this_run()
+    """Return a name for a compose project that only this test run has."""
+    return PROJECT + _test_run()
 
 
-def sweep() -> list[str]:
-    """Remove what test runs have left that are dead; return the names."""
+def remove_stale() -> list[str]:
+    """Remove what test runs have left whose process has ended; return the names."""
     gone = []
     for kind, name, remove in (
         ("ps --all", "{{.Names}}", "rm --force --volumes"),
@@ -186,17 +186,17 @@ def sweep() -> list[str]:
     return gone
 
 
-def _this_run() -> str:
-    return f"{os.getpid()}-{birth(os.getpid())}"
+def _test_run() -> str:
+    return f"{os.getpid()}-{start_time(os.getpid())}"
 
 
 def _is_alive(run: str) -> bool:
     pid, _, born = run.partition("-")
-    return pid.isdigit() and bool(born) and birth(int(pid)) == born
+    return pid.isdigit() and bool(born) and start_time(int(pid)) == born
 
 
-def birth(pid: int) -> str:
-    """When process *pid* began, in ticks since the boot: no later one has both the same."""
+def start_time(pid: int) -> str:
+    """Return when *pid* started, in ticks since boot: a later process differs in pid or time."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return ""

@@ -1,4 +1,7 @@
-"""Was anything lost? The history of each id in, the verdict out; no broker, no clock."""
+"""The ledger checker: takes the history of each message id and returns what is wrong with it.
+
+It needs no broker and no clock.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class History:
-    """What was seen of each id, by witnesses that do not ask the worker."""
+    """What was observed of each message id, without asking the worker under test."""
 
-    attempted: set[str] = field(default_factory=set)  # somebody tried to publish it
-    confirmed: set[str] = field(default_factory=set)  # the broker took it, and said so
-    refused: set[str] = field(default_factory=set)  # the broker did not take it, and said so
-    unknown: set[str] = field(default_factory=set)  # nobody said anything
-    effects: Counter[str] = field(default_factory=Counter)  # how often it had its result
+    attempted: set[str] = field(default_factory=set)  # the test tried to publish it
+    confirmed: set[str] = field(default_factory=set)  # the broker confirmed it
+    refused: set[str] = field(default_factory=set)  # the broker refused or returned it
+    unknown: set[str] = field(default_factory=set)  # no answer came
+    effects: Counter[str] = field(default_factory=Counter)  # how many results it has
     dead: dict[str, str] = field(default_factory=dict)  # dead-lettered, with the reason
     left: Counter[str] = field(default_factory=Counter)  # still in its queue at the end
     names: dict[str, set[str]] = field(default_factory=dict)  # the message ids of its results
@@ -24,40 +27,41 @@ class History:
 class Verdict:
     """What is wrong with a history; `is_clean` if nothing is."""
 
-    lost: set[str]  # confirmed, and nowhere
-    unexpected: set[str]  # an effect, a letter or a rest of what nobody sent
-    silent: set[str]  # dead without a reason
-    left: set[str]  # nobody did it, though there was time
-    unaccounted: set[str]  # attempted, and nobody knows which of the three became of it
-    renamed: set[str]  # its results had several ids: no sink could tell the duplicates
-    duplicates: int  # effects beyond the first; allowed, but counted
+    lost: set[str]  # confirmed, and neither done, dead-lettered nor left
+    unexpected: set[str]  # observed, but never attempted
+    no_reason: set[str]  # dead-lettered without a reason
+    left: set[str]  # not handled, though there was time
+    unaccounted: set[str]  # attempted, and neither confirmed, refused nor unknown
+    renamed: set[str]  # its results have several ids, so a sink cannot recognise duplicates
+    duplicates: int  # results beyond the first of each; allowed, but counted
 
     @property
     def is_clean(self) -> bool:
-        return not any(getattr(self, name) for name in _WRONGS)
+        return not any(getattr(self, name) for name in _DEFECTS)
 
     def __str__(self) -> str:
-        facts = {name: len(found) for name in _WRONGS if (found := getattr(self, name))}
-        few = {name: sorted(getattr(self, name))[:5] for name in facts}
-        return f"{facts or 'clean'}, {self.duplicates} duplicates{f'; {few}' if few else ''}"
+        counts = {name: len(found) for name in _DEFECTS if (found := getattr(self, name))}
+        examples = {name: sorted(getattr(self, name))[:5] for name in counts}
+        details = f"; {examples}" if examples else ""
+        return f"{counts or 'clean'}, {self.duplicates} duplicates{details}"
 
 
-_WRONGS = ("lost", "unexpected", "silent", "left", "unaccounted", "renamed")
+_DEFECTS = ("lost", "unexpected", "no_reason", "left", "unaccounted", "renamed")
 
 
 def check(history: History) -> Verdict:
-    """Judge *history*, by the rule of RabbitMQ's own Jepsen suite.
+    """Check *history* by the rule of RabbitMQ's own Jepsen suite.
 
-    ``lost = confirmed - effects - dead - left``; unexpected is what was never attempted. Besides,
-    as DESIGN promises, a death has a reason, a result has the same id each time, and at the end the
-    queues are empty.
+    ``lost = confirmed - effects - dead - left``; unexpected is what was never attempted. Three
+    promises of ours are checked as well: a dead letter has a reason, the results of one message
+    always have the same id, and at the end the queues are empty.
     """
     seen = set(history.effects) | set(history.dead) | set(history.left)
     answered = history.confirmed | history.refused | history.unknown
     return Verdict(
         lost=history.confirmed - seen,
         unexpected=(seen | answered) - history.attempted,
-        silent={id for id, reason in history.dead.items() if not reason},
+        no_reason={id for id, reason in history.dead.items() if not reason},
         left=set(history.left),
         unaccounted=history.attempted - answered,
         renamed={id for id, names in history.names.items() if len(names) > 1},

@@ -19,7 +19,7 @@ from support.waiting import wait_for
 
 from mousetrap.settings import Settings
 
-from .brokers import NEWEST, Container, ask_docker, mark, sweep
+from .brokers import NEWEST, Container, ask_docker, remove_stale, run_label
 
 NODES = 3
 TICK = 8  # seconds after which a silent peer counts as lost; RabbitMQ's own 60 fit worse networks
@@ -35,13 +35,13 @@ class Cluster:
     """
 
     def __init__(self, version: str = NEWEST) -> None:
-        sweep()
+        remove_stale()
         token, cookie = secrets.token_hex(3), secrets.token_hex(16)
         self._peers = f"mousetrap-rig-{os.getpid()}-{token}"  # the name of their network
         self._hosts = [f"node{n}-{token}" for n in range(1, NODES + 1)]
         self.nodes: list[Container] = []
         try:
-            ask_docker("network", "create", "--label", mark(), "--internal", self._peers)
+            ask_docker("network", "create", "--label", run_label(), "--internal", self._peers)
             for host in self._hosts:
                 node = Container(
                     version, configuration=_configuration(version, self._hosts), host=host,
@@ -99,7 +99,7 @@ class Cluster:
             ask_docker("network", "rm", self._peers)
 
 
-class Balancer:
+class LoadBalancer:
     """What users have before a cluster: one address, and each connection goes to a node that lives.
 
     A node lives if it greets. *avoided*: nodes to which nobody is sent; who is there, stays.
@@ -115,7 +115,7 @@ class Balancer:
         self.avoided: set[str] = set()  # names
         self.settings = nodes[0].settings.replace(port=self._listener.getsockname()[1])
 
-    def __enter__(self) -> Balancer:
+    def __enter__(self) -> LoadBalancer:
         threading.Thread(target=self._accept, name="rig-balancer", daemon=True).start()
         return self
 

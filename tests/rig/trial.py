@@ -1,4 +1,4 @@
-"""One trial: jobs in, a worker that is a process of its own at work, and the history of each id."""
+"""One trial: send jobs to a worker, inject faults, and record the history of each message id."""
 
 from __future__ import annotations
 
@@ -27,30 +27,36 @@ from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
 from mousetrap.worker.worker import Worker
 
-from . import flow
+from . import work_stage
 from .checker import History
 
 LONG = [pytest.mark.long, pytest.mark.timeout(1800)]
-LAST = 60.0  # seconds for confirms, once nothing more is sent
-NAIVE = Path(__file__).with_name("naive.py")
+CONFIRMS_TIMEOUT = 60.0  # seconds for the last confirms
+TUTORIAL_LOOP = Path(__file__).with_name("tutorial_loop.py")
 
 
 class Trial:
-    """A work queue, a queue for results, and who was seen where; *settings* go to the broker."""
+    """A work queue, a queue for its results, and the history of each message id.
+
+    *settings* connect to the broker directly, without the proxy that injects faults.
+    """
 
     def __init__(self, settings: Settings, queue: Queue | None = None) -> None:
         self.settings = settings
         self.queue = queue or Queue("work", ())
         self.history = History()
-        self.on_letter: Callable[[Message], object] = lambda _: None
+        self.on_dead_letter: Callable[[Message], object] = lambda _: None
         self._publisher: Publisher | None = None
         declare(self.queue, "out", settings=settings)
 
-    def name(self, queue: str) -> str:
+    def wire_name(self, queue: str) -> str:
         return self.settings.topology.wire_name(queue)
 
     def send(self, ids: Iterable[str], *, transient: bool = False) -> None:
-        """Publish a job for each id, and write down what the broker said to it."""
+        """Publish a job for each id, and record what the broker answers.
+
+        *transient*: as the tutorial publishes, without confirms and not persistent.
+        """
         ids = list(ids)
         self.history.attempted |= set(ids)
         if not transient:
@@ -60,24 +66,24 @@ class Trial:
             for receipt in self._publisher.publish_many(messages, "work"):
                 self._note(receipt)
             return
-        with open_channel(self.settings) as channel:  # as the tutorial publishes
+        with open_channel(self.settings) as channel:
             for id in ids:
-                channel.basic_publish("", self.name("work"), json.dumps(id).encode())
+                channel.basic_publish("", self.wire_name("work"), json.dumps(id).encode())
                 self.history.confirmed.add(id)
 
     def send_raw(self, body: bytes, id: str) -> None:
-        """Publish a body of any kind for one id."""
+        """Publish *body* as it is, for one id."""
         self.history.attempted.add(id)
         with Publisher(self.settings) as publisher:
             self._note(publisher.publish(Message(body=body, id=id), "work"))
 
     @contextlib.contextmanager
-    def naive(
+    def tutorial_loop(
         self, mistake: str, settings: Settings | None = None, **environment: str
     ) -> Iterator[subprocess.Popen[str]]:
-        """Run the worker with that *mistake*; it is dead when the block ends."""
+        """Run the loop of the tutorial with *mistake* in a process, until the block ends."""
         process = subprocess.Popen(
-            [sys.executable, NAIVE, mistake, self.name("work"), self.name("out")],
+            [sys.executable, TUTORIAL_LOOP, mistake, self.wire_name("work"), self.wire_name("out")],
             env=os.environ | (settings or self.settings).to_environment() | environment,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
@@ -89,11 +95,12 @@ class Trial:
 
     @contextlib.contextmanager
     def sending(self, rate: float, settings: Settings | None = None) -> Iterator[None]:
-        """Publish *rate* jobs a second while the block lasts, each until the broker has taken it.
+        """Publish *rate* jobs a second while the block lasts, each until the broker confirms it.
 
-        What was refused or got no answer is sent again, with its id. *settings*: another way.
+        A job that was refused or got no answer is published again with the same id. *settings*:
+        for the connection, if not those of the trial.
         """
-        over = threading.Event()
+        stopped = threading.Event()
         messages = (
             Message(f"{n}", id=f"{n}") for n in itertools.count(len(self.history.attempted))
         )
@@ -102,11 +109,11 @@ class Trial:
             with Publisher(settings or self.settings, "sender") as publisher:
                 waiting = deque()
                 started, sent, deadline = time.monotonic(), 0, math.inf
-                while not over.wait(1 / rate) or waiting:
-                    if over.is_set():
-                        deadline = min(deadline, time.monotonic() + LAST)
+                while not stopped.wait(1 / rate) or waiting:
+                    if stopped.is_set():
+                        deadline = min(deadline, time.monotonic() + CONFIRMS_TIMEOUT)
                     assert time.monotonic() < deadline, f"{len(waiting)} were never confirmed"
-                    while not over.is_set() and sent < rate * (time.monotonic() - started):
+                    while not stopped.is_set() and sent < rate * (time.monotonic() - started):
                         message = next(messages)
                         self.history.attempted.add(message.id)
                         waiting.append(publisher.publish(message, "work"))
@@ -125,38 +132,38 @@ class Trial:
             try:
                 yield
             finally:
-                over.set()
-                done.result(2 * LAST)
+                stopped.set()
+                done.result(2 * CONFIRMS_TIMEOUT)
 
     @property
     def missing(self) -> set[str]:
-        """The ids that the broker has taken and that have had no end so far."""
+        """The ids that were confirmed and have neither a result nor a dead letter so far."""
         history = self.history
         return history.confirmed - set(history.effects) - set(history.dead)
 
     def settle(self, timeout: float = 30.0) -> History:
-        """Wait until each id has had its end, or time is up: the checker will tell."""
+        """Wait until no id is missing, or *timeout* seconds: the checker finds what is missing."""
         deadline = time.monotonic() + timeout
         self.collect()
         while self.missing and time.monotonic() < deadline:
             self.collect()
         return self.history
 
-    def rest(self, worker: Worker) -> None:
-        """Wait until *worker* has acked all; what came again behind a result is acked as well."""
+    def wait_until_idle(self, worker: Worker) -> None:
+        """Wait until *worker* has acked everything, redelivered messages as well."""
         open_queues = [name for name in self.queue.names() if name != self.queue.dead]
 
         def is_idle() -> bool:
             ready = any(each.messages for each in depths(open_queues, self.settings))
             return worker.statistics().consuming and not ready and worker.unacked == 0
 
-        wait_for(lambda: is_idle() and is_idle())  # what the first look saw on its way has come
+        wait_for(lambda: is_idle() and is_idle())  # twice: what was in transit at first has arrived
 
     def finish(self, timeout: float = 30.0) -> None:
-        """Have a worker without faults do what is left."""
-        with flow.work.worker(self.settings) as worker:
+        """Let a worker without faults handle the messages that are left."""
+        with work_stage.work.worker(self.settings) as worker:
             self.settle(timeout)
-            self.rest(worker)
+            self.wait_until_idle(worker)
 
     def close(self) -> None:
         if self._publisher is not None:
@@ -169,34 +176,34 @@ class Trial:
         self.close()
 
     def collect(self) -> None:
-        """Take results and dead letters into the history; a broker that is away has none."""
+        """Move results and dead letters into the history; if the broker is away, do nothing."""
         with contextlib.suppress(WireError):
-            # by time as well: where results keep coming, there is no pause between them
-            self._take_ends(self.settings, idle=0.05, timeout=1.0)
+            # a time limit, too: while results keep arriving the queue is never idle
+            self._drain_outputs(self.settings, idle=0.05, timeout=1.0)
 
-    def observe(self, settings: Settings | None = None) -> History:
-        """Empty the queues into the history: results, dead letters, and what is left."""
+    def drain_queues(self, settings: Settings | None = None) -> History:
+        """Move everything in the queues into the history: results, dead letters, messages left."""
         settings = settings or self.settings
-        self._take_ends(settings, idle=0.2, timeout=30.0)
+        self._drain_outputs(settings, idle=0.2, timeout=30.0)
         for message in drain("work", settings=settings, idle=0.2):
             self.history.left[message.id] += 1
         return self.history
 
-    def _take_ends(self, settings: Settings, idle: float, timeout: float) -> None:
+    def _drain_outputs(self, settings: Settings, idle: float, timeout: float) -> None:
         history = self.history
 
         def note(message: Message) -> None:
             history.effects[str(message.data)] += 1
             history.names.setdefault(str(message.data), set()).add(message.id)
 
-        def note_letter(letter: Message) -> None:
-            history.dead[letter.id] = letter.reason
-            self.on_letter(letter)
+        def note_dead_letter(dead_letter: Message) -> None:
+            history.dead[dead_letter.id] = dead_letter.reason
+            self.on_dead_letter(dead_letter)
 
-        # noted before they are acked: the broker may go in the midst of it
-        often = {"settings": settings, "idle": idle, "timeout": timeout}
-        drain("out", **often, on_message=note)
-        drain(self.queue.dead, **often, on_message=note_letter)
+        # recorded before they are acked: the broker may be killed between
+        options = {"settings": settings, "idle": idle, "timeout": timeout}
+        drain("out", **options, on_message=note)
+        drain(self.queue.dead, **options, on_message=note_dead_letter)
 
     def _note(self, receipt) -> None:
         id = receipt.message.id
@@ -208,13 +215,13 @@ class Trial:
             kinds.get(receipt.state, self.history.unknown).add(id)
 
 
-def heals(trial: Trial, timeout: float) -> float:
-    """Return how many seconds pass until there is a result of a job that is yet to be sent."""
+def seconds_until_result(trial: Trial, timeout: float) -> float:
+    """Return how many seconds pass until a job that is sent from now on has a result."""
     began, before = time.monotonic(), set(trial.history.attempted)
     wait_for(lambda: trial.collect() or trial.history.effects.keys() - before, timeout)
     return time.monotonic() - began
 
 
-def sizes(quick: int, long: int) -> pytest.MarkDecorator:
-    """How many trials: those of the quick tier, and in the long one the figure of the table."""
+def trial_counts(quick: int, long: int) -> pytest.MarkDecorator:
+    """Parametrize a test with its number of trials, in the quick tier and in the long tier."""
     return pytest.mark.parametrize("times", [quick, pytest.param(long, marks=LONG)])

@@ -1,4 +1,4 @@
-"""What a client really promises, read off its wire: who says "persistent" sends a 2."""
+"""Which delivery guarantees a client uses, from the bytes it sends: persistence, confirms, acks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mousetrap.fault_injection.frames import Command
 
 
 @dataclass
-class Kept:
+class GuaranteeCounts:
     """Counts of one client's messages from *source* to *target*, or only to *target*."""
 
     published: int = 0
@@ -21,10 +21,10 @@ class Kept:
     confirmed: int = 0  # published on a channel that had asked for confirms
     mandatory: int = 0
     acked: int = 0  # deliveries from the source
-    early: int = 0  # of those acked: more acks than outputs that the broker had confirmed
+    acked_early: int = 0  # of those acked: more acks than outputs that the broker had confirmed
 
     def all_of(self, count: int) -> bool:
-        """Say whether what was counted holds for every one of them."""
+        """Return whether *count* is the number of all published messages, and not zero."""
         return bool(self.published) and count == self.published
 
 
@@ -36,30 +36,33 @@ class _Channel:
     delivered: set[int] = field(default_factory=set)  # tags from the source without an ack
 
 
-class Promises:
-    """Listens at a `Tap`: ``tap.heard = promises.hear``. Messages are known by their routing key.
+class GuaranteeObserver:
+    """Counts the guarantees of the messages that pass a `ByteProxy`.
 
-    Threads: `hear` from any.
+    Use it as ``byte_proxy.on_command = observer.record``. Messages are recognised by their routing
+    key.
+
+    Threads: `record` from any.
     """
 
     def __init__(self) -> None:
         self.source = self.target = ""
         self._lock = threading.Lock()
-        self._begin()
+        self._reset()
 
     def watch(self, target: str, source: str = "") -> None:
-        """Count anew, from here on, what goes to *target* and what is acked of *source*."""
+        """Start to count what is published to *target*, and which acks there are for *source*."""
         with self._lock:
             self.source, self.target = source, target
-            self._begin()
+            self._reset()
 
-    def _begin(self) -> None:
-        self.kept = Kept()
+    def _reset(self) -> None:
+        self.counts = GuaranteeCounts()
         self._answered = 0  # outputs that the broker has confirmed
         self._channels: dict[tuple[int, int], _Channel] = defaultdict(_Channel)
 
-    def hear(self, link: int, direction: str, command: Command) -> None:
-        """Record one command; it has not been forwarded yet."""
+    def record(self, link: int, direction: str, command: Command) -> None:
+        """Count one command, before it is forwarded."""
         if command.name not in _READ:
             return
         with self._lock:
@@ -78,10 +81,10 @@ class Promises:
         channel.tag += 1
         if found[0].method.routing_key != self.target:
             return
-        self.kept.published += 1
-        self.kept.persistent += found[1].properties.delivery_mode == 2
-        self.kept.mandatory += found[0].method.mandatory
-        self.kept.confirmed += channel.confirms
+        self.counts.published += 1
+        self.counts.persistent += found[1].properties.delivery_mode == 2
+        self.counts.mandatory += found[0].method.mandatory
+        self.counts.confirmed += channel.confirms
         if channel.confirms:
             channel.waiting.add(channel.tag)
 
@@ -100,14 +103,14 @@ class Promises:
         if direction == "from broker":
             self._answered += len(settled)
             return
-        before = max(self.kept.acked, self._answered)
-        self.kept.acked += len(settled)
-        self.kept.early += max(0, self.kept.acked - before)
+        before = max(self.counts.acked, self._answered)
+        self.counts.acked += len(settled)
+        self.counts.acked_early += max(0, self.counts.acked - before)
 
 
 _READ = {
-    "Confirm.Select": Promises._select,
-    "Basic.Publish": Promises._publish,
-    "Basic.Deliver": Promises._deliver,
-    "Basic.Ack": Promises._ack,
+    "Confirm.Select": GuaranteeObserver._select,
+    "Basic.Publish": GuaranteeObserver._publish,
+    "Basic.Deliver": GuaranteeObserver._deliver,
+    "Basic.Ack": GuaranteeObserver._ack,
 }

@@ -1,7 +1,8 @@
-"""Workers as people write them, each with a mistake: what the rig must catch.
+"""The worker loop of RabbitMQ's tutorial, and variants with mistakes that the rig must find.
 
-A program of its own, run as ``naive.py MISTAKE SOURCE TARGET``; it reads no module of ours, because
-nobody who writes such a loop has one. ``tutorial`` is the loop of the tutorial, as it stands there.
+A program of its own, run as ``tutorial_loop.py MISTAKE SOURCE TARGET``. It imports no module of
+mousetrap. ``tutorial`` is the loop as the tutorial has it, ``ack first``, ``auto ack`` and ``old
+tags`` are mistakes.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ held: list[int] = []
 
 
 def settle(channel):
-    """Ask the broker something: it answers after it has dealt with what was sent before."""
+    """Send a request: the broker answers it after everything that was sent before."""
     channel.queue_declare(source, passive=True)
 
 
 def callback(channel, method, properties, body):
-    """Handle one message: read it, take a while, send it on, ack it; mostly in that order."""
+    """Handle one message: decode it, work, publish the result, ack; in another order by mistake."""
     job = json.loads(body)
     if mistake == "ack first":
         channel.basic_ack(method.delivery_tag)
@@ -38,7 +39,7 @@ def callback(channel, method, properties, body):
 
 
 def consume():
-    """Open a channel and consume until something ends it."""
+    """Open a channel and consume until an error ends it."""
     connection = pika.BlockingConnection(parameters)
     channel = connection.channel()
     channel.basic_qos(prefetch_count=10)
@@ -48,12 +49,12 @@ def consume():
 
 
 def take(connection, number):
-    """Take *number* messages without acking them: the queue as it looks from a new channel."""
+    """Consume *number* messages on a new channel without acking them."""
     channel = connection.channel()
     deadline = time.monotonic() + 20
     while channel.queue_declare(source, passive=True).method.message_count < number:
         assert time.monotonic() < deadline
-        time.sleep(0.01)  # the broker has not put back yet what the old connection held
+        time.sleep(0.01)  # the broker has not yet requeued what the old connection held
     channel.basic_qos(prefetch_count=number)
     taken = []
     channel.basic_consume(source, lambda _c, method, _p, body: taken.append((method, body)))
@@ -63,7 +64,7 @@ def take(connection, number):
 
 
 def reconnect_with_old_tags():
-    """Keep what is in hand over a reconnect, and ack it there by the tag that it had."""
+    """Keep an unacked message over a reconnect, and ack it there by its old delivery tag."""
     channel, [(first, body), (second, other)] = take(pika.BlockingConnection(parameters), 2)
     channel.basic_publish("", target, body)
     channel.basic_ack(first.delivery_tag)
@@ -75,8 +76,12 @@ def reconnect_with_old_tags():
     except pika.exceptions.AMQPError:
         channel, _ = take(pika.BlockingConnection(parameters), 2)
     channel.basic_publish("", target, other)
-    channel.basic_ack(second.delivery_tag)  # here this tag is the third message, not done by us
-    channel.exchange_declare("amq.direct", passive=True)  # answered when the ack has been heard
+    channel.basic_ack(
+        second.delivery_tag
+    )  # on this channel the tag means the third message, which was not handled
+    channel.exchange_declare(
+        "amq.direct", passive=True
+    )  # answered when the broker has processed the ack
     while True:
         channel.connection.process_data_events(time_limit=1)
 

@@ -1,9 +1,9 @@
-"""What the workers of the rig run: a stage whose messages say what is to happen.
+"""The stage that the workers of the rig run: its messages say what is to happen.
 
-A message is its own id; ``fail-...`` raises each time it is handled, ``exit`` and ``crash`` end the
-process. ``RIG_KILL`` in the environment names the point of the handler at which the process kills
-itself, ``RIG_HANDLING`` how many seconds a message takes, ``RIG_GATE`` a file that is waited for,
-``RIG_SINK`` a sink that keeps each id.
+The body of a message is its id. ``fail-...`` raises at each attempt; ``exit`` and ``crash`` end the
+process. Environment variables: ``RIG_KILL`` names the point of the handler at which the process
+kills itself, ``RIG_HANDLING`` is how many seconds a message takes, ``RIG_GATE`` a file that the
+handler waits for, and ``RIG_SINK`` a sink that stores each id.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ HANDLING = float(os.environ.get("RIG_HANDLING", "0"))
 GATE = os.environ.get("RIG_GATE", "")
 SINK = os.environ.get("RIG_SINK", "")
 DELAYS = (0.05,)  # seconds
+GATE_TIMEOUT = 120.0  # seconds
 
 sink = mousetrap.Sink(SINK) if SINK else None
 
 
-def die_at(point: str) -> None:
+def kill_at(point: str) -> None:
     if point == KILL:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 @mousetrap.stage(reads="work", writes="out", retry_delays=DELAYS)
 def work(id: str) -> str:
-    die_at("handler begins")
+    kill_at("handler begins")
     if GATE:
         Path(GATE + ".begun").touch()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + GATE_TIMEOUT
         while not Path(GATE).exists() and time.monotonic() < deadline:
-            time.sleep(0.01)  # work that lasts until it is let go
+            time.sleep(0.01)  # the work, which lasts until the test creates the file
         Path(GATE + ".finished").touch()
     if id == "exit":
         os._exit(0)
@@ -49,5 +50,5 @@ def work(id: str) -> str:
         sink.store(id)
     if id.startswith("fail"):
         raise ValueError("no luck")
-    die_at("handler ends")
+    kill_at("handler ends")
     return id

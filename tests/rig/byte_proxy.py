@@ -1,7 +1,7 @@
-"""A relay that knows bytes: it counts what passes, cuts after a given one, and is slow if told so.
+"""A TCP proxy that counts bytes: it can cut a connection after a given byte, or be slow.
 
-What knows the steps of the protocol is `mousetrap.fault_injection.proxy.Proxy`; the two can
-stand in a row.
+`mousetrap.fault_injection.proxy.Proxy` knows the steps of the protocol. A client can connect
+through both of them.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from mousetrap.settings import Settings
 
 @dataclass
 class Cut:
-    """The connection number *link* (from 0) ends by *end* once *byte* bytes have passed."""
+    """Connection number *link* (from 0) is closed by *end* after *byte* bytes of one direction."""
 
     byte: int
     direction: str  # "to broker" or "from broker"
-    end: str
+    end: str  # "RST" or "FIN"
     link: int
     triggered: threading.Event = field(default_factory=threading.Event)
 
 
-class Tap:
-    """Passes on what clients and the broker of *settings* say, byte by byte if need be.
+class ByteProxy:
+    """Forwards what clients and the broker of *settings* send.
 
-    `passed` counts methods by name and direction, `sizes` bytes by connection and direction;
-    `heard` is called with connection, direction and each piece, before that is passed on.
+    `passed` counts methods by name and direction, `byte_counts` bytes by connection and direction.
+    `on_command` is called with connection number, direction and command, before it is forwarded.
 
-    Threads: any; the counts are exact when the connections are over.
+    Threads: any; the counts are exact when the connections are closed.
     """
 
     def __init__(self, settings: Settings, cut: Cut | None = None) -> None:
@@ -45,11 +45,11 @@ class Tap:
         self._sockets: list[socket.socket] = []
         self.settings = settings.replace(host="127.0.0.1", port=self._listener.getsockname()[1])
         self.passed: Counter[tuple[str, str]] = Counter()
-        self.sizes: list[Counter[str]] = []
-        self.heard: Callable[[int, str, Command], object] = lambda *_: None
+        self.byte_counts: list[Counter[str]] = []
+        self.on_command: Callable[[int, str, Command], object] = lambda *_: None
         self.stall: Callable[[], float] = lambda: 0.0  # seconds that the next bytes are held up
 
-    def __enter__(self) -> Tap:
+    def __enter__(self) -> ByteProxy:
         threading.Thread(target=self._accept, name="rig-tap", daemon=True).start()
         return self
 
@@ -60,7 +60,7 @@ class Tap:
             each.close()
 
     def cut(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for each in self._sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -77,10 +77,10 @@ class Tap:
     def _connect(self, client: socket.socket) -> None:
         broker = socket.create_connection(self._target, 10)
         broker.settimeout(None)
-        for end in (client, broker):  # before either direction may cut
+        for end in (client, broker):  # before the first cut
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        link = len(self.sizes)
-        self.sizes.append(Counter())
+        link = len(self.byte_counts)
+        self.byte_counts.append(Counter())
         self._sockets += [client, broker]
         for direction, ends in (("to broker", (client, broker)), ("from broker", (broker, client))):
             relay = _Relay(self, link, direction, *ends)
@@ -91,14 +91,19 @@ class _Relay:
     """One direction of one connection."""
 
     def __init__(
-        self, tap: Tap, link: int, direction: str, source: socket.socket, sink: socket.socket
+        self,
+        byte_proxy: ByteProxy,
+        link: int,
+        direction: str,
+        source: socket.socket,
+        sink: socket.socket,
     ) -> None:
-        self.tap, self.link, self.direction = tap, link, direction
+        self.byte_proxy, self.link, self.direction = byte_proxy, link, direction
         self.source, self.sink = source, sink
         self.parser = CommandParser(is_client=direction == "to broker")
 
     def run(self) -> None:
-        cut = self.tap._cut
+        cut = self.byte_proxy._cut
         if cut is not None and (cut.link, cut.direction) != (self.link, self.direction):
             cut = None
         with contextlib.suppress(OSError):
@@ -106,9 +111,9 @@ class _Relay:
                 self.end(cut)
                 return
             while data := self.source.recv(65_536):
-                if stall := self.tap.stall():  # what comes behind waits too, as in TCP
+                if stall := self.byte_proxy.stall():  # later bytes wait, too, as in TCP
                     threading.Event().wait(stall)
-                passed = self.tap.sizes[self.link][self.direction]
+                passed = self.byte_proxy.byte_counts[self.link][self.direction]
                 if cut is not None and passed + len(data) >= cut.byte:
                     self.send(data[: cut.byte - passed])
                     self.end(cut)
@@ -119,10 +124,10 @@ class _Relay:
                 end.shutdown(socket.SHUT_RDWR)
 
     def send(self, data: bytes) -> None:
-        self.tap.sizes[self.link][self.direction] += len(data)
+        self.byte_proxy.byte_counts[self.link][self.direction] += len(data)
         for command in self.parser.feed(data):
-            self.tap.passed[command.name, self.direction] += 1
-            self.tap.heard(self.link, self.direction, command)
+            self.byte_proxy.passed[command.name, self.direction] += 1
+            self.byte_proxy.on_command(self.link, self.direction, command)
         self.sink.sendall(data)
 
     def end(self, cut: Cut) -> None:
