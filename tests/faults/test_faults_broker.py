@@ -1,4 +1,4 @@
-"""What happens to the broker: killed, full, without a queue."""
+"""Faults of the broker: killed, out of memory or disk, a full queue, a deleted queue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trial(settings):
 
 @pytest.fixture
 def rabbit_trial(rabbit_settings):
-    """A trial on the broker that may be broken."""
+    """A trial on the broker that may be killed."""
     with Trial(rabbit_settings, WORK) as trial:
         yield trial
 
@@ -43,7 +43,7 @@ def rabbit_trial(rabbit_settings):
 @pytest.mark.fault("F01")
 @pytest.mark.parametrize(("kills", "rate"), [(2, 50), pytest.param(30, 100, marks=LONG)])
 def test_broker_killed(rabbit_trial, rabbit, worker_pool, fault_row, seeded_random, kills, rate):
-    """SIGKILL at any moment, 50 messages a second or more: the workers come back by themselves."""
+    """After SIGKILL at any moment, under 50 messages a second or more, the workers reconnect."""
     trial = rabbit_trial
     workers = [worker_pool.start(trial.settings, "--concurrency", "4") for _ in range(2)]
     with trial.sending(rate):
@@ -66,7 +66,7 @@ def test_broker_killed(rabbit_trial, rabbit, worker_pool, fault_row, seeded_rand
 @pytest.mark.fault("F05")
 @trial_counts(50, 500)
 def test_unroutable(trial, fault_row, times):
-    """The queue downstream is deleted under way: not acked, said, put back, sent again."""
+    """A deleted output queue: the message is not acked, the queue is declared and it is resent."""
     deleted = 0
     with work_stage.work.worker(trial.settings) as worker:
         while fault_row.trials < times:
@@ -87,8 +87,8 @@ def test_unroutable(trial, fault_row, times):
 @trial_counts(100, 1000)
 @pytest.mark.parametrize("full", ["out", "work.dead"])
 def test_publish_refused(rabbit_trial, rabbit, fault_row, full, times):
-    """A full queue refuses: not acked, tried at most once a second, done when there is room."""
-    trial, name = rabbit_trial, rabbit_trial.name(full)
+    """A full queue refuses: no ack, at most one try a second, published when there is room."""
+    trial, name = rabbit_trial, rabbit_trial.wire_name(full)
     limits = json.dumps({"max-length": 1, "overflow": "reject-publish"})
     word = "fail-" if full == "work.dead" else ""
     with (
@@ -115,7 +115,10 @@ def test_publish_refused(rabbit_trial, rabbit, fault_row, full, times):
 @pytest.mark.fault("F07")
 @trial_counts(2, 20)
 def test_alarm(rabbit_trial, rabbit, worker_pool, fault_row, tmp_path, times):
-    """Memory or disk runs out: `blocked` is said, who sends nothing works on, SIGTERM ends."""
+    """On a memory or disk alarm the worker reports `blocked`, and SIGTERM still ends it.
+
+    A worker that publishes nothing goes on.
+    """
     trial, silent = rabbit_trial, Queue("silent", ())
     untold = trial.settings.replace(events_exchange="")
     declare(silent, settings=untold)
@@ -161,7 +164,7 @@ def test_alarm(rabbit_trial, rabbit, worker_pool, fault_row, tmp_path, times):
 @pytest.mark.fault("F09")
 @trial_counts(5, 50)
 def test_consumer_cancelled(trial, fault_row, times):
-    """Its queue is deleted: declared again and consumed again within five seconds."""
+    """A deleted work queue is declared and consumed again within five seconds."""
     with work_stage.work.worker(trial.settings) as worker:
         for n in range(times):
             trial.wait_until_idle(worker)

@@ -1,4 +1,4 @@
-"""What happens to a cluster of three: a leader killed, a node cut off from its peers."""
+"""Faults of a cluster of three nodes: a leader killed, a node cut off from the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RATE = 50  # messages a second
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Three nodes that run, see each other, and may be broken."""
+    """Three running nodes that form a cluster; tests may kill them."""
     version = brokers.requested_version()
     if docker.problem() or not brokers.has_image(version):
         missing(f"no Docker with rabbitmq:{version}-management")
@@ -35,21 +35,21 @@ def cluster():
 
 @pytest.fixture
 def front(cluster):
-    """The one address that workers and senders know."""
+    """The one address that workers and senders use."""
     with LoadBalancer(cluster.nodes) as front:
         yield front
 
 
 @pytest.fixture
 def observer(cluster):
-    """The address of who counts: not by way of a node that is cut off, which may not answer."""
+    """The address that the test uses: it avoids a node that is cut off, which may not answer."""
     with LoadBalancer(cluster.nodes) as observer:
         yield observer
 
 
 @pytest.fixture
 def rabbit_settings(observer):
-    """Settings for who counts."""
+    """Settings for what the test itself publishes and reads."""
     return observer.settings.replace(
         namespace=f"rig-{uuid.uuid4().hex[:10]}", queue_type="quorum", queue_expiry=3600.0,
         confirm_timeout=10.0,  # seconds, after which a node that has lost its cluster is left
@@ -69,7 +69,7 @@ def test_cluster(
     kills,
     partitions,
 ):
-    """The leader killed, or cut off, under quorum queues and load: nothing lost or made up.
+    """With quorum queues under load, the leader is killed or cut off: no message is lost.
 
     In the long tier only: three nodes take half a minute to start, and again after each fault.
     """

@@ -1,4 +1,4 @@
-"""What happens to the wire: cut at every byte, half open, slow, silent, late."""
+"""Faults of the connection: cut after each byte, half-open, slow, without an answer, late."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def trial(settings):
 
 
 def session(trial, settings, id):
-    """One worker from its first byte to its last, with one message in between."""
+    """Run a worker from its first byte to its last, with one message."""
     trial.send([id])
     with work_stage.work.worker(settings) as worker:
         trial.settle(15)
@@ -45,10 +45,10 @@ def session(trial, settings, id):
     "stride", [97, pytest.param(STRIDE, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
 )
 def test_cut_after_byte(settings, fault_row, seeded_random, direction, end, stride):
-    """After any byte of a session, from the greeting to the good-bye: it goes on, by itself.
+    """A worker recovers from a cut after any byte of a session, in each direction.
 
-    Both connections of a worker, in turn. Nobody's thread dies of it (pytest would say so).
-    With `RIG_STRIDE=1` the long tier's `cut_after` leaves no byte out.
+    Both connections of a worker, in turn. No thread ends with an exception: pytest would report it.
+    With `RIG_STRIDE=1` the long tier's `cut_after` leaves out no byte.
     """
     hands = 6
 
@@ -83,7 +83,7 @@ def test_cut_after_byte(settings, fault_row, seeded_random, direction, end, stri
 @pytest.mark.fault("F02")
 @trial_counts(20, 200)
 def test_cut_leaves_no_descriptor(trial, proxy, fault_row, times):
-    """As many reconnects as you like: no file stays open."""
+    """Reconnecting leaves no file descriptor open."""
     ids = iter(range(10**6))
 
     def cut():
@@ -114,7 +114,10 @@ def descriptors():
     ("times", "heartbeat"), [(3, 2.0), pytest.param(10, 10.0, marks=pytest.mark.long)]
 )
 def test_half_open(settings, fault_row, times, heartbeat):
-    """The link swallows all: the client knows in three heartbeats, and another has the message."""
+    """On a half-open connection the client notices within three heartbeats.
+
+    Another worker gets the message.
+    """
 
     def half_open(n):
         with (
@@ -157,7 +160,7 @@ def test_half_open(settings, fault_row, times, heartbeat):
     ("times", "heartbeat", "seconds"), [(4, 2.0, 7.0), pytest.param(20, 5.0, 60.0, marks=LONG)]
 )
 def test_handler_longer_than_the_heartbeat(settings, fault_row, times, heartbeat, seconds):
-    """Idle for more than two heartbeats, then as many handlers at once that take longer: no cut."""
+    """Handlers that take longer than two heartbeats do not end the connection."""
 
     def slow(id: str) -> str:
         threading.Event().wait(seconds)
@@ -179,7 +182,7 @@ def test_handler_longer_than_the_heartbeat(settings, fault_row, times, heartbeat
 @pytest.mark.fault("F12")
 @trial_counts(20, 200)
 def test_acks_of_a_lost_channel(settings, fault_row, seeded_random, times):
-    """Cut with messages in hand: their acks are not sent on the next channel, ever."""
+    """Acks of messages from a lost channel are never sent on the next channel."""
     with (
         Trial(settings, WORK) as trial,
         Proxy(settings) as proxy,
@@ -212,7 +215,7 @@ def test_acks_of_a_lost_channel(settings, fault_row, seeded_random, times):
 @pytest.mark.fault("F13")
 @trial_counts(5, 50)
 def test_no_confirm(settings, fault_row, times):
-    """A confirm that never comes: *unknown* at the deadline, and the source is not acked."""
+    """A confirm that never comes: the output is *unknown* at the deadline, and there is no ack."""
     confirm_timeout = 2.0  # seconds
 
     def unanswered(n):
@@ -245,7 +248,7 @@ def test_no_confirm(settings, fault_row, times):
     ("times", "rate"), [(1, 100), pytest.param(10, 200, marks=pytest.mark.long)]
 )
 def test_slow_and_lossy(settings, fault_row, seeded_random, times, rate):
-    """200 ms, and one packet in twenty comes late, with all behind it: no reconnect, same rate."""
+    """With 200 ms of delay and 5 % late packets, nothing reconnects and the rate is kept."""
     with (
         Trial(settings, WORK) as trial,
         Proxy(settings) as proxy,
@@ -272,7 +275,7 @@ def test_slow_and_lossy(settings, fault_row, seeded_random, times, rate):
 @pytest.mark.fault("F25")
 @trial_counts(4, 20)
 def test_late_broker(settings, fault_row, seeded_random, times):
-    """Refused, or accepted and told nothing: it waits within its bound, and begins when it can."""
+    """A worker whose broker refuses connections at first waits, and starts when it can."""
     for n in range(times):
         with Trial(settings, WORK) as trial, Proxy(settings) as proxy:
             trial.send([str(n)])
@@ -288,7 +291,7 @@ def test_late_broker(settings, fault_row, seeded_random, times):
 @pytest.mark.fault("F25")
 @trial_counts(4, 20)
 def test_silent_port(settings, fault_row, times):
-    """Open, and nobody speaks: an error within the bound that says what was waited for."""
+    """A port that accepts and sends nothing gives an error within the timeout, which says so."""
     for _ in range(times):
         with socket.create_server(("127.0.0.1", 0)) as silent_port:
             silent = settings.replace(

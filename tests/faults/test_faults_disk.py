@@ -1,4 +1,4 @@
-"""No room on the disk: the broker's, and that on which executed notebooks are saved."""
+"""A full disk: that of the broker, and the one to which executed notebooks are saved."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def small(tmp_path):
 
 @pytest.fixture
 def rabbit():
-    """A broker with a small disk; goes before the one of that name that the other rows share."""
+    """A broker with a small disk, in place of the `rabbit` that the other tests share."""
     if problem := docker.problem():
         missing(f"a broker with a small disk is a container: {problem}")
     if not has_image(requested_version()):
@@ -73,10 +73,10 @@ def rabbit():
 @pytest.mark.fault("F18")
 @trial_counts(1, 10)
 def test_broker_disk_full(rabbit_settings, rabbit, fault_row, caplog, times):
-    """Its disk fills up in full swing: that is said, nothing is taken, and it goes on.
+    """The disk of the broker fills under load: the worker reports it, and recovers.
 
-    Below its `disk_free_limit` RabbitMQ takes no messages. Without that, and to the last byte, 4.3
-    loses sight of its users and has to be started again: no client can help there.
+    Below its `disk_free_limit` RabbitMQ accepts no messages. Without that limit, at the last byte,
+    4.3 loses its users and has to be restarted: no client can prevent that.
     """
     with Trial(rabbit_settings, WORK) as trial, work_stage.work.worker(rabbit_settings) as worker:
         with trial.sending(100):
@@ -103,7 +103,7 @@ def test_broker_disk_full(rabbit_settings, rabbit, fault_row, caplog, times):
 @pytest.mark.fault("F18")
 @trial_counts(2, 10)
 def test_disk_full_for_the_executed_copy(small, tmp_path, seeded_random, fault_row, times):
-    """Wherever the room ends, the run does not pass, and what is there is whole."""
+    """A run whose copy does not fit on the disk fails, and the saved file is valid."""
     document = nbformat.v4.new_notebook()
     sources = ["lines = 1", PRINTS, "'in between'", PRINTS, "'the end'"]
     document.cells = [nbformat.v4.new_code_cell(each) for each in sources]

@@ -1,4 +1,4 @@
-"""What happens to a kernel: interrupted, restarted, killed, its consumer's cell run again."""
+"""Faults of a kernel: interrupted, restarted, killed, and the consuming cell run again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mousetrap.worker.worker import Worker
 
 
 def history(settings, jobs):
-    """What became of *jobs*: results name their job as their parent."""
+    """Return the history of *jobs*: the parent of a result is its job."""
     ids = {job.id for job in jobs}
     results = drain("out", settings=settings, idle=0.5)
     dead = drain("work.dead", settings=settings, idle=0.2)
@@ -41,7 +41,7 @@ def history(settings, jobs):
 
 
 def finish(settings, jobs):
-    """Have a worker without faults do what is left of *jobs*."""
+    """Let a worker without faults handle the messages of *jobs* that are left."""
     with Worker("work", double, settings, writes="out") as worker:
         wait_for(lambda: depth("out", settings).messages >= len(jobs) and worker.unacked == 0)
 
@@ -49,7 +49,7 @@ def finish(settings, jobs):
 @pytest.mark.fault("F22")
 @trial_counts(20, 100)
 def test_cell_run_again(kernel, settings, fault_row, times):
-    """Edited each time: one consumer at the broker, and each message is the newest function's."""
+    """After each edit there is one consumer, and each message is handled by the newest function."""
     jobs = []
     for version in range(times):
         kernel.run(HANDLER.format(version=version) + "handle = consume('work', work, writes='out')")
@@ -67,7 +67,7 @@ WAITS = ["connect", "wait", "handler", "confirm"]
 
 
 def interrupt_often(kernel, settings, proxy, what, times):
-    """Interrupt a cell that waits; return the seconds until our call ended, and until the cell."""
+    """Interrupt a waiting cell; return the seconds until the call ended and until the cell did."""
     declare("elsewhere", settings=settings)
     # IPython's first traceback takes it half a second of computing, and so does the first one
     # through our modules, whose source it parses: that is not what is measured
@@ -118,7 +118,7 @@ sent = 0
 @trial_counts(3, 25)
 @pytest.mark.parametrize("what", WAITS)
 def test_interrupted_in(kernel, settings, proxy, fault_row, what, times):
-    """In each wait: the cell returns within a second; the consumer lives, and nothing is lost."""
+    """An interrupted wait ends within a second; the consumer goes on, and nothing is lost."""
     waits, cells, jobs = interrupt_often(kernel, settings, proxy, what, times)
     jobs += send(settings, *[0.0] * 10)
     kernel.run(f"handle.wait_until(done={len(jobs)}, timeout=60)")
@@ -139,7 +139,7 @@ def test_interrupted_in(kernel, settings, proxy, fault_row, what, times):
 @trial_counts(1, 25)
 @pytest.mark.parametrize("state", ["idle", "busy"])
 def test_restarted_while(kernel, settings, fault_row, state, times):
-    """Idle, or in the middle of a cell that computes: within five seconds no connection is left."""
+    """Within five seconds of a restart, of an idle or a busy kernel, no connection is left."""
     jobs = []
     for _ in range(times):
         kernel.run(EVERYTHING)
@@ -170,7 +170,10 @@ def test_restarted_while(kernel, settings, fault_row, state, times):
 @pytest.mark.fault("F22")
 @trial_counts(1, 25)
 def test_kernel_killed(start_kernel, settings, fault_row, times):
-    """kill -9 in a handler: its connections go within two heartbeats, its messages to another."""
+    """After kill -9 in a handler the connections end within two heartbeats.
+
+    The messages are delivered to another consumer.
+    """
     settings = settings.replace(heartbeat=2.0)
     jobs = []
     for _ in range(times):

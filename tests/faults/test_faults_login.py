@@ -1,4 +1,4 @@
-"""What happens to the login: wrong from the start, or changed under way."""
+"""Faults of the login: wrong from the start, or changed while a worker runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHER = "changed-canary/+ö:8%&"
 
 @pytest.fixture
 def login(rabbit, rabbit_settings):
-    """Settings of a user whose password may be changed."""
+    """Settings of a user whose password the test may change."""
     user = f"rig-{uuid.uuid4().hex[:10]}"
     rabbit.rabbitmqctl("add_user", user, PASSWORD)
     rabbit.rabbitmqctl("set_permissions", user, ".*", ".*", ".*")
@@ -33,7 +33,7 @@ def login(rabbit, rabbit_settings):
 
 
 def spellings(password, user):
-    """The ways in which a password may be seen: as it is, in a URL, in base64, as AMQP sends it."""
+    """Return the forms of a password: plain, in a URL, in base64, as AMQP sends it."""
     texts = {password, quote(password), quote(password, safe="")}
     for before in ("", " ", "  "):  # base64 of a text differs with where in a group of 3 it begins
         coded = base64.b64encode((before + password).encode()).decode()
@@ -42,7 +42,7 @@ def spellings(password, user):
 
 
 def check_log(process, settings, *passwords):
-    """It says in a sentence what is wrong, without a traceback, and nowhere a password."""
+    """Check that the log names the problem, without a traceback and without a password."""
     log = process.log.read_text()
     assert "refused" in log or "there is no vhost" in log
     assert "Traceback" not in log
@@ -53,7 +53,7 @@ def check_log(process, settings, *passwords):
 @pytest.mark.fault("F23")
 @trial_counts(3, 21)
 def test_wrong_login(login, worker_pool, fault_row, times):
-    """Password, user or vhost: the worker ends in one attempt, within five seconds, and says so."""
+    """With a wrong password, user or vhost a worker exits after one try, within five seconds."""
     wrong = [{"password": OTHER}, {"user": "nobody"}, {"vhost": "nowhere"}]
     for n in range(times):
         with Proxy(login.replace(**wrong[n % len(wrong)])) as proxy:
@@ -69,7 +69,10 @@ def test_wrong_login(login, worker_pool, fault_row, times):
 @pytest.mark.fault("F23")
 @trial_counts(2, 20)
 def test_password_changed(rabbit_settings, login, rabbit, worker_pool, fault_row, times):
-    """Its connections are closed and it is refused: it ends and says so, and nothing is lost."""
+    """When its password is changed and its connections are closed, a worker exits.
+
+    No message is lost.
+    """
     with Trial(rabbit_settings, WORK) as trial:
         for n in range(times):
             trial.send(f"{n}-{i}" for i in range(20))

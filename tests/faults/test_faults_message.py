@@ -1,4 +1,4 @@
-"""What comes in a message: killers, nonsense, lies, duplicates."""
+"""Faults of messages: they crash the worker, cannot be decoded, have false headers, come twice."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def trial(settings):
 @trial_counts(200, 1000)
 @pytest.mark.parametrize(("kind", "crashing"), [("classic", "exit"), ("quorum", "crash")])
 def test_crashing_message(settings, worker_pool, fault_row, kind, crashing, times):
-    """It takes some workers with it, as they come, and is parked; all others have a result."""
+    """A message that crashes workers is dead-lettered after `MAX_LOSSES`; all others are done."""
     with Trial(settings.replace(queue_type=kind), WORK) as trial:
         others = [str(n) for n in range(times)]
         trial.send([*others[:20], crashing, *others[20:]])
@@ -114,7 +114,7 @@ def is_readable(body):
 
 
 def generated(seeded_random):
-    """A body, and headers: something plausible, spoiled at random."""
+    """Return a body and headers: plausible ones, corrupted at random."""
     plausible = [
         json.dumps(f"job {seeded_random.random()}").encode(),
         json.dumps({"a": [1, None, seeded_random.random()]}).encode(),
@@ -137,7 +137,7 @@ def generated(seeded_random):
 @pytest.mark.fault("F15")
 @trial_counts(500, 5000)
 def test_malformed(trial, worker_pool, fault_row, seeded_random, times):
-    """Parked with a reason and the very bytes, or done; the worker lives, the neighbours too."""
+    """A malformed message is dead-lettered unchanged, or done; the worker goes on."""
     worker = worker_pool.start(trial.settings, "--concurrency", "4")
     fixed = [(body, {}, {}) for body in UNREADABLE]
     fixed += [(None, headers, {}) for headers in FORGED]
@@ -185,7 +185,7 @@ def test_malformed(trial, worker_pool, fault_row, seeded_random, times):
 @pytest.mark.fault("F17")
 @trial_counts(500, 10_000)
 def test_replayed(trial, proxy, worker_pool, fault_row, seeded_random, tmp_path, times):
-    """Every tenth publish comes twice, jobs and results: each job has one effect in the sink."""
+    """When every tenth publish is duplicated, each job still has one effect in the sink."""
     replays = Counter()
 
     def again(_=None):

@@ -1,6 +1,6 @@
-"""Everything that can happen, at random and at once: for seconds, minutes or hours.
+"""All faults at random and overlapping, for seconds, minutes or hours.
 
-`RIG_MINUTES=120 pytest -m long tests/faults/test_faults_random.py` is the soak.
+`RIG_MINUTES=120 pytest -m long tests/faults/test_faults_random.py` is the soak test.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE") / 1e6  # MB
 
 
 class RandomFaults:
-    """Faults at random; those of a kind come one after the other, those of two kinds overlap."""
+    """Injects random faults; those of one group follow each other, those of two groups overlap."""
 
     def __init__(self, proxy, trial, rabbit, worker_pool, seeded_random):
         self._proxy, self._trial, self._rabbit, self._worker_pool = (
@@ -63,7 +63,7 @@ class RandomFaults:
         self.over.set()  # whatever ends the block: else who waits for `inject` waits for ever
 
     def inject(self, kind, pause):
-        """Plant faults of *kind* until it is over, up to *pause* seconds apart."""
+        """Inject faults of a group, up to *pause* seconds apart, until the block ends."""
         seeded_random = self._randoms[kind]
         while not self.over.wait(seeded_random.uniform(0.0, pause)):
             fault = seeded_random.choice(self._kinds[kind])
@@ -79,13 +79,13 @@ class RandomFaults:
         return self._proxy.cut() > 0
 
     def lose(self, seeded_random):
-        """The connection breaks with an ack or a confirm."""
+        """Cut a connection with an ack or a confirm."""
         direction = seeded_random.choice(["to broker", "from broker"])
         step = self._proxy.at("Basic.Ack", direction, number=seeded_random.randint(1, 9))
         return self._happens(step)
 
     def repeat(self, seeded_random):
-        """One message arrives twice."""
+        """Duplicate one message."""
         return self._happens(self._proxy.replay(number=seeded_random.randint(1, 9)))
 
     def _happens(self, step):
@@ -104,7 +104,7 @@ class RandomFaults:
         self._proxy.slice(0)
 
     def half_open(self, seeded_random):
-        """What is said in the meantime is lost, and so are the connections."""
+        """Discard what is sent for some time, then cut the connections."""
         self._proxy.hold(*seeded_random.choice([["to broker"], ["from broker"], []]))
         self._wait(seeded_random, 2)
         self._proxy.cut()
@@ -139,7 +139,7 @@ class RandomFaults:
         self._rabbit.rabbitmqctl("set_vm_memory_high_watermark", "0.6")
 
     def fill(self, seeded_random):
-        """The queue of the results is full, and refuses."""
+        """Limit the queue of the results to one message, so that it refuses."""
         self._limit({"max-length": 1})
         self._wait(seeded_random, 3)
         self._limit({})
@@ -157,7 +157,10 @@ class RandomFaults:
     [0.3, pytest.param(MINUTES, marks=[pytest.mark.long, pytest.mark.timeout(90 * MINUTES + 600)])],
 )
 def test_all_at_random(rabbit_settings, rabbit, worker_pool, fault_row, seeded_random, minutes):
-    """Faults of wire, workers and broker overlap: all is done, and nobody grows."""
+    """Under random faults of connections, workers and broker all messages are done.
+
+    A worker that is never killed does not grow.
+    """
     with Proxy(rabbit_settings) as proxy, Trial(rabbit_settings, WORK) as trial:
         survivor = worker_pool.start(proxy.settings, "--concurrency", "4")
         random_faults = RandomFaults(proxy, trial, rabbit, worker_pool, seeded_random)
@@ -188,11 +191,11 @@ def test_all_at_random(rabbit_settings, rabbit, worker_pool, fault_row, seeded_r
 
 
 def resident(pid):
-    """Megabytes of memory that a process has now."""
+    """Return the megabytes of memory that a process uses now."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
 
 
 def slope(memory):
-    """Megabytes an hour, by the later two thirds of what was seen."""
+    """Return the growth in megabytes an hour, over the later two thirds of the measurements."""
     times, sizes = zip(*memory[len(memory) // 3 :], strict=True)
     return 3600 * np.polyfit(np.array(times) - times[0], sizes, 1)[0]

@@ -1,4 +1,4 @@
-"""Told to stop, once or twice, in whatever state; its clock set: a worker loses nothing by it."""
+"""A worker that is stopped in any state, or whose clock is changed, loses nothing."""
 
 from __future__ import annotations
 
@@ -125,7 +125,10 @@ def stop_often(trial, worker_pool, fault_row, seeded_random, folder, state, time
 @pytest.mark.parametrize("state", [connecting, idle, handling, confirming, cut_off],
                          ids=lambda state: state.__name__.replace("_", " "))  # fmt: skip
 def test_stopped_while(settings, worker_pool, fault_row, seeded_random, tmp_path, state, times):
-    """SIGTERM or SIGINT: nothing new is taken, what is in hand ends or goes back; twice: now."""
+    """SIGTERM or SIGINT: no new message is taken, those in progress end or are redelivered.
+
+    A second signal ends the worker at once.
+    """
     with Trial(settings, WORK) as trial:
         stop_often(trial, worker_pool, fault_row, seeded_random, tmp_path, state, times)
 
@@ -135,7 +138,7 @@ def test_stopped_while(settings, worker_pool, fault_row, seeded_random, tmp_path
 def test_stopped_while_blocked(
     rabbit_settings, rabbit, worker_pool, fault_row, seeded_random, tmp_path, times
 ):
-    """The same while an alarm holds its results back."""
+    """The same while an alarm blocks the publishing of its results."""
     with Trial(rabbit_settings, WORK) as trial:
         state = lambda *given: blocked(*given, rabbit)  # noqa: E731 -- one argument more
         stop_often(trial, worker_pool, fault_row, seeded_random, tmp_path, state, times)
@@ -148,7 +151,7 @@ CONFIRM_TIMEOUT = 2.0  # seconds
 
 @pytest.fixture
 def clock(tmp_path):
-    """A file that says how many seconds the clock of the workers of `pool_with_clock` is off."""
+    """A file with the seconds by which the clock of the workers of `pool_with_clock` is wrong."""
     clock = tmp_path / "clock"
     clock.write_text("+0")
     return clock
@@ -156,7 +159,7 @@ def clock(tmp_path):
 
 @pytest.fixture
 def pool_with_clock(tmp_path, clock):
-    """Workers whose clock can be set; the monotonic one goes on, as when an operator does it."""
+    """Workers whose wall clock can be set, while the monotonic clock goes on."""
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not libraries:
         missing("no libfaketime: apt-get install libfaketime")
@@ -170,7 +173,7 @@ def pool_with_clock(tmp_path, clock):
 @pytest.mark.fault("F20")
 @trial_counts(2, 20)
 def test_clock_jumps(settings, pool_with_clock, clock, fault_row, seeded_random, times):
-    """An hour forth or back while a confirm is awaited: the time-out comes when it is due."""
+    """When the clock jumps by an hour while a confirm is awaited, the timeout comes in time."""
     trial_settings = settings.replace(confirm_timeout=CONFIRM_TIMEOUT)
     with Trial(trial_settings, WORK) as trial:
         while fault_row.trials < times:

@@ -1,4 +1,4 @@
-"""What happens to a worker: killed at each step, too slow, slow beside a fast one."""
+"""Faults of a worker: killed at each step, too slow, refused by the broker."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def trial(settings):
 
 
 def kill_at(step, proxy, worker_pool):
-    """Plant a kill at *step*: what must not pass does not, because the wire is cut with it."""
+    """Kill the worker at *step*; a *before* step also cuts the connection, so it does not pass."""
     name, direction, when, number = step
 
     def kill():
@@ -69,7 +69,7 @@ def kill_at(step, proxy, worker_pool):
     "step", STEPS, ids=lambda step: " ".join(map(str, step)) if isinstance(step, tuple) else step
 )
 def test_killed_at(trial, proxy, worker_pool, fault_row, step, times):
-    """SIGKILL at this step: the message comes again, and its result has the same id."""
+    """After SIGKILL at this step the message is redelivered, and its result has the same id."""
     while fault_row.trials < times:
         n = fault_row.trials + fault_row.not_triggered
         trial.send([f"{n}-{i}" for i in range(3)])
@@ -90,7 +90,7 @@ def test_killed_at(trial, proxy, worker_pool, fault_row, step, times):
 @pytest.mark.fault("F03")
 @trial_counts(20, 300)
 def test_killed_at_random(trial, proxy, worker_pool, fault_row, seeded_random, times):
-    """SIGKILL in the midst of four messages at a time, some of which fail: nothing is lost."""
+    """After SIGKILL with four messages in progress, some of which fail, nothing is lost."""
     methods = [step[:3] for step in STEPS[1:] if not isinstance(step, str)]
     while fault_row.trials < times:
         n = fault_row.trials + fault_row.not_triggered
@@ -113,7 +113,7 @@ def test_killed_at_random(trial, proxy, worker_pool, fault_row, seeded_random, t
 
 @pytest.fixture
 def short_ack_timeout(rabbit):
-    """A broker of our own that waits two seconds for an ack, and looks twice a second."""
+    """A broker that waits two seconds for an ack, and checks twice a second."""
     limit = 2.0
     names = ("consumer_timeout", "channel_tick_interval", "quorum_tick_interval")
     before = [rabbit.rabbitmqctl("eval", f"application:get_env(rabbit, {each}).").strip()
@@ -133,12 +133,13 @@ def short_ack_timeout(rabbit):
 @pytest.mark.timeout(300)
 @trial_counts(4, 20)
 def test_ack_timed_out(rabbit_settings, short_ack_timeout, fault_row, times):
-    """Slower than the broker waits for: given back, tried anew, parked; who waits behind is done.
+    """A handler slower than the ack timeout: redelivered, retried, dead-lettered.
 
-    Classic queues have no such limit on RabbitMQ 4.3, so these are quorum queues. By one worker
-    it is parked after the third time; a second worker cannot know why it was given back, and counts
-    a lost worker. An ack that came too late would be refused with the channel, or ack another one.
-    RabbitMQ 4.3.6 sometimes never takes back what the second of two workers holds: that is void.
+    The messages behind it are done. Classic queues have no such timeout on RabbitMQ 4.3, so these
+    are quorum queues. With one worker the message is dead-lettered after the third time; a second
+    worker cannot know why it was redelivered, and counts a lost worker. An ack that comes too late
+    would close the channel, or ack another message. RabbitMQ 4.3.6 sometimes never takes back what
+    the second of two workers holds: then the fault is not triggered.
     """
     numbers = itertools.count()
 
@@ -200,7 +201,7 @@ def test_ack_timed_out(rabbit_settings, short_ack_timeout, fault_row, times):
 @pytest.mark.fault("F14")
 @trial_counts(400, 2000)
 def test_slow_beside_fast(trial, fault_row, times):
-    """One takes a second over each message: what it holds is bounded, the other does the rest."""
+    """A slow worker holds a bounded number of messages; the fast one handles the rest."""
     over = threading.Event()
 
     def slow(id: str) -> str:
@@ -227,7 +228,7 @@ def test_slow_beside_fast(trial, fault_row, times):
 
 
 def declared(name, **arguments):
-    """Return what declares that queue as somebody else might have."""
+    """Return a function that declares a queue with other arguments than ours."""
 
     def declare(channel, settings):
         channel.queue_declare(settings.topology.wire_name(name), durable=True, arguments=arguments)
@@ -254,7 +255,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def users(_session_rabbit):
-    """Users of the broker of our own, each of whom may do less than all."""
+    """Users of the broker with restricted permissions."""
     password = _session_rabbit.settings.password
     for name, allowed in {"nobody": None, "reader": ("^$", ".*", ".*"),
                           "writer": (".*", ".*", "^$")}.items():  # fmt: skip
@@ -266,7 +267,10 @@ def users(_session_rabbit):
 @pytest.mark.fault("F11")
 @trial_counts(1, 3)
 def test_worker_refused(rabbit, rabbit_settings, users, worker_pool, fault_row, times):
-    """Other arguments, no permission, no vhost: it ends in five seconds and names what, and why."""
+    """With other arguments, permissions or vhost a worker exits within five seconds.
+
+    The log names the object and the reason.
+    """
     for n, (what, (prepare, changes, words)) in enumerate([*WRONG.items()] * times):
         settings = rabbit_settings.replace(namespace=f"{rabbit_settings.namespace}-{n}")
         if prepare is not None:
@@ -285,7 +289,7 @@ def test_worker_refused(rabbit, rabbit_settings, users, worker_pool, fault_row, 
 
 @pytest.fixture
 def small(rabbit):
-    """A broker of our own that takes no message of more than a megabyte."""
+    """A broker that accepts no message of more than a megabyte."""
 
     def limit(size):
         rabbit.rabbitmqctl("eval", f"application:set_env(rabbit, max_message_size, {size}), "
@@ -299,7 +303,7 @@ def small(rabbit):
 @pytest.mark.fault("F11")
 @trial_counts(1, 3)
 def test_too_large_for_the_broker(small, rabbit_settings, fault_row, times):
-    """A result larger than the broker takes: that message is parked, its neighbours live."""
+    """A message with a too large result is dead-lettered; the other messages are done."""
 
     def grow(id: str) -> str:
         return id + "x" * (2_000_000 if id == "grow" else 0)

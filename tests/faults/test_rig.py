@@ -1,4 +1,4 @@
-"""The rig catches what it is there for: a checker that finds each mutation, workers that lose."""
+"""The rig finds what it is made for: the checker each mutation, the controls each loss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_MISTAKE = "tutorial"
 
 @st.composite
 def clean_histories(draw):
-    """Any history in which the promise was kept."""
+    """Any history without a defect."""
     history = History()
     for n in range(draw(st.integers(3, 20))):
         id = f"m{n}"
@@ -91,7 +91,7 @@ MUTATIONS = [lose, invent_an_effect, invent_a_dead_letter, forget_an_attempt, di
 @examples(max_examples=1000)
 @given(clean_histories(), st.sampled_from(MUTATIONS), st.integers(0, 2**32))
 def test_checker_finds_every_mutation_and_nothing_else(history, mutate, seed):
-    """A thousand histories: each is clean as it stands, and none is after one mutation."""
+    """Each generated history is clean as it is, and not clean after one mutation."""
     assert check(history).is_clean
 
     mutate(history, random.Random(seed))
@@ -103,7 +103,7 @@ def test_checker_finds_every_mutation_and_nothing_else(history, mutate, seed):
 
 
 def test_table_keeps_a_row_for_each_series_of_rabbitmq(tmp_path):
-    """Another version adds its row; the same one, also when it was patched, replaces its own."""
+    """Another series adds a row; a patch release of the same series replaces its row."""
     file = tmp_path / "FAULTS.md"
     for version, lost in [("4.3.6", 1), ("3.10.8", 0), ("4.3.7", 0)]:
         fault_row = fault_table.TableRow(
@@ -120,7 +120,7 @@ def test_table_keeps_a_row_for_each_series_of_rabbitmq(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 7, 4096])
 def test_frames_are_the_same_however_the_bytes_come(size):
-    """A method with its content is one piece, be it cut into single bytes; no byte is lost."""
+    """However the bytes are split, a method with its content is one command; none is lost."""
     import pika
 
     method = pika.frame.Method(1, pika.spec.Basic.Publish(routing_key="work")).marshal()
@@ -151,7 +151,7 @@ def test_frames_are_the_same_however_the_bytes_come(size):
     ],
 )
 def test_proxy_cuts_at_a_step(settings, proxy, name, direction, when, is_there):
-    """Cut before or after a publish, or before its confirm: the broker has it or has it not."""
+    """Cut before or after a publish, or before its confirm: the broker has it or has not."""
     declare("work", settings=settings)
     with Publisher(proxy.settings) as publisher:
         step = proxy.at(name, direction, when)
@@ -168,7 +168,7 @@ def test_proxy_cuts_at_a_step(settings, proxy, name, direction, when, is_there):
 
 
 def test_proxy_says_when_a_fault_did_not_land(proxy):
-    """A trial in which nothing happened is void."""
+    """A trigger that was not reached raises, and so does an unknown method."""
     step = proxy.at("Basic.Ack")
 
     with pytest.raises(TimeoutError, match="did not happen"):
@@ -179,7 +179,7 @@ def test_proxy_says_when_a_fault_did_not_land(proxy):
 
 @pytest.mark.fault("F19")
 def test_proxy_delays_and_slices_without_breaking_the_stream(settings, proxy):
-    """50 ms later and a byte at a time, all arrives; the window keeps the rate up."""
+    """With a delay of 50 ms, one byte at a time, everything arrives at the same rate."""
     declare("work", settings=settings)
     proxy.delay(0.05)
     proxy.slice(1)
@@ -209,7 +209,7 @@ def consuming(process):
 
 
 def test_n0_the_loop_works_as_long_as_nothing_fails(trial):
-    """The control of the controls: without a fault the tutorial's loop does every job."""
+    """Without a fault the loop of the tutorial does every job."""
     trial.send(["a", "b", "c"])
     with trial.tutorial_loop(NO_MISTAKE):
         wait_for(lambda: depth("out", trial.settings).messages == 3)
@@ -218,7 +218,7 @@ def test_n0_the_loop_works_as_long_as_nothing_fails(trial):
 
 
 def test_n1_the_loop_loses_when_the_downstream_queue_is_deleted(trial, proxy):
-    """It publishes without `mandatory`: into the void, and acks."""
+    """It publishes without `mandatory` to a queue that does not exist, and acks."""
     delete("out", settings=trial.settings)
     trial.send(["a", "b", "c"])
     acked = proxy.at("Basic.Ack", "to broker", "after", number=3)
@@ -231,7 +231,7 @@ def test_n1_the_loop_loses_when_the_downstream_queue_is_deleted(trial, proxy):
 
 
 def test_n2_the_loop_loses_when_the_broker_refuses(trial, proxy):
-    """It asks for no confirm, so a refusal goes unheard."""
+    """It uses no confirms, so it does not notice a refusal."""
     name = trial.wire_name("out")
     delete("out", settings=trial.settings)
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish", "x-expires": 60_000}
@@ -248,7 +248,7 @@ def test_n2_the_loop_loses_when_the_broker_refuses(trial, proxy):
 
 @pytest.mark.local
 def test_n3_the_loop_loses_when_the_broker_restarts(node):
-    """What is published as in the tutorial is not persistent."""
+    """Messages that are published as in the tutorial are not persistent."""
     trial = Trial(node.settings)
     trial.send(["a", "b", "c"], transient=True)
     node.kill()
@@ -258,7 +258,7 @@ def test_n3_the_loop_loses_when_the_broker_restarts(node):
 
 
 def test_n4_the_loop_dies_of_a_message_that_is_no_json(trial):
-    """One bad body, and its neighbours wait for ever."""
+    """One bad body ends it, and the other messages stay in the queue."""
     trial.send_raw(b"{bad", "bad")
     trial.send(["a", "b"])
     with trial.tutorial_loop(NO_MISTAKE) as process:
@@ -268,7 +268,7 @@ def test_n4_the_loop_dies_of_a_message_that_is_no_json(trial):
 
 
 def test_n5_the_loop_ends_in_silence_when_its_queue_is_deleted(trial):
-    """Exit code 0, as if all were done; the jobs that come later are nobody's."""
+    """It exits with code 0, and later jobs are not handled."""
     with trial.tutorial_loop(NO_MISTAKE) as process:
         consuming(process)
         wait_for(lambda: depth("work", trial.settings).consumers == 1)
@@ -281,7 +281,7 @@ def test_n5_the_loop_ends_in_silence_when_its_queue_is_deleted(trial):
 
 
 def test_n6_the_loop_loses_its_connection_while_it_works(trial):
-    """A handler longer than two heartbeats: done, sent on or not, not acked, and dead."""
+    """A handler longer than two heartbeats ends it, and the message is not acked."""
     trial.send(["a"])
     with trial.tutorial_loop(NO_MISTAKE, HEARTBEAT="1", HANDLING="6") as process:
         assert process.wait(30) != 0
@@ -291,7 +291,7 @@ def test_n6_the_loop_loses_its_connection_while_it_works(trial):
 
 
 def test_n7_ack_before_publish_loses(trial, proxy):
-    """Killed when the broker has its ack: nothing came of the message."""
+    """Killed after the ack and before the publish, it has no result."""
     trial.send(["a"])
     acked = proxy.at("Queue.DeclareOk", "from broker", "after")
     with trial.tutorial_loop("ack first", proxy.settings, HANDLING="30") as process:
@@ -304,7 +304,7 @@ def test_n7_ack_before_publish_loses(trial, proxy):
 
 
 def test_n8_auto_ack_loses(trial):
-    """Killed with ten messages in hand: the broker has forgotten them."""
+    """Killed with ten messages prefetched: the broker no longer has them."""
     trial.send([str(n) for n in range(10)])
     with trial.tutorial_loop("auto ack", HANDLING="30") as process:
         consuming(process)
@@ -317,7 +317,7 @@ def test_n8_auto_ack_loses(trial):
 
 
 def test_n9_old_delivery_tags_lose(trial, proxy):
-    """After a reconnect the old tag is another message, acked and never done."""
+    """After a reconnect the old tag acks another message, which is never done."""
     trial.send(["a", "b", "c"])
     with trial.tutorial_loop("old tags", proxy.settings) as process:
         assert process.stdout.readline() == "first done\n"
@@ -332,7 +332,7 @@ def test_n9_old_delivery_tags_lose(trial, proxy):
 
 @pytest.mark.fault("F12")
 def test_ours_does_not_lose_where_n9_does(trial, proxy):
-    """The same fault, our worker: an ack of the old channel is never sent."""
+    """With the same fault our worker never sends an ack of the old channel."""
     gate, begun = threading.Event(), threading.Event()
 
     def handle(id: str) -> str:
