@@ -21,7 +21,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", work_stage.DELAYS)
-ALARMS = [  # how each is set off, and ended
+ALARMS = [  # the rabbitmqctl commands that set each off, and end it
     (("set_vm_memory_high_watermark", "0"), ("set_vm_memory_high_watermark", "0.6")),
     (("set_disk_free_limit", "900000GB"), ("set_disk_free_limit", "50MB")),
 ]
@@ -58,7 +58,7 @@ def test_broker_killed(rabbit_trial, rabbit, worker_pool, fault_row, seeded_rand
     worker_pool.kill_all()
     trial.finish()
 
-    assert all(worker.code == -9 for worker in workers)  # until we ended them
+    assert all(worker.code == -9 for worker in workers)  # when the test ended them
     fault_row.add(trial.drain_queues(), kills)
     assert sorted(fault_row.heal_seconds)[int(0.95 * kills)] <= 10
 
@@ -120,11 +120,13 @@ def test_alarm(rabbit_trial, rabbit, worker_pool, fault_row, tmp_path, times):
     A worker that publishes nothing goes on.
     """
     trial, silent = rabbit_trial, Queue("silent", ())
-    untold = trial.settings.replace(events_exchange="")
-    declare(silent, settings=untold)
+    settings = trial.settings.replace(events_exchange="")
+    declare(silent, settings=settings)
     begun, gate = threading.Event(), threading.Event()
 
-    def work(id: str) -> str:  # of the same name as the stage of `work_stage`: so are its results
+    def work(
+        id: str,
+    ) -> str:  # named as the stage in `work_stage`, so its results have the same ids
         begun.set()
         gate.wait(30)
         return id
@@ -132,25 +134,29 @@ def test_alarm(rabbit_trial, rabbit, worker_pool, fault_row, tmp_path, times):
     with Worker(WORK, work, trial.settings, writes="out") as worker:
         for n in range(times):
             set_off, end = ALARMS[n % len(ALARMS)]
-            with Publisher(untold) as publisher:
+            with Publisher(settings) as publisher:
                 publisher.publish_until_confirmed([Message(i) for i in range(20)], silent.name)
             gate.clear()
             begun.clear()
-            door = tmp_path / str(n)
-            killed = worker_pool.start(trial.settings, "--grace", "1", RIG_GATE=str(door))
+            gate_file = tmp_path / str(n)
+            process = worker_pool.start(trial.settings, "--grace", "1", RIG_GATE=str(gate_file))
             with trial.sending(50):
-                wait_for(lambda door=door: begun.is_set() and Path(f"{door}.begun").exists())
+                wait_for(
+                    lambda gate_file=gate_file: (
+                        begun.is_set() and Path(f"{gate_file}.begun").exists()
+                    )
+                )
                 rabbit.rabbitmqctl(*set_off)
                 try:
-                    gate.set()  # the results of both are held back at the broker's door
-                    door.touch()
+                    gate.set()  # the broker blocks the results of both
+                    gate_file.touch()
                     wait_for(lambda: worker.statistics().state == "blocked")
-                    with Worker(silent, lambda _: None, untold) as other:
+                    with Worker(silent, lambda _: None, settings) as other:
                         other.wait_until(done=20)
-                    wait_for(lambda door=door: Path(f"{door}.finished").exists())
+                    wait_for(lambda gate_file=gate_file: Path(f"{gate_file}.finished").exists())
                     began = time.monotonic()
-                    killed.kill(signal.SIGTERM)
-                    assert killed.wait() == 1  # what it had in hand comes again
+                    process.kill(signal.SIGTERM)
+                    assert process.wait() == 1  # its message in progress is redelivered
                     assert time.monotonic() - began < 6
                     assert worker.statistics().state == "blocked"
                 finally:

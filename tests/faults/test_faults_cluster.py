@@ -81,7 +81,7 @@ def test_cluster(
         with trial.sending(RATE, through):
             seconds_until_result(trial, 60)
             for fault in faults:
-                threading.Event().wait(seeded_random.uniform(0.0, 3.0))  # the phase
+                threading.Event().wait(seeded_random.uniform(0.0, 3.0))  # at any phase
                 victim = cluster.leader(
                     trial.wire_name("work"), seeded_random.choice(cluster.nodes)
                 )
@@ -91,12 +91,12 @@ def test_cluster(
                     threading.Event().wait(seeded_random.uniform(0.0, 3.0))
                     fault_row.heal_seconds.append(
                         seconds_until_result(trial, 60)
-                    )  # the two others go on
+                    )  # the two other nodes go on
                     cluster.start()
                 else:
                     cluster.cut_off(victim)
-                    # RabbitMQ 4.3 does not tell its consumers there that they get nothing; should
-                    # all of ours be there, they have to wait.
+                    # On RabbitMQ 4.3 consumers of that node get neither messages nor an error; if
+                    # all of ours are there, they have to wait.
                     threading.Event().wait(seeded_random.uniform(5.0, 20.0))
                     trial.collect()
                     cluster.join(victim)
@@ -108,5 +108,5 @@ def test_cluster(
         trial.finish(60)
         wait_for(lambda: all(each.code is not None for each in workers))
 
-        assert all(worker.code == -9 for worker in workers)  # until we ended them
+        assert all(worker.code == -9 for worker in workers)  # when the test ended them
         fault_row.add(trial.drain_queues(), len(faults))

@@ -21,7 +21,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", work_stage.DELAYS)
-STRIDE = int(os.environ.get("RIG_STRIDE", "4"))  # bytes from cut to cut, in the long form
+STRIDE = int(os.environ.get("RIG_STRIDE", "4"))  # bytes between two cuts, in the long tier
 
 
 @pytest.fixture
@@ -50,16 +50,16 @@ def test_cut_after_byte(settings, fault_row, seeded_random, direction, end, stri
     Both connections of a worker, in turn. No thread ends with an exception: pytest would report it.
     With `RIG_STRIDE=1` the long tier's `cut_after` leaves out no byte.
     """
-    hands = 6
+    threads = 6
 
-    def cuts(hand):
-        trial_settings = settings.replace(namespace=f"{settings.namespace}-{hand}")
+    def cuts(thread):
+        trial_settings = settings.replace(namespace=f"{settings.namespace}-{thread}")
         with Trial(trial_settings, WORK) as trial:
             with ByteProxy(trial_settings) as byte_proxy:
                 session(trial, byte_proxy.settings, "measure")
             lengths = [link[direction] for link in byte_proxy.byte_counts]  # of two connections
-            places = [(link, byte) for link in (0, 1)
-                      for byte in range(offset, lengths[link], stride)][hand::hands]  # fmt: skip
+            every = [(link, n) for link in (0, 1) for n in range(offset, lengths[link], stride)]
+            places = every[thread::threads]
             not_triggered = 0
             for link, byte in places:
                 cut = Cut(byte, direction, end, link)
@@ -68,13 +68,13 @@ def test_cut_after_byte(settings, fault_row, seeded_random, direction, end, stri
                 not_triggered += not cut.triggered.is_set()
                 assert (
                     byte_proxy.passed["Channel.Close", "from broker"] == 0
-                )  # a wrong ack brings one
+                )  # sent after a wrong ack
             return trial.drain_queues(), len(places), not_triggered
 
     offset = seeded_random.randrange(stride)
-    with ThreadPoolExecutor(hands) as pool:
-        for history, trials, not_triggered in pool.map(cuts, range(hands)):
-            # a session is not always as long as the one that was measured
+    with ThreadPoolExecutor(threads) as pool:
+        for history, trials, not_triggered in pool.map(cuts, range(threads)):
+            # a session may be shorter than the one that was measured
             fault_row.not_triggered += not_triggered
             fault_row.add(history, trials - not_triggered)
     assert fault_row.not_triggered < fault_row.trials / 10
@@ -190,7 +190,7 @@ def test_acks_of_a_lost_channel(settings, fault_row, seeded_random, times):
     ):
 
         def slow(id: str) -> str:
-            threading.Event().wait(seeded_random.random() * 0.05)  # so that it ends after a cut
+            threading.Event().wait(seeded_random.random() * 0.05)  # so that some end after a cut
             return id
 
         with Worker(WORK, slow, byte_proxy.settings, writes="out", concurrency=4) as worker:
@@ -206,9 +206,7 @@ def test_acks_of_a_lost_channel(settings, fault_row, seeded_random, times):
                 trial.settle()
                 assert not trial.missing
             trial.wait_until_idle(worker)
-        assert (
-            byte_proxy.passed["Channel.Close", "from broker"] == 0
-        )  # what a wrong ack would bring
+        assert byte_proxy.passed["Channel.Close", "from broker"] == 0  # sent after a wrong ack
         fault_row.add(trial.drain_queues(), times)
 
 
@@ -254,7 +252,7 @@ def test_slow_and_lossy(settings, fault_row, seeded_random, times, rate):
         Proxy(settings) as proxy,
         ByteProxy(proxy.settings) as byte_proxy,
     ):
-        proxy.delay(0.1)  # there, and again back
+        proxy.delay(0.1)  # in each direction
         byte_proxy.stall = lambda: 0.3 * (seeded_random.random() < 0.05)
         with work_stage.work.worker(
             byte_proxy.settings.replace(heartbeat=5.0), prefetch=256
@@ -264,7 +262,7 @@ def test_slow_and_lossy(settings, fault_row, seeded_random, times, rate):
                     began = time.monotonic()
                     while time.monotonic() < began + 5:
                         trial.collect()
-                # it has kept up: what is missing is what is on its way
+                # it has kept up: only messages in transit are missing
                 assert len(trial.missing) < 2 * rate
                 trial.settle()
             trial.wait_until_idle(worker)

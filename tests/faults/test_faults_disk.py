@@ -88,7 +88,7 @@ def test_broker_disk_full(rabbit_settings, rabbit, fault_row, caplog, times):
                     wait_for(
                         lambda: "sender is blocked: the broker is low on disk" in caplog.text, 30
                     )
-                    threading.Event().wait(1)  # what was on its way
+                    threading.Event().wait(1)  # what was in transit
                     before = len(trial.history.confirmed)
                     threading.Event().wait(2)
                     assert len(trial.history.confirmed) == before
@@ -110,14 +110,12 @@ def test_disk_full_for_the_executed_copy(small, tmp_path, seeded_random, fault_r
     document.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(document, tmp_path / "prints.ipynb")
     while fault_row.trials < times:
-        lines = seeded_random.randrange(
-            100, 700
-        )  # one copy of 20 KiB to more than there is room for
+        lines = seeded_random.randrange(100, 700)  # a copy of 20 KiB, or of more than fits
         done, left = small(
             sys.executable, "-m", "mousetrap", "check", "prints.ipynb", "-p", f"lines={lines}",
             "--output", "small/copy.ipynb",
         )  # fmt: skip
-        copy = read(left / "copy.ipynb")  # it is whole
+        copy = read(left / "copy.ipynb")  # it is valid
         assert [each.name for each in left.iterdir()] == ["copy.ipynb"]
         if done.returncode == 0:
             assert copy.passed

@@ -69,8 +69,8 @@ WAITS = ["connect", "wait", "handler", "confirm"]
 def interrupt_often(kernel, settings, proxy, what, times):
     """Interrupt a waiting cell; return the seconds until the call ended and until the cell did."""
     declare("elsewhere", settings=settings)
-    # IPython's first traceback takes it half a second of computing, and so does the first one
-    # through our modules, whose source it parses: that is not what is measured
+    # IPython's first traceback takes half a second of computing, and so does the first one through
+    # our modules, whose source it parses: neither is to be measured
     kernel.finish(kernel.start("raise KeyboardInterrupt"))
     nobody = "Settings(host='127.0.0.1', port=9, connect_timeout=0.1)"
     refused = kernel.finish(kernel.start(f"consume('elsewhere', print, {nobody})"))
@@ -100,7 +100,7 @@ sent = 0
         if what == "handler":
             jobs += send(settings, 1.5)
         cell = kernel.start(f"try: {code}\nexcept KeyboardInterrupt:\n  end = time.time(); raise")
-        with pytest.raises(AssertionError, match="in time"):  # that is: it waits
+        with pytest.raises(AssertionError, match="in time"):  # because it waits
             kernel.finish(cell, 0.4)
         started = time.time()
         kernel.interrupt()
@@ -126,7 +126,7 @@ def test_interrupted_in(kernel, settings, proxy, fault_row, what, times):
     print(f"{what}: {times} interrupts; at most {max(waits):.2f} s until it ended, "
           f"{max(cells):.2f} s until the cell did")  # fmt: skip
     assert max(waits) < 1
-    # while a handler computes, IPython's traceback has what it leaves of the processor
+    # while a handler computes, IPython's traceback gets only part of the processor
     assert max(cells) < (2 if what == "handler" else 1)
     assert kernel.value("handle.statistics().reconnects, handle.is_running") == (0, True)
     assert consumers(settings) == 1
@@ -152,14 +152,16 @@ def test_restarted_while(kernel, settings, fault_row, state, times):
             kernel.start("while True: pass")
         started = time.monotonic()
 
-        def look(old=old, started=started):  # meanwhile: the new kernel takes its time to come up
+        def wait_until_closed(
+            old=old, started=started
+        ):  # on a thread: the new kernel takes long to start
             wait_for(lambda: no_connections(settings, old))
             fault_row.heal_seconds.append(time.monotonic() - started)
 
-        looking = threading.Thread(target=look)
-        looking.start()
+        waiting = threading.Thread(target=wait_until_closed)
+        waiting.start()
         kernel.restart()
-        looking.join()
+        waiting.join()
         assert fault_row.heal_seconds[-1] < 5
         assert kernel.pid != old
         assert kernel.value("mousetrap.notebook.registry.handles()") == []

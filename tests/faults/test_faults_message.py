@@ -33,7 +33,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.sink import Sink
 
 WORK = Queue("work", work_stage.DELAYS)
-ENDS = {"exit": 0, "crash": -signal.SIGSEGV}  # the codes of those whom it killed
+ENDS = {"exit": 0, "crash": -signal.SIGSEGV}  # the exit codes of the workers that crash
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_crashing_message(settings, worker_pool, fault_row, kind, crashing, time
     fault_row.add(history)
 
 
-# ---- what nobody can read, and what nobody should believe ----------------------------------------
+# ---- bodies that cannot be decoded, headers that are false ---------------------------------------
 
 UNREADABLE = [
     b"", b"null", b"5", b"[]", b"{}", b"true", b"hello", b"'a'", b"{bad json", b'"open',
@@ -159,7 +159,7 @@ def test_malformed(trial, worker_pool, fault_row, seeded_random, times):
                 fixed[n] if n < len(fixed) else (*generated(seeded_random), {})
             )
             if body is None or is_readable(body):
-                body = json.dumps(id).encode()  # whatever came with it, it can be done
+                body = json.dumps(id).encode()  # with these headers or properties it can be handled
             else:
                 unreadable[id] = body
             properties = {"message_id": id} | properties
@@ -204,8 +204,10 @@ def test_replayed(trial, proxy, worker_pool, fault_row, seeded_random, tmp_path,
     assert worker.wait() == 0
     history = trial.drain_queues()
 
-    assert sum(history.effects.values()) > times  # so often it was done, or its result came
-    assert replays["planned"] > times * 0.15  # of a job's publish and its result's, one in ten
+    assert (
+        sum(history.effects.values()) > times
+    )  # messages were handled twice, or results published twice
+    assert replays["planned"] > times * 0.15  # one in ten of the publishes of jobs and results
     history.effects = Counter(row["data"] for row in Sink(sink).rows())
     assert history.effects.total() == times
     fault_row.add(history, replays["planned"] - 1)

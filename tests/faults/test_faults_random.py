@@ -26,8 +26,8 @@ from mousetrap.model.topology import Queue
 WORK = Queue("work", work_stage.DELAYS)
 RATE = 50  # messages a second
 MINUTES = float(os.environ.get("RIG_MINUTES", "10"))
-SOAK = 30.0  # minutes from which on memory tells something
-SLOPE = 1.0  # MB an hour, of a worker that is never killed
+SOAK = 30.0  # minutes; a shorter run shows no trend of memory
+SLOPE = 1.0  # MB an hour at most, of a worker that is never killed
 PAGE = os.sysconf("SC_PAGE_SIZE") / 1e6  # MB
 
 
@@ -41,39 +41,46 @@ class RandomFaults:
             rabbit,
             worker_pool,
         )
-        self._randoms = {  # each for a thread of its own
-            "wire": Random(seeded_random.random()),
+        self._randoms = {  # one for each thread
+            "connections": Random(seeded_random.random()),
             "workers": Random(seeded_random.random()),
             "broker": Random(seeded_random.random()),
         }
         self._kinds = {
-            "wire": (self.cut, self.lose, self.delay, self.slice, self.half_open, self.repeat),
+            "connections": (
+                self.cut,
+                self.lose,
+                self.delay,
+                self.slice,
+                self.half_open,
+                self.repeat,
+            ),
             "workers": (self.kill, self.stop),
             "broker": (self.crash, self.alarm, self.fill),
         }
         self._workers = [self._start() for _ in range(2)]
         self._limit({})
         self.triggered = Counter()
-        self.over = threading.Event()
+        self.stopped = threading.Event()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.over.set()  # whatever ends the block: else who waits for `inject` waits for ever
+        self.stopped.set()  # also after an exception: else the threads in `inject` never end
 
     def inject(self, kind, pause):
         """Inject faults of a group, up to *pause* seconds apart, until the block ends."""
         seeded_random = self._randoms[kind]
-        while not self.over.wait(seeded_random.uniform(0.0, pause)):
+        while not self.stopped.wait(seeded_random.uniform(0.0, pause)):
             fault = seeded_random.choice(self._kinds[kind])
             if fault(seeded_random) is not False:
                 self.triggered[fault.__name__] += 1
 
     def _wait(self, seeded_random, longest):
-        self.over.wait(seeded_random.uniform(0.2, longest))
+        self.stopped.wait(seeded_random.uniform(0.2, longest))
 
-    # the wire
+    # connections
 
     def cut(self, _):
         return self._proxy.cut() > 0
@@ -145,7 +152,7 @@ class RandomFaults:
         self._limit({})
 
     def _limit(self, limits):
-        # refusing all the time: told both at once, a queue first drops what is over
+        # always with overflow: if both are set at once, a queue first drops what exceeds the limit
         policy = json.dumps({"overflow": "reject-publish", **limits})
         name = f"^{self._trial.wire_name('out')}$"
         self._rabbit.rabbitmqctl("set_policy", "full", name, policy, "--apply-to", "queues")
@@ -166,15 +173,15 @@ def test_all_at_random(rabbit_settings, rabbit, worker_pool, fault_row, seeded_r
         random_faults = RandomFaults(proxy, trial, rabbit, worker_pool, seeded_random)
         memory = []
         with ThreadPoolExecutor(3) as pool, random_faults, trial.sending(RATE, proxy.settings):
-            injectors = [pool.submit(random_faults.inject, "wire", 2.0),
+            injectors = [pool.submit(random_faults.inject, "connections", 2.0),
                       pool.submit(random_faults.inject, "workers", 6.0),
                       pool.submit(random_faults.inject, "broker", 8.0)]  # fmt: skip
             until = time.monotonic() + 60 * minutes
             while time.monotonic() < until and not any(each.done() for each in injectors):
                 trial.collect()
                 memory.append((time.monotonic(), resident(survivor.pid)))
-                random_faults.over.wait(0.5)
-            random_faults.over.set()
+                random_faults.stopped.wait(0.5)
+            random_faults.stopped.set()
             for each in injectors:
                 each.result(120)
         trial.settle(60)
@@ -184,7 +191,7 @@ def test_all_at_random(rabbit_settings, rabbit, worker_pool, fault_row, seeded_r
         trial.finish()
         fault_row.add(trial.drain_queues(), random_faults.triggered.total())
 
-    assert not trial.history.dead, "nobody is to blame for what the weather does"
+    assert not trial.history.dead, "random faults must not dead-letter a message"
     print(f"{dict(random_faults.triggered)}; {slope(memory):+.2f} MB/h")
     if minutes >= SOAK:
         assert slope(memory) < SLOPE

@@ -21,12 +21,12 @@ from mousetrap.model.topology import Queue
 from mousetrap.pytest_plugin import missing
 
 WORK = Queue("work", work_stage.DELAYS)
-STOP_TIMEOUT = 0.5  # seconds for what is in hand
-CLOSE_TIMEOUT = 4.0  # seconds that closing two connections may take, when nobody answers
-PROMPT_EXIT = 1.0  # seconds
+STOP_TIMEOUT = 0.5  # seconds for the messages in progress
+CLOSE_TIMEOUT = 4.0  # seconds to close two connections when the broker does not answer
+PROMPT_EXIT = 1.0  # seconds for what needs no waiting
 
 
-# Each of these brings a worker into a state, and leaves it there while its block lasts. *start* is
+# Each of these brings a worker into a state and keeps it there until its block ends. *start* is
 # `WorkerPool.start`, *gate* a file that the handler waits for.
 
 
@@ -86,7 +86,7 @@ def blocked(trial, start, gate, rabbit):
         rabbit.rabbitmqctl("set_vm_memory_high_watermark", "0.6")
 
 
-def stop_often(trial, worker_pool, fault_row, seeded_random, folder, state, times):
+def stop_repeatedly(trial, worker_pool, fault_row, seeded_random, folder, state, times):
     while fault_row.trials < times:
         n = fault_row.trials
         trial.send(f"{n}-{i}" for i in range(3))
@@ -102,16 +102,16 @@ def stop_often(trial, worker_pool, fault_row, seeded_random, folder, state, time
             )
 
         with state(trial, start, gate) as worker:
-            told = time.monotonic()
+            signalled = time.monotonic()
             worker.kill(number)
             if state in (idle, handling):
                 wait_for(lambda: depth("work", trial.settings).consumers == 0, PROMPT_EXIT)
             if is_twice and worker.is_running:
-                told = time.monotonic()
+                signalled = time.monotonic()
                 worker.kill(number)
             code = worker.wait()
-            seconds = time.monotonic() - told
-            # -number: the second came when all was done, and nobody listened any more
+            seconds = time.monotonic() - signalled
+            # -number: the second signal came when the handler of signals was already removed
             expected = (0, 1, 128 + number, -number)
             assert code in expected, (number, is_twice, worker.log.read_text())
             assert seconds < (STOP_TIMEOUT + CLOSE_TIMEOUT if code in (0, 1) else PROMPT_EXIT)
@@ -130,7 +130,7 @@ def test_stopped_while(settings, worker_pool, fault_row, seeded_random, tmp_path
     A second signal ends the worker at once.
     """
     with Trial(settings, WORK) as trial:
-        stop_often(trial, worker_pool, fault_row, seeded_random, tmp_path, state, times)
+        stop_repeatedly(trial, worker_pool, fault_row, seeded_random, tmp_path, state, times)
 
 
 @pytest.mark.fault("F21")
@@ -141,7 +141,7 @@ def test_stopped_while_blocked(
     """The same while an alarm blocks the publishing of its results."""
     with Trial(rabbit_settings, WORK) as trial:
         state = lambda *given: blocked(*given, rabbit)  # noqa: E731 -- one argument more
-        stop_often(trial, worker_pool, fault_row, seeded_random, tmp_path, state, times)
+        stop_repeatedly(trial, worker_pool, fault_row, seeded_random, tmp_path, state, times)
 
 
 # ---- the clock -----------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_clock_jumps(settings, pool_with_clock, clock, fault_row, seeded_random,
                 assert worker.wait() == 0
             logged = re.search(r"^(\S+ \S+),\d+ .*no answer in", worker.log.read_text(), re.M)[1]
             there = time.mktime(time.strptime(logged, "%Y-%m-%d %H:%M:%S"))
-            assert abs(there - time.time()) > 3000  # or the fault has not landed
+            assert abs(there - time.time()) > 3000  # or the fault was not triggered
             fault_row.trials += 1
         trial.finish()
         fault_row.add(trial.drain_queues(), 0)

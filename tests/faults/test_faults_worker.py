@@ -23,7 +23,7 @@ from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", DELAYS)
 # The steps of one message: method, direction, before or after, which one. The worker takes one
-# message at a time here, so the first publish is a result, the second says what became of it.
+# message at a time here, so the first publish is a result, the second an event with the outcome.
 STEPS = [
     ("Basic.Consume", "to broker", "before", 1),
     ("Basic.Deliver", "from broker", "before", 1),
@@ -102,7 +102,7 @@ def test_killed_at_random(trial, proxy, worker_pool, fault_row, seeded_random, t
         if outcome.triggered.wait(3):
             assert killed.wait() == -9
             fault_row.trials += 1
-        else:  # acks are joined: there were not so many
+        else:  # there were fewer acks, because one can ack several messages
             proxy.forget(outcome)
             killed.kill()
             fault_row.count_not_triggered(times // 4 + 5)
@@ -150,13 +150,13 @@ def test_ack_timed_out(rabbit_settings, short_ack_timeout, fault_row, times):
 
         def work(id: str, worker: Worker) -> str:
             handled[id] += 1
-            if id == "slow":  # until the broker has taken it back
+            if id == "slow":  # until the broker has requeued it
                 mine, deadline = (
                     worker._consumer._generation,
                     time.monotonic() + 2.5 * short_ack_timeout,
                 )
                 while worker._consumer._generation == mine and not over.wait(0.02):
-                    if time.monotonic() > deadline:  # it does not, now and then
+                    if time.monotonic() > deadline:  # sometimes it does not
                         missed.set()
                         break
             return id
@@ -224,7 +224,7 @@ def test_slow_beside_fast(trial, fault_row, times):
     fault_row.add(trial.drain_queues())
 
 
-# ---- what cannot work, and what cannot be sent ---------------------------------------------------
+# ---- refused by the broker ----------------------------------------------------------------------
 
 
 def declared(name, **arguments):
@@ -236,7 +236,7 @@ def declared(name, **arguments):
     return declare
 
 
-# What is wrong with the broker or the settings, and what the worker must say of it.
+# What is wrong with the broker or the settings, and what the log of the worker must contain.
 LIMITED = {"x-expires": 600_000, "x-max-length": 5}
 WRONG = {
     "work queue": (declared("work", **LIMITED), {}, [".work'", "x-max-length"]),
@@ -280,7 +280,7 @@ def test_worker_refused(rabbit, rabbit_settings, users, worker_pool, fault_row, 
         code = worker.wait(5)
 
         said = worker.log.read_text()
-        assert code not in (0, 70), (what, said)  # 70: a defect of ours
+        assert code not in (0, 70), (what, said)  # 70: an internal error
         assert all(word in said for word in words), (what, said)
         fault_row.trials += 1
     with pytest.raises(QueueMissing, match="'nowhere'"):

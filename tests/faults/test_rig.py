@@ -66,7 +66,7 @@ def forget_an_attempt(history, seeded_random):
     history.attempted.remove(seeded_random.choice(sorted(history.effects)))
 
 
-def die_without_reason(history, seeded_random):
+def remove_the_reason(history, seeded_random):
     history.dead[seeded_random.choice(sorted(history.attempted))] = ""
 
 
@@ -74,7 +74,7 @@ def leave(history, seeded_random):
     history.left[seeded_random.choice(sorted(history.attempted))] += 1
 
 
-def say_nothing(history, seeded_random):
+def remove_the_answer(history, seeded_random):
     id = seeded_random.choice(sorted(history.attempted))
     for answers in (history.confirmed, history.refused, history.unknown):
         answers.discard(id)
@@ -84,8 +84,8 @@ def rename(history, seeded_random):
     history.names[seeded_random.choice(sorted(history.attempted))] = {"one id", "another"}
 
 
-MUTATIONS = [lose, invent_an_effect, invent_a_dead_letter, forget_an_attempt, die_without_reason,
-             leave, say_nothing, rename]  # fmt: skip
+MUTATIONS = [lose, invent_an_effect, invent_a_dead_letter, forget_an_attempt, remove_the_reason,
+             leave, remove_the_answer, rename]  # fmt: skip
 
 
 @examples(max_examples=1000)
@@ -119,7 +119,7 @@ def test_table_keeps_a_row_for_each_series_of_rabbitmq(tmp_path):
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096])
-def test_frames_are_the_same_however_the_bytes_come(size):
+def test_parser_gives_the_same_commands_however_the_bytes_arrive(size):
     """However the bytes are split, a method with its content is one command; none is lost."""
     import pika
 
@@ -132,12 +132,12 @@ def test_frames_are_the_same_however_the_bytes_come(size):
     stream += method + empty + method[:5]
     parser = CommandParser(is_client=True)
 
-    pieces = [piece for at in range(0, len(stream), size)
-              for piece in parser.feed(stream[at : at + size])]  # fmt: skip
+    commands = [command for at in range(0, len(stream), size)
+              for command in parser.feed(stream[at : at + size])]  # fmt: skip
 
-    names = [piece.name for piece in pieces]
+    names = [command.name for command in commands]
     assert names == ["Protocol", "Heartbeat", "Basic.Publish", "Heartbeat", "Basic.Publish"]
-    assert pieces[2].data == method + header + b"".join(bodies)
+    assert commands[2].data == method + header + b"".join(bodies)
     assert parser.incomplete() == method[:5]
 
 
@@ -155,7 +155,7 @@ def test_proxy_cuts_at_a_step(settings, proxy, name, direction, when, is_there):
     declare("work", settings=settings)
     with Publisher(proxy.settings) as publisher:
         step = proxy.at(name, direction, when)
-        if when == "after":  # the confirm may be faster than the cut
+        if when == "after":  # the confirm may arrive before the cut
             proxy.at("Basic.Ack", "from broker", "before")
         receipt = publisher.publish(Message(1), "work")
         step.wait()
@@ -167,7 +167,7 @@ def test_proxy_cuts_at_a_step(settings, proxy, name, direction, when, is_there):
     assert depth("work", settings).messages == is_there
 
 
-def test_proxy_says_when_a_fault_did_not_land(proxy):
+def test_trigger_raises_when_it_was_not_reached(proxy):
     """A trigger that was not reached raises, and so does an unknown method."""
     step = proxy.at("Basic.Ack")
 
@@ -191,7 +191,7 @@ def test_proxy_delays_and_slices_without_breaking_the_stream(settings, proxy):
         assert publisher.connection.reconnects == 0
 
 
-# ---- negative controls: if one of these passes, the rig is broken ------------------------------
+# ---- negative controls: each must lose messages, or the rig does not find losses ---------------
 
 
 @pytest.fixture
@@ -243,7 +243,9 @@ def test_n2_the_loop_loses_when_the_broker_refuses(trial, proxy):
         acked.wait(20)
         wait_for(lambda: depth("work", trial.settings).consumers == 0)
 
-    assert len(check(trial.drain_queues()).lost) > 40  # the broker looks at the limit now and then
+    assert (
+        len(check(trial.drain_queues()).lost) > 40
+    )  # the broker checks the limit only from time to time
 
 
 @pytest.mark.local

@@ -1,8 +1,8 @@
-"""Three RabbitMQ nodes that are one broker, and what stands before them.
+"""A RabbitMQ cluster of three containers, and a load balancer in front of it.
 
-They talk to each other on a network of their own and to clients on Docker's default one, where
-they cannot find each other by name; so a node can be cut off from its peers and still answer its
-clients: that is how a partition looks from outside.
+The nodes reach each other on a network of their own. Clients reach them on Docker's default
+network, where the nodes cannot find each other by name. So a node can be cut off from its peers and
+still answer its clients, as in a network partition.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mousetrap.settings import Settings
 from .brokers import NEWEST, Container, ask_docker, remove_stale, run_label
 
 NODES = 3
-TICK = 8  # seconds after which a silent peer counts as lost; RabbitMQ's own 60 fit worse networks
-# 3.10 has another word for it. Not `cluster_status`: that waits for nodes that are away.
+TICK = 8  # net_ticktime, seconds after which a silent peer counts as lost; RabbitMQ's default is 60
+# 3.10 has another name for it. Not `cluster_status`, which waits for nodes that are away.
 _RUNNING = "try rabbit_nodes:list_running() catch error:undef -> rabbit_nodes:all_running() end."
-GREETING = 2.0  # seconds in which a node that is there says its first word
+GREETING_TIMEOUT = 2.0  # seconds for the first bytes of a node
 
 
 class Cluster:
-    """A broker of three containers; each may be killed, started again and cut off from its peers.
+    """A broker of three containers: each can be killed, started again, and cut off from its peers.
 
     Threads: one.
     """
@@ -53,24 +53,24 @@ class Cluster:
             raise
 
     def start(self) -> None:
-        """Start what does not run; return when all nodes answer and see each other."""
-        with ThreadPoolExecutor(NODES) as pool:  # together: the first ones wait for the others
+        """Start the nodes that do not run; return when all nodes answer and see each other."""
+        with ThreadPoolExecutor(NODES) as pool:  # in parallel: the first ones wait for the others
             list(pool.map(Container.start, self.nodes))
         for node in self.nodes:
             wait_for(lambda node=node: len(self.seen_by(node)) == NODES, 180)
 
     def kill(self, node: Container) -> None:
-        """End it as a power cut would (SIGKILL)."""
+        """End *node* by SIGKILL, as a power cut would."""
         node.kill()
 
     def cut_off(self, node: Container) -> None:
-        """Take *node* away from its peers, and return when they have noticed; clients reach it."""
+        """Disconnect *node* from its peers, not from clients; return when they have noticed."""
         ask_docker("network", "disconnect", self._peers, node.name)
         [other, *_] = self.others(node)
         wait_for(lambda: self._hosts[self.nodes.index(node)] not in self.seen_by(other), 60)
 
     def join(self, node: Container) -> None:
-        """Give *node* its peers back, and return when all see each other."""
+        """Connect *node* with its peers again; return when all nodes see each other."""
         host = self._hosts[self.nodes.index(node)]
         ask_docker("network", "connect", "--alias", host, self._peers, node.name)
         for each in self.nodes:
@@ -80,14 +80,14 @@ class Cluster:
         return [each for each in self.nodes if each is not node]
 
     def leader(self, queue: str, asked: Container) -> Container:
-        """The node that leads the quorum queue of this name on the wire, as *asked* knows it."""
+        """Return the leader of *queue* (the wire name of a quorum queue), as *asked* knows it."""
         listing = asked.rabbitmqctl("list_queues", "--no-table-headers", "name", "leader")
         found = dict(line.split("\t") for line in listing.splitlines())
         return self.nodes[self._hosts.index(found[queue].partition("@")[2])]
 
     def seen_by(self, node: Container) -> set[str]:
-        """The hosts on which RabbitMQ runs, as *node* sees it; none if it does not run there."""
-        with contextlib.suppress(AssertionError):  # it is stopped, or on its way
+        """Return the hosts on which RabbitMQ runs, by *node*; none if it does not run itself."""
+        with contextlib.suppress(AssertionError):  # it is stopped, or starts
             listing = node.rabbitmqctl("eval", _RUNNING)
             return {host for host in self._hosts if host in listing}
         return set()
@@ -95,14 +95,15 @@ class Cluster:
     def close(self) -> None:
         for node in self.nodes:
             node.close()
-        with contextlib.suppress(AssertionError):  # it was not even made
+        with contextlib.suppress(AssertionError):  # it was not created
             ask_docker("network", "rm", self._peers)
 
 
 class LoadBalancer:
-    """What users have before a cluster: one address, and each connection goes to a node that lives.
+    """One address for a cluster: each connection goes to a node that answers.
 
-    A node lives if it greets. *avoided*: nodes to which nobody is sent; who is there, stays.
+    A node answers if it sends its greeting. *avoided*: the names of nodes that get no new
+    connections; the connections that they have stay.
 
     Threads: any.
     """
@@ -150,15 +151,15 @@ class LoadBalancer:
 
 
 def _greeted(settings: Settings, client: socket.socket, hello: bytes) -> socket.socket | None:
-    """Connect and pass *hello* on, and the answer back; None if there is none."""
+    """Connect, send *hello*, and forward the answer to *client*; None if there is none."""
     try:
-        broker = socket.create_connection((settings.host, settings.port), GREETING)
-        broker.settimeout(GREETING)
+        broker = socket.create_connection((settings.host, settings.port), GREETING_TIMEOUT)
+        broker.settimeout(GREETING_TIMEOUT)
         broker.sendall(hello)
         greeting = broker.recv(65_536)
     except OSError:
         return None
-    if not greeting:  # Docker listens for a container in which nobody does
+    if not greeting:  # Docker accepts connections before the broker in the container listens
         broker.close()
         return None
     broker.settimeout(None)
@@ -183,7 +184,7 @@ def _shut(end: socket.socket) -> None:
 
 
 def _configuration(version: str, hosts: list[str]) -> str:
-    """What makes the nodes on *hosts* one cluster."""
+    """Return the configuration that makes the nodes on *hosts* one cluster."""
     lines = [
         "cluster_formation.peer_discovery_backend = classic_config",
         *(f"cluster_formation.classic_config.nodes.{n} = rabbit@{host}"
@@ -192,11 +193,11 @@ def _configuration(version: str, hosts: list[str]) -> str:
         f"net_ticktime = {TICK}",
     ]  # fmt: skip
     if version != "4.3":
-        # A node without a majority closes its doors until it has one: what RabbitMQ advises. 4.3
-        # has no such switch: there it stays open, and answers nothing that needs a majority.
+        # A node without a majority closes its connections until it has one, as RabbitMQ advises.
+        # 4.3 has no such setting: it stays open, and does not answer what needs a majority.
         lines.append("cluster_partition_handling = pause_minority")
     if version == "4.0":
-        # Denied, it keeps a node that has paused from coming back: it asks whether there are such
-        # queues before it can know, and takes no answer for yes (seen on 4.0.5).
+        # If this is denied, a node that has paused cannot start again: it asks whether there are
+        # such queues before it can know, and takes no answer for yes (seen on 4.0.5).
         lines.append("deprecated_features.permit.transient_nonexcl_queues = true")
     return "\n".join(lines)
