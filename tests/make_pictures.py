@@ -1,7 +1,7 @@
-"""Make the README's picture anew: ``python tests/make_pictures.py`` in the project's environment.
+"""Makes the picture in the README: ``python tests/make_pictures.py`` in the project's environment.
 
-Runs all cells of 08_watching in a real JupyterLab and takes the cell whose panel watches a run,
-while messages flow.
+It runs all cells of 08_watching in a real JupyterLab and takes a screenshot of the cell whose panel
+shows a run, while messages are handled.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
             page.set_default_timeout(90_000)  # milliseconds
             page.goto(address.format(notebook.name))
             page.wait_for_selector(".jp-StatusBar-Widget :text('| Idle')")
-            page.keyboard.press("Control+B")  # the file browser away
+            page.keyboard.press("Control+B")  # hides the file browser
             page.click(".lm-MenuBar-itemLabel:text-is('Run')")
             page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
             page.wait_for_function(AT_WORK)

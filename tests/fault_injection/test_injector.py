@@ -1,4 +1,4 @@
-"""Faults on purpose: each one happens, or says that it did not, and nothing is lost by it."""
+"""Fault injection: each fault is triggered or says that it was not, and no message is lost."""
 
 from __future__ import annotations
 
@@ -39,41 +39,41 @@ def is_running(pid):
 
 
 def test_cut_breaks_all_connections_and_the_run_goes_on(faults):
-    """Everybody is back within seconds; nothing is lost."""
+    """After a cut all clients reconnect within seconds, and nothing is lost."""
     with mousetrap.run(count, faults.settings) as run:
         run.send_many(range(200))
-        injected = faults.cut()
+        fault = faults.cut()
         faults.wait_until_healed(20)
         summary = run.settle(30)
 
     assert (summary.done, summary.lost) == (200, 0)
-    assert injected.triggered
-    assert injected.lost >= 2  # the worker, and the run that hears the fates
-    assert 0 < injected.seconds < 20
+    assert fault.triggered
+    assert fault.lost >= 2  # the worker, and the run that consumes events
+    assert 0 < fault.seconds < 20
     assert not faults.not_triggered
 
 
 def test_lost_ack_brings_the_message_again(faults):
-    """The worker has done it, the broker does not know: it is done twice, under one id."""
+    """A message whose ack was lost is done twice, with the same result id."""
     with mousetrap.run(count, faults.settings, concurrency=1, prefetch=1) as run:
-        injected = faults.lose_ack()
+        fault = faults.lose_ack()
         run.send_many(range(20))
-        injected.wait(20)
+        fault.wait(20)
         summary = run.settle(30)
 
-    assert injected.triggered
-    assert injected.healed
+    assert fault.triggered
+    assert fault.healed
     assert (summary.done, summary.lost) == (20, 0)
     assert summary.duplicates == 1
 
 
 def test_lost_confirm_leaves_the_sender_in_doubt(faults, settings):
-    """The broker has the message and its sender does not know: sent again, it is there twice."""
+    """A message whose confirm was lost is unknown to its sender, who publishes it twice."""
     declare("work", settings=settings)
     messages = [Message(n) for n in range(5)]
     unknown = []
     with Publisher(faults.settings) as publisher:
-        injected = faults.lose_confirm()
+        fault = faults.lose_confirm()
         for message in messages:
             try:
                 publisher.publish(message, "work").wait(20)
@@ -82,29 +82,29 @@ def test_lost_confirm_leaves_the_sender_in_doubt(faults, settings):
                 publisher.publish(message, "work").wait(20)
     found = [each.id for each in drain("work", settings=settings)]
 
-    assert injected.triggered
+    assert fault.triggered
     assert len(unknown) == 1
     assert sorted(found) == sorted(each.id for each in messages + unknown)
 
 
 def test_duplicate_makes_one_message_arrive_twice_unseen_by_its_sender(faults, settings):
-    """Byte for byte, with its id; the confirms of the others are still theirs."""
+    """One message arrives twice, byte for byte; the confirms of the others are right."""
     declare("work", settings=settings)
     messages = [Message(n) for n in range(10)]
-    injected = faults.duplicate("work")
+    fault = faults.duplicate("work")
     with Publisher(faults.settings) as publisher:
         receipts = publisher.publish_many(messages, "work")
         publisher.flush(10)
     found = [(each.id, each.data) for each in drain("work", settings=settings)]
 
-    assert injected.triggered
+    assert fault.triggered
     assert all(receipt.confirmed for receipt in receipts)
     assert len(found) == 11
     assert set(found) == {(each.id, n) for n, each in enumerate(messages)}
 
 
 def test_duplicate_is_handled_twice_and_counted(faults):
-    """The ledger knows: one message too many was done, none is missing."""
+    """The ledger counts one duplicate, and no message is missing."""
     with mousetrap.run(count, faults.settings) as run:
         faults.duplicate("counted")
         run.send_many(range(10))
@@ -114,23 +114,23 @@ def test_duplicate_is_handled_twice_and_counted(faults):
 
 
 def test_killed_worker_is_replaced_and_its_messages_come_again(faults):
-    """One process of two dies by SIGKILL; the next one takes its place."""
+    """After SIGKILL of one of two processes another starts, and its messages are redelivered."""
     options = {"workers": "processes", "retry_delays": QUICK}
     with mousetrap.run([fetch, process], faults.settings, **options) as run:
         run.send_many(FetchJob(n, latency=0.01) for n in range(60))
-        injected = faults.kill_worker()
-        pid = int(injected.what.rpartition(" ")[2])
+        fault = faults.kill_worker()
+        pid = int(fault.what.rpartition(" ")[2])
         summary = run.settle(40)
         faults.wait_until_healed(20)
 
-    assert injected.triggered
-    assert injected.seconds > 0
+    assert fault.triggered
+    assert fault.seconds > 0
     assert not is_running(pid)
     assert (summary.done, summary.lost) == (60, 0)
 
 
 def test_kill_worker_refuses_to_kill_this_process(faults):
-    """Workers on threads die with everything else: say so instead."""
+    """If the workers are threads, it raises."""
     with (
         mousetrap.run(count, faults.settings),
         pytest.raises(FaultError, match="workers='processes'"),
@@ -139,13 +139,13 @@ def test_kill_worker_refuses_to_kill_this_process(faults):
 
 
 def test_kill_worker_wants_to_know_which_run(faults):
-    """No run goes through these faults, so none is hurt."""
+    """If no run uses the proxy, it raises."""
     with pytest.raises(FaultError, match="0 runs use these faults"):
         faults.kill_worker()
 
 
 def test_restart_refuses_a_broker_that_is_not_ours(faults):
-    """Somebody else's messages are in it."""
+    """A broker that this process has not started is not restarted."""
     assert not faults.can_restart_broker
     with pytest.raises(FaultError, match="has not started the broker"):
         faults.restart_broker()
@@ -154,28 +154,28 @@ def test_restart_refuses_a_broker_that_is_not_ours(faults):
 
 @pytest.mark.local
 def test_restarted_broker_has_every_message_and_settle_outlasts_it(node):
-    """Killed while a run waits for its end: the run waits on, and all of it is there."""
+    """A run that settles while the broker restarts goes on, with every message."""
     with (
         mousetrap.faults(node.settings) as faults,
         mousetrap.run(count, faults.settings) as run,
     ):
         pid = node.pid
         run.send_many(range(300))
-        planting = threading.Thread(target=faults.restart_broker)
-        planting.start()
+        restart = threading.Thread(target=faults.restart_broker)
+        restart.start()
         summary = run.settle(60)
-        planting.join(60)
+        restart.join(60)
         faults.wait_until_healed(30)
 
-    [injected] = faults.injected
-    assert injected.triggered
-    assert injected.seconds > 0
+    [fault] = faults.injected
+    assert fault.triggered
+    assert fault.seconds > 0
     assert node.pid != pid
     assert (summary.done, summary.lost) == (300, 0)
 
 
-def test_fault_that_did_not_happen_is_void(settings):
-    """No connection to cut, no ack to lose: that proves nothing, and says so."""
+def test_fault_that_did_not_happen_is_not_triggered(settings):
+    """A fault without a connection or an ack says that it was not triggered."""
     with mousetrap.faults(settings) as faults:
         cut, ack = faults.cut(), faults.lose_ack()
         with pytest.raises(FaultError, match="cut was not triggered: there was no connection"):
@@ -195,7 +195,7 @@ def test_fault_that_did_not_happen_is_void(settings):
 
 
 def test_same_seed_gives_the_same_faults(settings):
-    """What is left to chance can be played again."""
+    """The same seed makes the same choices."""
     choices = []
     for seed in (1, 1, 2, 3, 4):
         with mousetrap.faults(settings, seed=seed) as faults:
@@ -206,7 +206,7 @@ def test_same_seed_gives_the_same_faults(settings):
 
 
 def test_faults_say_what_they_cannot_do(settings):
-    """An unknown name lists the known ones; TLS cannot be read; nothing begins before its block."""
+    """An unknown name, TLS, and use outside the block raise errors that say so."""
     with (
         mousetrap.faults(settings) as faults,
         pytest.raises(FaultError, match="use one of cut, lose_ack"),
@@ -219,7 +219,7 @@ def test_faults_say_what_they_cannot_do(settings):
 
 
 def test_faults_leave_nothing_behind(settings):
-    """Afterwards nobody listens, and no thread of theirs goes on."""
+    """After the block nothing listens on the port."""
     with mousetrap.faults(settings) as faults:
         depth_settings = faults.settings
         declare("work", settings=depth_settings)
@@ -227,12 +227,12 @@ def test_faults_leave_nothing_behind(settings):
         depth("work", depth_settings.replace(connect_timeout=1))
 
 
-def test_picture_marks_the_faults_that_landed(settings):
-    """A line and a number for each, a band until it was healed; the void one is not drawn."""
+def test_plot_marks_the_triggered_faults(settings):
+    """The plot has a line and a band for a triggered fault, and nothing for another."""
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
     with mousetrap.faults(settings) as faults:
-        faults.cut()  # nobody is there
+        faults.cut()  # there is no connection
         with mousetrap.run(count, faults.settings) as run:
             run.send_many(range(50))
             triggered = faults.cut()

@@ -1,4 +1,4 @@
-"""What a person does in JupyterLab, done by Playwright in a real Chromium."""
+"""Panels and reports in a real Chromium, which Playwright drives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 
 def test_saved_panel_needs_no_javascript(tmp_path, settings):
-    """nbconvert's page in a browser without JavaScript: the picture is there, and the table."""
+    """nbconvert's page without JavaScript has the picture and the table of a panel."""
     nbconvert = pytest.importorskip("nbconvert")
     shown = Panel(fetch.worker(settings)).bundle()
     cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", shown)])
@@ -38,32 +38,32 @@ def test_saved_panel_needs_no_javascript(tmp_path, settings):
 
 
 def test_hostile_text_does_nothing_in_a_browser(page, tmp_path, monkeypatch):
-    """All payloads in everything that shows something, on one page with scripts allowed."""
+    """All payloads in all displays, on one page with scripts allowed, do nothing."""
     monkeypatch.setattr("mousetrap.job_queue.depths", lambda *_: [])
     shows = [each.get("text/html", "") for text in PAYLOADS for each in bundles(text).values()]
     head = "<!doctype html><meta charset=utf-8><title>all of it</title>"
     (tmp_path / "all.html").write_text(head + "\n".join(shows), encoding="utf-8")
     address = (tmp_path / "all.html").as_uri()
-    heard = []
-    page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("request", lambda request: heard.append(request.url))
+    events = []
+    page.on("dialog", lambda dialog: (events.append(dialog.message), dialog.dismiss()))
+    page.on("console", lambda message: events.append(message.text))
+    page.on("request", lambda request: events.append(request.url))
 
     page.goto(address)
     acting = page.locator("script, iframe, object, embed, form, input, a, style, link, svg").count()
     page.mouse.move(200, 200)
 
     assert acting == 0
-    assert [each for each in heard if not each.startswith(("data:image/svg", address))] == []
+    assert [each for each in events if not each.startswith(("data:image/svg", address))] == []
     assert len(shows) > 50 * 20
 
 
 def test_report_on_a_grid_is_inert_and_opens_what_is_asked_for(page, tmp_path):
-    """A browser runs nothing that a notebook wrote and loads nothing; links open what they name."""
-    heard = []
-    page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("request", lambda request: heard.append(request.url))
+    """In a grid's report no content of a notebook acts, and links open what they name."""
+    events = []
+    page.on("dialog", lambda dialog: (events.append(dialog.message), dialog.dismiss()))
+    page.on("console", lambda message: events.append(message.text))
+    page.on("request", lambda request: events.append(request.url))
     address = (tmp_path / "index.html").as_uri()
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
 
@@ -76,4 +76,4 @@ def test_report_on_a_grid_is_inert_and_opens_what_is_asked_for(page, tmp_path):
     page.click(".plots summary")
     page.wait_for_selector(".plots details[open] summary")
 
-    assert [each for each in heard if not each.startswith(("data:", address))] == []
+    assert [each for each in events if not each.startswith(("data:", address))] == []

@@ -1,4 +1,4 @@
-"""Every notebook in a real JupyterLab; what its toolbar does to a consumer; panels in it."""
+"""Every notebook in a real JupyterLab; a consumer and its toolbar; panels in the browser."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from mousetrap.run_fetch_worker import fetch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
-OTHERWISE = {"08_watching.ipynb"}  # in the test of panels
-SLOW = {"06_bad_day.ipynb": pytest.mark.long}  # it has a broker of its own, and kills it
+TESTED_ELSEWHERE = {"08_watching.ipynb"}  # by the test of panels
+SLOW = {"06_bad_day.ipynb": pytest.mark.long}  # it kills a broker of its own
 NUMBERED = [
     pytest.param(name, marks=SLOW.get(name, ()))
-    for name in sorted({path.name for path in NOTEBOOKS.glob("0*.ipynb")} - OTHERWISE)
+    for name in sorted({path.name for path in NOTEBOOKS.glob("0*.ipynb")} - TESTED_ELSEWHERE)
 ]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SIZE = "image => [image.naturalWidth, image.naturalHeight]"
@@ -47,7 +47,7 @@ CELLS = [
 
 @pytest.fixture(scope="module")
 def lab(broker, tmp_path_factory):
-    """One JupyterLab and one browser for all tests of this file: both are slow to start."""
+    """One JupyterLab and one browser for all tests of this file, because both are slow to start."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("_build"))
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def lab(broker, tmp_path_factory):
 
 @pytest.fixture
 def open_notebook(lab):
-    """Open a notebook of the folder in a page of its own."""
+    """Open a notebook of the folder in a new page."""
     folder, address, browser = lab
     pages = []
 
@@ -75,11 +75,13 @@ def open_notebook(lab):
         page.close()
 
 
-def eventually(claim, timeout):
-    """Wait until *claim* holds, and say how long that took."""
+def eventually(condition, timeout):
+    """Wait until *condition* holds; return the seconds that it took."""
     started = time.monotonic()
-    while not claim():
-        assert time.monotonic() - started < timeout, "it did not come true in time"
+    while not condition():
+        assert time.monotonic() - started < timeout, (
+            f"the condition was not met within {timeout:g} s"
+        )
     return time.monotonic() - started
 
 
@@ -89,7 +91,7 @@ def choose(page, menu, item):
 
 
 def run_cell(page, number):
-    """Click into a cell and press Shift+Enter, as people do."""
+    """Click into a cell and press Shift+Enter."""
     page.locator(".jp-CodeCell .cm-content").nth(number).click()
     page.keyboard.press("Shift+Enter")
 
@@ -100,7 +102,7 @@ def prompt(page, number):
 
 @pytest.mark.parametrize("name", NUMBERED)
 def test_every_numbered_notebook_runs_in_jupyterlab(open_notebook, broker, name):
-    """All cells, from the first to the last, without an error; pictures where there are plots."""
+    """All cells run without an error, and plots are shown."""
     page = open_notebook(name)
 
     run_all_cells(page)
@@ -122,9 +124,7 @@ def test_every_numbered_notebook_runs_in_jupyterlab(open_notebook, broker, name)
 
 
 def test_toolbar_re_run_interrupt_and_restart(open_notebook, settings):
-    """Run a consumer cell again: one consumer. Interrupt a wait: at once, and it goes on
-    consuming. Restart the kernel: no consumer is left.
-    """
+    """A cell run again leaves one consumer, an interrupt keeps it, a restart ends it."""
     declare("work", settings=settings)
     cells = [source.replace("NAMESPACE", repr(settings.namespace)) for source in CELLS]
     notebook = new_notebook(
@@ -147,11 +147,11 @@ def test_toolbar_re_run_interrupt_and_restart(open_notebook, settings):
     run_cell(page, 3)
     eventually(lambda: prompt(page, 3) == "[*]:", 10)
     choose(page, "Kernel", "Interrupt Kernel")
-    said = page.locator(".jp-Notebook")
-    seconds = eventually(lambda: "KeyboardInterrupt" in said.inner_text(), 10)
+    cells = page.locator(".jp-Notebook")
+    seconds = eventually(lambda: "KeyboardInterrupt" in cells.inner_text(), 10)
     run_cell(page, 4)
     eventually(lambda: "'open'" in page.locator(".jp-CodeCell").nth(4).inner_text(), 10)
-    assert seconds < 3  # the browser's own way there and back included
+    assert seconds < 3  # with the round trip of the browser
     assert consumers() == 1
 
     choose(page, "Kernel", "Restart Kernel…")
@@ -166,9 +166,9 @@ FIRST_PANEL = """() => {
 
 
 def test_panel_lives_and_stays_when_it_is_reloaded(open_notebook, broker):
-    """It moves while other cells run; saved and loaded again, its last picture is there."""
+    """A panel changes while other cells run; after saving and loading its last state is there."""
     page = open_notebook("08_watching.ipynb")
-    seen = {}  # what the first panel said -> the picture that it showed
+    seen = {}  # text of the first panel -> its picture
 
     start_all_cells(page)
     page.locator(".mousetrap img").first.wait_for()
@@ -221,7 +221,7 @@ with mousetrap.run([pass_on, pass_on_again]) as run:
     run.send_many(["x" * 200] * 20_000)
     print("done:", run.settle(timeout=120).done)
 """
-TICKING = """() => {
+TIMER = """() => {
     window.gaps = [];
     let last = performance.now();
     setInterval(() => {
@@ -233,24 +233,24 @@ TICKING = """() => {
 
 
 def test_browser_stays_responsive_beside_a_flow_at_full_rate(open_notebook):
-    """20,000 messages under a panel: the page's own clock, ticking between tasks, never stops."""
+    """While a panel shows 20,000 messages, the page's timer is never late by a second."""
     notebook = new_notebook(metadata=KERNEL, cells=[new_code_cell(FULL_RATE)])
     nbformat.write(notebook, open_notebook.folder / "full_rate.ipynb")
 
     page = open_notebook("full_rate.ipynb")
     page.locator(".jp-Notebook").wait_for()
-    page.evaluate(TICKING)
+    page.evaluate(TIMER)
     run_all_cells(page)
     gaps = page.evaluate("window.gaps")
     text = page.locator(".jp-Notebook").inner_text()
 
     assert "done: 20000" in text
     assert len(gaps) > 50
-    assert max(gaps) < 1000, f"nothing could be clicked for {max(gaps):.0f} ms"
+    assert max(gaps) < 1000, f"the page did not react for {max(gaps):.0f} ms"
 
 
 def test_panel_of_a_notebook_from_somewhere_else_is_shown(open_notebook, settings):
-    """JupyterLab cleans the HTML of a notebook that it does not trust: picture and table stay."""
+    """In a notebook that JupyterLab does not trust, its sanitizer keeps picture and table."""
     shown = Panel(fetch.worker(settings)).bundle()
     cell = new_code_cell(outputs=[new_output("display_data", shown)])
     nbformat.write(new_notebook(cells=[cell]), open_notebook.folder / "theirs.ipynb")

@@ -1,4 +1,4 @@
-"""Consumers in a real kernel: cells run again, interrupted, edited; restarted and killed."""
+"""Background consumers in a real kernel: cells run again, edited, interrupted; its shutdown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def test_consumer_cell_with_other_settings_each_time_is_one_consumer(kernel, settings):
-    """The same, when each time a new worker has to start."""
+    """A consuming cell run with other options each time starts a new worker, and leaves one."""
     for n in range(20):
         options = f"concurrency={1 + n % 2}"
         kernel.run(HANDLER.format(version=0) + f"handle = consume('work', work, {options})")
@@ -35,7 +35,7 @@ def test_consumer_cell_with_other_settings_each_time_is_one_consumer(kernel, set
 
 
 def test_consumer_cell_says_that_it_replaced_one(kernel):
-    """Once for each time, in the cell that did it."""
+    """A cell that replaces a consumer says so once, on its own stderr."""
     first = kernel.run(HANDLER.format(version=1) + "handle = consume('work', work)")
     second = kernel.run("handle = consume('work', work)")
 
@@ -44,7 +44,7 @@ def test_consumer_cell_says_that_it_replaced_one(kernel):
 
 
 def test_handle_shows_itself_in_a_cell(kernel):
-    """As HTML and as text, or as a panel where there is one."""
+    """A handle as the last expression of a cell is displayed, as text at least."""
     cell = kernel.run(HANDLER.format(version=1) + "consume('work', work)")
 
     assert "text/plain" in cell.shown[-1]
@@ -55,7 +55,7 @@ def test_handle_shows_itself_in_a_cell(kernel):
 
 
 def test_function_that_is_defined_again_takes_over(kernel, settings):
-    """The cell with the function is enough; it says so there, and the handle shows which runs."""
+    """Running the cell that defines the function is enough: it takes over, and the cell says so."""
     kernel.run(HANDLER.format(version=1))
     kernel.run("handle = consume('work', work, writes='out')")
     send(settings, 1)
@@ -67,13 +67,13 @@ def test_function_that_is_defined_again_takes_over(kernel, settings):
 
     assert kernel.value("seen") == [(1, 1), (2, 2)]
     assert edited.stderr == "mousetrap: 'work': work v2 takes over from v1 with the next message\n"
-    assert again.stderr == ""  # the same once more
+    assert again.stderr == ""  # the same code again
     assert ", v2 (" in kernel.run("repr(handle)").result
     assert kernel.value("handle.statistics().reconnects, handle.replaced") == (0, "")
 
 
 def test_stage_that_is_defined_again_takes_over(kernel, settings):
-    """A decorated function as well."""
+    """A decorated function takes over in the same way."""
     stage = "@mousetrap.stage(reads='work', writes='out')\ndef scale(n: int) -> int: return {} * n"
     kernel.run(stage.format(10))
     kernel.run("handle = consume('work', scale)")
@@ -86,7 +86,7 @@ def test_stage_that_is_defined_again_takes_over(kernel, settings):
 
 @pytest.mark.parametrize("what", ["work = 5", "def work(one, two): ...", "async def work(n): ..."])
 def test_function_that_cannot_take_over_leaves_the_one_that_runs(kernel, settings, what):
-    """It says so once, the handle is stale, and messages are handled as before."""
+    """A definition that cannot handle messages is reported once, and the old function goes on."""
     kernel.run(HANDLER.format(version=1))
     kernel.run("handle = consume('work', work)")
     edited = kernel.run(what)
@@ -102,7 +102,7 @@ def test_function_that_cannot_take_over_leaves_the_one_that_runs(kernel, setting
 
 
 def test_function_reloaded_in_place_is_another_version(kernel, settings, tmp_path):
-    """What %autoreload does to a module's function; an edited file alone makes the handle stale."""
+    """%autoreload replaces the function; an edited file alone makes the handle stale."""
     module = tmp_path / "my_handlers.py"
     module.write_text("def scale(n: int) -> int:\n    return 10 * n\n")
     kernel.run(f"%load_ext autoreload\n%autoreload 0\nsys.path.insert(0, {str(tmp_path)!r})")
@@ -119,7 +119,7 @@ def test_function_reloaded_in_place_is_another_version(kernel, settings, tmp_pat
 
 
 def test_notebook_is_named_to_others(start_kernel, settings):
-    """Who asks hears the notebook's name; and in a kernel it is "this kernel"."""
+    """Another process sees the notebook's name; in the kernel itself it is "this kernel"."""
     kernel = start_kernel(JPY_SESSION_NAME="/home/me/analysis.ipynb")
     kernel.run(HANDLER.format(version=1) + "handle = consume('work', work)")
 
@@ -136,7 +136,7 @@ def test_notebook_is_named_to_others(start_kernel, settings):
 
 
 def test_interrupt_of_a_blocking_worker_ends_the_cell(kernel, settings):
-    """``stage.run()`` in a cell, twice interrupted: the kernel lives, the consumer is gone."""
+    """``stage.run()`` in a cell, interrupted twice, ends with its consumer; the kernel goes on."""
     declare("work", settings=settings)
     kernel.run("@mousetrap.stage(reads='work')\ndef work(n: int) -> None: ...")
     cell = kernel.start("work.run()")
@@ -150,10 +150,10 @@ def test_interrupt_of_a_blocking_worker_ends_the_cell(kernel, settings):
     wait_for(lambda: consumers(settings) == 0)
 
 
-DEAF = """
+INTERRUPTED_STOP = """
 from mousetrap.worker.worker import Worker
 stop = Worker.stop
-def interrupted(worker, timeout=10.0):  # as if the next interrupt came just here
+def interrupted(worker, timeout=10.0):  # as if the next interrupt came here
     if threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
     stop(worker, timeout)
@@ -161,11 +161,13 @@ Worker.stop = interrupted
 """
 
 
-def test_interrupt_before_the_cell_has_begun_to_stop_its_worker_leaves_no_ghost(kernel, settings):
-    """Two in a row: the second comes where the first would have had the worker stopped."""
+def test_interrupt_before_the_cell_has_begun_to_stop_its_worker_leaves_no_consumer(
+    kernel, settings
+):
+    """An interrupt during the stop of a worker still leaves no consumer."""
     declare("work", settings=settings)
     kernel.run("@mousetrap.stage(reads='work')\ndef work(n: int) -> None: ...")
-    kernel.run(DEAF)
+    kernel.run(INTERRUPTED_STOP)
     cell = kernel.start("work.run()")
     wait_for(lambda: consumers(settings) == 1)
     kernel.interrupt()
@@ -177,8 +179,8 @@ def test_interrupt_before_the_cell_has_begun_to_stop_its_worker_leaves_no_ghost(
 # ---- the end of a kernel -------------------------------------------------------------------------
 
 
-def test_shutdown_finishes_what_is_in_hand(kernel, settings):
-    """A notebook is closed: the message in hand is done, the others are back in the queue."""
+def test_shutdown_finishes_messages_in_progress(kernel, settings):
+    """At shutdown the message in progress is finished, and the others return to the queue."""
     kernel.run(EVERYTHING)
     send(settings, 0.7, 0.7, 0.7)
     kernel.run("begun.wait(10)")
@@ -205,7 +207,7 @@ SECONDS = pytest.mark.parametrize(
 
 @SECONDS
 def test_kernel_that_idles_and_computes_stays_connected(start_kernel, settings, heartbeat, seconds):
-    """Nobody looks after the connection, or pure Python takes all it can: no disconnect."""
+    """An idle kernel, or one that computes in Python, keeps its connections."""
     kernel = start_kernel(settings.replace(heartbeat=heartbeat, queue_expiry=600.0))
     kernel.run(EVERYTHING)
     kernel.read(seconds["idle"])
@@ -223,7 +225,7 @@ def test_kernel_that_idles_and_computes_stays_connected(start_kernel, settings, 
 
 @SECONDS
 def test_kernel_in_a_c_call_reconnects_at_most_once(start_kernel, settings, heartbeat, seconds):
-    """Nothing in the process can run, heartbeats neither: at most one reconnect, nothing lost."""
+    """A C call that holds the GIL stops heartbeats: at most one reconnect, and nothing is lost."""
     settings = settings.replace(heartbeat=heartbeat, queue_expiry=600.0)
     kernel = start_kernel(settings)
     kernel.run(EVERYTHING)
@@ -241,9 +243,9 @@ def test_kernel_in_a_c_call_reconnects_at_most_once(start_kernel, settings, hear
     assert len(ids) == 40
 
 
-# ---- wherever it runs ----------------------------------------------------------------------------
+# ---- in every environment ------------------------------------------------------------------------
 
-EVERYWHERE = """
+SCRIPT = """
 import mousetrap
 from mousetrap import Message, Publisher, consume, drain
 
@@ -259,20 +261,20 @@ with Publisher() as publisher:
 now = handle.wait_until(done=2)
 print(now.done, sorted(m.data for m in drain("loud")), [str(p) for p in [handle.output()]])
 """
-SAID = "2 ['MOUSE', 'TRAP'] ['heard mouse\\nheard trap\\n']\n"
+EXPECTED = "2 ['MOUSE', 'TRAP'] ['heard mouse\\nheard trap\\n']\n"
 
 
 def test_consume_is_the_same_in_a_terminal_and_in_a_notebook(start_kernel, settings, tmp_path):
-    """A script, a kernel, and papermill: the same lines give the same."""
+    """In a script, in a kernel and under papermill the same lines give the same output."""
     script, kernel, papermill = (
         settings.replace(namespace=f"{settings.namespace}-{n}") for n in range(3)
     )
     run = subprocess.run(
-        [sys.executable, "-c", EVERYWHERE], env=os.environ | script.to_environment(),
+        [sys.executable, "-c", SCRIPT], env=os.environ | script.to_environment(),
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    cell = start_kernel(kernel).run(EVERYWHERE)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(EVERYWHERE)])
+    cell = start_kernel(kernel).run(SCRIPT)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SCRIPT)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, tmp_path / "words.ipynb")
     subprocess.run(
@@ -282,7 +284,7 @@ def test_consume_is_the_same_in_a_terminal_and_in_a_notebook(start_kernel, setti
     executed = nbformat.read(tmp_path / "out.ipynb", 4)
     streams = {each.name: each.text for each in executed.cells[0].outputs}
 
-    assert run.stdout == cell.stdout == streams["stdout"] == SAID
+    assert run.stdout == cell.stdout == streams["stdout"] == EXPECTED
     assert run.stderr == cell.stderr == streams["stderr"]
     assert run.stderr.startswith("mousetrap: replaced the consumer of 'words': shout v1 goes on")
     # the kernel still runs, the others have ended

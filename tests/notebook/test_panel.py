@@ -1,4 +1,4 @@
-"""A panel: what is going on, alive in the cell, and its last picture in the saved notebook."""
+"""A panel: its figures, its drawing, its updates in the cell, and its state in a saved notebook."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mousetrap.notebook.rate import HISTORY, MAX_BARS, ArrivalHistory, RateMeter
 from mousetrap.notebook.stats_source import WorkersStatsSource
 from mousetrap.runs.diagram import Activity, Diagram
 
-PATIENCE = 20.0  # seconds
+TIMEOUT = 20.0  # seconds
 
 
 @stage(reads="words", writes="lengths", retry_delays=(0.05,))
@@ -43,60 +43,60 @@ def show(length: int) -> str:
 # ---- counts become rates and ages ----------------------------------------------------------------
 
 
-def test_pace_tells_how_fast_a_count_grows():
-    """Over the last five seconds; over all of it once it has ended; nothing before it began."""
-    pace = RateMeter()
-    for n in range(101):  # ten seconds at 20 a second, looked at every tenth of a second
-        pace.add(2 * n, 1000 + n / 10)
+def test_rate_is_how_fast_a_count_grows():
+    """The rate is over five seconds, the average over the time in which the count grew."""
+    meter = RateMeter()
+    for n in range(101):  # ten seconds at 20 a second, measured every tenth of a second
+        meter.add(2 * n, 1000 + n / 10)
     for n in range(1, 30):  # then nothing more
-        pace.add(200, 1010 + n / 10)
+        meter.add(200, 1010 + n / 10)
 
-    assert pace.average == pytest.approx(20, rel=0.02)
-    assert pace.rate == pytest.approx(42 / 5, rel=0.1)
+    assert meter.average == pytest.approx(20, rel=0.02)
+    assert meter.rate == pytest.approx(42 / 5, rel=0.1)
 
 
 @given(st.lists(st.tuples(st.floats(0.05, 9), st.integers(0, 500)), min_size=1, max_size=60))
-def test_pace_shows_all_that_came_in_the_last_minute(looks):
-    """However far apart one looks, what grew is somewhere in the row, which is never too long."""
-    pace, now, count = RateMeter(), 500.0, 7
-    pace.add(count, now)
-    for pause, grown in looks:
+def test_history_shows_all_that_came_in_the_last_minute(measurements):
+    """However far apart the measurements are, the history has all growth and is never too long."""
+    meter, now, count = RateMeter(), 500.0, 7
+    meter.add(count, now)
+    for pause, grown in measurements:
         now, count = now + pause, count + grown
-        pace.add(count, now)
+        meter.add(count, now)
 
-    minute = pace.history(is_finished=True)
+    minute = meter.history(is_finished=True)
     assert len(minute) <= MAX_BARS
     assert all(each >= 0 for each in minute)
     if now < 500 + HISTORY - 1:
         assert sum(minute) == pytest.approx(count - 7, abs=0.1 * len(minute))
 
 
-def test_pace_of_what_does_not_move_stays_the_same():
-    """Nothing to draw before it begins, and nothing that would have to be drawn anew."""
-    pace = RateMeter()
+def test_history_of_a_constant_count_is_empty():
+    """A count that does not grow has no history, so its display needs no update."""
+    meter = RateMeter()
     for n in range(400):
-        pace.add(7, 100 + n / 4)
-        assert (pace.rate, pace.history(is_finished=False)) == (0.0, ())
-    pace.add(8, 201)
+        meter.add(7, 100 + n / 4)
+        assert (meter.rate, meter.history(is_finished=False)) == (0.0, ())
+    meter.add(8, 201)
 
-    assert len(pace.history(is_finished=True)) <= 7
+    assert len(meter.history(is_finished=True)) <= 7
 
 
-def test_pace_is_even_for_what_is_even():
-    """Looks and pieces are not in step, and yet the line has no teeth."""
-    pace = RateMeter()
+def test_history_of_steady_growth_is_even():
+    """Steady growth gives an even history, though measurements and buckets are not in step."""
+    meter = RateMeter()
     for n in range(40):
-        pace.add(30 * n, 2000 + 0.3 * n)
+        meter.add(30 * n, 2000 + 0.3 * n)
 
-    minute = pace.history(is_finished=False)[1:]
+    minute = meter.history(is_finished=False)[1:]
     assert max(minute) - min(minute) <= 0.1 * max(minute)
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=50),
 )
-def test_arrivals_tell_the_age_of_the_oldest_message(steps):
-    """By counts alone, and right to a second for every queue that keeps its order."""
+def test_arrivals_give_the_age_of_the_oldest_message(steps):
+    """From counts alone the age is right to a second, for a queue that keeps its order."""
     arrivals, queue, settled = ArrivalHistory(), [], 0
     for now, (come, gone) in enumerate(steps):
         queue += [now] * come
@@ -109,7 +109,7 @@ def test_arrivals_tell_the_age_of_the_oldest_message(steps):
 
 
 def test_arrivals_say_at_least_when_they_came_late():
-    """What was there at the first look may be older."""
+    """A message that was there at the first measurement may be older."""
     arrivals = ArrivalHistory()
     arrivals.add(10, 3, 100.0)
 
@@ -118,7 +118,7 @@ def test_arrivals_say_at_least_when_they_came_late():
 
 
 def test_arrivals_forget_what_was_counted_twice():
-    """A message that moved on between two questions was in both answers, for one look."""
+    """A message that moved on between two counts was in both; the next measurement corrects it."""
     arrivals = ArrivalHistory()
     for now, there in ((0.0, 5), (1.0, 0), (2.0, 0), (3.0, 1)):
         arrivals.add(0 if now == 0 else 4, there, now)
@@ -126,32 +126,32 @@ def test_arrivals_forget_what_was_counted_twice():
     assert arrivals.oldest(4, 5.0) == "2 s"
 
 
-# ---- what is watched -----------------------------------------------------------------------------
+# ---- what is shown -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def watch():
-    """Makes panels, and closes the connections by which they measure."""
+    """Make panels, and close the connections by which they measure."""
     made = []
 
-    def watch(what) -> Panel:
+    def make(what) -> Panel:
         made.append(Panel(what))
         return made[-1]
 
-    yield watch
+    yield make
     for each in made:
         each.close()
 
 
 def test_panel_of_a_run_knows_what_its_ledger_knows(settings, watch):
-    """Depths, retries, deaths, what came out; at the end how it ended, and on which broker."""
+    """A run's panel has depths, retries, dead letters and results, and in the end its state."""
     with mousetrap.run([measure, show], settings) as run:
-        watching = watch(run)
+        shown = watch(run)
         run.send_many(["mouse", "", "trap"])
-        run.settle(timeout=PATIENCE)
-        watching.measure()
-        alive = watching.poll()[0]
-    [view] = watching.poll()
+        run.settle(timeout=TIMEOUT)
+        shown.measure()
+        alive = shown.poll()[0]
+    [view] = shown.poll()
 
     assert (alive.state, view.state, view.is_finished) == ("open", "closed", True)
     assert view.broker.startswith(("RabbitMQ ", "embedded, in memory: "))
@@ -159,18 +159,18 @@ def test_panel_of_a_run_knows_what_its_ledger_knows(settings, watch):
     assert (first.done, first.retried, first.dead, first.waiting) == (2, 1, 1, 0)
     assert (second.done, second.oldest) == (2, "")
     assert view.queues == {"shown": 2}
-    assert "run " + run.namespace in repr(watching)
-    assert settings.password not in repr(watching)
+    assert "run " + run.namespace in repr(shown)
+    assert settings.password not in repr(shown)
 
 
 def test_panel_of_a_run_in_processes_knows_it_as_well(settings, watch):
-    """Nobody here has the workers: the ledger and the broker tell enough."""
+    """Without workers in this process, ledger and broker have the figures."""
     with mousetrap.run([measure], settings, workers="none") as run:
-        watching = watch(run)
+        shown = watch(run)
         run.send_many(["mouse", "trap"])
         wait_for(lambda: run.summary().confirmed == 2)
-        watching.measure()
-        [view] = watching.poll()
+        shown.measure()
+        [view] = shown.poll()
 
     [only] = view.stages
     assert (only.waiting, only.in_progress, only.state) == (2, 0, "")
@@ -178,34 +178,34 @@ def test_panel_of_a_run_in_processes_knows_it_as_well(settings, watch):
 
 
 def test_panel_of_workers_counts_what_waits_and_since_when(settings, watch):
-    """In the queue, handed over, in hand; the oldest by counts alone."""
+    """Waiting counts the queue and what is prefetched; the age of the oldest comes from counts."""
     gate = threading.Event()
 
     def handle(_: int) -> None:
-        gate.wait(PATIENCE)
+        gate.wait(TIMEOUT)
 
     declare("work", settings=settings)
     with Worker("work", handle, settings) as worker:
-        watching = watch(worker)
-        watching.measure()
+        shown = watch(worker)
+        shown.measure()
         send("work", range(20), settings=settings)
         wait_for(lambda: worker.statistics().prefetched == 15)
-        watching.measure()
-        [view] = watching.poll()
+        shown.measure()
+        [view] = shown.poll()
         gate.set()
         worker.wait_until(done=20)
-        [after] = watching.poll()
+        [after] = shown.poll()
 
     [busy], [idle] = view.stages, after.stages
     assert (busy.waiting, busy.in_progress, busy.done) == (4 + 15, 1, 0)
     assert busy.oldest in ("0 s", "1 s")
     assert (idle.in_progress, idle.done) == (0, 20)
-    [ended] = watching.poll()
+    [ended] = shown.poll()
     assert (ended.state, ended.stages[0].rate > 0) == ("closed", True)
 
 
 def test_panel_takes_workers_of_one_function_together(settings):
-    """Two workers on one queue are one stage; another queue is another."""
+    """Two workers of one function on one queue are one stage; another queue is another stage."""
     declare("other", settings=settings)
     other = Worker("other", measure.handler, settings)
     watch = WorkersStatsSource(
@@ -218,17 +218,17 @@ def test_panel_takes_workers_of_one_function_together(settings):
 
 
 def test_panel_says_when_a_connection_is_lost(settings, proxy):
-    """The state in words, what is the matter below, and later that it came back."""
+    """The panel has the state and the problem, and later the number of reconnects."""
     declare("words", settings=settings)
     with measure.start(proxy.settings) as worker:
-        watching = Panel(worker)
+        shown = Panel(worker)
         proxy.refuse()
         proxy.cut()
-        cut = wait_for(lambda: worker.statistics().state == "connecting" and watching.poll()[0])
-        drawn = repr(watching)
+        cut = wait_for(lambda: worker.statistics().state == "connecting" and shown.poll()[0])
+        drawn = repr(shown)
         proxy.accept()
         wait_for(lambda: worker.statistics().state == "open")
-        back = repr(watching)
+        back = repr(shown)
 
     assert not cut.is_finished
     assert cut.stages[0].problem
@@ -237,7 +237,7 @@ def test_panel_says_when_a_connection_is_lost(settings, proxy):
 
 
 def test_panel_of_everything_shows_runs_and_workers_once(settings):
-    """What works in this process, found by itself: a run's own workers are in the run."""
+    """Without an argument it finds the runs and workers of this process, each once."""
     declare(measure.queue, settings=settings)
     with mousetrap.run([show], settings) as run, measure.start(settings):
         views = Panel().poll()
@@ -249,7 +249,7 @@ def test_panel_of_everything_shows_runs_and_workers_once(settings):
 
 
 def test_panel_is_one_for_the_same_thing(settings):
-    """Asked for twice it is one panel in two places; what has ended gets a new one."""
+    """The same argument gives the same panel."""
     worker = measure.worker(settings)
 
     first = panel(worker)
@@ -258,14 +258,14 @@ def test_panel_is_one_for_the_same_thing(settings):
     assert panel([worker]) is first
 
 
-def test_panel_refuses_what_it_cannot_watch():
-    """A sentence that says what it can."""
+def test_panel_refuses_what_it_cannot_show():
+    """Another type raises an error that names the possible ones."""
     with pytest.raises(TypeError, match="cannot show a int: give it a run, a worker"):
         panel(7)
 
 
-def test_panel_of_a_handle_tells_what_the_handle_knows(settings, watch):
-    """Which version runs, what it printed and what failed; it ends when it is replaced."""
+def test_panel_of_a_handle_has_what_the_handle_has(settings, watch):
+    """A handle's panel has version, output and failure, and ends when the handle is replaced."""
 
     def handle(word: str) -> None:
         print("about <b>", word)
@@ -276,28 +276,28 @@ def test_panel_of_a_handle_tells_what_the_handle_knows(settings, watch):
     with mousetrap.consume("work", handle, settings, retry_delays=()) as first:
         send("work", ["mouse", "trap"], settings=settings)
         first.wait_until(dead=1, done=1)
-        watching = watch(first)
-        watching.measure()
-        html = watching.bundle()["text/html"]
+        shown = watch(first)
+        shown.measure()
+        html = shown.bundle()["text/html"]
         with mousetrap.consume("work", handle, settings, retry_delays=()):
-            replaced = watching.poll()
+            replaced = shown.poll()
 
     assert "work → handle: v1 (" in html
     assert "printed: about &lt;b&gt; trap" in html
     assert "  about &lt;b&gt; mouse" in html
     assert "last failure: ValueError: no &lt;i&gt;luck&lt;/i&gt;" in html
     assert [view.state for view in replaced] == ["replaced"]
-    assert watching.is_finished(replaced)
+    assert shown.is_finished(replaced)
 
 
 def test_panel_of_a_handle_says_who_else_consumes(settings, watch):
-    """Found out by the panel's own thread, which has the time to ask."""
+    """The thread of the panel asks which other processes consume."""
     declare("work", settings=settings)
     with mousetrap.consume("work", print, settings) as handle, open_channel(settings) as channel:
         channel.basic_consume(settings.topology.wire_name("work"), print)
-        watching = watch(handle)
-        watching.measure()
-        drawn = repr(watching)
+        shown = watch(handle)
+        shown.measure()
+        drawn = repr(shown)
 
     assert "2 attached, 1 is not from this process: you will see about half" in drawn
 
@@ -306,7 +306,7 @@ def test_panel_of_a_handle_says_who_else_consumes(settings, watch):
 
 
 def test_panel_draws_a_picture_and_a_table(settings):
-    """SVG in an image, whose size is said beforehand, and the same figures as words below."""
+    """The SVG is an image with a size, and the table has the same figures."""
     html = Panel(mousetrap.run([measure, show], settings)).bundle()["text/html"]
 
     [(alt, data, width, height)] = re.findall(
@@ -321,21 +321,21 @@ def test_panel_draws_a_picture_and_a_table(settings):
 
 
 def test_live_diagram_marks_what_is_in_trouble():
-    """Red, with a word for it, in place of a rate that says nothing then."""
+    """A stage with a problem shows its state in place of its rate."""
     svg = Diagram([Step("measure", "words")], {}, {"words": None},
                   activity={"measure": Activity(0.0, (), 1, "connecting")},
                   oldest={"words": "12 s"}).svg()  # fmt: skip
 
-    for said in ("– waiting", "oldest 12 s", ">connecting<"):
-        assert said in svg
+    for text in ("– waiting", "oldest 12 s", ">connecting<"):
+        assert text in svg
     assert ">0/s" not in svg
 
 
-# ---- how it lives --------------------------------------------------------------------------------
+# ---- its updates ---------------------------------------------------------------------------------
 
 
 class Counter:
-    """A picture of a number; over when it is negative."""
+    """Content that is a number, finished when it is negative."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -359,7 +359,7 @@ class Counter:
 
 
 class Shell:
-    """What of a notebook's shell a display needs."""
+    """The part of an IPython shell that a display needs."""
 
     def __init__(self) -> None:
         self.execution_count = 1
@@ -373,8 +373,8 @@ class Shell:
         )
 
     def _publish(self, *, data, transient, update, **_):
-        said = (time.monotonic(), update, data["text/plain"], transient["display_id"])
-        self.published.append(said)
+        record = (time.monotonic(), update, data["text/plain"], transient["display_id"])
+        self.published.append(record)
 
     def texts(self):
         return [text for _, _, text, _ in self.published]
@@ -406,7 +406,7 @@ def live(shell, counter):
 
 
 def test_live_updates_the_display_that_it_made(shell, counter, live):
-    """Once displayed, then only updates with the same id: nothing lands in a newer cell."""
+    """After the first display there are only updates with its id."""
     assert live.show()
     shell.end_cell()
     counter.number = 1
@@ -418,7 +418,7 @@ def test_live_updates_the_display_that_it_made(shell, counter, live):
 
 
 def test_live_shows_itself_once_in_a_cell(shell, counter, live):
-    """Called there and named at the cell's end, it is there once; in the next cell it is again."""
+    """Called twice in a cell it is displayed once, and again in the next cell."""
     assert [live.show(), live.show()] == [True, False]
     shell.end_cell()
     assert live.show()
@@ -426,7 +426,7 @@ def test_live_shows_itself_once_in_a_cell(shell, counter, live):
 
 
 def test_live_sends_at_most_four_updates_a_second(shell, counter, live):
-    """However fast things change and cells end, no second has more."""
+    """However fast the content changes and cells end, no second has more updates."""
     live.show()
     started = time.monotonic()
     while time.monotonic() < started + 2.5:
@@ -437,13 +437,13 @@ def test_live_sends_at_most_four_updates_a_second(shell, counter, live):
     wait_for(lambda: "-1" in shell.texts())
 
     times = [at for at, *_ in shell.published]
-    assert len(times) >= 2.5 * 2  # and does not fall asleep
+    assert len(times) >= 2.5 * 2  # and it does not stop
     for n in range(len(times) - MAX_UPDATES_PER_SECOND):
         assert times[n + MAX_UPDATES_PER_SECOND] - times[n] >= 1.0
 
 
-def test_live_says_nothing_when_nothing_has_changed(shell, counter, live):
-    """Looks go on; the saved notebook need not."""
+def test_live_sends_nothing_when_nothing_has_changed(shell, counter, live):
+    """Polls of unchanged content send nothing."""
     live.show()
     before = counter.measured
     wait_for(lambda: counter.measured >= before + 2)
@@ -453,7 +453,7 @@ def test_live_says_nothing_when_nothing_has_changed(shell, counter, live):
 
 
 def test_live_is_up_to_date_at_the_end_of_the_cell(shell, counter, live, monkeypatch):
-    """Under papermill nobody hears what is said between two cells."""
+    """The end of a cell updates the display, because papermill reads nothing between two cells."""
     monkeypatch.setattr(live_module, "REFRESH_INTERVAL", 60.0)
     live.show()
     wait_for(lambda: counter.measured)
@@ -467,7 +467,7 @@ def test_live_is_up_to_date_at_the_end_of_the_cell(shell, counter, live, monkeyp
 
 
 def test_live_ends_by_itself_when_all_is_over(shell, counter, live):
-    """Its thread, its hook and its connections are gone; the last state stays."""
+    """When the content is finished, its thread and hook end; the last state stays."""
     live.show()
     assert live.is_running
     counter.number = -1
@@ -480,7 +480,7 @@ def test_live_ends_by_itself_when_all_is_over(shell, counter, live):
 def test_live_ends_when_it_is_stopped_or_nothing_happens_for_an_hour(
     shell, counter, live, monkeypatch
 ):
-    """It says so in its last picture; shown again, it lives again."""
+    """The last update says that it stopped; `show` starts it again."""
     live.show()
     live.stop()
     assert (live.is_running, shell.texts()[-1]) == (False, "0 not live")
@@ -493,12 +493,12 @@ def test_live_ends_when_it_is_stopped_or_nothing_happens_for_an_hour(
 
 
 def test_panel_outside_a_notebook_is_text(settings, capsys):
-    """In a terminal there is no cell: nothing runs, and IPython prints it."""
-    watching = panel(measure.worker(settings))
+    """In a terminal no thread starts, and IPython prints the text."""
+    shown = panel(measure.worker(settings))
 
-    watching._ipython_display_()
+    shown._ipython_display_()
 
-    assert not watching.is_live
+    assert not shown.is_live
     assert "measure" in capsys.readouterr().out
 
 
@@ -520,7 +520,7 @@ CELLS = [
 
 
 def test_panel_in_a_kernel_stays_in_its_cell_and_is_saved_with_its_last_state(settings):
-    """Executed cell by cell, as papermill does: one output, in the one cell, and it is the last."""
+    """Executed cell by cell, as by papermill, its cell has one output: the last state."""
     nbclient = pytest.importorskip("nbclient")
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     notebook = nbformat.v4.new_notebook(cells=cells)

@@ -1,4 +1,4 @@
-"""Consuming in the background: run again it is replaced, never doubled, and it says so."""
+"""Background consumers: a second call replaces the first, and reports it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mousetrap.notebook.source_digest import SourceDigest, digest_of
 
 @pytest.fixture(autouse=True)
 def no_consumers():
-    """What a test leaves running is stopped."""
+    """Stop what a test leaves running."""
     yield
     for handle in registry.handles():
         handle.stop()
@@ -49,7 +49,7 @@ def consumers(settings, queue="work"):
 
 
 def test_consume_works_in_the_background(settings):
-    """A function, a queue, and a handle that can be waited for."""
+    """A function and a queue give a handle that can be waited for."""
     handle = consume("work", double, settings, writes="out")
     send(settings, 1, 2, 3)
     now = handle.wait_until(done=3)
@@ -61,7 +61,7 @@ def test_consume_works_in_the_background(settings):
 
 
 def test_consume_takes_a_stage_with_all_that_it_knows(settings):
-    """What a stage writes and how many it handles at a time need not be said again."""
+    """A stage brings its output queue and its concurrency."""
 
     @stage(reads="work", writes="out", concurrency=3)
     def quadruple(n: int) -> int:
@@ -76,7 +76,7 @@ def test_consume_takes_a_stage_with_all_that_it_knows(settings):
 
 
 def test_consume_again_is_one_consumer_on_the_same_connection(settings, capsys):
-    """The cell run again: nothing is reconnected, nothing doubled, and counts begin anew."""
+    """The same call again reconnects nothing and doubles nothing; the counts start at zero."""
     first = consume("work", double, settings)
     send(settings, 1)
     first.wait_until(done=1)
@@ -92,7 +92,7 @@ def test_consume_again_is_one_consumer_on_the_same_connection(settings, capsys):
 
 
 def test_consume_again_with_another_function_swaps_between_messages(settings, capsys):
-    """The message in hand ends as it began, the very next one is the new function's."""
+    """The message in progress ends with the old function, the next one is the new function's."""
     begun, gate = threading.Event(), threading.Event()
 
     def scale(n: int) -> int:
@@ -118,8 +118,8 @@ def test_consume_again_with_another_function_swaps_between_messages(settings, ca
     assert "scale v2 takes over from v1 with the next message" in capsys.readouterr().err
 
 
-def test_consume_again_with_other_settings_finishes_and_starts_anew(settings, capsys):
-    """What is in hand is finished, what is not begun goes back, and there is one consumer."""
+def test_consume_again_with_other_settings_finishes_and_starts_a_new_worker(settings, capsys):
+    """With other options the old worker finishes its message, and a new worker gets the rest."""
     begun, gate = threading.Event(), threading.Event()
 
     def waits(n: int) -> int:
@@ -142,7 +142,7 @@ def test_consume_again_with_other_settings_finishes_and_starts_anew(settings, ca
 
 
 def test_consume_again_says_that_the_old_handler_hangs(settings, capsys, monkeypatch):
-    """A handler that does not end is left behind, and its message comes again."""
+    """A handler that does not end is left, and its message is redelivered."""
     monkeypatch.setattr(registry, "REPLACE_TIMEOUT", 0.2)
     begun, gate = threading.Event(), threading.Event()
 
@@ -161,7 +161,7 @@ def test_consume_again_says_that_the_old_handler_hangs(settings, capsys, monkeyp
 
 
 def test_consume_interrupted_while_the_old_handler_hangs(settings):
-    """The cell returns at once; the old one ends behind it, and the next run starts the new one."""
+    """An interrupt returns at once; the old worker still ends, and a new call starts a new one."""
     begun, gate = threading.Event(), threading.Event()
 
     def hangs(_: int) -> None:
@@ -183,7 +183,7 @@ def test_consume_interrupted_while_the_old_handler_hangs(settings):
 
 
 def test_consume_changes_between_functions_and_coroutines(settings):
-    """They need other hands, so a new worker starts; there is one consumer all the same."""
+    """They need another executor, so a new worker starts; there is one consumer."""
     first = consume("work", double, settings, writes="out")
     second = consume("work", halve, settings, writes="out")
     send(settings, 5)
@@ -195,7 +195,7 @@ def test_consume_changes_between_functions_and_coroutines(settings):
 
 
 def test_consumers_with_names_stand_side_by_side(settings):
-    """A name makes it another consumer; without it, or with the same, it is the one before."""
+    """Another name is another consumer; the same name replaces."""
     one = consume("work", double, settings, name="one")
     two = consume("work", double, settings, name="two")
     consume("work", double, settings, name="two")
@@ -207,7 +207,7 @@ def test_consumers_with_names_stand_side_by_side(settings):
 
 
 def test_consume_leaves_what_runs_when_it_cannot_begin(settings):
-    """A function that takes no message, or a name that no queue can have: the old one goes on."""
+    """An argument that is wrong raises, and the consumer that runs goes on."""
     handle = consume("work", double, settings)
 
     with pytest.raises(TypeError, match="cannot handle messages"):
@@ -222,7 +222,7 @@ def test_consume_leaves_what_runs_when_it_cannot_begin(settings):
 
 
 def test_consume_that_does_not_start_leaves_nothing(settings):
-    """No consumer, no thread, nothing in the list."""
+    """After a failed start there is no consumer, no thread and no handle."""
     before = set(threading.enumerate())
     with pytest.raises(AccessRefused):
         consume("work", double, settings.replace(password="x"))
@@ -232,7 +232,7 @@ def test_consume_that_does_not_start_leaves_nothing(settings):
 
 
 def test_handle_stops_at_the_end_of_its_block(settings):
-    """As a context manager, and once: stopping twice is no error."""
+    """As a context manager it stops the consumer; a second stop is no error."""
     with consume("work", double, settings) as handle:
         assert consumers(settings) == 1
     handle.stop()
@@ -242,8 +242,8 @@ def test_handle_stops_at_the_end_of_its_block(settings):
     assert handle.wait(1) is True
 
 
-def test_replaced_handle_stops_nobody(settings):
-    """The consumer belongs to the newest handle."""
+def test_replaced_handle_stops_nothing(settings):
+    """Only the newest handle stops the consumer."""
     old = consume("work", double, settings)
     new = consume("work", double, settings)
     old.stop()
@@ -252,8 +252,8 @@ def test_replaced_handle_stops_nobody(settings):
     assert consumers(settings) == 1
 
 
-def test_consume_begins_anew_after_a_failure(settings):
-    """A consumer that ended for good is replaced by one that works."""
+def test_consume_starts_a_new_worker_after_a_failure(settings):
+    """A consumer that has failed is replaced by a new worker."""
     first = consume("work", double, settings)
     first.worker.fail(mousetrap.MousetrapError("no way to go on"))
     second = consume("work", double, settings)
@@ -263,7 +263,7 @@ def test_consume_begins_anew_after_a_failure(settings):
 
 
 def test_handle_says_how_far_it_got(settings):
-    """A wait that fails tells the counts of this handle, not of the ones before."""
+    """A failed wait has the counts of this handle, not of earlier ones."""
     consume("work", double, settings)
     send(settings, 1)
     registry.handles()[0].wait_until(done=1)
@@ -274,7 +274,7 @@ def test_handle_says_how_far_it_got(settings):
 
 
 def test_consume_says_who_else_consumes(settings, capsys):
-    """When it starts, and in the handle: how many, how much one will see, and who they are."""
+    """At the start and in the handle: how many consume, and in which processes."""
     with other_process(settings) as other:
         handle = consume("work", double, settings)
         said = capsys.readouterr().err
@@ -285,8 +285,8 @@ def test_consume_says_who_else_consumes(settings, capsys):
         assert f"pid {other.pid}" in text
 
 
-def test_handle_counts_others_anew_when_it_is_shown(settings, monkeypatch):
-    """An answer is good for two seconds."""
+def test_handle_counts_others_again_when_it_is_shown(settings, monkeypatch):
+    """A handle asks again for other consumers when its answer is older than two seconds."""
     monkeypatch.setattr("mousetrap.notebook.handle.MAX_ATTACHED_AGE", 0.0)
     handle = consume("work", double, settings)
     with other_process(settings):
@@ -296,7 +296,7 @@ def test_handle_counts_others_anew_when_it_is_shown(settings, monkeypatch):
 
 
 def test_handle_shows_itself_as_text_and_as_html(settings):
-    """What runs, how far it is, and the last failure; for a terminal and for a page."""
+    """Both forms have the route, the counts and the last failure."""
 
     def rejects(_: object) -> None:
         print("looked at it")
@@ -316,8 +316,8 @@ def test_handle_shows_itself_as_text_and_as_html(settings):
     assert str(failure.output) == "looked at it\n"
 
 
-def test_handle_obeys_nothing_that_it_shows(settings):
-    """Queue names, errors and output of strangers act neither on a terminal nor on a page."""
+def test_handle_escapes_what_it_shows(settings):
+    """Names, errors and output with markup or control characters do not act."""
 
     def hostile(_: object) -> None:
         print("\x1b[2J\u202e<img src=x onerror=alert(1)>$x$")
@@ -336,7 +336,7 @@ def test_handle_obeys_nothing_that_it_shows(settings):
 
 
 def test_handle_says_what_is_wrong(settings, proxy):
-    """While the broker is away the handle says so; nothing is raised, nothing is lost."""
+    """While the broker is away the handle shows it; nothing raises."""
     handle = consume("work", double, proxy.settings)
     proxy.refuse()
     proxy.cut()
@@ -353,13 +353,13 @@ def test_handle_says_what_is_wrong(settings, proxy):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Write a module of handlers, and import it anew: ``module(source)``."""
+    """Write a module of handlers and import it: ``module(source)``."""
     monkeypatch.syspath_prepend(tmp_path)
     file = tmp_path / f"handlers_{os.getpid()}_{abs(hash(tmp_path))}.py"
 
     def write(source):
         file.write_text(source)
-        os.utime(file, (0, len(source)))  # another time for another text, however quick we are
+        os.utime(file, (0, len(source)))  # another time of modification for another text
         importlib.invalidate_caches()
 
     def load(source):
@@ -376,8 +376,8 @@ def module(tmp_path, monkeypatch):
 SOURCE = "RATE = 2\n\ndef scale(n: int) -> int:\n    return RATE * n\n"
 
 
-def test_mark_is_of_what_a_function_does():
-    """Defined twice it is the same; what it says in comments and where it stands do not count."""
+def test_digest_is_of_what_a_function_does():
+    """Comments and line numbers do not change the digest of a function."""
     space = [{}, {}, {}]
     exec("def f(n):\n    return n + 1", space[0])
     exec("\n\ndef f(n):\n    # more\n    return n + 1", space[1])
@@ -389,7 +389,7 @@ def test_mark_is_of_what_a_function_does():
 
 
 def test_version_is_stale_when_its_source_on_disk_is_another(settings, module):
-    """The handle says so, and that it is to be imported anew."""
+    """The handle says that the source has changed, and what to do."""
     handle = consume("work", module(SOURCE).scale, settings)
     assert handle.stale == ""
 
@@ -410,7 +410,7 @@ def test_version_is_stale_when_its_source_on_disk_is_another(settings, module):
     ],
 )
 def test_version_compares_what_python_makes_of_a_file(module, source, stale):
-    """Comments and places do not count; what the function leans on in its module does."""
+    """Comments and moved lines do not count; a change elsewhere in the module does."""
     version = SourceDigest(module(SOURCE).scale)
     module.write(source)
 
@@ -419,7 +419,7 @@ def test_version_compares_what_python_makes_of_a_file(module, source, stale):
 
 
 def test_version_is_stale_when_its_file_had_changed_before(module):
-    """An hour-old import and a newer file: it need not change while one looks."""
+    """A file that changed between import and consume is noticed."""
     scale = module(SOURCE).scale
     module.write(SOURCE.replace("RATE * n", "n"))
 
@@ -427,7 +427,7 @@ def test_version_is_stale_when_its_file_had_changed_before(module):
 
 
 def test_version_is_stale_when_its_file_is_gone(module):
-    """Gone is another, too."""
+    """A deleted file makes it stale, too."""
     version = SourceDigest(module(SOURCE).scale)
     module.file.unlink()
 
@@ -435,7 +435,7 @@ def test_version_is_stale_when_its_file_is_gone(module):
 
 
 def test_version_sees_through_stages_and_decorators(module):
-    """It is the person's function that is looked at."""
+    """The function inside a stage is compared."""
     scale = module(SOURCE).scale
 
     assert digest_of(stage(reads="work")(scale)) == digest_of(scale)
@@ -456,14 +456,14 @@ def slow(seconds: float) -> float:
 handle = consume("work", slow, writes="out")
 handle.wait_until(received=1)
 if os.fork() == 0:
-    sys.exit()  # the consumer is not the child's: it must not stop it
+    sys.exit()  # the consumer belongs to the parent: the child must not stop it
 sys.stdin.readline()
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_script_that_ends_leaves_no_consumer(settings):
-    """At exit the message in hand is finished if it is quick, and the others go back."""
+    """At exit a message in progress is finished if it is quick; the others return to the queue."""
     declare("out", settings=settings)
     send(settings, 0.5, 0.5, 0.5)
     process = subprocess.Popen(

@@ -38,27 +38,27 @@ HOSTILE = [
 
 def make_grid(folder, text=None, summary=None, ended=None):
     """Return a grid of two points, one of them failed, with *text* wherever text can come from."""
-    told = text if text is not None else "harmless"
+    word = text if text is not None else "harmless"
     summary = summary or {
         "sent": 100, "done": 95, "dead": 3, "lost": 0, "seconds": 1.5,
-        "latency": {"p50": 0.1, "p99": 0.25}, "reasons": {told: 3}, told: told,
-        "stages": {told: {"done": 95, told: told, "wait": {"p50": 0.1, told: told}}, "other": told},
+        "latency": {"p50": 0.1, "p99": 0.25}, "reasons": {word: 3}, word: word,
+        "stages": {word: {"done": 95, word: word, "wait": {"p50": 0.1, word: word}}, "other": word},
     }  # fmt: skip
     copy = folder / "1-prefetch=1.ipynb"
     if folder.exists():
         write_copy(copy, PNG)
     notebook = Path("notebooks/check_it.ipynb")
-    axis = "prefetch" if text is None else told
-    failing = FailingCell(4, 3, "assert lost == 0" if text is None else told,
-                          "AssertionError: lost 5" if text is None else told)  # fmt: skip
+    axis = "prefetch" if text is None else word
+    failing = FailingCell(4, 3, "assert lost == 0" if text is None else word,
+                          "AssertionError: lost 5" if text is None else word)  # fmt: skip
     error = f"{notebook} failed in cell 4 (In [3]): {failing.line}\n{failing.error}"
     checks = (
-        CheckResult(notebook, copy, {axis: 1, "name": told}, 5.0, 5, summary),
-        CheckResult(notebook, folder / "2-prefetch=10.ipynb", {axis: 10, "name": told}, 4.0, 3,
+        CheckResult(notebook, copy, {axis: 1, "name": word}, 5.0, 5, summary),
+        CheckResult(notebook, folder / "2-prefetch=10.ipynb", {axis: 10, "name": word}, 4.0, 3,
                     summary, failing, error),
     )  # fmt: skip
     points = tuple(
-        PointResult(number, told, {axis: check.parameters[axis]}, f"grid-{number}", True, check)
+        PointResult(number, word, {axis: check.parameters[axis]}, f"grid-{number}", True, check)
         for number, check in enumerate(checks, start=1)
     )
     return GridResult((axis,), points, folder, "2026-11-25T07:00:00+00:00", 9.0, 2, ended)

@@ -1,4 +1,4 @@
-"""A JupyterLab of our own, and a Chromium that uses it as a person does."""
+"""A JupyterLab server for the tests, and a Chromium that uses it as a person does."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SCREENSHOTS = NOTEBOOKS / "_build" / "screenshots"  # git-ignored
 
 LAB_SETTINGS = {
-    # all cells in the page, also those that are out of sight
+    # all cells in the page, also those that are not visible
     "notebook-extension/tracker": {"windowingMode": "none"},
-    # no question that covers the notebook, no call to the outside
+    # no dialog over the notebook, no request to the outside
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 
@@ -40,7 +40,7 @@ ALL_DONE = """() => {
 
 @contextmanager
 def chromium() -> Iterator:
-    """Start a Chromium and yield Playwright's browser."""
+    """Start Chromium and yield Playwright's browser."""
     names = ("chromium", "chromium-browser", "google-chrome")
     program = next((path for name in names if (path := shutil.which(name))), None)
     if program is None:
@@ -60,35 +60,35 @@ def chromium() -> Iterator:
 
 @contextmanager
 def jupyter_lab(folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    """Run a JupyterLab of our own on *folder* and yield its address; no kernel outlives it."""
-    own = folder.parent / "jupyter"
+    """Run a JupyterLab on *folder* and yield its address; all of its kernels end with it."""
+    private = folder.parent / "jupyter"
     for name, values in LAB_SETTINGS.items():
-        file = own / "config/lab/user-settings/@jupyterlab" / f"{name}.jupyterlab-settings"
+        file = private / "config/lab/user-settings/@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
     [port] = free_ports(1)
     token = secrets.token_hex(16)
     address = f"http://127.0.0.1:{port}"
     environment = environment | {
-        "JUPYTER_CONFIG_DIR": str(own / "config"),
-        "JUPYTER_DATA_DIR": str(own / "data"),
-        "JUPYTER_RUNTIME_DIR": str(own / "runtime"),
-        "IPYTHONDIR": str(own / "ipython"),
-        "JUPYTER_TOKEN": token,  # by the environment: a command line can be seen by others
+        "JUPYTER_CONFIG_DIR": str(private / "config"),
+        "JUPYTER_DATA_DIR": str(private / "data"),
+        "JUPYTER_RUNTIME_DIR": str(private / "runtime"),
+        "IPYTHONDIR": str(private / "ipython"),
+        "JUPYTER_TOKEN": token,  # in the environment: other users can see a command line
     }
     options = ["--no-browser", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     options += ["--ServerApp.ip=127.0.0.1", "--ServerApp.allow_root=True"]
     options += [f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly"]
-    log = own / "log"
+    log = private / "log"
     with log.open("wb") as stream:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options],
             env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def ask(way: str, method: str = "GET"):
+    def request_api(path: str, method: str = "GET"):
         headers = {"Authorization": f"token {token}"}
-        request = urllib.request.Request(f"{address}/api/{way}", method=method, headers=headers)
+        request = urllib.request.Request(f"{address}/api/{path}", method=method, headers=headers)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read() or b"null")
 
@@ -96,16 +96,16 @@ def jupyter_lab(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         deadline = time.monotonic() + 60
         while True:
             try:
-                ask("status")
+                request_api("status")
                 break
             except OSError:
                 if time.monotonic() > deadline or server.poll() is not None:
                     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
-                with pytest.raises(subprocess.TimeoutExpired):  # it lives: look again soon
+                with pytest.raises(subprocess.TimeoutExpired):  # it still runs
                     server.wait(0.1)
         yield f"{address}/lab/tree/{{}}?token={token}"
-        for kernel in ask("kernels"):
-            ask(f"kernels/{kernel['id']}", "DELETE")
+        for kernel in request_api("kernels"):
+            request_api(f"kernels/{kernel['id']}", "DELETE")
     finally:
         server.terminate()
         try:
@@ -118,14 +118,14 @@ def jupyter_lab(folder: Path, environment: dict[str, str]) -> Iterator[str]:
 def start_all_cells(page) -> None:
     """Choose "Run All Cells" in the menu."""
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
-    # not the notebook's own indicator: that says "idle" before there is a connection
+    # not the notebook's own indicator, which says "idle" before there is a connection
     page.wait_for_selector(".jp-StatusBar-Widget :text('| Idle')")
     page.click(".lm-MenuBar-itemLabel:text-is('Run')")
     page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
 
 
 def save(page, file: Path) -> None:
-    """Choose "Save Notebook" in the menu and wait until *file* is another."""
+    """Choose "Save Notebook" in the menu and wait until *file* has changed."""
     before, deadline = file.read_bytes(), time.monotonic() + 30
     page.click(".lm-MenuBar-itemLabel:text-is('File')")
     page.click(".lm-Menu-itemLabel:text-is('Save Notebook')")

@@ -1,7 +1,7 @@
-"""A real kernel with a client, as notebooks, papermill and nbclient have one.
+"""A real kernel with a client, as notebooks, papermill and nbclient use one.
 
-`Kernel` runs cells and tells for each what it showed, whichever cell was running when it came:
-Jupyter routes output by the cell that it says it is of.
+`Kernel` runs cells and collects the output of each, whichever cell ran when it arrived: Jupyter
+assigns output to the cell that its message names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jupyter_client.manager import KernelManager
 
 from mousetrap.job_queue import depth
 
-MANAGEMENT = "http://localhost:15672/api"  # where development.yml puts it
+MANAGEMENT = "http://localhost:15672/api"  # as in development.yml
 IMPORTS = """
 import os, sys, threading, time
 import mousetrap
@@ -31,7 +31,7 @@ from mousetrap import Message, Publisher, Queue, Settings, consume, drain
 
 @dataclass
 class Cell:
-    """What one cell showed, and how it ended."""
+    """The output of one cell, and how it ended."""
 
     id: str
     started: float = field(default_factory=time.monotonic)
@@ -44,12 +44,12 @@ class Cell:
 
     @property
     def result(self) -> str:
-        """The text of what was shown last."""
+        """The text of the last output."""
         return self.shown[-1].get("text/plain", "") if self.shown else ""
 
 
 class Kernel:
-    """Starts a kernel of this Python in an environment of its own; a context manager."""
+    """Starts a kernel of this Python with an environment; a context manager."""
 
     def __init__(self, environment: dict[str, str] | None = None, folder: str | None = None):
         self._environment = os.environ | {"PYTHONPATH": os.pathsep.join(_path())}
@@ -75,54 +75,54 @@ class Kernel:
         return self._manager.provisioner.process.pid
 
     def run(self, code: str, timeout: float = 60.0) -> Cell:
-        """Run a cell to its end; an error in it is an error here."""
+        """Run a cell to its end; fail if it raises."""
         cell = self.finish(self.start(code), timeout)
         assert not cell.error, cell.traceback
         return cell
 
     def value(self, code: str, timeout: float = 60.0):
-        """Return what *code* evaluates to, if its `repr` is Python."""
+        """Return the value of *code*, whose `repr` must be Python."""
         return eval(self.run(code, timeout).result)
 
     def start(self, code: str) -> Cell:
-        """Begin a cell and return at once."""
+        """Start a cell and return at once."""
         cell = Cell(self._client.execute(code))
         self._cells[cell.id] = cell
         return cell
 
     def finish(self, cell: Cell, timeout: float = 60.0) -> Cell:
-        """Return when *cell* has ended, well or with an error."""
-        self.wait_for(lambda: cell.seconds is not None, timeout)
+        """Return when *cell* has ended, with or without an error."""
+        self.read_until(lambda: cell.seconds is not None, timeout)
         return cell
 
-    def wait_for(self, reached, timeout: float = 60.0) -> None:
-        """Read what the kernel sends until *reached*."""
+    def read_until(self, condition, timeout: float = 60.0) -> None:
+        """Read what the kernel sends until *condition* holds."""
         deadline = time.monotonic() + timeout
-        while not reached():
+        while not condition():
             left = deadline - time.monotonic()
-            assert left > 0, "the kernel did not come to that in time"
+            assert left > 0, f"the condition was not met in time ({timeout:g} s)"
             with contextlib.suppress(Empty):
-                self._note(self._client.get_iopub_msg(timeout=min(left, 0.1)))
+                self._record(self._client.get_iopub_msg(timeout=min(left, 0.1)))
 
     def read(self, seconds: float) -> None:
-        """Read what the kernel sends for a while."""
+        """Read what the kernel sends for *seconds*."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(Empty):
-                self._note(self._client.get_iopub_msg(timeout=left))
+                self._record(self._client.get_iopub_msg(timeout=left))
 
     def interrupt(self) -> None:
-        """What the stop button does."""
+        """Do what the stop button does."""
         self._manager.interrupt_kernel()
 
     def restart(self) -> None:
-        """What the restart button does."""
+        """Do what the restart button does."""
         self._client.stop_channels()
         self._manager.restart_kernel()
         self._connect()
 
     def shutdown(self) -> None:
-        """End it as the closing of a notebook does."""
+        """End the kernel as closing the notebook does."""
         self._manager.shutdown_kernel()
 
     def kill(self) -> None:
@@ -136,7 +136,7 @@ class Kernel:
         self._client.wait_for_ready(timeout=60)
         self.run(IMPORTS)
 
-    def _note(self, message) -> None:
+    def _record(self, message) -> None:
         cell = self._cells.get(message["parent_header"].get("msg_id"))
         content = message["content"]
         if cell is None:
@@ -155,7 +155,7 @@ class Kernel:
 
 
 def _path() -> list[str]:
-    """Where the package is, installed or not; what others said stays."""
+    """Return the folders for PYTHONPATH: the package's, and those that are set."""
     import mousetrap
 
     root = os.path.dirname(os.path.dirname(mousetrap.__file__))
@@ -163,7 +163,7 @@ def _path() -> list[str]:
     return [root, *([before] if before else [])]
 
 
-# ---- what tests run in it, and what they ask of the broker ---------------------------------------
+# ---- cells for tests, and the broker's view of the kernel ----------------------------------------
 
 HANDLER = """
 seen = globals().get("seen", [])
@@ -193,7 +193,7 @@ def consumers(settings, queue="work"):
 
 
 def connections(settings, pid):
-    """The names of this process's connections, as the broker's management knows them."""
+    """Return the names of the connections of a process, from the broker's management API."""
     login = base64.b64encode(f"{settings.user}:{settings.password}".encode()).decode()
     request = urllib.request.Request(
         f"{MANAGEMENT}/connections", headers={"Authorization": f"Basic {login}"}
@@ -204,7 +204,7 @@ def connections(settings, pid):
 
 
 def has_management(settings):
-    """The broker of the tests is the one whose management answers."""
+    """Return whether the management API that answers is that of the tests' broker."""
     try:
         return settings.host in ("localhost", "127.0.0.1") and settings.port == 5672 and (
             connections(settings, 0) == []
@@ -214,7 +214,7 @@ def has_management(settings):
 
 
 def no_connections(settings, pid):
-    """Neither a consumer nor a connection of that process is left."""
+    """Return whether neither a consumer nor a connection of the process is left."""
     if any(consumers(settings, queue) for queue in ("work", "other", "numbers")):
         return False
     return not has_management(settings) or connections(settings, pid) == []

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own: a cluster in a folder of its own, on a free port of this machine."""
+"""A PostgreSQL server for the tests, with its data in a folder of its own, on a free port."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ try:
 except ImportError:
     psycopg = None
 
-PASSWORD = "c4n4ry-pg"  # in no text of ours
-# The shell ends it when its input ends: with this process, however that does.
+PASSWORD = "c4n4ry-pg"  # must not appear in any text
+# The shell stops the server when its input ends, however this process ends.
 LIFELINE = '"$@" & read _; kill -QUIT $!; wait'
 
 
 class Postgres:
-    """Starts one and ends it with its ``with`` block; `url` makes a new database and says where."""
+    """Starts a server and stops it with its ``with`` block; `url` creates a database."""
 
     def __enter__(self) -> Postgres:
         if psycopg is None:
             missing("no psycopg: pip install 'mousetrap-mq[postgres]'")
         self._programs = programs()
-        # not in pytest's own folders, into which only we can look
+        # not in pytest's folders, which other users cannot read
         self.folder = Path(tempfile.mkdtemp(prefix="mousetrap-postgres-"))
         self.port = free_ports(1)[0]
         self._user = None
-        if os.getuid() == 0:  # as whom PostgreSQL does not run
+        if os.getuid() == 0:  # PostgreSQL does not run as root
             names = {each.pw_name for each in pwd.getpwall()}
             self._user = "postgres" if "postgres" in names else "nobody"
             shutil.chown(self.folder, self._user)
@@ -59,7 +59,7 @@ class Postgres:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=30)  # closes its input, the lifeline
+        self._process.communicate(timeout=30)  # closes the input of the shell
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _answers(self) -> bool:
@@ -77,13 +77,13 @@ class Postgres:
         return f"postgresql://owner:{password}@127.0.0.1:{self.port}/{database}"
 
     def ask(self, sql: str) -> list[tuple]:
-        """Run a statement as somebody else."""
+        """Run a statement on a connection of its own, and return the rows."""
         with psycopg.connect(self.address(), autocommit=True, connect_timeout=10) as connection:
             cursor = connection.execute(sql)
             return cursor.fetchall() if cursor.description else []
 
     def waiting(self) -> int:
-        """How many wait for a lock."""
+        """Return how many sessions wait for a lock."""
         [[count]] = self.ask("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         return count
 
@@ -94,7 +94,7 @@ class Postgres:
 
 
 def programs() -> Path:
-    """The folder of the server's programs: Debian has them beside the PATH."""
+    """Return the folder of the server's programs, which Debian does not have on the PATH."""
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
     if folders := sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
