@@ -62,7 +62,7 @@ def rabbit():
         missing(f"a broker with a small disk is a container: {problem}")
     if not has_image(requested_version()):
         missing(f"no image of RabbitMQ {requested_version()}")
-    container = Container(requested_version(), room=BROKER_DISK_SIZE)
+    container = Container(requested_version(), disk_size=BROKER_DISK_SIZE)
     try:
         container.start()
         yield container
@@ -123,6 +123,6 @@ def test_disk_full_for_the_executed_copy(small, tmp_path, seeded_random, fault_r
             continue
         fault_row.trials += 1
         assert done.returncode == 1
-        assert "cannot be saved whole: No space left on device" in done.stderr
+        assert "completely: No space left on device" in done.stderr
         assert "Traceback" not in done.stderr
         assert copy.cells == len(sources) or not copy.passed
