@@ -7,7 +7,7 @@ level (AMQP 0-9-1, "constants").
 
 from __future__ import annotations
 
-NAMES = {
+REPLY_NAMES = {
     311: "CONTENT_TOO_LARGE", 320: "CONNECTION_FORCED", 402: "INVALID_PATH", 403: "ACCESS_REFUSED",
     404: "NOT_FOUND", 405: "RESOURCE_LOCKED", 406: "PRECONDITION_FAILED", 501: "FRAME_ERROR",
     502: "SYNTAX_ERROR", 503: "COMMAND_INVALID", 504: "CHANNEL_ERROR", 505: "UNEXPECTED_FRAME",
@@ -24,7 +24,7 @@ class AmqpError(Exception):
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
-        self.text = f"{NAMES[code]} - {reason}".encode()[:255].decode(errors="ignore")
+        self.text = f"{REPLY_NAMES[code]} - {reason}".encode()[:255].decode(errors="ignore")
         super().__init__(self.text)
 
     @property

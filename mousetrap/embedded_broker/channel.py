@@ -18,7 +18,7 @@ from mousetrap.embedded_broker.amqp_error import AmqpError
 from mousetrap.embedded_broker.channel_output import ChannelConnection, ChannelOutput
 from mousetrap.embedded_broker.consumer import Consumer
 from mousetrap.embedded_broker.declarations import REPLY_TO, Declarations
-from mousetrap.embedded_broker.deliveries import Deliveries, Delivery, apply
+from mousetrap.embedded_broker.deliveries import Deliveries, UnackedDelivery, apply
 from mousetrap.embedded_broker.frames import FrameWriter
 from mousetrap.embedded_broker.publishes import Publishes
 from mousetrap.embedded_broker.queue import Queue, QueueConsumer
@@ -209,7 +209,7 @@ class Channel:
         """Remove all consumers and requeue what is not settled, in its order."""
         consumers = list(self.consumers.values())
         self.consumers.clear()
-        by_queue: dict[Queue, list[Delivery]] = {}
+        by_queue: dict[Queue, list[UnackedDelivery]] = {}
         for delivery in self._deliveries.remove_all():
             by_queue.setdefault(delivery.queue, []).append(delivery)
         for consumer in consumers:

@@ -19,7 +19,7 @@ from mousetrap.embedded_broker.message import QueuedMessage
 from mousetrap.embedded_broker.queue import Queue, QueueConsumer
 
 
-class Delivery(NamedTuple):
+class UnackedDelivery(NamedTuple):
     """A message that was delivered and is not settled; *consumer* is None after a basic.get."""
 
     tag: int
@@ -58,7 +58,7 @@ class Deliveries:
     def __init__(self, output: ChannelOutput, consumers: Mapping[str, QueueConsumer]) -> None:
         self._output = output
         self._consumers = consumers
-        self._unacked: dict[int, Delivery] = {}  # by delivery tag
+        self._unacked: dict[int, UnackedDelivery] = {}  # by delivery tag
         self._last_tag = 0
 
     def add(
@@ -74,7 +74,7 @@ class Deliveries:
         if is_settled:
             queue.ack([queued])
         else:
-            self._unacked[self._last_tag] = Delivery(self._last_tag, queued, queue, consumer)
+            self._unacked[self._last_tag] = UnackedDelivery(self._last_tag, queued, queue, consumer)
             if consumer is not None:
                 consumer.unacked += 1
             else:
@@ -111,13 +111,13 @@ class Deliveries:
             raise AmqpError(540, "requeue=false")
         self._settle(self._remove(0, True), partial(Queue.requeue, has_failed=False))
 
-    def remove_all(self) -> list[Delivery]:
+    def remove_all(self) -> list[UnackedDelivery]:
         """Remove and return all deliveries, because the channel closes; they hold no prefetch."""
         removed = self._remove(0, True)
         self._free_prefetch(removed)
         return removed
 
-    def _remove(self, tag: int, multiple: bool) -> list[Delivery]:
+    def _remove(self, tag: int, multiple: bool) -> list[UnackedDelivery]:
         """Remove and return what a client names by *tag*, in the order of the tags."""
         if multiple:
             if tag and tag not in self._unacked:
@@ -134,7 +134,7 @@ class Deliveries:
         return [self._unacked.pop(each) for each in tags]
 
     def _settle(
-        self, removed: list[Delivery], action: Callable[[Queue, list[QueuedMessage]], None]
+        self, removed: list[UnackedDelivery], action: Callable[[Queue, list[QueuedMessage]], None]
     ) -> None:
         """Settle deliveries: those of basic.get first, one by one, then consumer by consumer.
 
@@ -148,7 +148,7 @@ class Deliveries:
             apply(action, queue, deliveries)
             queue.deliver()
 
-    def _free_prefetch(self, deliveries: list[Delivery]) -> None:
+    def _free_prefetch(self, deliveries: list[UnackedDelivery]) -> None:
         for delivery in deliveries:
             if delivery.consumer is None:
                 delivery.queue.unacked_gets -= 1
@@ -164,7 +164,9 @@ class Deliveries:
 
 
 def apply(
-    action: Callable[[Queue, list[QueuedMessage]], None], queue: Queue, deliveries: list[Delivery]
+    action: Callable[[Queue, list[QueuedMessage]], None],
+    queue: Queue,
+    deliveries: list[UnackedDelivery],
 ) -> None:
     """Run *action* on the messages of *deliveries*; those of a deleted queue are dropped."""
     if queue.is_deleted:
