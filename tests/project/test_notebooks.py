@@ -15,7 +15,6 @@ import pytest
 
 from mousetrap.check import parameters_of
 from mousetrap.model.summary import SUMMARY_TYPE
-from mousetrap.runs import plot
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -148,16 +147,6 @@ def test_code_cells_are_small(path):
 
     assert 1 <= statistics.median(lengths) <= 4
     assert max(lengths) <= 25
-
-
-def test_latency_picture_says_so_when_no_job_was_done():
-    """A run in which every job died still gets its picture, with a word instead of a curve."""
-    figure = pytest.importorskip("matplotlib.figure")
-    axes = figure.Figure().add_subplot()
-
-    plot.latencies([], axes)
-
-    assert [text.get_text() for text in axes.texts] == ["no job was done"]
 
 
 # ---- what check_pipeline claims ----------------------------------------------------------------

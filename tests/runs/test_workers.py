@@ -1,0 +1,78 @@
+"""The workers of a run: on threads, in processes, or none."""
+
+from __future__ import annotations
+
+import pytest
+
+from mousetrap import stage
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.errors import MousetrapError, SettingsError
+from mousetrap.job_queue import declare
+from mousetrap.model.message import Message
+from mousetrap.run_fetch_worker import fetch
+from mousetrap.runs.workers import RunWorkers
+
+
+@stage(reads="numbers", retry_delays=())
+def fail(n: int) -> None:
+    raise ValueError(f"no {n}")
+
+
+def test_threads_are_one_worker_for_each_stage(settings):
+    """It consumes until `stop`, and the exception of a handler is known by the message's id."""
+    declare(fail.queue, settings=settings)
+    workers = RunWorkers([fail], "threads", 1, settings, {"concurrency": 2})
+    workers.start()
+    try:
+        with Publisher(settings) as publisher:
+            publisher.publish(Message(7, id="a"), "numbers").wait()
+        [worker] = workers.threads
+        worker.wait_until(dead=1)
+        workers.check()
+        error = workers.exception("a")
+    finally:
+        workers.stop()
+
+    assert str(error) == "no 7"
+    assert workers.exception("b") is None
+    assert workers.output() == []  # nothing is recorded outside a kernel
+    assert not workers.have_messages
+    assert worker.statistics().state == "closed"
+    assert workers.processes is None
+
+
+def test_check_raises_when_a_process_ended_by_itself(settings):
+    """The error names the process."""
+    workers = RunWorkers([fetch], "processes", {"fetch": 1}, settings, {})
+    workers.start()
+    try:
+        workers.check()
+        process = workers.processes._running["fetch-0"]
+        process.kill()
+        process.wait(10)
+        with pytest.raises(MousetrapError, match="fetch-0"):
+            workers.check()
+    finally:
+        workers.stop()
+
+    assert workers.threads == []
+
+
+def test_none_starts_no_worker(settings):
+    """Workers that are started elsewhere are not checked here."""
+    workers = RunWorkers([fail], "none", 1, settings, {})
+    workers.start()
+    workers.check()
+    workers.stop()
+
+    assert (workers.threads, workers.processes, workers.have_messages) == ([], None, False)
+
+
+def test_processes_need_stages_that_another_process_can_import(settings):
+    """A stage of this test function cannot be imported."""
+
+    @stage(reads="here")
+    def local(n: int) -> None: ...
+
+    with pytest.raises(SettingsError, match="put it into a module"):
+        RunWorkers([local], "processes", 1, settings, {})
