@@ -1,4 +1,4 @@
-"""Worker processes: they stop when told, end with their parent, and say why they fail."""
+"""Worker processes: they stop at a signal, end with their parent, and say why they fail."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -28,14 +27,17 @@ def slow(seconds: float) -> float:
     return seconds
 
 worker = Worker("work", slow, writes="out")
-run_until_signalled(worker, stop_timeout=10, with_parent="--with-parent" in sys.argv)
+run_until_signalled(
+    worker, stop_timeout=10, with_parent="--with-parent" in sys.argv,
+    on_stopping=lambda: print("stopping", flush=True),
+)
 print("ended", flush=True)
 """
 
 
 @pytest.fixture
 def run(settings):
-    """Start the program above; it is ended at the end of the test whatever happens."""
+    """Start `PROGRAM`; it is killed at the end of the test."""
     running = []
 
     def run(*arguments):
@@ -64,8 +66,8 @@ def send(settings, *data):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_finishes_the_message_in_hand(run, settings, number):
-    """One signal: the message in hand is done, the others go back, exit code 0."""
+def test_signal_finishes_the_message_in_progress(run, settings, number):
+    """After one signal the message in progress is done, the others stay, and the exit code is 0."""
     send(settings, 0.7, 0.7, 0.7)
     process = run()
     assert process.stdout.readline() == "begun\n"
@@ -74,19 +76,19 @@ def test_signal_finishes_the_message_in_hand(run, settings, number):
     output, errors = process.communicate(timeout=10)
 
     assert process.returncode == 0, errors
-    assert output == "ended\n"
+    assert output == "stopping\nended\n"
     assert depth("out", settings).messages == 1
     assert depth("work", settings).messages == 2
 
 
 def test_second_signal_ends_at_once(run, settings):
-    """Two signals: no waiting for the handler; the message is delivered again."""
+    """After two signals the process does not wait for the handler; its message is redelivered."""
     send(settings, 30)
     process = run()
     assert process.stdout.readline() == "begun\n"
 
     process.send_signal(signal.SIGTERM)
-    threading.Event().wait(0.3)  # so that the two are two
+    assert process.stdout.readline() == "stopping\n"
     process.send_signal(signal.SIGTERM)
 
     assert process.wait(timeout=3) == 128 + signal.SIGTERM
@@ -94,7 +96,7 @@ def test_second_signal_ends_at_once(run, settings):
 
 
 def test_worker_ends_with_its_parent(run, settings):
-    """``with_parent``: when the pipe on stdin closes, the worker stops as by a signal."""
+    """With ``with_parent`` the worker stops when its standard input is closed."""
     send(settings, 0.1)
     process = run("--with-parent")
     assert process.stdout.readline() == "begun\n"
@@ -105,7 +107,7 @@ def test_worker_ends_with_its_parent(run, settings):
 
 
 def test_worker_killed_in_the_handler_loses_nothing(run, settings):
-    """kill -9 while a handler runs: another worker gets the message."""
+    """After ``kill -9`` while a handler runs, another worker gets the message."""
     send(settings, 1.0)
     process = run()
     assert process.stdout.readline() == "begun\n"
@@ -119,7 +121,7 @@ def test_worker_killed_in_the_handler_loses_nothing(run, settings):
 
 
 def test_processes_work_and_stop(settings):
-    """Two processes share the work; after the block they are gone and their queues stay."""
+    """Two processes share the work; after the block they have ended, and their queues stay."""
     declare("start_fetch", "data_processing", settings=settings)
     with Supervisor({"fetch": 2}, settings) as workers:
         with Publisher(settings) as publisher:
@@ -133,8 +135,8 @@ def test_processes_work_and_stop(settings):
     assert repr(workers) == "<Supervisor none>"
 
 
-def test_processes_say_which_one_died(settings):
-    """A worker that cannot start is an error with its own words, not a silent wait."""
+def test_processes_say_which_one_ended(settings):
+    """A worker that cannot start raises an error with its exit code."""
     with Supervisor({"no_such_stage": 1}, settings) as workers:
         [process] = workers._running.values()
         assert process.wait(timeout=10) != 0
