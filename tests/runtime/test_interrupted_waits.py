@@ -75,11 +75,7 @@ def test_interrupt_ends_connecting(silent, what):
         connect()
 
     wait_for(lambda: not thread_names())
-    if what in (
-        "publisher",
-        "worker",
-        "consume",
-    ):  # pika's blocking socket is closed by the garbage collector
+    if what in ("publisher", "worker", "consume"):  # garbage collection closes the other sockets
         wait_for(lambda: sockets() <= before)
 
 
