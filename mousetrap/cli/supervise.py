@@ -12,7 +12,7 @@ from mousetrap.cli.console import print_json, print_message
 from mousetrap.display.progress import ProgressDisplay, Row
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
-from mousetrap.worker.supervisor import EXIT_TIMEOUT, Supervisor
+from mousetrap.worker.supervisor import PROCESS_EXIT_TIMEOUT, Supervisor
 
 
 def supervise(
@@ -53,7 +53,7 @@ def supervise(
             run_until_signalled(
                 supervisor,
                 # theirs, and the time to close and exit
-                stop_timeout=options["grace"] + EXIT_TIMEOUT,
+                stop_timeout=options["grace"] + PROCESS_EXIT_TIMEOUT,
                 with_parent=with_parent,
                 on_started=command.on_started,
                 on_poll=command.show,

@@ -27,8 +27,10 @@ from mousetrap.worker.worker_process import FACTS, WorkerProcess
 
 log = logging.getLogger("mousetrap.worker.supervisor")
 
-CHECK_INTERVAL = 0.1  # seconds between two calls of `check` by `wait`
-EXIT_TIMEOUT = 5.0  # seconds for a process to close its connections and exit, after its messages
+PROCESS_CHECK_INTERVAL = 0.1  # seconds between two calls of `check` by `wait`
+PROCESS_EXIT_TIMEOUT = (
+    5.0  # seconds for a process to close its connections and exit, after its messages
+)
 
 
 class Supervisor:
@@ -175,7 +177,9 @@ class Supervisor:
         deadline = clock.monotonic() + timeout
         self.check()
         while clock.monotonic() < deadline:
-            clock.sleep(min(CHECK_INTERVAL, timeout))  # nothing wakes us when a process ends
+            clock.sleep(
+                min(PROCESS_CHECK_INTERVAL, timeout)
+            )  # nothing wakes us when a process ends
             self.check()
         return False
 

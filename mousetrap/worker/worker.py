@@ -32,7 +32,7 @@ from mousetrap.worker.statistics import Statistics
 log = logging.getLogger("mousetrap.worker.worker")
 
 _started: weakref.WeakSet[Worker] = weakref.WeakSet()
-STOP_TIMEOUT = 10.0  # seconds for the messages in progress when a worker is stopped
+WORKER_STOP_TIMEOUT = 10.0  # seconds for the messages in progress when a worker is stopped
 MIN_PREFETCH = 16
 
 
@@ -141,7 +141,9 @@ class Worker:
             _started.discard(self)
             # interrupted when it had just begun, it may have a message in progress: finish that
             has_begun = self._consumer.connection.is_open
-            run_uninterrupted((lambda: self._stop(STOP_TIMEOUT)) if has_begun else self._abandon)
+            run_uninterrupted(
+                (lambda: self._stop(WORKER_STOP_TIMEOUT)) if has_begun else self._abandon
+            )
             raise
         return self
 
@@ -174,7 +176,7 @@ class Worker:
         self._processor.swap(new)
         self._discovery.rename(new.name)
 
-    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+    def stop(self, timeout: float = WORKER_STOP_TIMEOUT) -> None:
         """Finish the messages in progress, then close; the others go back to their queue.
 
         An interrupt ends the waiting only; the worker still stops.
