@@ -61,7 +61,7 @@ class CheckResult:
         return self.error is None
 
     def __repr__(self) -> str:
-        """Say whether it passed; of the summary, which can be long, only its size."""
+        """Return whether it passed, and the size of the summary, which can be long."""
         fields = self.summary
         summary = "no summary" if fields is None else f"a summary of {len(fields)} fields"
         how = "passed" if self.passed else "failed"

@@ -89,7 +89,7 @@ def check_grid(
     _prepare(target, points)
 
     grid_run = _GridRun(target, deadline, environment)
-    begun, started = clock.now().isoformat(timespec="seconds"), clock.monotonic()
+    started_at, started = clock.now().isoformat(timespec="seconds"), clock.monotonic()
     try:
         grid_run.run(points, parallel, total_deadline, on_progress)
     finally:
@@ -97,7 +97,7 @@ def check_grid(
             axes=tuple(axes or {}),
             points=tuple(grid_run.result_of(point) for point in points),
             folder=target,
-            begun=begun,
+            started_at=started_at,
             seconds=clock.monotonic() - started,
             parallel=parallel,
             ended=grid_run.ended,
@@ -181,14 +181,14 @@ class _GridRun:
         """Return the result of *point*; without one, the reason why the grid ended."""
         with self._lock:
             known = self._results.get(point.number)
-            begun = point.number in self._running
-        return known or self._result(point, self._without_copy(point, f"{self.ended}"), begun)
+            has_started = point.number in self._running
+        return known or self._result(point, self._without_copy(point, f"{self.ended}"), has_started)
 
     def _run_point(self, point: Point) -> None:
         if self.ended is not None:
             return
         self._set_progress(point, CheckProgress())
-        begun = clock.monotonic()
+        started = clock.monotonic()
         try:
             result = check(
                 point.notebook,
@@ -199,10 +199,10 @@ class _GridRun:
                 on_progress=partial(self._set_progress, point),
             )
         except Exception as error:  # noqa: BLE001 -- any error of one point: the other points go on
-            result = self._failed(point, error, clock.monotonic() - begun)
+            result = self._failed(point, error, clock.monotonic() - started)
         with self._lock:
             del self._running[point.number]
-            self._results[point.number] = self._result(point, result, begun=True)
+            self._results[point.number] = self._result(point, result, has_started=True)
 
     def _set_progress(self, point: Point, progress: CheckProgress) -> None:
         if self.ended is not None:
@@ -226,8 +226,10 @@ class _GridRun:
         copy = self._folder / point.file
         return CheckResult(point.notebook, copy, point.parameters, error=error)
 
-    def _result(self, point: Point, result: CheckResult, begun: bool) -> PointResult:
-        return PointResult(point.number, point.name, point.varying, point.namespace, begun, result)
+    def _result(self, point: Point, result: CheckResult, has_started: bool) -> PointResult:
+        return PointResult(
+            point.number, point.name, point.varying, point.namespace, has_started, result
+        )
 
 
 def _described(problem: BaseException) -> str:

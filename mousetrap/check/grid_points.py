@@ -16,9 +16,7 @@ from mousetrap.settings import Settings
 
 MAX_POINTS = 1000  # a guess: nobody reads a longer table
 MAX_NAMESPACE_LENGTH = 40  # what `Settings` allows
-_MAX_SLUG_LENGTH = (
-    80  # characters of a file name that say which point it is; the rest is its number
-)
+_MAX_SLUG_LENGTH = 80  # characters of a file name after the point's number
 # A value is quoted, as in CSV, or ends at the next comma.
 _VALUE = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,"]*))\s*(?:,|$)')
 

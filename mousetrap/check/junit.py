@@ -19,7 +19,7 @@ def junit(grid: GridResult) -> str:
     suite = Element(
         "testsuite", name="mousetrap check", tests=str(len(cases)), failures=str(failures),
         errors=str(errors), skipped="0", time=f"{grid.seconds:.3f}",
-        timestamp=safe_text(grid.begun.removesuffix("+00:00")),
+        timestamp=safe_text(grid.started_at.removesuffix("+00:00")),
     )  # fmt: skip
     suite.extend(cases)
     suites = Element("testsuites")
@@ -45,6 +45,6 @@ def _case(point: PointResult) -> Element:
         kind = "failure" if point.raised else "error"
         problem = SubElement(case, kind, message=safe_text(point.reason.partition("\n")[0], 300))
         problem.text = safe_text(check.error or point.verdict)
-        if point.begun:
+        if point.has_started:
             SubElement(case, "system-out").text = safe_text(f"executed copy: {check.output}")
     return case

@@ -58,7 +58,7 @@ def report_page(grid: GridResult) -> str:
         pictures=pictures,
         left_out=collector.left_out,
         notebooks=", ".join(notebooks_of(grid)),
-        begun=grid.begun.replace("T", " ").removesuffix("+00:00"),
+        started_at=grid.started_at.replace("T", " ").removesuffix("+00:00"),
         shared=_shared_parameters(grid),
         failed=[point for point in grid if not point.passed],
         details=[_details(grid, point) for point in grid],
@@ -143,7 +143,7 @@ def _details(grid: GridResult, point: PointResult) -> _Details:
 
 def _shared_parameters(grid: GridResult) -> list[tuple[str, object]]:
     """Return the parameters that are the same in all points, so that no row has to show them."""
-    first, *others = [dict(each.check.parameters) for each in grid if each.begun] or [{}]
+    first, *others = [dict(each.check.parameters) for each in grid if each.has_started] or [{}]
     if not others or len(notebooks_of(grid)) > 1:
         return []
     return [

@@ -27,26 +27,26 @@ _html_renderer: Callable[[GridResult], str] | None = None
 class PointResult:
     """The result of one point of a grid; `check` is the result of its run.
 
-    `begun` is False if the grid ended before the point could start; then `check.error` says why.
-    `varying` has the values of the axes, ``{"prefetch": 1, "jobs": 100}``.
+    `has_started` is False if the grid ended before the point could start; `check.error` then says
+    why. `varying` has the values of the axes, ``{"prefetch": 1, "jobs": 100}``.
     """
 
     number: int
     name: str
     varying: Mapping[str, object]
     namespace: str
-    begun: bool
+    has_started: bool
     check: CheckResult
 
     @property
     def passed(self) -> bool:
         """Whether the point ran, all of its cells ran, and none raised."""
-        return self.begun and self.check.passed
+        return self.has_started and self.check.passed
 
     @property
     def verdict(self) -> str:
         """The verdict in words: ``passed``, ``failed`` or ``not run``."""
-        if not self.begun:
+        if not self.has_started:
             return "not run"
         return "passed" if self.check.passed else "failed"
 
@@ -76,14 +76,14 @@ class PointResult:
 class GridResult:
     """The results of a grid, point by point; in a notebook it is shown as a table.
 
-    `axes` are the names of the parameters that vary. `begun` is the time of the start in UTC, ISO
-    8601. `ended` says why the grid ended early; None if it did not. The report is in `folder`.
+    `axes` are the names of the parameters that vary. `started_at` is a time in UTC, ISO 8601.
+    `ended` says why the grid ended early; None if it did not. The report is in `folder`.
     """
 
     axes: tuple[str, ...]
     points: tuple[PointResult, ...]
     folder: Path
-    begun: str
+    started_at: str
     seconds: float
     parallel: int
     ended: str | None = None
@@ -110,7 +110,7 @@ class GridResult:
             row: dict[str, object] = {"notebook": str(point.check.notebook)} if several else {}
             row |= point.varying
             figures = {"verdict": point.verdict, **point.figures}
-            if point.begun:
+            if point.has_started:
                 figures["took"] = point.check.seconds
             rows.append(row | {f"summary_{n}" if n in row else n: v for n, v in figures.items()})
         return rows
@@ -132,7 +132,7 @@ class GridResult:
         """Return the content of ``results.json``: plain values that JSON can hold."""
         plain = {
             "version": _FORMAT_VERSION,
-            "begun": self.begun,
+            "begun": self.started_at,
             "seconds": self.seconds,
             "parallel": self.parallel,
             "passed": self.passed,
@@ -150,7 +150,7 @@ class GridResult:
         return iter(self.points)
 
     def __repr__(self) -> str:
-        """Say how many passed and where the page is, without the summaries, which can be long."""
+        """Return how many passed and where the page is; the summaries can be long."""
         return f"<GridResult {self.sentence()} in {self.seconds:.1f} s: {self.page}>"
 
     def _repr_html_(self) -> str | None:
@@ -217,7 +217,7 @@ def _grid(document: dict[str, Any], folder: Path) -> GridResult:
         axes=tuple(document["axes"]),
         points=tuple(_point(each, folder) for each in document["points"]),
         folder=folder,
-        begun=document["begun"],
+        started_at=document["begun"],
         seconds=float(document["seconds"]),
         parallel=int(document["parallel"]),
         ended=document["ended"],
@@ -230,7 +230,7 @@ def _point(document: dict[str, Any], folder: Path) -> PointResult:
         name=str(document["name"]),
         varying=dict(document["varying"]),
         namespace=str(document["namespace"]),
-        begun=document["verdict"] != "not run",
+        has_started=document["verdict"] != "not run",
         check=CheckResult(
             notebook=Path(document["notebook"]),
             output=folder / document["output"],

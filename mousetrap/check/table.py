@@ -49,7 +49,7 @@ def comparison_table(grid: GridResult) -> ComparisonTable:
     with_notebook = len(notebooks_of(grid)) > 1 or not grid.axes
     names = [name for name in FIGURES if any(name in point.figures for point in grid)]
     figures = {name: [point.figures.get(name) for point in grid] for name in names}
-    figures[_TOOK] = [point.check.seconds if point.begun else None for point in grid]
+    figures[_TOOK] = [point.check.seconds if point.has_started else None for point in grid]
     headings = [
         *([Cell("notebook")] if with_notebook else []),
         *(Cell(name, _value_class(_first_value(grid, name))) for name in grid.axes),

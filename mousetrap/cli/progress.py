@@ -67,6 +67,6 @@ def describe(seen: CheckProgress) -> str:
 
 def describe_result(result: PointResult) -> str:
     """Return how a point ended, on one line."""
-    if not result.begun:
+    if not result.has_started:
         return f"{result.verdict}: {result.name}"
     return f"{result.verdict}: {result.name} in {result.check.seconds:.1f} s"

@@ -34,20 +34,20 @@ def _lines(names: list[str], settings: Settings) -> Iterator[str]:
     full_names = settings.replace(namespace="")
     found = dict(zip(names, depths(names, full_names), strict=True))
     existing = [each for each in found.values() if each]
-    shown = sorted(existing, key=lambda each: each.messages + each.consumers == 0)[:MAX_QUEUES]
-    shown.sort(key=lambda each: names.index(each.queue))
+    selected = sorted(existing, key=lambda each: each.messages + each.consumers == 0)[:MAX_QUEUES]
+    selected.sort(key=lambda each: names.index(each.queue))
     plain_name = settings.topology.plain_name
-    width = max((len(safe(plain_name(each.queue))) for each in shown), default=5)
+    width = max((len(safe(plain_name(each.queue))) for each in selected), default=5)
 
     yield f"{'queue':<{width}}  {'messages':>8}  consumers"
-    for each in shown:
+    for each in selected:
         name = safe(plain_name(each.queue))
         yield f"{name:<{width}}  {each.messages:>8,}  {each.consumers:>9,}"
-    if len(existing) > len(shown):
-        yield f"and {len(existing) - len(shown)} more"
+    if len(existing) > len(selected):
+        yield f"and {len(existing) - len(selected)} more"
     if deleted := [safe(plain_name(name)) for name, depth in found.items() if depth is None]:
         yield f"deleted: {', '.join(deleted[:MAX_QUEUES])}"
-    for each in shown:
+    for each in selected:
         # Peeking marks messages as redelivered, so only in queues of this test's namespace.
         if each.messages and each.queue.startswith(settings.namespace):
             yield from _messages(each, full_names, safe(plain_name(each.queue)))

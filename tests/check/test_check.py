@@ -45,8 +45,8 @@ Path("worker.pid").write_text(str(worker.pid))
 WRITE_PROGRESS = """\
 import json, os
 from pathlib import Path
-told = {"namespace": "run-7f3a", "open": 12, "stages": {"fetch": {"done": 88, "dead": 0}}}
-Path(os.environ["MOUSETRAP_PROGRESS"]).write_text(json.dumps(told))
+counts = {"namespace": "run-7f3a", "open": 12, "stages": {"fetch": {"done": 88, "dead": 0}}}
+Path(os.environ["MOUSETRAP_PROGRESS"]).write_text(json.dumps(counts))
 """
 
 
