@@ -12,7 +12,7 @@ from typing import Any
 
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 
-MAX_ROWS = 20  # rows that are shown; the others are counted
+MAX_TABLE_ROWS = 20  # rows that are shown; the others are counted
 MAX_CELL_CHARS = 120  # a longer cell is cut
 
 
@@ -27,8 +27,8 @@ def age(seconds: float) -> str:
 class Table(Sequence[Mapping[str, Any]]):
     """A sequence of rows, each a mapping from column to value; a notebook shows it as a table.
 
-    The first `MAX_ROWS` rows are shown, and *note* below them; ``table[n]``, ``len(table)`` and
-    `to_pandas` give access to all rows.
+    The first `MAX_TABLE_ROWS` rows are shown, and *note* below them; ``table[n]``, ``len(table)``
+    and `to_pandas` give access to all rows.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Table(Sequence[Mapping[str, Any]]):
         )
 
     def _shown(self) -> list[tuple[str, ...]]:
-        return [tuple(_cell(value) for value in row) for row in self._rows[:MAX_ROWS]]
+        return [tuple(_cell(value) for value in row) for row in self._rows[:MAX_TABLE_ROWS]]
 
     def _rest(self) -> list[str]:
-        more = len(self) - MAX_ROWS
+        more = len(self) - MAX_TABLE_ROWS
         rest = [f"... and {more:,} more"] if more > 0 else []
         return [*rest, *([safe(self.note)] if self.note else [])]
 

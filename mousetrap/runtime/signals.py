@@ -16,7 +16,7 @@ from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import Waiter, start_in_thread
 
 STOP_TIMEOUT = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
-CHECK_INTERVAL = 0.2  # seconds within which a failure of the worker is noticed
+FAILURE_CHECK_INTERVAL = 0.2  # seconds within which a failure of the worker is noticed
 
 
 class Service(Protocol):
@@ -55,8 +55,8 @@ def run_until_signalled(
     *with_parent* the end of standard input counts as a signal: a worker ends with its parent, even
     if the parent was killed.
 
-    *on_started* is called once the worker consumes, *on_poll* every `CHECK_INTERVAL` from then on,
-    and *on_stopping* when it was asked to stop.
+    *on_started* is called once the worker consumes, *on_poll* every `FAILURE_CHECK_INTERVAL` from
+    then on, and *on_stopping* when it was asked to stop.
 
     Raises:
         MousetrapError: the worker could not start, or cannot go on.
@@ -77,7 +77,7 @@ def run_until_signalled(
             return
         try:
             on_started()
-            while not request.wait(CHECK_INTERVAL):
+            while not request.wait(FAILURE_CHECK_INTERVAL):
                 worker.wait(0.0)
                 on_poll()
             on_stopping()
