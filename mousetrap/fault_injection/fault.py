@@ -12,7 +12,7 @@ from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
 from mousetrap.runtime import clock, threads
 
-COLUMNS = ("fault", "what", "at", "triggered", "healed after")
+FAULT_COLUMNS = ("fault", "what", "at", "triggered", "healed after")
 
 
 @dataclass(eq=False, repr=False)
@@ -113,4 +113,4 @@ def table(injected: Sequence[Fault], began: float, title: str) -> Table:
         )
         for each in injected
     ]
-    return Table(COLUMNS, rows, title)
+    return Table(FAULT_COLUMNS, rows, title)

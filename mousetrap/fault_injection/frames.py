@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-PROTOCOL_HEADER = 8  # bytes: "AMQP", 0, 0, 9, 1
+PROTOCOL_HEADER_SIZE = 8  # bytes: "AMQP", 0, 0, 9, 1
 _FRAME = struct.Struct(">BHI")  # type, channel, size of the payload
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _NAMES = {
@@ -32,7 +32,7 @@ _NAMES = {
     (60, 80): "Basic.Ack", (60, 90): "Basic.Reject", (60, 120): "Basic.Nack",
     (85, 10): "Confirm.Select", (85, 11): "Confirm.SelectOk",
 }  # fmt: skip
-NAMES = frozenset({"Protocol", "Heartbeat", *_NAMES.values()})
+COMMAND_NAMES = frozenset({"Protocol", "Heartbeat", *_NAMES.values()})
 _WITH_CONTENT = {"Basic.Publish", "Basic.Return", "Basic.Deliver", "Basic.GetOk"}
 
 
@@ -108,10 +108,10 @@ class CommandParser:
         self._buffer += data
         commands = []
         position, size = 0, len(self._buffer)
-        if self._awaits_header and size >= PROTOCOL_HEADER:
+        if self._awaits_header and size >= PROTOCOL_HEADER_SIZE:
             self._awaits_header = False
-            position = PROTOCOL_HEADER
-            commands.append(Command("Protocol", self._buffer[:PROTOCOL_HEADER]))
+            position = PROTOCOL_HEADER_SIZE
+            commands.append(Command("Protocol", self._buffer[:PROTOCOL_HEADER_SIZE]))
         while not self._awaits_header and size - position >= _FRAME.size:
             kind, channel, length = _FRAME.unpack_from(self._buffer, position)
             end = position + _FRAME.size + length + 1

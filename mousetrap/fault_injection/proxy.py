@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mousetrap.fault_injection.frames import (
-    NAMES,
+    COMMAND_NAMES,
     Command,
     CommandParser,
     channel_max,
@@ -203,7 +203,7 @@ class Proxy:
         Raises:
             ValueError: there is no such method.
         """
-        if name not in NAMES:
+        if name not in COMMAND_NAMES:
             raise ValueError(f"{name!r} is no method of AMQP 0-9-1, such as 'Basic.Ack'")
         return self._add(Trigger(name, direction, when, number, action, matches, on_reached))
 

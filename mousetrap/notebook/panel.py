@@ -41,13 +41,15 @@ from mousetrap.worker.worker import Worker, running
 
 MAX_SIZE = 60_000  # bytes of a panel, text and HTML together
 MAX_SECTIONS = 4  # runs, or groups of workers, that are shown
-MAX_ROWS = 20  # stages in the table of each section
+MAX_STAGE_ROWS = 20  # stages in the table of each section
 MAX_DRAWN = 12  # stages in the picture of each section
 MAX_TEXT = 60  # characters of a name or a state
 GREEN, ORANGE, RED, GREY = "#38a169", "#dd6b20", "#e53e3e", "#8795a8"  # on white and on black
 NORMAL_STATES = ("", "–", "new", "open", "replaced", "closed")  # shown without a colour
-COLUMNS = ("stage", "connection", "waiting", "oldest", "in progress", "per s", "done", "retried",
-           "dead", "last minute")  # fmt: skip
+PANEL_COLUMNS = (
+    "stage", "connection", "waiting", "oldest", "in progress", "per s", "done", "retried", "dead",
+    "last minute",
+)  # fmt: skip
 
 
 class Panel:
@@ -101,7 +103,12 @@ class Panel:
     def render(self, views: Sequence[View], *, is_live: bool = True) -> MimeBundle:
         """Return *views* as text and HTML, in at most `MAX_SIZE` bytes."""
         at = f"as of {clock.local_time()}" + ", no longer updated" * (not is_live)
-        for drawn, rows in ((MAX_DRAWN, MAX_ROWS), (4, MAX_ROWS), (0, MAX_ROWS), (0, 5)):
+        for drawn, rows in (
+            (MAX_DRAWN, MAX_STAGE_ROWS),
+            (4, MAX_STAGE_ROWS),
+            (0, MAX_STAGE_ROWS),
+            (0, 5),
+        ):
             bundle = _bundle(views, at, drawn, rows)
             if sum(len(text.encode()) for text in bundle.values()) <= MAX_SIZE:
                 return bundle
@@ -237,7 +244,7 @@ def _bundle(views: Sequence[View], at: str, drawn: int, rows: int) -> MimeBundle
 
 def _text(view: View, at: str, rows: int) -> str:
     title = f"{view.title}: {view.state}, {at}, {view.broker}"
-    table = Table(COLUMNS, [_cells(each) for each in view.stages[:rows]], safe(title, 200))
+    table = Table(PANEL_COLUMNS, [_cells(each) for each in view.stages[:rows]], safe(title, 200))
     return "\n".join([repr(table), *_remarks(view, rows)])
 
 
@@ -248,13 +255,13 @@ def _html(view: View, at: str, drawn: int, rows: int) -> str:
     left, right = "text-align:left;white-space:nowrap", "text-align:right;white-space:nowrap"
     sides = [left, left, *[right] * 7, left]
     head = "".join(
-        f'<th style="{side}">{name}</th>' for name, side in zip(COLUMNS, sides, strict=True)
+        f'<th style="{side}">{name}</th>' for name, side in zip(PANEL_COLUMNS, sides, strict=True)
     )
     body = "".join(
         "<tr>"
         + "".join(
             f'<td style="{side}{_tint(name, cell)}">{html.escape(cell)}</td>'
-            for name, side, cell in zip(COLUMNS, sides, _cells(each), strict=True)
+            for name, side, cell in zip(PANEL_COLUMNS, sides, _cells(each), strict=True)
         )
         + "</tr>"
         for each in view.stages[:rows]
@@ -329,7 +336,7 @@ def _tint(column: str, cell: str) -> str:
         return f";color:{bad[column]};font-weight:bold"
     if column == "connection" and cell not in NORMAL_STATES:
         return f";color:{RED};font-weight:bold"
-    return ";color:#4299e1" if column == COLUMNS[-1] else ""
+    return ";color:#4299e1" if column == PANEL_COLUMNS[-1] else ""
 
 
 def _remarks(view: View, rows: int) -> list[str]:

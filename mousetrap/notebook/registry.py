@@ -27,7 +27,7 @@ from mousetrap.worker.handler import Handler
 from mousetrap.worker.worker import Worker
 
 REPLACE_TIMEOUT = 10.0  # seconds for the messages in progress of a consumer that is replaced
-EXIT_TIMEOUT = 3.0  # seconds for all consumers together; Jupyter kills a kernel after five
+ALL_STOP_TIMEOUT = 3.0  # seconds for all consumers together; Jupyter kills a kernel after five
 
 Key = tuple[str, str, str]  # namespace, queue, name
 
@@ -277,8 +277,8 @@ def _stop_at_exit() -> None:
     """
     if _hooked_process != os.getpid():  # a fork: the consumers belong to its parent
         return
-    deadline = clock.monotonic() + EXIT_TIMEOUT
+    deadline = clock.monotonic() + ALL_STOP_TIMEOUT
     for consumer in list(_consumers.values()):
         if clock.remaining(deadline):
             with suppress(MousetrapError, TimeoutError):
-                consumer.worker.stop(min(EXIT_TIMEOUT / 2, clock.remaining(deadline)))
+                consumer.worker.stop(min(ALL_STOP_TIMEOUT / 2, clock.remaining(deadline)))

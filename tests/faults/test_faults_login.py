@@ -79,7 +79,7 @@ def test_password_changed(rabbit_settings, login, rabbit, worker_pool, fault_row
             workers = 1 + n % 2
             options = ["--processes", str(workers)] if workers > 1 else []
             with Proxy(login) as proxy:
-                process = worker_pool.start(proxy.settings, *options, RIG_HANDLING="0.2")
+                process = worker_pool.start(proxy.settings, *options, RIG_SECONDS="0.2")
                 wait_for(
                     lambda workers=workers: depth("work", rabbit_settings).consumers == workers, 60
                 )

@@ -285,7 +285,7 @@ def test_n5_the_loop_ends_in_silence_when_its_queue_is_deleted(trial):
 def test_n6_the_loop_loses_its_connection_while_it_works(trial):
     """A handler longer than two heartbeats ends it, and the message is not acked."""
     trial.send(["a"])
-    with trial.tutorial_loop(NO_MISTAKE, HEARTBEAT="1", HANDLING="6") as process:
+    with trial.tutorial_loop(NO_MISTAKE, HEARTBEAT="1", WORK_SECONDS="6") as process:
         assert process.wait(30) != 0
         wait_for(lambda: depth("work", trial.settings).messages == 1)
 
@@ -296,7 +296,7 @@ def test_n7_ack_before_publish_loses(trial, proxy):
     """Killed after the ack and before the publish, it has no result."""
     trial.send(["a"])
     acked = proxy.at("Queue.DeclareOk", "from broker", "after")
-    with trial.tutorial_loop("ack first", proxy.settings, HANDLING="30") as process:
+    with trial.tutorial_loop("ack first", proxy.settings, WORK_SECONDS="30") as process:
         acked.wait(20)
         process.kill()
         process.wait(10)
@@ -308,7 +308,7 @@ def test_n7_ack_before_publish_loses(trial, proxy):
 def test_n8_auto_ack_loses(trial):
     """Killed with ten messages prefetched: the broker no longer has them."""
     trial.send([str(n) for n in range(10)])
-    with trial.tutorial_loop("auto ack", HANDLING="30") as process:
+    with trial.tutorial_loop("auto ack", WORK_SECONDS="30") as process:
         consuming(process)
         wait_for(lambda: is_taken(trial))
         process.kill()

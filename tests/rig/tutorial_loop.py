@@ -17,7 +17,7 @@ import pika
 mistake, source, target = sys.argv[1:4]
 parameters = pika.URLParameters(os.environ["RABBITMQ_URL"])
 parameters.heartbeat = int(os.environ.get("HEARTBEAT", "60"))
-HANDLING = float(os.environ.get("HANDLING", "0"))  # seconds that a message takes
+WORK_SECONDS = float(os.environ.get("WORK_SECONDS", "0"))  # seconds that a message takes
 held: list[int] = []
 
 
@@ -32,7 +32,7 @@ def callback(channel, method, properties, body):
     if mistake == "ack first":
         channel.basic_ack(method.delivery_tag)
         settle(channel)
-    time.sleep(HANDLING)  # the work
+    time.sleep(WORK_SECONDS)  # the work
     channel.basic_publish(exchange="", routing_key=target, body=json.dumps(job))
     if mistake not in ("ack first", "auto ack"):
         channel.basic_ack(method.delivery_tag)

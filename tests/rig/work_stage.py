@@ -2,7 +2,7 @@
 
 The body of a message is its id. ``fail-...`` raises at each attempt; ``exit`` and ``crash`` end the
 process. Environment variables: ``RIG_KILL`` names the point of the handler at which the process
-kills itself, ``RIG_HANDLING`` is how many seconds a message takes, ``RIG_GATE`` a file that the
+kills itself, ``RIG_SECONDS`` is how many seconds a message takes, ``RIG_GATE`` a file that the
 handler waits for, and ``RIG_SINK`` a sink that stores each id.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import mousetrap
 
 KILL = os.environ.get("RIG_KILL", "")
-HANDLING = float(os.environ.get("RIG_HANDLING", "0"))
+WORK_SECONDS = float(os.environ.get("RIG_SECONDS", "0"))
 GATE = os.environ.get("RIG_GATE", "")
 SINK = os.environ.get("RIG_SINK", "")
 DELAYS = (0.05,)  # seconds
@@ -44,8 +44,8 @@ def work(id: str) -> str:
         os._exit(0)
     if id == "crash":
         ctypes.string_at(0)  # a segmentation fault
-    if HANDLING:
-        time.sleep(HANDLING)  # the work
+    if WORK_SECONDS:
+        time.sleep(WORK_SECONDS)  # the work
     if sink is not None:
         sink.store(id)
     if id.startswith("fail"):

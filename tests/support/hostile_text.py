@@ -19,7 +19,7 @@ from mousetrap.runs.dead_letter_list import DeadLetterList, ReplayResult, dead
 from mousetrap.runs.diagram import Activity, Diagram
 from mousetrap.runs.run import Run
 
-PASSWORD = "c4n4ry/p@ss word"  # in no text of ours, however it may be written
+PASSWORD = "c4n4ry/p@ss word"  # must not appear in any text, in any encoding
 
 PAYLOADS = [
     # elements and attributes that act
@@ -32,7 +32,7 @@ PAYLOADS = [
     "<details open ontoggle=alert(1)>",
     "<video><source onerror=alert(1)></video>", "<a href=javascript:alert(1)>x</a>",
     "<math><mtext><img src=x onerror=alert(1)></math>", "<template><script>alert(1)</script>",
-    # out of wherever it stands
+    # markup that leaves the element or attribute that it is in
     '"><script>alert(1)</script>', "'><script>alert(1)</script>", "' onmouseover='alert(1)",
     '" onmouseover="alert(1)', "</td></tr></table><script>alert(1)</script>",
     "</text></svg><script>alert(1)</script>", "</title><script>alert(1)</script>", "]]><x/>",
@@ -48,10 +48,10 @@ PAYLOADS = [
     "\x1b[31mred\x1b[0m", "\x1b]8;;http://evil\x07x\x1b]8;;\x07", "\x1b[2J\x1b[H",
     "\x9b31m \x9d0;x\x07",
     "\x00 \x07 \x08 \x0b \x0c \x7f", "over\rwritten", "one\nline\r\nmore\ttabs", "\x85\u2028\u2029",
-    # text that lies
+    # text that looks like other text
     "\u202egnp.exe", "\u2066x\u2069 \u200e\u200f\u061c", "\ufeff\u200b", "\ufffe\uffff",
     "\ud800 \udfff", "e\u0301" * 50, "\U0001f468\u200d\U0001f469\u200d\U0001f467",
-    # too much of it
+    # very long text
     "x" * 20_000, "<b>" * 3000, "\x1b" * 3000, "&" * 5000, "\u202e" * 3000, "\n" * 3000,
 ]  # fmt: skip
 HARMLESS = "quite harmless"
@@ -62,19 +62,19 @@ def hostile_message(text: str) -> Message:
                "mousetrap-died": 1_790_000_000}  # fmt: skip
     body = text.encode("utf-8", "surrogatepass")
     message = Message.from_wire(
-        body, AMQPProperties(message_id=wire(text), headers=headers, timestamp=2**63)
+        body, AMQPProperties(message_id=short_string(text), headers=headers, timestamp=2**63)
     )
     message.parent, message.job = text, f"job {text}"
     return message
 
 
-def wire(text: str) -> str:
-    """As much of *text* as an id can be: AMQP's short strings are UTF-8 of up to 255 bytes."""
+def short_string(text: str) -> str:
+    """Return as much of *text* as fits an id: AMQP's short strings are UTF-8 of up to 255 bytes."""
     return text.encode("utf-8", "replace")[:240].decode("utf-8", "ignore")
 
 
 def hostile_run(text: str) -> Run:
-    """A run of which all that came from outside is *text*: what fates can say, others can forge."""
+    """Return a run whose outcomes have *text* wherever a forged event could have it."""
 
     @stage(reads="words", writes="shares")
     def share(word: str) -> float: ...
@@ -82,8 +82,8 @@ def hostile_run(text: str) -> Run:
     run = Run(share, Settings(password=PASSWORD), keep_bodies=1_000_000)
     body = text.encode("utf-8", "surrogatepass")
     facts = {"queue": "words", "begun": 1.0, "seconds": 0.1, "reason": text, "traceback": text}
-    run.ledger.sent(f"{wire(text)}1", "words", 1.0, body)
-    one, two, three = (f"{wire(text)}{n}" for n in (1, 2, 3))
+    run.ledger.sent(f"{short_string(text)}1", "words", 1.0, body)
+    one, two, three = (f"{short_string(text)}{n}" for n in (1, 2, 3))
     run.ledger.add([
         Outcome(id=one, kind="dead", stage=text, worker=text, body=body, job=text, **facts),
         Outcome(id=two, kind="retried", stage=text, worker=text, parent=text, delay=1, **facts),
@@ -110,7 +110,7 @@ def hostile_view(text: str) -> View:
 
 
 class HostilePanel(Panel):
-    """A panel that sees nine times a view full of foreign text."""
+    """A panel of nine views, each full of *text*."""
 
     def __init__(self, text: str) -> None:
         super().__init__([])
@@ -121,10 +121,11 @@ class HostilePanel(Panel):
 
 
 def shown(text: str) -> dict[str, object]:
-    """Everything that shows itself, with *text* wherever foreign text can stand."""
+    """Return everything that displays itself, with *text* wherever text of others can be."""
     run, message = hostile_run(text), hostile_message(text)
-    letters = DeadLetterList([message], {message.id: Queue("words")}, Settings(password=PASSWORD),
-                    title=text, note=text)  # fmt: skip
+    dead_letters = DeadLetterList(
+        [message], {message.id: Queue("words")}, Settings(password=PASSWORD), title=text, note=text
+    )
     records = {text: StageSummary(1, 2, 3, {"p50": 1.0}, {})}
     sent = SendResult(text, [hostile_receipt(text, "returned")], 1.0)
     tables = {
@@ -134,13 +135,13 @@ def shown(text: str) -> dict[str, object]:
         "messages": Messages([message], text, text),
         "bodies": Messages([message], text, text).bodies(),
         "typed bodies": Messages([message], text).bodies(str),
-        "bench": letters,
-        "bench's bodies": letters.bodies(int),
-        "traceback": letters.traceback(letters[0].id),
+        "dead letters": dead_letters,
+        "bodies of dead letters": dead_letters.bodies(int),
+        "traceback": dead_letters.traceback(dead_letters[0].id),
         "replayed": ReplayResult([text], {text: text}),
         "sent": sent,
         "summary": RunSummary(1, 1, 1, 0, 0, 0, 0, 1.0, {}, {text: 1}, records),
-        "run's record": run.summary(),
+        "summary of a run": run.summary(),
         "run": run,
         "messages of a run": run.messages(),
         "diagram of a run": run.diagram(),
@@ -148,7 +149,7 @@ def shown(text: str) -> dict[str, object]:
         "died": run._settlement.message_died(),
         "not settled": run._settlement.not_settled(1.0),
         "settings": Settings(password=PASSWORD),
-        "case": Recording([RecordedMessage(text, text, text, reason=text)]).differences(
+        "recording": Recording([RecordedMessage(text, text, text, reason=text)]).differences(
             Recording([RecordedMessage(text, text, text, outcome="done", reason=text)])
         ),
         "diagram": Diagram([Step(text, f"in {text}", text)], records, {text: 1},
@@ -166,7 +167,7 @@ def bundles(text: str) -> dict[str, dict[str, str]]:
 
 
 def bundle(value) -> dict[str, str]:
-    """What IPython would take from *value*: text, HTML, SVG."""
+    """Return what IPython would take from *value*: text, HTML, SVG."""
     if isinstance(value, Panel):
         return value.bundle()
     found = {"text/plain": str(value) if isinstance(value, Exception) else repr(value)}
