@@ -18,7 +18,6 @@ from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
-from mousetrap.worker.worker_process import FIRST_RESTART_DELAY, MAX_RESTART_DELAY, WorkerProcess
 
 FLOW = """
 import os, sys, threading
@@ -184,28 +183,6 @@ def test_a_handler_that_ends_its_process_does_not_end_the_supervisor(start, sett
     assert process.poll() is None
 
 
-def test_replacing_backs_off(tmp_path):
-    """The delay doubles with each exit up to a maximum; after a long run it is the first again."""
-    worker = WorkerProcess("x-0", [sys.executable, "-c", "pass"], os.environ, tmp_path / "report",
-                log=tmp_path / "log")  # fmt: skip
-
-    def exit_once():
-        worker.start()
-        worker.process.wait(10)
-        return worker.mark_exited()
-
-    delays = [exit_once() for _ in range(10)]
-    worker.start()
-    worker.process.wait(10)
-    worker._started -= 1000
-    after_a_long_run = worker.mark_exited()
-
-    for n, delay in enumerate(delays):
-        ceiling = min(MAX_RESTART_DELAY, FIRST_RESTART_DELAY * 2**n)
-        assert ceiling / 2 <= delay <= ceiling
-    assert after_a_long_run <= FIRST_RESTART_DELAY
-
-
 # ---- a configuration that cannot work ends the supervisor ---------------------------------------
 
 
@@ -335,6 +312,3 @@ def test_the_sum_is_json_on_request(start, settings):
     assert process.ends(15) == 0
     now = json.loads(process.output.strip().splitlines()[-1])
     assert (now["done"], now["processes"], now["replaced"]) == (2, 2, 0)
-
-
-# ---- pure decisions ---------------------------------------------------------------------------
