@@ -32,7 +32,7 @@ class Flow:
     def __init__(
         self, stages: Flow | Stage[..., Any] | Iterable[Stage[..., Any]] | ModuleType
     ) -> None:
-        self.stages: list[Stage[..., Any]] = _listed(stages)
+        self.stages: list[Stage[..., Any]] = _list_of(stages)
         for each in self.stages:
             if not isinstance(each, Stage):
                 name = getattr(each, "__name__", type(each).__name__)
@@ -103,7 +103,7 @@ def reference(stage: Stage[..., Any]) -> str:
     return f"{name}:{attribute}"
 
 
-def _listed(stages: Any) -> list[Stage[..., Any]]:
+def _list_of(stages: Any) -> list[Stage[..., Any]]:
     if isinstance(stages, Flow):
         return stages.stages
     if isinstance(stages, Stage):

@@ -84,7 +84,7 @@ class Run:
         if workers not in ("threads", "processes", "none"):
             raise SettingsError(f"workers is {workers!r}: use 'threads', 'processes' or 'none'")
         self.flow = Flow(flow)
-        self._broker = None if settings else _ensured()
+        self._broker = None if settings else _ensure_broker()
         base = settings or (self._broker.settings if self._broker else Settings())
         if not base.events_exchange:
             raise SettingsError("a run needs events: MOUSETRAP_EVENTS_EXCHANGE must not be ''")
@@ -128,11 +128,11 @@ class Run:
         self._state = "open"
         _started.add(self)
         try:
-            from mousetrap.runs.run_lock import RunLock  # late, as in `_ensured`
+            from mousetrap.runs.run_lock import RunLock  # late, as in `_ensure_broker`
 
             self._run_lock = RunLock(self.settings, self._wire_names())
             self._events.open()  # first: no outcome may be published before its queue is bound
-            self._product = _product(self.settings)
+            self._product = _broker_product(self.settings)
             self._sender.publisher.declare(self._declarations())
             self._sender.publisher.open()
             self._workers.start()
@@ -361,13 +361,13 @@ def register_view(view: Callable[[Run], str]) -> None:
     _views.append(view)
 
 
-def _product(settings: Settings) -> str:
-    from mousetrap.broker.probe import version  # late, as in `_ensured`
+def _broker_product(settings: Settings) -> str:
+    from mousetrap.broker.probe import version  # late, as in `_ensure_broker`
 
     return version(settings) or ""
 
 
-def _ensured() -> Broker:
+def _ensure_broker() -> Broker:
     # late: this import takes a quarter of the time that `import mousetrap` takes
     from mousetrap.broker import ensure
 

@@ -306,6 +306,16 @@ def test_run_shows_itself(settings):
     assert settings.password not in repr(run)
 
 
+def test_run_is_shown_by_the_panel_outside_a_kernel_too(settings):
+    """The panel registers its view when it is imported; the run imports it when it is shown."""
+    run = mousetrap.run(double, settings)
+
+    bundle = run._repr_mimebundle_()
+
+    assert bundle["text/plain"] == repr(run)
+    assert f"run {run.namespace}" in bundle["text/html"]
+
+
 @pytest.mark.parametrize(
     ("flow", "options", "says"),
     [
