@@ -1,7 +1,7 @@
-"""What `demo.py` and `test.py` share: make ``.venv`` from the lock, see to a broker, run a command.
+"""Shared by `demo.py` and `test.py`: make ``.venv`` from the lock, check the broker, run a command.
 
-Standard library only, and nothing here needs to be installed first. The environment is made once; a
-stamp in it tells which lock and which pyproject.toml it was made from.
+It needs the standard library only. The environment is made once; a stamp in it records which lock
+and which pyproject.toml it was made from.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ print("\\n".join(f"  {each.kind}: {each.note}" for each in outside if each.note)
 sys.exit(not any(each.is_available and wanted in ("", each.kind) for each in outside))
 """
 
-APT = shutil.which("apt-get")  # Debian, Ubuntu and their kin
+APT = shutil.which("apt-get")  # on Debian, Ubuntu and systems like them
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal what is going on."""
+    """Print a line about what the script does, on stderr."""
     print(f"mousetrap: {line}", file=sys.stderr, flush=True)
 
 
 def make_environment() -> None:
-    """Make ``.venv`` and install what the lock names, hash by hash, unless that is done already."""
+    """Make ``.venv`` and install the lock's packages, checked by hash, unless that is done."""
     if sys.version_info < (3, 11):  # noqa: UP036 -- this file is what an older Python meets first
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"mousetrap needs Python 3.11 or newer, and this is {version}")
@@ -60,14 +60,16 @@ def make_environment() -> None:
         return
     started = time.monotonic()
     if not _is_usable():
-        say(f"making {VENV.name} (only this once)")
+        say(f"making {VENV.name} (once)")
         if importlib.util.find_spec("ensurepip") is None:
             version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-            _apt_install([f"python{version}-venv"], "this Python has no ensurepip, to make .venv")
+            _apt_install(
+                [f"python{version}-venv"], "this Python has no ensurepip, which makes .venv"
+            )
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
     packages = sum("==" in line for line in LOCK.read_text().splitlines())
     say(f"installing up to {packages} packages from deploy/{LOCK.name}")
-    # Wheels only: building one would run code and fetch tools that no hash in the lock covers.
+    # Wheels only: a build would run code and fetch tools that no hash in the lock covers.
     _pip(["--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(LOCK)], packages)
     _pip(["--no-deps", "--no-build-isolation", "--no-index", "--editable", str(ROOT)], 1)
     STAMP.write_text(wanted)
@@ -102,13 +104,13 @@ def run(command: list[str], **variables: str) -> int:
     environment["VIRTUAL_ENV"] = str(VENV)
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
         while True:
-            # Ctrl-C reaches the command too: it cleans up, and we wait for it.
+            # The command receives Ctrl-C, too: wait until it has cleaned up.
             with contextlib.suppress(KeyboardInterrupt):
                 return process.wait()
 
 
 def _is_usable() -> bool:
-    """There is a .venv of this very Python version, with pip in it."""
+    """Return whether there is a .venv of the same Python version, with pip in it."""
     question = "import sys, pip; print(*sys.version_info[:2])"
     try:
         answer = subprocess.run(
@@ -127,7 +129,7 @@ def _fingerprint() -> str:
 
 
 def _pip(arguments: list[str], expected: int) -> None:
-    """Run ``pip install``, counting what it collects on one line; show its output if it fails."""
+    """Run ``pip install`` with a line of progress; print its output if it fails."""
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     output, collected = [], 0
     with subprocess.Popen(
@@ -144,11 +146,11 @@ def _pip(arguments: list[str], expected: int) -> None:
     _progress("")
     if process.returncode:
         sys.stderr.write("".join(output[-15:]))
-        sys.exit("mousetrap: pip could not install the above; the network, or a proxy?")
+        sys.exit("mousetrap: pip could not install the above: check the network, or a proxy")
 
 
 def _progress(text: str) -> None:
-    if sys.stderr.isatty():  # in a log file, a line per package is noise
+    if sys.stderr.isatty():  # a log does not need a line for each package
         sys.stderr.write(f"\r{text[:70]:<70}\r")
         sys.stderr.flush()
 
@@ -168,7 +170,7 @@ def _apt_install(packages: list[str], reason: str) -> None:
     say(f"{reason}\ninstalling {names} by {command} (a minute or two)")
     environment = os.environ | {
         "DEBIAN_FRONTEND": "noninteractive",
-        "RUNLEVEL": "1",  # where there is no systemd: do not start the service, we start our own
+        "RUNLEVEL": "1",  # without systemd: do not start the service; mousetrap starts a node
     }
     steps = (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages])
     for step in steps:
@@ -178,4 +180,4 @@ def _apt_install(packages: list[str], reason: str) -> None:
         )  # fmt: skip
         if done.returncode:
             sys.stderr.write(done.stdout[-2000:])
-            sys.exit(f"mousetrap: apt-get {step[0]} failed; do it by hand: {command}")
+            sys.exit(f"mousetrap: apt-get {step[0]} failed; run it yourself: {command}")

@@ -18,6 +18,7 @@ from rig.fault_table import pytest_runtest_logreport, pytest_terminal_summary  #
 from rig.seed import session_seed
 from rig.worker_pool import WorkerPool
 from support.jupyterlab import chromium
+from support.quick import pytest_collection_modifyitems  # noqa: F401 -- a hook
 
 from mousetrap.broker import Broker, ensure, probe
 from mousetrap.fault_injection.proxy import Proxy

@@ -1,4 +1,4 @@
-"""`mousetrap doctor`: each thing that can be wrong is made wrong, and named with a fix."""
+"""`mousetrap doctor`: each test breaks one part of the setup and expects a finding with a fix."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def own_state(tmp_path, monkeypatch):
 
 @pytest.fixture
 def broker_only(monkeypatch):
-    """What is looked at beside the broker is slow, and tested elsewhere."""
+    """The checks of interpreters are slow and have tests of their own."""
     monkeypatch.setattr(doctor, "_interpreters", lambda: ())
 
 
 def found(settings, what, **changes):
-    """The bad findings on *what*, with settings of which something is wrong."""
+    """Return the bad findings on *what* with these settings."""
     environment = settings.replace(**changes).to_environment()
     return [each for each in examine(environment) if each.what == what and each.state == "bad"]
 
 
-def test_doctor_finds_nothing_wrong_where_nothing_is(settings):
-    """Every check is made, and the broker is left as it was."""
+def test_doctor_finds_nothing_in_a_good_setup(settings):
+    """Every check runs, and the broker is left unchanged."""
     findings = list(examine(settings.to_environment()))
 
     assert [each for each in findings if each.state == "bad"] == []
@@ -49,7 +49,7 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(settings):
 
 @pytest.mark.usefixtures("broker_only")
 def test_doctor_names_the_variable_that_is_wrong():
-    """A setting that cannot work is found before anybody is asked."""
+    """A wrong setting is found before anything connects."""
     bad = [each for each in examine({"RABBITMQ_PORT": "rabbit"}) if each.state == "bad"]
 
     assert [(each.what, each.text) for each in bad] == [("settings", "RABBITMQ_PORT is 'rabbit'")]
@@ -57,8 +57,8 @@ def test_doctor_names_the_variable_that_is_wrong():
 
 
 @pytest.mark.usefixtures("broker_only")
-def test_doctor_tries_each_address_and_says_who_is_there(settings):
-    """Nobody listens, and to no name belongs a host."""
+def test_doctor_tries_each_address(settings):
+    """Nothing listens on the port, or no host has the name."""
     [port] = free_ports(1)
     assert "127.0.0.1 port" in found(settings, "address", host="127.0.0.1", port=port)[0].text
     assert "broker up" in found(settings, "broker", host="127.0.0.1", port=port)[0].fix
@@ -66,8 +66,8 @@ def test_doctor_tries_each_address_and_says_who_is_there(settings):
 
 
 @pytest.mark.usefixtures("broker_only")
-def test_doctor_tells_a_broker_from_another_server(settings):
-    """Somebody listens and speaks no AMQP."""
+def test_doctor_distinguishes_a_broker_from_another_server(settings):
+    """A server listens that does not speak AMQP."""
     with socket.create_server(("127.0.0.1", 0)) as dumb:
         port = dumb.getsockname()[1]
         [bad] = found(settings.replace(tls=False), "broker", host="127.0.0.1", port=port)
@@ -77,8 +77,8 @@ def test_doctor_tells_a_broker_from_another_server(settings):
 
 
 @pytest.mark.usefixtures("broker_only")
-def test_doctor_tells_login_from_vhost(settings):
-    """Each is refused for a reason of its own."""
+def test_doctor_distinguishes_login_from_vhost(settings):
+    """A wrong password and a missing vhost give different findings."""
     assert "refused the login" in found(settings, "login", password="nope")[0].text
     assert "there is no vhost 'gone'" in found(settings, "login", vhost="gone")[0].text
 
@@ -86,7 +86,7 @@ def test_doctor_tells_login_from_vhost(settings):
 @pytest.mark.local
 @pytest.mark.usefixtures("broker_only")
 def test_doctor_finds_an_alarm_and_missing_rights(node):
-    """A broker that is low on memory takes nothing; a user that may only read cannot work."""
+    """A broker with a memory alarm and a user with read permission only are findings."""
     settings = node.settings
     node.rabbitmqctl("add_user", "reader", "secret")
     node.rabbitmqctl("set_permissions", "reader", "^$", "^$", ".*")
@@ -99,8 +99,8 @@ def test_doctor_finds_an_alarm_and_missing_rights(node):
     assert "low on memory" in alarm.text
 
 
-def test_doctor_finds_an_interpreter_that_does_not_know_us(tmp_path, monkeypatch):
-    """The kernel of notebooks runs a Python of its own, without mousetrap."""
+def test_doctor_finds_an_interpreter_without_mousetrap(tmp_path, monkeypatch):
+    """The notebook kernel runs another Python, in which mousetrap is not installed."""
     other = tmp_path / "python"
     other.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # -S: no site-packages
     other.chmod(0o755)
@@ -120,7 +120,7 @@ def test_doctor_finds_an_interpreter_that_does_not_know_us(tmp_path, monkeypatch
 
 @pytest.mark.usefixtures("broker_only")
 def test_doctor_names_killed_runs_and_touches_nothing(settings, monkeypatch):
-    """The queues of a run whose process is gone are for `sweep`; those of a live run are not."""
+    """It names a run whose process is gone, and no live run; it deletes nothing."""
     monkeypatch.setattr(doctor, "_broker", lambda _: ())
     alive = RunLock(settings.replace(namespace="alive"), ["alive.work"])
     dead = RunLock(settings.replace(namespace="dead"), ["dead.work"])
@@ -134,8 +134,8 @@ def test_doctor_names_killed_runs_and_touches_nothing(settings, monkeypatch):
     assert first.fix.startswith("mousetrap sweep")
 
 
-def test_doctor_command_exits_1_and_says_what_to_do(settings):
-    """For people a line each, for scripts JSON; the help teaches."""
+def test_doctor_command_exits_1_and_prints_the_fix(settings):
+    """It prints a line for each finding, or JSON; the help has an example."""
     program = [str(Path(sys.executable).with_name("mousetrap")), "doctor"]
     environment = os.environ | settings.replace(vhost="gone").to_environment()
 

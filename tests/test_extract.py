@@ -1,4 +1,4 @@
-"""From a notebook to a module: what is tagged becomes a worker, what cannot is refused."""
+"""`extract`: tagged cells become a module that a worker runs; other cells are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TAGGED = "extract:measure"
 
 
 def write_notebook(path, *cells):
-    """Cells are sources, or (source, tags)."""
+    """Write a notebook; each cell is a source, or (source, tags)."""
     notebook = new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python"}})
     notebook.cells.append(new_markdown_cell("# What is it?"))
     for cell in cells:
@@ -40,7 +40,7 @@ def write_notebook(path, *cells):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A project of somebody's, in which we stand."""
+    """A user's project as the current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,7 +59,7 @@ def sources(path):
 
 
 def test_extract_writes_a_module_that_a_worker_runs(notebook, here, settings):
-    """The tagged cells with the imports they need; `mousetrap work` takes it from there."""
+    """The module has the tagged cells and the imports they need; `mousetrap work` runs it."""
     found = extract(notebook, "measure", "my_flow/measure.py")
 
     assert (found.module, found.names) == ("my_flow.measure", ("LIMIT", "cut", "measure"))
@@ -90,7 +90,7 @@ def test_extract_writes_a_module_that_a_worker_runs(notebook, here, settings):
 
 
 def test_extract_leaves_the_notebook_importing_it(notebook):
-    """The prototypes stay, marked; the next cell imports what replaced them; and it still runs."""
+    """The definitions stay, marked; the next cell imports the module's; the notebook still runs."""
     extract(notebook, "measure", "my_flow/measure.py")
 
     cells = sources(notebook)
@@ -100,8 +100,8 @@ def test_extract_leaves_the_notebook_importing_it(notebook):
     assert check(notebook).passed
 
 
-def test_extract_again_needs_a_word_and_changes_nothing_else(notebook):
-    """An existing module is not overwritten by accident; done twice is done once."""
+def test_extract_again_needs_replace_and_changes_nothing_else(notebook):
+    """An existing module is overwritten with --replace only, and the result is the same."""
     extract(notebook, "measure", "my_flow/measure.py")
     once = sources(notebook)
     with pytest.raises(ExtractError, match="exists already: overwrite it with --replace"):
@@ -112,8 +112,8 @@ def test_extract_again_needs_a_word_and_changes_nothing_else(notebook):
     assert sources(notebook) == once
 
 
-def test_a_prototype_that_drifts_is_refused_by_a_check(notebook, here):
-    """The mark that was left is what the drift check holds."""
+def test_a_prototype_that_differs_is_refused_by_a_check(notebook, here):
+    """The drift check reads the mark in the cell."""
     found = extract(notebook, "measure", "my_flow/measure.py")
     found.path.write_text(found.path.read_text().replace("text[:LIMIT]", "text[:LIMIT - 1]"))
 
@@ -139,7 +139,7 @@ def test_a_prototype_that_drifts_is_refused_by_a_check(notebook, here):
     ],
 )
 def test_extract_refuses_what_depends_on_the_notebook(here, cells, says):
-    """One clear sentence that names the cell; neither module nor notebook is touched."""
+    """The error names the cell; module and notebook stay unchanged."""
     notebook = write_notebook(here / "mine.ipynb", *cells)
     before = notebook.read_bytes()
 
@@ -152,13 +152,13 @@ def test_extract_refuses_what_depends_on_the_notebook(here, cells, says):
 
 @pytest.mark.parametrize("output", ["my-flow/it.py", "it", "../elsewhere.py", "/tmp/it.py", "1.py"])
 def test_extract_refuses_what_cannot_be_imported(notebook, output):
-    """A module has to have a name."""
+    """The path of a module must be an importable name."""
     with pytest.raises(ExtractError, match=r"cannot be imported: give a \.py file below"):
         extract(notebook, "measure", output)
 
 
 def test_extract_says_when_ruff_is_missing(notebook, monkeypatch):
-    """Without it the module is right, only not formatted."""
+    """Without ruff the module is correct, but not formatted."""
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     monkeypatch.setattr("mousetrap.extract._can_import", lambda *_: False)
@@ -170,7 +170,7 @@ def test_extract_says_when_ruff_is_missing(notebook, monkeypatch):
 
 
 def test_extract_from_the_command_line(notebook):
-    """It says what it wrote, and how to run it."""
+    """It prints what it wrote, and the command to run it."""
     done = subprocess.run(
         [sys.executable, "-m", "mousetrap", "extract", notebook.name, "--stage", "measure",
          "-o", "my_flow/measure.py"],

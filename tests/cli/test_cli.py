@@ -1,4 +1,4 @@
-"""The command line, as a person or a script would use it, against a real broker."""
+"""The command line, as a person or a script uses it, with a real broker."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def double(n: int) -> int:
 
 @pytest.fixture
 def run(settings):
-    """Run a command in this process; returns its result."""
+    """Run a command in this process and return its result."""
     runner = CliRunner()
 
     def run(*arguments, input=None, **environment):
@@ -61,7 +61,7 @@ def run(settings):
 
 @pytest.fixture
 def start(settings, tmp_path):
-    """Start a command as a process of its own; ended with the test."""
+    """Start a command in a process of its own, which ends with the test."""
     (tmp_path / "flow.py").write_text(SLOW_STAGE)
     running = []
 
@@ -107,8 +107,8 @@ def send(settings, *data, queue="work"):
         "version",
     ],
 )
-def test_help_teaches_with_an_example(run, command):
-    """Every command's help shows how it is used."""
+def test_help_has_an_example(run, command):
+    """The help of every command shows an example."""
     result = run(*command.split(), "--help")
 
     assert result.exit_code == 0
@@ -117,7 +117,7 @@ def test_help_teaches_with_an_example(run, command):
 
 
 def test_send_confirms_each(run, settings):
-    """What is sent is confirmed, counted and there."""
+    """The messages are confirmed, counted and in the queue."""
     result = run("send", "work", '{"seed": 1}', "--count", 5, "--declare", "--json")
 
     answer = json.loads(result.stdout)
@@ -126,7 +126,7 @@ def test_send_confirms_each(run, settings):
 
 
 def test_send_reads_files_and_standard_input(run, settings, tmp_path):
-    """A .jsonl file is one body a line; '-' reads standard input."""
+    """A .jsonl file has one body on each line; '-' reads standard input."""
     lines = tmp_path / "jobs.jsonl"
     lines.write_text('{"n": 1}\n\n{"n": 2}\n')
     declare("work", settings=settings)
@@ -138,7 +138,7 @@ def test_send_reads_files_and_standard_input(run, settings, tmp_path):
 
 
 def test_send_without_a_body_triggers_a_stage(run, settings):
-    """The tutorial's trigger: an empty body."""
+    """An empty body is the tutorial's trigger."""
     with fetch.start(settings) as worker:
         assert run("send", "start_fetch").exit_code == 0
         worker.wait_until(done=1)
@@ -179,8 +179,8 @@ def test_send_without_a_body_triggers_a_stage(run, settings):
         (["demo", "--broker", "cloud"], 2, "external, docker, local"),
     ],
 )
-def test_bad_input_is_one_clear_sentence(run, arguments, code, says):
-    """The exit code tells scripts, the sentence tells people; no traceback."""
+def test_bad_input_is_one_error_message(run, arguments, code, says):
+    """The exit code is for scripts, the message for people; there is no traceback."""
     result = run(*arguments)
 
     assert result.exit_code == code, result.output
@@ -202,8 +202,8 @@ def test_bad_input_is_one_clear_sentence(run, arguments, code, says):
     ],
 )
 @pytest.mark.parametrize("command", [["work", "fetch"], ["queues"], ["demo"]])
-def test_wrong_access_is_one_clear_sentence(start, settings, command, environment, code, says):
-    """Wrong host, port, user, password, vhost or setting: within 5 s, no traceback, no password."""
+def test_wrong_access_is_one_error_message(start, settings, command, environment, code, says):
+    """A wrong setting is reported within 5 s, without traceback and without the password."""
     filled = {
         name: value.format(port=settings.port, user=settings.user, password=settings.password)
         for name, value in environment.items()
@@ -219,7 +219,7 @@ def test_wrong_access_is_one_clear_sentence(start, settings, command, environmen
 
 
 def test_queues_shows_depths(run, settings):
-    """A table for people, JSON for scripts."""
+    """It prints a table for people and JSON for scripts."""
     send(settings, 1, 2)
 
     assert json.loads(run("queues", "work", "--json").stdout) == [
@@ -229,7 +229,7 @@ def test_queues_shows_depths(run, settings):
 
 
 def test_peek_leaves_and_drain_takes(run, settings):
-    """The same messages, once left and once taken."""
+    """`peek` leaves the messages in the queue, `drain` takes the same messages out."""
     send(settings, {"n": 1}, {"n": 2})
 
     peeked = [json.loads(line) for line in run("peek", "work", "--json").stdout.splitlines()]
@@ -256,8 +256,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("body", HOSTILE)
-def test_hostile_bodies_are_inert_on_the_terminal(run, settings, body):
-    """Control bytes and bidi controls are spelled out; Rich markup is text."""
+def test_hostile_bodies_are_escaped_on_the_terminal(run, settings, body):
+    """Control bytes and bidi controls are escaped; Rich markup is printed as text."""
     declare(Queue("work"), settings=settings)
     with Publisher(settings) as publisher:
         publisher.publish(Message(body=body.encode()), "work").wait()
@@ -270,14 +270,14 @@ def test_hostile_bodies_are_inert_on_the_terminal(run, settings, body):
         assert body[:6] in shown
 
 
-def test_safe_spells_out_and_cuts():
-    """`safe` is what everything goes through."""
+def test_safe_escapes_and_cuts():
+    """All output goes through `safe`."""
     assert safe("a\x1b[0m\u202eb") == "a\\x1b[0m\\u202eb"
     assert safe("x" * 300, 10) == "x" * 9 + "…"
 
 
 def test_dead_list_replay_and_purge(run, start, settings):
-    """From a dead letter's reason back to its queue, and away."""
+    """A dead letter is listed with its reason, sent back to its queue, or deleted."""
     send(settings, "not a number")
     process = start("work", "flow:wait", "--retry-delays", "")
     [letter] = drain("work.dead", 1, timeout=10, settings=settings)
@@ -296,8 +296,8 @@ def test_dead_list_replay_and_purge(run, start, settings):
     assert run("dead", "purge", "work", "--yes").exit_code == 0
 
 
-def test_work_runs_a_stage_until_told(start, settings):
-    """It says what it does, works, and sums up on SIGTERM."""
+def test_work_runs_a_stage_until_sigterm(start, settings):
+    """It prints what it works on, works, and prints a summary after SIGTERM."""
     send(settings, 0.01, 0.01, 0.01)
     process = start("work", "flow:wait", "--concurrency", "2", "--json")
 
@@ -311,8 +311,8 @@ def test_work_runs_a_stage_until_told(start, settings):
     assert settings.password not in errors
 
 
-def test_work_says_what_it_waits_for_when_told_to_stop(start, settings):
-    """With a message in hand it says how long that may last, and that it can be told once more."""
+def test_work_prints_what_it_waits_for_after_a_signal(start, settings):
+    """It prints how long the message in progress may take, and what a second signal does."""
     send(settings, 30)
     process = start("work", "flow:wait")
     assert "working" in process.stderr.readline()
@@ -328,7 +328,7 @@ def test_work_says_what_it_waits_for_when_told_to_stop(start, settings):
 
 
 def test_work_runs_a_plain_function(start, settings):
-    """Any function of one argument, bound on the command line."""
+    """It runs any function of one argument, with the queues of the command line."""
     send(settings, 21)
     start("work", "flow:double", "--reads", "work", "--writes", "out")
 
@@ -337,7 +337,7 @@ def test_work_runs_a_plain_function(start, settings):
 
 @pytest.mark.parametrize("command", [["work", "flow:wait"], ["drain", "work", "-n", "5"]])
 def test_interrupt_ends_cleanly(start, settings, command):
-    """Ctrl-C: no traceback, and an exit code that is no accident."""
+    """Ctrl-C ends a command with exit code 130 and without traceback."""
     declare(Queue("work"), "out", settings=settings)
     process = start(*command)
     if command[0] == "work":
@@ -356,7 +356,7 @@ def test_interrupt_ends_cleanly(start, settings, command):
 
 
 def test_check_lists_parameters(run):
-    """Before running one, see what it takes."""
+    """`--parameters` lists the parameters without a run."""
     output = run("check", "notebooks/check_pipeline.ipynb", "--parameters").output
 
     assert "failure_rate" in output
@@ -364,7 +364,7 @@ def test_check_lists_parameters(run):
 
 
 def test_demo_accounts_for_every_job(run):
-    """The pipeline through real worker processes, as data."""
+    """The demo runs real worker processes and prints the summary as JSON."""
     result = run("demo", "--jobs", 20, "-p", "broken_jobs=1", "--json")
 
     assert result.exit_code == 0, result.output
@@ -374,8 +374,8 @@ def test_demo_accounts_for_every_job(run):
     assert answer["summary"]["dead"] >= 1
 
 
-def test_sweep_names_what_it_removes(run, start, settings, tmp_path, monkeypatch):
-    """A run that was killed: its namespace and how many queues went, then nothing more."""
+def test_sweep_lists_what_it_deletes(run, start, settings, tmp_path, monkeypatch):
+    """It prints a killed run's namespace and number of queues; a second call finds nothing."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     code = (
         "import mousetrap, os, signal; from mousetrap.run_fetch_worker import fetch\n"
@@ -395,7 +395,7 @@ def test_sweep_names_what_it_removes(run, start, settings, tmp_path, monkeypatch
 
 
 def test_version_names_the_broker(run, broker):
-    """For a bug report."""
+    """It prints the versions that a bug report needs."""
     answer = json.loads(run("version", "--json").stdout)
 
     assert answer["pika"].startswith("1.4")
@@ -404,7 +404,7 @@ def test_version_names_the_broker(run, broker):
 
 
 def test_broker_status_is_a_table_and_json(run):
-    """Each way and how it stands."""
+    """It prints the status of each kind of broker."""
     kinds = [way["kind"] for way in json.loads(run("broker", "status", "--json").stdout)]
 
     assert kinds == ["external", "docker", "local", "embedded"]
@@ -425,19 +425,19 @@ CODES = {
     ids=lambda kind: kind.__name__,
 )  # fmt: skip
 def test_every_error_has_an_exit_code(kind):
-    """A new error fails as 1 until somebody gives it a code of its own."""
+    """A new error class has exit code 1 until it gets a code of its own."""
     assert code_of(kind("what to do next")) == CODES.get(kind.__name__, ExitCode.FAILED)
 
 
 def test_exit_codes_are_documented(run):
-    """`mousetrap --help` ends with what a script can tell from `$?`."""
+    """`mousetrap --help` ends with the exit codes."""
     output = run("--help").output
 
     assert all(str(int(code)) in output.partition("Exit codes")[2] for code in ExitCode)
 
 
 def test_topology_mismatch_names_the_argument(run, settings):
-    """A queue that somebody declared otherwise: exit code 5, once, and which argument."""
+    """A queue with other arguments gives exit code 5 and one message with the argument."""
     name = f"{settings.namespace}.start_fetch"
     with open_channel(settings) as channel:
         channel.queue_delete(name)
@@ -452,8 +452,8 @@ def test_topology_mismatch_names_the_argument(run, settings):
     assert "Traceback" not in result.output
 
 
-def test_silent_listener_is_one_clear_sentence(run):
-    """Something that accepts and never speaks AMQP: within 5 s, not within a TCP time-out."""
+def test_silent_listener_is_one_error_message(run):
+    """A server that accepts and stays silent is reported within 5 s, not after a TCP time-out."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         begun = time.monotonic()
@@ -464,8 +464,8 @@ def test_silent_listener_is_one_clear_sentence(run):
     assert "canary-1" not in result.output
 
 
-def test_send_says_which_line_is_bad(run, tmp_path):
-    """The number that an editor shows, blank lines counted; and nothing was sent."""
+def test_send_names_the_bad_line(run, tmp_path):
+    """The error has the line number that an editor shows; nothing is sent."""
     lines = tmp_path / "jobs.jsonl"
     lines.write_text('{"n": 1}\n\n{"n": \n')
 
@@ -476,14 +476,14 @@ def test_send_says_which_line_is_bad(run, tmp_path):
 
 
 def test_send_of_nothing_is_an_error(run, tmp_path):
-    """An empty .jsonl is somebody's mistake, not a success."""
+    """An empty .jsonl file is an error, not a success."""
     (tmp_path / "jobs.jsonl").write_text("\n")
 
     assert run("send", "work", "--file", tmp_path / "jobs.jsonl").exit_code == 2
 
 
 def test_send_raw_sends_any_bytes(run, settings):
-    """With --raw the bytes are sent as the shell passed them, UTF-8 or not."""
+    """With --raw it sends the bytes that the shell passed, UTF-8 or not."""
     declare("work", settings=settings)
 
     assert run("send", "work", "{bad \udcff", "--raw").exit_code == 0
@@ -492,7 +492,7 @@ def test_send_raw_sends_any_bytes(run, settings):
 
 
 def test_drain_fails_when_too_few_came(run, settings):
-    """A script that wanted two must not go on with one, but it gets that one."""
+    """Exit code 1 if two were wanted and one came; the one is printed."""
     send(settings, 1)
 
     result = run("drain", "work", "-n", 2, "--timeout", 0.3, "--json")
@@ -511,7 +511,7 @@ def test_drain_with_idle_takes_what_is_there(run, settings):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pty on Windows")
 def test_drain_writes_to_its_file_while_a_terminal_watches(start, settings):
-    """`mousetrap drain ... --json > file`: the file gets the messages, the terminal does not."""
+    """With `drain --json > file` the file gets the messages, the terminal only the progress."""
     send(settings, {"n": 1})
     terminal, side = os.openpty()
     process = start("drain", "work", "--json", "-n", "2", stderr=side, TERM="xterm")
@@ -527,7 +527,7 @@ def test_drain_writes_to_its_file_while_a_terminal_watches(start, settings):
 
 
 def test_terminate_is_like_interrupt_for_drain(start, settings):
-    """`timeout 10 mousetrap drain ...` sends SIGTERM: what was taken is shown."""
+    """`timeout 10 mousetrap drain` sends SIGTERM; the messages already taken are printed."""
     declare(Queue("work"), settings=settings)
     process = start("drain", "work", "-n", "5")
     send(settings, 0.25)
@@ -543,7 +543,7 @@ def test_terminate_is_like_interrupt_for_drain(start, settings):
 
 
 def test_old_code_pages_do_not_break_the_output(start, settings):
-    """What a terminal cannot show is spelled out; a message that was taken is not lost by that."""
+    """Characters that a terminal cannot show are escaped, so no message is lost by them."""
     send(settings, "Øre → ☃")
 
     output, problems = start("drain", "work", PYTHONIOENCODING="ascii").communicate(timeout=10)
@@ -556,7 +556,7 @@ def test_old_code_pages_do_not_break_the_output(start, settings):
     ("answer", "code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 1), (signal.SIGINT, 130, 1)]
 )
 def test_purge_asks_a_person(start, settings, answer, code, left):
-    """Yes throws away, no and Ctrl-C do not."""
+    """It deletes after yes, not after no or Ctrl-C."""
     send(settings, 1, queue="work.dead")
     terminal, side = os.openpty()
     process = start("dead", "purge", "work", stdin=side, stderr=side)
@@ -579,7 +579,7 @@ def test_purge_asks_a_person(start, settings, answer, code, left):
 
 
 def test_replay_of_an_unknown_id_fails(run, settings):
-    """A mistyped id is not a success."""
+    """An id that no dead letter has gives exit code 1."""
     send(settings, 1, queue="work.dead")
 
     result = run("dead", "replay", "work", "--id", "nobody")
@@ -589,8 +589,8 @@ def test_replay_of_an_unknown_id_fails(run, settings):
     assert run("dead", "replay", "work", "--id", "").exit_code == 2
 
 
-def test_work_says_which_line_of_a_module_fails(start, tmp_path):
-    """A module that cannot be imported is the user's bug: file, line and how to see more."""
+def test_work_names_the_line_of_a_module_that_fails(start, tmp_path):
+    """The error of a module that cannot be imported has file, line and the next step."""
     (tmp_path / "broken.py").write_text("x = 1\nraise LookupError('no luck')\n")
     _, problems = start("work", "broken:stage").communicate(timeout=10)
 
@@ -598,8 +598,8 @@ def test_work_says_which_line_of_a_module_fails(start, tmp_path):
     assert "Traceback" not in problems
 
 
-def test_work_says_once_why_it_does_not_start(start):
-    """One sentence: no log line with the same words before it, no statistics of nothing."""
+def test_work_prints_once_why_it_does_not_start(start):
+    """It prints one message, without a log line of the same text and without a summary."""
     url = "amqp://nobody:wr0ng-canary@localhost"
     _, problems = start("work", "fetch", RABBITMQ_URL=url).communicate(timeout=10)
 
@@ -607,7 +607,7 @@ def test_work_says_once_why_it_does_not_start(start):
 
 
 def test_work_with_json_keeps_prints_off_stdout(start, settings):
-    """A handler's own print does not spoil the JSON."""
+    """What a handler prints does not mix with the JSON."""
     send(settings, 21)
     process = start("work", "flow:double", "--reads", "work", "--writes", "out", "--json")
     drain_when_there("out", 1, settings)
@@ -618,8 +618,8 @@ def test_work_with_json_keeps_prints_off_stdout(start, settings):
     assert "doubling" in problems
 
 
-def test_work_outlived_by_a_handler_fails(start, settings):
-    """More than its grace in hand: exit code 1, and where the message is."""
+def test_work_fails_when_a_handler_runs_too_long(start, settings):
+    """A message still in progress after --grace gives exit code 1; the error names its queue."""
     send(settings, 30)
     process = start("work", "flow:wait", "--grace", "0.2")
     assert "working" in process.stderr.readline()
@@ -634,7 +634,7 @@ def test_work_outlived_by_a_handler_fails(start, settings):
 
 @pytest.fixture
 def notebook(tmp_path):
-    """Make a notebook of one parameter and one cell."""
+    """Write a notebook with one parameter and one cell."""
 
     def make(source):
         cells = [nbformat.v4.new_code_cell(each) for each in ("n: int = 1  # a number", source)]
@@ -647,7 +647,7 @@ def notebook(tmp_path):
 
 
 def test_check_that_fails_names_the_cell(run, notebook):
-    """Exit code 1, the cell and its error; as JSON also where the executed copy is."""
+    """It prints the cell and its error, with exit code 1; the JSON has the executed copy's path."""
     path = notebook("assert n == 2")
 
     result = run("check", path, "-p", "n=3", "--json")
@@ -661,7 +661,7 @@ def test_check_that_fails_names_the_cell(run, notebook):
 
 
 def test_check_goes_on_after_a_failure(run, notebook, tmp_path):
-    """Several notebooks: each is run, and the worst decides the exit code."""
+    """Each of several notebooks runs; the highest exit code is the result."""
     path = notebook("n")
 
     result = run("check", tmp_path / "missing.ipynb", path)
@@ -671,7 +671,7 @@ def test_check_goes_on_after_a_failure(run, notebook, tmp_path):
 
 
 def test_check_interrupted_ends_the_kernel_and_keeps_the_copy(start, notebook, tmp_path):
-    """Ctrl-C in the middle of a cell: 130, and the executed copy says so."""
+    """Ctrl-C in a cell gives exit code 130, and the executed copy records the interrupt."""
     path = notebook(f"open({str(tmp_path / 'begun')!r}, 'w').close()\nimport time; time.sleep(60)")
     process = start("check", str(path))
     wait_until((tmp_path / "begun").exists, timeout=60)
@@ -685,7 +685,7 @@ def test_check_interrupted_ends_the_kernel_and_keeps_the_copy(start, notebook, t
 
 
 def test_check_lists_parameters_as_json(run, notebook):
-    """For a program that builds a form, say."""
+    """The JSON has name, type, default and help of each parameter."""
     path = notebook("n")
 
     assert json.loads(run("check", path, "--parameters", "--json").stdout) == {
@@ -694,7 +694,7 @@ def test_check_lists_parameters_as_json(run, notebook):
 
 
 def test_progress_is_plain_lines_without_a_terminal(monkeypatch, capsys):
-    """In a CI log: a line now and then, and none for what is over soon."""
+    """A log gets a line at an interval, not one for each update."""
     monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
     with ProgressDisplay("sending", 1000) as display:
         display.advance(10)
@@ -703,8 +703,8 @@ def test_progress_is_plain_lines_without_a_terminal(monkeypatch, capsys):
     assert capsys.readouterr().err == "sending: 10 of 1,000\n"
 
 
-def test_progress_shows_no_bar_for_what_is_over_soon(monkeypatch):
-    """Nothing flickers; and stdout is left alone."""
+def test_progress_shows_no_bar_for_a_short_wait(monkeypatch):
+    """A wait of less than two seconds prints nothing."""
     stream = io.StringIO()
     stream.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", stream)
@@ -714,8 +714,8 @@ def test_progress_shows_no_bar_for_what_is_over_soon(monkeypatch):
     assert stream.getvalue() == ""
 
 
-def test_help_is_quick_because_nothing_heavy_is_imported():
-    """`mousetrap --help` waits for no papermill, IPython, matplotlib or faker."""
+def test_help_imports_nothing_slow():
+    """`mousetrap --help` imports no papermill, IPython, matplotlib or faker."""
     program = "import sys, mousetrap.cli; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -726,7 +726,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
 
 
 def read_until(terminal, text, timeout=10.0):
-    """Read from a terminal until *text* has come; a watchdog ends the wait."""
+    """Read from a terminal until it has printed *text*."""
     seen = b""
     deadline = time.monotonic() + timeout
     os.set_blocking(terminal, False)

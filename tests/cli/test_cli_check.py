@@ -1,4 +1,4 @@
-"""``mousetrap check``: what it shows while it runs, grids, reports, and its help."""
+"""``mousetrap check``: its progress, grids, reports, and help."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ url: str = "amqp://me:hunter2@host/"
 both: "int | None" = None
 """
 
-# What a Run does as it goes.
-TELL = """\
+# What a Run does while it is open.
+WRITE_PROGRESS = """\
 import json, os
 from pathlib import Path
-told = {"open": 12, "stages": {"fetch": {"done": 1088, "retried": 3, "dead": 0}}}
-Path(os.environ["MOUSETRAP_PROGRESS"]).write_text(json.dumps(told))
+written = {"open": 12, "stages": {"fetch": {"done": 1088, "retried": 3, "dead": 0}}}
+Path(os.environ["MOUSETRAP_PROGRESS"]).write_text(json.dumps(written))
 """
 
 STAGES = {"fetch": {"done": 0, "dead": 0}, "process": {"done": 1088, "dead": 3}, "x": {}}
 
 
 def run(*arguments):
-    """Run a command in this process; returns its result."""
+    """Run a command in this process and return its result."""
     return CliRunner().invoke(app, [str(each) for each in arguments])
 
 
 @pytest.fixture
 def notebook(tmp_path):
-    """Make a notebook of one parameter and the given cells."""
+    """Write a notebook with one parameter and the given cells."""
 
     def make(*cells, parameters="n: int = 1  # a number", name="notes"):
         first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
@@ -63,7 +63,7 @@ def notebook(tmp_path):
 
 
 def test_help_of_a_notebook_lists_its_parameters(notebook):
-    """Names, types, defaults and comments come after the usual help, wherever --help stands."""
+    """The help also has names, types, defaults and comments, wherever --help stands."""
     path = notebook(parameters="n: int = 1  # a number\nrate: float = 2 * 0.5")
 
     for arguments in ((path, "--help"), ("-h", path), ("--report", "x.ipynb", path, "-h")):
@@ -78,8 +78,8 @@ def test_help_of_a_notebook_lists_its_parameters(notebook):
         assert "x.ipynb" not in own.replace(str(path), "")
 
 
-def test_help_of_a_notebook_is_inert_and_shows_no_secret(notebook):
-    """Comments and defaults are somebody's text, and may be somebody's password."""
+def test_help_of_a_notebook_is_escaped_and_shows_no_secret(notebook):
+    """Comments and defaults are escaped, and a default that looks secret is masked."""
     output = run("check", notebook(parameters=PARAMETERS), "--help").output
 
     assert "[bold]number[/bold]" in output
@@ -90,8 +90,8 @@ def test_help_of_a_notebook_is_inert_and_shows_no_secret(notebook):
     assert "cannot be set: no type" in output
 
 
-def test_help_of_what_is_no_notebook_says_so(notebook, tmp_path):
-    """The usual help comes all the same."""
+def test_help_reports_a_file_that_is_no_notebook(notebook, tmp_path):
+    """The usual help is printed anyway."""
     notebook()
     result = run("check", tmp_path / "note.ipynb", "--help")
 
@@ -100,18 +100,18 @@ def test_help_of_what_is_no_notebook_says_so(notebook, tmp_path):
     assert "did you mean" in " ".join(result.output.split())
 
 
-def test_help_of_a_notebook_without_parameters_says_so(notebook):
-    """An empty list would look like a mistake."""
+def test_help_reports_a_notebook_without_parameters(notebook):
+    """It prints that there are none, instead of an empty list."""
     assert "none: no cell" in run("check", notebook(parameters=""), "--help").output
 
 
 def test_parameters_are_listed_without_secrets(notebook):
-    """As a table and as JSON."""
+    """Secret-like defaults are masked in the table and in the JSON."""
     path = notebook(parameters=PARAMETERS)
 
     assert "hunter2" not in run("check", path, "--parameters").output
-    told = json.loads(run("check", path, "--parameters", "--json").stdout)[str(path)]
-    assert [each["default"] for each in told] == [1, "2 * 0.5", "********", "********", None]
+    written = json.loads(run("check", path, "--parameters", "--json").stdout)[str(path)]
+    assert [each["default"] for each in written] == [1, "2 * 0.5", "********", "********", None]
 
 
 # --- progress ------------------------------------------------------------------------------------
@@ -127,16 +127,16 @@ def test_parameters_are_listed_without_secrets(notebook):
         (CheckProgress(1, 5, 4, "x" * 80, {"fetch": {}}), f"cell 4: {'x' * 24}…; fetch"),
     ],
 )  # fmt: skip
-def test_note_says_which_cell_runs_and_what_stages_count(seen, note):
-    """What happened at all is counted; a line gives way to the counts."""
+def test_note_has_the_cell_and_the_counts_of_the_stages(seen, note):
+    """Counts that are zero are left out; with counts, the cell's line is shorter."""
     assert describe(seen) == note
 
 
 def test_check_shows_how_far_it_is(notebook, monkeypatch):
-    """Where there is no terminal: plain lines with the cell and the counts of its Run."""
+    """Without a terminal it prints lines with the cell and the counts of its Run."""
     monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
     monkeypatch.setattr(progress, "REPORT_INTERVAL", 0.0)
-    path = notebook(f"# as a Run does\n{TELL}", "n")
+    path = notebook(f"# as a Run does\n{WRITE_PROGRESS}", "n")
 
     result = run("check", path)
 
@@ -147,13 +147,13 @@ def test_check_shows_how_far_it_is(notebook, monkeypatch):
 
 
 def test_grid_progress_is_plain_lines_without_a_terminal(capsys, monkeypatch):
-    """A line as each point ends, and now and then one for each that runs."""
+    """Each point that ends gets a line, and at an interval each point that runs."""
     monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
     monkeypatch.setattr(progress, "REPORT_INTERVAL", 0.0)
-    with watch_grid() as tell:
-        tell(look(running=2))
-        tell(look(ended=1, running=1))
-        tell(look(ended=2))
+    with watch_grid() as show:
+        show(grid_progress(running=2))
+        show(grid_progress(ended=1, running=1))
+        show(grid_progress(ended=2))
 
     assert capsys.readouterr().err.splitlines() == [
         "points: 0 of 3",
@@ -168,16 +168,16 @@ def test_grid_progress_is_plain_lines_without_a_terminal(capsys, monkeypatch):
 
 
 def test_grid_progress_is_a_bar_for_each_that_runs(monkeypatch):
-    """On a terminal, with what has ended above; nothing from a notebook acts on it."""
+    """Points that have ended are printed above the bars; text of a notebook is escaped."""
     stream = io.StringIO()
     stream.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
-    with watch_grid() as tell:
-        tell(look(running=2, line="\x1b]0;title\x07[red]"))
+    with watch_grid() as show:
+        show(grid_progress(running=2, line="\x1b]0;title\x07[red]"))
         wait_until(lambda: "n=1" in stream.getvalue())  # it draws itself ten times a second
-        tell(look(ended=1, running=1))
+        show(grid_progress(ended=1, running=1))
 
     seen = stream.getvalue()
     assert "\\x1b]0;title\\x07[red]" in seen
@@ -190,7 +190,7 @@ def test_grid_progress_is_a_bar_for_each_that_runs(monkeypatch):
 
 
 def test_grid_runs_every_point_and_reports(notebook, tmp_path):
-    """One fails: exit code 1, a table, its error, and a page with all of them."""
+    """One point fails: exit code 1, a table, its error, and a page with all points."""
     path = notebook("assert n != 2, 'no luck'")
 
     result = run("check", path, "--grid", "n=1,2", "--parallel", 2, "--report", tmp_path / "out")
@@ -207,15 +207,15 @@ def test_grid_runs_every_point_and_reports(notebook, tmp_path):
 
 
 def test_report_on_several_notebooks_as_json(notebook, tmp_path):
-    """Without a grid each notebook is a point; --json prints what results.json holds."""
+    """Without a grid each notebook is a point; --json prints the content of results.json."""
     paths = [notebook("n", name=name) for name in ("one", "two")]
 
     result = run("check", *paths, "--report", tmp_path / "out", "--parallel", 2, "--json")
 
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told == json.loads((tmp_path / "out" / "results.json").read_text())
-    assert [each["name"] for each in told["points"]] == ["one", "two"]
+    written = json.loads(result.stdout)
+    assert written == json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [each["name"] for each in written["points"]] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_report_on_several_notebooks_as_json(notebook, tmp_path):
         (["--grid", "n=1", "--total-deadline", "inf"], "not a number of seconds"),
     ],
 )
-def test_bad_grids_are_one_clear_sentence(notebook, arguments, says, monkeypatch):
-    """Exit code 2 before anything runs, and no traceback."""
+def test_bad_grids_are_one_error_message(notebook, arguments, says, monkeypatch):
+    """Exit code 2 before anything runs, without traceback."""
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
 
     result = run("check", notebook("n"), *arguments)
@@ -246,7 +246,7 @@ def test_bad_grids_are_one_clear_sentence(notebook, arguments, says, monkeypatch
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_grid_interrupted_ends_everything_and_reports(notebook, tmp_path):
-    """Ctrl-C: 130, the report is there, and says what ran and what did not."""
+    """Ctrl-C gives exit code 130; the report says which points ran and which did not."""
     path = notebook("open(f'begun{n}', 'w').close()\nimport time; time.sleep(60)")
     command = [sys.executable, "-m", "mousetrap", "check", path, "--grid", "n=1,2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -259,13 +259,13 @@ def test_grid_interrupted_ends_everything_and_reports(notebook, tmp_path):
     assert "│ 2 │ not run │" in output
     assert "Traceback" not in errors
     assert "report: " in errors
-    told = json.loads((tmp_path / "_build" / "notes.grid" / "results.json").read_text())
-    assert told["ended"] == "interrupted"
-    assert [each["verdict"] for each in told["points"]] == ["failed", "not run"]
+    written = json.loads((tmp_path / "_build" / "notes.grid" / "results.json").read_text())
+    assert written["ended"] == "interrupted"
+    assert [each["verdict"] for each in written["points"]] == ["failed", "not run"]
 
 
-def look(ended=0, running=0, line="send()"):
-    """A look at a grid of three points."""
+def grid_progress(ended=0, running=0, line="send()"):
+    """The progress of a grid of three points."""
     progress = CheckProgress(1, 5, 4, line, {"fetch": {"done": 88, "dead": 0}})
     path = Path("a.ipynb")
     return GridProgress(

@@ -1,6 +1,6 @@
 """SIGTERM in every state: `mousetrap work` ends in time, with the right code, and loses nothing.
 
-And its health, by which the states are told apart.
+Its health endpoint distinguishes the states.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CLOSING = 4.0  # seconds that closing two connections may take, when nobody answ
 
 
 class Process:
-    """``mousetrap work`` with an endpoint for its health; *processes*: so many, looked after."""
+    """``mousetrap work`` with a health endpoint, with or without supervised *processes*."""
 
     def __init__(self, settings, folder, processes=None, **environment):
         (folder / "flow.py").write_text(FLOW)
@@ -67,7 +67,7 @@ class Process:
         self.url = re.search(r"health: (\S+)", self.log.read_text())[1]
 
     def health(self, path=""):
-        """Return the status and the figures."""
+        """Return the HTTP status and the body."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=5) as answer:
                 return answer.status, json.load(answer)
@@ -78,14 +78,14 @@ class Process:
         return self.health()[0] == 200
 
     def reaches(self, name):
-        """Wait until the handler has made the file *name*."""
+        """Wait until the handler has created the file *name*."""
         wait_for(lambda: (self.folder / name).exists())
 
     def lets_pass(self, name):
         (self.folder / name).touch()
 
     def terminate(self, number=signal.SIGTERM):
-        """Send a signal; returns the exit code, and how many seconds it took."""
+        """Send a signal; return the exit code and the seconds until the exit."""
         started = time.monotonic()
         self.process.send_signal(number)
         code = self.process.wait(60)
@@ -94,7 +94,7 @@ class Process:
 
 @pytest.fixture
 def work(tmp_path):
-    """Start a process, or several; ended with the test."""
+    """Start ``mousetrap work``; it ends with the test."""
     running = []
 
     def work(settings, processes=None, **environment):
@@ -115,12 +115,12 @@ def send(settings, *data):
 
 @pytest.fixture(params=[None, 2], ids=["alone", "supervised"])
 def processes(request):
-    """One process, or two that are looked after."""
+    """One process, or two with a supervisor."""
     return request.param
 
 
 def test_terminated_while_connecting(work, processes):
-    """Nobody answers, and it would wait for minutes: it ends at once, with nothing in hand."""
+    """It ends at once, although its connection attempt would last for minutes."""
     with socket.create_server(("127.0.0.1", 0)) as dumb:
         silent = Settings(host="127.0.0.1", port=dumb.getsockname()[1])
         process = work(silent, processes, MOUSETRAP_CONNECT_TIMEOUT="600")
@@ -134,7 +134,7 @@ def test_terminated_while_connecting(work, processes):
 
 
 def test_terminated_while_idle(work, settings, processes):
-    """Nothing to do: it ends at once."""
+    """Without a message in progress it ends at once."""
     process = work(settings, processes)
     wait_for(process.is_well)
     code, seconds = process.terminate()
@@ -145,7 +145,7 @@ def test_terminated_while_idle(work, settings, processes):
 
 
 def test_terminated_while_handling(work, settings, processes):
-    """What is in hand is finished, its result confirmed; the rest goes back."""
+    """It finishes the message in progress and its result is confirmed; the rest is requeued."""
     send(settings, "go", "go", "go")
     process = work(settings, processes)
     process.reaches("begun")
@@ -159,7 +159,7 @@ def test_terminated_while_handling(work, settings, processes):
 
 
 def test_terminated_while_waiting_for_a_confirm(work, settings, proxy, processes):
-    """The result is on its way and no answer comes: not acked, so it comes again; code 1."""
+    """Without a confirm the message is not acked and is delivered again; exit code 1."""
     send(settings, "go")
     process = work(proxy.settings, processes)
     process.reaches("begun")
@@ -175,10 +175,10 @@ def test_terminated_while_waiting_for_a_confirm(work, settings, proxy, processes
     wait_for(lambda: depth("work", settings).messages == 1)
 
 
-def test_terminated_while_the_broker_is_away_and_nothing_is_in_hand(
+def test_terminated_while_the_broker_is_away_and_nothing_is_in_progress(
     work, settings, proxy, processes
 ):
-    """It reconnects for ever, until it is told to stop: code 0, at once."""
+    """A worker that tries to reconnect ends at once after a signal, with exit code 0."""
     process = work(proxy.settings, processes)
     wait_for(process.is_well)
     proxy.refuse()
@@ -192,10 +192,10 @@ def test_terminated_while_the_broker_is_away_and_nothing_is_in_hand(
     assert seconds < CLOSING
 
 
-def test_terminated_while_the_broker_is_away_and_a_message_is_in_hand(
+def test_terminated_while_the_broker_is_away_and_a_message_is_in_progress(
     work, settings, proxy, processes
 ):
-    """The handler ends in time, its result has nowhere to go: the message comes again; code 0."""
+    """The handler ends, its result cannot be sent, the message is delivered again; code 0."""
     send(settings, "go")
     process = work(proxy.settings, processes)
     process.reaches("begun")
@@ -213,7 +213,7 @@ def test_terminated_while_the_broker_is_away_and_a_message_is_in_hand(
 
 @pytest.mark.local
 def test_terminated_while_blocked_by_an_alarm(work, node, processes):
-    """A memory alarm holds its result back: said as its state; not acked, so it comes again."""
+    """A memory alarm blocks its result; the message is not acked and is delivered again."""
     settings = node.settings
     send(settings, "go")
     process = work(settings, processes)
@@ -232,7 +232,7 @@ def test_terminated_while_blocked_by_an_alarm(work, node, processes):
 
 
 def test_terminated_twice_ends_at_once(work, settings, processes):
-    """The second signal does not wait for the handler: code 128 + 15, the message comes again."""
+    """A second signal ends it at once with code 128 + 15; the message is delivered again."""
     send(settings, "never")
     process = work(settings, processes)
     process.reaches("begun")
@@ -249,7 +249,7 @@ def test_terminated_twice_ends_at_once(work, settings, processes):
 
 
 def test_health_is_three_facts(settings, proxy):
-    """Alive, connected, consuming: before the start, at work, cut off, and when it is over."""
+    """Alive, connected, consuming: before the start, at work, disconnected, and after the end."""
     proxied = Worker(WORK, lambda n: n, proxy.settings)
     facts = [facts_of(proxied)]
     with proxied:
@@ -278,7 +278,7 @@ def test_health_of_a_worker_that_cannot_go_on(settings):
 
 
 def test_health_over_http_is_json_for_this_machine_only(work, settings, processes):
-    """200 with the figures, on 127.0.0.1; an unknown path is 404."""
+    """It answers 200 with JSON on 127.0.0.1 only, and 404 for an unknown path."""
     send(settings, "go")
     process = work(settings, processes)
     process.lets_pass("go")
@@ -294,14 +294,14 @@ def test_health_over_http_is_json_for_this_machine_only(work, settings, processe
 
 
 @pytest.mark.parametrize("place", ["eighty", "70000", "-1", "", "1.2.3.4", "localhost:"])
-def test_health_at_no_place_is_refused(place):
-    """What is no port is said, with how to write one."""
+def test_health_at_a_bad_address_is_refused(place):
+    """The error shows how to write a port."""
     with pytest.raises(SettingsError, match="give a port"):
         Health(place, dict)
 
 
 def test_health_at_a_taken_port_is_refused():
-    """The error says which port, and what to do."""
+    """The error has the port and the next step."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"127.0.0.1:{port}.*another port"):

@@ -1,0 +1,70 @@
+"""Sets the marker `quick`, which ``python3 deploy/test.py --quick`` runs.
+
+A test is quick unless it uses a fixture of `SLOW_FIXTURES`, has a marker of `SLOW_MARKERS`, or is
+in `SLOW_PATHS`: a folder or a file whose tests start kernels, worker processes or servers, or wait
+for seconds. So a new test is quick until it is named here; ``--durations`` shows the slow ones. In
+the conformance tests only the embedded broker is quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+SLOW_FIXTURES = {"kernel", "start_kernel", "page", "node", "rabbit", "worker_pool"}
+SLOW_MARKERS = {"browser", "docker", "local", "long"}
+SLOW_PATHS = (
+    "broker",
+    "check/test_check.py",
+    "check/test_defects.py",
+    "check/test_grid.py",
+    "cli",
+    "conformance/test_clients.py",
+    "conformance/test_differential.py",
+    "embedded_broker/test_fuzz.py",
+    "embedded_broker/test_server.py",
+    "fault_injection",
+    "faults",
+    "notebook",
+    "project/test_benchmarks.py",
+    "project/test_notebooks.py",
+    "project/test_readme.py",
+    "pytest_plugin",
+    "runs",
+    "runtime/test_interrupt.py",
+    "runtime/test_signals.py",
+    "sink",
+    "test_doctor.py",
+    "test_extract.py",
+    "test_tutorial.py",
+    "worker/test_captured_output.py",
+    "worker/test_consumer_discovery.py",
+    "worker/test_supervisor.py",
+    "worker/test_worker.py",
+    "worker/test_worker_poison_messages.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items):
+    """Mark the quick tests."""
+    for item in items:
+        if is_quick(item):
+            item.add_marker(pytest.mark.quick)
+
+
+def is_quick(item: pytest.Item) -> bool:
+    """Return whether `--quick` runs the test."""
+    if not item.path.is_relative_to(TESTS):  # a notebook
+        return False
+    path = item.path.relative_to(TESTS)
+    target = getattr(getattr(item, "callspec", None), "params", {}).get("target", "embedded")
+    return (
+        target == "embedded"
+        and not SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
+        and not SLOW_MARKERS & {marker.name for marker in item.iter_markers()}
+        and not any(path.is_relative_to(each) for each in SLOW_PATHS)
+    )
