@@ -21,8 +21,8 @@ from mousetrap.display.table import Table, age
 from mousetrap.errors import UndecodableMessage
 from mousetrap.runtime import clock, randomness
 
-MAX_BODY = 16 * 1024 * 1024  # bytes; RabbitMQ 4 accepts no more by default
-MAX_ID = 255  # bytes; AMQP sends an id as a short string
+MAX_BODY_BYTES = 16 * 1024 * 1024  # RabbitMQ 4 accepts no more by default
+MAX_ID_BYTES = 255  # AMQP sends an id as a short string
 MAX_CLOCK_LEAD = 86_400.0  # seconds; a time further in the future than a day is not believed
 MAX_ATTEMPT = 1000  # a guess: no queue has a thousand retry delays
 ID_NAMESPACE = bytes.fromhex("a3b1c9f26a0e5d8b9d0a6d6f75736574")  # of output ids; never changes
@@ -92,8 +92,10 @@ class Message:
     ) -> None:
         if body is not None:
             _check_size(body)
-        if id is not None and len(id.encode()) > MAX_ID:
-            raise ValueError(f"the message id has more than {MAX_ID} bytes: use a shorter one")
+        if id is not None and len(id.encode()) > MAX_ID_BYTES:
+            raise ValueError(
+                f"the message id has more than {MAX_ID_BYTES} bytes: use a shorter one"
+            )
         self._data = data
         self._body = b"" if data is _NOT_YET and body is None else body
         self.id = id or randomness.new_id()
@@ -304,7 +306,7 @@ def encode(data: Any) -> bytes:
     Raises:
         TypeError: JSON cannot represent a value.
         ValueError: a number is not finite (NaN, infinity), *data* is nested too deep, or the body
-            is larger than `MAX_BODY`.
+            is larger than `MAX_BODY_BYTES`.
     """
     if data is None:
         return b""
@@ -335,9 +337,9 @@ _encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def _check_size(body: bytes) -> None:
-    if len(body) > MAX_BODY:  # the broker would close the channel for all messages
+    if len(body) > MAX_BODY_BYTES:  # the broker would close the channel for all messages
         raise ValueError(
-            f"the body has {len(body):,} bytes, brokers accept up to {MAX_BODY:,}; store it "
+            f"the body has {len(body):,} bytes, brokers accept up to {MAX_BODY_BYTES:,}; store it "
             f"elsewhere and send its path or URL"
         )
 

@@ -169,7 +169,7 @@ def test_send_without_a_body_triggers_a_stage(run, settings):
         (["work", "mousetrap.model.message:encoder"], 2, "did you mean encode"),
         (["work", "mousetrap.model.message:nothing"], 2, "has no 'nothing'"),
         (["work", "mousetrap.model.message:encode"], 2, "--reads"),
-        (["work", "mousetrap.model.message:MAX_BODY"], 2, "no stage and no function"),
+        (["work", "mousetrap.model.message:MAX_BODY_BYTES"], 2, "no stage and no function"),
         (["work", "fetch", "--retry-delays", "soon"], 2, "0.2,1,5"),
         (["work", "fetch", "--retry-delays", "-1"], 2, "retry delay"),
         (["check", "no_such.ipynb"], 1, "no_such.ipynb"),

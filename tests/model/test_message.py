@@ -20,7 +20,7 @@ from mousetrap.model.message import (
     ATTEMPT,
     JOB,
     MAX_ATTEMPT,
-    MAX_BODY,
+    MAX_BODY_BYTES,
     ORIGIN,
     PARENT,
     REASON,
@@ -128,7 +128,7 @@ def test_encode_refuses_what_is_nested_too_deep():
 def test_encode_refuses_a_body_that_is_too_large():
     """The error comes before the broker would close the channel because of the body."""
     with pytest.raises(ValueError, match="store it elsewhere"):
-        encode(b"x" * (MAX_BODY + 1))
+        encode(b"x" * (MAX_BODY_BYTES + 1))
 
 
 @pytest.mark.parametrize(
