@@ -88,7 +88,7 @@ class Channel:
         self,
         prefetch_size: int,
         prefetch_count: int,
-        global_qos: bool,  # noqa: ARG002 -- RabbitMQ 4.3 ignores it, too, where it is denied
+        global_qos: bool,  # noqa: ARG002 -- RabbitMQ 4.3 denies global QoS and ignores it, too
     ) -> None:
         """Set the prefetch of consumers that begin later."""
         if prefetch_size:

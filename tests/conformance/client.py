@@ -22,6 +22,12 @@ from pika import spec
 WAIT_TIMEOUT = 10.0  # seconds for anything that a test waits for
 CHANNEL, CONNECTION = "channel", "connection"  # what an error closes
 USER, PASSWORD = "DEV_USER", "CHANGE_ME"  # of the embedded broker
+QUORUM = {"x-queue-type": "quorum"}
+REQUEUE = {  # the methods that requeue a message
+    "nack": lambda channel, tag: channel.basic_nack(tag),
+    "reject": lambda channel, tag: channel.basic_reject(tag),
+    "recover": lambda channel, _: channel.basic_recover(requeue=True),
+}
 
 
 class Target:
@@ -207,6 +213,11 @@ def get(channel, queue, *, auto_ack=True):
             return found
         assert time.monotonic() < deadline, f"no message came into {queue}"
         channel.connection.process_data_events(0.005)
+
+
+def hold(channel, queue, count):
+    """Get messages without an ack; return the delivery tags."""
+    return [get(channel, queue, auto_ack=False)[0].delivery_tag for _ in range(count)]
 
 
 def take_bodies(channel, queue):

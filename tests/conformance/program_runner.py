@@ -15,11 +15,12 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections import defaultdict
 
 import pika.frame
+from actor import Actor
 from client import WAIT_TIMEOUT
 from demultiplexed import DemultiplexedConnection, marshal
+from observations import Prefix, sort_events
 from pika import spec
 
 QUEUES = ("a", "b", "dead")
@@ -33,23 +34,6 @@ EXPIRY_TIME = 0.03  # seconds after which every short TTL has passed, see `progr
 _numbers = itertools.count()
 
 
-class Actor:
-    """A channel, its unsettled deliveries, and its unconfirmed publishes."""
-
-    def __init__(self, link, channel):
-        self.link = link
-        self.channel = channel
-        self.reset()
-
-    def reset(self):
-        """Start again: the channel is closed, or not open yet."""
-        self.held = []  # [(tag, consumer)], in an order that does not depend on the broker
-        self.is_mixed = False  # deliveries of several queues came in one step: in any order
-        self.consumers = {}  # tag -> (queue, whether acks are wanted)
-        self.unconfirmed = {}  # number -> body
-        self.published = None  # how many, with confirms
-
-
 class ProgramRunner:
     """A broker, two connections to it, and the names that a program uses."""
 
@@ -61,7 +45,7 @@ class ProgramRunner:
 
     def reset(self, prefix):
         """Prepare for a program, whose names start with *prefix*."""
-        self.prefix = prefix
+        self.prefix = Prefix(prefix)
         self.actors = [Actor(0, 1), Actor(0, 2), Actor(1, 1)]
         self.names = set()
         self.exchanges = set()
@@ -82,10 +66,13 @@ class ProgramRunner:
             self._clean_up()
         return seen
 
+    def _name(self, word):
+        return self.prefix.add(word)
+
     # a step
 
     def _step(self, name, number, options, wanted):
-        found = {"answer": self._plain(getattr(self, name)(self.actors[number], **options))}
+        found = {"answer": self.prefix.plain(getattr(self, name)(self.actors[number], **options))}
         events = [{} for _ in self.actors]
         self._let_expire()
         deadline = time.monotonic() + self.delay
@@ -100,7 +87,7 @@ class ProgramRunner:
                 found["queues"] = self._read_counts(queues)
             self._collect(channels, events)
             found["events"] = [
-                {kind: _sorted(kind, each) for kind, each in of.items()} for of in events
+                {kind: sort_events(kind, each) for kind, each in of.items()} for of in events
             ]
             if name == "end" and self.has_quorum_queue:
                 found["events"] = []  # a channel may be closed before it gets requeued messages
@@ -110,7 +97,7 @@ class ProgramRunner:
                 break
             last = dict(found)
         for actor, of in zip(self.actors, events, strict=True):
-            self._note(actor, of)
+            actor.note(of)
         return found
 
     def _let_expire(self):
@@ -137,7 +124,7 @@ class ProgramRunner:
         asked = {}
         for place, queue in enumerate(QUEUES):
             if queue in self.names:
-                declare = spec.Queue.Declare(queue=self._named(queue), passive=True)
+                declare = spec.Queue.Declare(queue=self._name(queue), passive=True)
                 asked[queue] = (
                     COUNTING_CHANNELS + place,
                     len(link.ask(COUNTING_CHANNELS + place, declare)),
@@ -168,7 +155,7 @@ class ProgramRunner:
             answer = link.wait(actor.channel, 1)
             if not isinstance(answer, spec.Exchange.DeclareOk):
                 number = self.actors.index(actor)
-                events[number].setdefault("closed", []).append(self._plain(answer))
+                events[number].setdefault("closed", []).append(self.prefix.plain(answer))
                 actor.reset()
         for number, actor in enumerate(self.actors):
             link = self.links[actor.link]
@@ -178,17 +165,13 @@ class ProgramRunner:
     def _event(self, actor, of, method, properties, body):
         match method:
             case spec.Basic.Deliver():
-                of.setdefault("delivered", []).append(
-                    (
-                        method.consumer_tag,
-                        method.delivery_tag,
-                        *self._message(method, properties, body),
-                    )
-                )
+                message = self.prefix.plain_message(method, properties, body)
+                delivery = (method.consumer_tag, method.delivery_tag, *message)
+                of.setdefault("delivered", []).append(delivery)
             case spec.Basic.Return():
                 said = method.reply_code, method.reply_text
                 of.setdefault("returned", []).append(
-                    (*said, *self._message(method, properties, body))
+                    (*said, *self.prefix.plain_message(method, properties, body))
                 )
             case spec.Basic.Cancel():
                 of.setdefault("cancelled", []).append(method.consumer_tag)
@@ -202,16 +185,6 @@ class ProgramRunner:
                 for tag in tags:
                     what = actor.unconfirmed.pop(tag, "twice"), method.NAME
                     of.setdefault("confirmed", []).append(what)
-
-    def _note(self, actor, of):
-        delivered = sorted(of.get("delivered", []), key=lambda each: each[:2])
-        queues = {actor.consumers[each[0]][0] for each in delivered if each[0] in actor.consumers}
-        actor.is_mixed = actor.is_mixed or len(queues) > 1
-        for consumer, tag, *_ in delivered:
-            if actor.consumers.get(consumer, (None, False))[1]:
-                actor.held.append((tag, consumer))
-        for tag in of.get("cancelled", []):
-            actor.consumers.pop(tag, None)
 
     # operations; each returns the answer
 
@@ -233,45 +206,47 @@ class ProgramRunner:
 
     def declare(self, actor, queue, arguments, **options):
         self.names.add(queue)
-        arguments = self._with_prefix(arguments)
+        arguments = self.prefix.add_to_arguments(arguments)
         self.has_quorum_queue |= "quorum" in arguments.values()
         self.has_short_ttl |= 0 < arguments.get("x-message-ttl", 0) < 1000
         return self._call(
-            actor, spec.Queue.Declare(queue=self._named(queue), arguments=arguments, **options)
+            actor, spec.Queue.Declare(queue=self._name(queue), arguments=arguments, **options)
         )
 
     def delete(self, actor, queue, **options):
-        return self._call(actor, spec.Queue.Delete(queue=self._named(queue), **options))
+        return self._call(actor, spec.Queue.Delete(queue=self._name(queue), **options))
 
     def purge(self, actor, queue):
-        return self._call(actor, spec.Queue.Purge(queue=self._named(queue)))
+        return self._call(actor, spec.Queue.Purge(queue=self._name(queue)))
 
     def declare_exchange(self, actor, exchange, arguments, **options):
         self.exchanges.add(exchange)
         return self._call(
             actor,
             spec.Exchange.Declare(
-                exchange=self._named(exchange), arguments=self._with_prefix(arguments), **options
+                exchange=self._name(exchange),
+                arguments=self.prefix.add_to_arguments(arguments),
+                **options,
             ),
         )
 
     def delete_exchange(self, actor, exchange, **options):
-        return self._call(actor, spec.Exchange.Delete(exchange=self._named(exchange), **options))
+        return self._call(actor, spec.Exchange.Delete(exchange=self._name(exchange), **options))
 
     def bind(self, actor, queue, exchange, key, arguments):
-        where = {"queue": self._named(queue), "exchange": self._named(exchange)}
+        where = {"queue": self._name(queue), "exchange": self._name(exchange)}
         return self._call(actor, spec.Queue.Bind(**where, routing_key=key, arguments=arguments))
 
     def unbind(self, actor, queue, exchange, key, arguments):
-        where = {"queue": self._named(queue), "exchange": self._named(exchange)}
+        where = {"queue": self._name(queue), "exchange": self._name(exchange)}
         return self._call(actor, spec.Queue.Unbind(**where, routing_key=key, arguments=arguments))
 
     def bind_exchange(self, actor, destination, source, key):
-        where = {"destination": self._named(destination), "source": self._named(source)}
+        where = {"destination": self._name(destination), "source": self._name(source)}
         return self._call(actor, spec.Exchange.Bind(**where, routing_key=key))
 
     def unbind_exchange(self, actor, destination, source, key):
-        where = {"destination": self._named(destination), "source": self._named(source)}
+        where = {"destination": self._name(destination), "source": self._name(source)}
         return self._call(actor, spec.Exchange.Unbind(**where, routing_key=key))
 
     def publish(self, actor, exchange, key, body, properties, mandatory=False, immediate=False):
@@ -282,11 +257,11 @@ class ProgramRunner:
             self.has_short_ttl = True
         properties = dict(properties)
         if "CC" in properties.get("headers", {}):
-            cc = [self._named(each) for each in properties["headers"]["CC"]]
+            cc = [self._name(each) for each in properties["headers"]["CC"]]
             properties["headers"] = properties["headers"] | {"CC": cc}
         method = spec.Basic.Publish(
-            exchange=self._named(exchange) if exchange else "",
-            routing_key=key if exchange else self._named(key),
+            exchange=self._name(exchange) if exchange else "",
+            routing_key=key if exchange else self._name(key),
             mandatory=mandatory,
             immediate=immediate,
         )
@@ -306,7 +281,7 @@ class ProgramRunner:
         return self._call(actor, spec.Tx.Commit())
 
     def get(self, actor, queue, auto_ack):
-        answer = self._call(actor, spec.Basic.Get(queue=self._named(queue), no_ack=auto_ack))
+        answer = self._call(actor, spec.Basic.Get(queue=self._name(queue), no_ack=auto_ack))
         if isinstance(answer, tuple) and not auto_ack:
             actor.held.append((answer[0].delivery_tag, None))
         return answer
@@ -320,7 +295,7 @@ class ProgramRunner:
         answer = self._call(
             actor,
             spec.Basic.Consume(
-                queue=self._named(queue), consumer_tag=tag, no_ack=auto_ack, exclusive=exclusive,
+                queue=self._name(queue), consumer_tag=tag, no_ack=auto_ack, exclusive=exclusive,
                 arguments=arguments or {},
             ),
         )  # fmt: skip
@@ -344,19 +319,11 @@ class ProgramRunner:
         return self._settle(actor, which, spec.Basic.Reject, requeue=requeue)
 
     def _settle(self, actor, which, kind, **options):
-        multiple = options.get("multiple", False)
         if which is None:
             return self._send(actor, kind(987654, **options))  # a tag that no delivery has
         if not actor.held:
             return "nothing held"
-        tag = actor.held[which % len(actor.held)][0]
-        if multiple and actor.is_mixed:
-            tag = 0  # all: which deliveries are below a tag depends on the broker
-        settled = [
-            each for each in actor.held
-            if each[0] == tag or (multiple and (tag == 0 or each[0] < tag))
-        ]  # fmt: skip
-        actor.held = [each for each in actor.held if each not in settled]
+        tag = actor.settle(which, options.get("multiple", False))
         return self._send(actor, kind(tag, **options))
 
     def recover(self, actor, requeue=True):
@@ -397,68 +364,15 @@ class ProgramRunner:
             left[queue] = []
             for _ in range(100):
                 got = self._call(
-                    self.actors[0], spec.Basic.Get(queue=self._named(queue), no_ack=True)
+                    self.actors[0], spec.Basic.Get(queue=self._name(queue), no_ack=True)
                 )
-                plain = self._plain(got)
+                plain = self.prefix.plain(got)
                 if not isinstance(got, tuple):
                     left[queue].append(plain)
                     break
                 # without the message count: dead letters in a cycle come back a little later
                 left[queue].append((plain[0], *plain[2:]))
         return left
-
-    # names
-
-    def _named(self, word):
-        return f"{self.prefix}.{word}" if not word.startswith("amq.") else word
-
-    def _with_prefix(self, arguments):
-        prefixed = dict(arguments)
-        for key in ("x-dead-letter-exchange", "x-dead-letter-routing-key", "alternate-exchange"):
-            if prefixed.get(key):
-                prefixed[key] = self._named(prefixed[key])
-        return prefixed
-
-    def _plain(self, value):
-        """Return an answer in a form to compare, without the prefix and without times."""
-        match value:
-            case spec.Channel.Close() | spec.Connection.Close():
-                return value.NAME, value.reply_code, value.class_id, value.method_id
-            case (spec.Basic.GetOk() as method, properties, body):
-                return (
-                    method.delivery_tag,
-                    method.message_count,
-                    *self._message(method, properties, body),
-                )
-            case spec.Queue.DeclareOk():
-                return value.NAME, value.message_count, value.consumer_count
-            case spec.Queue.DeleteOk() | spec.Queue.PurgeOk():
-                return value.NAME, value.message_count
-            case dict():
-                return {self._plain(key): self._plain(each) for key, each in value.items()}
-            case list():
-                return [self._plain(each) for each in value]
-            case str():
-                return value.replace(f"{self.prefix}.", "")
-            case bytes():
-                return self._plain(value.decode())
-            case None | int() | tuple():
-                return value
-        return value.NAME
-
-    def _message(self, method, properties, body):
-        headers = {}
-        for key, value in (properties.headers or {}).items():
-            if key == "x-death":
-                value = [{k: v for k, v in each.items() if k != "time"} for each in value]
-            headers[key] = self._plain(value)
-        others = {
-            name: value for name, value in vars(properties).items()
-            if value is not None and name != "headers"
-        }  # fmt: skip
-        place = self._plain(method.exchange), self._plain(method.routing_key)
-        flag = getattr(method, "redelivered", None)
-        return body.decode(), flag, *place, headers, others
 
     # cleaning up
 
@@ -468,9 +382,9 @@ class ProgramRunner:
             self.close(actor)
             self.links[actor.link].events.clear()
         first, second = self.links
-        deletes = [spec.Queue.Delete(queue=self._named(each)) for each in sorted(self.names)]
+        deletes = [spec.Queue.Delete(queue=self._name(each)) for each in sorted(self.names)]
         deletes += [
-            spec.Exchange.Delete(exchange=self._named(each)) for each in sorted(self.exchanges)
+            spec.Exchange.Delete(exchange=self._name(each)) for each in sorted(self.exchanges)
         ]
         while deletes:  # all at once, unless one is exclusive to the other connection
             count = len(first.ask(CLEANUP_CHANNEL, *deletes))
@@ -483,13 +397,3 @@ class ProgramRunner:
     def hang_up(self):
         for each in self.links:
             each.hang_up()
-
-
-def _sorted(kind, found):
-    """Group deliveries by consumer; sort confirms, which RabbitMQ sends in any order."""
-    if kind == "delivered":
-        by_consumer = defaultdict(list)
-        for consumer, _, *message in found:
-            by_consumer[consumer].append(message)
-        return dict(by_consumer), sorted(tag for _, tag, *_ in found)
-    return sorted(found) if kind in ("confirmed", "cancelled") else found

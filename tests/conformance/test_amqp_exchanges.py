@@ -62,9 +62,9 @@ def test_a_second_declaration_of_an_exchange(kind, options, again, other, outcom
 
 
 INVALID_OPERATIONS = {
-    "declare passively one that is not there": (
+    "declare a missing exchange passively": (
         404, lambda channel: channel.exchange_declare("conformance.nowhere", passive=True)),
-    "declare one with a reserved name": (
+    "declare a reserved name": (
         403, lambda channel: channel.exchange_declare("amq.mine", "direct")),
     "declare the default exchange": (
         403, lambda channel: channel.exchange_declare("", "direct", durable=True)),
@@ -72,13 +72,13 @@ INVALID_OPERATIONS = {
         406, lambda channel: channel.exchange_declare("amq.direct", "fanout", durable=True)),
     "delete the default exchange": (403, lambda channel: channel.exchange_delete("")),
     "delete amq.topic": (403, lambda channel: channel.exchange_delete("amq.topic")),
-    "bind an exchange from one that is not there": (
+    "bind an exchange to a missing source": (
         404, lambda channel: channel.exchange_bind("amq.fanout", "conformance.nowhere")),
-    "bind an exchange to one that is not there": (
+    "bind a missing exchange": (
         404, lambda channel: channel.exchange_bind("conformance.nowhere", "amq.fanout")),
-    "bind an exchange from the default one": (
+    "bind an exchange to the default exchange": (
         403, lambda channel: channel.exchange_bind("amq.fanout", "")),
-    "bind an exchange to the default one": (
+    "bind the default exchange": (
         403, lambda channel: channel.exchange_bind("", "amq.fanout")),
 }  # fmt: skip
 

@@ -23,10 +23,7 @@ NOT_AMQP = {
 
 @pytest.mark.parametrize("word", NOT_AMQP)
 def test_a_wrong_protocol_header(word, connect_raw, target):
-    """The broker answers with a protocol header that it supports.
-
-    Since 4.0 RabbitMQ sends that of AMQP 1.0, which the embedded broker does not have.
-    """
+    """The broker answers with the header that it supports (RabbitMQ since 4.0: AMQP 1.0)."""
     raw = connect_raw(stage="socket")
     raw.socket.sendall(NOT_AMQP[word])
     got = b""
@@ -68,7 +65,7 @@ def test_connection_tune(connect_raw):
 
 LOGINS = {
     "a wrong password": ("PLAIN", "\0DEV_USER\0wrong"),
-    "an unknown user": ("PLAIN", "\0nobody\0CHANGE_ME"),
+    "an unknown user": ("PLAIN", "\0unknown\0CHANGE_ME"),
     "no user": ("PLAIN", "\0\0"),
     "a wrong password by AMQPLAIN": (
         "AMQPLAIN", b"\x05LOGINS\0\0\0\x08DEV_USER\x08PASSWORDS\0\0\0\x05wrong"),
@@ -141,10 +138,7 @@ def test_a_valid_tune_ok(agreed, connect_raw):
      (2047, 4095, 0), (2047, 1, 0)],
 )  # fmt: skip
 def test_an_invalid_tune_ok(agreed, connect_raw):
-    """The broker closes the socket without a method.
-
-    Invalid are values above the proposed ones, 0 for no limit, and tiny frames.
-    """
+    """Values above the proposed ones, 0, and tiny frames: the broker closes the socket."""
     raw = connect_raw(stage="tune")
     raw.send(spec.Connection.TuneOk(*agreed), 0)
     raw.send(spec.Connection.Open(), 0)
@@ -294,8 +288,8 @@ def declare_with(arguments):
 FRAMES = {
     "a wrong end": (501, METHOD, b"\x00\x3c\x00\x0a" + bytes(7), 1, b"\x00"),
     "an unknown type": (501, 77, b"", 1, b"\xce"),
-    "a method that there is not": (540, METHOD, b"\x00\x3c\x03\xe7", 1, b"\xce"),
-    "a class that there is not": (540, METHOD, b"\x03\xe7\x00\x0a", 1, b"\xce"),
+    "an unknown method": (540, METHOD, b"\x00\x3c\x03\xe7", 1, b"\xce"),
+    "an unknown class": (540, METHOD, b"\x03\xe7\x00\x0a", 1, b"\xce"),
     "a body without a method": (505, BODY, b"hello", 1, b"\xce"),
     "a header without a method": (505, HEADER, b"\x00\x3c" + bytes(12), 1, b"\xce"),
     "a method of channel 0 on channel 1": (

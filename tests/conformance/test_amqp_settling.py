@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from client import (
     CONNECTION,
+    REQUEUE,
     RecordingConsumer,
     expect_error,
     get,
+    hold,
     publish,
     ready_count,
     sync,
@@ -15,13 +17,6 @@ from client import (
     wait_until,
 )
 from pika import spec
-
-QUORUM = {"x-queue-type": "quorum"}
-
-
-def hold(channel, queue, many):
-    """Get messages without an ack; return the delivery tags."""
-    return [get(channel, queue, auto_ack=False)[0].delivery_tag for _ in range(many)]
 
 
 @pytest.fixture
@@ -146,19 +141,12 @@ def test_an_error_requeues_what_its_channel_held(channel, connect, five):
     wait_until(channel, lambda: ready_count(channel, five) == 5)
 
 
-BACK = {
-    "nack": lambda channel, tag: channel.basic_nack(tag),
-    "reject": lambda channel, tag: channel.basic_reject(tag),
-    "recover": lambda channel, _: channel.basic_recover(requeue=True),
-}
-
-
-@pytest.mark.parametrize("how", BACK)
+@pytest.mark.parametrize("how", REQUEUE)
 def test_a_requeued_message_is_delivered_again(how, channel, queue):
     """It is marked as redelivered."""
     publish(channel, queue, b"hello")
     [tag] = hold(channel, queue, 1)
-    BACK[how](channel, tag)
+    REQUEUE[how](channel, tag)
 
     method, _, body = get(channel, queue)
     assert (method.redelivered, body) == (True, b"hello")
@@ -298,169 +286,3 @@ def test_recover_without_an_answer(connect_raw, name):
 def raw_get(raw, queue):
     raw.send(spec.Basic.Get(queue=queue))
     return raw.next().method
-
-
-# ---- quorum queues -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quorum(channel, name):
-    """A quorum queue."""
-    return channel.queue_declare(name(), durable=True, arguments=QUORUM).method.queue
-
-
-def test_a_quorum_queue_sends_the_delivery_count(channel, quorum, target):
-    """The first delivery has no x-delivery-count; before 4.0 it has 0."""
-    publish(channel, quorum, b"hello")
-    method, properties, _ = get(channel, quorum, auto_ack=False)
-    assert (properties.headers or {}).get("x-delivery-count") == (None if is_new(target) else 0)
-    channel.basic_reject(method.delivery_tag)
-
-    method, properties, _ = get(channel, quorum, auto_ack=False)
-    assert (properties.headers["x-delivery-count"], method.redelivered) == (1, True)
-
-
-def is_new(target):
-    return target.version >= (4, 0)
-
-
-def test_a_quorum_queue_keeps_other_headers_when_it_adds_the_count(channel, quorum):
-    """The message keeps its own headers beside the count."""
-    publish(channel, quorum, b"hello", headers={"mine": "x"}, message_id="m")
-    channel.basic_reject(get(channel, quorum, auto_ack=False)[0].delivery_tag)
-
-    _, properties, _ = get(channel, quorum)
-    assert properties.headers.pop("x-acquired-count", 1) == 1  # since 4.3
-    assert properties.headers == {"mine": "x", "x-delivery-count": 1}
-    assert properties.message_id == "m"
-
-
-GIVING_BACK = {"nack": 0, "recover": 0, "reject": 1}
-
-
-@pytest.mark.parametrize("how", GIVING_BACK)
-def test_what_counts_as_a_failed_delivery(how, channel, quorum, target):
-    """Since 4.3 only a rejection or the end of the channel counts; x-acquired-count counts all."""
-    publish(channel, quorum, b"hello")
-    for _ in range(2):
-        BACK[how](channel, get(channel, quorum, auto_ack=False)[0].delivery_tag)
-
-    _, properties, _ = get(channel, quorum)
-    if target.version >= (4, 3):
-        wanted = {"x-acquired-count": 2, "x-delivery-count": 2 * GIVING_BACK[how]}
-    else:
-        wanted = {"x-delivery-count": 2}
-    assert properties.headers == {key: value for key, value in wanted.items() if value}
-
-
-def test_a_quorum_queue_has_a_delivery_limit(channel, name):
-    """After one delivery more than the limit, the message is dropped or dead-lettered."""
-    queue, dead = name(), name("dead")
-    channel.queue_declare(dead, durable=True)
-    limit = {"x-delivery-limit": 2, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
-    channel.queue_declare(queue, durable=True, arguments=QUORUM | limit)
-    publish(channel, queue, b"hello")
-    consumer = RecordingConsumer(channel, queue)
-    for n in range(3):
-        consumer.wait(n + 1)
-        channel.basic_reject(consumer.tags[n])
-
-    _, properties, _ = get(channel, dead)
-    assert properties.headers["x-death"][0]["reason"] == "delivery_limit"
-    assert len(consumer.deliveries) == 3
-
-
-def test_a_closing_channel_counts_as_a_failed_delivery(channel, connect, quorum):
-    """The message may be the cause of the consumer's end."""
-    publish(channel, quorum, b"hello")
-    other = connect().channel()
-    RecordingConsumer(other, quorum).wait(1)
-    other.connection.close()
-
-    method, properties, _ = get(channel, quorum)
-    assert (method.redelivered, properties.headers["x-delivery-count"]) == (True, 1)
-
-
-def test_a_quorum_queue_delivers_requeued_messages_first(channel, quorum, target):
-    """Before 4.0 they went to the end of the queue."""
-    publish(channel, quorum, b"0", b"1", b"2")
-    [tag] = hold(channel, quorum, 1)
-    channel.basic_nack(tag)
-    wait_until(channel, lambda: ready_count(channel, quorum) == 3)
-
-    assert get(channel, quorum)[2] == (b"0" if is_new(target) else b"1")
-
-
-def test_a_quorum_queue_requeues_by_consumer_when_a_channel_closes(
-    channel, connect, quorum, target
-):
-    """First come the consumers in the order in which they began, then what basic.get took.
-
-    Before 4.0 all were sorted by the text of the tag.
-    """
-    publish(channel, quorum, *(b"%d" % n for n in range(5)))
-    other = connect().channel()
-    hold(other, quorum, 1)
-    other.basic_qos(prefetch_count=1)
-    later = [RecordingConsumer(other, quorum, consumer_tag=tag) for tag in ("z", "a")]
-    for each in later:
-        each.wait(1)
-    hold(other, quorum, 1)
-    other.basic_cancel("z")  # its messages stay unacked
-    other.connection.close()
-    wait_until(channel, lambda: ready_count(channel, quorum) == 5)
-
-    came = b"".join(get(channel, quorum)[2] for _ in range(5))
-    assert came == (b"12034" if is_new(target) else b"03214")
-
-
-def test_a_quorum_queue_keeps_messages_of_an_ending_connection(channel, connect_raw, quorum):
-    """One channel of the connection requeues a message.
-
-    No other channel of it gets the message, even without acks.
-    """
-    raw = connect_raw()
-    raw.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
-    raw.call(spec.Basic.Consume(queue=quorum, consumer_tag="c"), spec.Basic.ConsumeOk)
-    publish(channel, quorum, b"hello")
-    raw.expect(spec.Basic.Deliver, channel=1)
-    raw.call(spec.Basic.Consume(queue=quorum, no_ack=True), spec.Basic.ConsumeOk, channel=2)
-    raw.send(spec.Basic.Consume(queue=quorum, consumer_tag="c"))
-    raw.expect_close(CONNECTION, 530)
-
-    assert get(channel, quorum)[2] == b"hello"
-
-
-def test_a_quorum_queue_identifies_a_consumer_by_its_tag(channel, connect, quorum):
-    """A consumer that begins again while it holds a message has no more room than before."""
-    publish(channel, quorum, b"0", b"1")
-    channel.basic_qos(prefetch_count=1)
-    first = RecordingConsumer(channel, quorum, consumer_tag="c")
-    first.wait(1)
-    channel.basic_cancel("c")
-    again = RecordingConsumer(channel, quorum, consumer_tag="c")
-    assert get(connect().channel(), quorum)[2] == b"1"
-    assert again.bodies == []
-
-    publish(channel, quorum, b"2")
-    channel.basic_ack(first.tags[0])
-    assert again.wait(1) == [b"2"]
-
-
-def test_a_new_consumer_gets_the_room_of_its_tag(channel, name):
-    """A classic queue identifies a consumer by its tag.
-
-    An ack of the first one's message gives the second one room.
-    """
-    queue = name()
-    channel.queue_declare(queue)
-    channel.basic_qos(prefetch_count=1)
-    publish(channel, queue, b"0", b"1", b"2")
-    first = RecordingConsumer(channel, queue, consumer_tag="c")
-    first.wait(1)
-    channel.basic_cancel("c")
-    again = RecordingConsumer(channel, queue, consumer_tag="c")
-    again.wait(1)
-
-    channel.basic_ack(first.tags[0])
-    assert again.wait(2) == [b"1", b"2"]
