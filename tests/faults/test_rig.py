@@ -14,11 +14,7 @@ from rig.checker import History, check
 from rig.trial import Trial
 from support.waiting import wait_for
 
-from mousetrap.amqp.publisher import Publisher
-from mousetrap.errors import MousetrapError
-from mousetrap.fault_injection.frames import CommandParser
 from mousetrap.job_queue import declare, delete, depth, open_channel
-from mousetrap.model.message import Message
 from mousetrap.worker.worker import Worker
 
 NO_MISTAKE = "tutorial"
@@ -113,82 +109,6 @@ def test_table_keeps_a_row_for_each_series_of_rabbitmq(tmp_path):
 
     rows = [line.split(" | ") for line in file.read_text().splitlines() if line.startswith("| F01")]
     assert [(row[2].strip(), row[6].strip()) for row in rows] == [("3.10.8", "0"), ("4.3.7", "0")]
-
-
-# ---- the proxy ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [1, 7, 4096])
-def test_parser_gives_the_same_commands_however_the_bytes_arrive(size):
-    """However the bytes are split, a method with its content is one command; none is lost."""
-    import pika
-
-    method = pika.frame.Method(1, pika.spec.Basic.Publish(routing_key="work")).marshal()
-    header = pika.frame.Header(1, 300, pika.BasicProperties(message_id="a")).marshal()
-    bodies = [pika.frame.Body(1, b"x" * n).marshal() for n in (100, 200)]
-    beat = pika.frame.Heartbeat().marshal()
-    empty = pika.frame.Header(1, 0, pika.BasicProperties()).marshal()
-    stream = b"AMQP\x00\x00\x09\x01" + method + header + bodies[0] + beat + bodies[1] + beat
-    stream += method + empty + method[:5]
-    parser = CommandParser(is_client=True)
-
-    commands = [command for at in range(0, len(stream), size)
-              for command in parser.feed(stream[at : at + size])]  # fmt: skip
-
-    names = [command.name for command in commands]
-    assert names == ["Protocol", "Heartbeat", "Basic.Publish", "Heartbeat", "Basic.Publish"]
-    assert commands[2].data == method + header + b"".join(bodies)
-    assert parser.incomplete() == method[:5]
-
-
-@pytest.mark.fault("F03")
-@pytest.mark.parametrize(
-    ("name", "direction", "when", "is_there"),
-    [
-        ("Basic.Publish", "to broker", "before", False),
-        ("Basic.Publish", "to broker", "after", True),
-        ("Basic.Ack", "from broker", "before", True),
-    ],
-)
-def test_proxy_cuts_at_a_step(settings, proxy, name, direction, when, is_there):
-    """Cut before or after a publish, or before its confirm: the broker has it or has not."""
-    declare("work", settings=settings)
-    with Publisher(proxy.settings) as publisher:
-        step = proxy.at(name, direction, when)
-        if when == "after":  # the confirm may arrive before the cut
-            proxy.at("Basic.Ack", "from broker", "before")
-        receipt = publisher.publish(Message(1), "work")
-        step.wait()
-
-        with pytest.raises(MousetrapError):
-            receipt.wait(10)
-
-    assert receipt.state == "unknown"
-    assert depth("work", settings).messages == is_there
-
-
-def test_trigger_raises_when_it_was_not_reached(proxy):
-    """A trigger that was not reached raises, and so does an unknown method."""
-    step = proxy.at("Basic.Ack")
-
-    with pytest.raises(TimeoutError, match="did not happen"):
-        step.wait(0.05)
-    with pytest.raises(ValueError, match="no method"):
-        proxy.at("Basic.Akc")
-
-
-@pytest.mark.fault("F19")
-def test_proxy_delays_and_slices_without_breaking_the_stream(settings, proxy):
-    """With a delay of 50 ms, one byte at a time, everything arrives at the same rate."""
-    declare("work", settings=settings)
-    proxy.delay(0.05)
-    proxy.slice(1)
-    with Publisher(proxy.settings) as publisher:
-        receipts = publisher.publish_many((Message(n) for n in range(200)), "work")
-        publisher.flush(10)
-
-        assert all(receipt.confirmed for receipt in receipts)
-        assert publisher.connection.reconnects == 0
 
 
 # ---- negative controls: each must lose messages, or the rig does not find losses ---------------

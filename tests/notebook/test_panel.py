@@ -6,23 +6,15 @@ import base64
 import os
 import re
 import threading
-import time
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import nbformat
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Panel, Worker, declare, open_channel, panel, send, stage
 from mousetrap.flows.flow import Step
-from mousetrap.notebook import live as live_module
-from mousetrap.notebook.live import MAX_UPDATES_PER_SECOND, LiveDisplay
-from mousetrap.notebook.rate import HISTORY, MAX_BARS, ArrivalHistory, RateMeter
-from mousetrap.notebook.stats_source import WorkersStatsSource
 from mousetrap.runs.diagram import Activity, Diagram
 
 TIMEOUT = 20.0  # seconds
@@ -38,92 +30,6 @@ def measure(word: str) -> int:
 @stage(reads="lengths", writes="shown")
 def show(length: int) -> str:
     return str(length)
-
-
-# ---- counts become rates and ages ----------------------------------------------------------------
-
-
-def test_rate_is_how_fast_a_count_grows():
-    """The rate is over five seconds, the average over the time in which the count grew."""
-    meter = RateMeter()
-    for n in range(101):  # ten seconds at 20 a second, measured every tenth of a second
-        meter.add(2 * n, 1000 + n / 10)
-    for n in range(1, 30):  # then nothing more
-        meter.add(200, 1010 + n / 10)
-
-    assert meter.average == pytest.approx(20, rel=0.02)
-    assert meter.rate == pytest.approx(42 / 5, rel=0.1)
-
-
-@given(st.lists(st.tuples(st.floats(0.05, 9), st.integers(0, 500)), min_size=1, max_size=60))
-def test_history_shows_all_that_came_in_the_last_minute(measurements):
-    """However far apart the measurements are, the history has all growth and is never too long."""
-    meter, now, count = RateMeter(), 500.0, 7
-    meter.add(count, now)
-    for pause, grown in measurements:
-        now, count = now + pause, count + grown
-        meter.add(count, now)
-
-    minute = meter.history(is_finished=True)
-    assert len(minute) <= MAX_BARS
-    assert all(each >= 0 for each in minute)
-    if now < 500 + HISTORY - 1:
-        assert sum(minute) == pytest.approx(count - 7, abs=0.1 * len(minute))
-
-
-def test_history_of_a_constant_count_is_empty():
-    """A count that does not grow has no history, so its display needs no update."""
-    meter = RateMeter()
-    for n in range(400):
-        meter.add(7, 100 + n / 4)
-        assert (meter.rate, meter.history(is_finished=False)) == (0.0, ())
-    meter.add(8, 201)
-
-    assert len(meter.history(is_finished=True)) <= 7
-
-
-def test_history_of_steady_growth_is_even():
-    """Steady growth gives an even history, though measurements and buckets are not in step."""
-    meter = RateMeter()
-    for n in range(40):
-        meter.add(30 * n, 2000 + 0.3 * n)
-
-    minute = meter.history(is_finished=False)[1:]
-    assert max(minute) - min(minute) <= 0.1 * max(minute)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=50),
-)
-def test_arrivals_give_the_age_of_the_oldest_message(steps):
-    """From counts alone the age is right to a second, for a queue that keeps its order."""
-    arrivals, queue, settled = ArrivalHistory(), [], 0
-    for now, (come, gone) in enumerate(steps):
-        queue += [now] * come
-        settled += len(queue[:gone])
-        del queue[:gone]
-        arrivals.add(settled, len(queue), float(now))
-
-        expected = "" if not queue else f"{now - queue[0]:.0f} s"
-        assert arrivals.oldest(settled, float(now)).removeprefix("> ") == expected
-
-
-def test_arrivals_say_at_least_when_they_came_late():
-    """A message that was there at the first measurement may be older."""
-    arrivals = ArrivalHistory()
-    arrivals.add(10, 3, 100.0)
-
-    assert arrivals.oldest(10, 107.0) == "> 7 s"
-    assert arrivals.oldest(13, 107.0) == ""
-
-
-def test_arrivals_forget_what_was_counted_twice():
-    """A message that moved on between two counts was in both; the next measurement corrects it."""
-    arrivals = ArrivalHistory()
-    for now, there in ((0.0, 5), (1.0, 0), (2.0, 0), (3.0, 1)):
-        arrivals.add(0 if now == 0 else 4, there, now)
-
-    assert arrivals.oldest(4, 5.0) == "2 s"
 
 
 # ---- what is shown -------------------------------------------------------------------------------
@@ -202,19 +108,6 @@ def test_panel_of_workers_counts_what_waits_and_since_when(settings, watch):
     assert (idle.in_progress, idle.done) == (0, 20)
     [ended] = shown.poll()
     assert (ended.state, ended.stages[0].rate > 0) == ("closed", True)
-
-
-def test_panel_takes_workers_of_one_function_together(settings):
-    """Two workers of one function on one queue are one stage; another queue is another stage."""
-    declare("other", settings=settings)
-    other = Worker("other", measure.handler, settings)
-    watch = WorkersStatsSource(
-        [measure.worker(settings), measure.worker(settings), other], settings
-    )
-
-    steps = [each.step for each in watch.view(1.0).stages]
-
-    assert steps == [Step("measure", "words", "lengths"), Step("measure of other", "other")]
 
 
 def test_panel_says_when_a_connection_is_lost(settings, proxy):
@@ -329,167 +222,6 @@ def test_live_diagram_marks_what_is_in_trouble():
     for text in ("– waiting", "oldest 12 s", ">connecting<"):
         assert text in svg
     assert ">0/s" not in svg
-
-
-# ---- its updates ---------------------------------------------------------------------------------
-
-
-class Counter:
-    """Content that is a number, finished when it is negative."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.measured = 0
-        self.is_closed = False
-
-    def poll(self) -> int:
-        return self.number
-
-    def render(self, number, *, is_live):
-        return {"text/plain": f"{number}{'' if is_live else ' not live'}"}
-
-    def is_finished(self, number) -> bool:
-        return number < 0
-
-    def measure(self) -> None:
-        self.measured += 1
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-class Shell:
-    """The part of an IPython shell that a display needs."""
-
-    def __init__(self) -> None:
-        self.execution_count = 1
-        self.published = []  # when, is it an update, text, id
-        self.hooks = []
-        self.display_pub = SimpleNamespace(publish=self._publish)
-        self.events = SimpleNamespace(
-            register=lambda _, hook: self.hooks.append(hook),
-            unregister=lambda _, hook: self.hooks.remove(hook),
-            callbacks={"post_run_cell": self.hooks},
-        )
-
-    def _publish(self, *, data, transient, update, **_):
-        record = (time.monotonic(), update, data["text/plain"], transient["display_id"])
-        self.published.append(record)
-
-    def texts(self):
-        return [text for _, _, text, _ in self.published]
-
-    def end_cell(self):
-        for hook in list(self.hooks):
-            hook(None)
-        self.execution_count += 1
-
-
-@pytest.fixture
-def shell(monkeypatch):
-    shell = Shell()
-    monkeypatch.setattr(live_module, "ipython_shell", lambda: shell)
-    monkeypatch.setattr(live_module, "is_kernel", lambda: True)
-    return shell
-
-
-@pytest.fixture
-def counter():
-    return Counter()
-
-
-@pytest.fixture
-def live(shell, counter):
-    live = LiveDisplay(counter)
-    yield live
-    live.stop()
-
-
-def test_live_updates_the_display_that_it_made(shell, counter, live):
-    """After the first display there are only updates with its id."""
-    assert live.show()
-    shell.end_cell()
-    counter.number = 1
-    wait_for(lambda: "1" in shell.texts())
-
-    kinds = [update for _, update, _, _ in shell.published]
-    assert kinds == [False] + [True] * (len(kinds) - 1)
-    assert len({id for *_, id in shell.published}) == 1
-
-
-def test_live_shows_itself_once_in_a_cell(shell, counter, live):
-    """Called twice in a cell it is displayed once, and again in the next cell."""
-    assert [live.show(), live.show()] == [True, False]
-    shell.end_cell()
-    assert live.show()
-    assert [update for _, update, _, _ in shell.published] == [False, False]
-
-
-def test_live_sends_at_most_four_updates_a_second(shell, counter, live):
-    """However fast the content changes and cells end, no second has more updates."""
-    live.show()
-    started = time.monotonic()
-    while time.monotonic() < started + 2.5:
-        counter.number += 1
-        shell.end_cell()
-        threading.Event().wait(0.001)
-    counter.number = -1
-    wait_for(lambda: "-1" in shell.texts())
-
-    times = [at for at, *_ in shell.published]
-    assert len(times) >= 2.5 * 2  # and it does not stop
-    for n in range(len(times) - MAX_UPDATES_PER_SECOND):
-        assert times[n + MAX_UPDATES_PER_SECOND] - times[n] >= 1.0
-
-
-def test_live_sends_nothing_when_nothing_has_changed(shell, counter, live):
-    """Polls of unchanged content send nothing."""
-    live.show()
-    before = counter.measured
-    wait_for(lambda: counter.measured >= before + 2)
-    shell.end_cell()
-
-    assert len(shell.published) == 1
-
-
-def test_live_is_up_to_date_at_the_end_of_the_cell(shell, counter, live, monkeypatch):
-    """The end of a cell updates the display, because papermill reads nothing between two cells."""
-    monkeypatch.setattr(live_module, "REFRESH_INTERVAL", 60.0)
-    live.show()
-    wait_for(lambda: counter.measured)
-    counter.number = 5
-    shell.end_cell()
-    assert shell.texts()[-1] == "5"
-    counter.number = -1
-    shell.end_cell()
-
-    assert shell.texts()[-1] == "-1"
-
-
-def test_live_ends_by_itself_when_all_is_over(shell, counter, live):
-    """When the content is finished, its thread and hook end; the last state stays."""
-    live.show()
-    assert live.is_running
-    counter.number = -1
-    wait_for(lambda: not live.is_running)
-
-    assert shell.texts()[-1] == "-1"
-    assert (shell.hooks, counter.is_closed) == ([], True)
-
-
-def test_live_ends_when_it_is_stopped_or_nothing_happens_for_an_hour(
-    shell, counter, live, monkeypatch
-):
-    """The last update says that it stopped; `show` starts it again."""
-    live.show()
-    live.stop()
-    assert (live.is_running, shell.texts()[-1]) == (False, "0 not live")
-
-    monkeypatch.setattr(live_module, "MAX_IDLE", 0.0)
-    shell.end_cell()
-    live.show()
-    wait_for(lambda: not live.is_running)
-    assert shell.texts()[-2:] == ["0", "0 not live"]
 
 
 def test_panel_outside_a_notebook_is_text(settings, capsys):

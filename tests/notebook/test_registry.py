@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -16,20 +14,10 @@ from support.processes import other_process
 from support.waiting import wait_for
 
 import mousetrap
-from mousetrap import Queue, Reject, consume, stage
+from mousetrap import consume, stage
 from mousetrap.errors import AccessRefused, SettingsError
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.notebook import registry
-from mousetrap.notebook.source_digest import SourceDigest, digest_of
-
-
-@pytest.fixture(autouse=True)
-def no_consumers():
-    """Stop what a test leaves running."""
-    yield
-    for handle in registry.handles():
-        handle.stop()
-    assert registry.handles() == []
 
 
 def double(n: int) -> int:
@@ -231,27 +219,6 @@ def test_consume_that_does_not_start_leaves_nothing(settings):
     wait_for(lambda: not set(threading.enumerate()) - before)
 
 
-def test_handle_stops_at_the_end_of_its_block(settings):
-    """As a context manager it stops the consumer; a second stop is no error."""
-    with consume("work", double, settings) as handle:
-        assert consumers(settings) == 1
-    handle.stop()
-
-    assert consumers(settings) == 0
-    assert not handle.is_running
-    assert handle.wait(1) is True
-
-
-def test_replaced_handle_stops_nothing(settings):
-    """Only the newest handle stops the consumer."""
-    old = consume("work", double, settings)
-    new = consume("work", double, settings)
-    old.stop()
-
-    assert new.is_running
-    assert consumers(settings) == 1
-
-
 def test_consume_starts_a_new_worker_after_a_failure(settings):
     """A consumer that has failed is replaced by a new worker."""
     first = consume("work", double, settings)
@@ -260,17 +227,6 @@ def test_consume_starts_a_new_worker_after_a_failure(settings):
 
     assert second.worker is not first.worker
     assert second.is_running
-
-
-def test_handle_says_how_far_it_got(settings):
-    """A failed wait has the counts of this handle, not of earlier ones."""
-    consume("work", double, settings)
-    send(settings, 1)
-    registry.handles()[0].wait_until(done=1)
-    handle = consume("work", double, settings)
-
-    with pytest.raises(TimeoutError, match=r"\{'done': 1\}; so far: .*done=0"):
-        handle.wait_until(done=1, timeout=0.1)
 
 
 def test_consume_says_who_else_consumes(settings, capsys):
@@ -283,163 +239,6 @@ def test_consume_says_who_else_consumes(settings, capsys):
     for text in (said, shown):
         assert "2 attached, 1 is not from this process: you will see about half" in text
         assert f"pid {other.pid}" in text
-
-
-def test_handle_counts_others_again_when_it_is_shown(settings, monkeypatch):
-    """A handle asks again for other consumers when its answer is older than two seconds."""
-    monkeypatch.setattr("mousetrap.notebook.handle.MAX_ATTACHED_AGE", 0.0)
-    handle = consume("work", double, settings)
-    with other_process(settings):
-        assert "2 attached" in handle._repr_mimebundle_()["text/plain"]
-
-    wait_for(lambda: "attached" not in handle._repr_mimebundle_()["text/plain"])
-
-
-def test_handle_shows_itself_as_text_and_as_html(settings):
-    """Both forms have the route, the counts and the last failure."""
-
-    def rejects(_: object) -> None:
-        print("looked at it")
-        raise Reject("<b>no</b>")
-
-    handle = consume(Queue("work", ()), rejects, settings, writes="out")
-    send(settings, 1)
-    handle.wait_until(dead=1)
-    bundle = handle._repr_mimebundle_()
-
-    assert re.match(r"<Handle work → rejects → out: open, v1 \(\w{6}, [\d:]+\), 0 done, 0 retried, "
-                    r"1 dead, 0 in progress>", bundle["text/plain"])  # fmt: skip
-    assert "last failure: Reject: <b>no</b>" in bundle["text/plain"]
-    assert "Reject: &lt;b&gt;no&lt;/b&gt;" in bundle["text/html"]
-    assert "looked at it" in bundle["text/html"]
-    [failure] = handle.failures
-    assert str(failure.output) == "looked at it\n"
-
-
-def test_handle_escapes_what_it_shows(settings):
-    """Names, errors and output with markup or control characters do not act."""
-
-    def hostile(_: object) -> None:
-        print("\x1b[2J\u202e<img src=x onerror=alert(1)>$x$")
-        raise ValueError("\x1b]0;title\x07<script>alert(2)</script>")
-
-    handle = consume(Queue("<i>work</i>", ()), hostile, settings)
-    send(settings, 1, queue="<i>work</i>")
-    handle.wait_until(dead=1)
-    text, page = handle._repr_mimebundle_().values()
-
-    for shown in (text, page, repr(handle.output()), handle.output()._repr_html_()):
-        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
-    for shown in (page, handle.output()._repr_html_()):
-        assert not re.search("<(script|img|i)[ >]", shown)
-        assert "tex2jax_ignore" in shown
-
-
-def test_handle_says_what_is_wrong(settings, proxy):
-    """While the broker is away the handle shows it; nothing raises."""
-    handle = consume("work", double, proxy.settings)
-    proxy.refuse()
-    proxy.cut()
-    wait_for(lambda: handle.statistics().state == "connecting")
-
-    assert "connecting" in repr(handle)
-    assert handle.attached(0.1) is None
-    proxy.accept()
-    wait_for(lambda: handle.statistics().state == "open")
-
-
-# ---- versions ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def module(tmp_path, monkeypatch):
-    """Write a module of handlers and import it: ``module(source)``."""
-    monkeypatch.syspath_prepend(tmp_path)
-    file = tmp_path / f"handlers_{os.getpid()}_{abs(hash(tmp_path))}.py"
-
-    def write(source):
-        file.write_text(source)
-        os.utime(file, (0, len(source)))  # another time of modification for another text
-        importlib.invalidate_caches()
-
-    def load(source):
-        write(source)
-        sys.modules.pop(file.stem, None)
-        return importlib.import_module(file.stem)
-
-    load.write = write
-    load.file = file
-    yield load
-    sys.modules.pop(file.stem, None)
-
-
-SOURCE = "RATE = 2\n\ndef scale(n: int) -> int:\n    return RATE * n\n"
-
-
-def test_digest_is_of_what_a_function_does():
-    """Comments and line numbers do not change the digest of a function."""
-    space = [{}, {}, {}]
-    exec("def f(n):\n    return n + 1", space[0])
-    exec("\n\ndef f(n):\n    # more\n    return n + 1", space[1])
-    exec("def f(n):\n    return n + 2", space[2])
-    first, same, other = (digest_of(each["f"]) for each in space)
-
-    assert first == same != other
-    assert digest_of(len) == "no code"
-
-
-def test_version_is_stale_when_its_source_on_disk_is_another(settings, module):
-    """The handle says that the source has changed, and what to do."""
-    handle = consume("work", module(SOURCE).scale, settings)
-    assert handle.stale == ""
-
-    module.write(SOURCE.replace("RATE * n", "RATE * n + 1"))
-    assert "its source in handlers" in handle.stale
-    assert "stale: its source in handlers" in repr(handle)
-    module.write(SOURCE)
-    assert handle.stale == ""
-
-
-@pytest.mark.parametrize(
-    ("source", "stale"),
-    [
-        ("# moved, with a comment\n\n" + SOURCE, ""),
-        (SOURCE.replace("RATE = 2", "RATE = 3"), "another part of its file"),
-        (SOURCE.replace("def scale", "def renamed"), "its source in"),
-        ("def scale(:", "not valid Python any more"),
-    ],
-)
-def test_version_compares_what_python_makes_of_a_file(module, source, stale):
-    """Comments and moved lines do not count; a change elsewhere in the module does."""
-    version = SourceDigest(module(SOURCE).scale)
-    module.write(source)
-
-    assert bool(version.stale) is bool(stale)
-    assert stale in version.stale
-
-
-def test_version_is_stale_when_its_file_had_changed_before(module):
-    """A file that changed between import and consume is noticed."""
-    scale = module(SOURCE).scale
-    module.write(SOURCE.replace("RATE * n", "n"))
-
-    assert "its source in" in SourceDigest(scale).stale
-
-
-def test_version_is_stale_when_its_file_is_gone(module):
-    """A deleted file makes it stale, too."""
-    version = SourceDigest(module(SOURCE).scale)
-    module.file.unlink()
-
-    assert "gone" in version.stale
-
-
-def test_version_sees_through_stages_and_decorators(module):
-    """The function inside a stage is compared."""
-    scale = module(SOURCE).scale
-
-    assert digest_of(stage(reads="work")(scale)) == digest_of(scale)
-    assert SourceDigest(stage(reads="work")(scale)).stale == ""
 
 
 # ---- the end -------------------------------------------------------------------------------------
