@@ -75,11 +75,7 @@ def check_grid(
 
     Threads: any. `on_progress` is called in the caller's thread.
     """
-    require_finite("deadline", deadline)
-    require_finite("total_deadline", total_deadline)
-    require_installed("jinja2")  # for the report page
-    if not 1 <= parallel <= MAX_PARALLEL:
-        raise CheckError(f"parallel is {parallel!r}: it must lie in 1..{MAX_PARALLEL}")
+    _require_valid(parallel, deadline, total_deadline)
     listed = [notebooks] if isinstance(notebooks, str | Path) else list(notebooks)
     paths = [Path(notebook) for notebook in listed]
     environment = dict(environment or {})
@@ -93,17 +89,20 @@ def check_grid(
     try:
         grid_run.run(points, parallel, total_deadline, on_progress)
     finally:
-        grid = GridResult(
-            axes=tuple(axes or {}),
-            points=tuple(grid_run.result_of(point) for point in points),
-            folder=target,
-            started_at=started_at,
-            seconds=clock.monotonic() - started,
-            parallel=parallel,
-            ended=grid_run.ended,
-        )
+        results = tuple(grid_run.result_of(point) for point in points)
+        seconds = clock.monotonic() - started
+        names, ended = tuple(axes or {}), grid_run.ended
+        grid = GridResult(names, results, target, started_at, seconds, parallel, ended)
         write_report(grid)
     return grid
+
+
+def _require_valid(parallel: int, deadline: float, total_deadline: float) -> None:
+    require_finite("deadline", deadline)
+    require_finite("total_deadline", total_deadline)
+    require_installed("jinja2")  # for the report page
+    if not 1 <= parallel <= MAX_PARALLEL:
+        raise CheckError(f"parallel is {parallel!r}: it must lie in 1..{MAX_PARALLEL}")
 
 
 def default_folder(notebooks: Sequence[Path]) -> Path:

@@ -6,6 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,73 +60,118 @@ def check(
     Threads: any. `on_cell`, `on_progress` and `on_failure` are called in the caller's thread.
     """
     started = clock.monotonic()
-    path, source = Path(notebook), Path(notebook).absolute()
+    path = Path(notebook)
     require_finite("deadline", deadline)
     require_installed()
     document = read_notebook(path)
     given = convert_parameters(parameters or {}, parameters_in(document, path), path)
     refuse_drift(document, path)
-    target = Path(output) if output is not None else default_output(path)
-    if target.resolve() == source.resolve():
-        raise CheckError(f"the executed copy would overwrite {path}: give another output")
+    run = _NotebookRun(path, document, _target(path, output), deadline, started)
+    error = run.execute(given, environment or {}, on_cell, on_progress, on_failure)
+    if error is not None:
+        error.args = (f"{error}\nExecuted copy: {run.target}",)
+        error.output = run.target
+        raise error
+    return read(run.target)
+
+
+class _NotebookRun:
+    """One run of a notebook, and the facts about it that its executed copy contains.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self, path: Path, document: Any, target: Path, deadline: float, started: float
+    ) -> None:
+        self.target = target
+        self._path = path
+        self._document = document
+        self._deadline = deadline
+        self._started = started
+        self._run_id = randomness.new_id()
+        self._draft = target.absolute().with_name(f".{target.stem}.{self._run_id[:8]}.ipynb")
+        self._facts: dict[str, Any] = {
+            "notebook": str(path), "deadline": deadline, "error": None, "failing": None
+        }  # fmt: skip
+        self._first_lines = {
+            number: executed_notebook.first_line(cell)
+            for _, number, cell in executed_notebook.code_cells(document)
+        }
+
+    def execute(
+        self,
+        parameters: Mapping[str, object],
+        environment: Mapping[str, str],
+        on_cell: Callable[[int, int], None] | None,
+        on_progress: Callable[[CheckProgress], None] | None,
+        on_failure: Callable[[], object] | None,
+    ) -> CheckError | None:
+        """Run the notebook in a child process, write the executed copy, and return the error."""
+        executed_notebook.create_draft(self._draft, self._path.read_text(encoding="utf-8"))
+        error: CheckError | None = None
+        with PapermillProcess(self._job(parameters), environment) as child:
+            try:
+                on_event = partial(self._report, child, on_cell, on_progress)
+                in_time = child.follow(self._started + self._deadline, on_event, on_failure)
+                child.stop()
+                deadline = None if in_time else self._deadline
+                error, failing = _verdict(child, self._draft, self._path, deadline)
+                self._facts["error"] = error and str(error)
+                self._facts["failing"] = failing and asdict(failing)
+            except BaseException as problem:
+                self._facts["error"] = (
+                    str(problem)
+                    if isinstance(problem, CheckError)
+                    else f"the run was ended by {type(problem).__name__}"
+                )
+                child.stop()
+                raise
+            finally:
+                self._facts["seconds"] = clock.monotonic() - self._started
+                save_error = executed_notebook.finish(self._draft, self.target, self._facts)
+        if save_error and error is None:
+            return CheckError(f"{self._path} passed, but {save_error}")
+        return error
+
+    def _job(self, parameters: Mapping[str, object]) -> dict[str, Any]:
+        source = self._path.absolute()
+        return {
+            "notebook": str(source),
+            "folder": str(source.parent),
+            "draft": str(self._draft),
+            "output": str(self.target.absolute()),
+            "parameters": parameters,
+            "kernel": self._document.metadata.get("kernelspec", {}).get("name") or "python3",
+            "language": _language(self._document),
+            "run_id": self._run_id,
+            "facts": self._facts,
+        }
+
+    def _report(
+        self,
+        child: PapermillProcess,
+        on_cell: Callable[[int, int], None] | None,
+        on_progress: Callable[[CheckProgress], None] | None,
+        cell_ended: bool,
+    ) -> None:
+        total = len(self._first_lines)
+        if on_cell is not None and cell_ended:
+            on_cell(child.done, total)
+        if on_progress is not None:
+            line = self._first_lines.get(child.number, "")
+            counts = read_stage_counts(child.progress_file)
+            on_progress(CheckProgress(child.done, total, child.number, line, **counts))
+
+
+def _target(notebook: Path, output: str | Path | None) -> Path:
+    """Return the path of the executed copy."""
+    target = Path(output) if output is not None else default_output(notebook)
+    if target.resolve() == notebook.absolute().resolve():
+        raise CheckError(f"the executed copy would overwrite {notebook}: give another output")
     if target.is_dir():
         raise CheckError(f"output {target} is a folder: give a file name in it")
-
-    run_id = randomness.new_id()
-    facts = {"notebook": str(path), "deadline": deadline, "error": None, "failing": None}
-    draft = target.absolute().with_name(f".{target.stem}.{run_id[:8]}.ipynb")
-    job = {
-        "notebook": str(source),
-        "folder": str(source.parent),
-        "draft": str(draft),
-        "output": str(target.absolute()),
-        "parameters": given,
-        "kernel": document.metadata.get("kernelspec", {}).get("name") or "python3",
-        "language": _language(document),
-        "run_id": run_id,
-        "facts": facts,
-    }
-    executed_notebook.create_draft(draft, source.read_text(encoding="utf-8"))
-    error: CheckError | None = None
-    first_lines = {
-        number: executed_notebook.first_line(cell)
-        for _, number, cell in executed_notebook.code_cells(document)
-    }
-    with PapermillProcess(job, environment or {}) as child:
-
-        def on_event(cell_ended: bool) -> None:
-            if on_cell is not None and cell_ended:
-                on_cell(child.done, len(first_lines))
-            if on_progress is not None:
-                line = first_lines.get(child.number, "")
-                counts = read_stage_counts(child.progress_file)
-                on_progress(
-                    CheckProgress(child.done, len(first_lines), child.number, line, **counts)
-                )
-
-        try:
-            in_time = child.follow(started + deadline, on_event, on_failure)
-            child.stop()
-            error, failing = _verdict(child, draft, path, None if in_time else deadline)
-            facts |= {"error": error and str(error), "failing": failing and asdict(failing)}
-        except BaseException as problem:
-            facts["error"] = (
-                str(problem)
-                if isinstance(problem, CheckError)
-                else f"the run was ended by {type(problem).__name__}"
-            )
-            child.stop()
-            raise
-        finally:
-            facts["seconds"] = clock.monotonic() - started
-            save_error = executed_notebook.finish(draft, target, facts)
-    if save_error and error is None:
-        error = CheckError(f"{path} passed, but {save_error}")
-    if error is not None:
-        error.args = (f"{error}\nExecuted copy: {target}",)
-        error.output = target
-        raise error
-    return read(target)
+    return target
 
 
 def require_finite(name: str, seconds: float) -> None:
