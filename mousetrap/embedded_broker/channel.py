@@ -186,7 +186,7 @@ class Channel:
 
     # opening and closing
 
-    def channel_open(self, out_of_band: str) -> None:  # noqa: ARG002 -- of the specification
+    def channel_open(self, out_of_band: str) -> None:  # noqa: ARG002 -- an argument of channel.open
         """Fail: the channel is open already."""
         raise AmqpError(504, "second 'channel.open' seen")
 

@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
         self._state.connections.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio calls it with exc
         """Requeue what the client had not settled; delete its exclusive queues."""
         self._stage = "closed"
         self._writer.is_closed = True
