@@ -218,7 +218,6 @@ class _Terminal:
                 return
             if self._bars is None:
                 self._bars = _new_bars(is_counted=rows[0].done is not None)
-                self._bars.start()
             names = {row.name for row in rows}
             for name in self._tasks.keys() - names:
                 self._bars.remove_task(self._tasks.pop(name))
@@ -229,6 +228,7 @@ class _Terminal:
                     self._tasks[row.name], completed=row.done or 0, total=row.total or None,
                     note=safe(row.note),
                 )  # fmt: skip
+            self._bars.start()  # with its first rows; later calls do nothing
 
     def print(self, line: str, /) -> None:
         with self._lock:

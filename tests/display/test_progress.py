@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -110,3 +112,32 @@ def test_cell_updates_one_output(now, monkeypatch):
         ("display", {"text/plain": "sending: 2 of 10"}),
         ("update", {"text/plain": "sending: 3 of 10"}),
     ]
+
+
+def test_terminal_shows_no_bar_for_a_short_wait(now, monkeypatch):
+    """A wait that ends before `SHOWN_AFTER` writes nothing, not even control codes."""
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    with ProgressDisplay("sending", 2) as display:
+        display.advance(1)
+
+    assert stream.getvalue() == ""
+
+
+def test_terminal_shows_a_bar_and_keeps_the_last_line(now, monkeypatch):
+    """Rich draws the rows, a printed line stays above them, and the last update stays."""
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "100")
+    display = ProgressDisplay()
+    now.seconds += SHOWN_AFTER
+    display.update("1 of 2 done")
+    display.print("a line\x07")
+    now.seconds += progress.UPDATE_INTERVAL
+    display.update("2 of 2 done", is_last=True)
+
+    assert "1 of 2 done" in stream.getvalue()
+    assert "a line\\x07\n" in stream.getvalue()
+    assert stream.getvalue().endswith("2 of 2 done\n")
