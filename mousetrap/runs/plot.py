@@ -173,9 +173,8 @@ def _ends_of_jobs(ledger: Ledger, first: float) -> list[float]:
     ends: dict[str, float] = {}
     still_open = {entry.job for entry in ledger.open_entries()}
     for entry in ledger.entries():
-        if (
-            entry.job not in still_open and entry.ended is not None
-        ):  # of its first delivery, not of a duplicate
+        # `ended` is the end of the first delivery, not of a duplicate
+        if entry.job not in still_open and entry.ended is not None:
             ends[entry.job] = max(entry.ended - first, ends.get(entry.job, 0.0))
     return sorted(ends.values())
 
