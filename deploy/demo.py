@@ -1,7 +1,7 @@
-"""From a bare machine to a proven pipeline: ``python3 deploy/demo.py``.
+"""Run the whole pipeline on a new machine: ``python3 deploy/demo.py``.
 
 Makes .venv, finds or starts a RabbitMQ, sends jobs through the fetch and the process worker, and
-ends with an executed notebook that accounts for every one of them.
+leaves an executed notebook that lists the outcome of every job.
 """
 
 from __future__ import annotations

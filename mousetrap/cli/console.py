@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mousetrap.display.safe_text import safe
 
-MAX_BODY = 200  # characters of a body in a table
+BODY_WIDTH = 200  # characters of a body in a table
 
 
 def out() -> Console:

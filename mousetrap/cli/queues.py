@@ -11,7 +11,13 @@ import typer
 
 from mousetrap import job_queue
 from mousetrap.broker import probe
-from mousetrap.cli.console import MAX_BODY, print_error, print_json, print_message, print_table
+from mousetrap.cli.console import (
+    BODY_WIDTH,
+    print_error,
+    print_json,
+    print_message,
+    print_table,
+)
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Full, Json, Name, finite, queue_names
 from mousetrap.display.progress import ProgressDisplay
@@ -127,7 +133,7 @@ def _print_messages(messages: list[Message], full: bool, json: bool) -> None:
         return
     rows: Iterator[tuple[object, ...]] = (
         (message.id[:8], message.attempt, f"{len(message.body):,} B",
-         safe(message.body.decode("utf-8", "backslashreplace"), None if full else MAX_BODY))
+         safe(message.body.decode("utf-8", "backslashreplace"), None if full else BODY_WIDTH))
         for message in messages
     )  # fmt: skip
     print_table(("id", "attempt", "size", "body"), rows, f"{len(messages):,} messages")

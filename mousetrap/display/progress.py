@@ -63,7 +63,7 @@ class ProgressDisplay:
         self._name, self._total = name, total
         self._file = os.environ.get("MOUSETRAP_PROGRESS")
         self._due = 0.0
-        self._view = _Nothing() if is_hidden else _view()
+        self._view = _NoView() if is_hidden else _view()
 
     def update(
         self, line: str, values: Mapping[str, Any] | None = None, *, is_last: bool = False
@@ -117,9 +117,9 @@ class _View(Protocol):
 
 def _view() -> _View:
     if is_kernel():
-        return _Cell()
+        return _CellView()
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    return _Terminal() if is_terminal else _Log()
+    return _TerminalView() if is_terminal else _LogView()
 
 
 def _print(line: str) -> None:
@@ -128,7 +128,7 @@ def _print(line: str) -> None:
         sys.stderr.flush()
 
 
-class _Nothing:
+class _NoView:
     """Shows nothing."""
 
     def open(self, rows: Sequence[Row], /) -> None: ...
@@ -137,7 +137,7 @@ class _Nothing:
     def close(self, *, is_last_kept: bool = False) -> None: ...
 
 
-class _Cell(_Nothing):
+class _CellView(_NoView):
     """The output of a notebook's cell."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class _Cell(_Nothing):
         _print(line)
 
 
-class _Log:
+class _LogView:
     """A stream that is no terminal: a line for each row, now and then."""
 
     def __init__(self) -> None:
@@ -190,7 +190,7 @@ class _Log:
         self._unprinted = ()
 
 
-class _Terminal:
+class _TerminalView:
     """Bars at the bottom of a terminal.
 
     Threads: the timer of `open` starts the bars in a thread of its own.

@@ -35,6 +35,7 @@ SLOW_PATHS = (
     "pytest_plugin",
     "runs",
     "runtime/test_interrupt.py",
+    "runtime/test_interrupted_waits.py",
     "runtime/test_signals.py",
     "sink",
     "test_doctor.py",
