@@ -65,7 +65,7 @@ def choose(
     if running := _EXTERNAL.answering(settings, log):
         return running
     reasons = []
-    for kind in _KINDS:
+    for kind in KINDS.values():
         if kind is _EXTERNAL or (stays and kind.is_in_process):
             continue
         try:

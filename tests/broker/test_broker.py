@@ -133,3 +133,30 @@ def test_status_reports_and_changes_nothing(private, logged):
     assert (in_docker.kind, in_docker.is_running) == ("docker", False)
     assert (on_machine.kind, on_machine.is_running) == ("local", False)  # it is tied, not up
     assert (in_memory.kind, in_memory.is_available) == ("embedded", True)
+
+
+def test_a_new_kind_needs_an_entry_in_the_registry_only(monkeypatch, logged):
+    """`ensure`, `up`, `down` and `status` use a kind as soon as it is registered."""
+
+    class Fake:
+        name = "fake"
+        is_in_process = False
+
+        def status(self, _):
+            return brokers.BrokerStatus("fake", is_available=True, is_running=False)
+
+        def join(self, settings, *_):
+            return brokers.Broker("fake", settings, "fake: joined")
+
+        def up(self, settings, *_):
+            return brokers.Broker("fake", settings, "fake: started")
+
+        def down(self, _):
+            return True
+
+    monkeypatch.setitem(brokers.KINDS, "fake", Fake())
+
+    assert str(brokers.ensure("fake", log=logged.append)) == "fake: joined"
+    assert str(brokers.up("fake", log=logged.append)) == "fake: started"
+    assert brokers.down("fake", log=logged.append) == ["fake"]
+    assert brokers.status(Settings(port=free_ports(1)[0]))[-1].kind == "fake"

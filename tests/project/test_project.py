@@ -255,3 +255,13 @@ def test_bootstrap_says_before_it_installs(bootstrap, monkeypatch, tmp_path, cap
         "1", ["install", "-y", "-qq", "--no-install-recommends", "rabbitmq-server"]
     ]  # fmt: skip
     assert "there is no broker here" in capsys.readouterr().err
+
+
+def test_bootstrap_reads_the_kinds_of_broker_from_the_package(bootstrap, monkeypatch):
+    """An unknown kind is an error before the run; the embedded broker needs nothing installed."""
+    monkeypatch.setattr(bootstrap, "PYTHON", sys.executable)
+    monkeypatch.setattr(bootstrap, "_apt_install", lambda *_: pytest.fail("nothing to install"))
+
+    with pytest.raises(SystemExit, match="external, docker, local, embedded"):
+        bootstrap.require_broker("podman")
+    bootstrap.require_broker("embedded")
