@@ -215,7 +215,7 @@ def test_faults_say_what_they_cannot_do(settings):
     with pytest.raises(FaultError, match="TLS"):
         mousetrap.faults(settings.replace(tls=True))
     with pytest.raises(FaultError, match="with block"):
-        mousetrap.faults(Settings()).settings  # noqa: B018 -- looking is what is tested
+        mousetrap.faults(Settings()).settings  # noqa: B018 -- reading the property is what is tested
 
 
 def test_faults_leave_nothing_behind(settings):

@@ -140,7 +140,7 @@ def test_stopped_while_blocked(
 ):
     """The same while an alarm blocks the publishing of its results."""
     with Trial(rabbit_settings, WORK) as trial:
-        state = lambda *given: blocked(*given, rabbit)  # noqa: E731 -- one argument more
+        state = lambda *given: blocked(*given, rabbit)  # noqa: E731 -- adds an argument
         stop_repeatedly(trial, worker_pool, fault_row, seeded_random, tmp_path, state, times)
 
 

@@ -110,7 +110,7 @@ def test_function_reloaded_in_place_is_another_version(kernel, settings, tmp_pat
     module.write_text("def scale(n: int) -> int:\n    return 1000 * n\n")
     assert "its source in my_handlers.py has changed" in kernel.value("handle.stale")
     reloaded = kernel.run("%autoreload")
-    reloaded = kernel.run("1")  # noqa: F841 -- the extension acts before a cell, we after it
+    reloaded = kernel.run("1")  # noqa: F841 -- the extension acts before a cell, the hook after it
     send(settings, 1)
     kernel.run("handle.wait_until(done=1)")
 

@@ -223,5 +223,5 @@ def seconds_until_result(trial: Trial, timeout: float) -> float:
 
 
 def trial_counts(quick: int, long: int) -> pytest.MarkDecorator:
-    """Parametrize a test with its number of trials, in the quick tier and in the long tier."""
+    """Parametrize a test with its number of trials, in every run and in the long tier."""
     return pytest.mark.parametrize("times", [quick, pytest.param(long, marks=LONG)])
