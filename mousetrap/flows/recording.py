@@ -30,7 +30,7 @@ from mousetrap.model.retry_policy import reason_of
 from mousetrap.runtime.atomic_file import write_atomically
 
 RECORDING_FORMAT = 1  # version of the file format
-_HEAD = "mousetrap-case"  # key of the version in the first line
+_HEAD = "mousetrap-recording"  # key of the version in the first line
 
 
 @dataclasses.dataclass(frozen=True)

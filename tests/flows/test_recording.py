@@ -174,9 +174,9 @@ def test_recording_is_read_back_as_it_was_saved(tmp_path_factory, messages):
         (None, "there is no recording"),
         ("", "is empty"),
         ("{}", r"line 1, is not of a recording"),
-        ('{"mousetrap-case": 99}', "format 99"),
-        ('{"mousetrap-case": 1}\n{"id": 1', "line 2, is not of a recording"),
-        ('{"mousetrap-case": 1}\n{"name": "x"}', "line 2, is not of a recording"),
+        ('{"mousetrap-recording": 99}', "format 99"),
+        ('{"mousetrap-recording": 1}\n{"id": 1', "line 2, is not of a recording"),
+        ('{"mousetrap-recording": 1}\n{"name": "x"}', "line 2, is not of a recording"),
     ],
 )
 def test_recording_says_what_is_wrong_with_a_file(tmp_path, text, says):
