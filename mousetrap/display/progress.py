@@ -269,6 +269,7 @@ def _new_bars(*, is_counted: bool) -> Bars:
         note,
         console=Console(file=sys.stderr, highlight=False, soft_wrap=True),
         transient=True,
+        refresh_per_second=1 / UPDATE_INTERVAL,
         # Rich would take stdout, too, and print data that is meant for a file on the terminal.
         redirect_stdout=False,
         expand=True,
