@@ -3,8 +3,8 @@
 Bookkeeping only; nothing here talks to a broker. The facts are the jobs that a run sent and the
 `Outcome` of each attempt. The same facts give the same ledger, in whatever order and however often
 they are added. A message is *settled* when it was done or dead as often as it is known to have been
-put into its queue; a run is settled when all its messages are. Prototyped in
-``notebooks/07_runs.ipynb``.
+put into its queue, or when no stage reads that queue. A run is settled when all its messages are.
+Prototyped in ``notebooks/07_runs.ipynb``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from mousetrap.model.summary import RunSummary, StageSummary, percentiles
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 
-MAX_REASONS = 20  # most frequent reasons in a summary; each may have a thousand characters
-MAX_CLOCK_ERROR = 0.5  # seconds; a worker whose clock is further off has its times corrected
+MAX_REASONS = 20  # of a summary, the most frequent; each may have a thousand characters
+# Seconds between the end of an attempt and the arrival of its outcome that need no explanation. If
+# they are more, or negative, the worker's clock is wrong and its times are corrected.
+MAX_CLOCK_ERROR = 0.5
 IDLE_BEFORE_CHECK = 0.01  # seconds without an outcome after which `wait_for` checks the ledger
 MAX_CHECK_INTERVAL = 0.25  # seconds after which it checks anyway; more often slows the workers down
 
@@ -29,7 +31,10 @@ _RANK = {"retried": 0, "dead": 1, "done": 2}
 
 
 class LedgerEntry(msgspec.Struct, gc=False):
-    """Everything known about one message. Times are seconds since 1970 on the ledger's clock."""
+    """Everything known about one message. `sent` and `ended` are seconds since 1970, measured here.
+
+    The times in its outcomes are on the clocks of the workers; `Ledger.time` converts them.
+    """
 
     # Tuples, not lists: Python's garbage collector does not have to visit them.
 
@@ -39,11 +44,11 @@ class LedgerEntry(msgspec.Struct, gc=False):
     parent: str | None = None
     sent: float | None = None  # when this run sent it
     is_confirmed: bool = False  # this run sent it, and the broker confirmed it
-    origins: tuple[Outcome, ...] = ()  # of the attempts that published it
+    origins: tuple[Outcome, ...] = ()  # the outcomes of the attempts that published it
     outcomes: tuple[Outcome, ...] = ()
     replays: int = 0  # how often it was taken out of its dead queue and sent again
     outcome: Outcome | None = None  # the decisive one: done if there is one, else dead, else latest
-    finals: int = 0  # how often it was done or dead; more than once if it was delivered twice
+    finals: int = 0  # how often it was done or dead; above 1 if delivered twice or replayed
     ended: float | None = None  # when its first final outcome became known
     body: bytes | None = None
 
@@ -54,7 +59,7 @@ class LedgerEntry(msgspec.Struct, gc=False):
 
     @property
     def is_dead(self) -> bool:
-        """It is in the dead queue, and was never done."""
+        """It was dead-lettered and never done; a replay alone does not change that."""
         return self.outcome is not None and self.outcome.kind == "dead"
 
 
@@ -109,7 +114,7 @@ class Ledger:
         self._waiter.notify_all()
 
     def add(self, outcomes: Iterable[Outcome], at: float) -> None:
-        """Record *outcomes*, received at time *at*; an outcome that is known changes nothing."""
+        """Record *outcomes*, received at time *at*; one that is known is not counted again."""
         with self._lock:
             self._add(outcomes, at)
         self._waiter.notify_all()
@@ -127,7 +132,7 @@ class Ledger:
             body, at = self._packed.popleft()
             try:
                 self._add(unpack(body), at)
-            except UndecodableMessage as error:  # another program's message on our exchange
+            except UndecodableMessage as error:  # another program published to our exchange
                 self.error = error
 
     def _add(self, outcomes: Iterable[Outcome], at: float) -> None:
@@ -188,7 +193,7 @@ class Ledger:
 
     @property
     def open(self) -> int:
-        """How many messages have no final outcome yet."""
+        """How many messages are not settled yet."""
         with self._lock:
             self._unpack_all()
             return len(self._open)
@@ -220,13 +225,13 @@ class Ledger:
         }
 
     def open_entries(self) -> list[LedgerEntry]:
-        """Return the messages without a final outcome, in the order in which they became open."""
+        """Return the messages that are not settled, in the order in which they became open."""
         with self._lock:
             self._unpack_all()
             return list(self._open.values())
 
     def entries(self) -> list[LedgerEntry]:
-        """Return every message in the order of sending: jobs before their outputs."""
+        """Return every message, by the time at which it was put into a queue: jobs come first."""
         with self._lock:
             self._unpack_all()
             known = list(self._entries.values())
@@ -236,7 +241,7 @@ class Ledger:
         """Wait until *reached* returns True; say whether it did within *timeout* seconds.
 
         *reached* is called when no outcome has arrived for `IDLE_BEFORE_CHECK`, and at least every
-        `MAX_CHECK_INTERVAL`.
+        `MAX_CHECK_INTERVAL`. No fact is added while it runs.
         """
         deadline = clock.monotonic() + timeout
         checked = 0.0
@@ -247,7 +252,7 @@ class Ledger:
             while (now := clock.monotonic()) < min(latest, self._received_at + IDLE_BEFORE_CHECK):
                 clock.sleep(min(latest, self._received_at + IDLE_BEFORE_CHECK) - now)
             try:
-                with self._lock:  # within a batch, `open` may be too low for a moment
+                with self._lock:  # all questions that *reached* asks get answers to the same facts
                     return reached()
             finally:
                 checked = clock.monotonic()
@@ -255,7 +260,11 @@ class Ledger:
         return self._waiter.wait_for(check, timeout)
 
     def time(self, outcome: Outcome, at: float) -> float:
-        """Convert *at* from the clock of *outcome*'s worker to the ledger's clock."""
+        """Convert *at* from the clock of *outcome*'s worker to the ledger's clock.
+
+        The shortest time between the end of an attempt of this worker and the arrival of its
+        outcome is taken as the difference of the clocks, unless it lies in 0..`MAX_CLOCK_ERROR`.
+        """
         offset = self._offsets[outcome.worker]
         return at if 0 <= offset < MAX_CLOCK_ERROR else at + offset
 
@@ -279,9 +288,10 @@ class Ledger:
         return min((self.time(outcome, outcome.begun) for outcome in entry.outcomes), default=None)
 
     def waits(self, entry: LedgerEntry) -> Iterator[tuple[Outcome, float]]:
-        """Yield each attempt at *entry* with the seconds that the message had waited for it.
+        """Yield attempts at *entry*, each with the seconds that the message had waited for it.
 
-        The wait for a retry starts at the end of its delay. A wait is never negative, even if the
+        The first attempt and retries are yielded, if it is known when the wait for them began. The
+        wait for a retry begins at the end of its delay. A wait is never negative, even if the
         clocks of two machines differ.
         """
         since = self.queued_at(entry)
@@ -293,7 +303,10 @@ class Ledger:
                 since = self.time(outcome, outcome.ended) + outcome.delay
 
     def latencies(self) -> list[float]:
-        """Return the seconds from sending each done job to the last outcome of its outputs."""
+        """Return, for each done job of this run, the seconds from sending it to its last outcome.
+
+        The last outcome is that of the job or of any message that came from it.
+        """
         with self._lock:
             self._unpack_all()
             jobs = self._jobs()

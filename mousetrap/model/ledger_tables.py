@@ -18,7 +18,8 @@ def messages(
 ) -> Table:
     """Return a row for each message: its path, times in seconds, attempts, outcome and reason.
 
-    With *printed* (message id -> text) there is a column for what its handler printed.
+    A message without an outcome is *open* if its queue is one of *reads* (plain names), else it is
+    a *result*. With *printed* (message id -> text) there is a column for what its handler printed.
     """
     entries = ledger.entries()
     known = {entry.id: entry for entry in entries}
@@ -34,7 +35,7 @@ def messages(
 
 
 def open_messages(ledger: Ledger, now: float) -> Table:
-    """Return a row for each message without a final outcome: where it waits, and how long."""
+    """Return a row for each message that is not settled at time *now*: where it is, how long."""
     return Table(
         ("message", "job", "stopped in", "attempt", "for s", "last failure"),
         [_open_row(ledger, entry, now) for entry in ledger.open_entries()],
@@ -42,7 +43,7 @@ def open_messages(ledger: Ledger, now: float) -> Table:
 
 
 def last_failure(ledger: Ledger) -> Outcome | None:
-    """Return the latest failure among the messages that are still open, None without one."""
+    """Return the latest failure of a message that is not settled; None if there is none."""
     failures = [
         outcome for entry in ledger.open_entries() for outcome in entry.outcomes if outcome.reason
     ]
@@ -50,7 +51,11 @@ def last_failure(ledger: Ledger) -> Outcome | None:
 
 
 def first_dead(ledger: Ledger) -> Outcome:
-    """Return the outcome of the message that was dead-lettered first; there must be one."""
+    """Return the outcome of the message that was dead-lettered first.
+
+    Raises:
+        ValueError: no message is dead.
+    """
     outcomes = [outcome for entry in ledger.entries() if (outcome := entry.outcome) is not None]
     return min(
         (outcome for outcome in outcomes if outcome.kind == "dead"),

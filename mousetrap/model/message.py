@@ -22,9 +22,9 @@ from mousetrap.errors import UndecodableMessage
 from mousetrap.runtime import clock, randomness
 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # RabbitMQ 4 accepts no more by default
-MAX_ID_BYTES = 255  # AMQP sends an id as a short string
-MAX_CLOCK_LEAD = 86_400.0  # seconds; a time further in the future than a day is not believed
-MAX_ATTEMPT = 1000  # a guess: no queue has a thousand retry delays
+MAX_ID_BYTES = 255  # AMQP sends an id as a short string, which has at most 255 bytes
+MAX_CLOCK_LEAD = 86_400.0  # seconds: a day; a time further in the future is not believed
+MAX_ATTEMPT = 1000  # of every count in a header; a guess: no queue has a thousand retry delays
 ID_NAMESPACE = bytes.fromhex("a3b1c9f26a0e5d8b9d0a6d6f75736574")  # of output ids; never changes
 _NOT_YET: Any = object()
 _OFFSET = re.compile(r"\(byte (\d+)\)")
@@ -44,9 +44,9 @@ current_message: ContextVar[Message] = ContextVar("mousetrap.current")
 class Properties(Protocol):
     """The AMQP properties that a message is read from, by their standard names.
 
-    An AMQP client's own object, such as pika's `BasicProperties`, can be passed as it is. A
-    property that messages begin to use is added here and in `Message.from_wire`; the callers pass
-    the whole object on and need no change.
+    An AMQP client's own object, such as pika's `BasicProperties`, can be passed as it is. To read
+    one more property, add it here and use it in `Message.from_wire`; callers pass the whole object
+    and need no change.
     """
 
     @property
@@ -66,12 +66,15 @@ class Message:
     """A body with an id, an attempt number, and the ids of its parent and its job.
 
     ``Message({"seed": 1})`` is a new job with a random id. ``parent.child(data, "fetch", 0)`` is
-    its first output, which has the same id each time the job is handled. `data` and `body` are the
-    decoded and the encoded form of the same value; each is computed on first use. `sent` is when
-    the message was first put into a queue, in seconds since 1970 on the sender's clock; None if the
-    message does not say.
+    the first output of stage ``fetch`` for the message *parent*; its id is the same each time
+    *parent* is handled. `data` and `body` are the decoded and the encoded form of the same value;
+    each is computed on first use. `sent` is when the message was first put into a queue, in seconds
+    since 1970 on the sender's clock; None if the message does not say.
 
-    Threads: any can read it; it does not change after it was made.
+    Raises:
+        ValueError: *id* is longer than `MAX_ID_BYTES`, or *body* than `MAX_BODY_BYTES`.
+
+    Threads: any can read it; its values do not change after it was made.
     """
 
     __slots__ = ("_body", "_data", "attempt", "headers", "id", "job", "parent", "past_retries",
@@ -146,7 +149,7 @@ class Message:
 
     @property
     def origin(self) -> str | None:
-        """The queue it was read from when it failed."""
+        """Plain name of the work queue it was dead-lettered from; None if it was not."""
         return _text(self.headers.get(ORIGIN))
 
     @property
@@ -162,7 +165,7 @@ class Message:
 
     @property
     def losses(self) -> int:
-        """How often a worker was lost while it had this message; absurd values are clamped."""
+        """How often a worker was lost while it held this message; absurd values are clamped."""
         return _clamped(self.headers.get(LOSSES), 0)
 
     @property
@@ -178,8 +181,8 @@ class Message:
     def age_at(self, now: float) -> float | None:
         """Return the seconds since it was dead-lettered or, if it was not, since it was sent.
 
-        None if the message does not say when, or if the time is absurd. It comes from another
-        clock, which may be a little ahead of *now*.
+        None if the message does not say when, or if the time is absurd. The time comes from another
+        machine's clock; if it is later than *now* by at most `MAX_CLOCK_LEAD`, the age is 0.
         """
         since = self.sent if self.dead_since is None else self.dead_since
         if since is None or not 0 <= since <= now + MAX_CLOCK_LEAD:
@@ -192,7 +195,7 @@ class Message:
         return Message(data, id=id, parent=self.id, job=self.job, past_retries=self.retries)
 
     def copy(self, attempt: int, headers: Mapping[str, Any], body: bytes | None = None) -> Message:
-        """Return a copy with the same id for another attempt, with *body* if one is given."""
+        """Return a copy with the same id, for attempt number *attempt*, with *body* if given."""
         message = Message(
             id=self.id,
             attempt=attempt,
@@ -206,7 +209,7 @@ class Message:
         return message
 
     def wire_headers(self) -> dict[str, Any]:
-        """Return all headers to send, ours included."""
+        """Return all headers to send, those that fields of the message become included."""
         ours = {ATTEMPT: self.attempt, JOB: self.job}
         if self.parent is not None:
             ours[PARENT] = self.parent
@@ -218,7 +221,8 @@ class Message:
     def from_wire(cls, body: bytes, properties: Properties) -> Message:
         """Return the message that arrived with *body* and *properties*.
 
-        Forged or absurd values of our headers are clamped, never trusted.
+        Any client can set our headers. A count that is not an integer or out of range is clamped; a
+        text that is not a string is ignored.
         """
         headers, sent = properties.headers or {}, properties.timestamp
         attempt, retries = headers.get(ATTEMPT), headers.get(RETRIES)
@@ -229,8 +233,8 @@ class Message:
             job=_text(headers.get(JOB)),
             past_retries=0 if retries is None else _clamped(retries, 0),
             headers=None
-            if headers.keys() <= _FAMILY
-            else {key: value for key, value in headers.items() if key not in _FAMILY},
+            if headers.keys() <= _FIELD_HEADERS
+            else {key: value for key, value in headers.items() if key not in _FIELD_HEADERS},
             sent=sent if isinstance(sent, int) else None,
         )
         message._body = body  # no size check: this broker has accepted it
@@ -260,8 +264,8 @@ class Message:
         return Table(("", ""), rows)._repr_html_()
 
 
-_FAMILY = frozenset((ATTEMPT, PARENT, JOB, RETRIES))
-_OURS = _FAMILY | {REASON, TRACEBACK, ORIGIN, DEAD_SINCE, REPLAYED, LOSSES, TIMEOUTS}
+_FIELD_HEADERS = frozenset((ATTEMPT, PARENT, JOB, RETRIES))  # a `Message` has fields for them
+_OURS = _FIELD_HEADERS | {REASON, TRACEBACK, ORIGIN, DEAD_SINCE, REPLAYED, LOSSES, TIMEOUTS}
 
 
 def child_id(parent: str, stage: str, index: int) -> str:
@@ -285,8 +289,8 @@ def without_delivery_counts(headers: Mapping[str, Any]) -> dict[str, Any]:
 def without_failure_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return *headers* without traces of failures: our reason and counts, the broker's ``x-death``.
 
-    Attempts are counted in a header of ours, because the broker's own counts differ by version and
-    queue type.
+    The broker's counts are not needed: they differ by version and queue type, so attempts are
+    counted in a header of ours.
     """
     ours = (REASON, TRACEBACK, ORIGIN, DEAD_SINCE, LOSSES, TIMEOUTS)
     brokers = ("x-death", "x-first-death-", "x-last-death-", *DELIVERY_COUNTS)
@@ -305,8 +309,8 @@ def encode(data: Any) -> bytes:
 
     Raises:
         TypeError: JSON cannot represent a value.
-        ValueError: a number is not finite (NaN, infinity), *data* is nested too deep, or the body
-            is larger than `MAX_BODY_BYTES`.
+        ValueError: a number is not finite (NaN, infinity), a text is not valid Unicode, *data* is
+            nested too deep, or the body is larger than `MAX_BODY_BYTES`.
     """
     if data is None:
         return b""
@@ -327,7 +331,7 @@ def encode(data: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return a pydantic model as plain values; its method shows what it is, without an import."""
+    """Return a pydantic model as plain values; ``model_dump`` identifies it without an import."""
     if callable(dump := getattr(value, "model_dump", None)):
         return dump(mode="json")
     raise TypeError(f"JSON cannot represent {type(value).__name__}; send plain values instead")
@@ -337,7 +341,7 @@ _encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def _check_size(body: bytes) -> None:
-    if len(body) > MAX_BODY_BYTES:  # the broker would close the channel for all messages
+    if len(body) > MAX_BODY_BYTES:  # the broker would close the channel, with other publishes on it
         raise ValueError(
             f"the body has {len(body):,} bytes, brokers accept up to {MAX_BODY_BYTES:,}; store it "
             f"elsewhere and send its path or URL"
@@ -345,7 +349,7 @@ def _check_size(body: bytes) -> None:
 
 
 def decode(body: bytes, type: Any = Any) -> Any:
-    """Return *body* decoded to *type*, any type that `msgspec` can validate: dataclasses, ...
+    """Return *body* decoded to *type*: a dataclass or any other type that `msgspec` can validate.
 
     Raises:
         UndecodableMessage: *body* is not JSON, not UTF-8, nested too deep, or not of *type*; the

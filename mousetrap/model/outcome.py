@@ -1,9 +1,10 @@
 """The outcome of one attempt at one message, and its encoding for the events exchange.
 
 A worker publishes outcomes to the events exchange, many in one body, and acks a message only after
-the broker has confirmed its outcome. A queue bound to that exchange receives the outcome of every
-message; without a queue the broker drops them, which costs little. Nothing here talks to a broker.
-Prototyped in ``notebooks/07_runs.ipynb``.
+the broker has confirmed its outcome. A queue that is bound to that exchange by the key of a
+namespace receives the outcome of every message of the namespace; where no queue is bound, the
+broker drops the outcomes, which costs little. Nothing here talks to a broker. Prototyped in
+``notebooks/07_runs.ipynb``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ OutcomeKind = Literal["done", "retried", "dead"]
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One message that an attempt published: its id, its queue by plain name, perhaps its body.
 
-    Before it is packed the id may be empty: it is then the id that `Message.child` gives.
+    A worker may leave the id empty: it stands for the id that `Message.child` gives. `unpack`
+    returns every output with its id.
     """
 
     id: str
@@ -31,18 +33,18 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The outcome of one attempt at message *id*; the outcomes of two attempts are never equal.
+    """The outcome of one attempt at message *id*; the outcomes of two attempts differ in `begun`.
 
     `done`: its outputs are confirmed. `retried`: it waits `delay` seconds in a retry queue and is
     delivered again as attempt + 1. `dead`: it is in the dead queue. `begun` is in seconds since
-    1970 on the worker's clock, which may be wrong on another machine; `seconds` is how long the
-    function took.
+    1970 on the worker's clock, which may differ from the reader's; `seconds` is how long the
+    attempt took: decoding the body, the function, and encoding what it returned.
     """
 
     id: str
     kind: OutcomeKind
     stage: str
-    queue: str  # plain name of the queue that it was read from
+    queue: str  # plain name of the work queue, also if it was read from the quarantine queue
     worker: str  # host:pid
     begun: float
     seconds: float
@@ -74,7 +76,7 @@ class _Row(msgspec.Struct, array_like=True, gc=False):
     seconds: float
     attempt: int
     job: str
-    parent: str | None  # empty: it is the job
+    parent: str | None  # empty: the job is the parent
 
 
 class _Batch(msgspec.Struct, omit_defaults=True):
@@ -99,7 +101,7 @@ class _DecodedBatch(_Batch):
 def outputs_to(queue: str, number: int) -> tuple[Output, ...]:
     """Return *number* outputs to *queue* without ids; the same object for the same arguments.
 
-    Because it is the same object, `pack` finds outcomes with the same outputs by identity.
+    So `pack` can compare the outputs of two outcomes by identity, which is fast.
     """
     return (Output("", queue),) * number
 

@@ -1,9 +1,9 @@
 """Poison messages: what happens to a message whose worker was lost, or whose ack timed out.
 
 A message that crashes its worker never raises an error that `mousetrap.model.retry_policy` could
-decide on: the broker only redelivers it. Each redelivery is therefore counted in a header of ours,
-and the worker publishes a copy with the new count before it handles the message. Decisions only;
-nothing here talks to a broker.
+decide on: the broker only redelivers it. Such redeliveries are therefore counted in a header of
+ours; the worker publishes a copy with the new count, acks the original, and handles the copy when
+that is delivered. Decisions only; nothing here talks to a broker.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mousetrap.model.message import LOSSES, TIMEOUTS, Message
 from mousetrap.model.retry_policy import kept_headers
 from mousetrap.model.topology import Queue
 
-ALONE_FROM = 2  # lost workers from which on a message is handled alone, out of the quarantine queue
+ALONE_FROM = 2  # lost workers at which a message moves to the quarantine queue, to be handled alone
 MAX_LOSSES = 6  # lost workers at which a message is dead-lettered; see `after_loss`
 MAX_ACK_TIMEOUTS = 3  # ack timeouts at which a message is dead-lettered; see `after_ack_timeout`
 
 
 @dataclass(frozen=True)
 class Move:
-    """The copy to publish in place of a redelivered message, and the queue to publish it to."""
+    """The copy to publish in place of a message, and the queue to publish it to."""
 
     copy: Message
     target: str  # plain name
@@ -32,7 +32,7 @@ def after_loss(message: Message, queue: Queue) -> Move | WorkerLost:
     """Decide what happens to *message*, whose worker was lost; an error means: dead-letter it.
 
     The broker says only that the message was delivered before: not to which worker, and not whether
-    the worker had begun it. So every redelivery counts as one loss, in a header of ours, and the
+    the worker had begun it. So a redelivery counts as one loss, in a header of ours, and the
     message is published again with the new count:
 
     - The first loss may have any cause: the message goes back to its queue.
@@ -41,10 +41,10 @@ def after_loss(message: Message, queue: Queue) -> Move | WorkerLost:
     - At `MAX_LOSSES` losses it is dead-lettered.
 
     One crashing message can add at most `ALONE_FROM` losses to another message; after that it is
-    handled alone. So only two crashing messages together can get a harmless one dead-lettered.
-    Messages that this process held and survived do not count (see `mousetrap.amqp.redeliveries`);
-    neither do messages from the quarantine queue that only waited in a worker which stopped
-    normally (see `uncounted`).
+    handled alone. `MAX_LOSSES` is three times as many, so one or two crashing messages cannot get a
+    harmless one dead-lettered. A redelivery does not count if this process held the message before
+    and survived (see `mousetrap.amqp.redeliveries`), or if the message, from the quarantine queue,
+    only waited in a worker that stopped normally (see `uncounted`).
     """
     losses = message.losses + 1
     if losses >= MAX_LOSSES:
@@ -59,8 +59,8 @@ def after_loss(message: Message, queue: Queue) -> Move | WorkerLost:
 def after_ack_timeout(message: Message, queue: Queue) -> Move | AckTimedOut:
     """Decide what happens to *message*, which its worker did not ack within the broker's time-out.
 
-    The worker is alive and knows which message it was. The message is tried again from the
-    quarantine queue, where no other message waits behind it; at `MAX_ACK_TIMEOUTS` it is
+    The worker is alive and knows which message it was. The message is handled again from the
+    quarantine queue, where no other message waits behind it; at `MAX_ACK_TIMEOUTS` time-outs it is
     dead-lettered.
     """
     timeouts = message.timeouts + 1
@@ -73,10 +73,10 @@ def after_ack_timeout(message: Message, queue: Queue) -> Move | AckTimedOut:
 
 
 def uncounted(message: Message, queue: Queue) -> Move:
-    """Return the move of a redelivered *message* that lost no worker: same queue, same counts.
+    """Return the move of a *message* whose delivery is not counted as a loss: the counts stay.
 
-    The copy is a new message for the broker: its delivery count, or its redelivered flag, starts
-    again at zero.
+    For the broker the copy is a new message, with no deliveries so far. So a quorum queue does not
+    drop it at its delivery limit, and its next delivery is not marked as a redelivery.
     """
     target = queue.quarantine if is_handled_alone(message) else queue.name
     return Move(_copy(message, message.losses, message.timeouts), target)

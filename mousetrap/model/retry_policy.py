@@ -24,7 +24,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
 
 # All headers of a message must fit one frame, which is 128 KiB unless the broker is set otherwise.
-MAX_FOREIGN_HEADERS = 64_000  # characters of other clients' headers that a copy keeps
+MAX_FOREIGN_HEADERS = 64_000  # characters (of the `repr`) of other headers that a copy keeps
 MAX_TRACEBACK = 8_000  # characters
 MAX_REASON = 1_000  # characters
 
@@ -57,9 +57,9 @@ class Replacement:
 def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | DeadLetter:
     """Decide what happens to a message whose *attempt*-th handling (from 1) raised *error*.
 
-    Attempt n waits ``queue.retry_delays[n - 1]`` seconds. When the delays are used up, or when a
-    retry cannot help (`Reject`, `UndecodableMessage`, `WorkerLost`, `AckTimedOut`), the message is
-    dead-lettered.
+    After attempt n the message waits ``queue.retry_delays[n - 1]`` seconds. When the delays are
+    used up, or when a retry cannot help (`Reject`, `UndecodableMessage`, `WorkerLost`,
+    `AckTimedOut`), the message is dead-lettered.
     """
     is_final = isinstance(error, (Reject, UndecodableMessage, WorkerLost, AckTimedOut))
     if is_final or attempt > len(queue.retry_delays):
@@ -68,7 +68,7 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Dea
 
 
 def after_failure(message: Message, error: BaseException, queue: Queue) -> Replacement:
-    """Apply `decide` to *message* of *queue*, whose handler raised *error*."""
+    """Return what replaces *message* of *queue*, whose handler raised *error*; see `decide`."""
     decision = decide(message.attempt, error, queue)
     headers = kept_headers(message)
     reason, trace = reason_of(error), traceback_of(error)
@@ -82,7 +82,8 @@ def after_failure(message: Message, error: BaseException, queue: Queue) -> Repla
 def kept_headers(message: Message) -> dict[str, Any]:
     """Return the headers of *message* that a copy of it keeps.
 
-    Headers that cannot be sent are dropped and named in ``mousetrap-dropped``.
+    Headers that cannot be sent are dropped and named in ``mousetrap-dropped``. If the headers
+    together are too large, all are dropped, and ``mousetrap-dropped`` says so.
     """
     headers = without_failure_headers(message.headers)
     if unsent := sorted(name for name, value in headers.items() if not _can_be_sent(value)):
@@ -95,7 +96,7 @@ def kept_headers(message: Message) -> dict[str, Any]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return *error* as ``ValueError: no luck``, in at most `MAX_REASON` characters of UTF-8."""
+    """Return *error* as ``ValueError: no luck``: at most `MAX_REASON` characters, valid UTF-8."""
     try:
         text = f"{type(error).__name__}: {error}"[:MAX_REASON]
     except Exception:  # noqa: BLE001 -- a __str__ that raises must not stop the dead-lettering
@@ -104,7 +105,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback from the handler inwards, without the worker's own frames."""
+    """Return the traceback without the worker's frame: its last `MAX_TRACEBACK` characters."""
     frame = error.__traceback__.tb_next if error.__traceback__ else None
     text = _sendable("".join(traceback.format_exception(type(error), error, frame)))
     return text if len(text) <= MAX_TRACEBACK else "...\n" + text[-MAX_TRACEBACK:]
@@ -116,7 +117,7 @@ def _sendable(text: str) -> str:
 
 
 def _can_be_sent(value: Any) -> bool:
-    """Say whether pika can encode *value*: it reads unsigned 64-bit integers, but writes none."""
+    """Say whether pika can encode *value*: it decodes unsigned 64-bit integers, encodes none."""
     if isinstance(value, dict):
         return all(map(_can_be_sent, value.values()))
     if isinstance(value, list):

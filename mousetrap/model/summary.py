@@ -1,4 +1,4 @@
-"""The summary of a run: figures that a notebook shows and that a program can read out of it.
+"""The summary of a run: figures that a notebook shows, and stores so that a program can read them.
 
 Nothing here talks to a broker. Prototyped in ``notebooks/check_pipeline.ipynb``.
 """
@@ -23,7 +23,8 @@ STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait p50", "wait p99", "ha
 class StageSummary:
     """The figures of one stage: attempts by outcome, and seconds by percentile.
 
-    `wait` is the time that messages were in its queue, `handling` the time that its function ran.
+    `wait` is how long messages waited for an attempt, retry delays not included; `handling` is how
+    long the attempts took.
     """
 
     done: int
@@ -38,11 +39,12 @@ class RunSummary:
     """What happened to the jobs of a run; a notebook shows it as a table and stores it as JSON.
 
     ``lost = confirmed − done − dead`` must be 0 once a run is settled. A job is dead if the job
-    itself or any message that came from it is dead. `duplicates` counts messages that were done or
-    dead more than once, `retried` the attempts that failed and were retried. `latency` is the time
-    from sending a job to the last outcome of its messages, in seconds, by percentile. `reasons`
-    counts the dead messages by reason. `broker` names the broker, and says so if it keeps messages
-    in memory only.
+    itself or any message that came from it is dead. `duplicates` counts the final outcomes beyond
+    the first of each message, replays not included, and `retried` the attempts that failed and were
+    retried. `seconds` is the time from sending the first job to the last outcome of the run.
+    `latency` is the time from sending a done job to the last outcome of its messages, in seconds,
+    by percentile. `reasons` counts the dead messages by reason. `broker` names the broker, and says
+    so if it keeps messages in memory only.
     """
 
     sent: int
@@ -63,7 +65,7 @@ class RunSummary:
         return dataclasses.asdict(self)
 
     def counts(self) -> dict[str, Any]:
-        """Return what is the same whenever the same jobs are run: everything but the times."""
+        """Return the figures to compare two runs of the same jobs by: no times, no broker."""
         names = ("sent", "confirmed", "done", "retried", "dead", "lost", "duplicates", "reasons")
         stages = {
             name: (stage.done, stage.retried, stage.dead) for name, stage in self.stages.items()
@@ -106,7 +108,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that people read: ``480 µs``, ``12 ms``, ``1.5 s``."""
+    """Return a time in a unit of its size: ``480 µs``, ``12 ms``, ``1.5 s``."""
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -1,9 +1,9 @@
 """Queues as values: which queues belong to a work queue, and with which arguments.
 
 A work queue is declared durable and **without arguments**, so that a notebook that declares it in
-plain pika gets no 406. Retries and dead letters have queues of their own beside it. Outcomes are
-published to one exchange. Nothing here talks to a broker.
-Prototyped in ``notebooks/05_failures.ipynb``.
+plain pika gets no 406; only a namespace or the queue type quorum adds arguments. Retries and dead
+letters have queues of their own beside it. Outcomes are published to one exchange. Nothing here
+talks to a broker. Prototyped in ``notebooks/05_failures.ipynb``.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Queue:
     """A work queue and its retry, dead and quarantine queues: ``start_fetch.retry.5s``, ...
 
     `retry_delays` are seconds, one per retry: ``(1.0, 5.0, 25.0)`` means at most four attempts.
-    ``start_fetch.quarantine`` holds messages whose workers were lost more than once (see
-    `poison_messages.after_loss`).
+    ``start_fetch.quarantine`` holds messages whose worker was lost more than once, or whose ack
+    timed out (see `mousetrap.model.poison_messages`).
     """
 
     name: str
@@ -102,7 +102,7 @@ class Topology:
     `namespace` is a prefix: ``run-7f3a`` turns ``start_fetch`` into ``run-7f3a.start_fetch``.
     Queues in a namespace have ``x-expires`` of `expiry` seconds, so the broker deletes the queues
     of a kernel that was killed. A live worker declares its queues again long before that, which
-    renews the expiry.
+    renews the expiry of a classic queue, but not of a quorum queue.
     """
 
     namespace: str = ""
@@ -119,7 +119,11 @@ class Topology:
         return wire_name.removeprefix(f"{self.namespace}.") if self.namespace else wire_name
 
     def work_queue(self, name: str) -> Declaration:
-        """Return the queue that stages read or write; outside a namespace it has no arguments."""
+        """Return the queue that stages read or write; see the module for its arguments.
+
+        Raises:
+            SettingsError: a queue cannot have that name (see `check_queue_name`).
+        """
         return Declaration(self.wire_name(check_queue_name(name)), self._arguments())
 
     def declarations(self, queue: Queue) -> list[Declaration]:
@@ -148,7 +152,7 @@ class Topology:
         return f"who:{self.events_key}"
 
     def events_queue(self, name: str = "events") -> list[AnyDeclaration]:
-        """Return a queue for every outcome of this namespace, with its exchange and binding."""
+        """Return a queue for every outcome of this namespace, the events exchange and a binding."""
         queue = Declaration(self.wire_name(name), self._arguments())
         exchange = Exchange(self.events_exchange)
         return [queue, exchange, Binding(queue.name, exchange.name, self.events_key)]
