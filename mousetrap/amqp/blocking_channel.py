@@ -100,8 +100,8 @@ class JobChannel:
     """A pika blocking channel whose connection stays open while it is not used.
 
     Every method and attribute of `pika.adapters.blocking_connection.BlockingChannel` is here.
-    Three things differ: heartbeats are sent also while the kernel is idle and while a message
-    callback runs; `close` closes the connection too; it is a context manager.
+    Three things differ: heartbeats are also sent while the kernel is idle and while a message
+    callback runs; `close` closes the connection too; a channel is a context manager.
 
     Threads: any, one at a time: a call waits while another thread runs pika's code.
     """
@@ -123,7 +123,10 @@ class JobChannel:
     def basic_consume(
         self, queue: str, on_message_callback: Callable[..., object], *args: Any, **kwargs: Any
     ) -> str:
-        """Do what pika's does; the callback gets this channel, heartbeats go on while it runs."""
+        """Consume as pika's method does; heartbeats go on while the callback runs.
+
+        The callback gets this channel as its first argument, not pika's.
+        """
 
         def callback(_: BlockingChannel, *delivery: Any) -> None:
             with self._shared.released():
@@ -133,7 +136,7 @@ class JobChannel:
             return str(self._channel.basic_consume(queue, callback, *args, **kwargs))
 
     def consume(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Do what pika's does; heartbeats go on while the loop's body runs."""
+        """Consume as pika's generator does; heartbeats go on while the body of the loop runs."""
         messages = self._channel.consume(*args, **kwargs)
         while True:
             with self._shared.held():
@@ -144,7 +147,10 @@ class JobChannel:
             yield message
 
     def close(self) -> None:
-        """Close the channel and its connection; safe to call twice and on a broken connection."""
+        """Close the channel and its connection; safe to call twice and on a broken connection.
+
+        A channel that was opened by `JobConnection.channel` leaves the connection open.
+        """
         if is_interrupted() and not self._shared.is_mine:
             # If the broker does not answer, pika waits until its heartbeats fail. Do not wait here.
             run_uninterrupted(self._close, daemon=True)
@@ -198,10 +204,13 @@ class JobConnection:
 
 
 def connect(settings: Settings, purpose: str) -> JobChannel:
-    """Open a blocking connection and a channel; one try, within ``settings.connect_timeout``.
+    """Open a blocking connection and a channel, without a second try.
+
+    It may take ``settings.connect_timeout`` seconds for each address of the host.
 
     Raises:
         BrokerUnreachable, AccessRefused: the message names the variable to check.
+        ConnectionLost: the connection broke while it was opened.
     """
     with translated(settings):
         connection = pika.BlockingConnection(parameters(settings, purpose))

@@ -43,9 +43,9 @@ CHANNEL_SETUP_TIMEOUT = 15.0
 # guess for a busy machine: mostly the broker notices at once, but in about one of 30 runs the new
 # connection was open before that.
 REDELIVERY_DELAY = 0.5
-STABLE_CONNECTION_TIME = 5.0  # seconds after which a connection without messages counts as working
+STABLE_CONNECTION_TIME = 5.0  # seconds after which a connection counts as working, even if idle
 
-# Errors that another try would get again.
+# Errors that another try would raise again.
 PERMANENT_ERRORS = (AccessRefused, TopologyMismatch, QueueMissing)
 
 
@@ -67,10 +67,10 @@ class Connection:
 
     The first connection must succeed within ``settings.connect_timeout`` seconds; otherwise `open`
     raises. A lost connection is restored, without a limit to the tries. The delays between them are
-    those of `backoff`; they grow also when each new connection breaks before it delivered or
-    confirmed a message (see `reset_backoff`). Refused access and channels that cannot be set up
-    (403, 404, 406) are not tried again: the state becomes ``failed`` and the session's `failed` is
-    called.
+    those of `backoff`. They start again from the shortest when a message was delivered or confirmed
+    (see `reset_backoff`), or when the connection was open for `STABLE_CONNECTION_TIME`. Refused
+    access and channels that cannot be set up (403, 404, 406) are not tried again: the state becomes
+    ``failed`` and the session's `failed` is called.
 
     The connection runs on *io_thread*, which other connections may share, or on a new thread.
 
@@ -94,7 +94,7 @@ class Connection:
         self._changed = Waiter()  # notified when the state changes
         self._connection: FastConnection | None = None
         self._channel: Channel | None = None
-        self._failures = 0  # in a row; a channel that carried no message counts as one
+        self._failures = 0  # losses and failed tries in a row; see `reset_backoff`
         self._was_open = False
         self._opened = 0.0  # when it was opened last, on the monotonic clock
         self._is_new_loss = False  # the next loss is logged as a warning
@@ -102,11 +102,13 @@ class Connection:
         self._is_detached = False  # from the I/O thread: it runs nothing any more
 
     def open(self) -> None:
-        """Connect and return when the session is ready.
+        """Connect and return when the session is ready; a second call does nothing.
 
         Raises:
             BrokerUnreachable: no broker answered within ``settings.connect_timeout`` seconds.
-            AccessRefused, TopologyMismatch: at once; another try would get the same answer.
+            ConnectionLost, ChannelLost: all tries within that time failed; this is the last error.
+            AccessRefused, QueueMissing, TopologyMismatch: at once; another try would get the same
+                answer.
             KeyboardInterrupt: the wait was interrupted and the connection closed. If it had just
                 been opened, `is_open` is true instead, and the caller has to close it.
         """
@@ -120,14 +122,14 @@ class Connection:
             self.call(self._connect)
             self._changed.wait_for(lambda: self.state != "connecting", timeout)
         except BaseException:
-            if not self.is_open:  # else messages may be in progress: the caller closes it
+            if not self.is_open:  # if it is, messages may be in progress: the caller closes it
                 self.close(timeout=0.0)
             raise
         error, cause = self.error, self._cause
         if self.is_open:
             return
         self.close(timeout=1.0)
-        if cause is not None:  # in the caller's thread it is allowed to probe for the reason
+        if cause is not None:  # again, because in the caller's thread `translate` may probe
             error = translate(cause, self.settings, may_probe=True)
         raise error or BrokerUnreachable(
             f"no AMQP answer from {self.settings.url} within {timeout:g} s: check RABBITMQ_HOST "
@@ -160,7 +162,7 @@ class Connection:
         self.io_thread.call(lambda: self._run(function))
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Do the same; called on the I/O thread, run it at the end of the present turn."""
+        """Do what `call` does; if called on the I/O thread, at the end of the present turn."""
         self.io_thread.call_soon(lambda: self._run(function))
 
     def call_later(self, delay: float, function: Callable[[], object]) -> None:
@@ -170,7 +172,8 @@ class Connection:
     def reconnect(self, error: MousetrapError) -> None:
         """Drop the whole connection because of *error* and connect again (I/O thread only).
 
-        The node that does not answer may be one of several: a load balancer offers another.
+        A new channel would be on the same node. A new connection may reach another node, if a load
+        balancer stands before them.
         """
         if self._connection is not None and self._connection.is_open:
             self._connection.terminate(error)
@@ -195,10 +198,10 @@ class Connection:
 
     @property
     def is_recovering(self) -> bool:
-        """Whether it is being restored, or was less than `REDELIVERY_DELAY` seconds ago.
+        """Whether it is being restored, or was restored less than `REDELIVERY_DELAY` seconds ago.
 
-        Until the broker has noticed that the old connection broke, it keeps the messages that this
-        connection held; then it delivers them again. It does not say when.
+        The broker delivers the messages that the old connection held only after it has noticed that
+        this connection broke. It does not say when that is.
         """
         if self.is_open:
             return bool(self.reconnects) and clock.monotonic() - self._opened < REDELIVERY_DELAY
@@ -229,7 +232,7 @@ class Connection:
         self.io_thread.io.call_later(delay, lambda: self._run(function))
 
     def _end(self) -> None:
-        """Leave the I/O thread and drop what is not closed yet."""
+        """Leave the I/O thread; drop the channel and the connection if they are still open."""
         if self._is_detached:
             return
         self._is_detached = True
@@ -296,7 +299,7 @@ class Connection:
         self._set_state("open")
 
     def _on_channel_closed(self, channel: Channel, reason: Exception) -> None:
-        if channel is not self._channel:  # an older channel, or the whole connection ends
+        if channel is not self._channel:  # it was replaced, or ended before it was open
             return
         error, self._cause = translate(reason, self.settings), None
         setting_up = not self.is_open
@@ -308,7 +311,7 @@ class Connection:
 
     def _on_closed(self, reason: BaseException) -> None:
         self._connection = None
-        if not self._closing:  # else the cause is known already
+        if not self._closing:  # otherwise the cause is the request, or an error known already
             self._cause = reason
         error = translate(reason, self.settings)
         self._lose_channel(error)
@@ -331,7 +334,7 @@ class Connection:
 
     def _lose_channel(self, error: MousetrapError) -> None:
         channel, self._channel = self._channel, None
-        if not self._closing:  # a requested end is no error, and must not hide an earlier one
+        if not self._closing:  # a requested end is no error, and must not replace an earlier one
             self.error = error
         if self.is_open:
             if clock.monotonic() - self._opened > STABLE_CONNECTION_TIME:

@@ -29,8 +29,8 @@ from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
-# When the broker closes a channel because an ack timed out, it does not say of which delivery. It
-# counts as any one that was handled for at least this fraction of the oldest delivery's age.
+# When the broker closes a channel because an ack timed out, it does not say of which delivery. Each
+# delivery that was handled for at least this fraction of the oldest delivery's age is suspected.
 ACK_TIMEOUT_FRACTION = 0.9
 
 log = logging.getLogger("mousetrap.amqp.consumer")
@@ -70,23 +70,23 @@ class Delivery:
         self.is_near_delivery_limit = is_near_delivery_limit
         self.received = clock.monotonic()
         self.handling_started: float | None = None  # when its handler started, on the same clock
-        self.is_dropped = False  # it will not be acked here
+        self.is_dropped = False  # it is no longer in progress here, acked or not
 
 
 class Consumer:
     """Consumes one queue with a bounded prefetch, after it has declared what it needs.
 
-    If *quarantine* names a second queue, it consumes that as well, one message at a time.
+    If *quarantine* names a second queue, it consumes that as well, one message at a time. When the
+    broker cancels it (the queue was deleted, or since RabbitMQ 4.3 an ack to a quorum queue timed
+    out), it declares its queues again and continues. In a namespace it declares its queues again
+    from time to time, so that classic queues do not expire. It opens *exclusive_queue* on its
+    connection each time it starts to consume.
 
-    *on_delivery* is called on the I/O thread and must return at once; *on_failed* is called when
-    the connection has failed permanently. When the broker cancels the consumer (its queue was
-    deleted), it declares the queue again and continues. In a namespace it declares its queues
-    again from time to time, so that they do not expire. It opens *exclusive_queue* on its
-    connection each time it starts to consume. *on_reconnected* is called on the I/O thread when the
-    broker has accepted the consumer again after a loss.
+    *on_delivery* is called with each delivery and must return at once; *on_failed* when the
+    connection has failed permanently; *on_reconnected* when the broker has accepted the consumer
+    again after a loss. All are called on the I/O thread.
 
-    Threads: `ack`, `cancel`, `is_current` and `close` from any, `count` not from an I/O thread;
-    acks never block.
+    Threads: any, but `open` and `count` not from the I/O thread; acks never block.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Consumer:
         self.connection.call_soon(self._flush)
 
     def is_current(self, delivery: Delivery) -> bool:
-        """Return whether the delivery's channel is still open; if not, it is delivered again."""
+        """Return whether the delivery's channel is open; if not, the broker delivers it again."""
         return delivery.generation == self._generation
 
     @property
@@ -184,7 +184,7 @@ class Consumer:
             declare(channel, declaration)
         self._consumer_tags = []
         if self._quarantine:
-            # In RabbitMQ the prefetch is that of each consumer that is started after it.
+            # In RabbitMQ, basic.qos sets the prefetch of each consumer that is started after it.
             channel.basic_qos(prefetch_count=1)
             self._consumer_tags.append(channel.basic_consume(self._quarantine, self._on_message))
         channel.basic_qos(prefetch_count=self.prefetch)
@@ -205,9 +205,9 @@ class Consumer:
         """Session: remember what was delivered on this channel; the broker delivers it again.
 
         This process has survived, so none of these messages crashed it. But if only the channel was
-        closed, a message may have been held for longer than the broker allows. The broker does not
-        say which, and prefetched messages that waited are as old: it is one whose handler ran
-        nearly all of that time.
+        closed, the reason may be that the ack of one message timed out. The broker does not say of
+        which. It cannot be one that only waited here, however old it is: it is one whose handler
+        has run for nearly as long as the oldest delivery is here.
         """
         self._channel = None
         self._generation += 1
@@ -226,7 +226,7 @@ class Consumer:
             )
             for each in self._outstanding.values()
             if (id := each.properties.message_id)
-            and not each.is_possible_poison  # its loss is still to be counted
+            and not each.is_possible_poison  # its earlier loss is not counted yet
         ]
         redeliveries.remember(self.queue, held)
         self._outstanding.clear()
@@ -297,7 +297,7 @@ class Consumer:
         return self.settings.queue_expiry / 4  # seconds; three may fail before the queues expire
 
     def _renew(self) -> None:
-        """Declare the queues again: RabbitMQ counts that as use, so that they do not expire."""
+        """Declare the queues again: for a classic queue that is a use, so it does not expire."""
         if self._channel is not None and self._channel.is_open:
             for each in self._declarations:
                 if not isinstance(each, Declaration):

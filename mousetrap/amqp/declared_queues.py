@@ -4,7 +4,7 @@ A broker without its management plugin cannot list its queues. If the environmen
 ``MOUSETRAP_DECLARED`` names a file, every process of ours that declares a queue appends the name to
 it, once: the kernel of a notebook, its worker processes, a test. The process that made the file
 then knows which queues to show after a failure, and which to delete. Without the variable nothing
-is written. Queues that were declared in plain pika are not recorded.
+is written. Queues that were declared in plain pika are not recorded, nor are exclusive queues.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def note(name: str) -> None:
     if not path or (path, name) in _written:
         return
     _written.add((path, name))
-    # No message depends on this: if the file is gone, the queue is declared all the same.
+    # No message depends on this: if the file cannot be written, the queue is declared all the same.
     with suppress(OSError), open(path, "a", encoding="utf-8") as file:
         file.write(f"{name}\n")
 

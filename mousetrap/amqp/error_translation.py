@@ -68,8 +68,8 @@ def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
 def declare(channel: Channel, declaration: AnyDeclaration) -> None:
     """Declare a durable queue or exchange, or bind; if refused, the broker closes the channel.
 
-    Does not wait: without a callback, pika sends AMQP's no-wait, so that the declaration is sent
-    before whatever is published next.
+    Does not wait for an answer: without a callback, pika asks for none (no-wait). So pika sends the
+    declaration at once, before the next publish, even if it waits for another answer.
     """
     if isinstance(declaration, Declaration):
         note(declaration.name)
@@ -86,15 +86,17 @@ def translate(
 ) -> MousetrapError:
     """Return our error for an exception of pika or of the socket below it.
 
-    With *may_probe*, a broker that was not reached is explained further: whether another loopback
-    address answers, or TLS, each tried for up to `_PROBE_TIMEOUT` seconds. Not for an I/O thread.
+    With *may_probe*, it opens connections to explain why a broker was not reached: perhaps another
+    loopback address answers, or the port speaks TLS. Each try takes up to `_PROBE_TIMEOUT` seconds,
+    so an I/O thread must not probe.
     """
     error = _original(error)
     where = settings.url
     if isinstance(error, MousetrapError):
         return error
-    # pika guesses the cause from the step at which the connection ended. A broker that refuses says
-    # so; a stream that breaks is a broker that stops or a network failure, and may work next time.
+    # pika guesses the cause from the step at which the connection ended. A broker that refuses
+    # access says so. If the stream only broke, the broker stopped or the network failed, and the
+    # next try may succeed.
     if isinstance(error, _REFUSED) and "StreamLostError" in str(error.args):
         return ConnectionLost(f"the connection to {where} broke while it was opened; try again")
     if isinstance(error, _REFUSED_LOGIN):
@@ -134,7 +136,7 @@ def translate(
 
 @contextmanager
 def translated(settings: Settings) -> Iterator[None]:
-    """Raise our errors instead of pika's; pika's is the cause."""
+    """Raise our errors instead of pika's; pika's is the ``__cause__``."""
     try:
         yield
     except PIKA_ERRORS as error:
@@ -142,7 +144,7 @@ def translated(settings: Settings) -> Iterator[None]:
 
 
 def _original(error: BaseException) -> BaseException:
-    """Return the original exception: pika wraps it in one for each step of its workflow."""
+    """Return the original exception; each step of pika's workflow wraps it in another."""
     for _ in range(10):  # a guess well above the five that were seen
         inner = getattr(error, "exceptions", None) or getattr(error, "exception", None)
         if inner is None and error.args and isinstance(error.args[0], BaseException):
@@ -196,7 +198,7 @@ def _no_amqp(settings: Settings, may_probe: bool) -> str:
 
 
 def _speaks_tls(settings: Settings) -> bool:
-    """Whether a TLS handshake succeeds; nothing is sent after it, so no certificate is verified."""
+    """Whether a TLS handshake succeeds; no password is sent, so the certificate is not verified."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     address = (settings.host, settings.port)

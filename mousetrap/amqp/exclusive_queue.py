@@ -21,12 +21,12 @@ class ExclusiveQueue:
     """Declares an exclusive queue, binds it to a topic exchange and consumes it.
 
     It uses a channel of its own, because the broker closes a channel on which it refuses
-    something: where the broker forbids such a queue, the connection's other channel stays open.
-    The broker deletes the queue when the connection ends.
+    something: if the broker forbids such a queue, the connection's other channel stays open. The
+    broker deletes the queue when the connection ends.
 
-    *on_message* is called with each body and its reply-to property, *on_change* when `name` or
-    `is_refused` has changed, both on the I/O thread. A message expires in the queue after *ttl*
-    milliseconds.
+    *on_message* is called with each body and its reply-to property; *on_change* when the queue is
+    consumed and when its channel was closed. Both are called on the I/O thread. A message expires
+    in the queue after *ttl* milliseconds.
 
     Threads: `open` on the I/O thread; the attributes can be read from any.
     """
@@ -42,7 +42,7 @@ class ExclusiveQueue:
         on_change: Callable[[], object],
     ) -> None:
         self.name = ""  # *stem* and a random id; "" while the queue is not consumed
-        self.is_refused = False  # the channel was closed, as when the broker forbids the queue
+        self.is_refused = False  # its channel was closed, for example because the broker forbids it
         self.refusal: Exception | None = None  # why the latest channel was closed
         self._stem = stem
         self._exchange = exchange

@@ -3,10 +3,11 @@
 Each system call releases Python's global lock and must acquire it again, which under load costs
 more than the call. pika sends each frame alone (a message has three) and reads 4 KiB at a time.
 Here all frames of one turn of the I/O loop are sent together, and up to 256 KiB are read at a time.
-The first frame of a publish is always the same for a queue, so it is cached. A message that arrived
-completely is read directly, without frame objects and callbacks. `pika.SelectConnection` works as
-well, only slower; `tests/amqp/test_fast_connection.py` fails when pika changes what this module
-uses. Prototyped in ``notebooks/bench_flow.ipynb``.
+The first frame of a publish is the same for every message to a queue, so it is cached. A message
+that arrived completely goes directly to the channel, without pika's frame decoder and dispatcher.
+These overrides only save time; the few that correct pika's behaviour say so.
+`tests/amqp/test_fast_connection.py` fails when pika changes what this module uses. Prototyped in
+``notebooks/bench_flow.ipynb``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class FastConnection(pika.SelectConnection):
     ) -> None:
         self._call_soon = call_soon  # runs a function at the end of the I/O loop's turn
         self._outgoing: list[bytes] = []
-        # The encoded method frames of publishes by channel, exchange and routing key.
+        # The encoded method frames of publishes by channel, exchange and routing key. Not by
+        # `mandatory`: callers derive it from the exchange.
         self._method_frames: dict[tuple[int, str, str], bytes] = {}
         super().__init__(*args, **kwargs)
 
@@ -77,8 +79,8 @@ class FastConnection(pika.SelectConnection):
 
     def _on_stream_terminated(self, error: Exception | None) -> None:
         super()._on_stream_terminated(error)
-        # They and the connection refer to each other: it would stay in memory until the garbage
-        # collector examines its oldest objects.
+        # The callbacks and the connection refer to each other. Without this line, the connection
+        # would stay in memory until the garbage collector examines its oldest objects.
         self.callbacks.clear()
 
     def publish(
@@ -94,7 +96,8 @@ class FastConnection(pika.SelectConnection):
         """Publish *message* with the properties of `basic_properties`.
 
         Raises:
-            Exception: whatever `Channel.basic_publish` raises.
+            Exception: nothing was sent; whatever pika raises for a closed channel, or for a header
+                that it cannot encode.
         """
         number, body = channel.channel_number, message.body
         size = len(body)
@@ -161,8 +164,8 @@ class FastConnection(pika.SelectConnection):
     def _deliver(self, data: bytes, start: int, middle: int) -> int:
         """Deliver the message whose method frame is from *start* to *middle*; return its end.
 
-        Returns 0 for a message that has not arrived completely or has several body frames: pika's
-        own code reads those.
+        Returns 0 for a message that has not arrived completely or has several body frames, and for
+        an unknown channel: pika's own code reads those.
         """
         found = _content(data, middle)
         channel = self._channels.get(int.from_bytes(data[start + 1 : start + 3], "big"))
@@ -180,9 +183,10 @@ class FastConnection(pika.SelectConnection):
 
 
 class _Heartbeats(HeartbeatChecker):
-    """pika's checker, which looks five seconds after a heartbeat is due: late for short heartbeats.
+    """pika's checker with a shorter check interval: pika's is five seconds more than the heartbeat.
 
-    Silence is noticed after `MAX_SILENT_HEARTBEATS` to twice as many intervals, so within three.
+    The checker compares two checks, so it notices silence after one to two check intervals: after
+    1.4 to 2.8 heartbeats, so within three.
     """
 
     def _start_check_timer(self) -> None:
@@ -200,7 +204,7 @@ def publish(
     *,
     mandatory: bool,
 ) -> None:
-    """Publish on *channel*: by `FastConnection.publish` if it has one, else by pika."""
+    """Publish on *channel*: by `FastConnection.publish` if its connection is one, else by pika."""
     if isinstance(channel.connection, FastConnection):
         channel.connection.publish(channel, exchange, routing_key, message, sent, base, mandatory)
     else:

@@ -44,7 +44,7 @@ class IOThread:
         """Add *member*; the first one starts the thread.
 
         Raises:
-            ConnectionLost: all members have been detached, so the thread has ended.
+            ConnectionLost: the thread has ended, because all members were detached or it crashed.
         """
         with self._lock:
             if self._is_over:
@@ -73,15 +73,15 @@ class IOThread:
         self.io.close()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Run *function* on this thread soon; dropped when the thread has ended."""
+        """Run *function* on this thread soon; it is dropped if the thread has ended."""
         with suppress(Exception):  # the loop has just been closed
             self.io.add_callback_threadsafe(function)
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Do what `call` does, but cheaper when called on this thread: waking it costs two turns.
+        """Do what `call` does; on this thread it is faster, because the loop need not be woken.
 
-        A function submitted on this thread runs at the end of the present turn, after those that
-        were submitted before it. Functions that it submits run in the same turn.
+        A function submitted on this thread runs at the end of the present turn of the loop, after
+        those that were submitted before it. Functions that it submits run in the same turn.
         """
         if not self.is_current_thread:
             self.call(function)
@@ -91,7 +91,7 @@ class IOThread:
             self.io.call_later(0, self._do_soon)
 
     def join(self, timeout: float) -> None:
-        """Wait for the thread's end if its last member has been detached."""
+        """Wait up to *timeout* seconds for the thread's end, if its last member was detached."""
         if self._is_over and self.has_started and not self.is_current_thread:
             self._thread.join(timeout)
 

@@ -1,9 +1,9 @@
 """A message's AMQP properties: made, kept, encoded and decoded.
 
 Nearly every message of ours has the same five properties and the same few headers. pika encodes and
-decodes them field by field, which takes a third of the time of a publish and a third of that of a
-delivery. So this module encodes and decodes messages of exactly that form by itself, and leaves
-every other message to pika; the result is the same (`tests/amqp/test_properties.py`).
+decodes them field by field, which takes a third of the time of a publish and a third of the time of
+a delivery. So this module itself encodes and decodes the properties of such messages, and leaves
+all others to pika; the result is the same (`tests/amqp/test_properties.py`).
 
 Prototyped in ``notebooks/bench_flow.ipynb``.
 """
@@ -80,7 +80,8 @@ def is_near_delivery_limit(properties: AMQPProperties) -> bool:
 def kept_properties(properties: AMQPProperties) -> AMQPProperties:
     """Return the properties of another client that a copy of its message keeps.
 
-    Not kept are those that would make the broker drop the copy (expiration) or refuse it (user id).
+    Not kept are those that would make the broker drop the copy (expiration) or refuse it (user id),
+    and those that `basic_properties` sets.
     """
     kept: Any = pika.BasicProperties(  # type: ignore[no-untyped-call]  # pika's
         content_type=properties.content_type, content_encoding=properties.content_encoding,
@@ -101,12 +102,12 @@ def request_properties(reply_to: str | None, ttl: int) -> AMQPProperties:
 
 
 def basic_properties(message: Message, sent: int, base: AMQPProperties | None) -> AMQPProperties:
-    """Return the properties of *message*, first published at *sent*, added to those of *base*."""
+    """Return the properties of *message*, first published at *sent*; *base* is changed to them."""
     ours: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
     ours.message_id = message.id
     ours.headers = message.wire_headers()
     ours.delivery_mode = PERSISTENT
-    if ours.timestamp is None:  # a retry keeps that of the first publish
+    if ours.timestamp is None:  # a retry keeps the time of the first publish
         ours.timestamp = sent
     ours.content_type = ours.content_type or _JSON
     return ours  # type: ignore[no-any-return]  # as above

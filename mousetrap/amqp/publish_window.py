@@ -1,4 +1,4 @@
-"""The publishes of one publisher that have no answer yet: how many there may be, and their outcome.
+"""The publishes of one publisher that have no answer yet: their limit, and their outcomes.
 
 Prototyped in ``notebooks/02_publisher.ipynb``.
 """
@@ -17,7 +17,7 @@ from mousetrap.settings import Settings
 
 
 class PublishWindow:
-    """Counts the receipts that wait, holds callers back while there are too many, settles receipts.
+    """Counts the receipts that wait, makes callers wait at the limit, and settles receipts.
 
     New receipts wait in an outbox until the I/O thread writes their messages: *write* is called
     there, once per batch. The window is full at ``settings.max_in_flight`` waiting receipts.
@@ -41,7 +41,7 @@ class PublishWindow:
         self._empty = Waiter()  # notified when no receipt waits
 
     def wait_for_room(self, deadline: float) -> None:
-        """Wait while the window is full; several threads may pass at once.
+        """Wait while the window is full. Several threads may pass at once and exceed the limit.
 
         On the I/O thread it never waits: the answers that make room arrive on that thread.
 
@@ -69,8 +69,9 @@ class PublishWindow:
         with self._lock:
             if self._failure is not None:
                 raise self._failure
-            # First schedule the write, because an interrupt may come after any call: what is in
-            # the outbox by then is written. The write waits for the lock until this block ends.
+            # First schedule the write, because an interrupt may end this function after any call:
+            # the receipts that are in the outbox by then must be written. The write itself waits
+            # for the lock, so it comes after this block.
             if not self._write_is_due:  # wake the I/O thread once per batch, not per message
                 self._connection.call_soon(self._write)
                 self._write_is_due = True
@@ -80,7 +81,7 @@ class PublishWindow:
                 self._outbox.append(receipt)
 
     def wait_until_empty(self, timeout: float) -> bool:
-        """Return True when no receipt waits, False after *timeout* seconds."""
+        """Wait until no receipt waits; return False if some still do after *timeout* seconds."""
         return self._empty.wait_for(lambda: self.in_flight == 0, timeout)
 
     def fail(self, error: MousetrapError) -> None:

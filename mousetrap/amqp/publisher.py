@@ -1,9 +1,9 @@
 """Publishing without waiting, with a true outcome for each message.
 
-Every publish is persistent and mandatory. The broker answers it with a confirm, a return or a
-refusal; a publish without an answer becomes *unknown* at its deadline. Many publishes may wait for
-their answers at once: that is what makes confirmed publishing fast. Prototyped in
-``notebooks/02_publisher.ipynb``.
+Every message is persistent, and mandatory if it is published to a queue. The broker answers it with
+a confirm, a return or a refusal; a publish without an answer becomes *unknown* at its deadline.
+Many publishes may wait for their answers at once: that is what makes confirmed publishing fast.
+Prototyped in ``notebooks/02_publisher.ipynb``.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from mousetrap.runtime import clock
 from mousetrap.runtime.interrupt import run_uninterrupted
 from mousetrap.settings import Settings
 
-RESEND_DELAY = 1.0  # seconds
+RESEND_DELAY = 1.0  # seconds before a message that was not confirmed is published again
 MAX_BATCH = 256  # receipts that `publish_many` submits at a time
 
 
 class Publisher:
     """Publishes from any thread, gets an outcome for each message, and survives reconnects.
 
-    When the connection breaks, messages that were not written yet are written after it is restored;
-    messages that were written and not confirmed become *unknown*.
+    When the connection breaks, messages that were written and not confirmed become *unknown*.
+    Messages that were not written yet are written when it is restored, if their deadline allows.
 
     Threads: any. `publish` blocks only while ``settings.max_in_flight`` receipts wait, and never
     on the I/O thread.
@@ -90,8 +90,10 @@ class Publisher:
         and that it keeps (correlation id, priority, ...); ours are added to them.
 
         Raises:
-            TypeError, ValueError: the data cannot be JSON.
-            OutcomeUnknown: the window stayed full for ``settings.confirm_timeout``.
+            TypeError, ValueError: the data cannot be JSON; the body is too large; the queue's name
+                is empty or too long.
+            OutcomeUnknown: the window stayed full for ``settings.confirm_timeout``; the message was
+                not sent.
             MousetrapError: the publisher is closed or has failed permanently.
         """
         receipt = self._receipt(message, queue, properties, callback)
@@ -108,7 +110,8 @@ class Publisher:
     ) -> list[Receipt]:
         """Publish *messages* to *queue* without waiting; return their receipts in the same order.
 
-        Blocks, like `publish`, only while the window is full; *callback* as there.
+        Blocks, like `publish`, only while the window is full; *callback* as there. It raises what
+        `publish` raises; then the messages before may have been sent.
         """
         receipts: list[Receipt] = []
         batch: list[Receipt] = []
@@ -137,7 +140,8 @@ class Publisher:
 
         Raises:
             Unroutable: there is no such queue; waiting would not help.
-            PublishRefused: a message cannot be sent as it is: too large for this broker.
+            PublishRefused: a message can never be sent as it is: it is too large for this broker,
+                or a header cannot be encoded.
             TimeoutError: some are not confirmed after *timeout* seconds; says how many and why.
         """
         deadline = clock.monotonic() + timeout
@@ -165,6 +169,9 @@ class Publisher:
     def send_again(self, receipt: Receipt) -> Receipt:
         """Publish the message of *receipt* again with the same id and callback; never blocks.
 
+        Raises:
+            MousetrapError: the publisher is closed or has failed permanently.
+
         Threads: any, the I/O thread too.
         """
         again = Receipt(receipt.message, receipt.queue, receipt.sent, receipt.base,
@@ -183,7 +190,12 @@ class Publisher:
     ) -> None:
         """Publish *body* to the queues bound to *exchange* by *key*; there may be none.
 
-        Never blocks. Threads: any, the I/O thread too.
+        Never blocks.
+
+        Raises:
+            MousetrapError: the publisher is closed or has failed permanently.
+
+        Threads: any, the I/O thread too.
         """
         deadline = clock.monotonic() + self.settings.confirm_timeout
         receipt = Receipt(Message(body=body), key, int(clock.time()), properties, deadline,
@@ -191,7 +203,7 @@ class Publisher:
         self._window.submit((receipt,))
 
     def declare(self, declarations: Iterable[AnyDeclaration]) -> None:
-        """Declare these before the next publish is written, and again after each reconnect."""
+        """Declare *declarations* before the next publish, and again after each reconnect."""
         new = list(declarations)
 
         def declare_now() -> None:
@@ -270,8 +282,9 @@ class Publisher:
     def opened(self, channel: Channel, ready: Callable[[], None]) -> None:
         """Session: declare, switch confirms on, and write the outbox.
 
-        In this order: the answer to the switch shows that no declaration was refused. So a refused
-        declaration makes the connection fail permanently, instead of reconnecting for ever.
+        In this order, because the answer to confirm.select shows that no declaration was refused.
+        Before that answer the channel counts as not set up, so a refused declaration makes the
+        connection fail permanently, instead of reconnecting for ever.
         """
         channel.add_on_return_callback(self._on_return)
         declared = list(self._declared)
@@ -313,7 +326,7 @@ class Publisher:
             try:
                 publish(channel, receipt.exchange, receipt.queue, receipt.message, receipt.sent,
                         receipt.base, mandatory=not receipt.exchange)  # fmt: skip
-            except Exception as error:  # noqa: BLE001 -- pika encodes before it writes: not sent
+            except Exception as error:  # noqa: BLE001 -- any error of pika's encoder: nothing was sent
                 kind = type(error).__name__
                 reason = f"a header or property cannot be sent: {kind}"
                 self._window.settle([receipt], "refused", reason, is_final=True)
@@ -345,7 +358,7 @@ class Publisher:
 
         If the broker has answered no publish at all in that time, and has no alarm, the connection
         is replaced as well: a node that has lost the majority of its cluster keeps its connections
-        open and answers no publish, and another node may.
+        open and answers no publish; the new connection may reach another node.
         """
         now, timeout = clock.monotonic(), self.settings.confirm_timeout
         late = self._unconfirmed.take_late(now)

@@ -37,7 +37,7 @@ class QueueDepthReader:
         """Return the depth of each of *queues*; None for a queue that does not exist.
 
         Raises:
-            WireError: the broker did not answer; the message says what to check.
+            WireError: the broker did not answer, or refused; the message says what to check.
         """
         try:
             with translated(self._settings):

@@ -23,10 +23,10 @@ class Receipt:
 
     ``confirmed``: the broker has taken responsibility for the message. ``returned``: there is no
     such queue. ``refused``: the broker did not accept it. ``unknown``: there was no answer in time
-    or the connection broke; the broker may have the message or not, so publishing it again, with
-    the same id, is right.
+    or the connection broke; the broker may have the message or not, so publish it again, with the
+    same id.
 
-    Threads: any.
+    Threads: any, but `wait` not on the I/O thread, where it would keep the answer from arriving.
     """
 
     __slots__ = (

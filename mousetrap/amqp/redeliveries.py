@@ -13,8 +13,8 @@ from collections.abc import Collection
 
 from mousetrap.runtime import threads
 
-# Older ids are forgotten, but never one of the latest `remember`. A redelivery of a forgotten one
-# counts as a loss.
+# Older ids are forgotten, but never those of the latest call of `remember`. A redelivery of a
+# forgotten message counts as a loss.
 MAX_REMEMBERED_IDS = 10_000
 
 _lock = threads.Lock()
@@ -35,13 +35,13 @@ def remember(queue: str, ids: Collection[tuple[str, bool]]) -> None:
 
 
 def recall(queue: str, id: str) -> bool | None:
-    """Return, once, whether the ack of message *id* timed out here; None: it was not held here."""
+    """Forget message *id*; return whether its ack timed out here, None if it was not held here."""
     with _lock:
         return _held.pop((queue, id), None)
 
 
 def _forget_all() -> None:
-    """Start empty in a forked child: a message that its parent survived may crash it.
+    """Start empty in a forked child: a message that the parent survived may crash the child.
 
     The lock is replaced, because the thread that held it does not exist in the child.
     """

@@ -91,7 +91,7 @@ def vhost_refused(user: str, vhost: str, where: str, reply: str) -> str:
 
 
 def login_refused(user: str, where: str) -> str:
-    """Return the text for a refused login; the broker gives no reason, to not help guessing."""
+    """Return the text for a refused login; RabbitMQ does not say if user or password is wrong."""
     hint = ""
     if user == "guest":
         hint = (

@@ -13,7 +13,9 @@ from mousetrap.amqp.receipt import Receipt
 class UnconfirmedPublishes:
     """The receipts by delivery tag; the broker counts the publishes of each channel from 1.
 
-    Each receipt is taken once, by its first answer. Threads: one.
+    Each receipt is taken once, by its first answer.
+
+    Threads: the I/O thread.
     """
 
     def __init__(self) -> None:
@@ -33,8 +35,8 @@ class UnconfirmedPublishes:
     def take_returned(self, id: str | None, key: str) -> list[Receipt]:
         """Take the receipt that a return of message *id* with routing key *key* answers.
 
-        The broker answers in order and sends a return just before its ack, so the first match is
-        the right one, and it is near the front.
+        The broker returns messages in the order in which they were published, each before its ack.
+        So the first match is the right one, and it is near the front.
         """
         for tag, receipt in self._receipts.items():
             if receipt.message.id == id and receipt.queue == key:
