@@ -2,7 +2,7 @@
 
 AMQP 0-9-1 has two levels of error. A channel error ("soft error") closes the channel and leaves the
 connection open; a connection error ("hard error") closes the connection. The reply code decides the
-level (AMQP 0-9-1, "constants").
+level (AMQP 0-9-1, "constants"); on channel 0 every error closes the connection.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ CHANNEL_ERRORS = {311, 403, 404, 405, 406}
 
 
 class AmqpError(Exception):
-    """A request of a client failed; *code* and *text* are sent to it.
+    """A request of a client failed; `code` and `text` are sent to it.
 
-    The text is cut to 255 bytes, the maximum of a short string.
+    `text` is the code's name and *reason*, cut to 255 bytes, the maximum of a short string.
     """
 
     def __init__(self, code: int, reason: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from mousetrap.embedded_broker.amqp_error import AmqpError
 
 OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
-# a second declaration must repeat these: ``rabbit_amqqueue:assert_args_equivalence``
+# a second declaration must have the same values: ``rabbit_amqqueue:assert_args_equivalence``
 CHECKED_FOR_EQUIVALENCE = (
     "x-expires", "x-message-ttl", "x-dead-letter-exchange", "x-dead-letter-routing-key",
     "x-max-length", "x-max-length-bytes", "x-max-priority", "x-overflow", "x-queue-mode",
@@ -46,7 +46,7 @@ class QueueArguments:
 
 
 class _Reader:
-    """Reads single arguments of one declaration, and checks their types and values."""
+    """Reads the arguments of one declaration, one by one, and checks their types and values."""
 
     def __init__(self, given: dict[str, Any], queue: str, vhost: str) -> None:
         self._given = given

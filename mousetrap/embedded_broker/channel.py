@@ -1,8 +1,9 @@
-"""A channel: its consumers, its beginning and end, and which part carries out a method.
+"""A channel: its consumers, how it opens and closes, and which part carries out a method.
 
-`declarations` declares and binds, `publishes` publishes and confirms, `deliveries` settles. A
-method of AMQP named ``basic.consume`` is the method ``basic_consume`` of the channel or of one of
-these parts, with the arguments of the specification; it sends its own answer.
+The other parts are modules: `declarations` declares and binds, `publishes` publishes and confirms,
+`deliveries` settles. A method of AMQP named ``basic.consume`` is the method ``basic_consume`` of
+the channel or of one of these parts, with the arguments of the specification; it sends its own
+answer.
 Threads: the server's own.
 """
 
@@ -88,7 +89,7 @@ class Channel:
         self,
         prefetch_size: int,
         prefetch_count: int,
-        global_qos: bool,  # noqa: ARG002 -- RabbitMQ 4.3 denies global QoS and ignores it, too
+        global_qos: bool,  # noqa: ARG002 -- RabbitMQ 4.3 has no global QoS and ignores it, too
     ) -> None:
         """Set the prefetch of consumers that begin later."""
         if prefetch_size:
@@ -135,7 +136,10 @@ class Channel:
         found.deliver()
 
     def _cancelled_consumer(self, queue: Queue, tag: str) -> Consumer | None:
-        """Return the consumer to use again: with this tag, and holding a quorum queue's message."""
+        """Return a cancelled consumer of a quorum queue with this tag that still holds messages.
+
+        RabbitMQ uses it again, so the messages that it holds take room in the prefetch.
+        """
         if not queue.is_quorum:
             return None
         consumer = self._deliveries.consumer_of(queue, tag)
@@ -206,7 +210,7 @@ class Channel:
         self.output.send("channel.close", error.code, error.text, *numbers)
 
     def release(self) -> None:
-        """Remove all consumers and requeue what is not settled, in its order."""
+        """Remove all consumers and requeue what is not settled, in RabbitMQ's order."""
         consumers = list(self.consumers.values())
         self.consumers.clear()
         by_queue: dict[Queue, list[UnackedDelivery]] = {}

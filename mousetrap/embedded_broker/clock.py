@@ -27,12 +27,12 @@ class Alarm:
         self.action: Callable[[], None] | None = action
 
     def cancel(self) -> None:
-        """Run nothing when the time comes."""
+        """Drop the action: nothing runs at that time."""
         self.action = None
 
 
 class Clock:
-    """Returns the time and runs alarms; *monotonic* and *wall* are the clocks that it reads."""
+    """Returns the time and runs alarms; *monotonic* and *wall* are the clocks that it adds to."""
 
     def __init__(
         self,

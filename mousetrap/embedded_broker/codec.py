@@ -1,8 +1,9 @@
 """Converts AMQP field values and tables to Python values, and back.
 
-Every length is checked against the bytes that are there, because any client can send them. A value
-keeps its AMQP type where Python has a type for it. `encoded_fields` returns the values of a table
-as bytes: a dead letter keeps each header that the broker does not change byte for byte.
+Every length is checked against the bytes that are there, because a client may send a wrong one. A
+value keeps its AMQP type where Python has a type for it; an integer, for example, loses its size.
+`encoded_fields` returns the values of a table as bytes, so that in a dead letter the headers that
+the broker does not change stay the same, byte for byte.
 
 A table is a dict of str to bool, int, float, Decimal, str, bytes, datetime, list, dict or None.
 """
@@ -45,7 +46,7 @@ def read_bytes(data: bytes, offset: int, size: int, code: int = 502) -> bytes:
     """Return *size* bytes from *offset*.
 
     Raises:
-        Malformed: there are fewer bytes. The other functions that read raise it for invalid values.
+        Malformed: there are fewer bytes. The other ``read`` functions raise it for invalid values.
     """
     part = data[offset : offset + size]
     if len(part) != size:

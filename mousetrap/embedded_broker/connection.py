@@ -1,6 +1,7 @@
 """One client's connection: frames in, login, channels, heartbeats, blocking, closing.
 
-An error of a client closes its own connection, with RabbitMQ's reply code, and no other one.
+An error of a client closes its own channel or connection, with RabbitMQ's reply code; the
+connections of other clients go on.
 Threads: the server's own.
 """
 
@@ -20,7 +21,7 @@ from mousetrap.embedded_broker.state import ServerState
 from mousetrap.embedded_broker.vhost import VirtualHost
 
 log = logging.getLogger(__name__)
-PRODUCT = "mousetrap embedded broker"  # sent to every client, which can recognize the broker by it
+PRODUCT = "mousetrap embedded broker"  # sent to every client, so that it can recognise the broker
 PROTOCOL_HEADER = b"AMQP\0\0\x09\x01"
 NO_METHOD = b"\0\0\0\0"  # class and method number in a close that no method caused
 CLOSE_TIMEOUT = 5.0  # seconds that a client has to answer a connection.close; a guess
@@ -173,7 +174,7 @@ class Connection(asyncio.Protocol):
                     if kind == METHOD:
                         channel.on_method(payload)
                     elif channel.is_closing:
-                        pass  # content that the client sent before it knew
+                        pass  # content that the client sent before it knew of the close
                     elif kind == CONTENT:
                         channel.publishes.on_header(payload)
                     else:
@@ -188,7 +189,7 @@ class Connection(asyncio.Protocol):
     def _open_channel(self, kind: int, number: int, payload: bytes) -> None:
         name = methods.NAME_OF.get(payload[:4]) if kind == METHOD else None
         if name == "channel.close_ok":
-            return  # it comes late, for a channel that both sides have closed
+            return  # it is late: both sides closed the channel at the same time
         if name != "channel.open":
             raise AmqpError(504, f"expected 'channel.open' on channel {number}")
         if len(self.channels) >= self._channel_max:
@@ -274,7 +275,7 @@ class Connection(asyncio.Protocol):
     # heartbeats and blocking
 
     def _check_heartbeat(self, interval: float) -> None:
-        """Send a heartbeat if nothing was sent; give up a client that sends nothing.
+        """Send a heartbeat if nothing else was sent; disconnect a client that sends nothing.
 
         *interval* is half the agreed heartbeat. Four silent checks are two missed heartbeats, as in
         RabbitMQ. The broker does not read from a blocked client, so its silence does not count.
@@ -347,7 +348,8 @@ class Connection(asyncio.Protocol):
         self.is_ending = True
         channels, self.channels = self.channels, {}
         if self.vhost is not None:
-            # the dead letters of one channel do not reach a consumer of another one that ends, too
+            # deferred, so that the dead letters of one channel are not delivered to a consumer of
+            # the next one, which ends as well
             with self.vhost.deferring_dead_letters():
                 for channel in sorted(
                     channels.values(), key=lambda each: (each is not at_fault, each.number)

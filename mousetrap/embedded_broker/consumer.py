@@ -52,8 +52,8 @@ class Consumer:
 
     def deliver(self, queue: Queue, queued: QueuedMessage) -> None:
         """Send a basic.deliver."""
-        # a quorum queue relies on the channel to settle deliveries without an ack, and a channel
-        # whose connection is ending no longer does that
+        # With no_ack, the channel settles a delivery of a quorum queue. While its connection ends,
+        # it no longer does that, and the delivery is requeued.
         is_settled = self.no_ack and not (queue.is_quorum and self._connection.is_ending)
         tag = self._deliveries.add(queued, queue, self, is_settled=is_settled)
         message = queued.message

@@ -16,8 +16,8 @@ from mousetrap.embedded_broker.message import DeathHistory, Message, QueuedMessa
 def is_cycle(message: Message, queue: str) -> bool:
     """Whether *message* has come back to *queue* without a rejection on the way.
 
-    The broker drops such a message, because the cycle would never end. A rejection is a decision of
-    a consumer, so a cycle with one in it may go on.
+    The broker drops such a message, because the cycle would never end. If a consumer rejected it on
+    the way, the consumer can also end the cycle, so the broker does not.
     """
     deaths = message.history.deaths if message.history else ()
     names = [death.get("queue") for death in deaths]

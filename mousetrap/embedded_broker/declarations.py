@@ -17,7 +17,7 @@ from mousetrap.embedded_broker.queue import Queue
 from mousetrap.embedded_broker.vhost import VirtualHost
 
 REPLY_TO = "amq.rabbitmq.reply-to"
-MAX_HASHES = 2  # wildcards in the binding key of a topic exchange, since RabbitMQ 4.3
+MAX_HASHES = 2  # "#" wildcards in the binding key of a topic exchange, since RabbitMQ 4.3
 
 
 class Declarations:
@@ -203,9 +203,9 @@ class Declarations:
     ) -> None:
         """Bind a queue to an exchange."""
         if self._resolve_name(queue) in self._vhost.queues:
-            self._vhost.exchange(exchange)  # as RabbitMQ: 404 comes before the check of the owner
+            self._vhost.exchange(exchange)  # as RabbitMQ: a 404 comes before the check of the owner
         found = self.usable_queue(queue)
-        # both names empty: the queue that was declared last, with its name as the key
+        # both are empty: bind the queue that was declared last, with its name as the key
         key = found.name if not queue and not routing_key else routing_key
         self._vhost.bind(self._make_binding("queue", exchange, found.name, key, arguments))
         if not nowait:

@@ -29,7 +29,7 @@ class UnackedDelivery(NamedTuple):
 
     @property
     def settle_order(self) -> tuple[str, bool, int, str]:
-        """The sort key among deliveries that are settled together: consumers sort by their tags."""
+        """The sort key among deliveries that are settled together: queue, then consumer by tag."""
         if self.consumer is None:
             return self.queue.name, False, self.tag, ""
         return self.queue.name, True, 0, self.consumer.tag
@@ -112,13 +112,17 @@ class Deliveries:
         self._settle(self._remove(0, True), partial(Queue.requeue, has_failed=False))
 
     def remove_all(self) -> list[UnackedDelivery]:
-        """Remove and return all deliveries, because the channel closes; they hold no prefetch."""
+        """Remove and return all deliveries and free their prefetch, because the channel closes."""
         removed = self._remove(0, True)
         self._free_prefetch(removed)
         return removed
 
     def _remove(self, tag: int, multiple: bool) -> list[UnackedDelivery]:
-        """Remove and return what a client names by *tag*, in the order of the tags."""
+        """Remove and return what a client names by *tag*, in the order of the tags.
+
+        Raises:
+            AmqpError: 406, no delivery with this tag waits for an ack.
+        """
         if multiple:
             if tag and tag not in self._unacked:
                 raise AmqpError(406, f"unknown delivery tag {tag}")
@@ -136,7 +140,7 @@ class Deliveries:
     def _settle(
         self, removed: list[UnackedDelivery], action: Callable[[Queue, list[QueuedMessage]], None]
     ) -> None:
-        """Settle deliveries: those of basic.get first, one by one, then consumer by consumer.
+        """Settle deliveries queue by queue: first those of basic.get, then consumer by consumer.
 
         As in RabbitMQ, a consumer may get new messages before the next one's are settled.
         """
@@ -154,7 +158,7 @@ class Deliveries:
                 delivery.queue.unacked_gets -= 1
                 continue
             # A classic queue identifies consumers by their tags: if the consumer was cancelled and
-            # a new one has its tag, the new one gets the room.
+            # a new one has its tag, the new one gets the room in its prefetch.
             current = None
             if not delivery.queue.is_quorum:
                 current = self._consumers.get(delivery.consumer.tag)
@@ -168,7 +172,7 @@ def apply(
     queue: Queue,
     deliveries: list[UnackedDelivery],
 ) -> None:
-    """Run *action* on the messages of *deliveries*; those of a deleted queue are dropped."""
+    """Run *action* on the messages of *deliveries*; if the queue is deleted, drop them instead."""
     if queue.is_deleted:
         action = Queue.ack
     action(queue, [delivery.queued for delivery in deliveries])

@@ -12,11 +12,14 @@ MAX_COLLECTED = 200  # frames; with more, a slow reader is noticed too late
 
 
 class FrameWriter:
-    """Sends frames; everything that one read of the socket causes goes out in one write."""
+    """Sends frames; those that one read of the socket causes are written together.
+
+    One write has at most `MAX_COLLECTED` + 1 frames.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, frame_max: int) -> None:
         self.transport: asyncio.Transport | None = None
-        self.frame_max = frame_max  # bytes that both sides agreed on
+        self.frame_max = frame_max  # bytes of a whole frame, as both sides agreed
         self.can_write = True  # False while the transport's buffer is full
         self.is_closed = False  # frames are dropped from then on
         self.is_collecting = False  # the owner flushes when it has carried out what it read
@@ -41,7 +44,7 @@ class FrameWriter:
             self.send_frame(BODY, number, body[start : start + part_size])
 
     def write(self, data: bytes) -> None:
-        """Send bytes, together with what else is sent now."""
+        """Send bytes, together with everything else that is sent in this turn of the loop."""
         if self.is_closed:
             return
         if not self._collected and not self.is_collecting:

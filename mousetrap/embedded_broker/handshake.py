@@ -1,4 +1,4 @@
-"""The decisions of a connection's beginning: the login and the sizes that both sides agree on.
+"""The decisions at the beginning of a connection: the login, and the sizes that are agreed on.
 
 `connection` sends and receives; the functions here decide.
 """
@@ -36,6 +36,6 @@ def authenticate(users: dict[str, str], mechanism: str, response: bytes) -> str 
 def is_acceptable(limits: Limits, channel_max: int, frame_max: int) -> bool:
     """Whether the broker accepts the sizes that a client chose.
 
-    RabbitMQ, too, counts 0 ("no limit") as more than it proposed, and does not accept it.
+    As in RabbitMQ, 0 ("no limit") is more than the broker proposed, and is not accepted.
     """
     return 1 <= channel_max <= limits.channels and MIN_FRAME_MAX <= frame_max <= limits.frame

@@ -27,17 +27,20 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class DeathHistory:
-    """How a dead letter got here. The broker keeps it itself, since a client can forge headers."""
+    """How a dead letter got here. The broker keeps this, because clients can forge its headers."""
 
     deaths: tuple[dict[str, Any], ...]  # as in the header x-death, newest first
     first: dict[str, str]  # of the first death: reason, queue, exchange
     acquired_count: int = 0  # in the last queue: how often it was delivered and not acked
     delivery_count: int = 0  # in the last queue: how many of these count as failed
-    is_rerouted: bool = False  # a queue gave it a new routing key: CC no longer counts
+    is_rerouted: bool = False  # a queue gave it a new routing key, which replaces those in CC too
 
 
 class Message:
-    """A published message: exchange, routing key, encoded properties, body. It never changes."""
+    """A message: exchange, routing key, encoded properties, body.
+
+    It does not change any more once its content is complete, so that queues can share it.
+    """
 
     __slots__ = ("_headers", "body", "exchange", "history", "properties", "routing_key")
 
@@ -58,12 +61,15 @@ class Message:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, estimated."""
+        """The bytes of memory that it takes, estimated."""
         return len(self.body) + len(self.properties) + OVERHEAD_BYTES
 
     @property
     def routing_keys(self) -> list[str]:
-        """The routing key and those in the headers CC and BCC, each once."""
+        """The routing key and those in the headers CC and BCC, each once.
+
+        If a queue gave a dead letter another routing key, only that one.
+        """
         keys = [self.routing_key]
         if b"CC" in self.properties and not (self.history and self.history.is_rerouted):
             for name in ("CC", "BCC"):
@@ -161,7 +167,7 @@ class QueuedMessage:
         self.number = next(_numbers)  # the order in which messages were published to queues
         history = message.history
         self.acquired_count = history.acquired_count if history else 0  # deliveries without an ack
-        self.delivery_count = history.delivery_count if history else 0  # of them, the failed ones
+        self.delivery_count = history.delivery_count if history else 0  # those that count as failed
         self.is_redelivered = False
 
     def __lt__(self, other: QueuedMessage) -> bool:

@@ -88,7 +88,7 @@ class Publishes:
     def basic_publish(
         self, exchange: str, routing_key: str, mandatory: bool, immediate: bool
     ) -> None:
-        """Wait for the content; the message is checked and routed when that is complete."""
+        """Expect the content; the message is checked and routed when that is complete."""
         if immediate:
             raise AmqpError(540, "immediate=true")
         self._method = {

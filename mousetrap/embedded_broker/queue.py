@@ -41,7 +41,7 @@ class QueueConsumer(Protocol):
 
 
 class QueueHost(Protocol):
-    """What a queue needs of its virtual host."""
+    """What a queue uses of its virtual host."""
 
     clock: Clock
     limits: Limits
@@ -81,14 +81,15 @@ class Queue:
         self.given = given  # the arguments as the client sent them
         self.arguments = arguments
         self.consumers: list[QueueConsumer] = []  # highest priority first, then the oldest
-        self._waiting: list[QueueConsumer] = []  # may have room: by priority, then whose turn it is
-        self._full: list[QueueConsumer] = []  # had no room, in the order in which that was seen
+        # consumers that may have room: highest priority first, then by whose turn it is
+        self._waiting: list[QueueConsumer] = []
+        self._full: list[QueueConsumer] = []  # those that had no room, in the order of that moment
         self.active: QueueConsumer | None = None  # with x-single-active-consumer
         self.unacked = 0
-        self.unacked_gets = 0  # of them, those that basic.get took
-        self.cancelled: list[QueueConsumer] = []  # but not all of their messages are settled
+        self.unacked_gets = 0  # those of `unacked` that basic.get took
+        self.cancelled: list[QueueConsumer] = []  # consumers that still hold unsettled messages
         self._requeued: deque[QueuedMessage] = deque()  # of a quorum queue
-        self._by_priority: dict[int, deque[QueuedMessage]] = {0: deque()}  # highest first
+        self._by_priority: dict[int, deque[QueuedMessage]] = {0: deque()}  # highest priority first
         self.is_deleted = False
         self._ready = 0
         self._bytes = 0  # of the bodies of ready messages
@@ -103,19 +104,23 @@ class Queue:
 
     @property
     def ready(self) -> int:
-        """How many messages are ready; expired ones do not count."""
+        """How many messages are ready, after expired ones were dropped from the head."""
         self.drop_expired()
         return self._ready
 
     @property
     def consumer_count(self) -> int:
-        """The count that a client sees; a quorum queue also counts cancelled holders and gets."""
+        """The number of consumers that a client sees.
+
+        A quorum queue also counts cancelled consumers that hold messages, and messages that
+        basic.get took.
+        """
         self.cancelled = [consumer for consumer in self.cancelled if consumer.unacked]
         holding = len(self.cancelled) + self.unacked_gets if self.is_quorum else 0
         return len(self.consumers) + holding
 
     def touch(self) -> None:
-        """Note that the queue is in use: the time of ``x-expires`` starts again."""
+        """Start the time of ``x-expires`` again, because the queue is used."""
         if self._idle_alarm is not None:
             self._idle_alarm.cancel()
             self._idle_alarm = None
@@ -146,7 +151,7 @@ class Queue:
         self._insert(queued)
         self.vhost.count_memory(message.size)
         self.deliver()
-        if self._ready:  # as RabbitMQ: not if a consumer got it at once
+        if self._ready:  # as in RabbitMQ: the flag is not set if a consumer got it at once
             queued.is_redelivered = queued.delivery_count > 0
         if self._drop_overflow() or (ttls and min(ttls) == 0):
             self.drop_expired()
@@ -155,7 +160,8 @@ class Queue:
     def _drop_overflow(self) -> bool:
         """Drop messages beyond the maximum length; return whether there were any.
 
-        If there were, another message is at the head, and it may have expired.
+        If there were, the caller has to call `drop_expired`, because the message that is now at the
+        head may have expired.
         """
         before = self._ready
         while self._ready and self._is_over(0, 0):
@@ -258,12 +264,12 @@ class Queue:
         return None
 
     def _set_full_consumers_aside(self) -> None:
-        # a classic queue does this only when it is the consumer's turn
+        # only for a quorum queue: a classic queue checks a consumer when its turn comes
         self._full += [consumer for consumer in self._waiting if not consumer.can_receive()]
         self._waiting = [consumer for consumer in self._waiting if consumer not in self._full]
 
     def recheck_full_consumers(self) -> None:
-        """Let full consumers that have room again wait for their turn, behind the others."""
+        """Put full consumers that have room again behind the waiting ones of their priority."""
         for consumer in [consumer for consumer in self._full if consumer.can_receive()]:
             self._full.remove(consumer)
             _insert_by_priority(self._waiting, consumer)
@@ -277,9 +283,10 @@ class Queue:
         self.touch()
 
     def remove_consumer(self, consumer: QueueConsumer) -> None:
-        """Remove a consumer and deliver nothing; an auto-delete queue is deleted with its last.
+        """Remove a consumer; an auto-delete queue is deleted with its last consumer.
 
-        The caller requeues the consumer's messages, if it has to, and then calls `deliver`.
+        Delivers nothing: the caller requeues the consumer's messages, if needed, and then calls
+        `deliver`.
         """
         for consumers in (self.consumers, self._waiting, self._full):
             if consumer in consumers:
@@ -297,7 +304,7 @@ class Queue:
             self.vhost.count_memory(-queued.message.size)
 
     def requeue(self, messages: list[QueuedMessage], *, has_failed: bool) -> None:
-        """Put delivered messages back; *has_failed* says whether it counts for the delivery limit.
+        """Put delivered messages back; *has_failed*: it counts towards the delivery limit.
 
         In RabbitMQ 4.3 a basic.reject and the end of a channel count; a basic.nack does not.
         """
@@ -336,7 +343,7 @@ class Queue:
             self._discard(queued, "rejected")
 
     def properties_to_send(self, queued: QueuedMessage) -> bytes:
-        """Return the properties for a delivery; a quorum queue adds how often it has tried."""
+        """Return the properties for a delivery; a quorum queue adds its delivery counts."""
         if not self.is_quorum or not queued.is_redelivered:
             return queued.message.properties
         counts = {

@@ -1,7 +1,7 @@
 """Random names: the only module of this folder that asks for random bits.
 
-`EmbeddedServer` and `ServerState` take another function in its place, so that a simulation can make
-the same names in every run.
+`EmbeddedServer` and `ServerState` accept another function in place of `token`, so that a simulation
+can make the same names in every run.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class EmbeddedServer:
     """An in-memory broker that listens on ``127.0.0.1:port``.
 
     *users* maps user names to passwords. *version* is what clients see in the server properties.
-    *make_clock* and *random_token* replace the time and the random names, for a simulation.
+    *make_clock* and *random_token* replace the clock and the random names, for a simulation.
 
     Threads: any.
     """
@@ -104,12 +104,20 @@ class EmbeddedServer:
             thread.join(CALL_TIMEOUT)
 
     def advance(self, *, minutes: float = 0.0, seconds: float = 0.0) -> None:
-        """Move the broker's time forward; TTLs and expiries that become due run now, in order."""
+        """Move the broker's time forward; what expires in that time expires now, in its order.
+
+        Raises:
+            RuntimeError: the broker is not running.
+        """
         span = 60 * minutes + seconds
         self._call_in_thread(lambda state: state.clock.advance(span))
 
     def overview(self) -> dict[str, Any]:
-        """Return queues with depths and consumers, bindings, connections, memory: plain data."""
+        """Return queues with depths and consumers, bindings, connections, memory: plain data.
+
+        Raises:
+            RuntimeError: the broker is not running.
+        """
         return self._call_in_thread(lambda state: state.overview())
 
     def _call_in_thread(self, action: Callable[[ServerState], T]) -> T:

@@ -1,6 +1,6 @@
 """What all connections of one server share: users, virtual hosts, memory, clock.
 
-It starts no thread and opens no socket: `server` does, and gives it the loop.
+It starts no thread and opens no socket: `server` does that, and passes its event loop.
 Threads: the server's own.
 """
 
@@ -15,7 +15,9 @@ from mousetrap.embedded_broker.clock import Clock
 from mousetrap.embedded_broker.limits import Limits
 from mousetrap.embedded_broker.vhost import VirtualHost
 
-UNBLOCK_BELOW = 0.8  # of the memory limit: publishers that were blocked may publish again
+# Fraction of the memory limit below which blocked publishers may publish again; a guess: well below
+# the limit, so that they are not blocked and unblocked for each message.
+UNBLOCK_BELOW = 0.8
 
 
 class ClientConnection(Protocol):
@@ -59,7 +61,7 @@ class ServerState:
         self.is_memory_short = False
 
     def count_memory(self, change: int) -> None:
-        """Add *change* bytes; above the limit publishers are blocked, well below it unblocked."""
+        """Add *change* bytes; above the limit, publishers are blocked; well below it, unblocked."""
         self.memory += change
         if self.memory > self.limits.memory:
             self.is_memory_short = True

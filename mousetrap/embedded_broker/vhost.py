@@ -33,7 +33,7 @@ class VirtualHost:
         self.name = name
         self.clock = clock
         self.limits = limits
-        self.count_memory = count_memory  # called with the bytes that messages begin or end to use
+        self.count_memory = count_memory  # called with each change of the bytes in use
         self.random_token = random_token  # for the names that the broker makes
         self.queues: dict[str, Queue] = {}
         self.exchanges = {name: Exchange(name, kind) for name, kind in PREDECLARED.items()}
@@ -110,8 +110,8 @@ class VirtualHost:
     def deferring_dead_letters(self) -> Iterator[None]:
         """Publish dead letters when the block ends, in the order in which they left their queues.
 
-        In RabbitMQ queues are processes: what one queue does is complete before the next queue gets
-        the dead letters of it.
+        In RabbitMQ each queue is a process: it finishes what it does before another queue receives
+        its dead letters.
         """
         if self._is_deferring:
             yield
