@@ -78,9 +78,9 @@ class Consumer:
 
     If *quarantine* names a second queue, it consumes that as well, one message at a time. When the
     broker cancels it (the queue was deleted, or since RabbitMQ 4.3 an ack to a quorum queue timed
-    out), it declares its queues again and continues. In a namespace it declares its queues again
-    from time to time, so that classic queues do not expire. It opens *exclusive_queue* on its
-    connection each time it starts to consume.
+    out), it declares its queues again and continues. In a namespace it declares them regularly, so
+    that classic queues do not expire. It opens *exclusive_queue* on its connection each time it
+    starts to consume.
 
     *on_delivery* is called with each delivery and must return at once; *on_failed* when the
     connection has failed permanently; *on_reconnected* when the broker has accepted the consumer
