@@ -1,1 +1,16 @@
-"""The connection to the broker: the only folder that imports pika."""
+"""The connection to the broker: the only folder that imports pika.
+
+From the socket outwards:
+
+- `fast_connection`, `pika_patches`: pika's connection, made faster and corrected; `io_thread`: the
+  thread that runs it; `connection`: reconnects.
+- `publisher` with `publish_window`, `unconfirmed` and `receipt`: publishes and their outcomes.
+- `consumer` with `redeliveries`: deliveries and acks.
+- `properties`: a message's AMQP properties. `error_translation` and `reply_codes`: settings and
+  declarations to pika, its errors to ours.
+- `blocking_channel`: what `open_channel` returns; `queue_depth`: depths of queues;
+  `exclusive_queue`: requests and replies; `declared_queues`: names of declared queues.
+
+Without pika: `publish_window`, `unconfirmed`, `receipt`, `redeliveries`, `reply_codes`,
+`declared_queues`.
+"""

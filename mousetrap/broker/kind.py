@@ -14,8 +14,8 @@ class BrokerKind(Protocol):
     """One kind of broker: how to use it, start it, stop it, and ask for its status.
 
     To add a kind, write a class with these members in a file of its own, and add one line to
-    `mousetrap.broker.registry.KINDS`. The command line, the scripts of ``deploy/`` and the pytest
-    plugin read it there.
+    ``_KINDS`` in `mousetrap.broker.registry`. The command line, the scripts of ``deploy/`` and the
+    pytest plugin read it there.
     """
 
     name: str

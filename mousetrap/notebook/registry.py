@@ -99,8 +99,9 @@ def consume(
     to run the cell that defines the function again: the new definition takes over.
 
     *handler* is a function (see `mousetrap.worker.handler`) or a stage, which has its own
-    *writes*, *concurrency* and *prefetch*. What it prints is kept with its message:
-    ``handle.output()``.
+    *writes*, *concurrency* and *prefetch*. A queue given by name has the default retry delays;
+    ``consume(stage.queue, stage)`` has those of the stage. What *handler* prints is kept with its
+    message: ``handle.output()``.
 
     Raises:
         BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start, and is not listed.
