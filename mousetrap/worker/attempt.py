@@ -60,7 +60,7 @@ class Attempt:
 
 
 class AttemptEnd(Protocol):
-    """What is done with what a handler returned or raised; `Processor` is one."""
+    """Publishes what a handler returned, or handles what it raised; `Processor` implements it."""
 
     hooks: Hooks
 
@@ -72,11 +72,11 @@ class AttemptEnd(Protocol):
 
 
 class HandlerCall:
-    """The surroundings of one call of the handler, alike for functions and coroutine functions.
+    """What comes before and after a call of the handler, for functions and coroutine functions.
 
-    A context manager around the call: the caller assigns `outputs` inside. It calls the hooks and
-    makes the message the current one. If nothing was raised, the outputs are published; whatever
-    was raised, `sys.exit()` too, is a failure of this message and ends here.
+    A context manager around the call; the caller assigns `outputs` inside. It calls the hooks and
+    makes the message the current one. If nothing was raised, the outputs are published. Whatever
+    was raised, `sys.exit()` too, is a failure of this message and is not raised further.
     """
 
     __slots__ = ("_attempt", "_end", "_entered", "_token", "outputs")

@@ -62,7 +62,8 @@ class AttemptOutput:
         tail = text[-MAX_ATTEMPT_OUTPUT:]
         self.size += len(tail)
         self.cut += len(text) - len(tail)
-        if self._chunks and len(self._chunks[-1]) < 1000:  # a print is two writes, or ten
+        # Join short texts, because a print makes two or more writes of a few characters.
+        if self._chunks and len(self._chunks[-1]) < 1000:
             self._chunks[-1] += tail
         else:
             self._chunks.append(tail)
@@ -176,7 +177,7 @@ class Outputs(Sequence[AttemptOutput]):
 
 
 class _Capturing:
-    """Has what this thread or coroutine prints kept in *output*."""
+    """A context manager in which *output* keeps what this thread or coroutine prints."""
 
     __slots__ = ("_output", "_token")
 
@@ -246,7 +247,7 @@ class _Redirection:
 class _StreamProxy:
     """Takes the place of *stream*: it behaves like the stream, but `write` may be captured.
 
-    Its class appears to be the stream's: ipykernel before 7.1 checks that when a thread starts.
+    Its ``__class__`` is the stream's, because ipykernel before 7.1 checks it when a thread starts.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -307,7 +308,7 @@ class _Writer:
         output = _current.get()
         if output is not None:
             return output.write(text)
-        # looked up each time: the stream may have had a cell's writer when this object was made
+        # `write` is looked up each time: it may have been a cell's writer when this object was made
         return (self._other or self._stream.write)(text, *args, **kwargs)
 
 

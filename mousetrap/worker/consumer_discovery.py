@@ -190,7 +190,8 @@ class ConsumerDiscovery:
             self._changed.notify_all()
 
     def _on_query(self, query: ConsumerQuery, reply_to: str | None) -> None:
-        # A reply-to queue of any other name could be a work queue, where an answer does harm.
+        # A reply-to queue of any other name could be a work queue, whose worker would handle the
+        # answer as a job.
         is_ours = reply_to is not None and reply_to.startswith(_stem(self._queue))
         if query.queue == self._queue and is_ours and self._is_answering:
             info = ConsumerInfo(
@@ -228,7 +229,8 @@ def _count_consumers(settings: Settings, queue: str, change: int) -> None:
 
 def _identity(settings: Settings, queue: str) -> tuple[object, ...]:
     host = "localhost" if settings.host in ("127.0.0.1", "::1") else settings.host
-    return host, settings.port, settings.vhost, queue, os.getpid()  # a fork has none of its parent
+    # with the process id, because a forked child has none of the consumers of its parent
+    return host, settings.port, settings.vhost, queue, os.getpid()
 
 
 _id_and_pid = ("", 0)
@@ -242,6 +244,7 @@ def _process_id() -> str:
 
 
 def _stem(queue: str) -> str:
-    # Begins like the queue: where permissions go by names, a user of that one may use this one. An
-    # id of 32 characters follows, and a name may have 255 bytes.
+    # The name begins like that of the queue, because RabbitMQ's permissions are patterns of names:
+    # a user who may use the queue may then use this one. A random id of 32 characters follows, and
+    # a name may have 255 bytes.
     return f"{queue.encode()[:200].decode(errors='ignore')}.who."

@@ -1,7 +1,8 @@
 """Publishes the outcomes of messages to the events exchange, many in one body.
 
-Outcomes that arise while the I/O thread is busy are sent together. Nobody needs to listen: the
-broker then drops the event and confirms it as well. Prototyped in ``notebooks/07_runs.ipynb``.
+Outcomes that arise while the I/O thread is busy are sent together. If no queue is bound to the
+exchange, the broker drops the event and confirms it as well. Prototyped in
+``notebooks/07_runs.ipynb``.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class Events:
                     delay, lambda: self._publisher.send_again(receipt)
                 )
 
-        # It raises if the publisher has failed for good: messages without an ack come again.
+        # It raises if the publisher has failed permanently: then the messages are not acked, and
+        # the broker delivers them again.
         with suppress(MousetrapError):
             self._publisher.publish_to_exchange(body, self._exchange, self._key, on_outcome)

@@ -30,10 +30,10 @@ class Executor(Protocol[T_contra]):
 
 
 class ThreadExecutor(Generic[T]):
-    """Handles items on *concurrency* threads, which are daemons: one that hangs blocks no exit.
+    """Handles items on *concurrency* daemon threads: the process can exit while one of them hangs.
 
-    *handle* deals with the errors of the items. An exception that escapes it is a defect and ends
-    its thread; *on_crash* is called with it, so that the worker does not stop silently.
+    *handle* must handle the errors of its item. An exception that it raises is a defect and ends
+    the thread; *on_crash* is called with it, so that the worker does not stop silently.
 
     Threads: `submit` from any; *on_crash* is called on the thread that ends.
     """
@@ -84,7 +84,7 @@ class ThreadExecutor(Generic[T]):
 class AsyncExecutor(Generic[T]):
     """Handles items in *concurrency* coroutines on one event loop in a thread of its own.
 
-    *handle*, *on_crash* and threads as in `ThreadExecutor`.
+    For *handle*, *on_crash* and threads see `ThreadExecutor`.
     """
 
     def __init__(

@@ -1,9 +1,10 @@
-"""How a worker calls a function: with which argument, and what it makes outputs of.
+"""How a worker calls a function: the argument that it passes, and the outputs that it makes.
 
 The rules are the same for functions and coroutine functions. The first parameter is the message's
 data, decoded to the annotated type; if it is annotated `Message`, it is the message itself. For an
-empty body the function is called with no argument. A returned value is one output, each value of a
-generator is one output, and None is no output. Prototyped in ``notebooks/03_worker.ipynb``.
+empty body the function is called without an argument, if it has a default for it. A returned value
+is one output, each value of a generator is one output, and a returned None is no output. Prototyped
+in ``notebooks/03_worker.ipynb``.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from mousetrap.model.message import Message, decode
 class Handler:
     """A function that handles messages.
 
-    `name` (default: the function's) is part of the ids of its outputs: another name gives them
-    other ids.
+    `name` (default: the function's) determines the ids of the outputs, together with the message's
+    id: another name gives them other ids.
 
     Raises:
-        TypeError: it cannot be called with one argument (it needs two, or none is positional).
+        TypeError: the function needs more than the message's data: a second argument, or one that
+            can be passed by keyword only.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
@@ -69,7 +71,10 @@ class Handler:
     def outputs(self, result: Any, message: Message) -> list[Message]:
         """Return the outputs in *result*, encoded; the next attempt gives them the same ids.
 
-        A generator is exhausted before any output is sent: if it raises half-way, none is.
+        A generator is exhausted before any output is sent: if it raises an error, none is sent.
+
+        Raises:
+            TypeError, ValueError: a value cannot be JSON (see `mousetrap.model.message.encode`).
         """
         if result is None:
             return []
@@ -88,5 +93,5 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         return get_type_hints(target)
-    except NameError:  # an annotation exists only under TYPE_CHECKING: the data is not validated
+    except NameError:  # a type was imported under TYPE_CHECKING only: the data is not validated
         return {}

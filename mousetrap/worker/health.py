@@ -26,6 +26,9 @@ class Health:
     *statistics* returns the figures to answer with, among them the three `FACTS`: each is true or
     false, or the number of processes for which it is true.
 
+    Raises:
+        SettingsError: *address* is no address, or cannot be served.
+
     Threads: *statistics* is called on threads of the HTTP server; the methods from any.
     """
 

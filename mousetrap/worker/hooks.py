@@ -1,8 +1,7 @@
 """Hooks: code that a worker calls at each step of a message.
 
-Captured output is written as a hook; metrics, tracing and a user's own code can be added in the
-same way. A hook is a subclass of `Hook` that overrides the methods it needs. This one counts
-outcomes:
+The capture of output is a hook; metrics, tracing and a user's own code can be added in the same
+way. A hook is a subclass of `Hook` that overrides the methods it needs. This one counts outcomes:
 
     from mousetrap.worker.hooks import Hook
 
@@ -16,8 +15,8 @@ outcomes:
     worker = Worker("start_fetch", fetch, hooks=[Counts()])
 
 A worker may have several hooks. A method that no hook overrides costs one check of an empty tuple
-for each message. The counts of `Worker.statistics` are no hook: they change together with the
-number of messages in progress, on which stopping depends.
+for each message. The counts of `Worker.statistics` are not made by a hook, because they must change
+together with the number of messages in progress, on which stopping depends.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ log = logging.getLogger("mousetrap.worker.hooks")
 
 
 class Hook:
-    """Is called at the steps of each message; every method does nothing unless it is overridden.
+    """Methods that a worker calls at the steps of each message; they do nothing unless overridden.
 
     The first argument is always the plain name of the queue that the worker reads, so that one
     hook can serve several workers.
@@ -46,9 +45,9 @@ class Hook:
     effect on the message. The log has the type of the exception and where it was raised, not its
     text, which may quote a body.
 
-    Threads: said at each method. A worker with a concurrency above 1 calls `started` and
-    `handling` from several threads at the same time. A method that runs on the I/O thread holds up
-    every message of the worker while it runs, so it must be quick and must not wait.
+    Threads: see each method. A worker with a concurrency above 1 calls `started` and `handling`
+    from several threads at the same time. While a method runs on the I/O thread, all messages of
+    the worker wait, so it must be quick and must not block.
     """
 
     def received(self, queue: str, message_id: str) -> None:
@@ -79,25 +78,27 @@ class Hook:
     def published(self, queue: str, message: Message, target: str) -> None:
         """The broker confirmed *message*, which the worker sent to the queue *target*.
 
-        It is an output of a handler, a retry, a dead letter, or a message on its way to or from
-        the quarantine queue; *target* is the name on the wire, with the namespace.
+        It is an output of a handler, a retry, a dead letter, or a copy of a redelivered message
+        that is published before it is handled (see `mousetrap.model.poison_messages`). *target* is
+        the name on the wire, with the namespace.
 
         Threads: the I/O thread.
         """
 
     def finished(self, queue: str, outcome: Outcome) -> None:
-        """The attempt to handle a message has its final *outcome*, and the message is being acked.
+        """The attempt to handle a message has an *outcome*, and the message is being acked.
 
         `Outcome.kind` is ``done``, ``retried`` or ``dead``, and `Outcome.seconds` how long the
-        handler took. It is called before the message is counted, so before `Worker.wait_until`
-        returns. A message that is dead-lettered without being handled has no `started`.
+        attempt took. The method is called before the message is counted, so before
+        `Worker.wait_until` returns. For a message that is dead-lettered without being handled,
+        `started` is not called.
 
         Threads: the I/O thread; if events are switched off and there was nothing to publish, the
         one that called the handler.
         """
 
     def reconnected(self, queue: str) -> None:
-        """The worker lost its channel or connection and has asked to consume the queue again.
+        """The worker lost its channel or connection, and the broker delivers to it again.
 
         Messages that it had not acked are delivered again. Threads: the I/O thread.
         """

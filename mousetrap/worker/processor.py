@@ -1,4 +1,4 @@
-"""Takes each delivery of a worker to its end: handled, outputs published, outcome published, acked.
+"""What a worker does with each delivery: handles it, publishes outputs and outcome, then acks it.
 
 The order is the guarantee: a message is acked only after the broker has confirmed everything that
 came of it (the outputs, the retry or the dead letter) and then its outcome. If the worker or the
@@ -71,7 +71,7 @@ class Processor:
         self.changed = Waiter()  # notified when a count changes
         self.counts = dict.fromkeys(("received", "done", "retried", "dead"), 0)
         self.in_progress = 0
-        self.problem = ""  # the last thing that went wrong, until something goes well
+        self.problem = ""  # the last thing that went wrong; cleared by the next ack
         self.executor: Executor[Delivery] = (
             AsyncExecutor(self._handle_async, concurrency, handler.name, on_crash)
             if handler.is_async
@@ -86,7 +86,7 @@ class Processor:
         self._declarations = declarations
         self._has_failed = False
         self._lock = threads.Lock()  # guards the counts and `_moving`
-        # By id: messages that are not acked yet although a copy is in the quarantine queue.
+        # By id: messages that `_move` publishes again and that are not acked yet.
         self._moving: dict[str, Delivery] = {}
 
     def submit(self, delivery: Delivery) -> None:
@@ -144,8 +144,8 @@ class Processor:
                 return None  # it goes back to its queue when the connection is closed
             moved = self._moving.get(message.id)
             if moved is not None and self._consumer.is_current(moved):
-                # Its first copy is not acked yet. If handling it now ended this process, there
-                # would be two copies of it.
+                # This is the copy, and the original is not acked yet. If handling the copy now
+                # ended this process, the broker would deliver both.
                 self._consumer.connection.call_later(
                     ACK_DELAY, lambda: self.executor.submit(delivery)
                 )
@@ -162,8 +162,9 @@ class Processor:
         """Return the rule by which the message is published again before it is handled, if any."""
         is_unsuspicious = not (delivery.is_possible_poison or delivery.has_ack_timed_out)
         if self.is_stopping:
-            # A message that is handled alone, given back by closing the connection, would count
-            # as lost with this worker: it is published again instead.
+            # When the connection is closed, the broker requeues the messages that were not begun
+            # and marks them as redelivered, which another process counts as a loss. A message that
+            # is handled alone is near the limit of losses: it is published again instead.
             can_publish = self._publisher.connection.state == "open"
             return (
                 poison_messages.uncounted
@@ -208,7 +209,7 @@ class Processor:
             self._moving.pop(id, None)
 
     def publish_outputs(self, attempt: Attempt, outputs: list[Message]) -> None:
-        """Publish what the handler returned; results are dropped where no queue is written."""
+        """Publish what the handler returned; it is dropped if the worker writes to no queue."""
         if self.writes is None:
             outputs = []
         writes = self.writes or ""
@@ -274,7 +275,7 @@ class Processor:
         properties: AMQPProperties | None,
         callback: Callable[[Receipt], None],
     ) -> bool:
-        """Give *message* to the publisher; return False if that is closed or has failed."""
+        """Give *message* to the publisher; return False if that is closed or has failed for good."""
         while True:
             try:
                 self._publisher.publish(message, queue, properties=properties, callback=callback)
@@ -287,8 +288,11 @@ class Processor:
     # ---- on the publisher's I/O thread ---------------------------------------------------------
 
     def _settle(self, confirmed: list[tuple[Delivery, Outcome]]) -> None:
-        """Ack deliveries: the broker has everything that came of them, and their outcomes."""
-        # before they are counted: `Worker.stop` waits for the counts, then closes
+        """Ack deliveries: the broker has everything that came of them, and their outcomes.
+
+        Threads: the I/O thread or, if events are switched off, also the executor's.
+        """
+        # before they are counted, because `Worker.stop` waits for the counts and then closes
         self._consumer.ack(*[delivery for delivery, _ in confirmed])
         if self.hooks.finished:
             for _, outcome in confirmed:
@@ -302,7 +306,7 @@ class Processor:
         self.changed.notify_all()
 
     def send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
-        """Publish what the broker did not confirm once more, while its source is not acked."""
+        """Publish again what the broker did not confirm, unless its source was given up by then."""
         self.problem = str(receipt.error)
         log.warning("%s: %s", safe(self._queue.name), receipt.error)
         delay = RESEND_DELAY * (1 + randomness.random())  # so at most once a second
@@ -318,7 +322,10 @@ class Processor:
         self._publisher.send_again(receipt)
 
     def _drop(self, delivery: Delivery) -> None:
-        """Stop working on a delivery without acking it; the broker still has the message."""
+        """Count *delivery* as in progress no more: it has no outcome here.
+
+        The broker has the message: a copy that was moved, or the original, which is not acked.
+        """
         with self._lock:
             if not delivery.is_dropped:
                 delivery.is_dropped = True

@@ -83,10 +83,11 @@ class Supervisor:
         settings: Settings,
         options: Mapping[str, Any],
     ) -> Supervisor:
-        """Return a supervisor, not started, of *processes* (a number, or one by name) for each.
+        """Return a supervisor, not started, with a number of processes for each stage.
 
-        *references* maps the name of each stage to its ``module:attribute``; *options* are those
-        of `Stage.worker`, where None means the stage's own value.
+        *references* maps the name of each stage to its ``module:attribute``. *processes* is one
+        number for all stages, or maps names to numbers (1 for a name that is missing). *options*
+        are those of `Stage.worker`, where None means the stage's own value.
 
         Raises:
             SettingsError: *processes* names a stage that is not among *references*.
@@ -173,7 +174,7 @@ class Supervisor:
             )
 
     def wait(self, timeout: float = 0.0) -> bool:
-        """Call `check` for *timeout* seconds, at least once; raises what it raises."""
+        """Call `check` for *timeout* seconds, at least once; return False, or raise its error."""
         deadline = clock.monotonic() + timeout
         self.check()
         while clock.monotonic() < deadline:
@@ -266,8 +267,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5.0)
-            # NO_BROKER: it was still connecting and had no message. Misconfigured: it ended by
-            # itself just now, as did the process because of which all are stopped.
+            # A process without a broker had no messages. Nor had a misconfigured one: it ended by
+            # itself at this moment, like the process because of which all are stopped.
             if name in running and process.returncode not in (ExitCode.OK, ExitCode.NO_BROKER):
                 exited = worker.exit_cause()
                 if exited is None or exited[0] != "misconfigured":

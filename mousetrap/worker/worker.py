@@ -1,4 +1,4 @@
-"""A worker consumes a queue and calls a function with each message: its connections and its life.
+"""A worker, which calls a function with each message of a queue: its connections, start and stop.
 
 What is done with each message is in `mousetrap.worker.processor`. Prototyped in
 ``notebooks/03_worker.ipynb``.
@@ -44,11 +44,11 @@ class Worker:
     any other error it is retried with the delays ``queue.retry_delays`` and then dead-lettered.
     *hooks* are called at each step of a message (see `mousetrap.worker.hooks`).
 
-    *concurrency* is how many messages are handled at a time. *prefetch* is how many messages the
-    broker delivers that are not acked yet (default: twice the concurrency, at least 16, so that
-    the next message is there when one is done). An ack takes a few milliseconds, during which more
-    messages are needed: for handlers quicker than a millisecond, 256 is three times as fast
-    (measured); for slow handlers it would keep messages from other workers.
+    *concurrency* is how many messages are handled at a time. *prefetch* is how many messages may be
+    delivered and not acked yet (default: twice the concurrency, at least 16, so that the next
+    message is there when one is done). An ack takes a few milliseconds, during which more messages
+    are needed: for handlers quicker than a millisecond, a prefetch of 256 is three times as fast
+    (measured); with slow handlers it would keep messages from other workers.
 
     A worker has two connections, one that consumes and one that publishes, because a broker with a
     memory alarm stops reading from connections that publish, and acks must still reach it. Both
@@ -126,7 +126,8 @@ class Worker:
         Safe to call twice, so that ``with stage.start() as worker`` works.
 
         Raises:
-            BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start; nothing is left.
+            WireError: it did not start, and its connections are closed; mostly BrokerUnreachable,
+                AccessRefused or TopologyMismatch.
         """
         if self._is_started:
             return self
@@ -139,7 +140,7 @@ class Worker:
             self._discovery.start_answering(self.handler.name)
         except BaseException:
             _started.discard(self)
-            # interrupted when it had just begun, it may have a message in progress: finish that
+            # if it was interrupted just after it began, finish the messages that are in progress
             has_begun = self._consumer.connection.is_open
             run_uninterrupted(
                 (lambda: self._stop(WORKER_STOP_TIMEOUT)) if has_begun else self._abandon
@@ -188,7 +189,7 @@ class Worker:
         run_uninterrupted(lambda: self._stop(timeout))
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the worker is stopped or cannot go on; say whether it is stopped.
+        """Wait until `stop` was called or the worker cannot go on; return whether it was called.
 
         Raises:
             MousetrapError: the reason why it cannot go on.
@@ -202,7 +203,7 @@ class Worker:
         """Wait until each named count is reached: ``worker.wait_until(done=10, dead=1)``.
 
         Raises:
-            TimeoutError: not within *timeout* seconds; it says how far the worker got.
+            TimeoutError: not within *timeout* seconds; its text has the counts so far.
             MousetrapError: the worker cannot go on.
         """
         reached = self._changed.wait_for(
@@ -241,9 +242,9 @@ class Worker:
         )
 
     def attached(self, timeout: float = DISCOVERY_TIMEOUT) -> Attached | None:
-        """Say who consumes the queue; None if the broker does not answer in *timeout* seconds.
+        """Return what consumes the queue; None if the broker does not answer in *timeout* seconds.
 
-        Takes a few milliseconds, or *timeout* if another program consumes it and does not answer.
+        Takes a few milliseconds, or *timeout* if a consumer in another process does not answer.
         """
         consumers = self._consumer.count(timeout)
         if consumers is None:
@@ -316,7 +317,7 @@ class Worker:
 
     def _finish(self, timeout: float) -> None:
         deadline = clock.monotonic() + timeout
-        self._processor.stop()  # messages that were not begun are dropped
+        self._processor.stop()  # messages that were not begun are left to the broker
         self._consumer.cancel()  # first: no message may arrive while the others are finished
         self._discovery.stop_answering()
         finished = self._processor.executor.stop(timeout)
@@ -361,7 +362,7 @@ class Worker:
             self._hooks.call(self._hooks.reconnected)
 
     def fail(self, error: MousetrapError) -> None:
-        """Record that the worker cannot go on because of *error*; all that wait for it raise it."""
+        """Record that the worker cannot go on because of *error*; threads that wait raise it."""
         with self._lock:
             is_first = self.error is None and not self.is_stopping
             if is_first:

@@ -1,6 +1,6 @@
 """Starts one worker process, reads its reports, and starts another one after it has ended.
 
-A process writes its figures to a file, the report, which is there after the process was killed.
+A process writes its figures to a file, the report, so that they can be read after it was killed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mousetrap.runtime.exit_codes import ExitCause, classify
 
 SUMMED_COUNTS = ("received", "done", "retried", "dead", "reconnects")
 FACTS = ("alive", "connected", "consuming")
-STABLE_AFTER = 30.0  # seconds of running after which the next delay is the first again; a guess
-MAX_REPORT_AGE = 5.0  # seconds after which a report says nothing; there are two per second
+STABLE_AFTER = 30.0  # seconds of running after which the next delay is the shortest; a guess
+MAX_REPORT_AGE = 5.0  # seconds after which a report is not believed; there are two per second
 FIRST_RESTART_DELAY, MAX_RESTART_DELAY = 0.2, 30.0  # seconds between an exit and the next start
 
 
