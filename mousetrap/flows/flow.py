@@ -26,7 +26,7 @@ class Flow:
     """A flow of *stages*: a list of stages, a single stage, or a module that contains stages.
 
     Raises:
-        SettingsError: there is no stage, or two stages have the same name.
+        SettingsError: there is no stage, something is not a stage, or two have the same name.
     """
 
     def __init__(

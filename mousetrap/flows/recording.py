@@ -35,7 +35,7 @@ _HEAD = "mousetrap-recording"  # key of the version in the first line
 
 @dataclasses.dataclass(frozen=True)
 class RecordedMessage:
-    """One message of a recording, with its final outcome."""
+    """One message of a recording, with its outcome."""
 
     id: str
     queue: str
@@ -157,7 +157,10 @@ class Recording:
         return Recording(found.values())
 
     def differences(self, other: Recording) -> Table:
-        """Return one row for each message of *other* whose outcome, outputs or body differ here."""
+        """Return a row for each difference: outcome, outputs or body of a message of *other*.
+
+        Messages that only this recording has are not listed.
+        """
         rows: list[tuple[Any, ...]] = []
         for new in other.messages.values():
             old = self.messages.get(new.id)
@@ -200,11 +203,11 @@ def test_module(messages: Iterable[Message], module: str, name: str) -> str:
     entries = []
     for each in messages:
         body = pprint.pformat(each.body, width=80).replace("\n", "\n        ")
-        family = f"attempt={each.attempt}, job={each.job!a}, parent={each.parent!a}"
+        fields = f"attempt={each.attempt}, job={each.job!a}, parent={each.parent!a}"
         entries.append(
             f"    # {safe(each.reason or 'no reason given', 90)}\n"
             f"    Message(\n        body={body},\n        id={each.id!a},\n"
-            f"        {family},\n    ),\n"
+            f"        {fields},\n    ),\n"
         )
     return f'''"""Calls {name} with messages that died in it, as a worker does, without a broker."""
 

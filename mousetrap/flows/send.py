@@ -93,11 +93,12 @@ def send(
     model; without *data* the body is empty. An iterable (a list, a ``range``, a generator) is one
     message for each of its values; ``[[1, 2]]`` sends one list. A `Message` is sent unchanged.
 
-    A message that the broker did not confirm raises no exception: the returned result says how many
-    there were and why, and a warning is logged.
+    If the broker does not confirm a message, no exception is raised: the returned result says how
+    many were not confirmed and why, and a warning is logged.
 
     Raises:
         TypeError, ValueError: a value cannot be JSON; the values before it may have been sent.
+        ValueError: a `Message` cannot be sent more than once; nothing was sent.
         BrokerUnreachable, AccessRefused: the error names the setting to check.
         OutcomeUnknown: the broker stopped answering; a note on the error says how many messages it
             had confirmed.
@@ -124,7 +125,7 @@ def send(
         while batch := list(islice(values, BATCH_SIZE)):
             result.receipts += publisher.publish_many(batch, name)
             show()
-        while publisher.in_flight:  # each receipt is resolved by its own deadline at the latest
+        while publisher.in_flight:  # each receipt gets an outcome at its deadline at the latest
             with suppress(TimeoutError):
                 publisher.flush(UPDATE_INTERVAL)
             show()
@@ -144,7 +145,7 @@ def send(
 
 def _is_many(data: Any) -> bool:
     """Return whether *data* is several values: an iterable that is not a value itself."""
-    # pydantic models, dataclasses and named tuples may be iterable, too: over their fields
+    # pydantic models, dataclasses and named tuples are values, even if one can iterate over them
     marks = ("model_dump", "__dataclass_fields__", "_fields")
     is_value = isinstance(data, (str, bytes, Mapping, Message)) or any(
         hasattr(data, mark) for mark in marks

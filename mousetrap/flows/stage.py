@@ -140,7 +140,7 @@ def stage(
 
     Raises:
         SettingsError: a queue name or a retry delay is not allowed.
-        TypeError: the function cannot be called with one argument.
+        TypeError: the function needs more than the message's data (see `Handler`).
     """
     queue = Queue(reads, retry_delays) if isinstance(reads, str) else reads
 

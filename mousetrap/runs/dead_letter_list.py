@@ -41,12 +41,15 @@ HOW_TO_KEEP = (
     "Bodies are kept by run(..., keep_bodies=100_000); while the run is open, "
     "dead(stage, settings=run.settings) reads them from the dead queue."
 )
-MAX_REPLAYS = 5  # of one dead letter; a guess: a message that died five times needs another cure
+MAX_REPLAYS = 5  # of one dead letter; a guess: another replay without a correction will not help
 
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """The ids of the dead letters that were sent back, and for each other one why it stays."""
+    """The ids of the dead letters that were sent back, and why others stay.
+
+    Those beyond the limit of a replay are in neither.
+    """
 
     sent: list[str]
     kept: dict[str, str] = field(default_factory=dict)  # id -> reason
@@ -167,6 +170,7 @@ class DeadLetterList(Messages):
         Raises:
             MousetrapError: *function* raised an exception or returned None; names the message.
             SettingsError: there is no such message, or its body was not kept.
+            TypeError: *function* needs more than one argument.
         """
         handler = _handler(function)
         chosen = {each.id: each for each in self._selected(ids)}
@@ -189,7 +193,8 @@ class DeadLetterList(Messages):
 
         Raises:
             PublishError: the broker did not confirm a copy; its dead letter stays.
-            QueueMissing, MousetrapError: the dead queue does not exist; the run has ended.
+            QueueMissing: the dead queue does not exist.
+            MousetrapError: the run of this list has ended, and its queues are deleted.
         """
         if self._run is not None and self._run.state != "open":
             raise MousetrapError(
@@ -217,7 +222,7 @@ class DeadLetterList(Messages):
 
         def pick(found: Message) -> Message | None:
             listed = ours.get(found.id)
-            # the body and headers from the dead queue, unless they were edited here
+            # a listed message as the dead queue has it, unless it was edited in the list
             return found if listed is not None and not listed.is_edited else listed
 
         def on_replayed(copy: Message) -> None:
@@ -307,8 +312,8 @@ def dead(
 ) -> DeadLetterList:
     """Return up to *n* dead letters: of a queue, of the queue that a stage reads, or of a run.
 
-    Dead letters of a queue are read and given back (see `mousetrap.peek`). Those of a run come from
-    its ledger; no queue is touched, so this works after the run has ended, too.
+    Dead letters of a queue are read and returned to it (see `mousetrap.peek`). Those of a run come
+    from its ledger, and no queue is read, so this works after the run has ended, too.
 
     Raises:
         QueueMissing: the queue has no dead queue, because no worker has declared one yet.

@@ -27,7 +27,7 @@ class JobSender:
         self._ledger = ledger
         self._lock = threads.Lock()
         self._receipts: dict[str, Receipt] = {}  # the unconfirmed ones, by message id
-        self._resend_due = 0.0  # monotonic seconds
+        self._resend_due = 0.0  # on the monotonic clock
 
     def send_many(self, jobs: Iterable[Any], queue: str) -> list[Receipt]:
         """Send jobs (data, or whole messages) to *queue* without waiting for confirms."""

@@ -1,4 +1,4 @@
-"""One execution of a flow: isolated from others, waited for by facts, and counted.
+"""One execution of a flow, separate from all others, with an end that can be waited for.
 
 A run has its own namespace. It starts the workers of its stages, receives the outcome of every
 attempt through a queue that it binds before its first message, and deletes its queues at the end.
@@ -54,17 +54,21 @@ _views: list[Callable[[Run], str]] = []  # the last one is used
 
 
 class Run:
-    """One execution of *flow* (a list of stages, one alone, or the module that holds them).
+    """One execution of *flow* (a list of stages, a single stage, or a module that contains them).
 
-    *workers*: ``"threads"`` of this process; ``"processes"``, *processes* of them for each stage
-    (a number, or one by stage name); ``"none"`` if you start workers elsewhere, with this run's
-    `settings`. *concurrency*, *prefetch* and *retry_delays* (seconds) replace the stages' own
-    values. Bodies of up to *keep_bodies* bytes are kept, for `save`. Without *settings* the run
-    uses the broker that `mousetrap.broker.ensure` finds or starts.
+    *workers* says where the workers run: on ``"threads"`` of this process; in ``"processes"``, with
+    *processes* for each stage (a number, or a number by stage name); or ``"none"``, if you start
+    workers elsewhere, with this run's `settings`. *concurrency*, *prefetch* and *retry_delays*
+    (seconds) replace the stages' own values. Bodies of up to *keep_bodies* bytes are kept, for
+    `save`. Without *settings* the run uses the broker that `mousetrap.broker.ensure` finds or
+    starts.
 
     As a context manager it starts and stops the workers. When the block ends without an exception,
     all queues of the run are deleted; when it raises, they stay until they expire, so that you can
     look at them.
+
+    Raises:
+        SettingsError: an argument cannot work, or events are switched off.
 
     Threads: every method from any thread.
     """
@@ -122,6 +126,7 @@ class Run:
         Raises:
             BrokerUnreachable, AccessRefused, TopologyMismatch: the run did not start, and nothing
                 of it is left.
+            OSError: the state folder cannot be written (see `RunLock`).
         """
         if self._state != "new":
             return self
@@ -143,9 +148,10 @@ class Run:
         return self
 
     def stop(self, *, keep_queues: bool = False) -> None:
-        """Stop the workers, then close and delete everything of this run. Safe to call twice.
+        """Stop the workers, close the connections and delete the queues. Safe to call twice.
 
-        An interrupt ends the wait for handlers; everything is still closed and deleted.
+        With *keep_queues* the queues stay until they expire. An interrupt ends the wait for
+        handlers; everything is still closed and deleted.
 
         Raises:
             TimeoutError: a handler did not end in time.
@@ -186,8 +192,9 @@ class Run:
         """Send one job, by default to the flow's entry queue; without *data* the body is empty.
 
         Raises:
-            SettingsError: the flow has several entry queues, and *to* names none.
+            SettingsError: *to* is not given, and the flow has several entry queues or none.
             TypeError, ValueError: the data cannot be JSON.
+            MousetrapError: the run is not open.
         """
         [receipt] = self.send_many([data], to)
         return receipt
@@ -239,7 +246,7 @@ class Run:
         self._settlement.wait(timeout, fail_fast=fail_fast)
         return self.summary()
 
-    # ---- what became of it -----------------------------------------------------------------------
+    # ---- results and figures ---------------------------------------------------------------------
 
     def summary(self) -> RunSummary:
         """Return the counts and times of the run as they are known now."""

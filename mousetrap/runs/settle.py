@@ -63,7 +63,7 @@ class Settlement:
         self._failure: MousetrapError | None = None
 
     def fail(self, error: MousetrapError) -> None:
-        """Make `wait` raise *error*: the run can receive no more events."""
+        """Make `wait` raise *error*: the run can receive no more outcomes."""
         self._failure = self._failure or error
 
     def wait(self, timeout: float, *, fail_fast: bool) -> None:
@@ -100,7 +100,7 @@ class Settlement:
         if self._sender.unconfirmed():
             return False
         names = [name for queue in self._queues for name in queue.names() if name != queue.dead]
-        try:  # before the workers: a message that leaves a queue is then one of theirs
+        try:  # first the queues, then the workers: a message that has left a queue is at a worker
             depths = self._depths(names)
         except (BrokerUnreachable, ConnectionLost):  # perhaps for a moment: ask again
             self._pause(min(WORKER_CHECK_INTERVAL, timeout))
@@ -114,7 +114,7 @@ class Settlement:
         self._ledger.wait_for(lambda: False, seconds)
 
     def _check(self) -> None:
-        """Raise what keeps this run from going on: it explains more than a time-out."""
+        """Raise the error that ended a worker or the events; it explains more than a time-out."""
         if failure := self._failure or self._ledger.error:
             raise failure
         self._workers.check()

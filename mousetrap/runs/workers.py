@@ -96,7 +96,7 @@ class RunWorkers:
     def have_messages(self) -> bool:
         """A worker on a thread has an unacked message, or the broker may still redeliver one.
 
-        Of worker processes nothing is known here.
+        Worker processes are not counted: this process does not know which messages they hold.
         """
         return any(each.unacked or each.is_recovering for each in self.threads)
 

@@ -275,7 +275,10 @@ class Processor:
         properties: AMQPProperties | None,
         callback: Callable[[Receipt], None],
     ) -> bool:
-        """Give *message* to the publisher; return False if that is closed or has failed for good."""
+        """Give *message* to the publisher; return False if that is closed or has failed.
+
+        Waits while the publisher's window is full, except on the I/O thread.
+        """
         while True:
             try:
                 self._publisher.publish(message, queue, properties=properties, callback=callback)
