@@ -46,13 +46,10 @@ MAX_REPLAYS = 5  # of one dead letter; a guess: another replay without a correct
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """The ids of the dead letters that were sent back, and why others stay.
-
-    Those beyond the limit of a replay are in neither.
-    """
+    """The ids of the dead letters that were sent back, and why others stay."""
 
     sent: list[str]
-    kept: dict[str, str] = field(default_factory=dict)  # id -> reason
+    kept: dict[str, str] = field(default_factory=dict)  # id -> reason; not those beyond the limit
 
     def __len__(self) -> int:
         return len(self.sent)
@@ -193,8 +190,7 @@ class DeadLetterList(Messages):
 
         Raises:
             PublishError: the broker did not confirm a copy; its dead letter stays.
-            QueueMissing: the dead queue does not exist.
-            MousetrapError: the run of this list has ended, and its queues are deleted.
+            QueueMissing, MousetrapError: the dead queue does not exist, or the run has ended.
         """
         if self._run is not None and self._run.state != "open":
             raise MousetrapError(
