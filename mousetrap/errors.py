@@ -35,7 +35,8 @@
 
 Each error's text says what happened, to which queue or message, and what to do next; it contains no
 password and no body. pika's exceptions are translated to these errors in one module,
-`mousetrap.amqp.error_translation`; the original is the ``__cause__``.
+`mousetrap.amqp.error_translation`; where pika raised in the caller's thread, its exception is the
+``__cause__``.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ class FastConnection(pika.SelectConnection):
         if found is None or channel is None:
             return 0
         end, payload, body = found
-        method, number = _method(data[start + 11 : middle - 1]), channel.channel_number
+        method, number = _deliver_method(data[start + 11 : middle - 1]), channel.channel_number
         properties = decode_properties(payload)
         self.frames_received += 3 if body else 2
         self.bytes_received += end - start
@@ -228,8 +228,8 @@ def _content(data: bytes, middle: int) -> tuple[int, bytes, bytes] | None:
     return end + 1, data[first:last], data[begin:end]
 
 
-def _method(payload: bytes) -> spec.Basic.Deliver:
-    """Return the method whose arguments are *payload*."""
+def _deliver_method(payload: bytes) -> spec.Basic.Deliver:
+    """Return the basic.deliver whose encoded arguments are *payload*."""
     # consumer tag, delivery tag (8 bytes), redelivered (1 bit), exchange, routing key
     after = 1 + payload[0]
     [consumer] = _texts(payload[:after])

@@ -97,20 +97,20 @@ def request_properties(reply_to: str | None, ttl: int) -> AMQPProperties:
 
     *reply_to* names the queue for the reply; None: no reply is expected.
     """
-    ours: Any = pika.BasicProperties(reply_to=reply_to, expiration=str(ttl))  # type: ignore[no-untyped-call]  # pika's
-    return ours  # type: ignore[no-any-return]  # as above
+    properties: Any = pika.BasicProperties(reply_to=reply_to, expiration=str(ttl))  # type: ignore[no-untyped-call]  # pika's
+    return properties  # type: ignore[no-any-return]  # as above
 
 
 def basic_properties(message: Message, sent: int, base: AMQPProperties | None) -> AMQPProperties:
     """Return the properties of *message*, first published at *sent*; *base* is changed to them."""
-    ours: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
-    ours.message_id = message.id
-    ours.headers = message.wire_headers()
-    ours.delivery_mode = PERSISTENT
-    if ours.timestamp is None:  # a retry keeps the time of the first publish
-        ours.timestamp = sent
-    ours.content_type = ours.content_type or _JSON
-    return ours  # type: ignore[no-any-return]  # as above
+    properties: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
+    properties.message_id = message.id
+    properties.headers = message.wire_headers()
+    properties.delivery_mode = PERSISTENT
+    if properties.timestamp is None:  # a retry keeps the time of the first publish
+        properties.timestamp = sent
+    properties.content_type = properties.content_type or _JSON
+    return properties  # type: ignore[no-any-return]  # as above
 
 
 def encode_properties(message: Message, size: int, sent: int, base: AMQPProperties | None) -> bytes:

@@ -206,8 +206,8 @@ class Channel:
         self.release()
         self.is_closing = True
         self.publishes.discard_content()
-        numbers = int.from_bytes(method[:2], "big"), int.from_bytes(method[2:4], "big")
-        self.output.send("channel.close", error.code, error.text, *numbers)
+        ids = int.from_bytes(method[:2], "big"), int.from_bytes(method[2:4], "big")
+        self.output.send("channel.close", error.code, error.text, *ids)
 
     def release(self) -> None:
         """Remove all consumers and requeue what is not settled, in RabbitMQ's order."""

@@ -324,8 +324,8 @@ class Connection(asyncio.Protocol):
         if self._stage in ("start", "tune") and error.code != 403:
             self._hang_up()  # as RabbitMQ, which gives no reason before the login
             return
-        numbers = int.from_bytes(method[:2], "big"), int.from_bytes(method[2:4], "big")
-        self._send("connection.close", error.code, error.text, *numbers)
+        ids = int.from_bytes(method[:2], "big"), int.from_bytes(method[2:4], "big")
+        self._send("connection.close", error.code, error.text, *ids)
         self._stage = "closing"
         if self._deadline is not None:
             self._deadline.cancel()

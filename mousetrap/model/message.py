@@ -26,7 +26,7 @@ MAX_ID_BYTES = 255  # AMQP sends an id as a short string, which has at most 255 
 MAX_CLOCK_LEAD = 86_400.0  # seconds: a day; a time further in the future is not believed
 MAX_ATTEMPT = 1000  # of every count in a header; a guess: no queue has a thousand retry delays
 ID_NAMESPACE = bytes.fromhex("a3b1c9f26a0e5d8b9d0a6d6f75736574")  # of output ids; never changes
-_NOT_YET: Any = object()
+_NOT_DECODED: Any = object()  # in place of data, because None is valid data
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 
 ATTEMPT, PARENT, JOB = "mousetrap-attempt", "mousetrap-parent", "mousetrap-job"
@@ -82,7 +82,7 @@ class Message:
 
     def __init__(
         self,
-        data: Any = _NOT_YET,
+        data: Any = _NOT_DECODED,
         *,
         body: bytes | None = None,
         id: str | None = None,
@@ -100,7 +100,7 @@ class Message:
                 f"the message id has more than {MAX_ID_BYTES} bytes: use a shorter one"
             )
         self._data = data
-        self._body = b"" if data is _NOT_YET and body is None else body
+        self._body = b"" if data is _NOT_DECODED and body is None else body
         self.id = id or randomness.new_id()
         self.attempt = attempt
         self.parent = parent
@@ -128,7 +128,7 @@ class Message:
         Raises:
             UndecodableMessage: the body is not JSON.
         """
-        if self._data is _NOT_YET:
+        if self._data is _NOT_DECODED:
             self._data = decode(self.body) if self.body else None
         return self._data
 
