@@ -6,11 +6,11 @@ From the socket outwards:
   thread that runs it; `connection`: reconnects.
 - `publisher` with `publish_window`, `unconfirmed` and `receipt`: publishes and their outcomes.
 - `consumer` with `redeliveries`: deliveries and acks.
-- `properties`: a message's AMQP properties. `error_translation` and `reply_codes`: settings and
-  declarations to pika, its errors to ours.
+- `properties`: a message's AMQP properties. `error_translation` and `reply_codes`: translate
+  settings and declarations to pika, and its errors to ours.
 - `blocking_channel`: what `open_channel` returns; `queue_depth`: depths of queues;
   `exclusive_queue`: requests and replies; `declared_queues`: names of declared queues.
 
-Without pika: `publish_window`, `unconfirmed`, `receipt`, `redeliveries`, `reply_codes`,
-`declared_queues`.
+These modules do not call pika themselves: `publish_window`, `unconfirmed`, `receipt`,
+`redeliveries`, `reply_codes`, `declared_queues`.
 """

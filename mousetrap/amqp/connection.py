@@ -172,8 +172,8 @@ class Connection:
     def reconnect(self, error: MousetrapError) -> None:
         """Drop the whole connection because of *error* and connect again (I/O thread only).
 
-        A new channel would be on the same node. A new connection may reach another node, if a load
-        balancer stands before them.
+        A new channel would be on the same node of the cluster. A new connection may reach another
+        node, if there is a load balancer.
         """
         if self._connection is not None and self._connection.is_open:
             self._connection.terminate(error)
@@ -200,8 +200,8 @@ class Connection:
     def is_recovering(self) -> bool:
         """Whether it is being restored, or was restored less than `REDELIVERY_DELAY` seconds ago.
 
-        The broker delivers the messages that the old connection held only after it has noticed that
-        this connection broke. It does not say when that is.
+        The broker delivers the messages that the lost connection held only after it has noticed the
+        loss. It does not say when that is.
         """
         if self.is_open:
             return bool(self.reconnects) and clock.monotonic() - self._opened < REDELIVERY_DELAY

@@ -69,7 +69,7 @@ def declare(channel: Channel, declaration: AnyDeclaration) -> None:
     """Declare a durable queue or exchange, or bind; if refused, the broker closes the channel.
 
     Does not wait for an answer: without a callback, pika asks for none (no-wait). So pika sends the
-    declaration at once, before the next publish, even if it waits for another answer.
+    declaration at once, before the next publish, even while pika waits for another answer.
     """
     if isinstance(declaration, Declaration):
         note(declaration.name)

@@ -5,7 +5,7 @@ more than the call. pika sends each frame alone (a message has three) and reads 
 Here all frames of one turn of the I/O loop are sent together, and up to 256 KiB are read at a time.
 The first frame of a publish is the same for every message to a queue, so it is cached. A message
 that arrived completely goes directly to the channel, without pika's frame decoder and dispatcher.
-These overrides only save time; the few that correct pika's behaviour say so.
+Most overrides only save time; a few correct pika's behaviour, and their comments say so.
 `tests/amqp/test_fast_connection.py` fails when pika changes what this module uses. Prototyped in
 ``notebooks/bench_flow.ipynb``.
 """

@@ -120,7 +120,11 @@ class Queue:
         return len(self.consumers) + holding
 
     def touch(self) -> None:
-        """Start the time of ``x-expires`` again, because the queue is used."""
+        """Start the time of ``x-expires`` again, because the queue is used.
+
+        A declaration is always a use here. In RabbitMQ it is none for a quorum queue, and for a
+        classic queue only if the client waits for the answer.
+        """
         if self._idle_alarm is not None:
             self._idle_alarm.cancel()
             self._idle_alarm = None

@@ -21,8 +21,8 @@ from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import Waiter
 
 MAX_REASONS = 20  # of a summary, the most frequent; each may have a thousand characters
-# Seconds between the end of an attempt and the arrival of its outcome that need no explanation. If
-# they are more, or negative, the worker's clock is wrong and its times are corrected.
+# Seconds. A worker's clock counts as right if the shortest time from the end of an attempt to the
+# arrival of its outcome lies in 0..MAX_CLOCK_ERROR; otherwise the worker's times are corrected.
 MAX_CLOCK_ERROR = 0.5
 IDLE_BEFORE_CHECK = 0.01  # seconds without an outcome after which `wait_for` checks the ledger
 MAX_CHECK_INTERVAL = 0.25  # seconds after which it checks anyway; more often slows the workers down
@@ -31,9 +31,10 @@ _RANK = {"retried": 0, "dead": 1, "done": 2}
 
 
 class LedgerEntry(msgspec.Struct, gc=False):
-    """Everything known about one message. `sent` and `ended` are seconds since 1970, measured here.
+    """Everything known about one message.
 
-    The times in its outcomes are on the clocks of the workers; `Ledger.time` converts them.
+    `sent` and `ended` are seconds since 1970 on the ledger's clock. The times in the outcomes are
+    on the clocks of the workers; `Ledger.time` converts them.
     """
 
     # Tuples, not lists: Python's garbage collector does not have to visit them.

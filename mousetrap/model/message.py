@@ -209,7 +209,7 @@ class Message:
         return message
 
     def wire_headers(self) -> dict[str, Any]:
-        """Return all headers to send, those that fields of the message become included."""
+        """Return all headers to send: `headers` and those for attempt, job, parent and retries."""
         ours = {ATTEMPT: self.attempt, JOB: self.job}
         if self.parent is not None:
             ours[PARENT] = self.parent
