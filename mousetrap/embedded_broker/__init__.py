@@ -8,7 +8,7 @@ This folder imports nothing else of the package. Its modules, from the network t
 
 - `codec`, `methods`: AMQP's values and methods as bytes; `frames`: sends frames to a client.
 - `connection`, `handshake`: one client; `channel` with `declarations`, `publishes`, `deliveries`
-  and `consumer`: what a client can do on a channel; `channel_output`: what these modules send by.
+  and `consumer`: what a client can do on a channel; `channel_output`: sends for these modules.
 - `vhost`, `exchange`, `queue`, `arguments`, `message`, `dead_letter`: routes and stores messages.
 - `state`: what all connections share; `clock`: time; `randomness`: names; `limits`: bounds;
   `amqp_error`: errors with a reply code; `server`: the thread that runs the broker.

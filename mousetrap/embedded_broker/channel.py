@@ -89,7 +89,7 @@ class Channel:
         self,
         prefetch_size: int,
         prefetch_count: int,
-        global_qos: bool,  # noqa: ARG002 -- RabbitMQ 4.3 has no global QoS and ignores it, too
+        global_qos: bool,  # noqa: ARG002 -- RabbitMQ 4.3 does not permit global QoS; it ignores it
     ) -> None:
         """Set the prefetch of consumers that begin later."""
         if prefetch_size:

@@ -102,7 +102,7 @@ def send_back(
                 replayed += 1
                 on_replayed(copy)
         finally:
-            # if the channel is closed, the broker has requeued the messages that stay already
+            # if the channel is closed, the broker has already requeued the messages that stay
             with suppress(*PIKA_ERRORS, BrokerUnreachable):
                 requeue(channel, queue.dead, staying, settings)
     return replayed

@@ -2,9 +2,9 @@
 
 The rules are the same for functions and coroutine functions. The first parameter is the message's
 data, decoded to the annotated type; if it is annotated `Message`, it is the message itself. For an
-empty body the function is called without an argument, if it has a default for it. A returned value
-is one output, each value of a generator is one output, and a returned None is no output. Prototyped
-in ``notebooks/03_worker.ipynb``.
+empty body the function is called without an argument; without a default for it, the message is
+dead-lettered. A returned value is one output, each value of a generator is one output, and a
+returned None is no output. Prototyped in ``notebooks/03_worker.ipynb``.
 """
 
 from __future__ import annotations
