@@ -306,15 +306,18 @@ class Ledger:
     def latencies(self) -> list[float]:
         """Return, for each done job of this run, the seconds from sending it to its last outcome.
 
-        The last outcome is that of the job or of any message that came from it.
+        The last outcome is that of the job or of any message that came from it. A job that was
+        sent to a queue that no stage reads has none, and is left out.
         """
         with self._lock:
             self._unpack_all()
             jobs = self._jobs()
         return [
-            max(entry.ended or 0.0 for entry in family if entry.outcomes) - root.sent
+            max(ends) - root.sent
             for job, family in jobs.items()
-            if (root := self._entries[job]).sent is not None and self._state(family) == "done"
+            if (root := self._entries[job]).sent is not None
+            and self._state(family) == "done"
+            and (ends := [entry.ended or 0.0 for entry in family if entry.outcomes])
         ]
 
     def summary(self) -> RunSummary:

@@ -208,6 +208,16 @@ def test_ledger_measures_waits_and_handling_by_stage():
     assert ledger.latencies() == [pytest.approx(4.03)]
 
 
+def test_a_job_that_no_stage_handles_has_no_latency():
+    """A job sent straight to a result queue is done without an attempt: there is nothing to time."""
+    ledger = Ledger(READS)
+    ledger.sent("j", "results", START, None)
+    ledger.confirmed("j")
+
+    assert ledger.latencies() == []
+    assert ledger.summary().done == 1
+
+
 @pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
 def test_ledger_corrects_the_clock_of_a_worker(ahead):
     """The waits are right even if the clock of the worker's machine is an hour off."""
