@@ -18,7 +18,8 @@ from rig.fault_table import pytest_runtest_logreport, pytest_terminal_summary  #
 from rig.seed import session_seed
 from rig.worker_pool import WorkerPool
 from support.jupyterlab import chromium
-from support.quick import pytest_collection_modifyitems  # noqa: F401 -- a hook
+from support.order import longest_first
+from support.quick import mark_quick
 
 from mousetrap.broker import Broker, ensure, probe
 from mousetrap.fault_injection.proxy import Proxy
@@ -33,6 +34,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # stays as it is; in CI that is hypothesis' own profile, which draws the same examples every time.
 hypothesis.settings.register_profile("mousetrap", parent=hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("mousetrap")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items):
+    """Mark the quick tests, and put the longest files first."""
+    mark_quick(items)
+    longest_first(items)
 
 
 def pytest_configure(config):

@@ -209,7 +209,7 @@ def test_ledger_measures_waits_and_handling_by_stage():
 
 
 def test_a_job_that_no_stage_handles_has_no_latency():
-    """A job sent straight to a result queue is done without an attempt: there is nothing to time."""
+    """A job sent straight to a result queue is done without an attempt: it has no duration."""
     ledger = Ledger(READS)
     ledger.sent("j", "results", START, None)
     ledger.confirmed("j")

@@ -57,9 +57,8 @@ SLOW_PATHS = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
-def pytest_collection_modifyitems(items):
-    """Mark the quick tests."""
+def mark_quick(items):
+    """Give the quick ones of *items* the marker."""
     for item in items:
         if is_quick(item):
             item.add_marker(pytest.mark.quick)
