@@ -56,7 +56,7 @@ def _speed() -> list[dict[str, Any]]:
             f"{flow['hop / fastest peer']:.1f}", FLOW, readme=True),
         row("one hop ÷ the tutorial's loop, which loses messages",
             f"{tutorial:.1f}", FLOW),
-        row("cost of publishing outcomes, in per cent of the rate without: no listener, a run listens",
+        row("cost of publishing outcomes, in % of the rate without: no listener, a run listens",
             f"{costs['outcomes, no listener']:.0f} %, {costs['a run listens']:.0f} %", FLOW),
         row("two stages on the embedded broker ÷ on RabbitMQ",
             f"{flow['two stages, embedded broker / this one']:.2f}", FLOW),
