@@ -85,7 +85,8 @@ def require_broker(kind: str | None) -> None:
         [str(PYTHON), "-c", BROKER_CHECK, kind or ""], capture_output=True, text=True, check=False
     )
     if answer.returncode == 2:  # there is no such kind
-        sys.exit(f"mousetrap: {answer.stdout.strip()}")
+        say(answer.stdout.strip())
+        sys.exit(2)
     named = kind == "external" or os.environ.get("RABBITMQ_URL") or os.environ.get("RABBITMQ_HOST")
     # Of a named broker that does not run, and of wrong settings, mousetrap gives the reason itself.
     if answer.returncode != 1 or answer.stderr or named:

@@ -158,7 +158,6 @@ def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
         found = drain(name, n=1, timeout=ANSWER_TIMEOUT, settings=settings)
         if [message.data for message in found] != [{"from": "doctor"}]:
             reason = "the message did not come back"
-            reason = "the message did not come back"
             raise MousetrapError(f"{reason}: look for another program in this namespace")
     except (MousetrapError, TimeoutError, ValueError) as error:
         yield _bad("rights", error)

@@ -176,7 +176,7 @@ def _connection_refused(settings: Settings, may_probe: bool) -> str:
             continue
         with suppress(OSError), socket.create_connection((other, settings.port), _PROBE_TIMEOUT):
             return (
-                f"no broker listens at {settings.url}, but there is one at {other}, port "
+                f"no broker listens at {settings.url}, but a program listens at {other}, port "
                 f"{settings.port}: set RABBITMQ_HOST={other}"
             )
     return (

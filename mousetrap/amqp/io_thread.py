@@ -16,7 +16,7 @@ from pika.adapters.select_connection import IOLoop
 from mousetrap.errors import ConnectionLost
 from mousetrap.runtime import threads
 
-log = logging.getLogger("mousetrap.amqp.connection")
+log = logging.getLogger("mousetrap.amqp.io_thread")
 
 
 class Member(Protocol):

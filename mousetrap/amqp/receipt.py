@@ -108,7 +108,7 @@ class Receipt:
             if not done.wait_for(lambda: self.state != "waiting", timeout):
                 raise TimeoutError(
                     f"no answer for message {self.message.short_id} in {timeout:g} s; wait longer: "
-                    f"the receipt gets an outcome at its deadline at the latest"
+                    f"the receipt gets an answer at its deadline at the latest"
                 )
         if error := self.error:
             raise error

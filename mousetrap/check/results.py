@@ -19,7 +19,7 @@ JUNIT_FILE = "junit.xml"
 FIGURES = ("done", "dead", "lost", "seconds", "p50", "p99")
 """The fields of a run's summary that a table shows; the last two are in its ``latency``."""
 
-_FORMAT_VERSION = 1  # of the format of results.json
+_FORMAT_VERSION = 2  # of the format of results.json
 _html_renderer: Callable[[GridResult], str] | None = None
 
 

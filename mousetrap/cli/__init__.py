@@ -1,7 +1,8 @@
 """The command line: ``mousetrap COMMAND --help`` explains each command with an example.
 
-All output goes through `mousetrap.cli.console`, which escapes what comes from the network (bodies,
-reasons, names). The exit codes are those of `mousetrap.cli.errors`.
+Output goes through `mousetrap.cli.console`, or `mousetrap.display.progress` while something runs.
+Both escape what comes from the network (bodies, reasons, names). The exit codes are those of
+`mousetrap.cli.errors`.
 """
 
 from __future__ import annotations

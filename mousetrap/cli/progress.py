@@ -43,7 +43,7 @@ def watch_grid() -> Iterator[Callable[[GridProgress], None]]:
                 [Row("points", len(seen.ended), seen.total)]
                 + [
                     Row(f"{safe(point.name, MAX_NAME)}: cells", each.done, each.total or None,
-                        describe(each))
+                        describe(each), key=point.number)
                     for point, each in seen.running
                 ]
             )  # fmt: skip

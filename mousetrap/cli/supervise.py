@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -101,7 +102,10 @@ class _Supervision:
 
     def kill_all(self) -> None:
         self._supervisor.kill_all()
-        self._display.close()  # the terminal gets its cursor back before the process exits
+        # The bars hid the cursor. To close them would wait for locks, which the interrupted main
+        # thread may hold: this runs in the handler of a second signal.
+        if os.isatty(2):
+            os.write(2, b"\r\x1b[K\x1b[?25h")
 
     def print_summary(self, json: bool) -> None:
         now = self._supervisor.statistics()

@@ -39,6 +39,7 @@ class Row:
     done: int | None = None
     total: int | None = None
     note: str = ""
+    key: object = None  # tells rows with the same name apart
 
     def __str__(self) -> str:
         count = "" if self.done is None else f"{self.done:,}"
@@ -199,7 +200,7 @@ class _TerminalView:
     def __init__(self) -> None:
         self._shown_at = clock.monotonic() + SHOWN_AFTER
         self._bars: Bars | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[tuple[str, object], TaskID] = {}
         self._rows: Sequence[Row] = ()
         self._lock = threads.RLock()
         self._is_closed = False
@@ -218,14 +219,14 @@ class _TerminalView:
                 return
             if self._bars is None:
                 self._bars = _new_bars(is_counted=rows[0].done is not None)
-            names = {row.name for row in rows}
-            for name in self._tasks.keys() - names:
-                self._bars.remove_task(self._tasks.pop(name))
+            for gone in self._tasks.keys() - {(row.name, row.key) for row in rows}:
+                self._bars.remove_task(self._tasks.pop(gone))
             for row in rows:
-                if row.name not in self._tasks:
-                    self._tasks[row.name] = self._bars.add_task(safe(row.name), total=None, note="")
+                key = (row.name, row.key)
+                if key not in self._tasks:
+                    self._tasks[key] = self._bars.add_task(safe(row.name), total=None, note="")
                 self._bars.update(
-                    self._tasks[row.name], completed=row.done or 0, total=row.total or None,
+                    self._tasks[key], completed=row.done or 0, total=row.total or None,
                     note=safe(row.note),
                 )  # fmt: skip
             self._bars.start()  # with its first rows; later calls do nothing
@@ -235,7 +236,7 @@ class _TerminalView:
             if self._bars is None:
                 _print(line)
             else:  # the bars draw themselves again below the line
-                self._bars.console.print(safe(line), markup=False)
+                self._bars.console.print(safe(line), markup=False, emoji=False)
 
     def close(self, *, is_last_kept: bool = False) -> None:
         if self._timer is not None:

@@ -101,8 +101,8 @@ class Recording:
             try:
                 row = msgspec.json.decode(line, type=dict[str, Any])
                 if number == 1:
-                    if row[_HEAD] != RECORDING_FORMAT:
-                        raise ValueError(f"format {row[_HEAD]}, not {RECORDING_FORMAT}")
+                    if (format := row.get(_HEAD)) != RECORDING_FORMAT:
+                        raise ValueError(f"format {format}, not {RECORDING_FORMAT}")
                     continue
                 found.append(_from_row(row))
             except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:

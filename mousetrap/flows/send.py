@@ -26,7 +26,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
-log = logging.getLogger("mousetrap.send")
+log = logging.getLogger("mousetrap.flows.send")
 
 BATCH_SIZE = 256  # messages between two updates of the progress line
 RECEIPT_STATES = ("confirmed", "returned", "refused", "unknown", "waiting")

@@ -24,7 +24,7 @@ MAX_ATTACHED_AGE = 2.0  # seconds for which a handle shows what it knows of othe
 MAX_OUTPUTS_SHOWN = 3  # attempts whose output a handle shows
 MAX_FAILURE_LINES = 5  # of the output of a failed attempt
 
-_displays: list[Callable[[Handle], None]] = []  # the last one is used
+_display: Callable[[Handle], None] | None = None  # shows a handle in a cell
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,10 @@ class Handle:
         return {"text/plain": repr(self), "text/html": self._html()}
 
     def _ipython_display_(self) -> None:
-        if not _displays:  # imported by name, and only now: most handles are never displayed
+        if _display is None:  # imported by name, and only now: most handles are never displayed
             import_module("mousetrap.notebook.panel")
-        _displays[-1](self)
+        assert _display is not None
+        _display(self)
 
     @property
     def remarks(self) -> list[str]:
@@ -232,4 +233,5 @@ class Handle:
 
 def register_display(display: Callable[[Handle], None]) -> None:
     """Make *display* show a handle in a cell; `mousetrap.notebook.panel` registers its panel."""
-    _displays.append(display)
+    global _display
+    _display = display

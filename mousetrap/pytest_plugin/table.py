@@ -146,7 +146,9 @@ def _sets(given: Any, where: str) -> dict[str, dict[str, object]] | None:
         tables = [_table(each, f"{where}: a set of parameters") for each in given]
         named = {set_name(each): each for each in tables}
         if len(named) < len(tables):
-            raise SettingsError(f"{where}: two sets of parameters are the same: give them names")
+            raise SettingsError(
+                f"{where}: two sets of parameters have the same name: give them names of their own"
+            )
         return named
     sets = _table(given, f"{where}: parameters")
     for name, parameters in sets.items():

@@ -30,6 +30,8 @@ class TestNamespace:
     Threads: `capture_queues` can be called in any thread, the rest in one.
     """
 
+    __test__ = False  # pytest takes a class of this name for tests
+
     def __init__(
         self, broker: Broker, prefix: str, environment: Mapping[str, str] | None = None
     ) -> None:

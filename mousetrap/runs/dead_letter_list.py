@@ -194,8 +194,8 @@ class DeadLetterList(Messages):
         """
         if self._run is not None and self._run.state != "open":
             raise MousetrapError(
-                "this run has ended, and its queues are deleted: send the messages to another run "
-                "with run.send_many(dead_letters)"
+                "this run has ended, and its queues with it: send the messages to another run with "
+                "run.send_many(dead_letters), if the run kept their bodies (keep_bodies=100_000)"
             )
         waiting = {each.id: each for each in self._selected(ids)}
         kept = {

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 EVENTS_PREFETCH = 500  # messages, each with many outcomes; a guess
 
 _started: weakref.WeakSet[Run] = weakref.WeakSet()
-_views: list[Callable[[Run], str]] = []  # the last one is used
+_view: Callable[[Run], str] | None = None  # returns the HTML of a run
 
 
 class Run:
@@ -298,9 +298,10 @@ class Run:
         return Recording.of(self.ledger, self.flow.reads).save(path)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        if not _views:  # imported by name, and only now: most runs are never displayed
+        if _view is None:  # imported by name, and only now: most runs are never displayed
             import_module("mousetrap.notebook.panel")
-        return {"text/plain": repr(self), "text/html": _views[-1](self)}
+        assert _view is not None
+        return {"text/plain": repr(self), "text/html": _view(self)}
 
     @property
     def state(self) -> str:
@@ -365,7 +366,8 @@ def open_runs() -> list[Run]:
 
 def register_view(view: Callable[[Run], str]) -> None:
     """Make *view* return the HTML that a notebook shows for a run; `mousetrap.notebook` does it."""
-    _views.append(view)
+    global _view
+    _view = view
 
 
 def _broker_product(settings: Settings) -> str:

@@ -12,7 +12,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -85,21 +86,22 @@ def sweep(settings: Settings | None = None) -> list[StaleRun]:
     """
     settings = settings or Settings.from_environment()
     found = []
-    for path, file in _unlocked():
-        try:
-            facts = json.load(file)
-        except ValueError:  # killed while it wrote the file, before it declared a queue
-            path.unlink(missing_ok=True)
-            continue
-        stale = _delete_queues(facts, settings)
-        found.append(stale)
-        # after twice the expiry the queues are gone, even if the broker cannot be reached
-        if not stale.problem or stale.age > 2 * facts["expiry"]:
-            path.unlink(missing_ok=True)
+    with closing(_unlocked()) as files:  # an exception unlocks the file at once
+        for path, file in files:
+            try:
+                facts = json.load(file)
+            except ValueError:  # killed while it wrote the file, before it declared a queue
+                path.unlink(missing_ok=True)
+                continue
+            stale = _delete_queues(facts, settings)
+            found.append(stale)
+            # after twice the expiry the queues are gone, even if the broker cannot be reached
+            if not stale.problem or stale.age > 2 * facts["expiry"]:
+                path.unlink(missing_ok=True)
     return found
 
 
-def _unlocked() -> Iterator[tuple[Path, IO[str]]]:
+def _unlocked() -> Generator[tuple[Path, IO[str]]]:
     """Yield the files of stale runs, each locked until the next one is asked for."""
     for path in sorted(state_folder("runs").glob("*.json")):
         try:

@@ -112,8 +112,10 @@ def _signal_handlers(
 
     def on_signal(number: int, _: FrameType | None) -> None:
         if request.is_made:
-            before_exit()
-            os._exit(128 + number)  # not sys.exit: a hanging handler must not delay it
+            try:
+                before_exit()
+            finally:
+                os._exit(128 + number)  # not sys.exit: a hanging handler must not delay it
         request.make()
         if request.interrupts_main:
             raise _SignalledWhileStarting

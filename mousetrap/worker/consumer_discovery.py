@@ -36,13 +36,13 @@ QUERY_TTL = 2000  # milliseconds after which a query or an answer that nobody re
 _SHARES = {1 / 2: "half", 1 / 3: "a third", 2 / 3: "two thirds", 1 / 4: "a quarter"}
 
 
-class ConsumerQuery(msgspec.Struct, frozen=True, tag=True):
+class ConsumerQuery(msgspec.Struct, frozen=True, tag="query"):
     """Asks for the workers that consume *queue* (its name on the wire)."""
 
     queue: str
 
 
-class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True, tag="info"):
     """One worker, as it answers a query."""
 
     worker: str  # an id that no other worker has

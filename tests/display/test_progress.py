@@ -141,3 +141,18 @@ def test_terminal_shows_a_bar_and_keeps_the_last_line(now, monkeypatch):
     assert "1 of 2 done" in stream.getvalue()
     assert "a line\\x07\n" in stream.getvalue()
     assert stream.getvalue().endswith("2 of 2 done\n")
+
+
+def test_terminal_has_a_bar_for_each_of_two_rows_with_the_same_name(now, monkeypatch):
+    """Long names are cut, so two rows may have the same: their keys tell them apart."""
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "100")
+    display = ProgressDisplay()
+    now.seconds += SHOWN_AFTER
+    display.show([Row("check: cells", 3, 9, "first", key=1), Row("check: cells", 5, 9, "other", 2)])
+
+    display._view.close()
+    assert "first" in stream.getvalue()
+    assert "other" in stream.getvalue()

@@ -125,7 +125,7 @@ def test_send_sums_up(work):
 
 def test_send_reports_messages_that_are_not_confirmed(settings, caplog):
     """The queue does not exist: the result and the log say so, and what to do."""
-    with caplog.at_level(logging.WARNING, "mousetrap.send"):
+    with caplog.at_level(logging.WARNING, "mousetrap.flows.send"):
         sent = send("nowhere", range(3), settings=settings)
 
     assert sent.counts == {"returned": 3}

@@ -69,7 +69,7 @@ def test_plan_ignores_the_metadata_of_an_executed_copy():
         ({"deadline": True}, "a number of seconds above 0"),
         ({"parameters": 5}, "must be a table"),
         ({"parameters": {"quick": 5}}, "parameters.quick must be a table"),
-        ({"parameters": [{}, {}]}, "two sets of parameters are the same"),
+        ({"parameters": [{}, {}]}, "two sets of parameters have the same name"),
         ({"parameters": {"a b": {}}}, "cannot be called 'a b'"),
         ({"parameters": {"drift": {}}}, "cannot be called 'drift'"),
         (5, "must be a table"),
