@@ -251,7 +251,7 @@ def test_connection_with_a_wrong_password_leaves_nothing_running(settings, conne
     with pytest.raises(AccessRefused):
         connect(settings.replace(password="x"))
 
-    assert not any("mousetrap-io" in thread.name for thread in threading.enumerate())
+    wait_for(lambda: not any("mousetrap-io" in each.name for each in threading.enumerate()))
     with open_channel(settings):
         pass
 

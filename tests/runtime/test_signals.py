@@ -17,21 +17,22 @@ from mousetrap.model.topology import Queue
 from mousetrap.worker.supervisor import Supervisor
 
 PROGRAM = """
-import sys, threading
+import os, sys, threading
 from mousetrap import Worker
 from mousetrap.runtime.signals import run_until_signalled
 
 def slow(seconds: float) -> float:
-    print("begun", flush=True)
+    os.write(1, b"begun\\n")  # in one piece, beside the main thread's lines
     threading.Event().wait(seconds)
     return seconds
 
 worker = Worker("work", slow, writes="out")
 run_until_signalled(
     worker, stop_timeout=10, with_parent="--with-parent" in sys.argv,
-    on_stopping=lambda: print("stopping", flush=True),
+    on_started=lambda: os.write(1, b"started\\n"),
+    on_stopping=lambda: os.write(1, b"stopping\\n"),
 )
-print("ended", flush=True)
+os.write(1, b"ended\\n")
 """
 
 
@@ -65,12 +66,17 @@ def send(settings, *data):
             receipt.wait()
 
 
+def wait_until_begun(process):
+    """Return when the worker has started and its handler has begun, in either order."""
+    assert {process.stdout.readline(), process.stdout.readline()} == {"begun\n", "started\n"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_finishes_the_message_in_progress(run, settings, number):
     """After one signal the message in progress is done, the others stay, and the exit code is 0."""
     send(settings, 0.7, 0.7, 0.7)
     process = run()
-    assert process.stdout.readline() == "begun\n"
+    wait_until_begun(process)
 
     process.send_signal(number)
     output, errors = process.communicate(timeout=10)
@@ -85,7 +91,7 @@ def test_second_signal_ends_at_once(run, settings):
     """After two signals the process does not wait for the handler; its message is redelivered."""
     send(settings, 30)
     process = run()
-    assert process.stdout.readline() == "begun\n"
+    wait_until_begun(process)
 
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "stopping\n"
@@ -99,7 +105,7 @@ def test_worker_ends_with_its_parent(run, settings):
     """With ``with_parent`` the worker stops when its standard input is closed."""
     send(settings, 0.1)
     process = run("--with-parent")
-    assert process.stdout.readline() == "begun\n"
+    wait_until_begun(process)
 
     process.stdin.close()
 
@@ -110,11 +116,11 @@ def test_worker_killed_in_the_handler_loses_nothing(run, settings):
     """After ``kill -9`` while a handler runs, another worker gets the message."""
     send(settings, 1.0)
     process = run()
-    assert process.stdout.readline() == "begun\n"
+    wait_until_begun(process)
     process.kill()
 
     other = run()
-    assert other.stdout.readline() == "begun\n"
+    wait_until_begun(other)
     [result] = drain("out", 1, timeout=10, settings=settings)
 
     assert result.data == 1.0
