@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from mousetrap.runtime import clock, threads
@@ -107,7 +108,8 @@ class AsyncExecutor(Generic[T]):
 
     def submit(self, item: T | None) -> None:
         """Have *item* handled when a coroutine is free; never blocks."""
-        self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        with suppress(RuntimeError):  # the loop is closed: it crashed, which *on_crash* reported
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     def stop(self, timeout: float) -> bool:
         """Handle what was submitted before, then end; say whether it ended in *timeout* s."""

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_depth import QueueDepthReader
@@ -166,6 +167,21 @@ def test_executor_reports_an_exception_that_ends_its_thread(make, handled, error
 
     assert executor.stop(10) is True
     assert handled.crashes == [error]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_executor_that_crashed_drops_what_is_submitted(make, handled):
+    """The I/O thread, which submits, is unharmed; the broker still has the message."""
+    before = set(threading.enumerate())
+    executor = make(1)
+    executor.start()
+    executor.submit(ZeroDivisionError("a defect"))
+    wait_for(lambda: handled.crashes and not set(threading.enumerate()) - before)
+
+    executor.submit(1)
+
+    assert executor.stop(10) is True
+    assert handled.items == []
 
 
 # ---- with a broker, and how long it takes --------------------------------------------------------
