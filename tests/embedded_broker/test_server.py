@@ -10,6 +10,7 @@ import time
 import pika
 import pika.exceptions
 import pytest
+from support.waiting import wait_for
 
 import mousetrap
 from mousetrap.broker import ensure, overview, probe, up
@@ -173,10 +174,7 @@ def test_a_process_ends_with_its_parent(port):
         ping(Settings(port=port))
         parent.kill()
 
-    deadline = time.monotonic() + 10
-    while not probe.is_free(port):
-        assert time.monotonic() < deadline, "the broker still listens"
-        time.sleep(0.01)
+    wait_for(lambda: probe.is_free(port))
 
 
 def test_a_process_ends_on_sigterm(port):

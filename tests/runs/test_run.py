@@ -10,9 +10,10 @@ import types
 
 import pytest
 from support.messages import existing_queues
+from support.stages import QUICK, double, show, stubborn
 
 import mousetrap
-from mousetrap import Reject, job_queue, stage
+from mousetrap import job_queue, stage
 from mousetrap.errors import (
     AccessRefused,
     MousetrapError,
@@ -23,25 +24,6 @@ from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.runs.run_lock import sweep
 from mousetrap.start_fetch import FetchJob
-
-QUICK = (0.05, 0.1)  # seconds
-
-
-@stage(reads="numbers", writes="doubled")
-def double(n: int) -> int:
-    return 2 * n
-
-
-@stage(reads="doubled", writes="shown")
-def show(n: int) -> str:
-    if n == 26:
-        raise Reject("unlucky")
-    return str(n)
-
-
-@stage(reads="numbers", retry_delays=(30.0,))
-def stubborn(n: int) -> None:
-    raise ConnectionError(f"no answer at {n}")
 
 
 def test_run_accounts_for_every_message(settings):

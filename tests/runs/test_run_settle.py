@@ -8,10 +8,11 @@ import types
 
 import pytest
 from support.messages import open_messages
+from support.stages import QUICK, double, show, stubborn
 from support.waiting import wait_for
 
 import mousetrap
-from mousetrap import Message, Reject, stage
+from mousetrap import Message, stage
 from mousetrap.amqp import connection
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import (
@@ -22,25 +23,6 @@ from mousetrap.errors import (
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.start_fetch import FetchJob
-
-QUICK = (0.05, 0.1)  # seconds
-
-
-@stage(reads="numbers", writes="doubled")
-def double(n: int) -> int:
-    return 2 * n
-
-
-@stage(reads="doubled", writes="shown")
-def show(n: int) -> str:
-    if n == 26:
-        raise Reject("unlucky")
-    return str(n)
-
-
-@stage(reads="numbers", retry_delays=(30.0,))
-def stubborn(n: int) -> None:
-    raise ConnectionError(f"no answer at {n}")
 
 
 def test_settle_returns_only_when_nothing_is_open(settings):
