@@ -33,7 +33,8 @@ from mousetrap.notebook.stats_source import (
     worker_of,
 )
 from mousetrap.runs.diagram import Activity, Diagram, format_rate
-from mousetrap.runs.run import Run, open_runs, register_view
+from mousetrap.runs.figures import register_view
+from mousetrap.runs.run import Run, open_runs
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.settings import Settings

@@ -7,33 +7,28 @@ Prototyped in ``notebooks/07_runs.ipynb``.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
-from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mousetrap import job_queue
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
-from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import Recording
 from mousetrap.flows.stage import Stage
-from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.summary import RunSummary
-from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
-from mousetrap.runs.diagram import Diagram
+from mousetrap.model.topology import Queue
+from mousetrap.runs.figures import RunFigures
 from mousetrap.runs.job_sender import JobSender
+from mousetrap.runs.run_queues import RunQueues
 from mousetrap.runs.settle import Settlement
 from mousetrap.runs.workers import RunWorkers, WorkerKind
 from mousetrap.runtime import clock, randomness
@@ -42,18 +37,15 @@ from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
     from mousetrap.broker import Broker
-    from mousetrap.runs.plot import HasFaultRows
-    from mousetrap.runs.run_lock import RunLock
     from mousetrap.worker.supervisor import Supervisor
     from mousetrap.worker.worker import Worker
 
 EVENTS_PREFETCH = 500  # messages, each with many outcomes; a guess
 
 _started: weakref.WeakSet[Run] = weakref.WeakSet()
-_view: Callable[[Run], str] | None = None  # returns the HTML of a run
 
 
-class Run:
+class Run(RunFigures):
     """One execution of *flow* (a list of stages, a single stage, or a module that contains them).
 
     *workers* says where the workers run: on ``"threads"`` of this process; in ``"processes"``, with
@@ -95,25 +87,25 @@ class Run:
         self.namespace = f"{base.namespace[:31] or 'run'}-{randomness.new_id()[:8]}"
         self.settings = base.replace(namespace=self.namespace, keep_bodies=keep_bodies)
         self.ledger = Ledger(self.flow.reads)
-        self._queues = [
+        queues = [
             each.queue if retry_delays is None else Queue(each.queue.name, retry_delays)
             for each in self.flow.stages
         ]
+        self._queues = RunQueues(self.settings, self.flow, queues)
         options = {"concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays}
         self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options)
-        self._run_lock: RunLock | None = None
         self._state = "new"
-        self._product = ""  # the broker's name and version, as the broker gives them
+        self._product = ""
         self._sender = JobSender(self.settings, self.ledger)
         self._settlement = Settlement(
-            self.namespace, self.ledger, self._sender, self.flow, self._queues, self._workers,
-            depths=lambda names: job_queue.depths(names, self.settings),
+            self.namespace, self.ledger, self._sender, self.flow, queues, self._workers,
+            depths=self._queues.depths,
         )  # fmt: skip
         self._events = Consumer(
             self.settings,
             self.settings.topology.wire_name("events"),
             EVENTS_PREFETCH,
-            self._declarations(),
+            self._queues.declarations(),
             on_delivery=self._on_event,
             on_failed=self._settlement.fail,
         )
@@ -133,12 +125,10 @@ class Run:
         self._state = "open"
         _started.add(self)
         try:
-            from mousetrap.runs.run_lock import RunLock  # late, as in `_ensure_broker`
-
-            self._run_lock = RunLock(self.settings, self._wire_names())
+            self._queues.claim()
             self._events.open()  # first: no outcome may be published before its queue is bound
             self._product = _broker_product(self.settings)
-            self._sender.publisher.declare(self._declarations())
+            self._sender.publisher.declare(self._queues.declarations())
             self._sender.publisher.open()
             self._workers.start()
         except BaseException:
@@ -167,10 +157,9 @@ class Run:
         with ExitStack() as steps:
             if self._broker is not None:
                 steps.callback(self._broker.close)
-            if self._run_lock is not None:
-                steps.callback(self._run_lock.release)
+            steps.callback(self._queues.release)
             if not keep_queues:
-                steps.callback(self._delete_queues)
+                steps.callback(self._queues.delete)
             steps.callback(self._events.close, 1.0)
             steps.callback(self._sender.publisher.close, 1.0)
             steps.callback(self._workers.stop)
@@ -246,62 +235,13 @@ class Run:
         self._settlement.wait(timeout, fail_fast=fail_fast)
         return self.summary()
 
-    # ---- results and figures ---------------------------------------------------------------------
-
-    def summary(self) -> RunSummary:
-        """Return the counts and times of the run as they are known now."""
-        return dataclasses.replace(self.ledger.summary(), broker=self._product)
-
-    def messages(self) -> Table:
-        """Return one row for each message: path, times in seconds, attempts, outcome and reason.
-
-        In a notebook, also the last line that its handler printed, if any.
-        """
-        printed = {page.id: page.last_line for page in self._workers.output()}
-        return ledger_tables.messages(self.ledger, self.flow.reads, self.namespace, printed)
+    # ---- results and state ---------------------------------------------------------------------
 
     def results(self, timeout: float = 10.0) -> Messages:
         """Take the messages out of the result queues, which no stage reads."""
-        found = [
-            message
-            for name in self.flow.results
-            for message in job_queue.drain(name, timeout=timeout, settings=self.settings)
-        ]
-        return Messages(found, f" out of {', '.join(self.flow.results)}")
-
-    def plot(self, faults: HasFaultRows | None = None) -> None:
-        """Draw how many messages each stage had done over time, and how long the jobs took.
-
-        With *faults* (`mousetrap.Faults`): draw the rate of messages instead, with each fault and
-        the time until it was healed.
-        """
-        from mousetrap.runs import plot
-
-        if faults is None:
-            plot.run(self.ledger)
-        else:
-            plot.recovery(self.ledger, faults.rows())
-
-    def diagram(self) -> Diagram:
-        """Return a picture of the flow with the present counts."""
-        waiting: dict[str, int] = {}
-        for entry in self.ledger.open_entries():
-            waiting[entry.queue] = waiting.get(entry.queue, 0) + 1
-        results = {
-            name: sum(entry.queue == name for entry in self.ledger.entries())
-            for name in self.flow.results
-        }
-        return Diagram(self.flow.steps, self.summary().stages, waiting | results)
-
-    def save(self, path: str | Path) -> Path:
-        """Write what happened to a ``.jsonl`` file; `Recording.load` reads it back."""
-        return Recording.of(self.ledger, self.flow.reads).save(path)
-
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        if _view is None:  # imported by name, and only now: most runs are never displayed
-            import_module("mousetrap.notebook.panel")
-        assert _view is not None
-        return {"text/plain": repr(self), "text/html": _view(self)}
+        return Messages(
+            self._queues.drain_results(timeout), f" out of {', '.join(self.flow.results)}"
+        )
 
     @property
     def state(self) -> str:
@@ -321,7 +261,7 @@ class Run:
     @property
     def queues(self) -> list[Queue]:
         """The queue that each stage reads, with the retry delays of this run."""
-        return list(self._queues)
+        return list(self._queues.read_by_stages)
 
     @property
     def where(self) -> str:
@@ -337,23 +277,6 @@ class Run:
             f"on {self.where}>"
         )
 
-    # ---- inside ----------------------------------------------------------------------------------
-
-    def _declarations(self) -> list[AnyDeclaration]:
-        topology = self.settings.topology
-        queues = [each for queue in self._queues for each in topology.declarations(queue)]
-        results = [topology.work_queue(name) for name in self.flow.results]
-        return [*queues, *results, *topology.events_queue()]
-
-    def _wire_names(self) -> list[str]:
-        return [each.name for each in self._declarations() if isinstance(each, Declaration)]
-
-    def _delete_queues(self) -> None:
-        names = self._wire_names()
-        job_queue.delete(*names, settings=self.settings.replace(namespace=""))
-        if self._run_lock is not None:
-            self._run_lock.delete()
-
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
         self.ledger.add_packed(delivery.body, clock.time())
         self._events.ack(delivery)
@@ -362,12 +285,6 @@ class Run:
 def open_runs() -> list[Run]:
     """Return the runs of this process that are open."""
     return [each for each in list(_started) if each.state == "open"]
-
-
-def register_view(view: Callable[[Run], str]) -> None:
-    """Make *view* return the HTML that a notebook shows for a run; `mousetrap.notebook` does it."""
-    global _view
-    _view = view
 
 
 def _broker_product(settings: Settings) -> str:

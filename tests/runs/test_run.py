@@ -229,6 +229,6 @@ def test_queues_of_a_failed_run_stay_and_expire(settings, own_state, capsys):
     deadline = time.monotonic() + 15
     pause = threading.Event()
     while pause.wait(1.5) or job_queue.depths(
-        run._wire_names(), settings.replace(namespace="")
-    ) != [None] * len(run._wire_names()):
+        run._queues.wire_names(), settings.replace(namespace="")
+    ) != [None] * len(run._queues.wire_names()):
         assert time.monotonic() < deadline

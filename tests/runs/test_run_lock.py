@@ -88,7 +88,7 @@ def test_sweep_deletes_the_queues_of_a_killed_run(settings, own_state, workers):
     child.wait(10)
     child.stdout.close()
     run = mousetrap.run(fetch, settings)
-    run.settings = run.settings.replace(namespace=namespace)
+    run._queues._settings = run.settings.replace(namespace=namespace)
     assert existing_queues(run)
 
     [stale] = sweep(settings)

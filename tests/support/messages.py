@@ -35,5 +35,5 @@ def open_messages(run):
 
 def existing_queues(run):
     """Return the queues of *run* that exist at the broker, with their numbers of messages."""
-    found = job_queue.depths(run._wire_names(), run.settings.replace(namespace=""))
+    found = job_queue.depths(run._queues.wire_names(), run.settings.replace(namespace=""))
     return {each.queue: each.messages for each in found if each is not None}

@@ -1,0 +1,85 @@
+"""What a run shows: its summary, its messages, pictures, and a file that can be replayed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mousetrap.flows.flow import Flow
+from mousetrap.flows.recording import Recording
+from mousetrap.model import ledger_tables
+from mousetrap.runs.diagram import Diagram
+
+if TYPE_CHECKING:
+    from mousetrap.display.table import Table
+    from mousetrap.model.ledger import Ledger
+    from mousetrap.model.summary import RunSummary
+    from mousetrap.runs.plot import HasFaultRows
+    from mousetrap.runs.workers import RunWorkers
+
+_view: Callable[[Any], str] | None = None  # returns the HTML of a run
+
+
+class RunFigures:
+    """The part of `mousetrap.Run` that reads its ledger and changes nothing."""
+
+    flow: Flow
+    ledger: Ledger
+    namespace: str
+    _workers: RunWorkers
+    _product: str  # the broker's name and version, as the broker gives them
+
+    def summary(self) -> RunSummary:
+        """Return the counts and times of the run as they are known now."""
+        return dataclasses.replace(self.ledger.summary(), broker=self._product)
+
+    def messages(self) -> Table:
+        """Return one row for each message: path, times in seconds, attempts, outcome and reason.
+
+        In a notebook, also the last line that its handler printed, if any.
+        """
+        printed = {page.id: page.last_line for page in self._workers.output()}
+        return ledger_tables.messages(self.ledger, self.flow.reads, self.namespace, printed)
+
+    def plot(self, faults: HasFaultRows | None = None) -> None:
+        """Draw how many messages each stage had done over time, and how long the jobs took.
+
+        With *faults* (`mousetrap.Faults`): draw the rate of messages instead, with each fault and
+        the time until it was healed.
+        """
+        from mousetrap.runs import plot
+
+        if faults is None:
+            plot.run(self.ledger)
+        else:
+            plot.recovery(self.ledger, faults.rows())
+
+    def diagram(self) -> Diagram:
+        """Return a picture of the flow with the present counts."""
+        waiting: dict[str, int] = {}
+        for entry in self.ledger.open_entries():
+            waiting[entry.queue] = waiting.get(entry.queue, 0) + 1
+        results = {
+            name: sum(entry.queue == name for entry in self.ledger.entries())
+            for name in self.flow.results
+        }
+        return Diagram(self.flow.steps, self.summary().stages, waiting | results)
+
+    def save(self, path: str | Path) -> Path:
+        """Write what happened to a ``.jsonl`` file; `Recording.load` reads it back."""
+        return Recording.of(self.ledger, self.flow.reads).save(path)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        if _view is None:  # imported by name, and only now: most runs are never displayed
+            import_module("mousetrap.notebook.panel")
+        assert _view is not None
+        return {"text/plain": repr(self), "text/html": _view(self)}
+
+
+def register_view(view: Callable[[Any], str]) -> None:
+    """Make *view* return the HTML that a notebook shows for a run; `mousetrap.notebook` does it."""
+    global _view
+    _view = view

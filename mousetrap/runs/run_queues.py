@@ -1,0 +1,76 @@
+"""The queues of one run: declared at its start, read and counted meanwhile, deleted at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mousetrap import job_queue
+from mousetrap.flows.flow import Flow
+from mousetrap.model.message import Message
+from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
+from mousetrap.settings import Settings
+
+if TYPE_CHECKING:
+    from mousetrap.amqp.queue_depth import Depth
+    from mousetrap.runs.run_lock import RunLock
+
+
+class RunQueues:
+    """The queues of *flow* in the namespace of *settings*.
+
+    *queues* are those that the stages read, with the retry delays of the run. Beside them there are
+    the result queues, which no stage reads, and the queue of the outcomes.
+
+    Threads: any.
+    """
+
+    def __init__(self, settings: Settings, flow: Flow, queues: Sequence[Queue]) -> None:
+        self.read_by_stages = list(queues)
+        self._settings = settings
+        self._flow = flow
+        self._lock: RunLock | None = None
+
+    def declarations(self) -> list[AnyDeclaration]:
+        """Return all queues, the exchange of the outcomes and its binding, in order."""
+        topology = self._settings.topology
+        queues = [each for queue in self.read_by_stages for each in topology.declarations(queue)]
+        results = [topology.work_queue(name) for name in self._flow.results]
+        return [*queues, *results, *topology.events_queue()]
+
+    def wire_names(self) -> list[str]:
+        """Return the names of all queues as the broker knows them."""
+        return [each.name for each in self.declarations() if isinstance(each, Declaration)]
+
+    def claim(self) -> None:
+        """Let `sweep` know the queues, from before they are declared until `delete`.
+
+        Raises:
+            OSError: the state folder cannot be written (see `RunLock`).
+        """
+        from mousetrap.runs.run_lock import RunLock  # late: it imports what a broker needs
+
+        self._lock = RunLock(self._settings, self.wire_names())
+
+    def depths(self, names: list[str]) -> list[Depth | None]:
+        """Return the depth of each of the queues with these plain names; None if it is missing."""
+        return job_queue.depths(names, self._settings)
+
+    def drain_results(self, timeout: float) -> list[Message]:
+        """Take the messages out of the result queues, with *timeout* seconds for each queue."""
+        return [
+            message
+            for name in self._flow.results
+            for message in job_queue.drain(name, timeout=timeout, settings=self._settings)
+        ]
+
+    def delete(self) -> None:
+        """Delete all queues with their messages, and let `sweep` forget the run."""
+        job_queue.delete(*self.wire_names(), settings=self._settings.replace(namespace=""))
+        if self._lock is not None:
+            self._lock.delete()
+
+    def release(self) -> None:
+        """End the claim: if the queues were not deleted, `sweep` may delete them from now on."""
+        if self._lock is not None:
+            self._lock.release()
