@@ -8,17 +8,15 @@ messages that plain pika sent. Nothing here talks to a broker. Prototyped in
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
 
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table, age
-from mousetrap.errors import UndecodableMessage
+from mousetrap.model.decoding import decode as decode  # re-exported: the reverse of `encode`
 from mousetrap.runtime import clock, randomness
 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # RabbitMQ 4 accepts no more by default
@@ -27,7 +25,6 @@ MAX_CLOCK_LEAD = 86_400.0  # seconds: a day; a time further in the future is not
 MAX_ATTEMPT = 1000  # of every count in a header; a guess: no queue has a thousand retry delays
 ID_NAMESPACE = bytes.fromhex("a3b1c9f26a0e5d8b9d0a6d6f75736574")  # of output ids; never changes
 _NOT_DECODED: Any = object()  # in place of data, because None is valid data
-_OFFSET = re.compile(r"\(byte (\d+)\)")
 
 ATTEMPT, PARENT, JOB = "mousetrap-attempt", "mousetrap-parent", "mousetrap-job"
 RETRIES = "mousetrap-retries"
@@ -346,43 +343,6 @@ def _check_size(body: bytes) -> None:
             f"the body has {len(body):,} bytes, brokers accept up to {MAX_BODY_BYTES:,}; store it "
             f"elsewhere and send its path or URL"
         )
-
-
-def decode(body: bytes, type: Any = Any) -> Any:
-    """Return *body* decoded to *type*: a dataclass or any other type that `msgspec` can validate.
-
-    Raises:
-        UndecodableMessage: *body* is not JSON, not UTF-8, nested too deep, or not of *type*; the
-            error says where.
-    """
-    try:
-        return _decoder(type).decode(body)
-    except msgspec.ValidationError as error:
-        raise UndecodableMessage(f"wrong type: {error}") from None
-    except msgspec.DecodeError as error:
-        found = _OFFSET.search(str(error))
-        reason = _OFFSET.sub("", str(error)).strip().removeprefix("JSON is malformed: ")
-        raise UndecodableMessage(
-            f"not JSON: {reason}", int(found[1]) if found else len(body)
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UndecodableMessage(f"not UTF-8: {error.reason}", _first_bad_byte(body)) from None
-    except (RecursionError, ValueError) as error:
-        raise UndecodableMessage(f"not usable JSON: {error}") from None
-
-
-@lru_cache(maxsize=256)
-def _decoder(type: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(type)
-
-
-def _first_bad_byte(body: bytes) -> int | None:
-    # msgspec decodes each string separately and counts from the beginning of that string
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        return error.start
-    return None
 
 
 def _clamped(value: Any, low: int) -> int:
