@@ -11,19 +11,18 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.properties import AMQPProperties, kept_properties
-from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
-from mousetrap.errors import MousetrapError, OutcomeUnknown, Reject
+from mousetrap.errors import Reject
 from mousetrap.model import poison_messages, retry_policy
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Outcome, Output, outputs_to
 from mousetrap.model.topology import AnyDeclaration, Queue
-from mousetrap.runtime import randomness, threads
+from mousetrap.runtime import threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 from mousetrap.worker.attempt import Attempt, HandlerCall
@@ -31,14 +30,12 @@ from mousetrap.worker.events import Events
 from mousetrap.worker.executors import AsyncExecutor, Executor, ThreadExecutor
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.hooks import Hooks
+from mousetrap.worker.moves import ACK_DELAY, MoveRule, Moves
+from mousetrap.worker.publications import Publications
 
 log = logging.getLogger("mousetrap.worker.worker")
 
-ACK_DELAY = 0.1  # seconds after which the broker has received an ack that was sent; a guess
 MAX_FAILURES = 10  # errors that are kept; each keeps its frames, and all that is in them, alive
-
-# Decides whether a message is published again or dead-lettered, and where to.
-MoveRule: TypeAlias = Callable[[Message, Queue], poison_messages.Move | MousetrapError]
 
 
 class Processor:
@@ -71,7 +68,6 @@ class Processor:
         self.changed = Waiter()  # notified when a count changes
         self.counts = dict.fromkeys(("received", "done", "retried", "dead"), 0)
         self.in_progress = 0
-        self.problem = ""  # the last thing that went wrong; cleared by the next ack
         self.executor: Executor[Delivery] = (
             AsyncExecutor(self._handle_async, concurrency, handler.name, on_crash)
             if handler.is_async
@@ -81,13 +77,10 @@ class Processor:
         self.events = Events(publisher, self._settle)
         self._queue = queue
         self._max_kept_body = settings.keep_bodies
-        self._publisher = publisher
         self._consumer = consumer
-        self._declarations = declarations
-        self._has_failed = False
-        self._lock = threads.Lock()  # guards the counts and `_moving`
-        # By id: messages that `_move` publishes again and that are not acked yet.
-        self._moving: dict[str, Delivery] = {}
+        self.publications = Publications(publisher, consumer, declarations, hooks, self._give_up)
+        self.moves = Moves(queue, consumer, self.publications, self.handle_failure, self._drop)
+        self._lock = threads.Lock()  # guards the counts
 
     def submit(self, delivery: Delivery) -> None:
         """Have *delivery* handled when the executor is free; never blocks."""
@@ -98,6 +91,11 @@ class Processor:
             self._begin(delivery)  # moved at once: more connections may break before it is handled
         else:
             self.executor.submit(delivery)
+
+    @property
+    def problem(self) -> str:
+        """The last thing that went wrong; cleared by the next ack."""
+        return self.publications.problem
 
     def snapshot(self) -> dict[str, int]:
         """Return all counts, as of one moment."""
@@ -115,7 +113,7 @@ class Processor:
 
     def fail(self) -> None:
         """Publish nothing again: there is no way to go on."""
-        self._has_failed = True
+        self.publications.has_failed = True
 
     # ---- on the executor's threads -------------------------------------------------------------
 
@@ -142,8 +140,7 @@ class Processor:
             rule = self._move_rule(delivery, message)
             if self.is_stopping and rule is None:
                 return None  # it goes back to its queue when the connection is closed
-            moved = self._moving.get(message.id)
-            if moved is not None and self._consumer.is_current(moved):
+            if self.moves.holds(message.id):
                 # This is the copy, and the original is not acked yet. If handling the copy now
                 # ended this process, the broker would deliver both.
                 self._consumer.connection.call_later(
@@ -153,7 +150,7 @@ class Processor:
             self.in_progress += 1
         attempt = Attempt(delivery, message, self.handler)
         if rule is not None:
-            self._move(attempt, rule)
+            self.moves.move(attempt, rule)
             return None
         delivery.handling_started = attempt.started
         return attempt
@@ -165,7 +162,7 @@ class Processor:
             # When the connection is closed, the broker requeues the messages that were not begun
             # and marks them as redelivered, which another process counts as a loss. A message that
             # is handled alone is near the limit of losses: it is published again instead.
-            can_publish = self._publisher.connection.state == "open"
+            can_publish = self.publications.can_publish
             return (
                 poison_messages.uncounted
                 if is_unsuspicious and can_publish and poison_messages.is_handled_alone(message)
@@ -178,35 +175,6 @@ class Processor:
             if delivery.has_ack_timed_out
             else poison_messages.after_loss
         )
-
-    def _move(self, attempt: Attempt, rule: MoveRule) -> None:
-        delivery, message = attempt.delivery, attempt.message
-        decision = rule(message, self._queue)
-        if not isinstance(decision, poison_messages.Move):
-            self.handle_failure(attempt, decision)
-            return
-
-        def on_outcome(receipt: Receipt) -> None:  # on the publisher's I/O thread
-            if receipt.confirmed:
-                if self.hooks.published:
-                    self.hooks.call(self.hooks.published, receipt.message, receipt.queue)
-                self._consumer.ack(delivery)
-                self._drop(delivery)
-                self._publisher.connection.call_later(ACK_DELAY, lambda: self._end_move(message.id))
-            else:
-                self.send_again_later(delivery, receipt)
-
-        with self._lock:
-            self._moving[message.id] = delivery
-        log.info("%s: message %s, %s -> %s", safe(self._queue.name), message.short_id,
-                 rule.__name__.replace("_", " "), safe(decision.target))  # fmt: skip
-        properties = kept_properties(delivery.properties)
-        if not self._try_publish(decision.copy, decision.target, properties, on_outcome):
-            self._drop(delivery)
-
-    def _end_move(self, id: str) -> None:
-        with self._lock:
-            self._moving.pop(id, None)
 
     def publish_outputs(self, attempt: Attempt, outputs: list[Message]) -> None:
         """Publish what the handler returned; it is dropped if the worker writes to no queue."""
@@ -264,29 +232,9 @@ class Processor:
             return
         confirms = _OutputConfirms(self, attempt, outcome, len(outputs))
         for output in outputs:
-            if not self._try_publish(*output, confirms.on_outcome):
+            if not self.publications.publish(*output, confirms.on_outcome):
                 self._drop(attempt.delivery)
                 return
-
-    def _try_publish(
-        self,
-        message: Message,
-        queue: str,
-        properties: AMQPProperties | None,
-        callback: Callable[[Receipt], None],
-    ) -> bool:
-        """Give *message* to the publisher; return False if that is closed or has failed.
-
-        Waits while the publisher's window is full, except on the I/O thread.
-        """
-        while True:
-            try:
-                self._publisher.publish(message, queue, properties=properties, callback=callback)
-                return True
-            except OutcomeUnknown as error:  # its window stayed full: the message was not sent
-                self.problem = str(error)
-            except MousetrapError:
-                return False
 
     # ---- on the publisher's I/O thread ---------------------------------------------------------
 
@@ -305,24 +253,12 @@ class Processor:
                 if not delivery.is_dropped:
                     self.in_progress -= 1
                 self.counts[outcome.kind] += 1
-            self.problem = ""
+            self.publications.problem = ""
         self.changed.notify_all()
 
-    def send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
-        """Publish again what the broker did not confirm, unless its source was given up by then."""
-        self.problem = str(receipt.error)
-        log.warning("%s: %s", safe(self._queue.name), receipt.error)
-        delay = RESEND_DELAY * (1 + randomness.random())  # so at most once a second
-        self._publisher.connection.call_later(delay, lambda: self._send_again(delivery, receipt))
-
-    def _send_again(self, delivery: Delivery, receipt: Receipt) -> None:
-        if not self._consumer.is_current(delivery) or self._has_failed:
-            self._end_move(receipt.message.id)
-            self._drop(delivery)  # its channel is gone: it will be delivered again
-            return
-        if receipt.state == "returned":
-            self._publisher.declare(self._declarations)  # a queue was deleted
-        self._publisher.send_again(receipt)
+    def _give_up(self, delivery: Delivery) -> None:
+        self.moves.give_up(delivery)
+        self._drop(delivery)
 
     def _drop(self, delivery: Delivery) -> None:
         """Count *delivery* as in progress no more: it has no outcome here.
@@ -353,8 +289,7 @@ class _OutputConfirms:
     def on_outcome(self, receipt: Receipt) -> None:
         processor = self.processor
         if receipt.confirmed:
-            if processor.hooks.published:
-                processor.hooks.call(processor.hooks.published, receipt.message, receipt.queue)
+            processor.publications.report(receipt)
             self.left -= 1
             if not self.left:
                 processor.events.publish(self.attempt.delivery, self.outcome)
@@ -363,4 +298,4 @@ class _OutputConfirms:
                 self.left = -1
                 processor.handle_failure(self.attempt, Reject(str(receipt.error)))
         else:
-            processor.send_again_later(self.attempt.delivery, receipt)
+            processor.publications.send_again_later(self.attempt.delivery, receipt)

@@ -144,7 +144,7 @@ def test_message_near_the_delivery_limit_is_published_again(proxy, concurrency):
 
             A delivery that a cut loses on its way counts as a loss: nobody knows who had it.
             """
-            moving, unacked = worker._processor._moving, worker.unacked
+            moving, unacked = worker._processor.moves.under_way, worker.unacked
             return worker.statistics().received >= received + 2 and not moving and unacked == 2
 
         for _ in range(24):
@@ -170,7 +170,7 @@ def stop_with_one_in_progress(settings: Settings, handled: list[int], received: 
     with Worker(WORK, handler, settings) as worker:
         assert begun.wait(10)
         wait_for(lambda: worker.statistics().received >= received)
-        wait_for(lambda: not worker._processor._moving)
+        wait_for(lambda: not worker._processor.moves.under_way)
         stopping = threading.Thread(target=worker.stop)
         stopping.start()
         wait_for(lambda: worker.is_stopping)

@@ -1,0 +1,99 @@
+"""Publishes what comes of a delivery, and publishes it again until the broker has confirmed it.
+
+A message that the broker does not confirm keeps its source unacked. It is published again, at most
+once a second, until it is confirmed or the channel of its source is gone: then the broker delivers
+the source again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.properties import AMQPProperties
+from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
+from mousetrap.amqp.receipt import Receipt
+from mousetrap.display.safe_text import safe
+from mousetrap.errors import MousetrapError, OutcomeUnknown
+from mousetrap.model.message import Message
+from mousetrap.model.topology import AnyDeclaration
+from mousetrap.runtime import randomness
+from mousetrap.worker.hooks import Hooks
+
+log = logging.getLogger("mousetrap.worker.worker")
+
+
+class Publications:
+    """What one worker publishes by *publisher* for the deliveries of *consumer*.
+
+    *declarations* are declared again when the broker returns a message because its queue was
+    deleted. *on_given_up* is called with a delivery for which nothing is published any more.
+
+    Threads: `publish` from any; the rest on the publisher's I/O thread.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        consumer: Consumer,
+        declarations: Sequence[AnyDeclaration],
+        hooks: Hooks,
+        on_given_up: Callable[[Delivery], object],
+    ) -> None:
+        self.problem = ""  # the last thing that went wrong; cleared by the next ack
+        self.has_failed = False  # there is no way to go on: nothing is published again
+        self._publisher = publisher
+        self._consumer = consumer
+        self._declarations = declarations
+        self._hooks = hooks
+        self._on_given_up = on_given_up
+
+    @property
+    def can_publish(self) -> bool:
+        """Whether the broker accepts messages now."""
+        return self._publisher.connection.state == "open"
+
+    def publish(
+        self,
+        message: Message,
+        queue: str,
+        properties: AMQPProperties | None,
+        callback: Callable[[Receipt], None],
+    ) -> bool:
+        """Give *message* to the publisher; return False if that is closed or has failed.
+
+        Waits while the publisher's window is full, except on the I/O thread.
+        """
+        while True:
+            try:
+                self._publisher.publish(message, queue, properties=properties, callback=callback)
+                return True
+            except OutcomeUnknown as error:  # its window stayed full: the message was not sent
+                self.problem = str(error)
+            except MousetrapError:
+                return False
+
+    def call_later(self, delay: float, function: Callable[[], object]) -> None:
+        """Call *function* on the publisher's I/O thread in *delay* seconds."""
+        self._publisher.connection.call_later(delay, function)
+
+    def report(self, receipt: Receipt) -> None:
+        """Call the hooks with a message that the broker has confirmed."""
+        if self._hooks.published:
+            self._hooks.call(self._hooks.published, receipt.message, receipt.queue)
+
+    def send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
+        """Publish again what the broker did not confirm, unless its source was given up by then."""
+        self.problem = str(receipt.error)
+        log.warning("%s: %s", safe(self._consumer.queue), receipt.error)
+        delay = RESEND_DELAY * (1 + randomness.random())  # so at most once a second
+        self.call_later(delay, lambda: self._send_again(delivery, receipt))
+
+    def _send_again(self, delivery: Delivery, receipt: Receipt) -> None:
+        if not self._consumer.is_current(delivery) or self.has_failed:
+            self._on_given_up(delivery)  # its channel is gone: it will be delivered again
+            return
+        if receipt.state == "returned":
+            self._publisher.declare(self._declarations)  # a queue was deleted
+        self._publisher.send_again(receipt)
