@@ -23,6 +23,14 @@ T = TypeVar("T")
 MASK = "********"
 
 
+def _no_settings() -> Settings | None:
+    return None
+
+
+# Returns the settings of the worker whose handler calls it; `mousetrap.worker.handling` sets it.
+inside_handler: Callable[[], Settings | None] = _no_settings
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything needed to reach a broker; its `repr` masks the password.
@@ -92,10 +100,16 @@ class Settings:
 
         ``RABBITMQ_URL`` (``amqp://user:password@host:port/vhost``) has priority over its parts.
 
+        Inside a handler it returns the settings of the handler's worker, so everything that a
+        handler opens without settings stays in the worker's namespace. Give *environment*
+        (``os.environ``) to read the variables there.
+
         Raises:
             SettingsError: a variable has a bad value; the error names the variable, the value
                 (never a password) and what is allowed.
         """
+        if environment is None and (of_worker := inside_handler()) is not None:
+            return of_worker
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}
         for name, (variable, convert) in _VARIABLES.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
@@ -19,12 +20,13 @@ from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.progress import UPDATE_INTERVAL, ProgressDisplay
 from mousetrap.display.safe_text import NO_FORMULAS, safe
-from mousetrap.errors import PublishError
+from mousetrap.errors import MousetrapError, PublishError
 from mousetrap.flows.stage import Stage, queue_of
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
+from mousetrap.worker.handling import Handling, current_handling
 
 log = logging.getLogger("mousetrap.flows.send")
 
@@ -36,13 +38,16 @@ class SendResult:
     """The receipts of one `send`, summed up as ``1,000 confirmed in 0.08 s``.
 
     `receipts` has one receipt for each message, in the order of sending; `seconds` is how long
-    `send` took.
+    `send` took. If `is_output`, the messages are sent when the handler returns: the receipts wait.
     """
 
-    def __init__(self, queue: str, receipts: list[Receipt], seconds: float) -> None:
+    def __init__(
+        self, queue: str, receipts: list[Receipt], seconds: float, *, is_output: bool = False
+    ) -> None:
         self.queue = queue
         self.receipts = receipts
         self.seconds = seconds
+        self.is_output = is_output
 
     @property
     def counts(self) -> dict[str, int]:
@@ -77,6 +82,8 @@ class SendResult:
         )
 
     def _summary(self) -> str:
+        if self.is_output:
+            return f"{len(self):,} will be sent when the handler returns"
         counts = ", ".join(f"{n:,} {state}" for state, n in self.counts.items())
         return f"{counts or 'nothing to send'} in {self.seconds:.2f} s"
 
@@ -96,20 +103,34 @@ def send(
     If the broker does not confirm a message, no exception is raised: the returned result says how
     many were not confirmed and why, and a warning is logged.
 
+    Inside a handler, also in threads and tasks that it starts, the messages are outputs of the
+    message that is handled, like the values that the handler returns: they go to the queues of the
+    handler's worker, in its namespace, when the handler has returned; none is sent if it raises.
+    The source is acked after the broker has confirmed them. Their ids are the same each time the
+    source is handled (a `Message` gives its body and headers, not its id), and their receipts stay
+    ``waiting``. With *settings* that name another broker or namespace, the messages are sent at
+    once, whatever becomes of the handling, and no run counts them.
+
     Raises:
-        TypeError, ValueError: a value cannot be JSON; the values before it may have been sent.
+        TypeError, ValueError: a value cannot be JSON; the values before it may have been sent
+            (inside a handler: none of this call is sent).
+        MousetrapError: this code belongs to a handling that has ended, or to a process that a
+            handler forked; nothing was sent.
         ValueError: a `Message` cannot be sent more than once; nothing was sent.
         BrokerUnreachable, AccessRefused: the error names the setting to check.
         OutcomeUnknown: the broker stopped answering; a note on the error says how many messages it
             had confirmed.
     """
-    settings = settings or Settings.from_environment()
     name = queue_of(queue).name
     is_many = _is_many(data)
     if count > 1:
         if isinstance(data, Message):
             raise ValueError("a Message has one id and is sent once: give its data, or count=1")
         data = list(data) if is_many else data
+    handling = current_handling.get(None)
+    if handling is not None and handling.includes(settings):
+        return _add_to(handling, name, list(_messages(data, count, is_many)))
+    settings = settings or Settings.from_environment()
     total = count * (len(data) if isinstance(data, Sized) else 0) if is_many else count
     result = SendResult(name, [], 0.0)
     progress, started = ProgressDisplay(), clock.monotonic()
@@ -141,6 +162,28 @@ def send(
     if result.error is not None:
         log.warning("%s", result)
     return result
+
+
+def _add_to(handling: Handling, queue: str, messages: list[Message]) -> SendResult:
+    """Add *messages* to the outputs of a handling."""
+    receipts: list[Receipt] = [
+        _OutputReceipt(each, queue, int(clock.time()), None, math.inf, None)
+        for each in handling.add(messages, queue)
+    ]
+    return SendResult(queue, receipts, 0.0, is_output=True)
+
+
+class _OutputReceipt(Receipt):
+    """The receipt of a message that is sent when the handler has returned."""
+
+    __slots__ = ()
+
+    def wait(self, timeout: float = 30.0) -> Receipt:  # noqa: ARG002 -- as the base has it
+        """Raise at once: the handler would wait for its own end."""
+        raise MousetrapError(
+            f"message {self.message.short_id} is sent to {self.queue!r} when the handler returns: "
+            f"do not wait for it inside the handler; the source is acked after it is confirmed"
+        )
 
 
 def _is_many(data: Any) -> bool:

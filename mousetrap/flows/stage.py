@@ -17,6 +17,7 @@ from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
+from mousetrap.worker.handling import Handling, current_handling, inherit_in_threads
 from mousetrap.worker.worker import Worker
 
 P = ParamSpec("P")
@@ -51,20 +52,26 @@ class Stage(Generic[P, R]):
         """Handle *message* as a worker would, without a broker; return the messages it would send.
 
         Unlike a call of the stage, this decodes the body to the annotated type of the function's
-        parameter, and the output messages have their final ids.
+        parameter, and the output messages have their final ids. Messages that the function sends
+        by `mousetrap.send` are not sent; they follow those that it returned.
 
         Raises:
             UndecodableMessage: the body does not have that type.
             Exception: anything that the function raises.
         """
-        token = current_message.set(message)
+        inherit_in_threads()
+        handling = Handling(message, self.name)
+        tokens = current_message.set(message), current_handling.set(handling)
         try:
             result = self.handler.function(*self.handler.arguments(message))
             if self.handler.is_async:
-                result = _run_coroutine(result)
-            return self.handler.outputs(result, message) if self.writes is not None else []
+                result = _run_coroutine(result, handling)
+            outputs = self.handler.outputs(result, message) if self.writes is not None else []
+            return [*outputs, *(sent for sent, _ in handling.end())]
         finally:
-            current_message.reset(token)
+            handling.end()
+            current_message.reset(tokens[0])
+            current_handling.reset(tokens[1])
 
     def worker(
         self,
@@ -103,14 +110,18 @@ class Stage(Generic[P, R]):
         return f"<Stage {path}, concurrency {self.concurrency}>"
 
 
-def _run_coroutine(coroutine: Any) -> Any:
+def _run_coroutine(coroutine: Any, handling: Handling) -> Any:
     """Run *coroutine* on a thread of its own: in a notebook this thread has a running loop."""
     import asyncio  # late: only stages that are coroutines need it
     from concurrent.futures import ThreadPoolExecutor
 
+    async def run() -> Any:
+        handling.follow_task()
+        return await coroutine
+
     context = contextvars.copy_context()
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(context.run, asyncio.run, coroutine).result()
+        return thread.submit(context.run, asyncio.run, run()).result()
 
 
 def queue_of(target: Stage[..., Any] | Queue | str) -> Queue:

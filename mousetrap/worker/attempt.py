@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -12,7 +13,9 @@ from mousetrap.amqp.consumer import Delivery
 from mousetrap.model.message import Message, current_message
 from mousetrap.model.outcome import Outcome, OutcomeKind, Output
 from mousetrap.runtime import clock
+from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
+from mousetrap.worker.handling import Handling, SentMessage, current_handling
 from mousetrap.worker.hooks import Hooks
 
 
@@ -63,47 +66,55 @@ class AttemptEnd(Protocol):
     """Publishes what a handler returned, or handles what it raised; `Processor` implements it."""
 
     hooks: Hooks
+    settings: Settings
 
-    def publish_outputs(self, attempt: Attempt, outputs: list[Message]) -> None:
-        """Publish what the handler returned."""
+    def publish_outputs(
+        self, attempt: Attempt, outputs: list[Message], sent: Sequence[SentMessage]
+    ) -> None:
+        """Publish what the handler returned, and what it sent itself."""
 
     def handle_failure(self, attempt: Attempt, error: BaseException) -> None:
         """Have the message retried or dead-lettered."""
 
 
-class HandlerCall:
+class HandlerCall(Handling):
     """What comes before and after a call of the handler, for functions and coroutine functions.
 
     A context manager around the call; the caller assigns `outputs` inside. It calls the hooks and
-    makes the message the current one. If nothing was raised, the outputs are published. Whatever
-    was raised, `sys.exit()` too, is a failure of this message and is not raised further.
+    makes the message the current one; what the handler sends is kept until it returns. If nothing
+    was raised, the outputs are published. Whatever was raised, `sys.exit()` too, is a failure of
+    this message and is not raised further.
     """
 
-    __slots__ = ("_attempt", "_end", "_entered", "_token", "outputs")
+    __slots__ = ("_attempt", "_end", "_entered", "_tokens", "outputs")
 
     def __init__(self, attempt: Attempt, end: AttemptEnd) -> None:
+        super().__init__(attempt.message, attempt.handler.name, end.settings)
         self.outputs: list[Message] = []
         self._attempt = attempt
         self._end = end
 
     def __enter__(self) -> HandlerCall:
-        hooks, message = self._end.hooks, self._attempt.message
+        hooks, message = self._end.hooks, self.message
         if hooks.started:
             hooks.call(hooks.started, message)
         self._entered = hooks.enter(message) if hooks.handling else ()
-        self._token = current_message.set(message)
+        self._tokens = current_message.set(message), current_handling.set(self)
         return self
 
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> bool:
+        sent = self.end()
         try:
             if error is None:
-                self._end.publish_outputs(self._attempt, self.outputs)
+                self._end.publish_outputs(self._attempt, self.outputs, sent)
             else:
                 self._end.handle_failure(self._attempt, error)
         finally:
-            current_message.reset(self._token)
+            of_message, of_handling = self._tokens
+            current_message.reset(of_message)
+            current_handling.reset(of_handling)
             if self._entered:
                 self._end.hooks.leave(self._entered)
         return True

@@ -29,6 +29,7 @@ from mousetrap.worker.attempt import Attempt, HandlerCall
 from mousetrap.worker.events import Events
 from mousetrap.worker.executors import AsyncExecutor, Executor, ThreadExecutor
 from mousetrap.worker.handler import Handler
+from mousetrap.worker.handling import SentMessage, inherit_in_threads
 from mousetrap.worker.hooks import Hooks
 from mousetrap.worker.moves import ACK_DELAY, MoveRule, Moves
 from mousetrap.worker.publications import Publications
@@ -63,6 +64,7 @@ class Processor:
     ) -> None:
         self.handler = handler  # of the next message; an attempt keeps the one it began with
         self.hooks = hooks
+        self.settings = settings
         self.failures: deque[tuple[str, BaseException]] = deque(maxlen=MAX_FAILURES)
         self.is_stopping = False  # messages that were not begun are left to the broker
         self.changed = Waiter()  # notified when a count changes
@@ -80,6 +82,7 @@ class Processor:
         self._consumer = consumer
         self.publications = Publications(publisher, consumer, declarations, hooks, self._give_up)
         self.moves = Moves(queue, consumer, self.publications, self.handle_failure, self._drop)
+        inherit_in_threads()
         self._lock = threads.Lock()  # guards the counts
 
     def submit(self, delivery: Delivery) -> None:
@@ -128,6 +131,7 @@ class Processor:
         if (attempt := self._begin(delivery)) is not None:
             message, handler = attempt.message, attempt.handler
             with HandlerCall(attempt, self) as call:
+                call.follow_task()
                 result = await handler.function(*handler.arguments(message))
                 call.outputs = handler.outputs(result, message)
 
@@ -176,21 +180,30 @@ class Processor:
             else poison_messages.after_loss
         )
 
-    def publish_outputs(self, attempt: Attempt, outputs: list[Message]) -> None:
-        """Publish what the handler returned; it is dropped if the worker writes to no queue."""
+    def publish_outputs(
+        self, attempt: Attempt, outputs: list[Message], sent: Sequence[SentMessage] = ()
+    ) -> None:
+        """Publish what the handler returned, and what it *sent* itself.
+
+        What it returned is dropped if the worker writes to no queue.
+        """
         if self.writes is None:
             outputs = []
         writes = self.writes or ""
+        recorded = outputs_to(writes, len(outputs))
         if self._max_kept_body:
             recorded = tuple(
                 [Output(each.id, writes, self._kept_body(each.body)) for each in outputs]
             )
-        else:
-            recorded = outputs_to(writes, len(outputs))
+        if sent:  # after the returned ones, whose position is part of their ids
+            recorded += tuple(
+                [Output(each.id, queue, self._kept_body(each.body)) for each, queue in sent]
+            )
         outcome = attempt.outcome(
             "done", self._queue.name, recorded, body=self._kept_job_body(attempt)
         )
-        self._publish(attempt, [(each, writes, None) for each in outputs], outcome)
+        published = [*[(each, writes) for each in outputs], *sent]
+        self._publish(attempt, [(each, queue, None) for each, queue in published], outcome)
 
     def handle_failure(self, attempt: Attempt, error: BaseException) -> None:
         """Publish the message to a retry queue or the dead queue, as `retry_policy` decides."""
