@@ -130,11 +130,15 @@ def send(
     handling = current_handling.get(None)
     if handling is not None and handling.includes(settings):
         return _add_to(handling, name, list(_messages(data, count, is_many)))
-    settings = settings or Settings.from_environment()
     total = count * (len(data) if isinstance(data, Sized) else 0) if is_many else count
+    publisher = Publisher(settings or Settings.from_environment(), "send").open()
+    return _send_now(publisher, name, _messages(data, count, is_many), total)
+
+
+def _send_now(publisher: Publisher, name: str, values: Iterator[Message], total: int) -> SendResult:
+    """Send *values*, *total* of them if it is not 0, and wait for the answers; show progress."""
     result = SendResult(name, [], 0.0)
     progress, started = ProgressDisplay(), clock.monotonic()
-    publisher = Publisher(settings, "send").open()
 
     def show(*, is_last: bool = False) -> None:
         of = f" of {total:,}" if total else ""
@@ -142,7 +146,6 @@ def send(
         progress.update(safe(line), is_last=is_last)
 
     try:
-        values = _messages(data, count, is_many)
         while batch := list(islice(values, BATCH_SIZE)):
             result.receipts += publisher.publish_many(batch, name)
             show()

@@ -85,7 +85,7 @@ class Ledger:
         self._open: dict[str, LedgerEntry] = {}  # in the order in which they became open
         self._offsets: dict[str, float] = {}  # worker -> shortest time from its `ended` to us
         self._counts: Counter[tuple[str, str]] = Counter()  # attempts by stage and outcome
-        self._sent_to: Counter[str] = Counter()  # messages that stages published, by queue
+        self._published: Counter[str] = Counter()  # messages that stages published, by queue
         self._dead = 0
         self._packed: deque[tuple[bytes, float]] = deque()  # not decoded so far
         self._received_at = 0.0  # on the monotonic clock
@@ -171,7 +171,7 @@ class Ledger:
         for output in outcome.outputs:
             child = self._entry(output.id)
             if not child.origins:
-                self._sent_to[output.queue] += 1
+                self._published[output.queue] += 1
             child.queue, child.parent, child.job = output.queue, outcome.id, entry.job
             child.origins += (outcome,)
             child.body = child.body or output.body
@@ -206,11 +206,11 @@ class Ledger:
             self._unpack_all()
             return self._dead
 
-    def sent_to(self, queue: str) -> int:
-        """Return how many messages stages have published to *queue*."""
+    def published(self) -> dict[str, int]:
+        """Return how many messages stages have published to each queue, by plain name."""
         with self._lock:
             self._unpack_all()
-            return self._sent_to[queue]
+            return dict(self._published)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return attempts by stage: ``{"fetch": {"done": 88, "retried": 3, "dead": 0}}``."""

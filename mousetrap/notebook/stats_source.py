@@ -149,7 +149,8 @@ class RunStatsSource(StatsSource):
                     state=worker.state if worker else "", problem=worker.problem if worker else "",
                 )
             )  # fmt: skip
-        results = {name: run.ledger.sent_to(name) for name in run.flow.results}
+        published = run.ledger.published()
+        results = {name: published.get(name, 0) for name in run.flow.results}
         return View(
             f"run {run.namespace}", run.where, run.state, tuple(stages), results, "out",
             _reconnects(workers),

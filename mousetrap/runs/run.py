@@ -91,7 +91,7 @@ class Run(RunFigures):
             each.queue if retry_delays is None else Queue(each.queue.name, retry_delays)
             for each in self.flow.stages
         ]
-        self._queues = RunQueues(self.settings, self.flow, queues)
+        self._queues = RunQueues(self.settings, self.flow, queues, self.ledger)
         options = {"concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays}
         self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options)
         self._state = "new"
@@ -238,10 +238,12 @@ class Run(RunFigures):
     # ---- results and state ---------------------------------------------------------------------
 
     def results(self, timeout: float = 10.0) -> Messages:
-        """Take the messages out of the result queues, which no stage reads."""
-        return Messages(
-            self._queues.drain_results(timeout), f" out of {', '.join(self.flow.results)}"
-        )
+        """Take the messages out of the result queues, which no stage reads.
+
+        A queue to which a handler sent messages itself is one of them.
+        """
+        names = ", ".join(self._queues.results())
+        return Messages(self._queues.drain_results(timeout), f" out of {names}")
 
     @property
     def state(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mousetrap import job_queue
 from mousetrap.flows.flow import Flow
+from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
 from mousetrap.settings import Settings
@@ -20,22 +21,36 @@ class RunQueues:
     """The queues of *flow* in the namespace of *settings*.
 
     *queues* are those that the stages read, with the retry delays of the run. Beside them there are
-    the result queues, which no stage reads, and the queue of the outcomes.
+    the result queues, which no stage reads, and the queue of the outcomes. *ledger* knows to which
+    other queues handlers have sent messages.
 
     Threads: any.
     """
 
-    def __init__(self, settings: Settings, flow: Flow, queues: Sequence[Queue]) -> None:
+    def __init__(
+        self, settings: Settings, flow: Flow, queues: Sequence[Queue], ledger: Ledger
+    ) -> None:
         self.read_by_stages = list(queues)
         self._settings = settings
         self._flow = flow
+        self._ledger = ledger
         self._lock: RunLock | None = None
+
+    def results(self) -> list[str]:
+        """Return the plain names of the result queues.
+
+        To the ones of the flow they add the queues to which handlers sent messages themselves.
+        """
+        named = {name for queue in self.read_by_stages for name in queue.names()}
+        named.update(self._flow.results)
+        others = [name for name in self._ledger.published() if name not in named]
+        return [*self._flow.results, *others]
 
     def declarations(self) -> list[AnyDeclaration]:
         """Return all queues, the exchange of the outcomes and its binding, in order."""
         topology = self._settings.topology
         queues = [each for queue in self.read_by_stages for each in topology.declarations(queue)]
-        results = [topology.work_queue(name) for name in self._flow.results]
+        results = [topology.work_queue(name) for name in self.results()]
         return [*queues, *results, *topology.events_queue()]
 
     def wire_names(self) -> list[str]:
@@ -60,7 +75,7 @@ class RunQueues:
         """Take the messages out of the result queues, with *timeout* seconds for each queue."""
         return [
             message
-            for name in self._flow.results
+            for name in self.results()
             for message in job_queue.drain(name, timeout=timeout, settings=self._settings)
         ]
 

@@ -195,6 +195,8 @@ class Processor:
             recorded = tuple(
                 [Output(each.id, writes, self._kept_body(each.body)) for each in outputs]
             )
+        for _, queue in sent:
+            self.publications.add_target(queue)
         if sent:  # after the returned ones, whose position is part of their ids
             recorded += tuple(
                 [Output(each.id, queue, self._kept_body(each.body)) for each, queue in sent]

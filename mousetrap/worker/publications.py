@@ -17,8 +17,8 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown
 from mousetrap.model.message import Message
-from mousetrap.model.topology import AnyDeclaration
-from mousetrap.runtime import randomness
+from mousetrap.model.topology import AnyDeclaration, Declaration
+from mousetrap.runtime import clock, randomness
 from mousetrap.worker.hooks import Hooks
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -48,6 +48,8 @@ class Publications:
         self._declarations = declarations
         self._hooks = hooks
         self._on_given_up = on_given_up
+        self._targets: dict[str, Declaration] = {}  # of messages that handlers send, by wire name
+        self._declared: dict[str, float] = {}  # those that were missing: when they were declared
 
     @property
     def can_publish(self) -> bool:
@@ -74,6 +76,16 @@ class Publications:
             except MousetrapError:
                 return False
 
+    def add_target(self, queue: str) -> None:
+        """Have *queue* declared if it is missing, and if this worker works in a namespace.
+
+        A namespace has no queues but those that are declared in it. Elsewhere a message to a queue
+        that does not exist stays unconfirmed, and its source unacked, until somebody declares it.
+        """
+        topology = self._publisher.settings.topology
+        if topology.namespace and topology.wire_name(queue) not in self._targets:
+            self._targets[topology.wire_name(queue)] = topology.work_queue(queue)
+
     def call_later(self, delay: float, function: Callable[[], object]) -> None:
         """Call *function* on the publisher's I/O thread in *delay* seconds."""
         self._publisher.connection.call_later(delay, function)
@@ -85,15 +97,31 @@ class Publications:
 
     def send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
         """Publish again what the broker did not confirm, unless its source was given up by then."""
+        if receipt.state == "returned" and self._has_just_declared(receipt.queue):
+            self._publisher.send_again(receipt)
+            return
         self.problem = str(receipt.error)
         log.warning("%s: %s", safe(self._consumer.queue), receipt.error)
         delay = RESEND_DELAY * (1 + randomness.random())  # so at most once a second
         self.call_later(delay, lambda: self._send_again(delivery, receipt))
+
+    def _has_just_declared(self, queue: str) -> bool:
+        """Declare *queue* if it is a target; return whether it was declared in the last second.
+
+        Several messages to it may have been returned before it existed.
+        """
+        if (target := self._targets.get(queue)) is None:
+            return False
+        if queue not in self._declared:
+            self._declared[queue] = clock.monotonic()
+            self._publisher.declare([target])
+        return clock.monotonic() - self._declared[queue] < RESEND_DELAY
 
     def _send_again(self, delivery: Delivery, receipt: Receipt) -> None:
         if not self._consumer.is_current(delivery) or self.has_failed:
             self._on_given_up(delivery)  # its channel is gone: it will be delivered again
             return
         if receipt.state == "returned":
-            self._publisher.declare(self._declarations)  # a queue was deleted
+            # a queue was deleted
+            self._publisher.declare([*self._declarations, *self._targets.values()])
         self._publisher.send_again(receipt)

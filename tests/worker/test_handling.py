@@ -1,4 +1,4 @@
-"""What a handler sends itself is an output of its handling: kept, dropped, and given the same id."""
+"""What a handler sends itself is an output of its handling: kept or dropped, with the same id."""
 
 from __future__ import annotations
 
@@ -97,6 +97,10 @@ async def sends_in_an_executor(n):
     await asyncio.get_running_loop().run_in_executor(None, mousetrap.send, "side", n)
 
 
+def reads_side(n: int) -> None:
+    """Read what the others send."""
+
+
 WAYS = [
     sends_itself, sends_from_a_thread, sends_from_a_timer, sends_from_a_thread_of_a_thread,
     sends_from_a_subclass_of_thread, sends_from_a_pool, sends_from_a_pool_of_the_module,
@@ -128,14 +132,14 @@ def test_send_reaches_its_queue_in_the_namespace_of_the_worker(way, settings, mo
     """The environment names another broker: nothing is sent there."""
     monkeypatch.setenv("RABBITMQ_URL", "amqp://nobody@127.0.0.1:9/")
     first = stage(reads="work")(way)
-    second = stage(reads="side")(lambda n: None)
+    second = stage(reads="side")(reads_side)
 
     with mousetrap.run([first, second], settings) as run:
-        receipts = run.send_many([1, 2])
+        receipts = run.send_many([1, 2], "work")
         summary = run.settle(timeout=20)
 
     assert (summary.sent, summary.done, summary.lost) == (2, 2, 0)
-    assert summary.stages[second.name].done == 2
+    assert summary.stages["reads_side"].done == 2
     families = {entry.job for entry in run.ledger.entries() if entry.queue == "side"}
     assert families == {receipt.message.id for receipt in receipts}
 
@@ -157,21 +161,21 @@ def test_ids_differ_by_queue_and_position_and_from_those_of_returned_values():
 
 def test_concurrent_sends_keep_their_ids_in_any_order():
     """Two threads send in the opposite order the next time: each body has the id it had before."""
-    order = []
+    orders = [[2, 1, 2], [1, 2, 2]]
 
     @stage(reads="work")
     def both(n: int) -> None:
-        for value in order:
+        for value in orders.pop():
             thread = threading.Thread(target=mousetrap.send, args=("a", value))
             thread.start()
             thread.join()
 
-    found = []
-    for order in ([1, 2, 2], [2, 1, 2]):
-        found.append(sorted((each.data, each.id) for each in both.handle(Message(1, id="m"))))
+    first, second = (
+        sorted((each.data, each.id) for each in both.handle(Message(1, id="m"))) for _ in range(2)
+    )
 
-    assert found[0] == found[1]
-    assert len({id for _, id in found[0]}) == 3
+    assert first == second
+    assert len({id for _, id in first}) == 3
 
 
 def test_a_failed_value_adds_nothing_of_its_call():
@@ -325,3 +329,19 @@ def test_stage_that_was_handled_leaves_no_handling_behind():
 
     assert current_handling.get(None) is None
     assert current_message.get(None) is None
+
+
+def test_a_queue_that_no_stage_reads_is_made_in_the_namespace(settings):
+    """In a run a message to an unknown queue is a result, and its queue ends with the run."""
+
+    @stage(reads="work")
+    def to_nowhere(n: int) -> None:
+        mousetrap.send("nowhere", n)
+
+    with mousetrap.run(to_nowhere, settings) as run:
+        run.send_many(range(5))
+        summary = run.settle(timeout=20)
+        found = run.results()
+
+    assert (summary.done, sorted(each.data for each in found)) == (5, list(range(5)))
+    assert mousetrap.job_queue.depths(["nowhere"], run.settings) == [None]
