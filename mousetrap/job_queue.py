@@ -20,7 +20,8 @@ from mousetrap.amqp.properties import is_near_delivery_limit, kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
-from mousetrap.model.message import Message, without_delivery_counts
+from mousetrap.model.headers import without_delivery_counts
+from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Declaration, Queue
 from mousetrap.runtime import clock, randomness

@@ -4,7 +4,8 @@ From the socket outwards:
 
 - `fast_connection`, `pika_patches`: pika's connection, made faster and corrected; `io_thread`: the
   thread that runs it; `connection`: reconnects.
-- `publisher` with `publish_window`, `unconfirmed` and `receipt`: publishes and their outcomes.
+- `publisher` with `publish_window`, `unconfirmed`, `writing` and `receipt`: publishes and their
+  outcomes.
 - `consumer` with `redeliveries`: deliveries and acks.
 - `properties`: a message's AMQP properties. `error_translation` and `reply_codes`: translate
   settings and declarations to pika, and its errors to ours.

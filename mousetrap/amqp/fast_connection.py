@@ -39,6 +39,17 @@ _OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE  # bytes of a frame aro
 _DELIVER = struct.pack(">I", spec.Basic.Deliver.INDEX)  # the first bytes of that method's payload
 
 
+class FrameTooLarge(Exception):
+    """Headers and properties have *size* bytes; *limit* bytes fit one frame of this connection."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"its headers and properties have {size:,} bytes, and the broker accepts {limit:,} "
+            f"(frame_max): shorten them, or put them into the body"
+        )
+        self.excess = size - limit
+
+
 class FastConnection(pika.SelectConnection):
     """A `pika.SelectConnection` that sends many frames by one call and reads large pieces."""
 
@@ -96,11 +107,16 @@ class FastConnection(pika.SelectConnection):
         """Publish *message* with the properties of `basic_properties`.
 
         Raises:
+            FrameTooLarge: the headers and properties do not fit one frame, so nothing was sent: the
+                broker would close the connection, with the publishes of all others on it.
             Exception: nothing was sent; whatever pika raises for a closed channel, or for a header
                 that it cannot encode.
         """
         number, body = channel.channel_number, message.body
         size = len(body)
+        content = encode_properties(message, size, sent, base)
+        if len(content) > self._body_max_length:
+            raise FrameTooLarge(len(content), self._body_max_length)
         if not channel.is_open or size > self._body_max_length:
             properties = basic_properties(message, sent, base)
             channel.basic_publish(exchange, routing_key, body, properties, mandatory)
@@ -113,7 +129,6 @@ class FastConnection(pika.SelectConnection):
             head = frame.Method(number, method).marshal()
             if len(self._method_frames) < MAX_CACHED_METHOD_FRAMES:
                 self._method_frames[number, exchange, routing_key] = head
-        content = encode_properties(message, size, sent, base)
         head += _FRAME_HEADER.pack(spec.FRAME_HEADER, number, len(content)) + content + _END
         if size:
             head += _FRAME_HEADER.pack(spec.FRAME_BODY, number, size)

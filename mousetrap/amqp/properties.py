@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import pika
 from pika import data, spec
 
-from mousetrap.model.message import ATTEMPT, JOB, PARENT, Message
+from mousetrap.model.headers import ATTEMPT, JOB, PARENT
+from mousetrap.model.message import Message
 
 AMQPProperties: TypeAlias = pika.BasicProperties
 """The type of a message's AMQP properties, for the other folders, which do not import pika."""

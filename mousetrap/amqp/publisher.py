@@ -17,12 +17,12 @@ from pika.channel import Channel
 
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.error_translation import declare
-from mousetrap.amqp.fast_connection import publish
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.amqp.publish_window import PublishWindow
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.amqp.unconfirmed import UnconfirmedPublishes
+from mousetrap.amqp.writing import why_unsent, write
 from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration
@@ -324,12 +324,9 @@ class Publisher:
                 self._window.put_back(list(batch)[position:])
                 return
             try:
-                publish(channel, receipt.exchange, receipt.queue, receipt.message, receipt.sent,
-                        receipt.base, mandatory=not receipt.exchange)  # fmt: skip
+                write(channel, receipt)
             except Exception as error:  # noqa: BLE001 -- any error of pika's encoder: nothing was sent
-                kind = type(error).__name__
-                reason = f"a header or property cannot be sent: {kind}"
-                self._window.settle([receipt], "refused", reason, is_final=True)
+                self._window.settle([receipt], "refused", why_unsent(receipt, error), is_final=True)
                 continue
             self._unconfirmed.add(receipt)
 

@@ -19,7 +19,9 @@ from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Json, Name
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.errors import PublishError, SettingsError, UndecodableMessage
-from mousetrap.model.message import Message, decode, encode
+from mousetrap.model.decoding import decode
+from mousetrap.model.encoding import encode
+from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
 

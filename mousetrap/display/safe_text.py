@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 
 # Escaped: C0 and C1 control characters; the bidirectional controls, which reorder what is read; the
 # two line separators U+2028 and U+2029; surrogates and the two noncharacters, which neither UTF-8
@@ -21,22 +22,51 @@ _IN_A_BLOCK = re.compile(rf"(?![\n\t])[{_UNSAFE}]")
 NO_FORMULAS = "tex2jax_ignore mathjax_ignore"
 
 
+_NAME = type.__dict__["__name__"].__get__  # a metaclass may have a `__name__` that raises
+
+
+def class_name(value: object) -> str:
+    """Return the name of the value's class, whatever the class makes of its own name."""
+    return str(_NAME(type(value)))
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``; if that raises, whatever it raises, a text that says so.
+
+    Objects of users and their exceptions are shown where an error must not come up: in the reason
+    of a dead letter, in a log, in a table.
+    """
+    return _converted(value, str)
+
+
+def repr_of(value: object) -> str:
+    """Return ``repr(value)``; if that raises, whatever it raises, a text that says so."""
+    return _converted(value, repr)
+
+
+def _converted(value: object, convert: Callable[[object], str]) -> str:
+    try:
+        return str.__str__(convert(value))  # a plain str, not a subclass with its own methods
+    except BaseException as error:  # noqa: BLE001 -- SystemExit in a `__str__` must not end a worker
+        return f"(its __{convert.__name__}__ raised {class_name(error)})"
+
+
 def safe(text: object, limit: int | None = None) -> str:
     r"""Return *text* on one line: control characters escaped, and cut to *limit* characters.
 
     The text is cut before it is escaped: the result can be longer than *limit*.
     """
-    return _IN_A_LINE.sub(_escaped, _cut(str(text), limit))
+    return _IN_A_LINE.sub(_escaped, _cut(text_of(text), limit))
 
 
 def safe_block(text: object, limit: int | None = None) -> str:
     r"""Return *text* as `safe` does, but keep ``\n`` and ``\t``: for text in XML and HTML."""
-    return _IN_A_BLOCK.sub(_escaped, _cut(str(text), limit))
+    return _IN_A_BLOCK.sub(_escaped, _cut(text_of(text), limit))
 
 
 def safe_lines(text: object) -> str:
     """Return *text* as `safe` does, but keep its lines: for a traceback or the text of an error."""
-    return "\n".join(safe(line) for line in str(text).splitlines())
+    return "\n".join(safe(line) for line in text_of(text).splitlines())
 
 
 class SafeText(str):

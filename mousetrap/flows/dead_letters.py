@@ -14,7 +14,8 @@ from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.flows.stage import queue_of
 from mousetrap.job_queue import GotMessage, depth, peek, requeue, short_channel
-from mousetrap.model.message import REPLAYED, Message, without_failure_headers
+from mousetrap.model.headers import REPLAYED, without_failure_headers
+from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings

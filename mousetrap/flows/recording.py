@@ -24,8 +24,9 @@ from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SettingsError, UndecodableMessage
 from mousetrap.flows.stage import Stage
+from mousetrap.model.decoding import decode
 from mousetrap.model.ledger import Ledger
-from mousetrap.model.message import Message, decode
+from mousetrap.model.message import Message
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.runtime.atomic_file import write_atomically
 

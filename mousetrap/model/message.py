@@ -12,27 +12,34 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-import msgspec
-
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table, age
 from mousetrap.model.decoding import decode as decode  # re-exported: the reverse of `encode`
+from mousetrap.model.encoding import check_size
+from mousetrap.model.encoding import encode as encode
+from mousetrap.model.headers import (
+    ATTEMPT,
+    DEAD_SINCE,
+    EDITED,
+    FIELD_HEADERS,
+    JOB,
+    LOSSES,
+    ORIGIN,
+    PARENT,
+    REASON,
+    REPLAYED,
+    RETRIES,
+    TIMEOUTS,
+    TRACEBACK,
+    arrived,
+)
 from mousetrap.runtime import clock, randomness
 
-MAX_BODY_BYTES = 16 * 1024 * 1024  # RabbitMQ 4 accepts no more by default
 MAX_ID_BYTES = 255  # AMQP sends an id as a short string, which has at most 255 bytes
 MAX_CLOCK_LEAD = 86_400.0  # seconds: a day; a time further in the future is not believed
 MAX_ATTEMPT = 1000  # of every count in a header; a guess: no queue has a thousand retry delays
 ID_NAMESPACE = bytes.fromhex("a3b1c9f26a0e5d8b9d0a6d6f75736574")  # of output ids; never changes
 _NOT_DECODED: Any = object()  # in place of data, because None is valid data
-
-ATTEMPT, PARENT, JOB = "mousetrap-attempt", "mousetrap-parent", "mousetrap-job"
-RETRIES = "mousetrap-retries"
-REASON, TRACEBACK, ORIGIN = "mousetrap-reason", "mousetrap-traceback", "mousetrap-origin"
-DEAD_SINCE, REPLAYED, DROPPED = "mousetrap-died", "mousetrap-replayed", "mousetrap-dropped"
-EDITED = "mousetrap-edited"
-LOSSES, TIMEOUTS = "mousetrap-losses", "mousetrap-timeouts"
-DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")  # of a quorum queue
 
 current_message: ContextVar[Message] = ContextVar("mousetrap.current")
 """The message that is being handled in this thread or coroutine; unset outside a worker."""
@@ -91,7 +98,7 @@ class Message:
         sent: int | None = None,
     ) -> None:
         if body is not None:
-            _check_size(body)
+            check_size(body)
         if id is not None and len(id.encode()) > MAX_ID_BYTES:
             raise ValueError(
                 f"the message id has more than {MAX_ID_BYTES} bytes: use a shorter one"
@@ -226,12 +233,10 @@ class Message:
         message = cls(
             id=_text(properties.message_id),
             attempt=1 if attempt == 1 else _clamped(attempt, 1),
-            parent=_text(headers.get(PARENT)),
-            job=_text(headers.get(JOB)),
+            parent=_id(headers.get(PARENT)),
+            job=_id(headers.get(JOB)),
             past_retries=0 if retries is None else _clamped(retries, 0),
-            headers=None
-            if headers.keys() <= _FIELD_HEADERS
-            else {key: value for key, value in headers.items() if key not in _FIELD_HEADERS},
+            headers=None if headers.keys() <= FIELD_HEADERS else arrived(headers),
             sent=sent if isinstance(sent, int) else None,
         )
         message._body = body  # no size check: this broker has accepted it
@@ -255,14 +260,13 @@ class Message:
             "age" if self.dead_since is None else "dead for": since,
             "reason": self.reason,
             "replayed": self.replayed or None,
-            "headers": ", ".join(key for key in self.headers if key not in _OURS) or None,
+            "headers": ", ".join(str(key) for key in self.headers if key not in _OURS) or None,
         }
         rows = [(name, fact) for name, fact in facts.items() if fact is not None]
         return Table(("", ""), rows)._repr_html_()
 
 
-_FIELD_HEADERS = frozenset((ATTEMPT, PARENT, JOB, RETRIES))  # a `Message` has fields for them
-_OURS = _FIELD_HEADERS | {REASON, TRACEBACK, ORIGIN, DEAD_SINCE, REPLAYED, LOSSES, TIMEOUTS}
+_OURS = FIELD_HEADERS | {REASON, TRACEBACK, ORIGIN, DEAD_SINCE, REPLAYED, LOSSES, TIMEOUTS}
 
 
 def child_id(parent: str, stage: str, index: int) -> str:
@@ -278,76 +282,15 @@ def child_id(parent: str, stage: str, index: int) -> str:
     return digest.hex()
 
 
-def without_delivery_counts(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *headers* without the counts of a quorum queue."""
-    return {key: value for key, value in headers.items() if key not in DELIVERY_COUNTS}
-
-
-def without_failure_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *headers* without traces of failures: our reason and counts, the broker's ``x-death``.
-
-    The broker's counts are not needed: they differ by version and queue type, so attempts are
-    counted in a header of ours.
-    """
-    ours = (REASON, TRACEBACK, ORIGIN, DEAD_SINCE, LOSSES, TIMEOUTS)
-    brokers = ("x-death", "x-first-death-", "x-last-death-", *DELIVERY_COUNTS)
-    return {
-        key: value
-        for key, value in headers.items()
-        if key not in ours and not key.startswith(brokers)
-    }
-
-
-def encode(data: Any) -> bytes:
-    """Return *data* as JSON bytes; None becomes the empty body, and bytes are returned unchanged.
-
-    Besides plain values it accepts pydantic models and whatever msgspec can encode: dataclasses,
-    `msgspec.Struct`, dates and times, UUIDs.
-
-    Raises:
-        TypeError: JSON cannot represent a value.
-        ValueError: a number is not finite (NaN, infinity), a text is not valid Unicode, *data* is
-            nested too deep, or the body is larger than `MAX_BODY_BYTES`.
-    """
-    if data is None:
-        return b""
-    try:
-        body = data if isinstance(data, bytes) else _encode_json(data)
-    except RecursionError:
-        raise ValueError("the value is nested too deep for JSON; flatten it") from None
-    _check_size(body)
-    if isinstance(data, bytes):
-        return body
-    # msgspec silently writes NaN and infinity as null. Only a body that contains a null can hide
-    # one; the strict encoder of the standard library finds it.
-    if b"null" in body:
-        import json
-
-        json.dumps(msgspec.to_builtins(data, enc_hook=_plain), allow_nan=False)
-    return body
-
-
-def _plain(value: Any) -> Any:
-    """Return a pydantic model as plain values; ``model_dump`` identifies it without an import."""
-    if callable(dump := getattr(value, "model_dump", None)):
-        return dump(mode="json")
-    raise TypeError(f"JSON cannot represent {type(value).__name__}; send plain values instead")
-
-
-_encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
-
-
-def _check_size(body: bytes) -> None:
-    if len(body) > MAX_BODY_BYTES:  # the broker would close the channel, with other publishes on it
-        raise ValueError(
-            f"the body has {len(body):,} bytes, brokers accept up to {MAX_BODY_BYTES:,}; store it "
-            f"elsewhere and send its path or URL"
-        )
-
-
 def _clamped(value: Any, low: int) -> int:
     sane = isinstance(value, int) and not isinstance(value, bool)
     return min(max(value, low), MAX_ATTEMPT) if sane else low
+
+
+def _id(value: Any) -> str | None:
+    """Return the id in a header; one that is longer than an id of ours is ignored."""
+    is_id = isinstance(value, str) and 0 < len(value.encode()) <= MAX_ID_BYTES
+    return value if is_id else None
 
 
 def _text(value: Any) -> str | None:

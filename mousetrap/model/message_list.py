@@ -10,7 +10,8 @@ from typing import Any
 
 from mousetrap.display.table import MAX_CELL_CHARS, Table, age
 from mousetrap.errors import UndecodableMessage
-from mousetrap.model.message import Message, decode
+from mousetrap.model.decoding import decode
+from mousetrap.model.message import Message
 from mousetrap.runtime import clock
 
 MAX_DECODED_BODY = 1_000_000  # bytes; a guess: a larger body is not decoded only to be shown

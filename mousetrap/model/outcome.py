@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from mousetrap.model.message import child_id, decode
+from mousetrap.model.decoding import decode
+from mousetrap.model.message import child_id
 
 OutcomeKind = Literal["done", "retried", "dead"]
 

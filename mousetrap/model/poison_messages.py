@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mousetrap.errors import AckTimedOut, WorkerLost
-from mousetrap.model.message import LOSSES, TIMEOUTS, Message
-from mousetrap.model.retry_policy import kept_headers
+from mousetrap.model.headers import LOSSES, TIMEOUTS, kept_headers
+from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 
 ALONE_FROM = 2  # lost workers at which a message moves to the quarantine queue, to be handled alone
@@ -89,5 +89,7 @@ def is_handled_alone(message: Message) -> bool:
 
 def _copy(message: Message, losses: int, timeouts: int) -> Message:
     counts = {LOSSES: losses, TIMEOUTS: timeouts}
-    headers = kept_headers(message) | {name: count for name, count in counts.items() if count}
+    headers = kept_headers(message.headers) | {
+        name: count for name, count in counts.items() if count
+    }
     return message.copy(message.attempt, headers)

@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
-from typing import Any
 
+from mousetrap.display.safe_text import class_name, text_of
 from mousetrap.errors import AckTimedOut, Reject, UndecodableMessage, WorkerLost
-from mousetrap.model.message import (
-    DEAD_SINCE,
-    DROPPED,
-    ORIGIN,
-    REASON,
-    TRACEBACK,
-    Message,
-    without_failure_headers,
-)
+from mousetrap.model.headers import DEAD_SINCE, ORIGIN, REASON, TRACEBACK, cut, kept_headers
+from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
 
-# All headers of a message must fit one frame, which is 128 KiB unless the broker is set otherwise.
-MAX_FOREIGN_HEADERS = 64_000  # characters (of the `repr`) of other headers that a copy keeps
-MAX_TRACEBACK = 8_000  # characters
-MAX_REASON = 1_000  # characters
+MAX_TRACEBACK = 12_000  # bytes of UTF-8, as everything that must fit one frame (see `headers`)
+MAX_REASON = 2_000  # bytes of UTF-8
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,8 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Dea
     used up, or when a retry cannot help (`Reject`, `UndecodableMessage`, `WorkerLost`,
     `AckTimedOut`), the message is dead-lettered.
     """
-    is_final = isinstance(error, (Reject, UndecodableMessage, WorkerLost, AckTimedOut))
+    # by its type: `isinstance` would also ask for its ``__class__``, which may raise
+    is_final = issubclass(type(error), (Reject, UndecodableMessage, WorkerLost, AckTimedOut))
     if is_final or attempt > len(queue.retry_delays):
         return DeadLetter(reason=reason_of(error))
     return RetryAfter(queue.retry_delays[attempt - 1])
@@ -70,7 +62,7 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Dea
 def after_failure(message: Message, error: BaseException, queue: Queue) -> Replacement:
     """Return what replaces *message* of *queue*, whose handler raised *error*; see `decide`."""
     decision = decide(message.attempt, error, queue)
-    headers = kept_headers(message)
+    headers = kept_headers(message.headers)
     reason, trace = reason_of(error), traceback_of(error)
     if isinstance(decision, RetryAfter):
         copy = message.copy(message.attempt + 1, headers)
@@ -79,47 +71,17 @@ def after_failure(message: Message, error: BaseException, queue: Queue) -> Repla
     return Replacement(message.copy(message.attempt, headers), queue.dead, None, reason, trace)
 
 
-def kept_headers(message: Message) -> dict[str, Any]:
-    """Return the headers of *message* that a copy of it keeps.
-
-    Headers that cannot be sent are dropped and named in ``mousetrap-dropped``. If the headers
-    together are too large, all are dropped, and ``mousetrap-dropped`` says so.
-    """
-    headers = without_failure_headers(message.headers)
-    if unsent := sorted(name for name, value in headers.items() if not _can_be_sent(value)):
-        for name in unsent:
-            del headers[name]
-        headers[DROPPED] = f"values that AMQP cannot encode: {', '.join(unsent)}"[:MAX_REASON]
-    if len(repr(headers)) > MAX_FOREIGN_HEADERS:  # a frame that is too large ends the connection
-        return {DROPPED: "all other headers: together with ours they would not fit one frame"}
-    return headers
-
-
 def reason_of(error: BaseException) -> str:
-    """Return *error* as ``ValueError: no luck``: at most `MAX_REASON` characters, valid UTF-8."""
-    try:
-        text = f"{type(error).__name__}: {error}"[:MAX_REASON]
-    except Exception:  # noqa: BLE001 -- a __str__ that raises must not stop the dead-lettering
-        text = f"{type(error).__name__}: (its __str__ raised an error)"
-    return _sendable(text)
+    """Return *error* as ``ValueError: no luck``: at most `MAX_REASON` bytes, valid UTF-8."""
+    return cut(f"{class_name(error)}: {text_of(error)}", MAX_REASON)
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback without the worker's frame: its last `MAX_TRACEBACK` characters."""
-    frame = error.__traceback__.tb_next if error.__traceback__ else None
-    text = _sendable("".join(traceback.format_exception(type(error), error, frame)))
-    return text if len(text) <= MAX_TRACEBACK else "...\n" + text[-MAX_TRACEBACK:]
-
-
-def _sendable(text: str) -> str:
-    # A header is UTF-8; a lone surrogate, from a file name in another encoding, is not.
-    return text.encode("utf-8", "replace").decode()
-
-
-def _can_be_sent(value: Any) -> bool:
-    """Say whether pika can encode *value*: it decodes unsigned 64-bit integers, encodes none."""
-    if isinstance(value, dict):
-        return all(map(_can_be_sent, value.values()))
-    if isinstance(value, list):
-        return all(map(_can_be_sent, value))
-    return not isinstance(value, int) or value.bit_length() <= 63
+    """Return the traceback without the worker's frame: its last `MAX_TRACEBACK` bytes."""
+    try:
+        frame = error.__traceback__.tb_next if error.__traceback__ else None
+        text = "".join(traceback.format_exception(type(error), error, frame))
+    except BaseException as failure:  # noqa: BLE001 -- an attribute of it may raise anything
+        text = f"{reason_of(error)}\n(its traceback cannot be shown: {class_name(failure)})\n"
+    end = cut(text, MAX_TRACEBACK, keep_end=True)
+    return end if len(end) == len(text) else f"...\n{end}"

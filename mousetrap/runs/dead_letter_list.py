@@ -19,17 +19,11 @@ from mousetrap.flows.flow import reference
 from mousetrap.flows.recording import test_module
 from mousetrap.flows.stage import Stage, queue_of
 from mousetrap.job_queue import depth
+from mousetrap.model.decoding import decode
+from mousetrap.model.encoding import encode
+from mousetrap.model.headers import DEAD_SINCE, EDITED, ORIGIN, REASON, TRACEBACK
 from mousetrap.model.ledger import LedgerEntry
-from mousetrap.model.message import (
-    DEAD_SINCE,
-    EDITED,
-    ORIGIN,
-    REASON,
-    TRACEBACK,
-    Message,
-    decode,
-    encode,
-)
+from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
 from mousetrap.runs.run import Run

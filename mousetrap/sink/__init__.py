@@ -18,7 +18,9 @@ from typing import Any, Protocol
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SinkBusy, SinkError
-from mousetrap.model.message import Message, current_message, decode, encode
+from mousetrap.model.decoding import decode
+from mousetrap.model.encoding import encode
+from mousetrap.model.message import Message, current_message
 from mousetrap.runtime import clock, threads
 from mousetrap.sink.sqlite import SqliteStore
 

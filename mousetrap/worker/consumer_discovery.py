@@ -22,7 +22,7 @@ from mousetrap.amqp.properties import request_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
-from mousetrap.model.message import decode
+from mousetrap.model.decoding import decode
 from mousetrap.runtime import clock, randomness, threads
 from mousetrap.runtime.environment import is_kernel, program_name
 from mousetrap.runtime.interrupt import Waiter

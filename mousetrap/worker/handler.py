@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 from mousetrap.errors import UndecodableMessage
-from mousetrap.model.message import Message, decode
+from mousetrap.model.decoding import decode
+from mousetrap.model.message import Message
 
 
 class Handler:
@@ -74,7 +75,7 @@ class Handler:
         A generator is exhausted before any output is sent: if it raises an error, none is sent.
 
         Raises:
-            TypeError, ValueError: a value cannot be JSON (see `mousetrap.model.message.encode`).
+            TypeError, ValueError: a value cannot be JSON (see `mousetrap.model.encoding.encode`).
         """
         if result is None:
             return []

@@ -18,7 +18,8 @@ from contextvars import ContextVar
 
 from mousetrap import settings as settings_module
 from mousetrap.errors import MousetrapError
-from mousetrap.model.message import Message, child_id, without_failure_headers
+from mousetrap.model.headers import without_failure_headers
+from mousetrap.model.message import Message, child_id
 from mousetrap.runtime import thread_context, threads
 from mousetrap.settings import Settings
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.amqp import pika_patches
+from mousetrap.model.headers import entry_size
 
 plain = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text()
@@ -52,6 +53,53 @@ def test_values_arrive_as_they_were_sent(value):
 def test_values_of_others_are_read(encoded, value):
     """Floats, and times that Python cannot represent as a date."""
     assert pika_patches.decode_value(b"?" + encoded, 1) == (value, 1 + len(encoded))
+
+
+def nested(kind, depth):
+    """Return that many tables or arrays within each other, encoded."""
+    encoded = b"V"
+    for _ in range(depth):
+        inner = (b"\x01a" if kind == b"F" else b"") + encoded
+        encoded = kind + struct.pack(">I", len(inner)) + inner
+    return encoded
+
+
+LIMITS = {  # encoded values that a copy must carry to the bit
+    "int64 min": struct.pack(">cq", b"l", -(2**63)),
+    "int64 max": struct.pack(">cq", b"l", 2**63 - 1),
+    "double nan": struct.pack(">cd", b"d", math.nan),
+    "double -inf": struct.pack(">cd", b"d", -math.inf),
+    "decimal max": struct.pack(">cBi", b"D", 255, 2**31 - 1),
+    "decimal min": struct.pack(">cBi", b"D", 0, -(2**31)),
+    "decimal with a last zero": struct.pack(">cBi", b"D", 2, 150),
+    "decimal zero": struct.pack(">cBi", b"D", 7, 0),
+    "timestamp 0": struct.pack(">cQ", b"T", 0),
+    "timestamp after 9999": struct.pack(">cQ", b"T", 2**62),
+    "timestamp before 1970": struct.pack(">cq", b"T", -1),
+    "void": b"V",
+    "byte array": b"x\x00\x00\x00\x02\xff\x00",
+    "text that is not UTF-8": b"S\x00\x00\x00\x02\xff\x00",
+    "name that is not UTF-8": b"F\x00\x00\x00\x03\x01\xffV",
+    "empty name": b"F\x00\x00\x00\x02\x00V",
+    "name of 255 bytes": b"F" + struct.pack(">IB", 257, 255) + b"k" * 255 + b"V",
+    "empty table": b"F\x00\x00\x00\x00",
+    "empty array": b"A\x00\x00\x00\x00",
+    "tables in tables": nested(b"F", 20_000),
+    "arrays in arrays": nested(b"A", 25_000),
+}
+
+
+@pytest.mark.parametrize("encoded", LIMITS.values(), ids=LIMITS)
+def test_values_at_the_limits_of_their_type_are_carried_unchanged(encoded):
+    """What arrives is what a copy sends: the same type and the same bytes."""
+    value, end = pika_patches.decode_value(encoded, 0)
+    pieces = []
+
+    size = pika_patches.encode_value(pieces, value)
+
+    assert b"".join(pieces) == encoded
+    assert (size, end) == (len(encoded), len(encoded))
+    assert entry_size("name", value) == 1 + len("name") + len(encoded)
 
 
 def test_pika_needs_this():

@@ -17,7 +17,8 @@ from support.waiting import wait_for
 
 from mousetrap.errors import UndecodableMessage
 from mousetrap.job_queue import depth, open_channel
-from mousetrap.model.message import (
+from mousetrap.model.decoding import decode
+from mousetrap.model.headers import (
     ATTEMPT,
     DEAD_SINCE,
     JOB,
@@ -26,7 +27,6 @@ from mousetrap.model.message import (
     REASON,
     RETRIES,
     TIMEOUTS,
-    decode,
 )
 from mousetrap.model.poison_messages import MAX_LOSSES
 from mousetrap.model.topology import Queue

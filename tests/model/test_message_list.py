@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mousetrap.model.message import REASON, Message
+from mousetrap.model.headers import REASON
+from mousetrap.model.message import Message
 from mousetrap.model.message_list import MAX_DECODED_BODY, Messages, preview
 from mousetrap.runtime import clock
 

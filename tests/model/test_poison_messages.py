@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.errors import AckTimedOut, WorkerLost
-from mousetrap.model.message import LOSSES, MAX_ATTEMPT, TIMEOUTS, Message
+from mousetrap.model.headers import LOSSES, TIMEOUTS
+from mousetrap.model.message import MAX_ATTEMPT, Message
 from mousetrap.model.poison_messages import (
     ALONE_FROM,
     MAX_ACK_TIMEOUTS,

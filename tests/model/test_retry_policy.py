@@ -7,16 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.errors import Reject, UndecodableMessage
-from mousetrap.model.message import DROPPED, LOSSES, REASON, TRACEBACK, Message
+from mousetrap.model.headers import LOSSES, REASON, TRACEBACK
+from mousetrap.model.message import Message
 from mousetrap.model.retry_policy import (
-    MAX_FOREIGN_HEADERS,
     MAX_REASON,
     MAX_TRACEBACK,
     DeadLetter,
     RetryAfter,
     after_failure,
     decide,
-    kept_headers,
 )
 from mousetrap.model.topology import Queue
 
@@ -72,7 +71,9 @@ def test_decide_dead_letters_an_error_whose_str_raises():
         def __str__(self):
             raise RuntimeError
 
-    assert decide(4, Speechless(), QUEUE) == DeadLetter("Speechless: (its __str__ raised an error)")
+    assert decide(4, Speechless(), QUEUE) == DeadLetter(
+        "Speechless: (its __str__ raised RuntimeError)"
+    )
 
 
 def failed(text: str = "no luck") -> ValueError:
@@ -105,19 +106,3 @@ def test_after_failure_gives_the_dead_queue_a_copy_that_says_why():
     assert len(failure.traceback) <= MAX_TRACEBACK + len("...\n")
     assert dead_letter.origin == "start_fetch"
     assert dead_letter.dead_since is not None
-
-
-def test_kept_headers_names_what_amqp_cannot_encode():
-    """An unsigned 64-bit integer can be read but not sent: it is left out, by name."""
-    headers = {"count": 2**63, "deep": {"list": [2**64 - 1]}, "tenant": "x"}
-
-    kept = kept_headers(Message(1, headers=headers))
-
-    assert kept == {"tenant": "x", DROPPED: "values that AMQP cannot encode: count, deep"}
-
-
-def test_kept_headers_drops_all_when_they_would_not_fit_one_frame():
-    """A frame that is too large would end the connection at every try."""
-    kept = kept_headers(Message(1, headers={"book": "x" * MAX_FOREIGN_HEADERS}))
-
-    assert kept.keys() == {DROPPED}

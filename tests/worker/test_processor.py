@@ -15,7 +15,8 @@ from mousetrap.amqp.consumer import Delivery
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import ConnectionLost
 from mousetrap.model import poison_messages
-from mousetrap.model.message import LOSSES, Message, current_message
+from mousetrap.model.headers import LOSSES
+from mousetrap.model.message import Message, current_message
 from mousetrap.model.outcome import unpack
 from mousetrap.model.poison_messages import ALONE_FROM
 from mousetrap.model.topology import Queue

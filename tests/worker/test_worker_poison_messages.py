@@ -11,7 +11,8 @@ from support.waiting import wait_for
 from mousetrap.amqp.properties import NEAR_DELIVERY_LIMIT
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, depth, drain, open_channel
-from mousetrap.model.message import LOSSES, Message
+from mousetrap.model.headers import LOSSES
+from mousetrap.model.message import Message
 from mousetrap.model.poison_messages import ALONE_FROM, MAX_LOSSES
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings

@@ -1,0 +1,60 @@
+"""Encoding a value as the body of a message: JSON; `decoding` is the reverse.
+
+Nothing here talks to a broker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+MAX_BODY_BYTES = 16 * 1024 * 1024  # RabbitMQ 4 accepts no more by default
+
+
+def encode(data: Any) -> bytes:
+    """Return *data* as JSON bytes; None becomes the empty body, and bytes are returned unchanged.
+
+    Besides plain values it accepts pydantic models and whatever msgspec can encode: dataclasses,
+    `msgspec.Struct`, dates and times, UUIDs.
+
+    Raises:
+        TypeError: JSON cannot represent a value.
+        ValueError: a number is not finite (NaN, infinity), a text is not valid Unicode, *data* is
+            nested too deep, or the body is larger than `MAX_BODY_BYTES`.
+    """
+    if data is None:
+        return b""
+    try:
+        body = data if isinstance(data, bytes) else _encode_json(data)
+    except RecursionError:
+        raise ValueError("the value is nested too deep for JSON; flatten it") from None
+    check_size(body)
+    if isinstance(data, bytes):
+        return body
+    # msgspec silently writes NaN and infinity as null. Only a body that contains a null can hide
+    # one; the strict encoder of the standard library finds it.
+    if b"null" in body:
+        import json
+
+        json.dumps(msgspec.to_builtins(data, enc_hook=_plain), allow_nan=False)
+    return body
+
+
+def _plain(value: Any) -> Any:
+    """Return a pydantic model as plain values; ``model_dump`` identifies it without an import."""
+    if callable(dump := getattr(value, "model_dump", None)):
+        return dump(mode="json")
+    raise TypeError(f"JSON cannot represent {type(value).__name__}; send plain values instead")
+
+
+_encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+def check_size(body: bytes) -> None:
+    """Raise ValueError if *body* is larger than `MAX_BODY_BYTES`."""
+    if len(body) > MAX_BODY_BYTES:  # the broker would close the channel, with other publishes on it
+        raise ValueError(
+            f"the body has {len(body):,} bytes, brokers accept up to {MAX_BODY_BYTES:,}; store it "
+            f"elsewhere and send its path or URL"
+        )
