@@ -16,7 +16,7 @@ from pika.channel import Channel
 from mousetrap.amqp.error_translation import parameters, translate
 from mousetrap.amqp.fast_connection import FastConnection
 from mousetrap.amqp.io_thread import IOThread
-from mousetrap.display.safe_text import safe
+from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
@@ -215,8 +215,8 @@ class Connection:
     def crashed(self, error: BaseException) -> None:
         """Fail, because the I/O thread ended by an exception (called by `IOThread`)."""
         lost = ConnectionLost(
-            f"the I/O thread ended by {error!r}: a defect of mousetrap, please report it; open a "
-            f"new connection"
+            f"the I/O thread ended by {repr_of(error)}: a defect of mousetrap, please report it; "
+            f"open a new connection"
         )
         self._is_detached = self._closing = True
         self._lose_channel(lost)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from pika.adapters.select_connection import IOLoop
 
 from mousetrap.errors import ConnectionLost
+from mousetrap.model.retry_policy import traceback_of
 from mousetrap.runtime import threads
 
 log = logging.getLogger("mousetrap.amqp.io_thread")
@@ -113,11 +114,12 @@ class IOThread:
     def _run(self) -> None:
         try:
             self.io.start()
-        except BaseException as error:
-            log.exception("the I/O thread ended by an exception: its connections fail")
+        except BaseException as error:  # noqa: BLE001 -- its connections fail with it
             for member in tuple(self._members):
                 member.crashed(error)
             self._members.clear()
+            trace = traceback_of(error)  # as text: the exception may be one that cannot be shown
+            log.error("the I/O thread ended by an exception: its connections failed\n%s", trace)  # noqa: TRY400
         finally:
             self._is_over = True
             with suppress(Exception):  # a loop that raised may not close cleanly either

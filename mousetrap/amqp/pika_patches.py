@@ -12,6 +12,7 @@ when pika changes them.
 
 from __future__ import annotations
 
+import math
 import struct
 from decimal import Decimal
 from typing import Any
@@ -72,6 +73,8 @@ def _decode_nested(encoded: bytes, offset: int, depth: int) -> tuple[Any, int]:
 def encode_value(pieces: list[bytes], value: Any) -> int:
     """Append the encoded *value* to *pieces*; return its size in bytes."""
     if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("RabbitMQ closes the connection on NaN and infinity")  # measured
         pieces.append(struct.pack(">cd", b"d", value))
     elif isinstance(value, FarTimestamp):
         pieces.append(struct.pack(">cQ", b"T", value))

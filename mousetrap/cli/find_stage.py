@@ -12,6 +12,7 @@ from typing import Any
 
 from mousetrap.errors import SettingsError
 from mousetrap.flows.stage import Stage, stage
+from mousetrap.model.retry_policy import reason_of
 
 BUILT_IN = {
     "fetch": "mousetrap.run_fetch_worker:fetch",
@@ -64,7 +65,7 @@ def _import(name: str) -> ModuleType:
         [*_, last] = traceback.extract_tb(error.__traceback__)
         raise SettingsError(
             f"importing {name!r} failed in {last.filename}, line {last.lineno}: "
-            f"{type(error).__name__}: {error}; try it alone: python -c 'import {name}'"
+            f"{reason_of(error)}; try it alone: python -c 'import {name}'"
         ) from error
 
 

@@ -7,6 +7,7 @@ fit one frame. Nothing here talks to a broker.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -164,6 +165,8 @@ def _size(value: Any) -> int:
                 raise ValueError("an integer has at most 64 bits")
             return 9
         case float():
+            if not math.isfinite(value):
+                raise ValueError("RabbitMQ closes the connection on NaN and infinity (measured)")
             return 9
         case Decimal():
             scaled(value)

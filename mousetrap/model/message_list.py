@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from mousetrap.display.safe_text import repr_of
 from mousetrap.display.table import MAX_CELL_CHARS, Table, age
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.decoding import decode
@@ -72,6 +73,6 @@ def preview(body: bytes, type: Any = None) -> str:
     if len(body) > MAX_DECODED_BODY:
         return f"too large to show: {len(body):,} bytes"
     try:
-        return repr(decode(body, type) if body else None)
+        return repr_of(decode(body, type) if body else None)
     except UndecodableMessage as error:
         return f"({error})"

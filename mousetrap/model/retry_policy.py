@@ -77,11 +77,17 @@ def reason_of(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback without the worker's frame: its last `MAX_TRACEBACK` bytes."""
+    """Return the traceback without the worker's frame, in at most `MAX_TRACEBACK` bytes.
+
+    A longer one loses its middle: it begins with frames, where the error's text is what is long.
+    """
     try:
         frame = error.__traceback__.tb_next if error.__traceback__ else None
         text = "".join(traceback.format_exception(type(error), error, frame))
     except BaseException as failure:  # noqa: BLE001 -- an attribute of it may raise anything
         text = f"{reason_of(error)}\n(its traceback cannot be shown: {class_name(failure)})\n"
-    end = cut(text, MAX_TRACEBACK, keep_end=True)
-    return end if len(end) == len(text) else f"...\n{end}"
+    whole = cut(text, MAX_TRACEBACK)
+    if len(whole) == len(text):
+        return whole
+    begin = cut(text, MAX_TRACEBACK // 3)
+    return f"{begin}\n...\n{cut(text, MAX_TRACEBACK - len(begin.encode()) - 5, keep_end=True)}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mousetrap.display.safe_text import SafeText, safe
+from mousetrap.display.safe_text import SafeText, class_name, safe
 from mousetrap.display.table import Table, age
 from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
 from mousetrap.flows.dead_letters import dead_letters, send_back
@@ -383,7 +383,7 @@ def _edited(message: Message, handler: Handler) -> Message:
         body = encode(data)
     except Exception as error:
         raise MousetrapError(
-            f"{handler.name} failed with message {message.short_id}: {type(error).__name__}; "
+            f"{handler.name} failed with message {message.short_id}: {class_name(error)}; "
             f"nothing was edited: correct the function, or select messages with ids=..."
         ) from error
     if data is None and message.body:

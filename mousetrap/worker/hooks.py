@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from mousetrap.display.safe_text import safe
+from mousetrap.display.safe_text import class_name, safe
 from mousetrap.errors import MousetrapError
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Outcome
@@ -179,12 +179,14 @@ class Hooks:
     def _report(self, method: Callable[..., object], error: BaseException) -> None:
         level = logging.DEBUG if method in self._reported else logging.WARNING
         self._reported.add(method)
-        [*_, last] = traceback.extract_tb(error.__traceback__)
-        log.log(
-            level, "%s: hook %s raised %s at %s:%s; the message is not affected",
-            safe(self._queue), getattr(method, "__qualname__", type(method).__name__),
-            type(error).__name__, last.filename, last.lineno,
-        )  # fmt: skip
+        try:
+            [*_, last] = traceback.extract_tb(error.__traceback__)
+            name = getattr(method, "__qualname__", class_name(method))
+            where = f"{last.filename}:{last.lineno}"
+        except BaseException:  # noqa: BLE001 -- the attributes of a user's objects may raise as well
+            name, where = class_name(method), "an unknown place"
+        log.log(level, "%s: hook %s raised %s at %s; the message is not affected",
+                safe(self._queue), safe(name), class_name(error), where)  # fmt: skip
 
 
 def _overridden(hook: Hook, default: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:

@@ -16,7 +16,7 @@ from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.properties import AMQPProperties, kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.display.safe_text import safe
+from mousetrap.display.safe_text import class_name, safe
 from mousetrap.errors import Reject
 from mousetrap.model import poison_messages, retry_policy
 from mousetrap.model.message import Message
@@ -224,7 +224,7 @@ class Processor:
         log.log(
             logging.WARNING if failure.delay is None else logging.INFO,
             "%s: message %s, attempt %d: %s -> %s", safe(self._queue.name), message.short_id,
-            message.attempt, type(error).__name__, safe(failure.target),
+            message.attempt, class_name(error), safe(failure.target),
         )  # fmt: skip
         properties = kept_properties(attempt.delivery.properties)
         self._publish(attempt, [(failure.copy, failure.target, properties)], outcome)

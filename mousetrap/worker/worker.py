@@ -16,7 +16,7 @@ from typing import Any
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.display.safe_text import safe
+from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
@@ -375,7 +375,7 @@ class Worker:
 
     def _on_crash(self, error: BaseException) -> None:
         problem = MousetrapError(
-            f"a thread that calls {self.handler.name} ended with {error!r}, which is a defect"
+            f"a thread that calls {self.handler.name} ended with {repr_of(error)}: a defect"
         )
         problem.__cause__ = error
         self.fail(problem)

@@ -103,6 +103,7 @@ def test_after_failure_gives_the_dead_queue_a_copy_that_says_why():
     assert (failure.target, failure.delay, dead_letter.attempt) == ("start_fetch.dead", None, 4)
     assert dead_letter.headers[REASON] == failure.reason
     assert dead_letter.headers[TRACEBACK] == failure.traceback
-    assert len(failure.traceback) <= MAX_TRACEBACK + len("...\n")
+    assert len(failure.traceback.encode()) <= MAX_TRACEBACK
+    assert failure.traceback.startswith("ValueError: x")
     assert dead_letter.origin == "start_fetch"
     assert dead_letter.dead_since is not None

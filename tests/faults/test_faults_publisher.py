@@ -1,0 +1,343 @@
+"""Faults of what is published: headers that act, grow or cannot be shown; processes that end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pika
+import pytest
+from rig import work_stage
+from rig.trial import Trial, trial_counts
+from support.waiting import wait_for
+
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.flows.dead_letters import replay
+from mousetrap.job_queue import declare, depth, drain, open_channel
+from mousetrap.model.headers import DROPPED, MAX_FOREIGN_HEADERS, ROUTED
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
+from mousetrap.worker.worker import Worker
+
+WORK = Queue("work", work_stage.DELAYS)
+
+
+@pytest.fixture
+def trial(settings):
+    with Trial(settings, WORK) as trial:
+        yield trial
+
+
+def publish(trial, id, headers, **properties):
+    """Publish a job for *id* as plain pika does, with *headers* and other properties."""
+    properties = pika.BasicProperties(message_id=id, headers=headers, **properties)
+    with open_channel(trial.settings) as channel:
+        channel.confirm_delivery()
+        channel.basic_publish("", trial.wire_name("work"), b'"%s"' % id.encode(), properties)
+    trial.history.attempted.add(id)
+    trial.history.confirmed.add(id)
+
+
+# ---- headers that make the broker act ------------------------------------------------------------
+
+
+@pytest.mark.fault("F32")
+@trial_counts(5, 50)
+def test_routed_by_header(trial, fault_row, times):
+    """``CC`` and ``BCC`` act once: not with a retry, a dead letter, a replay or a return."""
+    copied = trial.wire_name("copied")
+    handled = Counter()
+    dead = {}
+    trial.on_dead_letter = lambda each: dead.setdefault(each.id, each)
+    declare("copied", settings=trial.settings)
+
+    def fail(id: str) -> None:
+        handled[id] += 1
+        raise ValueError("no luck")
+
+    with Worker(WORK, fail, trial.settings, concurrency=4) as worker:
+        for n in range(times):
+            name = ("CC", "BCC")[n % 2]
+            publish(trial, f"{n}", {name: [copied], "tenant": "x"})
+        worker.wait_until(dead=times, timeout=60)
+        assert replay("work", settings=trial.settings) == times
+        worker.wait_until(dead=2 * times, timeout=60)
+    trial.settle()
+
+    attempts = 2 * (1 + len(work_stage.DELAYS))  # before the replay and after it
+    assert handled == dict.fromkeys(trial.history.attempted, attempts)
+    assert Counter(each.id for each in drain("copied", settings=trial.settings)) == dict.fromkeys(
+        trial.history.attempted, 1
+    )
+    # what the broker removes before it delivers a message cannot be shown
+    assert dead["0"].headers[ROUTED] == {"CC": [copied]}
+    assert all(each.headers["tenant"] == "x" for each in dead.values())
+    fault_row.add(trial.drain_queues(), times)
+
+
+def test_properties_that_act_are_not_sent_again(trial):
+    """A retry outlives its time to live, is persistent, and is accepted from another user."""
+    acting = {"expiration": "60000", "user_id": trial.settings.user, "delivery_mode": 1,
+              "priority": 9, "correlation_id": "c", "reply_to": "work"}  # fmt: skip
+    counted = {"x-delivery-count": 15, "x-acquired-count": 15, "x-match": "all", "x-delay": 5000,
+               "x-stream-offset": 7, "x-death": [{"queue": trial.wire_name("work"), "count": 9}],
+               }  # fmt: skip
+    publish(trial, "fail-1", counted, **acting)
+    with work_stage.work.worker(trial.settings) as worker:
+        worker.wait_until(dead=1)
+
+    with open_channel(trial.settings) as channel:
+        _, found, _ = channel.basic_get(trial.wire_name(WORK.dead), auto_ack=True)
+    kept = {name for name, value in vars(found).items() if value is not None}
+    assert kept == {"content_type", "correlation_id", "delivery_mode", "headers", "message_id",
+                    "priority", "reply_to", "timestamp"}  # fmt: skip
+    assert found.delivery_mode == 2
+    assert {
+        "x-match": "all",
+        "x-delay": 5000,
+        "x-stream-offset": 7,
+    }.items() <= found.headers.items()
+    assert not {"x-death", "x-delivery-count", "x-acquired-count"} & found.headers.keys()
+
+
+# ---- headers that grow ---------------------------------------------------------------------------
+
+LONG_TEXTS = {"CJK": "漢", "emoji": "😀", "accent": "é", "ASCII": "x", "a lone surrogate": "\udcff",
+              "combining": "e\u0301"}  # fmt: skip
+
+
+@pytest.mark.fault("F34")
+@trial_counts(10, 100)
+def test_large_headers(trial, fault_row, times):
+    """A message with headers that barely fit dies with its reason; the connection stays open."""
+    texts = list(LONG_TEXTS.values())
+    dead = {}
+    trial.on_dead_letter = lambda each: dead.setdefault(each.id, each)
+
+    def work(id: str) -> str:
+        if not id.startswith("fail"):
+            return id
+        text = texts[int(id.removeprefix("fail-")) % len(texts)]
+        deep = len(id) * 1_000
+
+        def raise_deep(left: int) -> None:
+            if left:
+                raise_deep(left - 1)
+            raise ValueError(text * 42_000)
+
+        raise_deep(deep // 1000)
+        return id
+
+    with Worker(WORK, work, trial.settings, writes="out", concurrency=2) as worker:
+        for n in range(times):
+            text = texts[n % len(texts)].encode(errors="replace").decode()
+            fill = text * (125_000 // len(text.encode()))  # nearly all that fits one frame
+            publish(trial, f"fail-{n}", {"fill": fill, "tenant": "x"})
+            publish(trial, f"good-{n}", None)
+        worker.wait_until(dead=times, done=times, timeout=120)
+        reconnects = worker.statistics().reconnects
+    trial.settle()
+
+    assert reconnects == 0
+    assert len(dead) == times
+    for each in dead.values():
+        assert each.reason.startswith("ValueError: ")
+        assert "in raise_deep" in each.traceback
+        assert each.headers["tenant"] == "x"
+        assert each.headers[DROPPED] == "values that would not fit one frame: fill"
+    fault_row.add(trial.drain_queues(), times)
+
+
+def test_small_frames(node):
+    """Where the broker's frames are small, a dead letter still has its reason; nothing is lost."""
+    node.rabbitmqctl("eval", "application:set_env(rabbit, frame_max, 8192).")
+    settings = node.settings.replace(namespace="small", queue_expiry=60.0)
+    with Trial(settings, WORK) as trial, work_stage.work.worker(settings) as worker:
+        dead = {}
+        trial.on_dead_letter = lambda each: dead.setdefault(each.id, each)
+        for n in range(5):
+            publish(trial, f"fail-{n}", {"fill": "漢" * 2_300, "tenant": "x", "more": "y" * 900})
+        worker.wait_until(dead=5)
+        trial.settle()
+
+        assert worker.statistics().reconnects == 0
+        for each in dead.values():
+            assert each.reason == "ValueError: no luck"
+            assert each.headers["tenant"] == "x"
+            assert "fill" in each.headers[DROPPED]
+
+
+def test_headers_beyond_the_frame_are_refused(trial):
+    """What could never be sent is refused by name, and its neighbours are confirmed."""
+    headers = {"book": "漢" * MAX_FOREIGN_HEADERS}
+    with Publisher(trial.settings) as publisher:
+        before = publisher.publish(Message(1), "work")
+        large = publisher.publish(Message(2, headers=headers), "work")
+        wrong = publisher.publish(Message(3, headers={"n": 2**63}), "work")
+        endless = publisher.publish(Message(3, headers={"x": float("inf")}), "work")
+        after = publisher.publish(Message(4), "work")
+        publisher.flush()
+        assert (before.state, after.state) == ("confirmed", "confirmed")
+        assert large.state == wrong.state == endless.state == "refused"
+        assert "bytes" in large.reason
+        assert "'n'" in wrong.reason
+        assert publisher.connection.reconnects == 0
+
+
+# ---- header values at the limits of their types --------------------------------------------------
+
+
+def nested(depth):
+    value = {}
+    for n in range(depth):
+        value = {"t": value} if n % 2 else [value]
+    return {"deep": value}
+
+
+CARRIED = {
+    "min": -(2**63), "max": 2**63 - 1, "small": -(2**31), "zero": 0, "true": True, "void": None,
+    "pi": 3.141592653589793, "tiny": 5e-324, "huge": 1.7976931348623157e308, "minus 0": -0.0,
+    "decimal": Decimal("-21474836.48"), "scale": Decimal("1.50"),
+    "places": Decimal((0, (1,), -255)), "epoch": datetime(1970, 1, 1, tzinfo=UTC),
+    "last": datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), "bytes": b"\x00\xff", "no bytes": b"",
+    "no text": "", "nul": "a\x00b", "": "no name", "k" * 255: "long name", "table": {"": {}},
+    "array": [None, [1, [True, "x", {"y": [1.5]}]], b"z"], **nested(40),
+}  # fmt: skip
+
+
+def test_header_values_are_carried(trial):
+    """Through a retry, the dead letter and a replay, each value arrives as it was sent."""
+    publish(trial, "fail-1", CARRIED | {"fine": 1})
+    with work_stage.work.worker(trial.settings) as worker:
+        worker.wait_until(dead=1)
+        assert replay("work", settings=trial.settings) == 1
+        worker.wait_until(dead=2)
+    wait_for(lambda: depth(WORK.dead, trial.settings).messages == 1)
+    [dead_letter] = drain(WORK.dead, settings=trial.settings)
+
+    found = {name: dead_letter.headers[name] for name in CARRIED}
+    assert found == CARRIED
+    assert list(map(str, found.values())) == list(map(str, CARRIED.values()))  # 1.50, -0.0
+    assert DROPPED not in dead_letter.headers
+
+
+# ---- exceptions that cannot be shown -------------------------------------------------------------
+
+
+class NamelessMeta(type):
+    """The class has no name that can be read."""
+
+    def __getattribute__(cls, name):
+        if name in ("__name__", "__qualname__", "__module__"):
+            raise SystemExit("no name")
+        return super().__getattribute__(name)
+
+
+def exceptions():
+    """Return exceptions by name, each with something that raises when it is asked for."""
+
+    class TextRaises(Exception):
+        raised: BaseException = RuntimeError()
+
+        def __str__(self):
+            raise self.raised
+
+        __repr__ = __str__
+
+    class Nameless(TextRaises, metaclass=NamelessMeta):
+        pass
+
+    class Causes(Exception):
+        @property
+        def __cause__(self):
+            raise SystemExit(3)
+
+        @property
+        def __notes__(self):
+            raise SystemExit(4)
+
+        @property
+        def __class__(self):
+            raise SystemExit(5)
+
+        @property
+        def __traceback__(self):
+            raise SystemExit(6)
+
+    class Stubborn(str):
+        __slots__ = ()
+
+        def __getitem__(self, _):
+            raise SystemExit(7)
+
+        encode = __len__ = __getitem__
+
+    class Texts(Exception):
+        def __str__(self):
+            return Stubborn("stubborn")
+
+    def endless():
+        error = ValueError("round")
+        error.__cause__ = OSError("and round")
+        error.__cause__.__cause__ = error
+        return error
+
+    def speechless(raised):
+        return type("TextRaises", (TextRaises,), {"raised": raised})()
+
+    class Recursive(Exception):
+        def __str__(self):
+            return str(self)
+
+    noted = ValueError("noted")
+    noted.__notes__ = [speechless(SystemExit(2)), 5]
+    chain = ValueError("chained")
+    for n in range(2_000):
+        outer = ValueError(f"chained {n}")
+        outer.__cause__ = chain
+        chain = outer
+    return [
+        *map(speechless, (RuntimeError(), SystemExit(0), KeyboardInterrupt(), GeneratorExit(),
+                          BaseException(), RecursionError(), MemoryError())),
+        Nameless(), Causes(), Texts(), endless(), Recursive(), noted, chain,
+        ValueError("x" * 30_000_000), ExceptionGroup("many", [speechless(SystemExit(1))] * 50),
+        SystemExit(0), KeyboardInterrupt(), GeneratorExit(), StopIteration(), AssertionError(),
+        SyntaxError("bad", ("f", 1, 1, speechless(SystemExit(8)))),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad \udcff"),
+    ]  # fmt: skip
+
+
+@pytest.mark.fault("F42")
+@trial_counts(1, 20)
+@pytest.mark.parametrize("is_async", [False, True], ids=["threads", "async"])
+def test_exceptions_that_cannot_be_shown(trial, fault_row, times, is_async):
+    """Each is dead-lettered with a reason, and the worker handles the next message."""
+    raised = exceptions()
+
+    def work(id: str) -> str:
+        if id.startswith("fail"):
+            raise raised[int(id.removeprefix("fail-")) % len(raised)]
+        return id
+
+    async def work_async(id: str) -> str:
+        return work(id)
+
+    handler = work_async if is_async else work
+    failing = times * len(raised)
+    with Worker(WORK, handler, trial.settings, writes="out", concurrency=2) as worker:
+        for n in range(failing):
+            trial.send([f"fail-{n}", f"good-{n}"])
+        worker.wait_until(dead=failing, done=failing, timeout=120)
+        assert worker.statistics().reconnects == 0
+        assert worker.error is None
+        assert repr(worker)
+        assert worker._repr_html_()
+    trial.settle()
+
+    reasons = trial.history.dead
+    assert len(reasons) == failing
+    assert reasons["fail-1"] == "TextRaises: (its __str__ raised SystemExit)"
+    assert reasons["fail-7"] == "Nameless: (its __str__ raised RuntimeError)"
+    assert all(reasons.values())
+    fault_row.add(trial.drain_queues(), failing)
