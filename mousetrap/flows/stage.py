@@ -6,7 +6,6 @@ Calling a stage calls its function, so you can write and test it without a broke
 
 from __future__ import annotations
 
-import contextvars
 import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -63,10 +62,8 @@ class Stage(Generic[P, R]):
         handling = Handling(message, self.name)
         tokens = current_message.set(message), current_handling.set(handling)
         try:
-            result = self.handler.function(*self.handler.arguments(message))
-            if self.handler.is_async:
-                result = _run_coroutine(result, handling)
-            outputs = self.handler.outputs(result, message) if self.writes is not None else []
+            outputs = self.handler.call(message)
+            outputs = outputs if self.writes is not None else []
             return [*outputs, *(sent for sent, _ in handling.end())]
         finally:
             handling.end()
@@ -108,20 +105,6 @@ class Stage(Generic[P, R]):
         arrow = f" → {self.writes}" if self.writes else ""
         path = safe(f"{self.queue.name} → {self.name}{arrow}")
         return f"<Stage {path}, concurrency {self.concurrency}>"
-
-
-def _run_coroutine(coroutine: Any, handling: Handling) -> Any:
-    """Run *coroutine* on a thread of its own: in a notebook this thread has a running loop."""
-    import asyncio  # late: only stages that are coroutines need it
-    from concurrent.futures import ThreadPoolExecutor
-
-    async def run() -> Any:
-        handling.follow_task()
-        return await coroutine
-
-    context = contextvars.copy_context()
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(context.run, asyncio.run, run()).result()
 
 
 def queue_of(target: Stage[..., Any] | Queue | str) -> Queue:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from types import FrameType
 
 from mousetrap.display.safe_text import class_name, text_of
 from mousetrap.errors import AckTimedOut, Reject, UndecodableMessage, WorkerLost
@@ -18,6 +19,7 @@ from mousetrap.runtime import clock
 
 MAX_TRACEBACK = 12_000  # bytes of UTF-8, as everything that must fit one frame (see `headers`)
 MAX_REASON = 2_000  # bytes of UTF-8
+_CALLERS = ("mousetrap.worker.", "asyncio.")  # modules that call handlers; their frames say nothing
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback without the worker's frame, in at most `MAX_TRACEBACK` bytes.
+    """Return the traceback without the worker's frames, in at most `MAX_TRACEBACK` bytes.
 
     A longer one loses its middle: it begins with frames, where the error's text is what is long.
     """
     try:
-        frame = error.__traceback__.tb_next if error.__traceback__ else None
+        frame = error.__traceback__
+        while frame is not None and _is_of_caller(frame.tb_frame):
+            frame = frame.tb_next
         text = "".join(traceback.format_exception(type(error), error, frame))
     except BaseException as failure:  # noqa: BLE001 -- an attribute of it may raise anything
         text = f"{reason_of(error)}\n(its traceback cannot be shown: {class_name(failure)})\n"
@@ -91,3 +95,7 @@ def traceback_of(error: BaseException) -> str:
         return whole
     begin = cut(text, MAX_TRACEBACK // 3)
     return f"{begin}\n...\n{cut(text, MAX_TRACEBACK - len(begin.encode()) - 5, keep_end=True)}"
+
+
+def _is_of_caller(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith(_CALLERS)

@@ -3,54 +3,72 @@
 The rules are the same for functions and coroutine functions. The first parameter is the message's
 data, decoded to the annotated type; if it is annotated `Message`, it is the message itself. For an
 empty body the function is called without an argument; without a default for it, the message is
-dead-lettered. A returned value is one output, each value of a generator is one output, and a
-returned None is no output. Prototyped in ``notebooks/03_worker.ipynb``.
+dead-lettered. A function without any parameter is called for each message, and reads no data.
+
+A returned value is one output, each value of a generator is one output, and a returned None is no
+output. What has to be awaited is awaited, whatever the function looked like before it was called.
+Prototyped in ``notebooks/03_worker.ipynb``.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import inspect
+import logging
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any
 
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.decoding import decode
 from mousetrap.model.message import Message
+from mousetrap.worker.handling import current_handling
+from mousetrap.worker.signature import data_parameter, is_async
+
+log = logging.getLogger("mousetrap.worker.handler")
 
 
 class Handler:
     """A function that handles messages.
 
     `name` (default: the function's) determines the ids of the outputs, together with the message's
-    id: another name gives them other ids.
+    id: another name gives them other ids. `is_async` says that it is called on an event loop: it
+    is an ``async def`` (also as a method, as ``__call__`` or inside `functools.partial`). Any
+    other function is called on a thread. If it returns something to await, that is awaited there,
+    on an event loop of its own for each message.
 
     Raises:
-        TypeError: the function needs more than the message's data: a second argument, or one that
-            can be passed by keyword only.
+        TypeError: the function cannot be called with the message's data and nothing else, its
+            parameters cannot be read, or no JSON can become the type of the first one.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function = function
         self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
-        self.is_async = inspect.iscoroutinefunction(function)
-        self.accepts: Any = Any
-        parameters = list(inspect.signature(function).parameters.values())
-        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                      inspect.Parameter.VAR_POSITIONAL)  # fmt: skip
-        needed = [
-            each.name for each in parameters
-            if each.default is each.empty
-            and each.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        ]  # fmt: skip
-        self._takes_data = bool(parameters) and parameters[0].kind in positional
-        self._needs_data = bool(needed)
-        if len(needed) > 1 or (needed and (not self._takes_data or needed != [parameters[0].name])):
-            raise TypeError(
-                f"{self.name} cannot handle messages: it is called with one argument, the "
-                f"message's data; give {', '.join(needed[self._takes_data :])} a default"
-            )
-        if self._takes_data:
-            self.accepts = _hints(function).get(parameters[0].name, Any)
+        parameter = data_parameter(function, self.name)
+        self.is_async = is_async(function)
+        self.accepts: Any = Any if parameter is None else parameter.type
+        self._takes_data = parameter is not None
+        self._needs_data = parameter is not None and parameter.is_required
+        self._has_warned = False
+
+    def call(self, message: Message) -> list[Message]:
+        """Call the function with *message* and return the outputs; see `arguments`, `outputs`.
+
+        Threads: any without a running event loop, several at a time.
+        """
+        result = self.function(*self.arguments(message))
+        if _must_be_awaited(result):
+            result = _run(result)
+        return self.outputs(result, message)
+
+    async def call_async(self, message: Message) -> list[Message]:
+        """Call the function with *message* on this event loop; see `call`."""
+        result = self.function(*self.arguments(message))
+        if _must_be_awaited(result):
+            result = await _finished(result)
+        return self.outputs(result, message)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
         """Return the arguments to call the function with for *message*.
@@ -66,6 +84,7 @@ class Handler:
                 raise UndecodableMessage(f"empty body, but {self.name} needs data", 0)
             return ()
         if not self._takes_data:
+            self._warn_of_data()
             return ()
         return (decode(message.body, self.accepts),)
 
@@ -85,14 +104,53 @@ class Handler:
             output.body  # noqa: B018 -- encodes now, so that an error counts as the handler's
         return outputs
 
+    def _warn_of_data(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "%s has no parameter: it is called for each message, and the data in them is not "
+                "read; to get it, add a parameter", self.name,
+            )  # fmt: skip
+
     def __repr__(self) -> str:
         accepts = getattr(self.accepts, "__name__", self.accepts)
         return f"<Handler {self.name}({accepts}){' async' if self.is_async else ''}>"
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    target = function if inspect.isroutine(function) else type(function).__call__
+def _must_be_awaited(result: Any) -> bool:
+    kind = type(result)
+    return (
+        hasattr(kind, "__await__")
+        or kind is AsyncGeneratorType
+        or (kind is GeneratorType and inspect.isawaitable(result))
+    )
+
+
+async def _finished(result: Any) -> Any:
+    """Await *result*, and what it gives; return an asynchronous generator as a plain one."""
+    while _must_be_awaited(result):
+        if type(result) is AsyncGeneratorType:
+            values = [value async for value in result]
+            return (value for value in values)
+        result = await result
+    return result
+
+
+def _run(result: Any) -> Any:
+    """Await *result* on a new event loop: of this thread, or of another if this one has a loop."""
+
+    async def finish() -> Any:
+        if (handling := current_handling.get(None)) is not None:
+            handling.follow_task()
+        return await _finished(result)
+
     try:
-        return get_type_hints(target)
-    except NameError:  # a type was imported under TYPE_CHECKING only: the data is not validated
-        return {}
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(finish())
+    from concurrent.futures import (
+        ThreadPoolExecutor,
+    )  # late: only a cell that calls a stage is here
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(contextvars.copy_context().run, asyncio.run, finish()).result()

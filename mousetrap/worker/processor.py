@@ -124,16 +124,14 @@ class Processor:
         if (attempt := self._begin(delivery)) is not None:
             message, handler = attempt.message, attempt.handler
             with HandlerCall(attempt, self) as call:
-                result = handler.function(*handler.arguments(message))
-                call.outputs = handler.outputs(result, message)
+                call.outputs = handler.call(message)
 
     async def _handle_async(self, delivery: Delivery) -> None:
         if (attempt := self._begin(delivery)) is not None:
             message, handler = attempt.message, attempt.handler
             with HandlerCall(attempt, self) as call:
                 call.follow_task()
-                result = await handler.function(*handler.arguments(message))
-                call.outputs = handler.outputs(result, message)
+                call.outputs = await handler.call_async(message)
 
     def _begin(self, delivery: Delivery) -> Attempt | None:
         """Return the attempt to handle *delivery*; None if it is not to be handled here and now."""

@@ -1,0 +1,263 @@
+"""Whether a function can be called with a message's data, and which type its parameter has.
+
+Everything is found out from the function itself, before there is a message, so that a function
+which cannot take the data is refused where it is defined.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from inspect import Parameter, Signature
+from typing import Any, ParamSpecArgs, get_args, get_type_hints
+
+from mousetrap.model.decoding import check_decodable
+from mousetrap.model.message import Message
+
+MAX_WRAPPED = 20  # decorators and partials around one function; a guess: more than anyone uses
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
+_VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class DataParameter:
+    """The parameter that gets the data: its type, and whether the function needs it."""
+
+    type: Any
+    is_required: bool
+
+
+def data_parameter(function: Any, name: str) -> DataParameter | None:
+    """Return the parameter of *function* that gets the data; None: it has no parameter at all.
+
+    *name* is for people.
+
+    Raises:
+        TypeError: *function* cannot be called with one argument, or no JSON can become the type of
+            its parameter; the text says what to change.
+    """
+    called = _signature(_bare(function), function, name)  # what Python binds the data to
+    _require_one_argument(function, called, name)
+    first = _first(called)
+    described = first
+    if first is None or first.kind is Parameter.VAR_POSITIONAL or hasattr(function, "__wrapped__"):
+        # A decorator's wrapper: ``functools.wraps`` says which function is behind it.
+        shown = _signature(function, function, name)
+        if first is None or first.kind is Parameter.VAR_POSITIONAL:
+            _require_one_argument(function, shown, name)
+            first = _first(shown)
+        described = _first(shown) or first
+    if first is None or described is None:
+        return None
+    is_required = first.default is first.empty and first.kind not in _VARIABLE
+    return DataParameter(_type_of(described, function, name), is_required)
+
+
+def is_async(function: Any) -> bool:
+    """Return whether a call of *function* gives a coroutine or an asynchronous generator.
+
+    False if only a call can show it, as with a decorated function or a lambda.
+    """
+    function = _unbound(function)
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = getattr(type(function), "__call__", function)  # noqa: B004 -- not of the object
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+# ---- what can be called --------------------------------------------------------------------------
+
+
+def _require_one_argument(function: Any, signature: Signature, name: str) -> None:
+    """Check that a call with one positional argument, and no other, can succeed."""
+    parameters = list(signature.parameters.values())
+    first = _first(signature)
+    needed = [
+        each.name for each in parameters
+        if each.default is each.empty and each.kind not in _VARIABLE and each is not first
+    ]  # fmt: skip
+    call = "it is called with one argument, the message's data"
+    if first is None and (parameters or not _may_do_without(function)):
+        filled = isinstance(function, (functools.partial, functools.partialmethod))
+        why = "the partial has filled it" if filled else "it has no parameter for it"
+        others = f", and give {', '.join(needed)} a default" if needed else ""
+        raise TypeError(
+            f"{name} cannot handle messages: {call}, and {why}: "
+            f"leave the first parameter to the data, as in def {_word(name)}(data){others}"
+        )
+    if needed:
+        raise TypeError(
+            f"{name} cannot handle messages: {call}; give {', '.join(needed)} a default, or fill "
+            f"it with functools.partial"
+        )
+    if first is not None and first.name in ("self", "cls") and _is_method_of_class(function):
+        raise TypeError(
+            f"{name} cannot handle messages: its first parameter is {first.name!r}, not the data: "
+            f"it is a method, so give the method of an object: TheClass().{_word(name)}"
+        )
+
+
+def _may_do_without(function: Any) -> bool:
+    """Return whether *function* may have no parameter: a class or a partial is no job by itself."""
+    return not inspect.isclass(function) and not isinstance(function, functools.partial)
+
+
+def _is_method_of_class(function: Any) -> bool:
+    owner = getattr(_unwrapped(function), "__qualname__", "").rpartition(".")[0]
+    return inspect.isfunction(function) and bool(owner) and not owner.endswith("<locals>")
+
+
+def _first(signature: Signature) -> Parameter | None:
+    """Return the parameter that gets the first positional argument."""
+    first = next(iter(signature.parameters.values()), None)
+    return first if first is not None and first.kind in _POSITIONAL else None
+
+
+def _signature(function: Any, original: Any, name: str) -> Signature:
+    if not callable(original):
+        kind = type(original).__name__
+        raise TypeError(
+            f"a {kind} cannot handle messages, because it cannot be called: give a function of "
+            f"one argument, the message's data"
+            + (", or the method of an object" if kind in ("classmethod", "partialmethod") else "")
+        )
+    try:
+        return inspect.signature(function)
+    except NameError as error:  # Python 3.14 evaluates annotations when they are read
+        raise TypeError(_unknown_name(name, error)) from None
+    except Exception as error:  # noqa: BLE001 -- ``__signature__`` may be any object, with any error
+        raise TypeError(
+            f"{name} cannot handle messages: its parameters cannot be read "
+            f"({type(error).__name__}); call it from a function of one argument, as in "
+            f"lambda data: {_word(name)}(data)"
+        ) from None
+
+
+def _bare(function: Any) -> Any:
+    """Return *function* without what it says of itself (``__wrapped__``, ``__signature__``)."""
+    if isinstance(function, types.FunctionType):
+        bare = types.FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__,
+            function.__closure__,
+        )  # fmt: skip
+        bare.__kwdefaults__ = function.__kwdefaults__
+        bare.__annotations__ = dict(function.__annotations__)
+        return bare
+    if isinstance(function, types.MethodType):
+        return types.MethodType(_bare(function.__func__), function.__self__)
+    if isinstance(function, staticmethod):
+        return _bare(function.__func__)
+    if isinstance(function, functools.partial):
+        return functools.partial(_bare(function.func), *function.args, **function.keywords)
+    call = getattr(type(function), "__call__", None)  # noqa: B004 -- the function is needed
+    if isinstance(call, types.FunctionType) and not inspect.isclass(function):
+        return types.MethodType(_bare(call), function)
+    return function
+
+
+# ---- the type of the data ------------------------------------------------------------------------
+
+
+def _type_of(parameter: Parameter, function: Any, name: str) -> Any:
+    """Return the type of *parameter*, or `Message`; a type that no JSON can become is refused."""
+    if parameter.annotation is parameter.empty:
+        return Any
+    try:
+        found = _evaluated(parameter.annotation, function)
+    except NameError as error:
+        raise TypeError(_unknown_name(name, error)) from None
+    except Exception as error:
+        raise TypeError(
+            f"{name} cannot handle messages: the type of its parameter {parameter.name!r} cannot "
+            f"be evaluated ({type(error).__name__}: {error}); correct the annotation"
+        ) from error
+    if isinstance(found, ParamSpecArgs):  # ``*args: P.args`` of a decorator
+        return Any
+    if any(each is Message for each in (found, *get_args(found))):
+        others = set(get_args(found)) - {Message, type(None)}
+        if found is Message or not others or hasattr(found, "__metadata__"):
+            return Message
+    try:
+        check_decodable(found)
+    except TypeError as error:
+        shown = getattr(found, "__name__", None) or str(found)
+        raise TypeError(
+            f"{name} cannot handle messages: its parameter {parameter.name!r} is annotated "
+            f"{str(found) if get_args(found) else shown}, and {error}"
+        ) from None
+    return found
+
+
+def _unknown_name(name: str, error: NameError) -> str:
+    return (
+        f"{name} cannot handle messages: the type of its data cannot be evaluated ({error}); "
+        f"define or import the type before the function, and not under `if TYPE_CHECKING:`"
+    )
+
+
+def _evaluated(annotation: Any, function: Any) -> Any:
+    owner = _unwrapped(function)
+    if inspect.isclass(owner):
+        names = vars(sys.modules.get(owner.__module__, types.ModuleType("")))
+    else:
+        names = getattr(owner, "__globals__", {})
+    holder = types.SimpleNamespace(__annotations__={"data": annotation})
+    try:
+        return get_type_hints(holder, names, None, include_extras=True)["data"]
+    except NameError:
+        local = dict(_names_around(owner))
+        return get_type_hints(holder, names, local, include_extras=True)["data"]
+
+
+def _names_around(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names that *function* could see: its closure's, and its outer functions' that run.
+
+    A class that is defined inside a function is in neither the module nor the closure.
+    """
+    outer = getattr(function, "__qualname__", "").rpartition(".<locals>.")[0]
+    frame = inspect.currentframe() if outer else None
+    while frame is not None:
+        if frame.f_code.co_qualname == outer:
+            yield from frame.f_locals.items()
+            break
+        frame = frame.f_back
+    code: types.CodeType | None = getattr(function, "__code__", None)
+    for cell_name, cell in zip(
+        code.co_freevars if code else (), getattr(function, "__closure__", None) or (), strict=False
+    ):
+        try:
+            yield cell_name, cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+
+
+def _unbound(function: Any) -> Any:
+    """Return the function inside partials, bound methods and static methods."""
+    for _ in range(MAX_WRAPPED):
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, (types.MethodType, staticmethod)):
+            function = function.__func__
+        else:
+            break
+    return function
+
+
+def _unwrapped(function: Any) -> Any:
+    """Return the function that a person wrote, from inside decorators, too."""
+    for _ in range(MAX_WRAPPED):
+        inner = _unbound(function)
+        inner = getattr(inner, "__wrapped__", inner)
+        if inner is function:
+            break
+        function = inner
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        return getattr(type(function), "__call__", function)  # noqa: B004 -- the function is needed
+    return function
+
+
+def _word(name: str) -> str:
+    return name if name.isidentifier() else "f"
