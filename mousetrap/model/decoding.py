@@ -29,9 +29,11 @@ def decode(body: bytes, type: Any = Any) -> Any:
     try:
         return _decoder(type).decode(body)
     except msgspec.ValidationError as error:
-        if type is Any:  # a number that is too large
+        if str(error).startswith("Number out of range"):
             raise UndecodableMessage(f"not usable JSON: {error}") from None
-        decode(body)  # msgspec stops at a wrong type, without a look at what comes after it
+        # msgspec stops at a wrong type, and does not look at what comes after it
+        if (defect := _defect_of(body)) is not None:
+            raise defect from None
         raise UndecodableMessage(f"wrong type: {error}") from None
     except msgspec.DecodeError as error:
         raise _not_json(body, str(error)) from None
@@ -39,6 +41,15 @@ def decode(body: bytes, type: Any = Any) -> Any:
         raise UndecodableMessage(f"not UTF-8: {error.reason}", _first_bad_byte(body)) from None
     except (RecursionError, ValueError) as error:
         raise UndecodableMessage(f"not usable JSON: {error}") from None
+
+
+def _defect_of(body: bytes) -> UndecodableMessage | None:
+    """Return why *body* is no JSON at all; None if it is, or if it is nested too deep to know."""
+    try:
+        decode(body)
+    except UndecodableMessage as defect:
+        return None if defect.offset is None else defect
+    return None
 
 
 def _not_json(body: bytes, text: str) -> UndecodableMessage:

@@ -6,6 +6,7 @@ The list holds copies; no queue changes before `DeadLetterList.replay`. Prototyp
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -349,10 +350,8 @@ def _message(run: Run, entry: LedgerEntry) -> Message:
     """Return the message that the dead queue has, made from what the ledger knows of it."""
     outcome = entry.outcome
     assert outcome is not None  # `entry.is_dead` is true
-    headers = {
-        REASON: outcome.reason, TRACEBACK: outcome.traceback, ORIGIN: entry.queue,
-        DEAD_SINCE: int(run.ledger.time(outcome, outcome.ended)),
-    }  # fmt: skip
+    headers = {REASON: outcome.reason, TRACEBACK: outcome.traceback, ORIGIN: entry.queue,
+               DEAD_SINCE: int(run.ledger.time(outcome, outcome.ended))}  # fmt: skip
     sent = run.ledger.queued_at(entry)
     return Message(
         id=entry.id, body=entry.body or b"", attempt=outcome.attempt, parent=entry.parent,
@@ -362,9 +361,10 @@ def _message(run: Run, entry: LedgerEntry) -> Message:
 
 def _handler(function: Callable[[Any], Any]) -> Handler:
     try:
-        return Handler(function)
-    except ValueError:  # built-ins such as `str` and `abs` have no signature to read
+        inspect.signature(function)
+    except ValueError:  # built-ins such as `str` and `max` have no signature to read
         return Handler(lambda data: function(data), getattr(function, "__name__", None))
+    return Handler(function)
 
 
 def _reference(stage: Stage[..., Any]) -> str:
@@ -387,8 +387,6 @@ def _edited(message: Message, handler: Handler) -> Message:
             f"nothing was edited: correct the function, or select messages with ids=..."
         ) from error
     if data is None and message.body:
-        raise MousetrapError(
-            f"{handler.name} returned None for message {message.short_id}: return the data to "
-            f"send; nothing was edited"
-        )
+        what = f"{handler.name} returned None for message {message.short_id}"
+        raise MousetrapError(f"{what}: return the data to send; nothing was edited")
     return message.copy(message.attempt, {**message.headers, EDITED: True}, body)

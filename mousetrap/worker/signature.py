@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from inspect import Parameter, Signature
 from typing import Any, ParamSpecArgs, get_args, get_type_hints
 
+from mousetrap.display.safe_text import safe
 from mousetrap.model.decoding import check_decodable
 from mousetrap.model.message import Message
 
@@ -118,11 +119,9 @@ def _first(signature: Signature) -> Parameter | None:
 
 def _signature(function: Any, original: Any, name: str) -> Signature:
     if not callable(original):
-        kind = type(original).__name__
         raise TypeError(
-            f"a {kind} cannot handle messages, because it cannot be called: give a function of "
-            f"one argument, the message's data"
-            + (", or the method of an object" if kind in ("classmethod", "partialmethod") else "")
+            f"{safe(repr(original), 60)} cannot handle messages, because it cannot be called: "
+            f"give a function of one argument, the message's data, or the method of an object"
         )
     try:
         return inspect.signature(function)

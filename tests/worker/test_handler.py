@@ -5,16 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pytest
 
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message
 from mousetrap.worker.handler import Handler
-
-if TYPE_CHECKING:
-    from decimal import Decimal
 
 
 @dataclass(frozen=True)
@@ -45,10 +41,6 @@ def of_nothing() -> int:
 
 def of_many(*data: int) -> int:
     return len(data)
-
-
-def of_unknown(data: Decimal) -> Decimal:  # the annotation cannot be evaluated
-    return data
 
 
 def countdown(n: int) -> Iterator[int]:
@@ -82,7 +74,6 @@ class Callable:
         (of_nothing, b"7", ()),
         (of_many, b"7", (7,)),
         (of_many, b"", ()),
-        (of_unknown, b"7", (7,)),
         (later, b"7", (7,)),
         (Callable(), b"7", (7,)),
         (functools.partial(pow, exp=2), b"7", (7,)),
