@@ -15,6 +15,7 @@ import msgspec
 from mousetrap.errors import UndecodableMessage
 
 _OFFSET = re.compile(r"\(byte (\d+)\)")
+_TOO_LARGE = ("Number out of range", "Integer value out of range")  # msgspec's words
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8
 _JSON_VALUES: tuple[Any, ...] = ({}, [], "", 0, 0.5, True, None)  # one of each kind
 
@@ -29,7 +30,7 @@ def decode(body: bytes, type: Any = Any) -> Any:
     try:
         return _decoder(type).decode(body)
     except msgspec.ValidationError as error:
-        if str(error).startswith("Number out of range"):
+        if type is Any or str(error).startswith(_TOO_LARGE):
             raise UndecodableMessage(f"not usable JSON: {error}") from None
         # msgspec stops at a wrong type, and does not look at what comes after it
         if (defect := _defect_of(body)) is not None:
