@@ -84,7 +84,7 @@ def traceback_of(error: BaseException) -> str:
     A longer one loses its middle: it begins with frames, where the error's text is what is long.
     """
     try:
-        frame = error.__traceback__
+        frame = error.__traceback__.tb_next if error.__traceback__ else None
         while frame is not None and _is_of_caller(frame.tb_frame):
             frame = frame.tb_next
         text = "".join(traceback.format_exception(type(error), error, frame))
