@@ -10,6 +10,7 @@ from typing import Any
 
 from pika.channel import Channel
 from pika.connection import Connection
+from pika.exceptions import ChannelClosedByBroker
 
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.properties import AMQPProperties
@@ -51,6 +52,11 @@ class ExclusiveQueue:
         self._on_message = on_message
         self._on_change = on_change
         self._channel: Channel | None = None
+
+    @property
+    def is_forbidden(self) -> bool:
+        """The broker refused the queue, as it does without the permission to make one."""
+        return self.is_refused and isinstance(self.refusal, ChannelClosedByBroker)
 
     def open(self, connection: Connection) -> None:
         """Consume on a new channel of *connection*, unless a channel is still open."""

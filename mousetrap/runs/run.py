@@ -27,6 +27,7 @@ from mousetrap.model.message_list import Messages
 from mousetrap.model.summary import RunSummary
 from mousetrap.model.topology import Queue
 from mousetrap.runs.figures import RunFigures
+from mousetrap.runs.holders import Holders
 from mousetrap.runs.job_sender import JobSender
 from mousetrap.runs.run_queues import RunQueues
 from mousetrap.runs.settle import Settlement
@@ -97,9 +98,10 @@ class Run(RunFigures):
         self._state = "new"
         self._product = ""
         self._sender = JobSender(self.settings, self.ledger)
+        holders = Holders(self.settings, self._sender.publisher)
         self._settlement = Settlement(
             self.namespace, self.ledger, self._sender, self.flow, queues, self._workers,
-            depths=self._queues.depths,
+            depths=self._queues.depths, holders=holders, topology=self.settings.topology,
         )  # fmt: skip
         self._events = Consumer(
             self.settings,
@@ -108,6 +110,7 @@ class Run(RunFigures):
             self._queues.declarations(),
             on_delivery=self._on_event,
             on_failed=self._settlement.fail,
+            exclusive_queue=holders.own_queue,
         )
 
     # ---- life ------------------------------------------------------------------------------------
@@ -224,6 +227,11 @@ class Run(RunFigures):
         That is: the broker has confirmed all jobs, and each message that came of them is done,
         dead, or a result in a queue that no stage reads. Jobs that the broker did not confirm are
         sent again. With *fail_fast* the first dead letter ends the wait.
+
+        Messages that other programs published to the run's queues count as well: it waits until
+        these queues are empty and every worker of the run, in whatever process, answers that it
+        holds no message. A consumer of another library cannot be asked what it holds: after five
+        seconds without an answer it is not waited for.
 
         Raises:
             NotSettled: messages have no final outcome after *timeout* seconds; its `table` says

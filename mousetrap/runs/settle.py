@@ -20,25 +20,28 @@ from mousetrap.errors import (
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.outcome import Outcome
-from mousetrap.model.topology import Queue
+from mousetrap.model.topology import Queue, Topology
 from mousetrap.runtime import clock
+from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT
 
 if TYPE_CHECKING:
     from mousetrap.amqp.queue_depth import Depth
     from mousetrap.flows.flow import Flow
+    from mousetrap.runs.holders import Holders, Holdings
     from mousetrap.runs.job_sender import JobSender
     from mousetrap.runs.workers import RunWorkers
 
 WORKER_CHECK_INTERVAL = 0.25  # seconds between two checks of the workers while waiting
-DEPTH_CHECK_INTERVAL = 0.02  # seconds between two requests for queue depths, when all else is done
+CHECK_INTERVAL = 0.02  # seconds between two questions to queues and workers, when all else is done
 MAX_PRINTED_LINES = 10  # of a handler's output, shown with its failure
 
 
 class Settlement:
     """Waits for the end of the run *namespace*: for the messages that *ledger* knows.
 
-    It asks *sender* to send unconfirmed jobs again, checks *workers*, and asks *depths* how many
-    messages are in the *queues* that the stages of *flow* read.
+    It asks *sender* to send unconfirmed jobs again, checks *workers*, asks *depths* how many
+    messages are in the *queues* that the stages of *flow* read, and asks *holders* how many
+    messages the workers hold, in whatever process they are.
 
     Threads: any.
     """
@@ -52,6 +55,8 @@ class Settlement:
         queues: Sequence[Queue],
         workers: RunWorkers,
         depths: Callable[[list[str]], list[Depth | None]],
+        holders: Holders,
+        topology: Topology,
     ) -> None:
         self._namespace = namespace
         self._ledger = ledger
@@ -60,6 +65,9 @@ class Settlement:
         self._queues = queues
         self._workers = workers
         self._depths = depths
+        self._holders = holders
+        self._topology = topology
+        self._consumers: dict[str, int] | None = None  # of each stage's queue, by its wire name
         self._failure: MousetrapError | None = None
 
     def fail(self, error: MousetrapError) -> None:
@@ -78,12 +86,13 @@ class Settlement:
             while True:
                 left = max(0.0, deadline - clock.monotonic())
                 self._sender.send_again()
+                self._holders.poll()
                 reached = self._ledger.wait_for(is_over, min(WORKER_CHECK_INTERVAL, left))
                 self._check()
                 progress.update(*self._progress())
                 if fail_fast and self._ledger.dead:
                     raise self.message_died()
-                if reached and self._is_settled(min(WORKER_CHECK_INTERVAL, left)):
+                if reached and self._is_settled(left):
                     return
                 if not left:
                     raise self.not_settled(timeout)
@@ -91,24 +100,55 @@ class Settlement:
             progress.update(*self._progress(), is_last=True)
 
     def _is_settled(self, timeout: float) -> bool:
-        """Return whether no copy of a message is left, now that every outcome is known.
+        """Return whether no message is left, now that every known outcome is final.
 
         A worker that crashes, or loses its connection, after it published an outcome and before it
-        acked leaves a copy of a settled message, which the broker delivers again.
+        acked leaves a copy of a settled message, which the broker delivers again. And the ledger
+        does not know messages that other programs published to a queue of the run.
+
+        First the workers are asked, then the queues, then the workers again. If none of them held
+        a message at the first answer or has received one since, then no handler ran in between,
+        and a message that existed was in a queue.
         """
-        self._sender.wait(timeout)  # for confirms, which may arrive after the outcomes
+        self._sender.wait(min(WORKER_CHECK_INTERVAL, timeout))  # confirms may come after outcomes
         if self._sender.unconfirmed():
             return False
+        deadline = clock.monotonic() + max(timeout, DISCOVERY_TIMEOUT)
+        first = self._holdings(deadline)
+        if (
+            first is not None
+            and first.are_empty
+            and not self._workers.have_messages
+            and self._queues_are_empty()
+            and (second := self._holdings(deadline)) is not None
+            and second.are_empty
+            and second.received == first.received
+            and not self._workers.have_messages
+        ):
+            return not self._ledger.open
+        self._pause(min(CHECK_INTERVAL, clock.remaining(deadline)))
+        return False
+
+    def _holdings(self, deadline: float) -> Holdings | None:
+        """Return what the workers hold; None if the broker cannot be asked now."""
+        if self._consumers is None and not self._queues_are_empty():
+            return None
+        return self._holders.ask(self._consumers or {}, clock.remaining(deadline))
+
+    def _queues_are_empty(self) -> bool:
         names = [name for queue in self._queues for name in queue.names() if name != queue.dead]
-        try:  # first the queues, then the workers: a message that has left a queue is at a worker
-            depths = self._depths(names)
+        try:
+            depths = [each for each in self._depths(names) if each is not None]
         except (BrokerUnreachable, ConnectionLost):  # perhaps for a moment: ask again
-            self._pause(min(WORKER_CHECK_INTERVAL, timeout))
+            self._pause(WORKER_CHECK_INTERVAL)
             return False
-        if any(each.messages for each in depths if each) or self._workers.have_messages:
-            self._pause(min(DEPTH_CHECK_INTERVAL, timeout))
-            return False
-        return not self._ledger.open
+        read = {queue.name for queue in self._queues}
+        self._consumers = {
+            self._topology.wire_name(each.queue): each.consumers
+            for each in depths
+            if each.queue in read
+        }
+        return not any(each.messages for each in depths)
 
     def _pause(self, seconds: float) -> None:
         self._ledger.wait_for(lambda: False, seconds)
@@ -146,12 +186,14 @@ class Settlement:
             for each in self._depths(names)
             if each is not None and (each.messages or each.queue in self._flow.reads)
         ]
+        holdings = self._holders.ask(self._consumers or {}, DISCOVERY_TIMEOUT)
         last = ledger_tables.last_failure(self._ledger)
         lines = [
             f"{len(table):,} messages have no final outcome after {timeout:g} s, and "
             f"{len(self._sender.unconfirmed()):,} are not confirmed:",
             repr(table),
             *places,
+            *[f"  {line}" for line in holdings.lines()],
             "A message that waits in no queue is with a worker, or lost: look at the workers, or "
             "give a longer timeout",
             *([f"The last failure was in {last.stage}:", last.traceback] if last else []),

@@ -4,6 +4,9 @@ A query is one message on the events exchange, with a routing key that no outcom
 receives it in an exclusive queue of its own and sends its answer to the exclusive queue of the
 worker that asked. Without a query nothing is sent. Where the broker forbids such a queue, or events
 are switched off, there are numbers and no names.
+
+A run asks a second question, to all workers of its namespace at once: how many messages each of
+them holds (see `mousetrap.runs.holders`).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import logging
 import os
 import socket
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -50,6 +54,30 @@ class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True, tag="info"):
     host: str
     pid: int
     program: str  # analysis.ipynb, mousetrap work, ...
+    stage: str
+
+    def __str__(self) -> str:
+        return safe(f"{self.program} ({self.stage}) on {self.host}, pid {self.pid}", 200)
+
+
+class HeldQuery(msgspec.Struct, frozen=True, tag="held?"):
+    """Asks every worker of the namespace how many messages it holds; *number* is in the answer."""
+
+    number: int
+
+
+class HeldAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
+    """How many messages a worker has received and not acked, as it answers a `HeldQuery`."""
+
+    query: int
+    worker: str  # an id that no other worker has
+    address: str  # its exclusive queue, which exists as long as its connection
+    queue: str  # the one that it consumes, by its name on the wire
+    held: int
+    received: int  # since it was started
+    host: str
+    pid: int
+    program: str
     stage: str
 
     def __str__(self) -> str:
@@ -97,6 +125,8 @@ class Attached:
 class ConsumerDiscovery:
     """Sends queries about *queue* (its name on the wire) and answers those of other workers.
 
+    *held* returns how many messages the worker holds, and how many it has received since its start.
+
     The worker's consumer opens `own_queue` on its connection. Queries and answers are sent on the
     connection that publishes: a broker with an alarm stops reading from it, which must not happen
     to the connection that acks.
@@ -104,8 +134,15 @@ class ConsumerDiscovery:
     Threads: `ask` from any but the I/O threads; the rest from any.
     """
 
-    def __init__(self, settings: Settings, queue: str, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        queue: str,
+        publisher: Publisher,
+        held: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
         self._stage = ""
+        self._held = held
         self._is_answering = False  # while the worker consumes
         self._settings = settings
         self._exchange = settings.topology.events_exchange
@@ -180,11 +217,13 @@ class ConsumerDiscovery:
 
     def _on_message(self, body: bytes, reply_to: str | None) -> None:
         try:
-            message = decode(body, ConsumerQuery | ConsumerInfo)
+            message = decode(body, ConsumerQuery | ConsumerInfo | HeldQuery)
         except UndecodableMessage:  # another client published it to our exchange
             return
         if isinstance(message, ConsumerQuery):
             self._on_query(message, reply_to)
+        elif isinstance(message, HeldQuery):
+            self._on_held_query(message, reply_to)
         elif message.process != _process_id() and len(self._answers) < MAX_ANSWERS:
             self._answers[message.worker] = message
             self._changed.notify_all()
@@ -205,9 +244,29 @@ class ConsumerDiscovery:
             with suppress(MousetrapError):
                 self._send(info, "", str(reply_to))
 
+    def _on_held_query(self, query: HeldQuery, reply_to: str | None) -> None:
+        # Also while the worker stops: it may still hold messages. For the name see `_on_query`.
+        if reply_to is None or not reply_to.startswith(held_reply_stem(self._settings)):
+            return
+        held, received = self._held()
+        answer = HeldAnswer(
+            query=query.number,
+            worker=self._worker,
+            address=self.own_queue.name if self.own_queue is not None else "",
+            queue=self._queue,
+            held=held,
+            received=received,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            program=program_name(),
+            stage=self._stage,
+        )
+        with suppress(MousetrapError):
+            self._send(answer, "", reply_to)
+
     def _send(
         self,
-        message: ConsumerQuery | ConsumerInfo,
+        message: ConsumerQuery | ConsumerInfo | HeldAnswer,
         exchange: str,
         key: str,
         reply_to: str | None = None,
@@ -241,6 +300,11 @@ def _process_id() -> str:
     if _id_and_pid[1] != os.getpid():  # a fork is another process
         _id_and_pid = (randomness.new_id(), os.getpid())
     return _id_and_pid[0]
+
+
+def held_reply_stem(settings: Settings) -> str:
+    """Return how the names of the queues begin that receive the answers to a `HeldQuery`."""
+    return _stem(settings.topology.wire_name("events"))
 
 
 def _stem(queue: str) -> str:

@@ -87,7 +87,7 @@ class Worker:
         self._publisher.declare(declarations)
         if topology.events_exchange:
             self._publisher.declare([Exchange(topology.events_exchange)])
-        self._discovery = ConsumerDiscovery(self.settings, name, self._publisher)
+        self._discovery = ConsumerDiscovery(self.settings, name, self._publisher, self._held)
         self._consumer = Consumer(
             self.settings,
             name,
@@ -310,6 +310,11 @@ class Worker:
         topology = self.settings.topology
         outputs = [topology.work_queue(writes)] if writes is not None else []
         return [*topology.declarations(self.queue), *outputs]
+
+    def _held(self) -> tuple[int, int]:
+        """Return how many messages it holds, or may get again soon, and how many it received."""
+        held = max(self.unacked, int(self.is_recovering))
+        return held, self._processor.counts["received"]
 
     def _stop(self, timeout: float) -> None:
         with self._closing:

@@ -19,8 +19,10 @@ from mousetrap.errors import ConnectionLost, MessageDied, MousetrapError, NotSet
 from mousetrap.flows.flow import Flow
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.outcome import Outcome
+from mousetrap.model.topology import Topology
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
+from mousetrap.runs.holders import Holdings
 from mousetrap.runs.settle import Settlement
 from mousetrap.start_fetch import FetchJob
 
@@ -74,6 +76,18 @@ class Workers:
         return []
 
 
+class AskedWorkers:
+    """Stands for the workers that are asked; *answers* are the `Holdings` of each question."""
+
+    def __init__(self, answers=()):
+        self._answers = list(answers)
+
+    def poll(self): ...
+
+    def ask(self, _consumers, _timeout):
+        return self._answers.pop(0) if self._answers else Holdings()
+
+
 def outcome(id, kind="done", **more):
     return Outcome(
         id=id, kind=kind, stage="count", queue="numbers", worker="here:1", begun=time.time(),
@@ -91,11 +105,14 @@ def ledger_of(*outcomes, jobs=("a", "b")):
     return ledger
 
 
-def settlement(ledger, *, sender=None, workers=None, depths=lambda names: [None] * len(names)):
+def settlement(
+    ledger, *, sender=None, workers=None, depths=lambda names: [None] * len(names), holdings=()
+):
     flow = Flow(count)
     return Settlement(
-        "run-1", ledger, sender or Sender(), flow, [count.queue], workers or Workers(), depths
-    )
+        "run-1", ledger, sender or Sender(), flow, [count.queue], workers or Workers(), depths,
+        AskedWorkers(holdings), Topology(),
+    )  # fmt: skip
 
 
 def test_settlement_returns_when_every_message_has_a_final_outcome():

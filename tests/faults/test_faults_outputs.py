@@ -1,0 +1,83 @@
+"""Faults of counting: messages that a run did not send, and that a worker elsewhere holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from rig.trial import trial_counts
+from support.processes import other_process
+from support.waiting import wait_for
+
+import mousetrap
+from mousetrap import stage
+from mousetrap.errors import NotSettled
+from mousetrap.job_queue import open_channel
+
+ELSEWHERE = (Path(__file__).parents[1] / "rig" / "relay_workers.py").read_text()
+MESSAGES = 6  # of one trial
+TIMEOUT = 30.0  # seconds for a settle
+
+
+@stage(reads="work")
+def relay(n: int) -> None: ...
+
+
+@stage(reads="archive")
+def archive(n: int) -> None: ...
+
+
+def publish(channel, run, number):
+    """Publish as another program does: the run does not know of these messages."""
+    for n in range(number):
+        channel.basic_publish("", f"{run.namespace}.work", str(n).encode())
+
+
+@pytest.mark.fault("F41")
+@pytest.mark.parametrize("way", ["pika", "send"])
+@trial_counts(20, 200)
+def test_settle_while_another_process_holds_messages_sent_by(settings, fault_row, way, times):
+    """Whatever the ledger knows of them: `settle` returns when the last one was handled."""
+    os.environ["RIG_RELAY"] = way
+    with mousetrap.run([relay, archive], settings, workers="none") as run, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(other_process(run.settings, ELSEWHERE))
+        channel = stack.enter_context(open_channel(run.settings))
+        for trial in range(times):
+            publish(channel, run, MESSAGES)
+
+            run.settle(timeout=TIMEOUT)
+
+            handled = run.ledger.counts().get("archive", {"done": 0})["done"]
+            fault_row.trials += 1
+            fault_row.messages += MESSAGES
+            fault_row.lost += (trial + 1) * MESSAGES - handled
+            assert handled == (trial + 1) * MESSAGES
+
+
+@pytest.mark.fault("F41")
+@trial_counts(1, 20)
+def test_settle_while_a_stopped_process_holds_messages(settings, fault_row, times):
+    """SIGSTOP: the worker cannot answer; `settle` does not return, and says who is silent."""
+    os.environ["RIG_RELAY"] = "pika"
+    with mousetrap.run([relay, archive], settings, workers="none") as run, ExitStack() as stack:
+        other = stack.enter_context(other_process(run.settings, ELSEWHERE))
+        channel = stack.enter_context(open_channel(run.settings))
+        run.settle(timeout=TIMEOUT)  # now the run knows the worker
+        for trial in range(times):
+            os.kill(other.pid, signal.SIGSTOP)
+            publish(channel, run, 1)
+            work = f"{run.namespace}.work"
+            wait_for(lambda: channel.queue_declare(work, passive=True).method.message_count == 0)  # noqa: B023
+            with pytest.raises(NotSettled) as silent:
+                run.settle(timeout=1.0)
+            os.kill(other.pid, signal.SIGCONT)
+            run.settle(timeout=TIMEOUT)
+
+            assert f"pid {other.pid} does not answer" in str(silent.value)
+            assert run.ledger.counts()["archive"]["done"] == trial + 1
+            fault_row.trials += 1
+            fault_row.messages += 1
