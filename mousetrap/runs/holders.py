@@ -34,6 +34,7 @@ from mousetrap.worker.consumer_discovery import (
 
 # seconds that `ask` waits for a worker whose connection is open: a handler may keep Python busy
 BUSY_TIMEOUT = 5.0
+REPEAT_INTERVAL = 0.1  # seconds between two queries, while consumers do not answer
 # seconds after which a consumer that never answered counts as another library's; a guess
 STRANGER_TIMEOUT = 5.0
 
@@ -135,9 +136,15 @@ class Holders:
         def are_complete() -> bool:
             return not missing() and len(self._answered(number)) == len(self._known)
 
-        early = min(DISCOVERY_TIMEOUT, clock.remaining(deadline))
+        early = min(deadline, clock.monotonic() + DISCOVERY_TIMEOUT)
         silent: list[HeldAnswer] = []
-        if not self._changed.wait_for(are_complete, early):
+        while not (
+            has_all := self._changed.wait_for(
+                are_complete, min(REPEAT_INTERVAL, clock.remaining(early))
+            )
+        ) and clock.remaining(early):
+            self.poll()  # a worker that has just started did not receive the query before
+        if not has_all:
             self._forget_the_gone(number)
             self._changed.wait_for(
                 lambda: len(self._answered(number)) == len(self._known), clock.remaining(deadline)

@@ -37,8 +37,8 @@ def publish(channel, run, number):
 
 
 @pytest.mark.fault("F41")
-@pytest.mark.parametrize("way", ["pika", "send"])
 @trial_counts(20, 200)
+@pytest.mark.parametrize("way", ["pika", "send"])
 def test_settle_while_another_process_holds_messages_sent_by(settings, fault_row, way, times):
     """Whatever the ledger knows of them: `settle` returns when the last one was handled."""
     os.environ["RIG_RELAY"] = way
