@@ -1,16 +1,15 @@
 """A channel to the job queues, and functions that read, fill or empty a queue once.
 
 `open_channel` is the tutorial's function: it declares `QUEUES` and returns a channel with pika's
-blocking methods. The other functions open such a channel for one request and close it. To consume
-continuously, use a worker; to send many messages, a publisher. Prototyped in
-``notebooks/01_channel.ipynb``.
+blocking methods. The other functions open such a channel for one request and close it; each returns
+or raises within its *timeout*, also if the broker is silent. To consume continuously, use a worker;
+to send many messages, a publisher. Prototyped in ``notebooks/01_channel.ipynb``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import Any, TypeAlias
 
 from mousetrap.amqp import redeliveries
 from mousetrap.amqp.blocking_channel import JobChannel, connect
@@ -19,25 +18,25 @@ from mousetrap.amqp.error_translation import translated
 from mousetrap.amqp.properties import is_near_delivery_limit, kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader
+from mousetrap.amqp.queue_reader import GotMessage, get, take
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.model.headers import without_delivery_counts
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Declaration, Queue
 from mousetrap.runtime import clock, randomness
+from mousetrap.runtime.postponed_interrupts import postponed
 from mousetrap.settings import Settings
 
 QUEUES = ["start_fetch", "data_processing"]
-MAX_SINGLE_GETS = 10  # messages; up to this number `drain` uses basic.get, above it a consumer
 MAX_DRAIN_PREFETCH = 1000  # unacked messages of `drain` at a time; a guess
+QUESTION_TIMEOUT = 30.0  # seconds for a request, from opening the connection to the last answer
+DRAIN_GRACE = 0.5  # seconds after the timeout of `drain` for the answer to its last request
 REPUBLISH_TIMEOUT = 3.0  # seconds to wait for the confirms of republished messages
-DRAIN_IDLE_TIMEOUT = 0.5  # seconds without a delivery after which the queue is empty; a guess
 PEEK_NOTE = (
     "The messages are back in the queue. The broker marks them as redelivered, and a consumer that "
     "runs now may receive them in another order."
 )
-
-GotMessage: TypeAlias = tuple[Any, Any, bytes]  # method, properties and body, as pika returns them
 
 
 def open_channel(settings: Settings | None = None) -> JobChannel:
@@ -59,51 +58,75 @@ def open_channel(settings: Settings | None = None) -> JobChannel:
     return channel
 
 
-def declare(*queues: Queue | str, settings: Settings | None = None) -> None:
+def declare(
+    *queues: Queue | str, settings: Settings | None = None, timeout: float = QUESTION_TIMEOUT
+) -> None:
     """Declare queues: a `Queue` with its retry, dead and quarantine queues, a name as one queue.
 
     Raises:
         TopologyMismatch: one exists with other arguments; the text names the argument.
+        BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
     settings = settings or Settings.from_environment()
-    with short_channel(settings) as channel:
+    with short_channel(settings, timeout) as channel:
         for queue in queues:
             for declaration in _declarations(queue, settings):
                 _declare(channel, declaration)
 
 
-def depth(queue: str, settings: Settings | None = None) -> Depth:
+def depth(
+    queue: str, settings: Settings | None = None, *, timeout: float = QUESTION_TIMEOUT
+) -> Depth:
     """Return how many messages are ready in *queue*, and how many consumers it has.
 
     Raises:
         QueueMissing: there is no such queue.
+        BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
-    [answer] = depths([queue], settings)
+    [answer] = depths([queue], settings, timeout=timeout)
     if answer is None:
         raise QueueMissing(f"there is no queue {queue!r}; declare it (mousetrap.job_queue.declare)")
     return answer
 
 
-def depths(queues: Iterable[str], settings: Settings | None = None) -> list[Depth | None]:
-    """Return the depth of each queue, read over one connection; None for a missing queue."""
+def depths(
+    queues: Iterable[str], settings: Settings | None = None, *, timeout: float = QUESTION_TIMEOUT
+) -> list[Depth | None]:
+    """Return the depth of each queue, read over one connection; None for a missing queue.
+
+    Raises:
+        BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
+    """
     reader = QueueDepthReader(settings or Settings.from_environment(), "question")
-    try:
-        found = reader.read(names := list(queues))
-    finally:
-        reader.close()
+    with postponed():
+        try:
+            found = reader.read(names := list(queues), timeout)
+        finally:
+            reader.close()
     return [found[name] for name in names]
 
 
-def peek(queue: str, n: int = 10, settings: Settings | None = None) -> Messages:
+def peek(
+    queue: str,
+    n: int = 10,
+    settings: Settings | None = None,
+    *,
+    timeout: float = QUESTION_TIMEOUT,
+) -> Messages:
     """Return up to *n* messages from the head of *queue*, and leave them in the queue.
 
     The queue is not quite unchanged afterwards: the broker marks the messages as redelivered, and a
     message may change places with one that is delivered at the same moment.
+
+    Raises:
+        QueueMissing: there is no such queue.
+        BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds; the
+            messages are in the queue.
     """
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
-    with short_channel(settings) as channel:
-        found = _get(channel, name, n)
+    with short_channel(settings, timeout) as channel:
+        found = get(channel, name, n)
         messages = [Message.from_wire(body, properties) for _, properties, body in found]
         redeliveries.remember(name, [(message.id, False) for message in messages])
         requeue(channel, queue, found, settings)
@@ -128,6 +151,13 @@ def drain(
     exception interrupts, the message goes back to the queue, and the messages that were taken
     before are in ``taken`` of the exception. Never more messages are prefetched than are in the
     queue and wanted, so that other consumers can have the rest.
+
+    Raises:
+        QueueMissing: there is no such queue.
+        BrokerUnreachable, ConnectionLost: the broker did not answer, or stopped answering, so that
+            it is not known what the queue holds. Acks that were under way may be lost with the
+            connection: then messages in ``taken`` are delivered again.
+        KeyboardInterrupt: between two messages, or within half a second if the broker is silent.
     """
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
@@ -136,17 +166,24 @@ def drain(
     deadline, last = now + timeout, now
     idle_timeout = timeout if n is not None and not idle else idle
     ready = 1  # messages in the queue, as far as is known; one to begin with
-    with _attached_to_errors(taken, queue), short_channel(settings) as channel:
+    with (
+        _attached_to_errors(taken, queue),
+        postponed() as interrupts,
+        short_channel(settings, timeout + DRAIN_GRACE) as channel,
+    ):
         while (n is None or len(taken) < n) and clock.monotonic() < deadline:
             wanted = MAX_DRAIN_PREFETCH if n is None else n - len(taken)
             limit = min(ready or 1, wanted, MAX_DRAIN_PREFETCH)
             before, ready = len(taken), 0
-            with closing(_take(channel, name, limit, deadline)) as found:
+            with closing(take(channel, name, limit, deadline)) as found:
                 for message, left in found:
+                    interrupts.deliver()  # here no message is taken and not acked
                     if on_message is not None:
-                        on_message(message)
+                        with interrupts.allowed():
+                            on_message(message)
                     taken.append(message)
                     last, ready = clock.monotonic(), left
+            interrupts.deliver()
             if len(taken) == before:
                 quiet = clock.monotonic() - last
                 if quiet >= idle_timeout:
@@ -172,18 +209,30 @@ def _attached_to_errors(taken: list[Message], queue: str) -> Iterator[None]:
         raise
 
 
-def purge(queue: str, settings: Settings | None = None) -> int:
-    """Delete the messages that are ready in *queue*; return how many."""
+def purge(queue: str, settings: Settings | None = None, *, timeout: float = QUESTION_TIMEOUT) -> int:
+    """Delete the messages that are ready in *queue*; return how many.
+
+    Raises:
+        QueueMissing: there is no such queue.
+        BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds. It
+            may delete the messages when it goes on: the request was perhaps sent.
+    """
     settings = settings or Settings.from_environment()
-    with short_channel(settings) as channel:
+    with short_channel(settings, timeout) as channel:
         answer = channel.queue_purge(settings.topology.wire_name(queue))
         return int(answer.method.message_count)
 
 
-def delete(*queues: Queue | str, settings: Settings | None = None) -> None:
-    """Delete queues with their messages; a queue that does not exist is no error."""
+def delete(
+    *queues: Queue | str, settings: Settings | None = None, timeout: float = QUESTION_TIMEOUT
+) -> None:
+    """Delete queues with their messages; a queue that does not exist is no error.
+
+    Raises:
+        BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
+    """
     settings = settings or Settings.from_environment()
-    with short_channel(settings) as channel:
+    with short_channel(settings, timeout) as channel:
         for queue in queues:
             for declaration in _declarations(queue, settings):
                 channel.queue_delete(declaration.name)
@@ -198,12 +247,13 @@ def delete_unused(
 
     Raises:
         TimeoutError: a queue still has consumers after *timeout* seconds; the text names it.
+        BrokerUnreachable, ConnectionLost: the broker did not answer in that time.
     """
     deadline = clock.monotonic() + timeout
     bare = settings.replace(namespace="")
     deleted = []
     for name in wire_names:
-        while (found := depths([name], bare)[0]) is not None and found.consumers:
+        while (found := _depth_until(name, bare, deadline)) is not None and found.consumers:
             if not clock.remaining(deadline):
                 raise TimeoutError(
                     f"queue {name!r} still has {found.consumers} consumers after {timeout:g} s: "
@@ -211,10 +261,14 @@ def delete_unused(
                 )
             clock.sleep(0.1)
         if found is not None:
-            with short_channel(bare) as channel:
+            with short_channel(bare, max(1.0, clock.remaining(deadline))) as channel:
                 channel.queue_delete(name)
             deleted.append(name)
     return deleted
+
+
+def _depth_until(wire_name: str, bare: Settings, deadline: float) -> Depth | None:
+    return depths([wire_name], bare, timeout=max(1.0, clock.remaining(deadline)))[0]
 
 
 def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
@@ -225,10 +279,11 @@ def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
 
     Raises:
         BrokerUnreachable, AccessRefused: the text names the variable to check.
+        ConnectionLost: the broker stopped answering; *timeout* limits the whole call.
     """
     settings = (settings or Settings.from_environment()).replace(connect_timeout=timeout)
     started = clock.monotonic()
-    with short_channel(settings) as channel:
+    with short_channel(settings, timeout) as channel:
         name = str(channel.queue_declare("", exclusive=True).method.queue)
         token = randomness.urandom(16)
         channel.basic_publish("", name, token)
@@ -243,9 +298,19 @@ def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
 
 
 @contextmanager
-def short_channel(settings: Settings) -> Iterator[JobChannel]:
-    """Open a channel for a few requests; pika's errors are translated to ours."""
-    with connect(settings, "question") as channel, translated(settings):
+def short_channel(settings: Settings, timeout: float | None = None) -> Iterator[JobChannel]:
+    """Open a channel for a few requests; pika's errors are translated to ours.
+
+    With *timeout* all of them together, the opening included, take no longer. Interrupts are
+    postponed, because pika could not go on after one.
+    """
+    deadline = None if timeout is None else clock.monotonic() + timeout
+    with (
+        postponed(),
+        connect(settings, "question", deadline) as channel,
+        translated(settings),
+        channel.limited(deadline),
+    ):
         yield channel
 
 
@@ -254,13 +319,13 @@ def take_one(queue: str, settings: Settings) -> bytes:
 
     Raises:
         QueueMissing: there is no such queue, or a queue of that name is not allowed.
+        BrokerUnreachable, ConnectionLost: the broker did not answer in `QUESTION_TIMEOUT`.
     """
-    with connect(settings, "question") as channel:
-        try:
-            with translated(settings):
-                _, _, body = channel.basic_get(queue, auto_ack=True)
-        except ChannelLost as error:
-            raise QueueMissing(f"no message can be taken from {queue!r}: {error}") from error
+    try:
+        with short_channel(settings, QUESTION_TIMEOUT) as channel:
+            _, _, body = channel.basic_get(queue, auto_ack=True)
+    except ChannelLost as error:
+        raise QueueMissing(f"no message can be taken from {queue!r}: {error}") from error
     return body or b""
 
 
@@ -308,51 +373,3 @@ def _declare(channel: JobChannel, declaration: Declaration) -> None:
 def _declarations(queue: Queue | str, settings: Settings) -> list[Declaration]:
     topology = settings.topology
     return [topology.work_queue(queue)] if isinstance(queue, str) else topology.declarations(queue)
-
-
-def _take(
-    channel: JobChannel, name: str, limit: int, deadline: float
-) -> Generator[tuple[Message, int], None, None]:
-    """Yield up to *limit* messages, each with the number that is left, as far as is known.
-
-    There must be *limit* messages in the queue. Each is acked when the caller asks for the next
-    one; if the caller closes the generator first, the last one goes back to the queue.
-    """
-    if limit <= MAX_SINGLE_GETS:
-        for _ in range(limit):
-            method, properties, body = channel.basic_get(name)
-            if method is None:
-                return
-            yield Message.from_wire(body, properties), method.message_count
-            channel.basic_ack(method.delivery_tag)
-        return
-    tag = 0  # messages up to this tag are taken
-    channel.basic_qos(prefetch_count=limit)  # they are acked all at once, so no more arrive
-    try:
-        deliveries = channel.consume(name, inactivity_timeout=DRAIN_IDLE_TIMEOUT)
-        for method, properties, body in deliveries:
-            if method is None:  # another consumer has taken the rest
-                break
-            limit -= 1
-            yield Message.from_wire(body, properties), limit
-            tag = method.delivery_tag
-            if not limit or clock.monotonic() > deadline:
-                break
-    except BaseException:  # wait for nothing: it may be an interrupt while the broker is silent
-        if tag:
-            channel.basic_ack(tag, multiple=True)
-        channel.basic_nack(0, multiple=True)
-        raise
-    if tag:
-        channel.basic_ack(tag, multiple=True)
-    channel.cancel()
-
-
-def _get(channel: JobChannel, name: str, n: int) -> list[GotMessage]:
-    found: list[GotMessage] = []
-    while len(found) < n:
-        method, properties, body = channel.basic_get(name)
-        if method is None:
-            break
-        found.append((method, properties, body))
-    return found

@@ -8,16 +8,18 @@ no other thread does. Prototyped in ``notebooks/01_channel.ipynb``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
 from mousetrap.amqp.error_translation import PIKA_ERRORS, parameters, translated
-from mousetrap.runtime import threads
+from mousetrap.amqp.timed_connection import TimedConnection
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.interrupt import is_interrupted, run_uninterrupted
 from mousetrap.settings import Settings
+
+CLOSE_TIMEOUT = 0.75  # seconds for the handshake that ends a connection; then it is dropped
 
 
 class _SharedConnection:
@@ -27,7 +29,7 @@ class _SharedConnection:
     send heartbeats.
     """
 
-    def __init__(self, connection: pika.BlockingConnection, heartbeat: float) -> None:
+    def __init__(self, connection: TimedConnection, heartbeat: float) -> None:
         self.connection = connection
         self.closing = threads.Event()  # ends the background thread
         self._lock = threads.Lock()
@@ -100,8 +102,12 @@ class JobChannel:
     """A pika blocking channel whose connection stays open while it is not used.
 
     Every method and attribute of `pika.adapters.blocking_connection.BlockingChannel` is here.
-    Three things differ: heartbeats are also sent while the kernel is idle and while a message
-    callback runs; `close` closes the connection too; a channel is a context manager.
+    Four things differ: heartbeats are also sent while the kernel is idle and while a message
+    callback runs; `close` closes the connection too; a channel is a context manager; the broker has
+    ``settings.confirm_timeout`` seconds to answer a request, then the connection is dropped and the
+    call raises `pika.exceptions.AMQPConnectionError`. Methods that wait for messages
+    (`start_consuming`, `consume`, ...) and `basic_publish`, which waits while the broker has an
+    alarm, have no such limit: they end when two heartbeats are missed.
 
     Threads: any, one at a time: a call waits while another thread runs pika's code.
     """
@@ -135,6 +141,15 @@ class JobChannel:
         with self._shared.held():
             return str(self._channel.basic_consume(queue, callback, *args, **kwargs))
 
+    def basic_publish(self, *args: Any, **kwargs: Any) -> None:
+        """Publish as pika's method does; an alarm of the broker may block it."""
+        with self._shared.held(), self._shared.connection.waiting_for_messages():
+            self._channel.basic_publish(*args, **kwargs)
+
+    def limited(self, deadline: float | None) -> AbstractContextManager[None]:
+        """Let all waits inside the block end at *deadline* (monotonic); None: no other limit."""
+        return self._shared.connection.limited(deadline)
+
     def consume(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Consume as pika's generator does; heartbeats go on while the body of the loop runs."""
         messages = self._channel.consume(*args, **kwargs)
@@ -149,10 +164,11 @@ class JobChannel:
     def close(self) -> None:
         """Close the channel and its connection; safe to call twice and on a broken connection.
 
-        A channel that was opened by `JobConnection.channel` leaves the connection open.
+        Without an answer the connection is dropped after `CLOSE_TIMEOUT` seconds. A channel that
+        was opened by `JobConnection.channel` leaves the connection open.
         """
         if is_interrupted() and not self._shared.is_mine:
-            # If the broker does not answer, pika waits until its heartbeats fail. Do not wait here.
+            # Another thread may use the channel, or the broker may not answer: do not wait long.
             run_uninterrupted(self._close, daemon=True)
         else:
             self._close()
@@ -160,7 +176,8 @@ class JobChannel:
     def _close(self) -> None:
         if self._owns_connection:
             self._shared.closing.set()
-        with suppress(*PIKA_ERRORS), self._shared.held():
+        deadline = clock.monotonic() + CLOSE_TIMEOUT
+        with suppress(*PIKA_ERRORS), self._shared.held(), self.limited(deadline):
             if not self._owns_connection:
                 self._channel.close()
             elif self._shared.connection.is_open:
@@ -203,15 +220,17 @@ class JobConnection:
         return f"<Connection to {self._settings.url}: {state}>"
 
 
-def connect(settings: Settings, purpose: str) -> JobChannel:
+def connect(settings: Settings, purpose: str, deadline: float | None = None) -> JobChannel:
     """Open a blocking connection and a channel, without a second try.
 
-    It may take ``settings.connect_timeout`` seconds for each address of the host.
+    It may take ``settings.connect_timeout`` seconds for each address of the host, and lasts until
+    *deadline* (monotonic) at the longest. To limit what follows, use `JobChannel.limited`.
 
     Raises:
         BrokerUnreachable, AccessRefused: the message names the variable to check.
-        ConnectionLost: the connection broke while it was opened.
+        ConnectionLost: the connection broke while it was opened, or the broker did not answer.
     """
     with translated(settings):
-        connection = pika.BlockingConnection(parameters(settings, purpose))
-        return JobChannel(_SharedConnection(connection, settings.heartbeat), settings)
+        timed = TimedConnection(parameters(settings, purpose), settings.confirm_timeout, deadline)
+        with timed.limited(deadline):
+            return JobChannel(_SharedConnection(timed, settings.heartbeat), settings)

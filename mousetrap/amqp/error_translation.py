@@ -25,6 +25,7 @@ from pika.exchange_type import ExchangeType
 from mousetrap.amqp import pika_patches
 from mousetrap.amqp.declared_queues import note
 from mousetrap.amqp.reply_codes import channel_closed, login_refused, vhost_refused
+from mousetrap.amqp.timed_connection import AnswerTimeout
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
@@ -124,6 +125,11 @@ def translate(
         return BrokerUnreachable(_connection_refused(settings, may_probe))
     if isinstance(error, ssl.SSLError):
         return BrokerUnreachable(_tls_failed(error, where))
+    if isinstance(error, AnswerTimeout):
+        return ConnectionLost(
+            f"{where} stopped answering ({error.args[0]}): it is paused, overloaded or cut off; "
+            f"look at the broker, then try again"
+        )
     if isinstance(error, _NO_AMQP) or "Timeout while setting up AMQP" in str(error):
         return BrokerUnreachable(_no_amqp(settings, may_probe))
     if isinstance(error, (pika_errors.AMQPHeartbeatTimeout, pika_errors.AMQPError, OSError)):

@@ -9,7 +9,10 @@ import pika
 
 from mousetrap.amqp.blocking_channel import JobChannel, connect
 from mousetrap.amqp.error_translation import translated
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
+
+READ_TIMEOUT = 30.0  # seconds for the depths of all queues of one `read`
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,22 @@ class QueueDepthReader:
         self._connection: JobChannel | None = None
         self._channel: JobChannel | None = None
 
-    def read(self, queues: Iterable[str]) -> dict[str, Depth | None]:
+    def read(self, queues: Iterable[str], timeout: float = READ_TIMEOUT) -> dict[str, Depth | None]:
         """Return the depth of each of *queues*; None for a queue that does not exist.
 
         Raises:
-            WireError: the broker did not answer, or refused; the message says what to check.
+            WireError: the broker did not answer within *timeout* seconds, or refused; the message
+                says what to check.
         """
+        deadline = clock.monotonic() + timeout
         try:
             with translated(self._settings):
-                self._connection = self._connection or connect(self._settings, self._purpose)
-                return {queue: self._read(self._connection, queue) for queue in queues}
+                connection = self._connection
+                if connection is None:
+                    connection = connect(self._settings, self._purpose, deadline)
+                    self._connection = connection
+                with connection.limited(deadline):
+                    return {queue: self._read(connection, queue) for queue in queues}
         except BaseException:
             self.close()
             raise

@@ -8,11 +8,10 @@ Both escape what comes from the network (bodies, reasons, names). The exit codes
 from __future__ import annotations
 
 import io
-import signal
 import sys
 
 from mousetrap.cli import broker, check, dead, doctor, extract, queues, send, sweep, work
-from mousetrap.cli.errors import EXIT_CODES, new_app, terminate
+from mousetrap.cli.errors import EXIT_CODES, handle_signals, new_app
 from mousetrap.cli.help import NotebookCommand
 
 app = new_app(
@@ -40,7 +39,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an old code page cannot show every body
             stream.reconfigure(errors="backslashreplace")
-    # SIGTERM acts like Ctrl-C: messages already taken are printed, and what was started is ended.
-    # `work` handles the two signals itself.
-    signal.signal(signal.SIGTERM, terminate)
+    handle_signals()
     app(prog_name="mousetrap")

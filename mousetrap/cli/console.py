@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -12,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mousetrap.display.safe_text import safe
+from mousetrap.runtime.postponed_interrupts import PostponedInterrupts
 
 BODY_WIDTH = 200  # characters of a body in a table
+PIECE = 512  # characters; a pipe that takes anything takes 4,096 bytes without blocking (POSIX)
 
 
 def out() -> Console:
@@ -37,10 +40,37 @@ def print_error(text: str) -> None:
     err().print(Text.assemble(("error: ", "bold red"), "\n".join(lines)))
 
 
-def print_json(value: object) -> None:
-    """Print *value* as one line of JSON."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=True, default=str) + "\n")
-    sys.stdout.flush()
+def print_json(value: object, interrupts: PostponedInterrupts | None = None) -> None:
+    """Print *value* as one line of JSON; for *interrupts* see `print_line`."""
+    print_line(json.dumps(value, ensure_ascii=True, default=str), interrupts)
+
+
+def print_line(line: str, interrupts: PostponedInterrupts | None = None) -> None:
+    """Print *line* on stdout, at once.
+
+    With *interrupts* a signal ends the wait for a reader that does not read, and never comes
+    between the last character and the caller's next step: a line is printed whole and then the
+    caller goes on, or it raises.
+    """
+    text = line + "\n"
+    pipe = _file_number()
+    if interrupts is None or pipe is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    for start in range(0, len(text), PIECE):
+        with interrupts.allowed():
+            select.select([], [pipe], [])
+        sys.stdout.write(text[start : start + PIECE])
+        sys.stdout.flush()
+
+
+def _file_number() -> int | None:
+    """Return the number of stdout's file, if one can wait until it takes more."""
+    try:
+        return None if sys.platform == "win32" else sys.stdout.fileno()
+    except (OSError, ValueError):  # replaced by an object in memory
+        return None
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:

@@ -16,6 +16,7 @@ from mousetrap.display.table import age
 from mousetrap.flows import dead_letters
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
+from mousetrap.runtime.postponed_interrupts import postponed
 from mousetrap.settings import Settings
 
 app = new_app("Dead letters of a queue: list, replay, delete. QUEUE is the work queue.")
@@ -73,22 +74,23 @@ def replay(
     """
     replayed = 0
     settings = Settings.from_environment()
-    try:
-        with ProgressDisplay(f"replaying to {queue}", limit) as display:
+    with postponed():  # the number is printed whole, and is that of the copies sent
+        try:
+            with ProgressDisplay(f"replaying to {queue}", limit) as display:
 
-            def on_replayed(_: object) -> None:
-                nonlocal replayed
-                replayed += 1
-                display.advance(replayed)
+                def on_replayed(_: object) -> None:
+                    nonlocal replayed
+                    replayed += 1
+                    display.advance(replayed)
 
-            dead_letters.replay(
-                queue, limit=limit, ids=id or None, settings=settings, on_replayed=on_replayed
-            )
-    finally:  # also after an interrupt: these are back in their queue
-        if json:
-            print_json({"replayed": replayed})
-        else:
-            print_message(f"{replayed:,} replayed to {queue}")
+                dead_letters.replay(
+                    queue, limit=limit, ids=id or None, settings=settings, on_replayed=on_replayed
+                )
+        finally:  # also after an interrupt: these are back in their queue
+            if json:
+                print_json({"replayed": replayed})
+            else:
+                print_message(f"{replayed:,} replayed to {queue}")
     if id and not replayed:
         print_error(f"no dead letter of {queue} has that id: mousetrap dead list {queue}")
         raise typer.Exit(ExitCode.FAILED)
@@ -113,4 +115,5 @@ def purge(
         if not typer.confirm(f"Delete {count:,} messages of {safe(name)}?", err=True):
             print_message("nothing was deleted")
             raise typer.Exit(ExitCode.FAILED)
-    print_message(f"{job_queue.purge(name, settings):,} deleted")
+    with postponed():
+        print_message(f"{job_queue.purge(name, settings):,} deleted")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -50,9 +53,27 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM was received; it ends a command as Ctrl-C does."""
 
 
-def terminate(_: int, __: FrameType | None) -> None:
-    """Handle SIGTERM."""
-    raise Terminated
+_running = 0  # commands that run and turn an exception into an exit code
+
+
+def handle_signals() -> None:
+    """Make SIGINT and SIGTERM end this program with 130 or 143, at any moment.
+
+    While a command runs they raise an exception, so that messages already taken are printed and
+    what was started is ended. Before and after it they end the program at once. `work` handles
+    the two signals itself.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background process
+            signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _: FrameType | None) -> None:
+    if _running:
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    # os.write and not print: the signal may have come in the middle of another print
+    os.write(2, b"error: terminated\n" if number == signal.SIGTERM else b"error: interrupted\n")
+    os._exit(128 + number)
 
 
 class Group(TyperGroup):
@@ -60,17 +81,33 @@ class Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        global _running
+        _running += 1
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                _running -= 1
         except (MousetrapError, TimeoutError) as error:
             print_error(str(error))
             raise typer.Exit(code_of(error)) from None
+        except BrokenPipeError:  # as of `| head`; what was not printed was not taken
+            _silence_stdout()
+            print_error("the program that reads the output has ended")
+            raise typer.Exit(ExitCode.FAILED) from None
         except Terminated:
             print_error("terminated")
             raise typer.Exit(ExitCode.TERMINATED) from None
         except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C at a question
             print_error("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def _silence_stdout() -> None:
+    """Send what is left in the buffer of stdout nowhere, or the interpreter would fail to."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def new_app(help: str, epilog: str | None = None) -> typer.Typer:

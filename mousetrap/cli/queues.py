@@ -15,6 +15,7 @@ from mousetrap.cli.console import (
     BODY_WIDTH,
     print_error,
     print_json,
+    print_line,
     print_message,
     print_table,
 )
@@ -26,6 +27,7 @@ from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
+from mousetrap.runtime.postponed_interrupts import postponed
 from mousetrap.settings import Settings
 
 
@@ -97,32 +99,37 @@ def drain_queue(
 ) -> None:
     """Take messages out of QUEUE and print them; it always ends.
 
-    With --json each message is printed before it is acked, so a crash loses none. Exit code 1 if
-    fewer than -n messages came (with --idle, -n is only a limit).
+    Each message is printed before it is acked, so whatever ends the command, none is lost. Exit
+    code 1 if fewer than -n messages came (with --idle, -n is only a limit).
 
     Example: mousetrap drain results -n 100 --timeout 60 --json > results.jsonl
     """
-    taken: list[Message] = []
-    # a bar and lines of JSON would overwrite each other on one terminal
-    hidden = json and sys.stdout.isatty()
-    try:
-        with ProgressDisplay(f"draining {queue}", n, is_hidden=hidden) as display:
+    count = 0
+    # a bar and the messages would overwrite each other on one terminal
+    hidden = sys.stdout.isatty()
+    with (
+        postponed() as interrupts,
+        ProgressDisplay(f"draining {queue}", n, is_hidden=hidden) as display,
+    ):
 
-            def take(message: Message) -> None:
-                taken.append(message)
-                if json:
-                    print_json(_as_dict(message))
-                display.advance(len(taken))
+        def take(message: Message) -> None:
+            nonlocal count
+            if json:
+                print_json(_as_dict(message), interrupts)
+            else:
+                print_line(_as_line(message, full), interrupts)
+            count += 1
+            display.advance(count)
 
-            settings = Settings.from_environment()
+        settings = Settings.from_environment()
+        try:
             job_queue.drain(
                 queue, n, idle=idle, timeout=timeout, settings=settings, on_message=take
             )
-    finally:  # also after an interrupt: these are no longer in the queue
-        if not json:
-            _print_messages(taken, full, False)
-    if n is not None and not idle and len(taken) < n:
-        print_error(f"{len(taken):,} of {n:,} messages came to {queue} in {timeout:g} s")
+        finally:
+            print_message(f"{count:,} messages out of {queue}")
+    if n is not None and not idle and count < n:
+        print_error(f"{count:,} of {n:,} messages came to {queue} in {timeout:g} s")
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -132,11 +139,20 @@ def _print_messages(messages: list[Message], full: bool, json: bool) -> None:
             print_json(_as_dict(message))
         return
     rows: Iterator[tuple[object, ...]] = (
-        (message.id[:8], message.attempt, f"{len(message.body):,} B",
-         safe(message.body.decode("utf-8", "backslashreplace"), None if full else BODY_WIDTH))
+        (message.id[:8], message.attempt, f"{len(message.body):,} B", _body(message, full))
         for message in messages
-    )  # fmt: skip
+    )
     print_table(("id", "attempt", "size", "body"), rows, f"{len(messages):,} messages")
+
+
+def _as_line(message: Message, full: bool) -> str:
+    """Return the row of a table whose other rows are not known yet."""
+    size = f"{len(message.body):,} B"
+    return f"{safe(message.id[:8]):<8}  {message.attempt:>3}  {size:>10}  {_body(message, full)}"
+
+
+def _body(message: Message, full: bool) -> str:
+    return safe(message.body.decode("utf-8", "backslashreplace"), None if full else BODY_WIDTH)
 
 
 def _as_dict(message: Message) -> dict[str, Any]:

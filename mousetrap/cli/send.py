@@ -23,6 +23,7 @@ from mousetrap.model.decoding import decode
 from mousetrap.model.encoding import encode
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
+from mousetrap.runtime.postponed_interrupts import PostponedInterrupts, postponed
 from mousetrap.settings import Settings
 
 MAX_IDS = 1000  # printed; a guess: more than a person reads, less than a screen buffer holds
@@ -58,27 +59,41 @@ def send(
     if declare:
         job_queue.declare(Queue(queue), settings=settings)
     tally = _Outcomes()
-    total = len(bodies) * count
-    try:
-        with (
-            Publisher(settings, "send") as out,
-            ProgressDisplay(f"sending to {queue}", total) as display,
-        ):
-            for each in (each for _ in range(count) for each in bodies):
-                tally.add(out.publish(Message(body=each), queue))
-                display.advance(tally.settled)
-            out.flush(settings.confirm_timeout + 1)
-    finally:  # also after an interrupt: some messages were confirmed
-        outcomes = tally.sum_up()
-        if json:
-            print_json({"sent": tally.sent, **outcomes, "ids": tally.ids})
-        elif outcomes:
-            counts = ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items())
-            print_message(counts + probe.memory_note(settings))
+    with postponed() as interrupts:  # each message that is published is counted
+        try:
+            _send(queue, bodies, count, settings, tally, interrupts)
+        finally:  # also after an interrupt: some messages were confirmed
+            outcomes = tally.sum_up()
+            if json:
+                print_json({"sent": tally.sent, **outcomes, "ids": tally.ids})
+            elif outcomes:
+                counts = ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items())
+                is_memory = set(outcomes) == {"confirmed"}  # otherwise do not ask a silent broker
+                print_message(counts + (probe.memory_note(settings) if is_memory else ""))
     if tally.problem is not None:
         hint = " (here: --declare)" if outcomes["returned"] else ""
         print_error(f"{tally.problem}{hint}")
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _send(
+    queue: str,
+    bodies: list[bytes],
+    count: int,
+    settings: Settings,
+    tally: _Outcomes,
+    interrupts: PostponedInterrupts,
+) -> None:
+    total = len(bodies) * count
+    with (
+        Publisher(settings, "send") as out,
+        ProgressDisplay(f"sending to {queue}", total) as display,
+    ):
+        for each in (each for _ in range(count) for each in bodies):
+            interrupts.deliver()
+            tally.add(out.publish(Message(body=each), queue))
+            display.advance(tally.settled)
+        out.flush(settings.confirm_timeout + 1)
 
 
 class _Outcomes:

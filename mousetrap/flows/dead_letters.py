@@ -11,25 +11,34 @@ from contextlib import suppress
 from mousetrap.amqp.error_translation import PIKA_ERRORS
 from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
+from mousetrap.amqp.queue_reader import GotMessage
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.flows.stage import queue_of
-from mousetrap.job_queue import GotMessage, depth, peek, requeue, short_channel
+from mousetrap.job_queue import QUESTION_TIMEOUT, depth, peek, requeue, short_channel
 from mousetrap.model.headers import REPLAYED, without_failure_headers
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
+from mousetrap.runtime.postponed_interrupts import postponed
 from mousetrap.settings import Settings
 
 
-def dead_letters(queue: Queue | str, n: int = 100, settings: Settings | None = None) -> Messages:
+def dead_letters(
+    queue: Queue | str,
+    n: int = 100,
+    settings: Settings | None = None,
+    *,
+    timeout: float = QUESTION_TIMEOUT,
+) -> Messages:
     """Return up to *n* dead letters of *queue*; they stay in the dead queue (see `peek`).
 
     Each has a `reason`, `traceback`, `attempt`, `dead_since` and the original `body`.
 
     Raises:
         QueueMissing: *queue* has no dead queue, because no worker has declared one yet.
+        BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
-    return peek(queue_of(queue).dead, n, settings)
+    return peek(queue_of(queue).dead, n, settings, timeout=timeout)
 
 
 def replay(
@@ -51,6 +60,10 @@ def replay(
         SettingsError: an id is empty, which would select every message.
         QueueMissing: *queue* has no dead queue, because no worker has declared one yet.
         PublishError: the broker did not confirm a copy; its dead letter stays.
+        BrokerUnreachable, ConnectionLost: the broker did not answer within
+            ``settings.confirm_timeout`` seconds; the dead letters that were not sent back stay.
+        KeyboardInterrupt: between two dead letters. If the broker does not confirm the copy of one
+            within half a second, that one stays, and may be in *queue* as well.
     """
     starts = None if ids is None else tuple([ids] if isinstance(ids, str) else ids)
     if starts is not None and "" in starts:
@@ -77,15 +90,21 @@ def send_back(
     """
     settings = settings or Settings.from_environment()
     queue = queue_of(queue)
-    there = depth(queue.dead, settings).messages
+    timeout = settings.confirm_timeout
+    there = depth(queue.dead, settings, timeout=timeout).messages
     name = settings.topology.wire_name(queue.dead)
     replayed = 0
     staying: list[GotMessage] = []
-    with short_channel(settings) as channel, Publisher(settings, "replay") as publisher:
+    with (
+        postponed() as interrupts,
+        short_channel(settings) as channel,
+        Publisher(settings, "replay") as publisher,
+    ):
         try:
             for _ in range(there):
                 if limit is not None and replayed >= limit:
                     break
+                interrupts.deliver()  # here every copy has its outcome
                 method, properties, body = channel.basic_get(name)
                 if method is None:
                     break
@@ -96,14 +115,16 @@ def send_back(
                 headers = without_failure_headers(picked.headers)
                 headers[REPLAYED] = dead_letter.replayed + 1
                 copy = picked.copy(1, headers)
-                publisher.publish(copy, queue.name, properties=kept_properties(properties)).wait(
-                    settings.confirm_timeout + 1
+                receipt = publisher.publish(
+                    copy, queue.name, properties=kept_properties(properties)
                 )
+                receipt.wait(timeout + 1)
                 channel.basic_ack(method.delivery_tag)
                 replayed += 1
                 on_replayed(copy)
         finally:
             # if the channel is closed, the broker has already requeued the messages that stay
-            with suppress(*PIKA_ERRORS, BrokerUnreachable):
-                requeue(channel, queue.dead, staying, settings)
+            if channel.is_open:
+                with suppress(*PIKA_ERRORS, BrokerUnreachable):
+                    requeue(channel, queue.dead, staying, settings)
     return replayed

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, postponed_interrupts, threads
 
 log = logging.getLogger("mousetrap.runtime.interrupt")
 
@@ -52,6 +52,7 @@ class Waiter:
         try:
             self._sleepers.append(sleeper)
             while not reached():
+                postponed_interrupts.raise_if_overdue()
                 left = WAIT_INTERVAL
                 if deadline is not None:
                     left = min(left, deadline - clock.monotonic())
