@@ -24,6 +24,8 @@ _NAMES = {
     (40, 10): "Exchange.Declare", (40, 11): "Exchange.DeclareOk",
     (50, 10): "Queue.Declare", (50, 11): "Queue.DeclareOk",
     (50, 20): "Queue.Bind", (50, 21): "Queue.BindOk",
+    (50, 30): "Queue.Purge", (50, 31): "Queue.PurgeOk",
+    (50, 40): "Queue.Delete", (50, 41): "Queue.DeleteOk",
     (60, 10): "Basic.Qos", (60, 11): "Basic.QosOk",
     (60, 20): "Basic.Consume", (60, 21): "Basic.ConsumeOk",
     (60, 30): "Basic.Cancel", (60, 31): "Basic.CancelOk",
