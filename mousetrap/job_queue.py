@@ -30,7 +30,7 @@ from mousetrap.settings import Settings
 
 QUEUES = ["start_fetch", "data_processing"]
 MAX_DRAIN_PREFETCH = 1000  # unacked messages of `drain` at a time; a guess
-QUESTION_TIMEOUT = 30.0  # seconds for a request, from opening the connection to the last answer
+ANSWERS_TIMEOUT = 30.0  # seconds for a request, from opening the connection to the last answer
 DRAIN_GRACE = 0.5  # seconds after the timeout of `drain` for the answer to its last request
 REPUBLISH_TIMEOUT = 3.0  # seconds to wait for the confirms of republished messages
 PEEK_NOTE = (
@@ -59,7 +59,7 @@ def open_channel(settings: Settings | None = None) -> JobChannel:
 
 
 def declare(
-    *queues: Queue | str, settings: Settings | None = None, timeout: float = QUESTION_TIMEOUT
+    *queues: Queue | str, settings: Settings | None = None, timeout: float = ANSWERS_TIMEOUT
 ) -> None:
     """Declare queues: a `Queue` with its retry, dead and quarantine queues, a name as one queue.
 
@@ -75,7 +75,7 @@ def declare(
 
 
 def depth(
-    queue: str, settings: Settings | None = None, *, timeout: float = QUESTION_TIMEOUT
+    queue: str, settings: Settings | None = None, *, timeout: float = ANSWERS_TIMEOUT
 ) -> Depth:
     """Return how many messages are ready in *queue*, and how many consumers it has.
 
@@ -90,7 +90,7 @@ def depth(
 
 
 def depths(
-    queues: Iterable[str], settings: Settings | None = None, *, timeout: float = QUESTION_TIMEOUT
+    queues: Iterable[str], settings: Settings | None = None, *, timeout: float = ANSWERS_TIMEOUT
 ) -> list[Depth | None]:
     """Return the depth of each queue, read over one connection; None for a missing queue.
 
@@ -111,7 +111,7 @@ def peek(
     n: int = 10,
     settings: Settings | None = None,
     *,
-    timeout: float = QUESTION_TIMEOUT,
+    timeout: float = ANSWERS_TIMEOUT,
 ) -> Messages:
     """Return up to *n* messages from the head of *queue*, and leave them in the queue.
 
@@ -209,7 +209,7 @@ def _attached_to_errors(taken: list[Message], queue: str) -> Iterator[None]:
         raise
 
 
-def purge(queue: str, settings: Settings | None = None, *, timeout: float = QUESTION_TIMEOUT) -> int:
+def purge(queue: str, settings: Settings | None = None, *, timeout: float = ANSWERS_TIMEOUT) -> int:
     """Delete the messages that are ready in *queue*; return how many.
 
     Raises:
@@ -224,7 +224,7 @@ def purge(queue: str, settings: Settings | None = None, *, timeout: float = QUES
 
 
 def delete(
-    *queues: Queue | str, settings: Settings | None = None, timeout: float = QUESTION_TIMEOUT
+    *queues: Queue | str, settings: Settings | None = None, timeout: float = ANSWERS_TIMEOUT
 ) -> None:
     """Delete queues with their messages; a queue that does not exist is no error.
 
@@ -319,10 +319,10 @@ def take_one(queue: str, settings: Settings) -> bytes:
 
     Raises:
         QueueMissing: there is no such queue, or a queue of that name is not allowed.
-        BrokerUnreachable, ConnectionLost: the broker did not answer in `QUESTION_TIMEOUT`.
+        BrokerUnreachable, ConnectionLost: the broker did not answer in `ANSWERS_TIMEOUT`.
     """
     try:
-        with short_channel(settings, QUESTION_TIMEOUT) as channel:
+        with short_channel(settings, ANSWERS_TIMEOUT) as channel:
             _, _, body = channel.basic_get(queue, auto_ack=True)
     except ChannelLost as error:
         raise QueueMissing(f"no message can be taken from {queue!r}: {error}") from error

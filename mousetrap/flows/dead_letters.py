@@ -14,7 +14,7 @@ from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_reader import GotMessage
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.flows.stage import queue_of
-from mousetrap.job_queue import QUESTION_TIMEOUT, depth, peek, requeue, short_channel
+from mousetrap.job_queue import ANSWERS_TIMEOUT, depth, peek, requeue, short_channel
 from mousetrap.model.headers import REPLAYED, without_failure_headers
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
@@ -28,7 +28,7 @@ def dead_letters(
     n: int = 100,
     settings: Settings | None = None,
     *,
-    timeout: float = QUESTION_TIMEOUT,
+    timeout: float = ANSWERS_TIMEOUT,
 ) -> Messages:
     """Return up to *n* dead letters of *queue*; they stay in the dead queue (see `peek`).
 
