@@ -11,7 +11,7 @@ import html
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Sized
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -23,6 +23,7 @@ from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.errors import MousetrapError, PublishError
 from mousetrap.flows.stage import Stage, queue_of
 from mousetrap.model.message import Message
+from mousetrap.model.one_or_many import is_many
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
@@ -96,9 +97,11 @@ def send(
 ) -> SendResult:
     """Send *data* to *queue*, *count* times, and return when the broker has answered for all.
 
-    One value is one message: a number, text, a dict, a dataclass, a msgspec struct, a pydantic
-    model; without *data* the body is empty. An iterable (a list, a ``range``, a generator) is one
-    message for each of its values; ``[[1, 2]]`` sends one list. A `Message` is sent unchanged.
+    A list, a tuple, a ``range``, ``d.values()`` or an iterator is one message for each of its
+    values; ``[[1, 2]]`` sends one list. Anything else is one message: a number, text, a dict, a
+    dataclass, a model, a named tuple; without *data* the body is empty. What JSON cannot represent
+    is an error that says what to send: for a data frame, ``frame.to_dict("records")``. A `Message`
+    is sent unchanged.
 
     If the broker does not confirm a message, no exception is raised: the returned result says how
     many were not confirmed and why, and a warning is logged.
@@ -122,17 +125,17 @@ def send(
             had confirmed.
     """
     name = queue_of(queue).name
-    is_many = _is_many(data)
+    has_many = is_many(data)
     if count > 1:
         if isinstance(data, Message):
             raise ValueError("a Message has one id and is sent once: give its data, or count=1")
-        data = list(data) if is_many else data
+        data = list(data) if has_many else data
     handling = current_handling.get(None)
     if handling is not None and handling.includes(settings):
-        return _add_to(handling, name, list(_messages(data, count, is_many)))
-    total = count * (len(data) if isinstance(data, Sized) else 0) if is_many else count
+        return _add_to(handling, name, list(_messages(data, count, has_many)))
+    total = count * (len(data) if isinstance(data, Sized) else 0) if has_many else count
     publisher = Publisher(settings or Settings.from_environment(), "send").open()
-    return _send_now(publisher, name, _messages(data, count, is_many), total)
+    return _send_now(publisher, name, _messages(data, count, has_many), total)
 
 
 def _send_now(publisher: Publisher, name: str, values: Iterator[Message], total: int) -> SendResult:
@@ -189,17 +192,7 @@ class _OutputReceipt(Receipt):
         )
 
 
-def _is_many(data: Any) -> bool:
-    """Return whether *data* is several values: an iterable that is not a value itself."""
-    # pydantic models, dataclasses and named tuples are values, even if one can iterate over them
-    marks = ("model_dump", "__dataclass_fields__", "_fields")
-    is_value = isinstance(data, (str, bytes, Mapping, Message)) or any(
-        hasattr(data, mark) for mark in marks
-    )
-    return isinstance(data, Iterable) and not is_value
-
-
-def _messages(data: Any, count: int, is_many: bool) -> Iterator[Message]:
+def _messages(data: Any, count: int, has_many: bool) -> Iterator[Message]:
     for _ in range(count):
-        for value in data if is_many else (data,):
+        for value in data if has_many else (data,):
             yield value if isinstance(value, Message) else Message(value)

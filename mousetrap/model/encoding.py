@@ -5,9 +5,14 @@ Nothing here talks to a broker.
 
 from __future__ import annotations
 
+import sys
+from collections import UserString
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+
+from mousetrap.model.one_or_many import way_out
 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # RabbitMQ 4 accepts no more by default
 
@@ -15,8 +20,9 @@ MAX_BODY_BYTES = 16 * 1024 * 1024  # RabbitMQ 4 accepts no more by default
 def encode(data: Any) -> bytes:
     """Return *data* as JSON bytes; None becomes the empty body, and bytes are returned unchanged.
 
-    Besides plain values it accepts pydantic models and whatever msgspec can encode: dataclasses,
-    `msgspec.Struct`, dates and times, UUIDs.
+    Besides plain values it accepts pydantic models, mappings of any kind, rows of `sqlite3`, and
+    whatever msgspec can encode: dataclasses, attrs classes, `msgspec.Struct`, dates and times,
+    UUIDs. A `bytearray` or `memoryview` is bytes.
 
     Raises:
         TypeError: JSON cannot represent a value.
@@ -25,6 +31,8 @@ def encode(data: Any) -> bytes:
     """
     if data is None:
         return b""
+    if isinstance(data, (bytearray, memoryview)):
+        data = bytes(data)
     try:
         body = data if isinstance(data, bytes) else _encode_json(data)
     except RecursionError:
@@ -42,10 +50,24 @@ def encode(data: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return a pydantic model as plain values; ``model_dump`` identifies it without an import."""
-    if callable(dump := getattr(value, "model_dump", None)):
+    """Return a value that msgspec does not know as plain values, without importing its library."""
+    if callable(dump := getattr(value, "model_dump", None)):  # a pydantic model
         return dump(mode="json")
-    raise TypeError(f"JSON cannot represent {type(value).__name__}; send plain values instead")
+    if isinstance(value, Mapping):
+        return dict(value)
+    for plain in (str, int, float):
+        if isinstance(value, plain):  # a subclass, such as a text with markup, or `numpy.float64`
+            return plain(value)
+    if isinstance(value, UserString):
+        return str(value)
+    sqlite3 = sys.modules.get("sqlite3")
+    if sqlite3 is not None and isinstance(value, sqlite3.Row):
+        return dict(value)
+    known = way_out(value)
+    raise TypeError(
+        f"JSON cannot represent {type(value).__name__}; send plain values instead"
+        + (f", as {known}" if known else "")
+    )
 
 
 _encode_json = msgspec.json.Encoder(enc_hook=_plain).encode

@@ -24,6 +24,7 @@ from mousetrap.flows.stage import Stage
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
+from mousetrap.model.one_or_many import many
 from mousetrap.model.summary import RunSummary
 from mousetrap.model.topology import Queue
 from mousetrap.runs.figures import RunFigures
@@ -192,7 +193,12 @@ class Run(RunFigures):
         return receipt
 
     def send_many(self, jobs: Iterable[Any], to: str | None = None) -> list[Receipt]:
-        """Send jobs (data, or whole `Message`s) and return a receipt for each, without waiting."""
+        """Send jobs (data, or whole `Message`s) and return a receipt for each, without waiting.
+
+        Raises:
+            TypeError: *jobs* is one value, such as a data frame; the text says what to send.
+        """
+        jobs = many(jobs, "send_many")
         if self._state != "open":
             raise MousetrapError("this run is not open: use it in a with block, or start() it")
         queue = to or self.flow.entry()

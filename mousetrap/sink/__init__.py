@@ -125,7 +125,7 @@ class Sink:
                 safe in each case.
             ValueError, TypeError: *data* cannot be JSON.
         """
-        if isinstance(data, bytes):
+        if isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(
                 "bytes cannot be JSON: decode them, or store the path of a file with them"
             )

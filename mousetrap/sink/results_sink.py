@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from mousetrap.flows.stage import Stage
@@ -31,7 +31,7 @@ def with_results_sink(stage: Stage[Any, Any]) -> Stage[Any, Any]:
     function: Any = stage.function
 
     def stored(result: Any) -> Any:
-        if not inspect.isgenerator(result):
+        if not isinstance(result, Iterator):
             sink.store(result)
             return result
         results = list(result)

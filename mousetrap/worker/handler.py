@@ -5,8 +5,8 @@ data, decoded to the annotated type; if it is annotated `Message`, it is the mes
 empty body the function is called without an argument; without a default for it, the message is
 dead-lettered. A function without any parameter is called for each message, and reads no data.
 
-A returned value is one output, each value of a generator is one output, and a returned None is no
-output. What has to be awaited is awaited, whatever the function looked like before it was called.
+A returned value is one output, each value of a generator or another iterator is one output, and a
+returned None is no output. What has to be awaited is awaited, whatever the function looked like before it was called.
 Prototyped in ``notebooks/03_worker.ipynb``.
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.decoding import decode
 from mousetrap.model.message import Message
+from mousetrap.model.one_or_many import outputs_of
 from mousetrap.worker.handling import current_handling
 from mousetrap.worker.signature import data_parameter, is_async
 
@@ -91,15 +92,14 @@ class Handler:
     def outputs(self, result: Any, message: Message) -> list[Message]:
         """Return the outputs in *result*, encoded; the next attempt gives them the same ids.
 
-        A generator is exhausted before any output is sent: if it raises an error, none is sent.
+        An iterator (a generator, mostly) is exhausted before any output is sent: if it raises an
+        error, none is sent. Any other value, a list too, is one output.
 
         Raises:
             TypeError, ValueError: a value cannot be JSON (see `mousetrap.model.encoding.encode`).
         """
-        if result is None:
-            return []
-        values = result if inspect.isgenerator(result) else (result,)
-        outputs = [message.child(value, self.name, n) for n, value in enumerate(values)]
+        values = enumerate(outputs_of(result))
+        outputs = [message.child(value, self.name, n) for n, value in values]
         for output in outputs:
             output.body  # noqa: B018 -- encodes now, so that an error counts as the handler's
         return outputs

@@ -9,9 +9,11 @@ import threading
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
+import pandas as pd
 import pytest
 
-from mousetrap import Message, declare, drain, stage
+from mousetrap import Message, declare, depth, drain, stage
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.errors import BrokerUnreachable, Unroutable
 from mousetrap.flows.send import send
@@ -194,3 +196,14 @@ def test_send_sends_pydantic_models_as_their_fields(work):
 
     assert arrived(work) == [{"seed": 1, "at": 0.5}, [{"seed": 2, "at": 0.5}]]
     assert json.loads(Message(Job(seed=3)).body) == {"seed": 3, "at": 0.5}
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame({"a": [1]}), pd.Series([1]), np.array([1])])
+def test_send_does_not_send_the_pieces_of_one_value(settings, frame):
+    """A data frame would give its column names; the error says how to send its rows."""
+    declare("frames", settings=settings)
+
+    with pytest.raises(TypeError, match=r"as value\.to"):
+        send("frames", frame, settings=settings)
+
+    assert depth("frames", settings).messages == 0
