@@ -6,7 +6,8 @@ empty body the function is called without an argument; without a default for it,
 dead-lettered. A function without any parameter is called for each message, and reads no data.
 
 A returned value is one output, each value of a generator or another iterator is one output, and a
-returned None is no output. What has to be awaited is awaited, whatever the function looked like before it was called.
+returned None is no output. What has to be awaited is awaited, whatever the function looked like
+before it was called.
 Prototyped in ``notebooks/03_worker.ipynb``.
 """
 
