@@ -106,7 +106,7 @@ UNSENDABLE = [math.nan, {"in": [-math.inf]}, 2**63, -(2**63) - 1,
               ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", UNSENDABLE, ids=repr)
+@pytest.mark.parametrize("value", UNSENDABLE, ids=lambda value: type(value).__name__)
 def test_unsendable_names_a_header_that_amqp_has_no_form_for(value):
     """So that the error can say which one."""
     assert unsendable({"fine": 1, "bad": value}) == "bad"
