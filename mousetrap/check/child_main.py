@@ -19,6 +19,7 @@ from typing import Any
 
 from mousetrap.check import executed_notebook
 from mousetrap.check.descendants import INTERRUPT_TIMEOUT, TERMINATE_TIMEOUT, Descendants
+from mousetrap.check.kernel_reply import failure_in, show_failure
 from mousetrap.check.parameters import skip_slow_imports
 from mousetrap.errors import CheckError
 from mousetrap.runtime import threads
@@ -52,7 +53,8 @@ class _Run:
     def __init__(self, job: dict[str, Any], reports: Any) -> None:
         self._job = job
         self._reports = reports
-        self._numbers: dict[int, int] = {}
+        self._numbers: dict[int, int] = {}  # of each cell of the source, by its index in the copy
+        self._inserted: dict[int, int] = {}  # of papermill's cell of parameters
         self._inspected = threads.Event()
         self._finished = threads.Event()
         self._released = threads.Event()
@@ -111,20 +113,27 @@ class _Run:
         self._numbers = {
             index: number for index, number, _ in executed_notebook.code_cells(notebook)
         }
+        self._inserted = {
+            index: number
+            for index, number, _ in executed_notebook.runnable_cells(notebook)
+            if index not in self._numbers
+        }
 
     def _on_cell_begun(self, cell: Any, cell_index: int) -> None:  # noqa: ARG002 -- nbclient's names
         if cell_index in self._numbers:
             self._report(event="begun", number=self._numbers[cell_index])
 
-    def _on_cell_done(self, cell: Any, cell_index: int, execute_reply: Any) -> None:  # noqa: ARG002 -- as above
-        if cell_index not in self._numbers:
-            return
-        if execute_reply["content"]["status"] == "ok":
-            self._report(event="done")
-        else:
+    def _on_cell_done(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
+        reply = execute_reply["content"]
+        failure = failure_in(reply, cell)
+        if failure is not None:
+            show_failure(reply, cell)
             self._inspected.clear()
-            self._report(event="failed")
+            number = (self._numbers | self._inserted)[cell_index]
+            self._report(event="failed", number=number, error=failure)
             self._inspected.wait(INSPECT_TIMEOUT)
+        elif cell_index in self._numbers:
+            self._report(event="done")
 
     def _report(self, **event: Any) -> None:
         with suppress(OSError):  # the parent is gone; `watch` sees that the lifeline ends

@@ -26,7 +26,8 @@ class PapermillProcess:
     """The child process that runs papermill, and all processes that it starts.
 
     `done` counts the code cells that ran to their end. `number` is the number, in the source
-    notebook, of the code cell that began last; 0 before the first.
+    notebook, of the code cell that began last; 0 before the first. `failed` is the number and the
+    error of the first cell that failed according to its kernel, None if there is none.
     """
 
     def __init__(self, job: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -37,6 +38,7 @@ class PapermillProcess:
         self._has_died = False
         self.done = 0
         self.number = 0
+        self.failed: tuple[int, str] | None = None
 
     def __enter__(self) -> PapermillProcess:
         from mousetrap.check.descendants import RUN_ID_VARIABLE, Descendants
@@ -101,6 +103,7 @@ class PapermillProcess:
             if event["event"] == "begun":
                 self.number = event["number"]
             elif event["event"] == "failed":
+                self.failed = self.failed or (event["number"], event["error"])
                 try:
                     inspect()
                 finally:
@@ -148,6 +151,11 @@ class PapermillProcess:
         if self._end is None or self._end["kind"] != "CheckError":
             return ""
         return str(self._end["error"])
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether papermill ended with an error, or the kernel reported one."""
+        return self.failed is not None or self._end is None or self._end["kind"] is not None
 
     @property
     def reason(self) -> str | None:

@@ -20,6 +20,12 @@ from mousetrap.runtime.atomic_file import write_atomically
 
 _INJECTED = "injected-parameters"
 _ERROR_TAG = "papermill-error-cell-tag"  # papermill's; its next run removes such cells
+_TAGGED = {
+    "raises-exception": "its tag raises-exception counts for nbmake and Jupyter, not for papermill "
+    "and not here: catch the exception in the cell, with pytest.raises or except",
+    "skip-execution": "its tag skip-execution counts for nbmake and papermill, not here: what did "
+    "not run proves nothing, so delete the cell, or make it text",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,14 +114,25 @@ def defaults_of(document: Any, path: Path) -> dict[str, object]:
         return {}
 
 
-def code_cells(document: Any) -> Iterator[tuple[int, int, Any]]:
-    """Yield the code cells that are not empty: index, number in the source notebook, cell."""
+def runnable_cells(document: Any) -> Iterator[tuple[int, int, Any]]:
+    """Yield the code cells that are not empty: index, number in the source notebook, cell.
+
+    The cell in which papermill sets the parameters has the number of the cell before it.
+    """
     number = 0
     for index, cell in enumerate(document.cells):
-        if {_INJECTED, _ERROR_TAG} & set(cell.metadata.get("tags", [])):
+        tags = cell.metadata.get("tags", [])
+        if _ERROR_TAG in tags:
             continue  # papermill inserted it
-        number += 1
+        number += _INJECTED not in tags
         if cell.cell_type == "code" and cell.source.strip():
+            yield index, max(number, 1), cell
+
+
+def code_cells(document: Any) -> Iterator[tuple[int, int, Any]]:
+    """Yield the same as `runnable_cells`, without the cell that papermill inserted."""
+    for index, number, cell in runnable_cells(document):
+        if _INJECTED not in cell.metadata.get("tags", []):
             yield index, number, cell
 
 
@@ -135,12 +152,14 @@ def failing_cell(document: Any) -> FailingCell | None:
     For papermill ``raise SystemExit(0)`` is a success, although it skips the cells after it. Here
     it is a failure.
     """
-    for _, number, cell in code_cells(document):
+    for _, number, cell in runnable_cells(document):
         errors = _errors(cell)
         if errors:
-            return _failing(number, cell, f"{errors[0].ename}: {errors[0].evalue}")
+            return _failing(number, cell, f"{errors[0].ename}: {errors[0].evalue}{_tagged(cell)}")
+        if cell.metadata.get("papermill", {}).get("exception") is True:
+            return _failing(number, cell, "it raised an error that it does not show")
         if cell.execution_count is None:
-            return _failing(number, cell, "it never ran")
+            return _failing(number, cell, f"it never ran{_tagged(cell)}")
     return None
 
 
@@ -149,6 +168,14 @@ def cell_named(document: Any, number: int, error: str) -> FailingCell | None:
     for _, each, cell in code_cells(document):
         if each == number:
             return _failing(number, cell, error)
+    return None
+
+
+def find_cell(document: Any, failing: FailingCell) -> Any:
+    """Return the cell of *document* that is *failing*; None if it is not there."""
+    for _, number, cell in runnable_cells(document):
+        if number == failing.number and first_line(cell) == failing.line:
+            return cell
     return None
 
 
@@ -238,3 +265,9 @@ def _failing(number: int, cell: Any, error: str) -> FailingCell:
 
 def _errors(cell: Any) -> list[Any]:
     return [output for output in cell.get("outputs", []) if output.output_type == "error"]
+
+
+def _tagged(cell: Any) -> str:
+    """Return the note on a tag of *cell* that other programs obey and a check does not."""
+    tags = cell.metadata.get("tags", [])
+    return "".join(f" ({note})" for tag, note in _TAGGED.items() if tag in tags)

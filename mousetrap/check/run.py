@@ -225,11 +225,26 @@ def _verdict(
     reason = child.reason
     if reason is not None and not child.number:
         return CheckError(f"{notebook} could not be run: {reason}"), None
-    if reason is not None:
-        failing = executed_notebook.cell_named(document, child.number, reason)
+    failing = _first_failing(document, child)
     if failing is not None:
         return CheckFailed(f"{notebook} failed in {_place(failing)}\n{failing.error}"), failing
+    if child.has_failed:
+        return CheckFailed(f"{notebook} failed, and papermill does not say in which cell"), None
     return None, None
+
+
+def _first_failing(document: Any, child: PapermillProcess) -> FailingCell | None:
+    """Return the first failing cell: of those in the copy, and those that *child* reported.
+
+    The copy lacks the error of a kernel that died, and what papermill could not save.
+    """
+    died, failed = child.reason and (child.number, child.reason), child.failed
+    found = [
+        executed_notebook.cell_named(document, *died) if died else None,
+        executed_notebook.failing_cell(document),
+        executed_notebook.cell_named(document, *failed) if failed else None,
+    ]
+    return min((each for each in found if each), key=lambda each: each.number, default=None)
 
 
 def _place(cell: FailingCell) -> str:

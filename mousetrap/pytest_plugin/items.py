@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mousetrap.check import check
+from mousetrap.check import check, executed_notebook
 from mousetrap.check.drift import check_drift
 from mousetrap.check.executed_notebook import default_output
 from mousetrap.check.parameters import read_notebook
@@ -106,7 +106,7 @@ class _NotebookItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Return the error of the check; a traceback through mousetrap would not help."""
         if isinstance(excinfo.value, CheckError):
-            return "\n".join(_explanation(self.path, excinfo.value))
+            return "\n".join(_explanation(excinfo.value))
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[os.PathLike[str], int | None, str]:
@@ -146,7 +146,7 @@ class CheckItem(_NotebookItem):
         )
 
 
-def _explanation(path: Path, error: CheckError) -> Iterator[str]:
+def _explanation(error: CheckError) -> Iterator[str]:
     """Yield the error; if a cell failed, also its source and its traceback."""
     yield str(error)
     if error.output is None or isinstance(error, Drifted):
@@ -156,17 +156,12 @@ def _explanation(path: Path, error: CheckError) -> Iterator[str]:
     failing = read(error.output).failing
     if failing is None:
         return
-    source = read_notebook(path).cells[failing.number - 1].source
+    cell = executed_notebook.find_cell(read_notebook(error.output), failing)
+    if cell is None:
+        return
     yield f"\n--- cell {failing.number} " + "-" * 60
-    yield plain_text(source, MAX_SOURCE_LINES)
-    for traceback in _tracebacks(read_notebook(error.output), source):
-        yield "-" * 70
-        yield plain_text(traceback, MAX_SOURCE_LINES)
-
-
-def _tracebacks(document: Any, source: str) -> Iterator[str]:
-    for cell in document.cells:
-        if cell.cell_type == "code" and cell.source == source:
-            for output in cell.outputs:
-                if output.output_type == "error":
-                    yield "\n".join(output.traceback)
+    yield plain_text(cell.source, MAX_SOURCE_LINES)
+    for output in cell.outputs:
+        if output.output_type == "error":
+            yield "-" * 70
+            yield plain_text("\n".join(output.traceback), MAX_SOURCE_LINES)

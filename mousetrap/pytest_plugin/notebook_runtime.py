@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +21,9 @@ from mousetrap.check.descendants import (
     TERMINATE_TIMEOUT,
     Descendants,
 )
-from mousetrap.check.executed_notebook import create_draft, default_output
-from mousetrap.errors import DeadlineExceeded, Drifted, MousetrapError, ParameterError
+from mousetrap.check.executed_notebook import create_draft, default_output, first_line
+from mousetrap.check.kernel_reply import show_failure
+from mousetrap.errors import CheckFailed, DeadlineExceeded, Drifted, MousetrapError, ParameterError
 from mousetrap.pytest_plugin.items import CheckItem, deadline_of, relative_path
 from mousetrap.pytest_plugin.session_broker import session_broker
 from mousetrap.pytest_plugin.stash import NAMESPACE_ERROR, TEST_NAMESPACE
@@ -30,6 +31,8 @@ from mousetrap.pytest_plugin.test_namespace import TestNamespace
 from mousetrap.runtime import randomness, threads
 
 _DEADLINE_WATCH = pytest.StashKey["DeadlineWatch"]()
+_NBMAKE_RUN = pytest.StashKey["NbmakeRun"]()
+_STARTED = "iopub.execute_input"  # in a cell's metadata: when the kernel began it
 
 
 @contextmanager
@@ -55,7 +58,8 @@ def deadline_watch(item: pytest.Item) -> Iterator[None]:
     item.stash[_DEADLINE_WATCH] = DeadlineWatch(
         deadline_of(item), os.environ[RUN_ID_VARIABLE], capture
     )
-    with item.stash[_DEADLINE_WATCH], _called_on_failure(capture):
+    item.stash[_NBMAKE_RUN] = NbmakeRun(capture)
+    with item.stash[_DEADLINE_WATCH], item.stash[_NBMAKE_RUN].watched():
         yield
 
 
@@ -66,6 +70,8 @@ def add_to_report(
     watch = item.stash.get(_DEADLINE_WATCH, None)
     if watch is not None and watch.time_is_up:
         report.longrepr = f"{item.path.name} {watch.explanation}\n{report.longrepr}"
+    elif (run := item.stash.get(_NBMAKE_RUN, None)) is not None and (place := run.place()):
+        report.longrepr = f"{item.path.name} failed in {place}\n{report.longrepr}"
     if item.path.suffix == ".ipynb" and not isinstance(item, CheckItem):  # its error names the copy
         copy = _save_copy(item.path, excinfo)
         if copy is not None:
@@ -126,24 +132,70 @@ class DeadlineWatch:
                 self._processes.terminate(TERMINATE_TIMEOUT)
 
 
-@contextmanager
-def _called_on_failure(on_failure: Callable[[], object]) -> Iterator[None]:
-    """Call *on_failure* when a cell has failed, while its kernel still runs.
+class NbmakeRun:
+    """The run of a notebook by nbmake: which cell failed, according to the kernel's replies.
 
-    nbmake has no hook for this, but nbclient, which it uses, has one. If nbmake changes, the queues
-    are captured after the kernel has ended, and the report shows no consumers.
+    nbmake recognises a failure by the cell's error output, and a failed cell can have none. nbmake
+    has no hook for this, but nbclient, which it uses, has one. If nbmake changes, failures are
+    again what nbmake says, and the queues are captured after the kernel has ended.
     """
-    from nbmake import nb_run
 
-    client = getattr(nb_run, "NotebookClient", None)
-    if client is None:
-        yield
-        return
-    nb_run.NotebookClient = partial(client, on_cell_error=lambda **_: on_failure())
-    try:
-        yield
-    finally:
-        nb_run.NotebookClient = client
+    def __init__(self, on_failure: Callable[[], object]) -> None:
+        self._on_failure = on_failure
+        self._document: Any = None
+        self._begun: list[int] = []  # the indexes of the cells that were sent to the kernel
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch the run that nbmake makes in this context.
+
+        Raises:
+            CheckFailed: on exit: a cell did not run, and nbmake has not noticed.
+        """
+        from nbmake import nb_run
+
+        client = getattr(nb_run, "NotebookClient", None)
+        if client is None:
+            yield
+            return
+
+        def make_client(document: Any, **options: Any) -> Any:
+            self._document = document
+            hooks = {"on_cell_error": self._on_cell_error, "on_cell_execute": self._on_cell_begun}
+            return client(document, **hooks, **options)
+
+        nb_run.NotebookClient = make_client
+        try:
+            yield
+        finally:
+            nb_run.NotebookClient = client
+        if place := self._refused_cell():
+            raise CheckFailed(f"the kernel did not run {place}")
+
+    def place(self) -> str:
+        """Return the cell in which the run ended: ``cell 3 (In [2]): job(1)``; empty before it."""
+        return _place(self._document, self._begun[-1]) if self._begun else ""
+
+    def _on_cell_begun(self, cell: Any, cell_index: int) -> None:  # noqa: ARG002 -- nbclient's names
+        self._begun.append(cell_index)
+
+    def _on_cell_error(self, cell: Any, cell_index: int, execute_reply: Any) -> None:  # noqa: ARG002 -- as above
+        show_failure(execute_reply["content"], cell)
+        self._on_failure()
+
+    def _refused_cell(self) -> str:
+        """Return the cell that the kernel did not begin: it aborts what waits after an error."""
+        cells = [self._document.cells[index] for index in self._begun]
+        begun = [_STARTED in cell.metadata.get("execution", {}) for cell in cells]
+        if not any(begun) or all(begun):  # none: nbmake no longer records the times
+            return ""
+        return _place(self._document, self._begun[begun.index(False)])
+
+
+def _place(document: Any, index: int) -> str:
+    cell = document.cells[index]
+    count = "" if cell.execution_count is None else f" (In [{cell.execution_count}])"
+    return f"cell {index + 1}{count}: {first_line(cell)}"
 
 
 def _save_copy(path: Path, excinfo: pytest.ExceptionInfo[BaseException]) -> Path | None:
