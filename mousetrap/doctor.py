@@ -245,9 +245,8 @@ def _import_problem(python: str) -> str:
 def _stale_runs() -> Finding:
     try:
         stale = stale_runs()
-    except OSError as error:
-        fix = "make it writable, or name another in XDG_STATE_HOME"
-        return Finding("stale runs", "bad", f"the state folder cannot be used ({error})", fix)
+    except SettingsError as error:
+        return _bad("stale runs", error)
     if stale:
         names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
         text = f"{len(stale)} runs were killed and left queues behind: {names}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mousetrap.errors import BrokerSetupError
+from mousetrap.errors import BrokerSetupError, SettingsError
 
 
 def deploy_file(name: str) -> Path:
@@ -26,6 +26,9 @@ def state_folder(name: str = "broker") -> Path:
 
     It is in ``XDG_STATE_HOME`` if that is set, otherwise where the system keeps such files:
     ``~/.local/state/mousetrap/NAME`` on Linux.
+
+    Raises:
+        SettingsError: it cannot be made or used; the text names the folder and the variable.
     """
     import platformdirs  # not at the top: most commands need no such folder
 
@@ -36,6 +39,12 @@ def state_folder(name: str = "broker") -> Path:
         else platformdirs.user_state_path("mousetrap", appauthor=False)
     )
     folder = state / name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)  # it may exist with another mode
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # it may exist with another mode
+    except OSError as error:
+        raise SettingsError(
+            f"the state folder {folder} cannot be used ({error.strerror or error}): make it "
+            f"writable, or name another folder in XDG_STATE_HOME"
+        ) from error
     return folder

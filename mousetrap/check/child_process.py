@@ -6,15 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mousetrap.check.progress import PROGRESS_VARIABLE
 from mousetrap.check.safe_text import plain_text
 from mousetrap.runtime import clock, threads
+from mousetrap.runtime.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
     from mousetrap.check.descendants import Descendants
@@ -43,9 +42,9 @@ class PapermillProcess:
     def __enter__(self) -> PapermillProcess:
         from mousetrap.check.descendants import RUN_ID_VARIABLE, Descendants
 
-        self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-", ignore_cleanup_errors=True)
-        self.progress_file = Path(self._folder.name, "progress.json")
-        self._stderr = open(Path(self._folder.name, "stderr"), "w+b")
+        self._folder = TemporaryFolder("mousetrap-")
+        self.progress_file = self._folder.path / "progress.json"
+        self._stderr = open(self._folder.path / "stderr", "w+b")
         ours = {RUN_ID_VARIABLE: self._job["run_id"], PROGRESS_VARIABLE: str(self.progress_file)}
         self._process = subprocess.Popen(
             # -P: do not import a json.py from the current folder
@@ -58,7 +57,7 @@ class PapermillProcess:
         )
         self._descendants: Descendants = Descendants(self._process.pid, self._job["run_id"])
         threads.Thread(target=self._read_events, daemon=True).start()
-        job = self._job | {"scratch": self._folder.name}
+        job = self._job | {"scratch": str(self._folder.path)}
         self._send(json.dumps(job).encode() + b"\n")
         return self
 
@@ -72,7 +71,7 @@ class PapermillProcess:
             self._process.kill()
             self._process.wait()
         self._stderr.close()
-        self._folder.cleanup()
+        self._folder.close()
 
     def follow(
         self,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
-from pathlib import Path
 
 from mousetrap.amqp import declared_queues
 from mousetrap.broker import Broker
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import short_channel
 from mousetrap.pytest_plugin.queue_report import describe_queues
+from mousetrap.runs.run_lock import RunLock
 from mousetrap.runtime import randomness
+from mousetrap.runtime.temporary_folder import TemporaryFolder
 
 REPORT_CONNECT_TIMEOUT = 3.0  # seconds to connect for the queue report, and for deleting the queues
 
@@ -25,7 +25,8 @@ class TestNamespace:
 
     Within the context `Settings.from_environment`, kernels and worker processes use this broker and
     this namespace. On exit the environment is restored, and the queues that mousetrap has declared
-    in the namespace are deleted. Other queues in it expire.
+    in the namespace are deleted; if this process is killed, ``mousetrap sweep`` deletes them. Other
+    queues in it expire. In a forked child of this process the exit does nothing.
 
     Threads: `capture_queues` can be called in any thread, the rest in one.
     """
@@ -44,10 +45,13 @@ class TestNamespace:
         self._extra = environment or {}
         self._saved: dict[str, str | None] = {}
         self._queue_report = ""
+        self._owner = os.getpid()
 
     def __enter__(self) -> TestNamespace:
-        self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-", ignore_cleanup_errors=True)
-        self._declared = Path(self._folder.name, "declared")
+        self._folder = TemporaryFolder("mousetrap-")
+        self._lock = RunLock(self.settings, has_declared_file=True)
+        # without a lock file, a sweep would not read the names either
+        self._declared = self._lock.declared_file or self._folder.path / "declared"
         ours = {
             **self._broker.environment(),
             declared_queues.DECLARED_VARIABLE: str(self._declared),
@@ -58,13 +62,17 @@ class TestNamespace:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._owner:
+            return
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        self._delete_queues()
-        self._folder.cleanup()
+        with ExitStack() as steps:
+            steps.callback(self._folder.close)
+            steps.callback(self._lock.release)
+            self._delete_queues()
 
     def capture_queues(self) -> None:
         """Store the queue report. Only the first call has an effect: it is nearest to the cause."""
@@ -85,9 +93,10 @@ class TestNamespace:
         # declared in another namespace can be those of another user.
         names = declared_queues.names_in(self._declared)
         ours = [name for name in names if name.startswith(self.namespace)]
-        if not ours:
-            return
         settings = self.settings.replace(connect_timeout=REPORT_CONNECT_TIMEOUT)
-        with suppress(MousetrapError), short_channel(settings) as channel:  # otherwise they expire
-            for name in ours:
-                channel.queue_delete(name)
+        with suppress(MousetrapError):  # otherwise `mousetrap sweep` deletes them, or they expire
+            if ours:
+                with short_channel(settings) as channel:
+                    for name in ours:
+                        channel.queue_delete(name)
+            self._lock.delete()

@@ -7,6 +7,7 @@ Prototyped in ``notebooks/07_runs.ipynb``.
 
 from __future__ import annotations
 
+import os
 import sys
 import weakref
 from collections.abc import Iterable, Mapping
@@ -97,6 +98,7 @@ class Run(RunFigures):
         options = {"concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays}
         self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options)
         self._state = "new"
+        self._process = 0  # the id of the process that started it; a forked child is another one
         self._product = ""
         self._sender = JobSender(self.settings, self.ledger)
         holders = Holders(self.settings, self._sender.publisher)
@@ -122,16 +124,17 @@ class Run(RunFigures):
         Raises:
             BrokerUnreachable, AccessRefused, TopologyMismatch: the run did not start, and nothing
                 of it is left.
-            OSError: the state folder cannot be written (see `RunLock`).
+            RunError: another process has this namespace (see `RunLock`).
         """
         if self._state != "new":
             return self
-        self._state = "open"
+        self._state, self._process = "open", os.getpid()
         _started.add(self)
         try:
             self._queues.claim()
             self._events.open()  # first: no outcome may be published before its queue is bound
             self._product = _broker_product(self.settings)
+            self._queues.note_broker(self._product)
             self._sender.publisher.declare(self._queues.declarations())
             self._sender.publisher.open()
             self._workers.start()
@@ -145,12 +148,13 @@ class Run(RunFigures):
         """Stop the workers, close the connections and delete the queues. Safe to call twice.
 
         With *keep_queues* the queues stay until they expire. An interrupt ends the wait for
-        handlers; everything is still closed and deleted.
+        handlers; everything is still closed and deleted. In a forked child of the process that
+        started the run it does nothing: workers, connections and queues are the parent's.
 
         Raises:
             TimeoutError: a handler did not end in time.
         """
-        if self._state in ("closed", "new"):
+        if self.state in ("closed", "new"):
             return
         self._state = "closed"
         run_uninterrupted(lambda: self._stop(keep_queues))
@@ -172,7 +176,7 @@ class Run(RunFigures):
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
+        if kind is not None and self.state == "open":
             sys.stderr.write(
                 f"the queues of {self.namespace} stay for {self.settings.queue_expiry:g} s: "
                 f"MOUSETRAP_NAMESPACE={self.namespace} mousetrap queues; mousetrap sweep\n"
@@ -199,8 +203,7 @@ class Run(RunFigures):
             TypeError: *jobs* is one value, such as a data frame; the text says what to send.
         """
         jobs = many(jobs, "send_many")
-        if self._state != "open":
-            raise MousetrapError("this run is not open: use it in a with block, or start() it")
+        self._require_open()
         queue = to or self.flow.entry()
         return self._sender.send_many(jobs, queue)
 
@@ -246,6 +249,7 @@ class Run(RunFigures):
                 handler's exception is the ``__cause__``.
             MousetrapError: a worker, or the connection to the broker, ended for good.
         """
+        self._require_own_process()
         self._settlement.wait(timeout, fail_fast=fail_fast)
         return self.summary()
 
@@ -256,13 +260,14 @@ class Run(RunFigures):
 
         A queue to which a handler sent messages itself is one of them.
         """
+        self._require_own_process()
         names = ", ".join(self._queues.results())
         return Messages(self._queues.drain_results(timeout), f" out of {names}")
 
     @property
     def state(self) -> str:
-        """``new``, ``open`` or ``closed``."""
-        return self._state
+        """``new``, ``open`` or ``closed``; in a forked child, a run of its parent is closed."""
+        return self._state if self._is_own or self._state == "new" else "closed"
 
     @property
     def workers(self) -> list[Worker]:
@@ -288,10 +293,27 @@ class Run(RunFigures):
         stages = " → ".join(stage.name for stage in self.flow.stages)
         summary = self.summary()
         return safe(
-            f"<Run {self.namespace} of {stages}: {self._state}, {summary.sent:,} sent, "
+            f"<Run {self.namespace} of {stages}: {self.state}, {summary.sent:,} sent, "
             f"{summary.done:,} done, {summary.dead:,} dead, {self.ledger.open:,} open, "
             f"on {self.where}>"
         )
+
+    @property
+    def _is_own(self) -> bool:
+        return self._process == os.getpid()
+
+    def _require_open(self) -> None:
+        self._require_own_process()
+        if self._state != "open":
+            raise MousetrapError("this run is not open: use it in a with block, or start() it")
+
+    def _require_own_process(self) -> None:
+        if self._state != "new" and not self._is_own:
+            raise MousetrapError(
+                f"run {self.namespace} belongs to process {self._process}, and this is a forked "
+                f"child of it, without its connections: open another run here, or start workers "
+                f'with the run\'s settings (workers="none")'
+            )
 
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
         self.ledger.add_packed(delivery.body, clock.time())

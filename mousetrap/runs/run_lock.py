@@ -1,46 +1,63 @@
-"""Finds the runs of this user whose process is gone, and deletes their queues.
+"""Finds the runs and tests of this user whose process is gone, and deletes their queues.
 
-Each run has a file in the user's state folder that names its queues, and holds a lock on that file.
-The operating system releases the lock when the run's process ends, however it ends. The run's
-worker processes do not hold the lock; they end by themselves soon after the run's process. `sweep`
-deletes the queues of runs whose lock is free. Without a sweep, the queues expire by themselves.
+Each run, and each namespace of a test, has a file in the user's state folder that names its queues
+and is locked while its process lives (`mousetrap.runs.locked_file`). The run's worker processes do
+not hold the lock; they end by themselves soon after the run's process. `sweep` deletes the queues
+of the files whose lock is free. Without a sweep, the queues expire by themselves.
+
+The file is written under the lock: if the lock is free, the file is complete and its process is
+gone, or it is not complete and no queue was declared.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Generator, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from filelock import lock_descriptor
-
+from mousetrap.amqp import declared_queues
 from mousetrap.broker.paths import state_folder
-from mousetrap.errors import WireError
+from mousetrap.errors import BrokerUnreachable, SettingsError, WireError
 from mousetrap.job_queue import delete_unused
+from mousetrap.runs.locked_file import LockedFile
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
+log = logging.getLogger("mousetrap.runs.run_lock")
+
 # seconds that worker processes have to end after the run's process; longer than their stop timeout
 WORKER_EXIT_TIMEOUT = 15.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # Linux: another one after each start
+
+_warnings: set[str] = set()  # that were logged: one is enough for all runs of a process
 
 
 class RunLock:
-    """The locked file of one live run. The run calls `delete` when its queues are deleted.
+    """The locked file of one live namespace. Its owner calls `delete` when no queue is left.
+
+    The queues are *queues* (names on the wire), or those that processes with `DECLARED_VARIABLE` in
+    their environment have declared in the namespace: then *has_declared_file*.
+
+    If the state folder cannot be written, or has no locks, there is no file: a warning says that
+    `sweep` will not know the queues, and everything else works.
 
     Raises:
-        OSError: the state folder cannot be written.
+        RunError: another process has this namespace.
     """
 
-    def __init__(self, settings: Settings, queues: Iterable[str]) -> None:
-        self.path = state_folder("runs") / f"{settings.namespace}.json"
-        self._file = self.path.open("w")
-        _lock(self._file)
+    def __init__(
+        self, settings: Settings, queues: Iterable[str] = (), *, has_declared_file: bool = False
+    ) -> None:
+        self.declared_file: Path | None = None
+        self._file: LockedFile | None = None
         broker = {key: getattr(settings, key) for key in ("host", "port", "user", "vhost", "tls")}
         facts = broker | {
             "namespace": settings.namespace,
@@ -49,23 +66,58 @@ class RunLock:
             "process": f"{socket.gethostname()}:{os.getpid()}",
             "program": Path(sys.argv[0] or "python").name,
             "started": clock.time(),
+            "boot": _boot_id(),
+            "uptime": clock.uptime(),
         }
-        json.dump(facts, self._file)
-        self._file.flush()
+        path: Path | None = None
+        try:
+            path = state_folder("runs") / f"{settings.namespace}.json"
+            if has_declared_file:
+                self.declared_file = _declared_file(path)
+                self.declared_file.parent.mkdir(mode=0o700, exist_ok=True)
+            self._file = LockedFile.create(path)
+            self.add(facts)
+        except (OSError, SettingsError) as error:
+            self._give_up(path, error)
+
+    def add(self, facts: dict[str, Any]) -> None:
+        """Add *facts* to the file, as a line."""
+        if self._file is not None:
+            self._file.write(f"{json.dumps(facts)}\n")
 
     def delete(self) -> None:
-        """Delete the file: no queue of the run is left."""
-        self.path.unlink(missing_ok=True)
-        self._file.close()
+        """Delete the file: no queue is left."""
+        if self._file is not None:
+            _delete(self._file)
 
     def release(self) -> None:
         """Release the lock and keep the file: `sweep`, or expiry, deletes the queues."""
-        self._file.close()
+        if self._file is not None:
+            self._file.release()
+
+    def _give_up(self, path: Path | None, error: Exception) -> None:
+        if self._file is not None:
+            _delete(self._file)
+        elif path is not None:
+            with suppress(OSError):  # made, and not locked: no process could find out that we live
+                path.unlink(missing_ok=True)
+        self._file = self.declared_file = None
+        reason = str(error) if isinstance(error, SettingsError) else (
+            f"the state folder {path and path.parent} cannot be used ({error}): make it writable, "
+            f"on a file system with locks, or name another folder in XDG_STATE_HOME"
+        )  # fmt: skip
+        if reason not in _warnings:
+            _warnings.add(reason)
+            log.warning(
+                "%s. Until then, mousetrap sweep does not know the runs of this process: if it is "
+                "killed, their queues stay until they expire",
+                reason,
+            )
 
 
 @dataclass(frozen=True)
 class StaleRun:
-    """A run whose process is gone, and what `sweep` did about it."""
+    """A run or a test whose process is gone, and what `sweep` did about it."""
 
     namespace: str
     process: str  # host:pid, and the program that ran
@@ -75,66 +127,113 @@ class StaleRun:
 
 
 def stale_runs() -> list[str]:
-    """Return the namespaces of the runs that `sweep` would remove; change nothing."""
-    return [path.stem for path, _ in _unlocked()]
+    """Return the namespaces of the runs that `sweep` would remove; change nothing.
+
+    Raises:
+        SettingsError: the state folder cannot be used.
+    """
+    with closing(_unlocked()) as files:
+        return [file.path.stem for file in files if _facts(file)]
 
 
 def sweep(settings: Settings | None = None) -> list[StaleRun]:
     """Delete the queues of this user's stale runs and return these runs; live runs stay.
 
-    The queues are deleted at the broker that the run used, with the password of *settings*.
+    The queues are deleted at the broker that the run used, with the password of *settings*. A run
+    whose broker cannot be reached, or refuses, is kept: the next sweep tries again.
+
+    Raises:
+        SettingsError: the state folder cannot be used.
     """
     settings = settings or Settings.from_environment()
     found = []
     with closing(_unlocked()) as files:  # an exception unlocks the file at once
-        for path, file in files:
-            try:
-                facts = json.load(file)
-            except ValueError:  # killed while it wrote the file, before it declared a queue
-                path.unlink(missing_ok=True)
+        for file in files:
+            facts = _facts(file)
+            if not facts:  # its process was killed before it declared a queue
+                _delete(file)
                 continue
-            stale = _delete_queues(facts, settings)
+            stale = _delete_queues(facts, settings, file.path)
             found.append(stale)
-            # after twice the expiry the queues are gone, even if the broker cannot be reached
-            if not stale.problem or stale.age > 2 * facts["expiry"]:
-                path.unlink(missing_ok=True)
+            if not stale.problem:
+                _delete(file)
     return found
 
 
-def _unlocked() -> Generator[tuple[Path, IO[str]]]:
-    """Yield the files of stale runs, each locked until the next one is asked for."""
+def _unlocked() -> Generator[LockedFile]:
+    """Yield the files whose lock is free, each locked until the next one is asked for."""
     for path in sorted(state_folder("runs").glob("*.json")):
+        if (file := LockedFile.try_open(path)) is not None:
+            try:
+                yield file
+            finally:
+                file.release()
+
+
+def _facts(file: LockedFile) -> dict[str, Any]:
+    """Return what the owner wrote; empty if it was killed before it had written the first line."""
+    facts: dict[str, Any] = {}
+    for line in file.read().splitlines():
         try:
-            file = path.open("r+")
-        except FileNotFoundError:  # the run has just ended
-            continue
-        with file:
-            if _lock(file):
-                yield path, file
+            facts |= json.loads(line)
+        except ValueError:  # not finished
+            break
+    return facts
 
 
-def _delete_queues(facts: dict[str, Any], settings: Settings) -> StaleRun:
+def _declared_file(path: Path) -> Path:
+    # in a folder of its own, so that a process which ends late cannot make the deleted file again
+    return path.with_suffix(".declared") / "queues"
+
+
+def _declared_names(path: Path, namespace: str) -> list[str]:
+    """Return the names of declared queues in *namespace*, without those of runs in their own file.
+
+    A run in a process that outlived the test has a longer namespace, and may still live.
+    """
+    others = tuple(f"{each.stem}." for each in path.parent.glob("*.json") if each != path)
+    names = declared_queues.names_in(_declared_file(path))
+    return [name for name in names if name.startswith(namespace) and not name.startswith(others)]
+
+
+def _delete(file: LockedFile) -> None:
+    """Delete the file and the names of declared queues beside it; nothing in a forked child."""
+    if file.is_locked:
+        shutil.rmtree(_declared_file(file.path).parent, ignore_errors=True)
+        file.delete()
+
+
+def _delete_queues(facts: dict[str, Any], settings: Settings, path: Path) -> StaleRun:
     broker = {key: facts[key] for key in ("host", "port", "user", "vhost", "tls")}
+    namespace = str(facts["namespace"])
+    names = [*facts["queues"], *_declared_names(path, namespace)]
     queues: list[str] = []
     problem = ""
     try:
-        queues = delete_unused(
-            facts["queues"], settings.replace(**broker), timeout=WORKER_EXIT_TIMEOUT
-        )
+        queues = delete_unused(names, settings.replace(**broker), timeout=WORKER_EXIT_TIMEOUT)
+    except BrokerUnreachable as error:
+        if not facts.get("has_temporary_broker"):  # otherwise its queues are gone with it
+            problem = f"{error}; if that broker is gone for good, delete {path}"
     except (WireError, TimeoutError) as error:
         problem = str(error)
     return StaleRun(
-        namespace=str(facts["namespace"]),
+        namespace=namespace,
         process=f"{facts['process']} {facts['program']}",
-        age=clock.time() - float(facts["started"]),
+        age=_age(facts),
         queues=tuple(queues),
         problem=problem,
     )
 
 
-def _lock(file: IO[str]) -> bool:
-    """Take the lock on an open file; False if another process has it."""
+def _age(facts: dict[str, Any]) -> float:
+    """Return the seconds since the start; the system's clock may have been set meanwhile."""
+    if facts.get("boot") and facts["boot"] == _boot_id():
+        return clock.uptime() - float(facts["uptime"])
+    return max(0.0, clock.time() - float(facts["started"]))
+
+
+def _boot_id() -> str:
     try:
-        return lock_descriptor(file.fileno(), blocking=False)
-    except OSError:  # a file system without locks: treat the run as live and delete nothing
-        return False
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # another system
+        return ""

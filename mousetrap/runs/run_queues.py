@@ -61,11 +61,19 @@ class RunQueues:
         """Let `sweep` know the queues, from before they are declared until `delete`.
 
         Raises:
-            OSError: the state folder cannot be written (see `RunLock`).
+            RunError: another process has this namespace (see `RunLock`).
         """
         from mousetrap.runs.run_lock import RunLock  # late: it imports what a broker needs
 
         self._lock = RunLock(self._settings, self.wire_names())
+
+    def note_broker(self, product: str) -> None:
+        """Let `sweep` know if the broker, and all queues with it, ends with its process."""
+        from mousetrap.broker import local, probe  # late, as in `claim`
+
+        is_temporary = product.startswith(probe.EMBEDDED) or local.started_here(self._settings)
+        if is_temporary and self._lock is not None:
+            self._lock.add({"has_temporary_broker": True})
 
     def depths(self, names: list[str]) -> list[Depth | None]:
         """Return the depth of each of the queues with these plain names; None if it is missing."""

@@ -16,6 +16,28 @@ time = _time.time  # seconds since 1970
 sleep = _time.sleep
 
 
+def uptime() -> float:
+    """Return the seconds since this machine started; on Linux, those in which it slept count, too.
+
+    All processes of the machine see the same value. Changes of the system's clock do not affect it.
+    """
+    if hasattr(_time, "CLOCK_BOOTTIME"):
+        return _time.clock_gettime(_time.CLOCK_BOOTTIME)
+    return _time.monotonic()
+
+
+_machine_started = _time.time() - uptime()  # seconds since 1970, by the clock at the import
+
+
+def steady_time() -> float:
+    """Return seconds since 1970 that no later change of the system's clock affects.
+
+    The difference of two values of one process is the true duration between them. Two processes may
+    disagree, if the clock was set between their starts.
+    """
+    return _machine_started + uptime()
+
+
 def now() -> datetime:
     """Return the current date and time in UTC."""
     return datetime.fromtimestamp(time(), UTC)

@@ -11,7 +11,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, islice
@@ -22,6 +21,7 @@ from mousetrap.errors import ProcessEnded, SettingsError
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.exit_codes import ExitCode, describe
 from mousetrap.runtime.interrupt import run_uninterrupted
+from mousetrap.runtime.temporary_folder import TemporaryFolder
 from mousetrap.settings import Settings
 from mousetrap.worker.worker_process import FACTS, WorkerProcess
 
@@ -68,7 +68,8 @@ class Supervisor:
         self._is_shown = is_shown
         self._out = out
         self._notify = notify
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: TemporaryFolder | None = None
+        self._owner = os.getpid()
         self._processes: dict[str, WorkerProcess] = {}  # by name, like "fetch-0"
         self._lock = threads.Lock()  # guards the processes against `statistics`
         self._is_stopping = False
@@ -107,7 +108,7 @@ class Supervisor:
 
     def start(self) -> Supervisor:
         """Start the processes; returns before they are connected to the broker."""
-        self._folder = tempfile.TemporaryDirectory(prefix="mousetrap-workers-")
+        self._folder = TemporaryFolder("mousetrap-workers-")
         numbers: dict[str, count[int]] = {}
         processes: dict[str, WorkerProcess] = {}
         for stage, many in self._stages.items():
@@ -244,12 +245,15 @@ class Supervisor:
     def stop(self, timeout: float = 15.0) -> None:
         """Let all processes finish their messages; after *timeout* s they are killed.
 
-        An interrupt ends the waiting only; the processes still stop.
+        An interrupt ends the waiting only; the processes still stop. In a forked child of the
+        process that made this supervisor it does nothing: the processes are the parent's.
 
         Raises:
             TimeoutError: only with *is_replaced*: some processes left messages unfinished, which
                 will be delivered again.
         """
+        if os.getpid() != self._owner:
+            return
         run_uninterrupted(lambda: self._stop(timeout))
 
     def _stop(self, timeout: float) -> None:
@@ -277,7 +281,7 @@ class Supervisor:
             self._final_statistics = self._final_statistics or self._summed()
             self._processes.clear()
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.close()
         if late and self._is_replaced:
             raise TimeoutError(
                 f"some processes did not finish their messages in time: {', '.join(late)}; "
@@ -306,4 +310,4 @@ class Supervisor:
     def _file(self, name: str, kind: str) -> Path:
         if self._folder is None:
             raise RuntimeError("not started")
-        return Path(self._folder.name) / f"{name}.{kind}"
+        return self._folder.path / f"{name}.{kind}"

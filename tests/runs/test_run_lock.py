@@ -12,9 +12,14 @@ import pytest
 from support.messages import existing_queues
 
 import mousetrap
-from mousetrap import stage
+from mousetrap import job_queue, stage
+from mousetrap.broker import ensure
+from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.run_fetch_worker import fetch
+from mousetrap.runs import locked_file
 from mousetrap.runs.run_lock import RunLock, stale_runs, sweep
+from mousetrap.runtime import clock
+from mousetrap.settings import Settings
 
 
 @stage(reads="numbers")
@@ -28,8 +33,11 @@ def test_run_is_stale_when_its_lock_is_free(settings, own_state):
     live = stale_runs()
     lock.release()
     stale = stale_runs()
-    lock.delete()
+    lock.delete()  # without effect: it is not ours any more
+    kept = stale_runs()
+    RunLock(settings.replace(namespace="run-1"), ["run-1.numbers"]).delete()
 
+    assert kept == stale
     assert (live, stale, stale_runs()) == ([], ["run-1"], [])
     assert list(own_state.iterdir()) == []
 
@@ -99,3 +107,166 @@ def test_sweep_deletes_the_queues_of_a_killed_run(settings, own_state, workers):
     assert str(child.pid) in stale.process
     assert existing_queues(run) == {}
     assert sweep(settings) == []
+
+
+def test_empty_file_is_no_stale_run(settings, own_state):
+    """A run that has made its file and not locked it yet is not dead."""
+    RunLock(settings.replace(namespace="run-1"), []).delete()
+    (own_state / "run-1.json").touch()
+
+    assert stale_runs() == []
+
+
+def test_sweep_keeps_an_unreachable_run_for_ever(settings, own_state, monkeypatch):
+    """However long ago it expired: only the broker can say that its queues are gone."""
+    unreachable = settings.replace(namespace="run-1", port=1, queue_expiry=1.0)
+    RunLock(unreachable, ["run-1.numbers"]).release()
+    now = clock.uptime()
+    monkeypatch.setattr(clock, "uptime", lambda: now + 10_000)
+
+    [stale] = sweep(settings.replace(connect_timeout=0.3))
+
+    assert str(own_state / "run-1.json") in stale.problem
+    assert len(list(own_state.iterdir())) == 1
+    (own_state / "run-1.json").unlink()
+    assert sweep(settings) == []
+
+
+def test_sweep_forgets_a_run_whose_broker_ended_with_it(own_state):
+    """An embedded broker keeps its queues in memory: nothing is left that could be deleted."""
+    with ensure("embedded", Settings()) as broker:
+        run = mousetrap.run(double, broker.settings.replace(connect_timeout=0.3)).start()
+        run._queues.release()
+        run._queues._lock = None
+        run.stop(keep_queues=True)
+
+    [stale] = sweep(run.settings)
+
+    assert (stale.namespace, stale.problem) == (run.namespace, "")
+    assert list(own_state.iterdir()) == []
+
+
+def test_age_of_a_run_does_not_follow_the_clock(settings, own_state, monkeypatch):
+    """The system's clock is set by thirty days while the run lies there."""
+    RunLock(settings.replace(namespace="run-1"), []).release()
+    now = clock.time()
+    monkeypatch.setattr(clock, "time", lambda: now + 30 * 86_400)
+
+    [stale] = sweep(settings)
+
+    assert 0 <= stale.age < 60
+
+
+@pytest.mark.parametrize("state", ["/proc/none", "a file"])
+def test_run_works_where_the_state_folder_cannot_be_written(
+    settings, tmp_path, monkeypatch, caplog, state
+):
+    """It says once that a sweep will not know its runs, and names the folder and the variable."""
+    if state == "a file":
+        state = str(tmp_path / "file")
+        (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", state)
+    for n in range(2):
+        with mousetrap.run(double, settings) as run:
+            run.send(n)
+            assert run.settle(timeout=20).done == 1
+    [record] = caplog.records
+
+    assert f"the state folder {state}/mousetrap/runs cannot be used" in record.message
+    assert "XDG_STATE_HOME" in record.message
+    assert "mousetrap sweep does not know" in record.message
+    with pytest.raises(SettingsError, match="XDG_STATE_HOME"):
+        sweep(settings)
+
+
+def test_run_works_where_the_state_folder_has_no_locks(settings, own_state, monkeypatch, caplog):
+    """No file is left that would name a run as live for ever."""
+
+    def no_locks(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(locked_file, "lock_descriptor", no_locks)
+    with mousetrap.run(double, settings) as run:
+        run.send(1)
+        assert run.settle(timeout=20).done == 1
+        assert list(own_state.iterdir()) == []
+
+    assert "No locks available" in caplog.text
+
+
+@pytest.mark.parametrize("ends", ["stop", "with", "error"])
+def test_forked_child_that_leaves_the_run_changes_nothing(settings, own_state, ends):
+    """Workers, queues, connections and lock are the parent's: 20 jobs are done afterwards."""
+    with mousetrap.run(double, settings) as run:
+        child = os.fork()
+        if child == 0:
+            try:
+                if ends == "stop":
+                    run.stop()
+                else:
+                    run.__exit__(ValueError if ends == "error" else None)
+            finally:
+                os._exit(0 if run.state == "closed" else 1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        queues = existing_queues(run)
+        live = stale_runs()
+        run.send_many(range(20))
+        summary = run.settle(timeout=20)
+
+    assert code == 0
+    assert set(queues) == set(run._queues.wire_names())
+    assert live == []
+    assert (summary.done, summary.lost) == (20, 0)
+    assert list(own_state.iterdir()) == []
+
+
+def test_forked_child_cannot_use_the_run(settings):
+    """It has no connections: the error says so, instead of a wait that does not end."""
+    with mousetrap.run(double, settings) as run:
+        answers, answers_in = os.pipe()
+        child = os.fork()
+        if child == 0:
+            for action in (lambda: run.send(1), run.settle, run.results):
+                try:
+                    action()
+                except MousetrapError as error:
+                    os.write(answers_in, f"{error}\n".encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(answers_in)
+        with os.fdopen(answers) as file:
+            lines = file.readlines()
+
+    assert len(lines) == 3
+    assert all(f"belongs to process {os.getpid()}" in line for line in lines)
+
+
+def test_sweep_deletes_the_queues_of_a_killed_test(settings, own_state):
+    """A pytest process that is killed leaves a namespace, whose queues the sweep finds."""
+    program = """
+        import os, time
+        import mousetrap
+        from mousetrap.broker import ensure
+        from mousetrap.pytest_plugin.test_namespace import TestNamespace
+        with TestNamespace(ensure("external"), "test") as namespace:
+            mousetrap.declare("orders", mousetrap.Queue("numbers"))
+            print(namespace.namespace, flush=True)
+            time.sleep(60)
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True,
+        env=os.environ | settings.to_environment(),
+    )  # fmt: skip
+    namespace = child.stdout.readline().strip()
+    live = stale_runs()
+    child.kill()
+    child.communicate()
+
+    [stale] = sweep(settings)
+
+    assert live == []
+    assert stale.namespace == namespace
+    assert {f"{namespace}.orders", f"{namespace}.numbers"} <= set(stale.queues)
+    bare = settings.replace(namespace="")
+    assert job_queue.depths(stale.queues, bare) == [None] * len(stale.queues)
+    assert list(own_state.iterdir()) == []
