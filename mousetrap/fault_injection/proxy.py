@@ -9,6 +9,7 @@ in ``notebooks/06_bad_day.ipynb``.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 from collections import Counter
@@ -106,6 +107,7 @@ class Proxy:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._owner = os.getpid()
         self._target = (settings.host, settings.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._links: set[Link] = set()
@@ -126,6 +128,8 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._owner:  # a forked child: the sockets are the parent's, too
+            return
         self._refusing.set()
         with contextlib.suppress(OSError):  # close alone does not wake a thread in accept
             self._listener.shutdown(socket.SHUT_RDWR)

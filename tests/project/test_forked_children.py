@@ -1,0 +1,53 @@
+"""A forked child that leaves a ``with`` block of its parent changes nothing of what is open in it."""
+
+from __future__ import annotations
+
+import os
+
+
+import mousetrap
+from mousetrap import job_queue
+from mousetrap.broker import ensure
+from mousetrap.fault_injection.proxy import Proxy
+from mousetrap.pytest_plugin.test_namespace import TestNamespace
+from mousetrap.run_fetch_worker import fetch
+from mousetrap.start_fetch import FetchJob
+
+
+def leave_in_fork(context):
+    """Leave *context* in a forked child, as an exception or the end of the block does."""
+    child = os.fork()
+    if child == 0:
+        try:
+            context.__exit__(None, None, None)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_proxy_goes_on(settings):
+    """The child's shutdown would reach the parent's sockets."""
+    with Proxy(settings) as proxy, job_queue.open_channel(proxy.settings) as channel:
+        leave_in_fork(proxy)
+
+        assert channel.queue_declare(f"{settings.namespace}.one", exclusive=True)
+        assert job_queue.ping(proxy.settings)
+
+
+def test_worker_processes_go_on(settings):
+    """The child does not stop the processes of its parent."""
+    with mousetrap.run(fetch, settings, workers="processes") as run:
+        leave_in_fork(run.processes)
+        run.send(FetchJob(1))
+        assert run.settle(timeout=40).done == 1
+
+
+def test_namespace_of_a_test_goes_on(settings):
+    """Neither its queues nor its files are deleted; the end of the parent deletes both."""
+    with TestNamespace(ensure("external", settings.replace(namespace="")), "test") as namespace:
+        mousetrap.declare("orders")
+        leave_in_fork(namespace)
+
+        assert mousetrap.depth("orders", namespace.settings).messages == 0
+    [left] = job_queue.depths(["orders"], namespace.settings)
+    assert left is None
