@@ -1,9 +1,8 @@
-"""A forked child that leaves a ``with`` block of its parent changes nothing of what is open in it."""
+"""A forked child that leaves a ``with`` block of its parent ends nothing of what is open in it."""
 
 from __future__ import annotations
 
 import os
-
 
 import mousetrap
 from mousetrap import job_queue
