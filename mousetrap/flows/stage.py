@@ -6,17 +6,22 @@ Calling a stage calls its function, so you can write and test it without a broke
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.display.safe_text import safe
+from mousetrap.errors import SettingsError
 from mousetrap.model.message import Message, current_message
-from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
+from mousetrap.model.topology import Queue, check_queue_name
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.handling import Handling, current_handling, inherit_in_threads
+from mousetrap.worker.options import check_options
 from mousetrap.worker.worker import Worker
 
 P = ParamSpec("P")
@@ -42,6 +47,40 @@ class Stage(Generic[P, R]):
         self.writes = writes
         self.concurrency = concurrency
         self.prefetch = prefetch
+        self._check()
+
+    def replace(self, **changes: Any) -> Stage[P, R]:
+        """Return a copy with other attributes: ``function``, ``queue``, ``writes``, ``prefetch``...
+
+        Everything else stays, the name too. A *function* must call this stage's own.
+
+        Raises:
+            TypeError: a stage has no such attribute.
+            SettingsError, ValueError: a value is not allowed.
+        """
+        if unknown := changes.keys() - ("function", *OPTIONS):
+            raise TypeError(f"a stage has no {', '.join(sorted(unknown))}")
+        new = copy.copy(self)
+        vars(new).update(changes)
+        new._check()
+        if "function" in changes:
+            new.handler = self.handler.replace(new.function)
+        return new
+
+    def _check(self) -> None:
+        check_options(self.concurrency, self.prefetch)
+        if not isinstance(self.queue, Queue) or not isinstance(self.writes, str | None):
+            raise SettingsError(
+                f"{self.name} reads {self.queue!r} and writes {self.writes!r}: give the name of a "
+                f"queue or a Queue to read, and the name of a queue to write"
+            )
+        if self.writes is not None:
+            check_queue_name(self.writes)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a worker of this stage is started with, besides the function and the settings."""
+        return {each: getattr(self, each) for each in OPTIONS}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function, without a broker."""
@@ -79,14 +118,13 @@ class Stage(Generic[P, R]):
         retry_delays: tuple[float, ...] | None = None,
     ) -> Worker:
         """Return a worker for this stage, not started; arguments replace the decorator's values."""
-        queue = self.queue if retry_delays is None else Queue(self.queue.name, retry_delays)
         return Worker(
-            queue,
+            with_delays(self.queue, retry_delays),
             self.handler,
             settings,
             writes=self.writes,
-            concurrency=concurrency or self.concurrency,
-            prefetch=prefetch or self.prefetch,
+            concurrency=self.concurrency if concurrency is None else concurrency,
+            prefetch=self.prefetch if prefetch is None else prefetch,
         )
 
     def start(self, settings: Settings | None = None, **options: Any) -> Worker:
@@ -107,6 +145,18 @@ class Stage(Generic[P, R]):
         return f"<Stage {path}, concurrency {self.concurrency}>"
 
 
+OPTIONS = tuple(inspect.signature(Stage).parameters)[1:]  # attributes of a stage, for its worker
+
+
+def with_delays(queue: Queue | str, retry_delays: tuple[float, ...] | None) -> Queue:
+    """Return *queue* with these retry delays; with None it has its own, or the default ones."""
+    if isinstance(queue, str):
+        queue = Queue(queue)
+    if retry_delays is None:
+        return queue
+    return dataclasses.replace(queue, retry_delays=retry_delays)
+
+
 def queue_of(target: Stage[..., Any] | Queue | str) -> Queue:
     """Return *target* as a queue: the queue that a stage reads, or the one with that name."""
     if isinstance(target, Stage):
@@ -118,7 +168,7 @@ def stage(
     reads: Queue | str,
     writes: str | None = None,
     *,
-    retry_delays: tuple[float, ...] = DEFAULT_RETRY_DELAYS,
+    retry_delays: tuple[float, ...] | None = None,
     concurrency: int = 1,
     prefetch: int | None = None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
@@ -126,17 +176,19 @@ def stage(
 
     The function gets the message's data, decoded to the annotated type of its first parameter, and
     returns the data to send to *writes* (see `mousetrap.worker.handler`). It may be `async def`.
-    *retry_delays* are the seconds between attempts; *concurrency* is the number of messages that
-    one worker handles at a time.
+    *retry_delays* are the seconds between attempts (default: those of *reads*, if it is a `Queue`);
+    *concurrency* is the number of messages that one worker handles at a time.
 
         @stage(reads="start_fetch", writes="data_processing", concurrency=4)
         def fetch(job: FetchJob = FetchJob()) -> list[Place]: ...
 
     Raises:
         SettingsError: a queue name or a retry delay is not allowed.
-        TypeError: the function needs more than the message's data (see `Handler`).
+        ValueError: *concurrency* or *prefetch* is out of range.
+        TypeError: the function cannot be called with the message's data and nothing else, or no
+            JSON can become the type of its parameter (see `Handler`).
     """
-    queue = Queue(reads, retry_delays) if isinstance(reads, str) else reads
+    queue = with_delays(reads, retry_delays)
 
     def bind(function: Callable[P, R]) -> Stage[P, R]:
         return Stage(function, queue, writes, concurrency, prefetch)

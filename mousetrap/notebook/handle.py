@@ -14,7 +14,7 @@ from mousetrap.model.retry_policy import reason_of
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.source_digest import SourceDigest
 from mousetrap.runtime import clock
-from mousetrap.worker.captured_output import OutputCapture, Outputs
+from mousetrap.worker.captured_output import AttemptOutput, OutputCapture, Outputs
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached
 from mousetrap.worker.statistics import Statistics
 from mousetrap.worker.worker import Worker
@@ -66,6 +66,7 @@ class Handle:
         stop: Callable[[Handle, float], None],
     ) -> None:
         self.worker = worker
+        self.function_name = worker.handler.name
         self.name = name  # distinguishes several consumers of one queue
         self.version = version
         self.replaced = ""  # when it was replaced, in words; "" while the consumer is its own
@@ -74,6 +75,9 @@ class Handle:
         self._stop = stop
         now = worker.statistics()
         self._counts_before = {each: getattr(now, each) for each in COUNTS}
+        self._last: Statistics | None = None  # its own, once the worker is another handle's
+        self._last_failures: list[Failure] = []
+        self._last_output: list[AttemptOutput] = []
         self._attached: Attached | None = None
         self._attached_at = 0.0  # on the monotonic clock
 
@@ -95,6 +99,8 @@ class Handle:
     @property
     def failures(self) -> list[Failure]:
         """The latest failed attempts with what they printed, the last one last."""
+        if self._last is not None:
+            return self._last_failures
         return [
             Failure(id, error, Outputs(self._capture.outputs(id)))
             for id, error in list(self.worker.failures)
@@ -102,11 +108,22 @@ class Handle:
 
     def output(self, n: int | None = 10) -> Outputs:
         """Return what the last *n* attempts that printed have printed; None: all that is kept."""
-        pages = self._capture.outputs()
+        pages = self._capture.outputs() if self._last is None else self._last_output
         return Outputs(pages if n is None else pages[-n:] if n > 0 else [])
 
+    def freeze(self) -> None:
+        """Keep the counts, failures and outputs of now: another handle goes on with the worker."""
+        failures, output = self.failures, self._capture.outputs()
+        self._last = self.statistics()
+        self._last_failures, self._last_output = failures, output
+
     def statistics(self) -> Statistics:
-        """Return the worker's statistics, with counts since this handle was made."""
+        """Return the worker's statistics, with counts since this handle was made.
+
+        Once another handle has replaced this one, they do not change any more.
+        """
+        if self._last is not None:
+            return self._last
         now = self.worker.statistics()
         counts = {each: getattr(now, each) - self._counts_before[each] for each in COUNTS}
         return dataclasses.replace(now, **counts)
@@ -117,9 +134,17 @@ class Handle:
         An interrupt ends the wait and not the consumer.
 
         Raises:
-            TimeoutError: a count was not reached in *timeout* seconds; the message has the counts.
+            TimeoutError: a count was not reached in *timeout* seconds, or cannot be reached
+                because this handle was replaced; the message has the counts.
             MousetrapError: the consumer stopped because of an error.
         """
+        if (last := self._last) is not None:
+            if all(getattr(last, name) >= number for name, number in counts.items()):
+                return last
+            raise TimeoutError(
+                f"this handle was {self.replaced}: wait for the handle that it returned then; "
+                f"the counts until then: {last}"
+            )
         wanted = {name: number + self._counts_before[name] for name, number in counts.items()}
         try:
             self.worker.wait_until(timeout=timeout, **wanted)
@@ -196,7 +221,7 @@ class Handle:
     def _route(self) -> str:
         worker = self.worker
         name = f" ({self.name})" if self.name else ""
-        route = f"{worker.queue.name}{name} → {worker.handler.name}"
+        route = f"{worker.queue.name}{name} → {self.function_name}"
         return safe(route + (f" → {worker.writes}" if worker.writes else ""))
 
     def _lines(self, now: Statistics) -> list[str]:

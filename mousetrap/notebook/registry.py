@@ -7,6 +7,7 @@ there is never a second consumer that receives half of the messages.
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import os
 import sys
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from typing import Any
 
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError
-from mousetrap.flows.stage import Stage
-from mousetrap.model.topology import DEFAULT_RETRY_DELAYS, Queue
+from mousetrap.flows.stage import Stage, stage, with_delays
+from mousetrap.model.topology import Queue
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.source_digest import SourceDigest, digest_of, unwrap
 from mousetrap.runtime import clock, threads
@@ -39,7 +40,8 @@ class _BackgroundConsumer:
         self.key = key
         self.options = options  # what it was started with, except for the function
         self.worker = worker
-        self.target = target  # the function or stage that it was started with
+        self.first_target = target  # the function or stage that it was started with
+        self.target = target  # the one that runs
         self.notebook_name = _name_in_notebook(target)
         self.capture = OutputCapture()
         self.version = SourceDigest(target)
@@ -64,6 +66,19 @@ class _BackgroundConsumer:
         self.notebook_name = _name_in_notebook(target) or self.notebook_name
         self.version = SourceDigest(target, self.version.number + is_new)
         return is_new
+
+    def differences(self, target: Any) -> str:
+        """Return what *target*, if it is a stage, says and this worker does not do; "" if none."""
+        first = self.first_target
+        if not isinstance(target, Stage) or not isinstance(first, Stage):
+            return ""
+        changed = [each for each, value in target.options.items() if value != first.options[each]]
+        if not changed:
+            return ""
+        return (
+            f"its function runs, but not its new {' and '.join(changed)}: run the cell that "
+            f"consumes again"
+        )
 
     def remove(self) -> None:
         """Remove it from the consumers that `handles` lists."""
@@ -98,37 +113,32 @@ def consume(
     old consumer finishes its messages in progress and a new one starts. In a notebook it is enough
     to run the cell that defines the function again: the new definition takes over.
 
-    *handler* is a function (see `mousetrap.worker.handler`) or a stage, which has its own
-    *writes*, *concurrency* and *prefetch*. A queue given by name has the default retry delays;
-    ``consume(stage.queue, stage)`` has those of the stage. What *handler* prints is kept with its
-    message: ``handle.output()``.
+    *handler* is a function (see `mousetrap.worker.handler`) or a stage. A stage is run with
+    everything that its decorator says, the retry delays included, except for the arguments that
+    are given here; a `Queue` as *queue* has retry delays of its own. What *handler* prints is kept
+    with its message: ``handle.output()``.
 
     Raises:
         BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start, and is not listed.
         SettingsError, TypeError, ValueError: an argument is wrong; a consumer that runs goes on.
     """
+    of_caller = {"writes": writes, "concurrency": concurrency, "prefetch": prefetch}
+    changes = {each: value for each, value in of_caller.items() if value is not None}
     if isinstance(handler, Stage):
-        function = handler.handler
-        writes = handler.writes if writes is None else writes
-        concurrency = handler.concurrency if concurrency is None else concurrency
-        prefetch = handler.prefetch if prefetch is None else prefetch
+        if isinstance(queue, str):  # another queue, perhaps, but the stage's retry delays
+            queue = dataclasses.replace(handler.queue, name=queue)
+        started = handler.replace(queue=with_delays(queue, retry_delays), **changes)
     else:
-        function = Handler(handler)
-    if isinstance(queue, str):
-        queue = Queue(queue, DEFAULT_RETRY_DELAYS if retry_delays is None else retry_delays)
-    elif retry_delays is not None:
-        queue = Queue(queue.name, retry_delays)
+        started = stage(queue, retry_delays=retry_delays)(handler).replace(**changes)
     settings = settings or Settings.from_environment()
-    concurrency = 1 if concurrency is None else concurrency
-    options = (queue, settings, writes, concurrency, prefetch)
+    function, queue = started.handler, started.queue
+    options = (settings, started.options)
     key = (settings.namespace, queue.name, name or "")
     with _lock:
         old = _consumers.get(key)
         if old is not None and old.can_run(function, options):
             return _take_over(old, handler, function)
-        worker = Worker(
-            queue, function, settings, writes=writes, concurrency=concurrency, prefetch=prefetch
-        )
+        worker = started.worker(settings)
         if old is not None:
             _stop_replaced(old)
         return _start(_BackgroundConsumer(key, options, worker, handler), old)
@@ -141,7 +151,9 @@ def handles() -> list[Handle]:
 
 def _take_over(consumer: _BackgroundConsumer, target: Any, handler: Handler) -> Handle:
     before = consumer.version.number
+    consumer.handle.freeze()  # from now on the worker's counts are another handle's
     is_new = consumer.swap(target, handler)
+    consumer.first_target = target
     _mark_replaced(consumer)
     consumer.handle = Handle(
         consumer.worker, consumer.key[2], consumer.version, consumer.capture, _stop_by_handle
@@ -265,7 +277,8 @@ def _swap_redefined(consumer: _BackgroundConsumer, now: Any) -> None:
             handle.note = note
             _report(f"{consumer}: {note}")
         return
-    handle.version, handle.note = consumer.version, ""
+    handle.version, handle.function_name = consumer.version, consumer.worker.handler.name
+    handle.note = consumer.differences(now)
     if is_new:
         name = _name_and_version(consumer)
         _report(f"{consumer}: {name} takes over from v{before} with the next message")

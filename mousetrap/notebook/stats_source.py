@@ -255,7 +255,8 @@ class WorkersStatsSource(StatsSource):
         names: dict[str, Step] = {}
         for member in self.members:
             worker = worker_of(member)
-            step = Step(worker.handler.name, worker.queue.name, worker.writes)
+            name = member.function_name if isinstance(member, Handle) else worker.handler.name
+            step = Step(name, worker.queue.name, worker.writes)
             if names.setdefault(step.name, step) != step:  # the same name, for another queue
                 step = step._replace(name=f"{step.name} of {step.reads}")
             steps.setdefault(step, []).append(member)

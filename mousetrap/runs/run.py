@@ -21,7 +21,7 @@ from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import Recording
-from mousetrap.flows.stage import Stage
+from mousetrap.flows.stage import Stage, with_delays
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
@@ -90,10 +90,7 @@ class Run(RunFigures):
         self.namespace = f"{base.namespace[:31] or 'run'}-{randomness.new_id()[:8]}"
         self.settings = base.replace(namespace=self.namespace, keep_bodies=keep_bodies)
         self.ledger = Ledger(self.flow.reads)
-        queues = [
-            each.queue if retry_delays is None else Queue(each.queue.name, retry_delays)
-            for each in self.flow.stages
-        ]
+        queues = [with_delays(each.queue, retry_delays) for each in self.flow.stages]
         self._queues = RunQueues(self.settings, self.flow, queues, self.ledger)
         options = {"concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays}
         self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options)

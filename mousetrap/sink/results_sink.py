@@ -9,6 +9,7 @@ from typing import Any
 
 from mousetrap.flows.stage import Stage
 from mousetrap.sink import Sink
+from mousetrap.worker.handler import finished, must_be_awaited
 
 SINK_VARIABLE = "RESULTS_SINK"  # an environment variable, because a URL contains a password
 RESULTS_QUEUE = "results"  # messages sent to this queue are results
@@ -40,13 +41,14 @@ def with_results_sink(stage: Stage[Any, Any]) -> Stage[Any, Any]:
 
     @functools.wraps(function)
     def store(*args: Any, **kwargs: Any) -> Any:
-        return stored(function(*args, **kwargs))
+        result = function(*args, **kwargs)
+        return stored_later(result) if must_be_awaited(result) else stored(result)
 
     @functools.wraps(function)
     async def store_async(*args: Any, **kwargs: Any) -> Any:
-        return stored(await function(*args, **kwargs))
+        return await stored_later(function(*args, **kwargs))
 
-    return Stage(
-        store_async if stage.handler.is_async else store,
-        stage.queue, stage.writes, stage.concurrency, stage.prefetch,
-    )  # fmt: skip
+    async def stored_later(result: Any) -> Any:
+        return stored(await finished(result))
+
+    return stage.replace(function=store_async if stage.handler.is_async else store)

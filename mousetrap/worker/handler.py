@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import inspect
 import logging
 from collections.abc import Callable
@@ -55,21 +56,28 @@ class Handler:
         self._needs_data = parameter is not None and parameter.is_required
         self._has_warned = False
 
+    def replace(self, function: Callable[..., Any]) -> Handler:
+        """Return a handler that calls *function*, which wraps this one's, with the same data."""
+        new = copy.copy(self)
+        new.function = function
+        new.is_async = is_async(function)
+        return new
+
     def call(self, message: Message) -> list[Message]:
         """Call the function with *message* and return the outputs; see `arguments`, `outputs`.
 
         Threads: any without a running event loop, several at a time.
         """
         result = self.function(*self.arguments(message))
-        if _must_be_awaited(result):
+        if must_be_awaited(result):
             result = _run(result)
         return self.outputs(result, message)
 
     async def call_async(self, message: Message) -> list[Message]:
         """Call the function with *message* on this event loop; see `call`."""
         result = self.function(*self.arguments(message))
-        if _must_be_awaited(result):
-            result = await _finished(result)
+        if must_be_awaited(result):
+            result = await finished(result)
         return self.outputs(result, message)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
@@ -118,7 +126,8 @@ class Handler:
         return f"<Handler {self.name}({accepts}){' async' if self.is_async else ''}>"
 
 
-def _must_be_awaited(result: Any) -> bool:
+def must_be_awaited(result: Any) -> bool:
+    """Return whether *result* is something to await, or an asynchronous generator."""
     kind = type(result)
     return (
         hasattr(kind, "__await__")
@@ -127,9 +136,9 @@ def _must_be_awaited(result: Any) -> bool:
     )
 
 
-async def _finished(result: Any) -> Any:
+async def finished(result: Any) -> Any:
     """Await *result*, and what it gives; return an asynchronous generator as a plain one."""
-    while _must_be_awaited(result):
+    while must_be_awaited(result):
         if type(result) is AsyncGeneratorType:
             values = [value async for value in result]
             return (value for value in values)
@@ -143,7 +152,7 @@ def _run(result: Any) -> Any:
     async def finish() -> Any:
         if (handling := current_handling.get(None)) is not None:
             handling.follow_task()
-        return await _finished(result)
+        return await finished(result)
 
     try:
         asyncio.get_running_loop()

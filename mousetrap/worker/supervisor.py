@@ -101,7 +101,7 @@ class Supervisor:
         arguments = []
         for name, value in options.items():
             if value is not None:
-                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
                 arguments += [f"--{name.replace('_', '-')}", text]
         wanted = {reference: counts.get(name, 1) for name, reference in references.items()}
         return cls(wanted, settings, options=arguments)

@@ -26,6 +26,7 @@ from mousetrap.settings import Settings
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached, ConsumerDiscovery
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.hooks import Hook, Hooks
+from mousetrap.worker.options import check_options
 from mousetrap.worker.processor import Processor
 from mousetrap.worker.statistics import Statistics
 
@@ -68,8 +69,7 @@ class Worker:
         prefetch: int | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        if concurrency < 1 or (prefetch is not None and not 1 <= prefetch <= 65_535):
-            raise ValueError("concurrency must be at least 1 and prefetch lie in 1..65535")
+        check_options(concurrency, prefetch)
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.settings = settings or Settings.from_environment()
         self.concurrency = concurrency

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 
 import pytest
 
-from mousetrap import Stage, stage
+from mousetrap import Queue, Settings, Stage, consume, run, stage
+from mousetrap.cli.find_stage import find_stage
 from mousetrap.errors import SettingsError, UndecodableMessage
+from mousetrap.flows.flow import Flow, reference
+from mousetrap.flows.stage import OPTIONS
 from mousetrap.job_queue import drain
 from mousetrap.model.message import Message
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
+from mousetrap.sink.results_sink import with_results_sink
 from mousetrap.start_fetch import FetchJob, start_fetch
 from mousetrap.worker.handler import Handler
+from mousetrap.worker.supervisor import Supervisor
 
 
 @dataclass
@@ -131,3 +136,140 @@ def test_handler_refuses_an_empty_body_where_data_is_needed():
     """An empty body is not None: a function without a default cannot be called."""
     with pytest.raises(UndecodableMessage, match="empty body"):
         Handler(add.function).arguments(Message(body=b""))
+
+
+# ---- all attributes, in every way to start a stage -----------------------------------------------
+
+DELAYS = (0.25, 3.5)
+
+
+@stage(reads="points", writes="results", retry_delays=DELAYS, concurrency=3, prefetch=7)
+def scale(n: int) -> int:
+    return 2 * n
+
+
+def attributes_of(worker):
+    return {
+        "queue": worker.queue, "writes": worker.writes, "concurrency": worker.concurrency,
+        "prefetch": worker.prefetch, "name": worker.handler.name,
+        **{each: getattr(worker, each) for each in OPTIONS if hasattr(worker, each)},
+    }  # fmt: skip
+
+
+def by_worker(settings, tmp_path):
+    return scale.worker(settings)
+
+
+def by_start(settings, tmp_path):
+    return scale.start(settings)
+
+
+def by_consume_of_its_queue(settings, tmp_path):
+    return consume(scale.queue, scale, settings).worker
+
+
+def by_consume_of_a_name(settings, tmp_path):
+    return consume("points", scale, settings).worker
+
+
+def by_run(settings, tmp_path):
+    with run(scale, settings) as running:
+        return running.workers[0]
+
+
+def by_flow(settings, tmp_path):
+    return Flow(Flow([scale])).stages[0].worker(settings)
+
+
+def by_command_line(settings, tmp_path):
+    return with_results_sink(find_stage(reference(scale), None, None)).worker(settings)
+
+
+def by_command_line_with_sink(settings, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESULTS_SINK", str(tmp_path / "results.db"))
+        found = with_results_sink(find_stage(reference(scale), None, None))
+    assert found is not scale
+    return found.worker(settings)
+
+
+def by_replace(settings, tmp_path):
+    return scale.replace(function=lambda n: scale.function(n)).worker(settings)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [by_worker, by_start, by_consume_of_its_queue, by_consume_of_a_name, by_run, by_flow,
+     by_command_line, by_command_line_with_sink, by_replace],
+)  # fmt: skip
+def test_worker_has_all_attributes_of_its_stage(way, settings, tmp_path):
+    """However a stage is started, nothing that its decorator says is dropped on the way."""
+    worker = way(settings, tmp_path)
+    try:
+        found = attributes_of(worker)
+    finally:
+        worker.stop()
+
+    assert found == {"name": "scale", **scale.options}
+    assert scale.options == {
+        **scale.options, "queue": Queue("points", DELAYS), "writes": "results", "concurrency": 3,
+        "prefetch": 7,
+    }  # fmt: skip
+
+
+def test_worker_process_has_all_attributes_of_its_stage():
+    """The command of a worker process names the stage, and only what replaces its attributes."""
+    options = {"concurrency": None, "prefetch": 9, "retry_delays": [0.5, 1]}
+    supervisor = Supervisor.of({"scale": reference(scale)}, 1, Settings(), options)
+
+    assert supervisor._options == ["--prefetch", "9", "--retry-delays", "0.5,1"]
+
+
+def test_consume_of_a_stage_takes_what_is_given_in_place_of_its_attributes(settings):
+    """Only the arguments that are given; another queue keeps the stage's retry delays."""
+    other = consume("other", scale, settings, concurrency=2)
+    given = consume(Queue("points", (9.0,)), scale, settings, writes="out")
+    delays = consume("third", scale, settings, retry_delays=())
+    for each in (other, given, delays):
+        each.stop()
+
+    assert attributes_of(other.worker) == {
+        "name": "scale", **scale.options, "queue": Queue("other", DELAYS), "concurrency": 2,
+    }  # fmt: skip
+    assert given.worker.queue == Queue("points", (9.0,))
+    assert (given.worker.writes, given.worker.prefetch) == ("out", 7)
+    assert delays.worker.queue == Queue("third", ())
+
+
+def test_stage_with_a_queue_and_retry_delays_has_those_delays():
+    """An explicit argument is not dropped because the queue has retry delays of its own."""
+    both = stage(reads=Queue("points", (1.0,)), retry_delays=DELAYS)(lambda n: n)
+    queue = stage(reads=Queue("points", (1.0,)))(lambda n: n)
+
+    assert both.queue.retry_delays == DELAYS
+    assert queue.queue.retry_delays == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "reason"),
+    [
+        ({"reads": 5}, SettingsError, "give the name of a queue"),
+        ({"writes": Queue("out")}, SettingsError, "the name of a queue to write"),
+        ({"writes": ""}, SettingsError, "queue name '' is empty"),
+        ({"concurrency": 0}, ValueError, "concurrency must be at least 1"),
+        ({"prefetch": 0}, ValueError, "prefetch lie in"),
+        ({"prefetch": 70_000}, ValueError, "prefetch lie in"),
+    ],
+)
+def test_stage_refuses_attributes_that_no_worker_can_have(options, error, reason):
+    """Where the stage is defined, not when its worker starts."""
+    with pytest.raises(error, match=reason):
+        stage(**{"reads": "points", **options})(lambda n: n)
+
+
+def test_worker_of_a_stage_refuses_zero():
+    """A 0 is a wrong value, and not the same as no value."""
+    with pytest.raises(ValueError, match="concurrency"):
+        scale.worker(concurrency=0)
+    with pytest.raises(ValueError, match="prefetch"):
+        scale.worker(prefetch=0)

@@ -106,6 +106,35 @@ def test_consume_again_with_another_function_swaps_between_messages(settings, ca
     assert "scale v2 takes over from v1 with the next message" in capsys.readouterr().err
 
 
+def test_handle_that_was_replaced_keeps_its_name_and_its_figures(settings):
+    """What the new function does is shown by the new handle only."""
+
+    def fails(n: int) -> None:
+        print("old")
+        raise ValueError(n)
+
+    def fails_later(n: int) -> None:
+        print("new")
+        raise KeyError(n)
+
+    first = consume("work", fails, settings, retry_delays=())
+    send(settings, 1)
+    first.wait_until(dead=1)
+    second = consume("work", fails_later, settings, retry_delays=())
+    assert second.worker is first.worker
+    send(settings, 2, 3)
+    second.wait_until(dead=2)
+
+    assert (first.statistics().dead, second.statistics().dead) == (1, 2)
+    assert [type(each.error) for each in first.failures] == [ValueError]
+    assert str(first.output(None)) == "old\n"
+    assert "work → fails:" in repr(first)
+    assert "work → fails_later:" in repr(second)
+    assert first.wait_until(dead=1).dead == 1
+    with pytest.raises(TimeoutError, match="this handle was replaced"):
+        first.wait_until(dead=2, timeout=20)
+
+
 def test_consume_again_with_other_settings_finishes_and_starts_a_new_worker(settings, capsys):
     """With other options the old worker finishes its message, and a new worker gets the rest."""
     begun, gate = threading.Event(), threading.Event()
