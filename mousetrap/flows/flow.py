@@ -26,7 +26,8 @@ class Flow:
     """A flow of *stages*: a list of stages, a single stage, or a module that contains stages.
 
     Raises:
-        SettingsError: there is no stage, something is not a stage, or two have the same name.
+        SettingsError: there is no stage, something is not a stage, two have the same name, or two
+            read the same queue: a message goes to one reader of a queue only.
     """
 
     def __init__(
@@ -44,6 +45,10 @@ class Flow:
             raise SettingsError("a flow needs at least one stage: functions decorated with @stage")
         if len(set(names)) < len(names):
             raise SettingsError(f"two stages of {', '.join(names)} have the same name: rename one")
+        for queue in self.reads:
+            readers = [each.name for each in self.stages if each.queue.name == queue]
+            if len(readers) > 1:
+                raise SettingsError(_several_readers(queue, readers))
 
     @property
     def steps(self) -> list[Step]:
@@ -83,6 +88,15 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"<Flow {'; '.join(repr(each)[7:-1] for each in self.stages)}>"
+
+
+def _several_readers(queue: str, readers: list[str]) -> str:
+    return (
+        f"stages {' and '.join(readers)} read the same queue {queue!r}, so each message would go "
+        f"to only one of them. For fan-out, where each gets every message, give each stage a queue "
+        f"of its own and call mousetrap.send for the second queue in the handler before them; to "
+        f"share the work, use one stage with a higher concurrency or more processes"
+    )
 
 
 def reference(stage: Stage[..., Any]) -> str:

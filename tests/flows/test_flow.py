@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import mousetrap
 from mousetrap import stage
 from mousetrap.errors import SettingsError
 from mousetrap.flows.flow import Flow, reference
@@ -38,3 +39,16 @@ def test_flow_in_a_circle_has_no_entry():
 def test_reference_names_a_stage_for_other_processes():
     """The reference is the module and the attribute to import."""
     assert reference(fetch) == "mousetrap.run_fetch_worker:fetch"
+
+
+@pytest.mark.parametrize("among", [[], [one("other", "b", "c")]])
+def test_flow_refuses_two_stages_that_read_one_queue(among):
+    """RabbitMQ gives each message to one reader; the error says what fan-out needs."""
+    with pytest.raises(SettingsError, match=r"left and right read the same queue 'a'.* fan-out"):
+        Flow([one("left", "a", "x"), *among, one("right", "a", "y")])
+
+
+def test_run_refuses_two_stages_that_read_one_queue(settings):
+    """Before anything is declared."""
+    with pytest.raises(SettingsError, match="fan-out"):
+        mousetrap.run([one("left", "a"), one("right", "a")], settings)

@@ -24,10 +24,10 @@ def one(name, reads, writes=None):
     return stage(reads, writes)(function)
 
 
-DIAMOND = [
+JOINED = [
     one("split", "in", "middle"),
     one("left", "middle", "out"),
-    one("right", "middle", "out"),
+    one("right", "side", "out"),
     one("join", "out", "end"),
 ]
 
@@ -62,13 +62,13 @@ def test_diagram_shows_queues_stages_and_counts():
     "stages",
     [
         [fetch, process],
-        DIAMOND,
+        JOINED,
         [one("there", "a", "b"), one("back", "b", "a")],
         [one(f"s{n}", f"q{n}", f"q{n + 1}") for n in range(8)],
         [one("alone", "a")],
         [one("self", "a", "a")],
     ],
-    ids=["line", "diamond", "circle", "long", "alone", "self"],
+    ids=["line", "joined", "circle", "long", "alone", "self"],
 )
 def test_diagram_draws_every_shape_of_flow(stages):
     """No shapes overlap, and all are inside the picture."""
