@@ -27,7 +27,7 @@ from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError
 from mousetrap.model.message import Message
 from mousetrap.model.topology import AnyDeclaration
 from mousetrap.runtime import clock
-from mousetrap.runtime.interrupt import run_uninterrupted
+from mousetrap.runtime.interrupt import interrupts_postponed, run_uninterrupted
 from mousetrap.settings import Settings
 
 RESEND_DELAY = 1.0  # seconds before a message that was not confirmed is published again
@@ -107,27 +107,47 @@ class Publisher:
         queue: str,
         *,
         callback: Callable[[Receipt], None] | None = None,
+        on_submitted: Callable[[list[Receipt]], object] = lambda _: None,
     ) -> list[Receipt]:
         """Publish *messages* to *queue* without waiting; return their receipts in the same order.
 
-        Blocks, like `publish`, only while the window is full; *callback* as there. It raises what
-        `publish` raises; then the messages before may have been sent.
+        Blocks, like `publish`, only while the window is full; *callback* as there. *on_submitted*
+        is called with the receipts of each batch, once these messages will be sent.
+
+        Raises what `publish` raises, and what the iterator *messages* raises; an interrupt may come
+        at any time. The messages before it are sent, and no other; their receipts are in
+        ``receipts`` of the exception.
         """
         receipts: list[Receipt] = []
         batch: list[Receipt] = []
 
         def submit() -> None:
-            self._window.wait_for_room(batch[0].deadline)
-            self._window.submit(batch)
-            receipts.extend(batch)
-            batch.clear()
+            with interrupts_postponed():  # a receipt is submitted and in the list, or neither
+                self._window.submit(batch)
+                receipts.extend(batch)
+                on_submitted(batch[:])
+                batch.clear()
 
-        for message in messages:
-            batch.append(self._receipt(message, queue, None, callback))
-            if len(batch) >= min(MAX_BATCH, self.settings.max_in_flight // 2 + 1):
+        def wait_and_submit() -> None:
+            try:
+                self._window.wait_for_room(batch[0].deadline)
                 submit()
-        if batch:
-            submit()
+            except MousetrapError:  # these messages cannot be sent now
+                batch.clear()
+                raise
+
+        try:
+            for message in messages:
+                batch.append(self._receipt(message, queue, None, callback))
+                if len(batch) >= min(MAX_BATCH, self.settings.max_in_flight // 2 + 1):
+                    wait_and_submit()
+            if batch:
+                wait_and_submit()
+        except BaseException as error:
+            with suppress(MousetrapError):  # the publisher is closed: *error* explains more
+                submit()
+            vars(error)["receipts"] = receipts
+            raise
         return receipts
 
     def publish_until_confirmed(

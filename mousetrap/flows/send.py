@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sized
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from mousetrap.amqp.publisher import Publisher
@@ -31,7 +30,6 @@ from mousetrap.worker.handling import Handling, current_handling
 
 log = logging.getLogger("mousetrap.flows.send")
 
-BATCH_SIZE = 256  # messages between two updates of the progress line
 RECEIPT_STATES = ("confirmed", "returned", "refused", "unknown", "waiting")
 
 
@@ -115,8 +113,10 @@ def send(
     once, whatever becomes of the handling, and no run counts them.
 
     Raises:
-        TypeError, ValueError: a value cannot be JSON; the values before it may have been sent
-            (inside a handler: none of this call is sent).
+        TypeError, ValueError: a value cannot be JSON; the values before it were sent (inside a
+            handler: none of this call is sent).
+        Exception: whatever the iterable *data* raises; the values before were sent. Of this
+            exception as of all others, ``receipts`` has the receipts of what was sent.
         MousetrapError: this code belongs to a handling that has ended, or to a process that a
             handler forked; nothing was sent.
         ValueError: a `Message` cannot be sent more than once; nothing was sent.
@@ -148,15 +148,24 @@ def _send_now(publisher: Publisher, name: str, values: Iterator[Message], total:
         line = f"{name}: {len(result.receipts) - publisher.in_flight:,}{of} answered for"
         progress.update(safe(line), is_last=is_last)
 
-    try:
-        while batch := list(islice(values, BATCH_SIZE)):
-            result.receipts += publisher.publish_many(batch, name)
-            show()
+    def add(receipts: list[Receipt]) -> None:
+        result.receipts += receipts
+        show()
+
+    def wait_for_answers() -> None:
         while publisher.in_flight:  # each receipt gets an outcome at its deadline at the latest
             with suppress(TimeoutError):
                 publisher.flush(UPDATE_INTERVAL)
             show()
         result.seconds = clock.monotonic() - started
+
+    try:
+        try:
+            publisher.publish_many(values, name, on_submitted=add)
+        except Exception:  # of a value: those before it were sent, and their outcome can be known
+            wait_for_answers()
+            raise
+        wait_for_answers()
     except BaseException as error:
         publisher.close(0.5)  # seconds: an interrupt must not wait for all confirms
         result.seconds = clock.monotonic() - started

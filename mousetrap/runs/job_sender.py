@@ -30,13 +30,25 @@ class JobSender:
         self._resend_due = 0.0  # on the monotonic clock
 
     def send_many(self, jobs: Iterable[Any], queue: str) -> list[Receipt]:
-        """Send jobs (data, or whole messages) to *queue* without waiting for confirms."""
-        receipts = self.publisher.publish_many(
-            self._recorded(jobs, queue), queue, callback=self._on_outcome
-        )
-        with self._lock:
-            self._receipts |= {r.message.id: r for r in receipts if not r.confirmed}
-        return receipts
+        """Send jobs (data, or whole messages) to *queue* without waiting for confirms.
+
+        If *jobs* raises, those before are sent: ``receipts`` of the exception has their receipts.
+        """
+        messages = (job if isinstance(job, Message) else Message(job) for job in jobs)
+        try:
+            return self.publisher.publish_many(
+                messages,
+                queue,
+                callback=self._on_outcome,
+                on_submitted=lambda receipts: self._record(receipts, queue),
+            )
+        except BaseException as error:
+            if sent := getattr(error, "receipts", ()):
+                error.add_note(
+                    f"{len(sent):,} jobs were sent before, and count: their receipts are in "
+                    f"`receipts` of this exception (in a notebook: sys.last_value.receipts)"
+                )
+            raise
 
     def unconfirmed(self) -> list[Receipt]:
         """Return the receipts that the broker has not confirmed so far."""
@@ -70,13 +82,16 @@ class JobSender:
         with suppress(TimeoutError):
             self.publisher.flush(timeout)
 
-    def _recorded(self, jobs: Iterable[Any], queue: str) -> Iterable[Message]:
-        """Yield each job as a message, after the ledger has an entry for it."""
-        for job in jobs:
-            message = job if isinstance(job, Message) else Message(job)
+    def _record(self, receipts: list[Receipt], queue: str) -> None:
+        """Record the jobs that will be sent; a job that never left this process is none."""
+        # a receipt's deadline says when it was made: so the jobs of a batch keep their order
+        offset = clock.time() - clock.monotonic() - self._settings.confirm_timeout
+        for receipt in receipts:
+            message = receipt.message
             kept = message.body if len(message.body) <= self._settings.keep_bodies else None
-            self._ledger.sent(message.id, queue, clock.time(), kept)
-            yield message
+            self._ledger.sent(message.id, queue, receipt.deadline + offset, kept)
+        with self._lock:
+            self._receipts |= {each.message.id: each for each in receipts if not each.confirmed}
 
     def _on_outcome(self, receipt: Receipt) -> None:
         if receipt.confirmed:

@@ -198,6 +198,9 @@ class Run(RunFigures):
 
         Raises:
             TypeError: *jobs* is one value, such as a data frame; the text says what to send.
+            Exception: what *jobs* raises, or the error of a value that cannot be JSON. The jobs
+                before it are sent and counted, and no other; ``receipts`` of the exception has
+                their receipts. The same holds for Ctrl-C.
         """
         jobs = many(jobs, "send_many")
         self._require_open()
@@ -219,12 +222,15 @@ class Run(RunFigures):
                 f"keep_bodies=100_000"
             )
         started = clock.monotonic()
-        receipts = []
-        for job in jobs:
-            if speed is not None:
-                pause = started + job.at / speed - clock.monotonic()
-                clock.sleep(max(0.0, pause))
-            receipts += self.send_many([Message(body=job.body, id=job.id)], job.queue)
+        receipts: list[Receipt] = []
+        try:
+            for job in jobs:
+                if speed is not None:
+                    clock.sleep(max(0.0, started + job.at / speed - clock.monotonic()))
+                receipts += self.send_many([Message(body=job.body, id=job.id)], job.queue)
+        except BaseException as error:
+            vars(error)["receipts"] = [*receipts, *getattr(error, "receipts", ())]
+            raise
         return receipts
 
     def settle(self, timeout: float = 60.0, *, fail_fast: bool = False) -> RunSummary:

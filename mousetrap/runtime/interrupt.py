@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from mousetrap.runtime import clock, postponed_interrupts, threads
@@ -115,6 +115,19 @@ def start_in_thread(
 
     threads.Thread(target=run, name="mousetrap-closing", daemon=daemon).start()
     return task
+
+
+@contextmanager
+def interrupts_postponed() -> Iterator[None]:
+    """Have Ctrl-C take effect after the block, which must be short and must not wait."""
+    if not threads.is_main():
+        yield
+        return
+    postponed = _PostponedInterrupts()
+    try:
+        yield
+    finally:
+        postponed.deliver()
 
 
 class BackgroundTask:

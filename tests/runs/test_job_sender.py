@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.waiting import wait_for
 
-from mousetrap.errors import Unroutable
+from mousetrap.errors import MousetrapError, Unroutable
 from mousetrap.job_queue import declare, drain
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
@@ -69,3 +69,49 @@ def test_send_again_sends_jobs_whose_confirms_were_lost(proxy, ledger):
     sender.publisher.close(1.0)
     found = {message.id for message in drain("numbers", settings=proxy.settings)}
     assert found == {receipt.message.id for receipt in receipts}
+
+
+class Interrupted(BaseException):
+    """Raised by an iterator; no `Exception`, like KeyboardInterrupt."""
+
+
+def raises_at(number, error):
+    yield from range(number)
+    raise error
+
+
+JOBS_THAT_END_EARLY = {
+    "an error": lambda n: raises_at(n, LookupError("no more rows")),
+    "an interrupt": lambda n: raises_at(n, Interrupted()),
+    "an error of ours": lambda n: raises_at(n, Unroutable("of another queue")),
+    "a value that is not JSON": lambda n: [*range(n), object(), 5],
+    "a number that is not finite": lambda n: [*range(n), float("nan"), 5],
+}
+
+
+@pytest.mark.parametrize("number", [0, 1, 255, 256, 600])
+@pytest.mark.parametrize("jobs", JOBS_THAT_END_EARLY.values(), ids=JOBS_THAT_END_EARLY)
+def test_send_many_records_what_it_sent_before_an_error(settings, sender, ledger, jobs, number):
+    """Receipts of the exception, entries of the ledger and messages in the queue are the same."""
+    declare("numbers", settings=settings)
+
+    with pytest.raises(BaseException) as raised:
+        sender.send_many(jobs(number), "numbers")
+    sender.wait(10)
+
+    assert len(raised.value.receipts) == number
+    assert all(receipt.confirmed for receipt in raised.value.receipts)
+    ids = {receipt.message.id for receipt in raised.value.receipts}
+    assert {entry.id for entry in ledger.entries()} == ids
+    assert {message.id for message in drain("numbers", settings=settings)} == ids
+    assert sender.unconfirmed() == []
+
+
+def test_send_many_records_nothing_that_a_closed_publisher_refused(sender, ledger):
+    """A publisher that was closed sends nothing: the ledger has no entry, the error no receipt."""
+    sender.publisher.close(1.0)
+
+    with pytest.raises(MousetrapError) as raised:
+        sender.send_many(range(600), "numbers")
+
+    assert (raised.value.receipts, ledger.entries()) == ([], [])

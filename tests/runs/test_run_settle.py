@@ -7,6 +7,7 @@ import threading
 import types
 
 import pytest
+from support.interrupts import interrupted
 from support.messages import open_messages
 from support.stages import QUICK, double, show, stubborn
 from support.waiting import wait_for
@@ -174,3 +175,21 @@ def test_settle_counts_late_jobs(settings):
         second = run.summary()
 
     assert (first.done, second.done, second.sent) == (1, 3, 3)
+
+
+def test_a_run_settles_after_an_interrupt_of_send_many(settings, seeded_random):
+    """Ctrl-C at a random moment: what was sent is counted and returned, and the run settles."""
+
+    def jobs():
+        yield from range(2000)
+        threading.Event().wait(30)
+
+    with mousetrap.run(double, settings, prefetch=256) as run:
+        sent = 0
+        for _ in range(5):
+            with interrupted(after=seeded_random.uniform(0.001, 0.05)) as interrupt:
+                run.send_many(jobs())
+            sent += len(interrupt.value.receipts)
+        summary = run.settle(timeout=60)
+
+    assert (summary.sent, summary.done, summary.lost) == (sent, sent, 0)

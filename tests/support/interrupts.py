@@ -12,7 +12,10 @@ import pytest
 
 @contextmanager
 def interrupted(after: float = 0.3, within: float = 1.0):
-    """Send SIGINT *after* seconds; the block must end with KeyboardInterrupt *within* seconds."""
+    """Send SIGINT *after* seconds; the block must end with KeyboardInterrupt *within* seconds.
+
+    Yields what `pytest.raises` yields: its ``value`` is the exception, after the block.
+    """
     sent, ready, over = [], threading.Event(), threading.Event()
 
     def send_interrupts():
@@ -25,10 +28,10 @@ def interrupted(after: float = 0.3, within: float = 1.0):
 
     sender = threading.Thread(target=send_interrupts)
     try:
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- it may come before the yield
+        with pytest.raises(KeyboardInterrupt) as raised:  # noqa: PT012 -- it may come before the yield
             sender.start()
             ready.set()
-            yield
+            yield raised
     finally:
         over.set()
         ready.set()
