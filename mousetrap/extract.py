@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mousetrap.check.notebook_format import insert_cell, text_of
 from mousetrap.check.parameters import read_notebook
 from mousetrap.errors import ExtractError
 from mousetrap.runtime.atomic_file import write_atomically
@@ -271,11 +272,11 @@ def _import_module(
     following = document.cells[tagged[-1].number : tagged[-1].number + 1]
     if not following or not following[0].source.startswith(f"from {module} import "):
         cell = nbformat.v4.new_code_cell(statement)  # type: ignore[no-untyped-call]  # half annotated
-        document.cells.insert(tagged[-1].number, cell)
+        insert_cell(document, tagged[-1].number, cell)
     else:
         following[0].source = statement
     mode = path.stat().st_mode
-    write_atomically(path, nbformat.writes(document) + "\n")  # type: ignore[no-untyped-call]  # half annotated
+    write_atomically(path, text_of(document) + "\n")
     path.chmod(mode)
 
 

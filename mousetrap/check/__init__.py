@@ -8,7 +8,10 @@ Several things that papermill accepts are errors here:
   (`mousetrap.check.drift`). No kernel is started.
 - A notebook that does not end. At the deadline its kernel is ended, with all processes that it
   started (`mousetrap.check.descendants`).
-- A cell that raises ``SystemExit(0)``, or that ends the kernel.
+- A cell that raises ``SystemExit(0)``, that ends the kernel, or that its tag lets raise or skips.
+
+Whether a cell failed is what the kernel replies (`mousetrap.check.kernel_reply`). What a notebook
+lacks of the format gets its default, as in Jupyter (`mousetrap.check.notebook_format`).
 
 The executed copy is kept in every case. It is complete, and it names the failing cell
 (`mousetrap.check.executed_notebook`).

@@ -93,7 +93,9 @@ class _Run:
         from papermill.iorw import papermill_io
 
         draft = self._job["draft"]
-        papermill_io.register(draft, _Draft(Path(self._job["output"])))
+        drafts = _Draft(Path(draft), Path(self._job["output"]))
+        papermill_io.register(self._job["notebook"], drafts)
+        papermill_io.register(draft, drafts)
         papermill.execute_notebook(
             _literal(self._job["notebook"]),
             _literal(draft),
@@ -142,10 +144,18 @@ class _Run:
 
 
 class _Draft:
-    """Writes papermill's output atomically; papermill itself can leave half a file when killed."""
+    """Reads the notebook from the draft of its copy, and writes papermill's output atomically.
 
-    def __init__(self, output: Path) -> None:
+    The parent has written the draft from the notebook, complete: papermill itself fails on a cell
+    without metadata. papermill itself can also leave half a file when it is killed.
+    """
+
+    def __init__(self, draft: Path, output: Path) -> None:
+        self._draft = draft
         self._output = output
+
+    def read(self, path: str) -> str:  # noqa: ARG002 -- the notebook's, papermill's interface
+        return self._draft.read_text(encoding="utf-8")
 
     def write(self, text: str, path: str) -> None:
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mousetrap.check.notebook_format import insert_cell, text_of
 from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.check.safe_text import plain_text
 from mousetrap.errors import CheckError, ParameterError
@@ -238,10 +239,10 @@ def finish(draft: Path, output: Path, facts: Mapping[str, Any]) -> str:
             del document.cells[0]  # papermill's note says less
         note = nbformat.v4.new_markdown_cell(f"**This run failed.**\n\n```\n{facts['error']}\n```")  # type: ignore[no-untyped-call]  # half annotated
         note.metadata["tags"] = [_ERROR_TAG]
-        document.cells.insert(0, note)
+        insert_cell(document, 0, note)
     reason = ""
     try:
-        write_atomically(draft, nbformat.writes(document))  # type: ignore[no-untyped-call]  # half annotated
+        write_atomically(draft, text_of(document))
     except OSError as error:
         reason = save_error(output, error)
     draft.replace(output)

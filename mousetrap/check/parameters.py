@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib.util
 import io
 import math
 import re
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mousetrap.check import notebook_format
 from mousetrap.errors import CheckError, ParameterError
 from mousetrap.settings import MASK
 
@@ -96,15 +98,13 @@ def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def read_notebook(notebook: str | Path) -> Any:
-    """Return the notebook as a document of nbformat 4.
+    """Return the notebook as a document of nbformat 4; what is missing in it has its default.
 
     Raises:
         CheckError: nbformat is not installed, or the file does not exist or is not a notebook.
     """
-    try:
-        import nbformat
-    except ImportError:
-        raise CheckError(f"nbformat is not installed, and it reads notebooks: {INSTALL}") from None
+    if importlib.util.find_spec("nbformat") is None:
+        raise CheckError(f"nbformat is not installed, and it reads notebooks: {INSTALL}")
     path = Path(notebook)
     try:
         text = path.read_text(encoding="utf-8")
@@ -113,11 +113,9 @@ def read_notebook(notebook: str | Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckError(f"{path} cannot be read as a notebook: {_error_text(error)}") from None
     try:
-        document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]  # half annotated
-        nbformat.validate(document)
+        return notebook_format.parse(text)
     except Exception as error:  # noqa: BLE001 -- nbformat raises any error of its parsers
         raise CheckError(f"{path} is not a Jupyter notebook: {_error_text(error)}") from None
-    return document
 
 
 def skip_slow_imports() -> None:

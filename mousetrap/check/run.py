@@ -14,6 +14,7 @@ from mousetrap.check import executed_notebook
 from mousetrap.check.child_process import PapermillProcess
 from mousetrap.check.drift import refuse_drift
 from mousetrap.check.executed_notebook import CheckResult, FailingCell, default_output, read
+from mousetrap.check.notebook_format import text_of
 from mousetrap.check.parameters import INSTALL, convert_parameters, parameters_in, read_notebook
 from mousetrap.check.progress import CheckProgress, read_stage_counts
 from mousetrap.errors import CheckError, CheckFailed, DeadlineExceeded
@@ -108,7 +109,7 @@ class _NotebookRun:
         on_failure: Callable[[], object] | None,
     ) -> CheckError | None:
         """Run the notebook in a child process, write the executed copy, and return the error."""
-        executed_notebook.create_draft(self._draft, self._path.read_text(encoding="utf-8"))
+        executed_notebook.create_draft(self._draft, text_of(self._document))
         error: CheckError | None = None
         with PapermillProcess(self._job(parameters), environment) as child:
             try:

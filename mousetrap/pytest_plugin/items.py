@@ -45,7 +45,7 @@ def collectors(
 
     *entries* are those of pyproject.toml, None if it does not mention mousetrap.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     entry, metadata = (entries or {}).get(path.resolve(), {}), metadata_of(text)
     uses = entries is not None or bool(metadata) or _IMPORT.search(text) is not None
     problem, plan = "", Plan()

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import os
-import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
-from xml.etree import ElementTree
 
 import nbformat
-import papermill
 import pytest
 from rig.checker import History
 from rig.trial import LONG
+from support import verdicts
 from support.failing_cells import DEADLY, RAISING, SILENT, SOUND
 from support.notebook_files import write_notebook
 
-from mousetrap.check import check, check_grid
+from mousetrap.check import check
 from mousetrap.errors import CheckFailed
 
 SOUND_NEIGHBOURS = ("first = 1", "second = 2")
@@ -70,9 +65,8 @@ def test_check_names_the_cell_that_fails(tmp_path, fault_row, cases):
     """A check is red, and names the cell, whatever way the cell fails and wherever it is."""
     expected = notebooks(tmp_path, cases)
 
-    grid = check_grid(list(expected), parallel=2, deadline=60, folder=tmp_path / "report")
+    found = verdicts.of_check(expected, tmp_path / "report")
 
-    found = {each.check.notebook: each.check.failing.number for each in grid if each.check.failing}
     fault_row.add(history_of(expected, found), len(expected))
 
 
@@ -82,28 +76,10 @@ def test_pytest_item_names_the_cell_that_fails(tmp_path, fault_row, cases, broke
     """The item of nbmake is red, too, and names the cell."""
     # exit() is a failure only for a check: nbmake does not read that part of the kernel's reply.
     expected = notebooks(tmp_path, [case for case in cases if not case[0].endswith("function")])
-    (tmp_path / "pyproject.toml").write_text("[tool.mousetrap]\n[tool.pytest.ini_options]\n")
 
-    found = verdicts_of_pytest(tmp_path, broker.environment())
+    found = verdicts.of_nbmake(tmp_path, broker.environment())
 
     fault_row.add(history_of(expected, found), len(expected))
-
-
-def verdicts_of_pytest(folder: Path, environment: dict[str, str]) -> dict[Path, int | None]:
-    """Run nbmake's items in *folder*; return the number of the failing cell by notebook."""
-    report = folder / "junit.xml"
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbmake", "-q",
-         f"--junitxml={report}", str(folder)],
-        cwd=folder, env=os.environ | environment, capture_output=True, timeout=1500, check=False,
-    )  # fmt: skip
-    found: dict[Path, int | None] = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        text = "".join(each.text or "" for each in case.iter("failure"))
-        place = re.search(r"failed in cell (\d+)", text)
-        red = bool(list(case))
-        found[folder / case.get("name")] = int(place[1]) if place else 0 if red else None
-    return found
 
 
 def test_check_marks_each_failing_cell_in_its_copy(tmp_path):
@@ -139,11 +115,10 @@ def test_check_passes_sound_cells(tmp_path, fault_row, cases):
     expected = dict.fromkeys(notebooks(tmp_path, cases), None)
     expected[write_notebook(tmp_path / "together.ipynb", *SOUND.values())] = None
 
-    grid = check_grid(list(expected), parallel=2, deadline=60, folder=tmp_path / "report")
+    found = verdicts.of_check(expected, tmp_path / "report")
 
-    failing = {each.name: each.check.error for each in grid if not each.passed}
-    assert failing == {}
-    fault_row.add(history_of(expected, dict.fromkeys(expected, None)), len(expected))
+    assert {path.name: cell for path, cell in found.items() if cell is not None} == {}
+    fault_row.add(history_of(expected, found), len(expected))
 
 
 @pytest.mark.long
@@ -152,14 +127,49 @@ def test_papermill_agrees_which_cells_fail(tmp_path):
     """The table has papermill's verdicts; only an exit with code 0 is a success for papermill."""
     for kind in FAILING | SOUND:
         [notebook] = notebooks(tmp_path, [(kind, 2)])
-        try:
-            papermill.execute_notebook(notebook, tmp_path / "out.ipynb", progress_bar=False,
-                                       kernel_name="python3", cwd=tmp_path)  # fmt: skip
-            failed = False
-        except papermill.PapermillExecutionError:
-            failed = True
+        failed = not verdicts.of_papermill(notebook)
 
         assert failed == (kind in FAILING and kind not in GREEN_FOR_PAPERMILL), kind
+
+
+TAGS = {  # of a cell that raises, or not: who calls the notebook red
+    ("raises-exception", "1 / 0"): {"papermill", "check"},
+    ("raises-exception", "1 / 1"): set(),
+    ("raises-exception", "%non_existing_magic"): {"check"},
+    ("skip-execution", "1 / 0"): {"check"},
+    ("any-other", "1 / 0"): {"papermill", "check", "nbmake"},
+}
+"""The same verdicts as in README, which explains where they differ."""
+
+
+def test_tags_have_the_verdicts_that_readme_promises(tmp_path, broker):
+    """A tag that accepts an error, or skips a cell, counts for some programs only."""
+    expected = {}
+    for number, ((tag, source), red) in enumerate(TAGS.items()):
+        path = tagged(write_notebook(tmp_path / f"{number}.ipynb", source), tag)
+        expected[path] = red
+
+    nbmake = verdicts.of_nbmake(tmp_path, broker.environment())
+    check = verdicts.of_check(expected, tmp_path / "report")
+
+    found = {
+        path: {name for name, is_red in (
+            ("papermill", not verdicts.of_papermill(path)),
+            ("check", check[path] is not None),
+            ("nbmake", nbmake[path] is not None),
+        ) if is_red}
+        for path in expected
+    }  # fmt: skip
+    assert list(found.values()) == list(expected.values())
+
+
+@pytest.mark.parametrize("tag", ["raises-exception", "skip-execution"])
+def test_check_explains_a_tag_that_it_does_not_obey(tmp_path, tag):
+    """The error says for which programs the tag counts, and what to write instead."""
+    notebook = tagged(write_notebook(tmp_path / "a.ipynb", "1 / 0"), tag)
+
+    with pytest.raises(CheckFailed, match=f"its tag {tag} counts for nbmake"):
+        check(notebook)
 
 
 def tagged(notebook: Path, tag: str) -> Path:
