@@ -7,7 +7,9 @@ or coroutine handles and keeps the text with it; text from anywhere else goes to
 
 Replacing `write` of the real streams does not last: IPython 9 replaces it as well, for each cell,
 and restores what it found. Output of a handler's child processes, and of threads that it starts, is
-not captured.
+not captured. Log lines of mousetrap and of pika are not the handler's words: they go to the real
+stream if logging is configured, and nowhere if it is not (a handle lists the failures that they
+report).
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import logging
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar, Token
+from types import FrameType
 from typing import Any
 
 from mousetrap.display.safe_text import safe
@@ -30,6 +33,8 @@ from mousetrap.worker.hooks import Hook
 MAX_ATTEMPT_OUTPUT = 10_000  # characters of one attempt; its end is kept, where failures are
 MAX_OUTPUT = 1_000_000  # characters of all attempts that one `OutputCapture` keeps
 STREAMS = ("stdout", "stderr")
+MAX_FRAMES = 50  # frames above a write that are searched for a logger; a guess, rich needs 20
+_CALL_HANDLERS = logging.Logger.callHandlers.__code__  # it passes each record to its handlers
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 _current: ContextVar[AttemptOutput | None] = ContextVar("mousetrap.output", default=None)
@@ -307,7 +312,11 @@ class _Writer:
     def __call__(self, text: str, *args: Any, **kwargs: Any) -> Any:
         output = _current.get()
         if output is not None:
-            return output.write(text)
+            log_call = _log_call_of_ours()
+            if log_call is None:
+                return output.write(text)
+            if not log_call["found"]:  # no handler is configured: this is `logging.lastResort`
+                return len(text)
         # `write` is looked up each time: it may have been a cell's writer when this object was made
         return (self._other or self._stream.write)(text, *args, **kwargs)
 
@@ -337,6 +346,20 @@ def _install_proxy(name: str) -> None:
 def _stream_of(stream: Any) -> Any:
     """Return the stream behind the proxy *stream*; None if it is no proxy."""
     return object.__getattribute__(stream, "_stream") if type(stream) is _StreamProxy else None
+
+
+def _log_call_of_ours() -> Mapping[str, Any] | None:
+    """Return the variables of `Logger.callHandlers` if a record of mousetrap or pika is written."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(MAX_FRAMES):
+        if frame is None:
+            break
+        if frame.f_code is _CALL_HANDLERS:
+            variables = frame.f_locals
+            owner = variables["record"].name.partition(".")[0]
+            return variables if owner in ("mousetrap", "pika") else None
+        frame = frame.f_back
+    return None
 
 
 def _is_kernels(stream: Any) -> bool:
