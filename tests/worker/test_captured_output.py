@@ -392,7 +392,7 @@ def test_output_in_a_kernel_comes_into_no_cell(kernel):
     for n, lines in enumerate(ones):
         assert lines[:4] == [f"out {n}", f"err {n}", f"log {n}", f"shown {n}"]
         assert f"UserWarning: mind {n}" in lines[4]
-        assert "attempt 1: ValueError -> one.dead" in lines[-1]  # what the worker logs of it
+        assert "-> one.dead" not in "\n".join(lines)  # the worker's own words
     assert twos == [f"la {n}\nli {n}\n{n}\n" for n in range(4)]
 
 
