@@ -15,7 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from mousetrap.amqp.error_translation import PIKA_ERRORS, parameters, translated
 from mousetrap.amqp.timed_connection import TimedConnection
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import is_interrupted, run_uninterrupted
 from mousetrap.settings import Settings
 
@@ -32,8 +32,10 @@ class _SharedConnection:
     def __init__(self, connection: TimedConnection, heartbeat: float) -> None:
         self.connection = connection
         self.closing = threads.Event()  # ends the background thread
-        self._lock = threads.Lock()
+        self._lock = forks.released_in_child(threads.Lock())
         self._owner: int | None = None  # the thread that holds the lock
+        self.is_parents = False  # it is the connection of the process that forked this one
+        forks.watch(self)
         if heartbeat:
             # Two missed heartbeats end a connection; an eighth of one leaves a margin for load.
             threads.Thread(
@@ -41,9 +43,22 @@ class _SharedConnection:
                 name="mousetrap-heartbeat",
             ).start()  # fmt: skip
 
+    def forked(self) -> None:
+        """Send nothing in a forked child: the socket is the parent's, too."""
+        self.is_parents, self._owner = True, None
+
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock; a thread that holds it already (in a callback of pika) does not wait."""
+        """Hold the lock; a thread that holds it already (in a callback of pika) does not wait.
+
+        Raises:
+            ConnectionLost: this is a forked child.
+        """
+        if self.is_parents:
+            raise ConnectionLost(
+                "this channel belongs to the process that forked this one, so nothing was sent: "
+                "open another after the fork"
+            )
         me = threads.get_ident()
         if self._owner == me:
             yield
@@ -174,6 +189,8 @@ class JobChannel:
             self._close()
 
     def _close(self) -> None:
+        if self._shared.is_parents:
+            return
         if self._owns_connection:
             self._shared.closing.set()
         deadline = clock.monotonic() + CLOSE_TIMEOUT

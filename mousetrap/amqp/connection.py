@@ -26,7 +26,7 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.model.backoff import backoff
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
@@ -50,7 +50,7 @@ PERMANENT_ERRORS = (AccessRefused, TopologyMismatch, QueueMissing)
 
 
 class Session(Protocol):
-    """The user of a `Connection`'s channel. All three methods are called on the I/O thread."""
+    """The user of a `Connection`'s channel; the methods are called on the I/O thread."""
 
     def opened(self, channel: Channel, ready: Callable[[], None]) -> None:
         """Set up the new channel by asynchronous calls, then call *ready*."""
@@ -60,6 +60,9 @@ class Session(Protocol):
 
     def failed(self, error: MousetrapError) -> None:
         """Handle the connection's permanent failure: another try would get *error* again."""
+
+    def forked(self, error: MousetrapError) -> None:
+        """Refuse everything with *error*: this is a forked child, and has no connection."""
 
 
 class Connection:
@@ -90,7 +93,7 @@ class Connection:
         self.reconnects = 0
         self.io_thread = io_thread or IOThread(purpose)
         self._session = session
-        self._lock = threads.Lock()
+        self._lock = forks.released_in_child(threads.Lock())
         self._changed = Waiter()  # notified when the state changes
         self._connection: FastConnection | None = None
         self._channel: Channel | None = None
@@ -223,6 +226,16 @@ class Connection:
         self.error = lost
         self._session.failed(lost)
         self._set_state("failed")
+
+    def forked(self) -> None:
+        """Fail in a forked child, without a byte to the broker: the socket is the parent's, too."""
+        self._is_detached = self._closing = True
+        self.error = ConnectionLost(
+            f"the connection of the {self.purpose} belongs to the process that forked this one, so "
+            f"nothing was sent: make a new publisher, worker or run after the fork"
+        )
+        self.state = "failed"
+        self._session.forked(self.error)
 
     def _run(self, function: Callable[[], object]) -> None:
         if not self._is_detached:

@@ -25,7 +25,7 @@ from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Declaration
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
@@ -114,7 +114,7 @@ class Consumer:
         self._exclusive_queue = exclusive_queue
         self._quarantine = quarantine
         self._generation = 0  # written on the I/O thread, read everywhere
-        self._lock = threads.Lock()
+        self._lock = forks.released_in_child(threads.Lock())
         self._settled: deque[Delivery] = deque()  # to be acked
         self._flush_is_due = False
         # I/O thread only:
@@ -235,6 +235,12 @@ class Consumer:
     def failed(self, error: MousetrapError) -> None:
         """Session: the connection will not be restored."""
         self._on_failed(error)
+
+    def forked(self, error: MousetrapError) -> None:  # noqa: ARG002 -- `Worker` says it
+        """Session: this is a forked child; the deliveries are its parent's."""
+        self._channel = None
+        self._generation += 1
+        self._outstanding.clear()
 
     def _on_message(
         self,

@@ -15,8 +15,9 @@ from pika.adapters.select_connection import IOLoop
 
 from mousetrap.errors import ConnectionLost
 from mousetrap.model.retry_policy import traceback_of
-from mousetrap.runtime import threads
+from mousetrap.runtime import forks, threads
 
+_loops_of_parent: list[Any] = []
 log = logging.getLogger("mousetrap.amqp.io_thread")
 
 
@@ -25,6 +26,9 @@ class Member(Protocol):
 
     def crashed(self, error: BaseException) -> None:
         """Handle the end of the thread by *error*, which is a defect; called on the thread."""
+
+    def forked(self) -> None:
+        """Become unusable in a forked child, which has no such thread."""
 
 
 class IOThread:
@@ -36,10 +40,12 @@ class IOThread:
     def __init__(self, name: str) -> None:
         self.io: Any = IOLoop()
         self._members: set[Member] = set()
-        self._lock = threads.Lock()  # guards the members
+        self._lock = forks.released_in_child(threads.Lock())  # guards the members
         self._soon: list[Callable[[], object]] = []
         self._is_over = False
+        self._is_parents = False  # the thread is one of the process that this one was forked from
         self._thread = threads.Thread(target=self._run, name=f"mousetrap-io {name}", daemon=True)
+        forks.watch(self)
 
     def attach(self, member: Member) -> None:
         """Add *member*; the first one starts the thread.
@@ -75,6 +81,8 @@ class IOThread:
 
     def call(self, function: Callable[[], object]) -> None:
         """Run *function* on this thread soon; it is dropped if the thread has ended."""
+        if self._is_parents:  # its loop would be woken
+            return
         with suppress(Exception):  # the loop has just been closed
             self.io.add_callback_threadsafe(function)
 
@@ -105,6 +113,18 @@ class IOThread:
     def is_current_thread(self) -> bool:
         """Whether the caller runs on this thread."""
         return threads.get_ident() == self._thread.ident
+
+    def forked(self) -> None:
+        """Forget the loop in a forked child: its sockets and its selector are the parent's, too."""
+        if self._is_over:
+            return
+        _loops_of_parent.append(self.io)  # never closed
+        if not self.has_started:
+            self.io = IOLoop()
+            return
+        self._is_over = self._is_parents = True
+        for member in tuple(self._members):
+            member.forked()
 
     def _do_soon(self) -> None:
         for function in self._soon:  # grows while these functions submit others

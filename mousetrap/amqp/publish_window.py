@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.receipt import Receipt, ReceiptState
 from mousetrap.errors import MousetrapError, OutcomeUnknown
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
@@ -30,10 +30,11 @@ class PublishWindow:
         self, settings: Settings, connection: Connection, write: Callable[[], object]
     ) -> None:
         self.in_flight = 0  # receipts that wait, written or not
+        self.unconfirmed = 0  # receipts that got another answer, or none in time
         self._settings = settings
         self._connection = connection
         self._write = write
-        self._lock = threads.Lock()  # guards what follows, and `in_flight`
+        self._lock = forks.released_in_child(threads.Lock())  # guards what follows, and `in_flight`
         self._outbox: deque[Receipt] = deque()
         self._write_is_due = False
         self._failure: MousetrapError | None = None
@@ -92,6 +93,20 @@ class PublishWindow:
         self._room.notify_all()
         self.settle(waiting, "unknown", str(error))
 
+    def refuse_new(self, error: MousetrapError) -> None:
+        """Refuse new receipts with *error*; those that wait are still answered."""
+        with self._lock:
+            self._failure = self._failure or error
+        self._room.notify_all()
+
+    def forked(self, error: MousetrapError, written: list[Receipt]) -> None:
+        """Refuse everything with *error* in a forked child; no callbacks: the parent calls them."""
+        self._failure = error
+        for receipt in (*self._outbox, *written):
+            receipt.reason, receipt.state = str(error), "unknown"
+        self._outbox = deque()
+        self.in_flight = 0
+
     # ---- I/O thread ----------------------------------------------------------------------------
 
     def take(self, *, can_write: bool) -> deque[Receipt]:
@@ -133,6 +148,8 @@ class PublishWindow:
             if receipt._done is not None:
                 receipt._done.notify_all()
         with self._lock:
+            if state != "confirmed":
+                self.unconfirmed += len(receipts)
             self.in_flight -= len(receipts)
             left = self.in_flight
         if left <= self._settings.max_in_flight // 2:

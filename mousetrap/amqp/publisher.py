@@ -18,6 +18,7 @@ from pika.channel import Channel
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.process_end import finish_at_exit
 from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.amqp.publish_window import PublishWindow
 from mousetrap.amqp.receipt import Receipt
@@ -58,6 +59,8 @@ class Publisher:
         self._wire_names: dict[str, str] = {}  # by the plain name; checked
         self._window = PublishWindow(self.settings, self.connection, self._write)
         self._on_failed = on_failed
+        # A worker's does not: its messages come of others that are not acked, so none gets lost.
+        self._is_finished_at_exit = io_thread is None
         # I/O thread only:
         self._channel: Channel | None = None
         self._unconfirmed = UnconfirmedPublishes()
@@ -73,6 +76,8 @@ class Publisher:
                 self.connection.close(timeout=0.0)
                 raise
             self.connection.call_later(self._deadline_interval, self._check_deadlines)
+            if self._is_finished_at_exit:
+                finish_at_exit(self)
         return self
 
     def publish(
@@ -253,6 +258,20 @@ class Publisher:
         """
         run_uninterrupted(lambda: self._close(timeout))
 
+    def refuse_new(self) -> None:
+        """Raise an error for each publish from now on: the process ends."""
+        self._window.refuse_new(ConnectionLost("the process ends: nothing more can be published"))
+
+    def finish(self, timeout: float) -> int:
+        """Close within *timeout* seconds; return how many messages were not confirmed meanwhile."""
+        before = self._window.unconfirmed
+        if self.connection.state not in ("new", "closed", "failed"):
+            self._window.wait_until_empty(timeout)
+            missing = self.in_flight + self._window.unconfirmed - before
+            self.connection.close(0.0 if missing else 0.5)
+            return missing
+        return self.in_flight
+
     @property
     def in_flight(self) -> int:
         """How many receipts wait."""
@@ -330,6 +349,11 @@ class Publisher:
             written = [each for each in written if each not in too_large]
             self._window.settle(too_large, "refused", str(error), is_final=True)
         self._window.settle(written, "unknown", str(error))
+
+    def forked(self, error: MousetrapError) -> None:
+        """Session: this is a forked child, which publishes nothing with this publisher."""
+        self._channel = None
+        self._window.forked(error, self._unconfirmed.take_all())
 
     def failed(self, error: MousetrapError) -> None:
         """Session: the connection will not be restored."""

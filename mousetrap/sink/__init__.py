@@ -87,8 +87,8 @@ class Sink:
     without an id, as plain pika does by default, gets a new id at each delivery, so a sink cannot
     recognize its duplicates.
 
-    Threads: any; one uses the sink at a time. Processes: each one creates its own `Sink` of the
-    same place, also after a fork. An SQLite file must be on a local disk, because its WAL needs
+    Threads: any; one uses the sink at a time. Processes: each one has a connection of its
+    own, also after a fork. An SQLite file must be on a local disk, because its WAL needs
     shared memory. A call waits at most *timeout* seconds for others, then it raises `SinkBusy`.
 
     Raises:
@@ -112,6 +112,7 @@ class Sink:
         self._lock = threads.Lock()  # held by the thread that uses the connection
         self._lock_holder: int | None = None  # the id of that thread
         self._connection: Any = None
+        forks.watch(self)
 
     def store(self, data: Any, message: Message | None = None) -> bool:
         """Store *data* as the result of *message*; return False if it has one already, which stays.
@@ -211,6 +212,17 @@ class Sink:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def forked(self) -> None:
+        """Forget the connection in a forked child, which opens its own when it needs one.
+
+        The parent uses the same file or socket: to close it here would end the parent's, too.
+        """
+        if self._connection is not None:
+            _connections_of_parent.append(self._connection)
+        if self._lock_holder != threads.get_ident():
+            self._connection, self._lock_holder = None, None
+            self._lock = threads.Lock()
 
     def __enter__(self) -> Sink:
         return self
