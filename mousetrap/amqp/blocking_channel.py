@@ -15,6 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from mousetrap.amqp.error_translation import PIKA_ERRORS, parameters, translated
 from mousetrap.amqp.timed_connection import TimedConnection
+from mousetrap.errors import ConnectionLost
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import is_interrupted, run_uninterrupted
 from mousetrap.settings import Settings

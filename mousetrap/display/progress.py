@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mousetrap.display.safe_text import safe
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.atomic_file import write_atomically
 from mousetrap.runtime.environment import is_kernel
 
@@ -202,7 +202,7 @@ class _TerminalView:
         self._bars: Bars | None = None
         self._tasks: dict[tuple[str, object], TaskID] = {}
         self._rows: Sequence[Row] = ()
-        self._lock = threads.RLock()
+        self._lock = forks.released_in_child(threads.RLock())
         self._is_closed = False
         self._timer: Any = None
 

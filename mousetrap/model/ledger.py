@@ -17,7 +17,7 @@ import msgspec
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.outcome import Outcome, unpack
 from mousetrap.model.summary import RunSummary, StageSummary, percentiles
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 
 MAX_REASONS = 20  # of a summary, the most frequent; each may have a thousand characters
@@ -78,7 +78,7 @@ class Ledger:
     """
 
     def __init__(self, reads: Collection[str] | None = None) -> None:
-        self._lock = threads.RLock()
+        self._lock = forks.released_in_child(threads.RLock())
         self._waiter = Waiter()  # notified when facts were added
         self._reads = None if reads is None else frozenset(reads)
         self._entries: dict[str, LedgerEntry] = {}

@@ -38,7 +38,8 @@ from mousetrap.runs.run import Run, open_runs
 from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.settings import Settings
-from mousetrap.worker.worker import Worker, running
+from mousetrap.worker.running import running
+from mousetrap.worker.worker import Worker
 
 MAX_SIZE = 60_000  # bytes of a panel, text and HTML together
 MAX_SECTIONS = 4  # runs, or groups of workers, that are shown

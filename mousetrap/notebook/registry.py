@@ -20,7 +20,7 @@ from mousetrap.flows.stage import Stage, stage, with_delays
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.source_digest import SourceDigest, digest_of, unwrap
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.environment import ipython_shell
 from mousetrap.settings import Settings
 from mousetrap.worker.captured_output import OutputCapture
@@ -91,7 +91,7 @@ class _BackgroundConsumer:
         return repr(safe(queue)) + (f" ({safe(name)})" if name else "")
 
 
-_lock = threads.RLock()  # one `consume` at a time
+_lock = forks.released_in_child(threads.RLock())  # one `consume` at a time
 _consumers: dict[Key, _BackgroundConsumer] = {}
 
 

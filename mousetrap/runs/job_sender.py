@@ -11,7 +11,7 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import Unroutable
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.settings import Settings
 
 
@@ -25,7 +25,7 @@ class JobSender:
         self.publisher = Publisher(settings, f"run {settings.namespace}")
         self._settings = settings
         self._ledger = ledger
-        self._lock = threads.Lock()
+        self._lock = forks.released_in_child(threads.Lock())
         self._receipts: dict[str, Receipt] = {}  # the unconfirmed ones, by message id
         self._resend_due = 0.0  # on the monotonic clock
 

@@ -21,13 +21,15 @@ from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.model.decoding import decode
 from mousetrap.model.encoding import encode
 from mousetrap.model.message import Message, current_message
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.sink.sqlite import SqliteStore
 
 SINK_COLUMNS = ("id", "job", "stored", "data")
 COLUMN_TYPES = "id TEXT PRIMARY KEY, job TEXT NOT NULL, stored DOUBLE PRECISION NOT NULL, data TEXT"
 
 NO_LIMIT = 2**62  # rows
+
+_connections_of_parent: list[Any] = []  # never closed here, not even when they are collected
 
 Execute = Callable[[str, Sequence[Any]], Any]
 

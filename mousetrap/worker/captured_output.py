@@ -26,7 +26,7 @@ from typing import Any
 
 from mousetrap.display.safe_text import safe
 from mousetrap.model.message import Message
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.environment import ipython_shell
 from mousetrap.worker.hooks import Hook
 
@@ -111,7 +111,7 @@ class OutputCapture(Hook):
 
     def __init__(self) -> None:
         # Reentrant: a finalizer that runs while the lock is held may print as well.
-        self.lock = threads.RLock()
+        self.lock = forks.released_in_child(threads.RLock())
         self._outputs: deque[AttemptOutput] = deque()
         self._size = 0
 
@@ -207,7 +207,7 @@ class _Redirection:
     """
 
     def __init__(self) -> None:
-        self._lock = threads.RLock()
+        self._lock = forks.released_in_child(threads.RLock())
         self._captures: set[OutputCapture] = set()
         self._display_publisher: Any = None  # IPython's, whose `publish` was replaced
         self._seen: tuple[Any, Any] = (None, None)  # the streams at the last `renew`

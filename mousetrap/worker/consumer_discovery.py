@@ -27,7 +27,7 @@ from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.decoding import decode
-from mousetrap.runtime import clock, randomness, threads
+from mousetrap.runtime import clock, forks, randomness, threads
 from mousetrap.runtime.environment import is_kernel, program_name
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -277,7 +277,7 @@ class ConsumerDiscovery:
         )
 
 
-_lock = threads.Lock()  # guards `_consumers_here`
+_lock = forks.released_in_child(threads.Lock())  # guards `_consumers_here`
 _consumers_here: Counter[tuple[object, ...]] = Counter()  # by broker, queue and process
 
 

@@ -15,7 +15,7 @@ from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import MousetrapError
 from mousetrap.model.outcome import Outcome, pack
-from mousetrap.runtime import randomness, threads
+from mousetrap.runtime import forks, randomness, threads
 
 MAX_EVENT_BYTES = 4_000_000  # of one body; a guess well below what brokers accept
 
@@ -40,7 +40,7 @@ class Events:
         self._exchange = topology.events_exchange
         self._key = topology.events_key
         self._on_confirmed = on_confirmed
-        self._lock = threads.Lock()  # guards `_waiting`
+        self._lock = forks.released_in_child(threads.Lock())  # guards `_waiting`
         self._waiting: list[DeliveryOutcome] = []
 
     def publish(self, delivery: Delivery, outcome: Outcome) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 
+_loops_of_parent: list[asyncio.AbstractEventLoop] = []  # never closed here
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -101,6 +102,7 @@ class AsyncExecutor(Generic[T]):
         self._loop = asyncio.new_event_loop()
         self._items: asyncio.Queue[T | None] = asyncio.Queue()
         self._thread = threads.Thread(target=self._run, name=f"mousetrap-{name}-loop", daemon=True)
+        forks.watch(self)
 
     def start(self) -> None:
         """Start to handle items, those that were submitted before included."""
@@ -121,6 +123,12 @@ class AsyncExecutor(Generic[T]):
                 self.submit(None)
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def forked(self) -> None:
+        """Make a loop of its own in a forked child: the selector is the parent's, too."""
+        _loops_of_parent.append(self._loop)
+        if self._thread.ident is None:
+            self._loop, self._items = asyncio.new_event_loop(), asyncio.Queue()
 
     def _run(self) -> None:
         async def work() -> None:

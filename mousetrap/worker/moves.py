@@ -19,7 +19,7 @@ from mousetrap.errors import MousetrapError
 from mousetrap.model import poison_messages
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.runtime import threads
+from mousetrap.runtime import forks, threads
 from mousetrap.worker.attempt import Attempt
 from mousetrap.worker.publications import Publications
 
@@ -53,7 +53,7 @@ class Moves:
         self._publications = publications
         self._on_dead = on_dead
         self._on_moved = on_moved
-        self._lock = threads.Lock()  # guards `under_way`
+        self._lock = forks.released_in_child(threads.Lock())  # guards `under_way`
         self.under_way: dict[str, Delivery] = {}  # by id: published again and not acked yet
 
     def holds(self, id: str) -> bool:

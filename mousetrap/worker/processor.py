@@ -22,7 +22,7 @@ from mousetrap.model import poison_messages, retry_policy
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Outcome, Output, outputs_to
 from mousetrap.model.topology import AnyDeclaration, Queue
-from mousetrap.runtime import threads
+from mousetrap.runtime import forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 from mousetrap.worker.attempt import Attempt, HandlerCall
@@ -83,7 +83,7 @@ class Processor:
         self.publications = Publications(publisher, consumer, declarations, hooks, self._give_up)
         self.moves = Moves(queue, consumer, self.publications, self.handle_failure, self._drop)
         inherit_in_threads()
-        self._lock = threads.Lock()  # guards the counts
+        self._lock = forks.released_in_child(threads.Lock())  # guards the counts
 
     def submit(self, delivery: Delivery) -> None:
         """Have *delivery* handled when the executor is free; never blocks."""

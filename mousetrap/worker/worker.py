@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,9 +17,9 @@ from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.display.table import Table
-from mousetrap.errors import MousetrapError
+from mousetrap.errors import ConnectionLost, MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
-from mousetrap.runtime import clock, threads
+from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted
 from mousetrap.settings import Settings
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached, ConsumerDiscovery
@@ -28,11 +27,11 @@ from mousetrap.worker.handler import Handler
 from mousetrap.worker.hooks import Hook, Hooks
 from mousetrap.worker.options import check_options
 from mousetrap.worker.processor import Processor
+from mousetrap.worker.running import started
 from mousetrap.worker.statistics import Statistics
 
 log = logging.getLogger("mousetrap.worker.worker")
 
-_started: weakref.WeakSet[Worker] = weakref.WeakSet()
 WORKER_STOP_TIMEOUT = 10.0  # seconds for the messages in progress when a worker is stopped
 MIN_PREFETCH = 16
 
@@ -113,10 +112,12 @@ class Worker:
             on_crash=self._on_crash,
         )
         self._changed = self._processor.changed  # also notified when the worker ends
-        self._lock = threads.Lock()  # guards `error` and `_has_stopped`
+        self._lock = forks.released_in_child(threads.Lock())  # guards `error`, `_has_stopped`
         self._is_started = False
         self._has_stopped = False
-        self._closing = threads.Lock()  # a second `stop` waits for the first
+        self._closing = forks.released_in_child(threads.Lock())  # a second `stop` waits
+        self._is_parents = False  # it runs in the process that forked this one
+        forks.watch(self)
 
     # ---- life ----------------------------------------------------------------------------------
 
@@ -132,14 +133,14 @@ class Worker:
         if self._is_started:
             return self
         self._is_started = True
-        _started.add(self)
+        started.add(self)
         try:
             self._publisher.open()
             self._processor.executor.start()
             self._consumer.open()
             self._discovery.start_answering(self.handler.name)
         except BaseException:
-            _started.discard(self)
+            started.discard(self)
             # if it was interrupted just after it began, finish the messages that are in progress
             has_begun = self._consumer.connection.is_open
             run_uninterrupted(
@@ -186,7 +187,8 @@ class Worker:
             TimeoutError: a handler still ran, or the broker had not confirmed its outputs, after
                 *timeout* seconds; that message will be delivered again, so it may be done twice.
         """
-        run_uninterrupted(lambda: self._stop(timeout))
+        if not self._is_parents:
+            run_uninterrupted(lambda: self._stop(timeout))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until `stop` was called or the worker cannot go on; return whether it was called.
@@ -378,6 +380,13 @@ class Worker:
         if is_first:
             self._call_stopped(error)
 
+    def forked(self) -> None:
+        """Do nothing more in a forked child: the worker runs in its parent."""
+        if self._is_started:
+            self._is_parents = True
+            where = f"the worker of {self.queue.name!r} runs in the process that forked this one"
+            self.error = ConnectionLost(f"{where}: start another after the fork")
+
     def _on_crash(self, error: BaseException) -> None:
         problem = MousetrapError(
             f"a thread that calls {self.handler.name} ended with {repr_of(error)}: a defect"
@@ -388,8 +397,3 @@ class Worker:
 
 def _as_handler(handler: Callable[..., Any] | Handler) -> Handler:
     return handler if isinstance(handler, Handler) else Handler(handler)
-
-
-def running() -> list[Worker]:
-    """Return the workers of this process that were started and have not ended."""
-    return [each for each in list(_started) if each.statistics().state not in ("failed", "closed")]

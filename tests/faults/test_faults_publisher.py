@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -12,6 +19,7 @@ from rig import work_stage
 from rig.trial import Trial, trial_counts
 from support.waiting import wait_for
 
+from mousetrap.amqp.process_end import EXIT_TIMEOUT
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.flows.dead_letters import replay
 from mousetrap.job_queue import declare, depth, drain, open_channel
@@ -341,3 +349,170 @@ def test_exceptions_that_cannot_be_shown(trial, fault_row, times, is_async):
     assert reasons["fail-7"] == "Nameless: (its __str__ raised RuntimeError)"
     assert all(reasons.values())
     fault_row.add(trial.drain_queues(), failing)
+
+
+# ---- processes that fork, and processes that end -------------------------------------------------
+
+FORK = """
+import os, sys, signal
+{before}
+child = os.fork()
+if child == 0:
+    signal.alarm(30)  # a child that hangs is killed by it, which the test sees
+    {in_child}
+_, status = os.waitpid(child, 0)
+print("child", os.waitstatus_to_exitcode(status))
+{in_parent}
+"""
+BEFORE = """
+from mousetrap import Message, declare, depth
+from mousetrap.amqp.process_end import EXIT_TIMEOUT
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.errors import MousetrapError
+from mousetrap.job_queue import open_channel
+from mousetrap.sink import Sink
+from mousetrap.worker.worker import Worker
+publisher = Publisher().open()
+publisher.publish(Message("parent 0"), "work").wait()
+channel = open_channel()
+sink = Sink(os.environ["RIG_SINK"])
+sink.store(0, Message(0, id="parent 0"))
+worker = Worker("other", print).start()
+unopened = Publisher()
+"""
+IN_PARENT = """
+receipts = [publisher.publish(Message(f"parent {n}"), "work") for n in range(1, 100)]
+publisher.flush()
+sink.store(1, Message(1, id="parent 1"))
+assert all(each.confirmed for each in receipts)
+assert channel.is_open and channel.queue_declare("again", exclusive=True)
+assert (publisher.connection.reconnects, worker.statistics().reconnects) == (0, 0)
+assert worker.statistics().consuming
+worker.stop()
+print("parent unharmed")
+"""
+USES = {  # what a child does with what its parent opened; each raises at once, or works
+    "publish": "for n in range(500): publisher.publish(Message(f'child {n}'), 'work')",
+    "publish many": "publisher.publish_many([Message('child')], 'work')",
+    "channel": "channel.basic_publish('', 'work', b'1')",
+    "declare": "channel.queue_declare('again')",
+    "depth": "print(depth('work')); raise MousetrapError('works')",
+    "worker": "worker.wait(5)",
+    "unopened": "unopened.open().publish(Message('child'), 'work').wait(5);"
+                "unopened.close(); raise MousetrapError('works')",
+    "sink": "sink.store(2, Message(2, id='child')); raise MousetrapError('works')",
+    "stop": "worker.stop(); publisher.close(); channel.close(); sink.close();"
+            "raise MousetrapError('works')",
+}  # fmt: skip
+
+
+def run_script(script, settings, timeout=60, **environment):
+    """Run *script* in a process of its own; return its output, its errors and its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | settings.to_environment() | environment,
+        capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+    return done.stdout, done.stderr, done.returncode
+
+
+@pytest.mark.fault("F35")
+@trial_counts(1, 10)
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"], ids=["exit", "os-exit"])
+def test_used_after_fork(trial, fault_row, tmp_path, times, end):
+    """A child of `os.fork` gets an error at its first call, or works; its parent is unharmed."""
+    uses = list(USES.values())
+    lines = [
+        f"try:\n        {use}\n        print('silent', {n})\n"
+        f"    except MousetrapError as error:\n        print('raised', {n}, error)"
+        for n, use in enumerate(uses)
+    ]
+    for n in range(times):
+        in_child = "\n    ".join([*lines, "sys.stdout.flush()", end])
+        script = FORK.format(before=BEFORE, in_child=in_child, in_parent=IN_PARENT)
+        out, err, code = run_script(script, trial.settings, RIG_SINK=str(tmp_path / f"{n}.db"))
+
+        assert (err, code) == ("", 0), out
+        assert "silent" not in out
+        assert out.count("raised") == len(uses), out
+        assert out.count("fork") >= 5, out
+        assert "child 0\nparent unharmed" in out
+    found = Counter(each.data for each in drain("work", settings=trial.settings))
+    assert {name: found[name] for name in found if name.startswith("parent")} == {
+        f"parent {n}": times for n in range(100)
+    }
+    assert found["child"] == times  # of the publisher that was opened in the child
+    assert len(found) == 101
+    fault_row.add(trial.history, times)
+
+
+SEND = """
+import atexit, os, sys, threading
+sent = [0]
+atexit.register(lambda: print(sent[0], flush=True))  # first, so it runs last
+from mousetrap import Message
+from mousetrap.amqp.process_end import EXIT_TIMEOUT
+from mousetrap.amqp.publisher import Publisher
+publisher = Publisher().open()
+def send(count):
+    for n in range(count):
+        publisher.publish(Message(n), "work")
+        sent[0] += 1
+"""
+ENDS = {
+    "return": "send(2000)",
+    "sys.exit": "send(2000); sys.exit(3)",
+    "exception": "send(2000); raise ValueError('the script fails')",
+    "thread": "threading.Thread(target=send, args=(2000,)).start()",
+    "daemon": "threading.Thread(target=send, args=(10**9,), daemon=True).start()\n"
+              "while sent[0] < 1000: pass",
+    "function": "def main():\n    mine = Publisher().open()\n    global publisher\n"
+                "    publisher = mine\n    send(2000)\nmain(); del publisher",
+    "multiprocessing": "import multiprocessing\npublisher = None\ndef work(queue):\n"
+                       "    global publisher\n    publisher = Publisher().open()\n    send(2000)\n"
+                       "    queue.put(sent[0])\n"
+                       "context = multiprocessing.get_context('fork')\nqueue = context.Queue()\n"
+                       "child = context.Process(target=work, args=(queue,))\nchild.start()\n"
+                       "sent[0] = queue.get()\nchild.join()",
+}  # fmt: skip
+REPORT = re.compile(r"([\d,]+) of its messages are not confirmed")
+
+
+@pytest.mark.fault("F36")
+@trial_counts(1, 20)
+@pytest.mark.parametrize("end", ENDS)
+def test_script_ends(trial, fault_row, times, end):
+    """What a script published before it ended is there, or the last line on stderr counts it."""
+    for _ in range(times):
+        out, err, code = run_script(SEND + ENDS[end], trial.settings)
+        sent = int(out.split()[-1])
+        found = drain("work", settings=trial.settings)
+        reported = sum(int(each.replace(",", "")) for each in REPORT.findall(err))
+
+        assert code == {"sys.exit": 3, "exception": 1}.get(end, 0)
+        assert sent >= 1000
+        assert len(found) >= sent
+        assert reported == 0, err
+    fault_row.add(trial.history, times)
+
+
+@pytest.mark.fault("F36")
+@trial_counts(1, 20)
+def test_script_ends_without_an_answer(trial, proxy, fault_row, times):
+    """If the broker is silent, the script ends within seconds and says how many are not known."""
+    for _ in range(times):
+        with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+            gate = f"import socket; socket.create_connection({server.getsockname()}).recv(1)\n"
+            script = SEND + "send(1); publisher.flush()\n" + gate + "send(500)"
+            ending = pool.submit(run_script, script, proxy.settings)
+            gate_of_script, _ = server.accept()
+            proxy.hold()
+            started = time.monotonic()
+            gate_of_script.close()
+            out, err, code = ending.result(60)
+        proxy.release()
+
+        assert (code, out.split()[-1]) == (0, "501")
+        assert REPORT.findall(err) == ["500"], err
+        assert time.monotonic() - started < EXIT_TIMEOUT + 5
+        drain("work", settings=trial.settings)
+    fault_row.add(trial.history, times)
