@@ -366,7 +366,6 @@ print("child", os.waitstatus_to_exitcode(status))
 """
 BEFORE = """
 from mousetrap import Message, declare, depth
-from mousetrap.amqp.process_end import EXIT_TIMEOUT
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import open_channel
@@ -450,7 +449,6 @@ import atexit, os, sys, threading
 sent = [0]
 atexit.register(lambda: print(sent[0], flush=True))  # first, so it runs last
 from mousetrap import Message
-from mousetrap.amqp.process_end import EXIT_TIMEOUT
 from mousetrap.amqp.publisher import Publisher
 publisher = Publisher().open()
 def send(count):
