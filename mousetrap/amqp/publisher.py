@@ -15,6 +15,7 @@ from typing import Any
 from pika import spec
 from pika.channel import Channel
 
+from mousetrap.amqp.confirming import confirm_all
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.io_thread import IOThread
@@ -31,7 +32,6 @@ from mousetrap.runtime import clock
 from mousetrap.runtime.interrupt import interrupts_postponed, run_uninterrupted
 from mousetrap.settings import Settings
 
-RESEND_DELAY = 1.0  # seconds before a message that was not confirmed is published again
 MAX_BATCH = 256  # receipts that `publish_many` submits at a time
 
 
@@ -169,27 +169,8 @@ class Publisher:
                 or a header cannot be encoded.
             TimeoutError: some are not confirmed after *timeout* seconds; says how many and why.
         """
-        deadline = clock.monotonic() + timeout
         receipts = self.publish_many(messages, queue)
-        while True:
-            with suppress(TimeoutError):  # receipts that still wait then are counted below
-                self.flush(clock.remaining(deadline))
-            missing = [n for n, receipt in enumerate(receipts) if not receipt.confirmed]
-            if not missing:
-                return receipts
-            first = receipts[missing[0]]
-            for receipt in (receipts[n] for n in missing):
-                if receipt.error and (receipt.state == "returned" or receipt.is_final):
-                    raise receipt.error
-            if not clock.remaining(deadline):
-                raise TimeoutError(
-                    f"{len(missing):,} of {len(receipts):,} messages are not confirmed after "
-                    f"{timeout:g} s; the first one is {first.state} ({first.reason})"
-                )
-            # The cause needs time to go away; one try a second puts no load on the broker.
-            clock.sleep(min(RESEND_DELAY, clock.remaining(deadline)))
-            for n in missing:
-                receipts[n] = self.send_again(receipts[n])
+        return confirm_all(receipts, timeout, flush=self.flush, send_again=self.send_again)
 
     def send_again(self, receipt: Receipt) -> Receipt:
         """Publish the message of *receipt* again with the same id and callback; never blocks.

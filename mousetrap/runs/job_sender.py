@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
+from mousetrap.amqp.confirming import RESEND_DELAY
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import Unroutable
 from mousetrap.model.ledger import Ledger

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+from mousetrap.amqp.confirming import RESEND_DELAY
 from mousetrap.amqp.consumer import Delivery
-from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import MousetrapError
 from mousetrap.model.outcome import Outcome, pack

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from mousetrap.amqp.confirming import RESEND_DELAY
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.properties import AMQPProperties
-from mousetrap.amqp.publisher import RESEND_DELAY, Publisher
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 from weakref import WeakSet
 
-if TYPE_CHECKING:
-    from mousetrap.worker.worker import Worker
-
-started: WeakSet[Worker] = WeakSet()
+started: WeakSet[Any] = WeakSet()  # of `Worker`
 
 
-def running() -> list[Worker]:
+def running() -> list[Any]:
     """Return the workers of this process that were started and have not ended."""
     return [each for each in list(started) if each.statistics().state not in ("failed", "closed")]
