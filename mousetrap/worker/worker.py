@@ -77,8 +77,7 @@ class Worker:
         self._hooks = Hooks(self.queue.name, hooks)
         topology = self.settings.topology
         declarations = self._declarations(writes)
-        name = topology.wire_name(self.queue.name)
-        label = f"worker {self.queue.name}"
+        name, label = topology.wire_name(self.queue.name), f"worker {self.queue.name}"
         io_thread = IOThread(label)
         self._publisher = Publisher(
             self.settings, f"{label} publishes", on_failed=self.fail, io_thread=io_thread
