@@ -92,6 +92,9 @@ def work(
     With RESULTS_SINK in the environment (a file, or postgresql://...) the messages that are sent to
     the queue `results` are stored there as well, each once.
 
+    The ids of its outputs are computed from the stage's name. After you rename its function, give
+    the stage the old name (@stage(..., name="old_name")), or a sink stores some results twice.
+
     Example: mousetrap work fetch --concurrency 4
 
     Example: mousetrap work fetch --processes 2 --health 8080

@@ -172,7 +172,7 @@ class Recording:
                 if (old.outcome, old.reason) != (new.outcome, new.reason):
                     was, now = (f"{e.outcome} {e.reason}".strip() for e in (old, new))
                     rows.append((new.id[:8], new.queue, "outcome", was, now))
-                elif old.outputs != new.outputs:
+                elif sorted(old.outputs) != sorted(new.outputs):  # threads send in any order
                     was, now = f"{len(old.outputs)} messages", f"{len(new.outputs)} messages"
                     rows.append((new.id[:8], new.queue, "outputs", was, now))
             if None not in (old.body, new.body) and _value(old.body) != _value(new.body):
@@ -235,14 +235,14 @@ def _handled(recorded: RecordedMessage, stage: Stage[..., Any]) -> list[Recorded
         job=recorded.job,
     )  # fmt: skip
     try:
-        outputs = stage.handle(message)
+        outputs = stage.outputs(message)
     except Exception as error:  # noqa: BLE001 -- a handler may raise anything
         return [dataclasses.replace(recorded, outcome="dead", reason=reason_of(error), outputs=())]
-    ids = tuple(each.id for each in outputs)
+    ids = tuple(each.id for each, _ in outputs)
     now = dataclasses.replace(recorded, outcome="done", reason="", outputs=ids)
     sent_on = [
-        RecordedMessage(each.id, stage.writes or "", each.job, each.parent, body=each.body)
-        for each in outputs
+        RecordedMessage(each.id, queue, each.job, each.parent, body=each.body)
+        for each, queue in outputs
     ]
     return [now, *sent_on]
 

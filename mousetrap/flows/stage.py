@@ -20,7 +20,7 @@ from mousetrap.model.topology import Queue, check_queue_name
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import Handling, current_handling, inherit_in_threads
+from mousetrap.worker.handling import Handling, SentMessage, current_handling, inherit_in_threads
 from mousetrap.worker.options import check_options
 from mousetrap.worker.worker import Worker
 
@@ -38,10 +38,11 @@ class Stage(Generic[P, R]):
         writes: str | None,
         concurrency: int,
         prefetch: int | None,
+        name: str | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.handler = Handler(function)
+        self.handler = Handler(function, name)
         self.name = self.handler.name
         self.queue = queue
         self.writes = writes
@@ -97,13 +98,22 @@ class Stage(Generic[P, R]):
             UndecodableMessage: the body does not have that type.
             Exception: anything that the function raises.
         """
+        return [output for output, _ in self.outputs(message)]
+
+    def outputs(self, message: Message) -> list[SentMessage]:
+        """Handle *message* as `handle` does; return each output with the plain name of its queue.
+
+        Raises:
+            UndecodableMessage, Exception: as `handle`.
+        """
         inherit_in_threads()
         handling = Handling(message, self.name)
         tokens = current_message.set(message), current_handling.set(handling)
         try:
-            outputs = self.handler.call(message)
-            outputs = outputs if self.writes is not None else []
-            return [*outputs, *(sent for sent, _ in handling.end())]
+            returned = self.handler.call(message)
+            writes = self.writes
+            kept = [] if writes is None else [(each, writes) for each in returned]
+            return [*kept, *handling.end()]
         finally:
             handling.end()
             current_message.reset(tokens[0])
@@ -171,6 +181,7 @@ def stage(
     retry_delays: tuple[float, ...] | None = None,
     concurrency: int = 1,
     prefetch: int | None = None,
+    name: str | None = None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Bind a plain function to the queue it *reads* and the queue it *writes*.
 
@@ -182,15 +193,22 @@ def stage(
         @stage(reads="start_fetch", writes="data_processing", concurrency=4)
         def fetch(job: FetchJob = FetchJob()) -> list[Place]: ...
 
+    *name* (default: the function's) is the stage's identity: outcomes carry it, and the ids of the
+    outputs are computed from it. **Renaming a function gives its outputs other ids**, and then a
+    sink stores a result twice if its message is handled before and after the change. So after a
+    renaming give the old name: ``@stage(reads="start_fetch", name="fetch")``.
+
     Raises:
-        SettingsError: a queue name or a retry delay is not allowed.
+        SettingsError: a queue name, a retry delay or *name* is not allowed.
         ValueError: *concurrency* or *prefetch* is out of range.
         TypeError: the function cannot be called with the message's data and nothing else, or no
             JSON can become the type of its parameter (see `Handler`).
     """
     queue = with_delays(reads, retry_delays)
+    if name is not None and not (isinstance(name, str) and name.strip() and name.isprintable()):
+        raise SettingsError(f"the name {name!r} of a stage: use a word, mostly the function's")
 
     def bind(function: Callable[P, R]) -> Stage[P, R]:
-        return Stage(function, queue, writes, concurrency, prefetch)
+        return Stage(function, queue, writes, concurrency, prefetch, name)
 
     return bind

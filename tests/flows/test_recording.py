@@ -187,3 +187,23 @@ def test_recording_says_what_is_wrong_with_a_file(tmp_path, text, says):
 
     with pytest.raises(SettingsError, match=says):
         Recording.load(path)
+
+
+def test_recording_has_the_messages_that_a_handler_sent(settings, tmp_path):
+    """A replay without a broker gives the same messages, in the queues that they were sent to."""
+
+    @stage(reads="numbers", writes="out")
+    def sends_both(n: int) -> int:
+        mousetrap.send("side", n)
+        return n
+
+    with mousetrap.run(sends_both, settings, keep_bodies=100) as run:
+        run.send_many(range(3))
+        run.settle(timeout=20)
+        recording = Recording.load(run.save(tmp_path / "run.jsonl"))
+    replayed = recording.replay(sends_both)
+
+    assert list(recording.differences(replayed)) == []
+    queues = sorted(each.queue for each in replayed.messages.values())
+    assert queues == ["numbers"] * 3 + ["out"] * 3 + ["side"] * 3
+    assert len(recording.messages) == 9

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mousetrap import Queue, Settings, Stage, consume, run, stage
+from mousetrap import Queue, Recording, Settings, Stage, consume, run, send, stage
 from mousetrap.cli.find_stage import find_stage
 from mousetrap.errors import SettingsError, UndecodableMessage
 from mousetrap.flows.flow import Flow, reference
@@ -273,3 +273,55 @@ def test_worker_of_a_stage_refuses_zero():
         scale.worker(concurrency=0)
     with pytest.raises(ValueError, match="prefetch"):
         scale.worker(prefetch=0)
+
+
+def ids_of(bound):
+    return [each.id for each in bound.handle(Message(3, id="m"))]
+
+
+def test_a_renamed_function_keeps_the_ids_of_its_outputs_by_name():
+    """With the old name, returned and sent outputs keep their ids."""
+
+    def fetch(n: int) -> int:
+        send("side", n)
+        return n
+
+    def fetch_places(n: int) -> int:
+        return fetch(n)
+
+    before = stage(reads="points", writes="out")(fetch)
+    renamed = stage(reads="points", writes="out")(fetch_places)
+    named = stage(reads="points", writes="out", name="fetch")(fetch_places)
+
+    assert ids_of(named) == ids_of(before)
+    assert not set(ids_of(renamed)) & set(ids_of(before))
+
+
+def test_name_of_a_stage_is_in_workers_runs_consumers_and_recordings(settings, tmp_path):
+    """Everything that names a stage uses its name, and not its function's."""
+
+    @stage(reads="points", writes="out", name="old_name")
+    def new_name(n: int) -> int:
+        return n
+
+    with run(new_name, settings, keep_bodies=100) as points:
+        points.send(3)
+        summary = points.settle(timeout=20)
+        [result] = points.results()
+        recording = Recording.load(points.save(tmp_path / "run.jsonl"))
+    handle = consume("points", new_name, settings)
+    handle.stop()
+
+    assert list(summary.stages) == ["old_name"]
+    assert result.id == Message(3, id=result.parent).child(3, "old_name", 0).id
+    assert list(recording.differences(recording.replay(new_name))) == []
+    assert handle.worker.handler.name == "old_name"
+    assert new_name.replace(queue=Queue("other")).name == "old_name"
+    assert new_name.replace(queue=Queue("other")).handler.name == "old_name"
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", 5])
+def test_stage_refuses_a_name_that_is_none(name):
+    """An empty name would mean the function's, and a control character confuses people."""
+    with pytest.raises(SettingsError, match="of a stage"):
+        stage(reads="points", name=name)(lambda n: n)
