@@ -9,24 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
-
-import msgspec
+from typing import Any, TypedDict
 
 from mousetrap.fetch_data import Place
 
 _NO_DIRECTION = 1e-9  # mean vectors shorter than this (6 mm on the Earth) are rounding errors
 
 
-class Summary(msgspec.Struct, frozen=True):
-    """The summary of a list of places, ready for JSON.
+class Summary(TypedDict):
+    """What `process_data` returns: plain data, equal to what its JSON decodes to.
 
-    `centroid` is ``(lat, lon)`` in degrees, lat in -90..90 and lon in -180..180.
+    ``{"places": 1, "most_northerly": [35.07, 1.05, "Frenda", "DZ", "Africa/Algiers"], "centroid":
+    [35.07, 1.05]}``. `centroid` is ``[lat, lon]`` in degrees, lat in -90..90 and lon in -180..180.
     """
 
     places: int
-    most_northerly: Place
-    centroid: tuple[float, float]
+    most_northerly: list[float | str]
+    centroid: list[float]
 
 
 def process_data(places: Sequence[Place]) -> Summary:
@@ -47,8 +46,8 @@ def process_data(places: Sequence[Place]) -> Summary:
     northerly = min(located, key=lambda place: (-place[0], *place[1:]))
     return Summary(
         places=len(located),
-        most_northerly=northerly,
-        centroid=_centroid([(place[0], place[1]) for place in located]),
+        most_northerly=list(northerly),
+        centroid=list(_centroid([(place[0], place[1]) for place in located])),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -58,6 +59,33 @@ def run_fetch_worker():
     # This is a blocking connection
     channel.start_consuming()
 '''
+
+# A second worker in the tutorial's way: it uses the summary as the plain data it is.
+RUN_PROCESSING_WORKER = """
+import json
+import sqlite3
+
+from mousetrap.job_queue import open_channel
+from mousetrap.process_data import process_data
+
+
+def callback(ch, method, properties, body):
+    r = process_data(json.loads(body))
+    lat, lon = r["centroid"]
+    database = sqlite3.connect("documents.db")
+    database.execute("CREATE TABLE IF NOT EXISTS documents (document TEXT)")
+    document = json.dumps({"lat": lat, "lon": lon, **r})
+    database.execute("INSERT INTO documents VALUES (?)", [document])
+    database.commit()
+    ch.basic_publish(exchange="", routing_key="results", body=json.dumps(r))
+    ch.basic_ack(delivery_tag=method.delivery_tag)
+
+
+channel = open_channel()
+channel.queue_declare("results", durable=True)
+channel.basic_consume(queue="data_processing", on_message_callback=callback)
+channel.start_consuming()
+"""
 
 # The tutorial's job_queue module, word for word, used beside this package.
 JOB_QUEUE = '''
@@ -122,6 +150,30 @@ def test_tutorial_worker_runs_unchanged(bare, tmp_path):
     assert len(json.loads(message.body)) == 10
     assert all(len(place) == 5 for place in json.loads(message.body))
     assert "Fetch data job started..." in output
+
+
+def test_processing_worker_in_the_tutorials_way_uses_plain_data(bare, tmp_path):
+    """`json.dumps`, ``r["centroid"]`` and a table of JSON documents take the summary as it is."""
+    (tmp_path / "worker.py").write_text(RUN_PROCESSING_WORKER)
+    worker = subprocess.Popen(
+        [sys.executable, "worker.py"], cwd=tmp_path, env=os.environ | bare.to_environment()
+    )
+    try:
+        with job_queue.open_channel(bare) as channel:
+            places = [["60.5", "25.0", "A", "FI", "Europe/Helsinki"]]
+            channel.queue_declare("results", durable=True)
+            channel.basic_publish("", "data_processing", json.dumps(places))
+        [message] = job_queue.drain("results", 1, timeout=20, settings=bare)
+    finally:
+        worker.kill()
+        worker.wait(10)
+
+    summary = json.loads(message.body)
+    assert summary["most_northerly"] == [60.5, 25.0, "A", "FI", "Europe/Helsinki"]
+    with sqlite3.connect(tmp_path / "documents.db") as database:
+        [[document]] = database.execute("SELECT document FROM documents").fetchall()
+    assert json.loads(document) == {"lat": summary["centroid"][0], "lon": summary["centroid"][1],
+                                    **summary}  # fmt: skip
 
 
 def test_tutorial_consumer_reads_what_our_stages_write(bare):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, cycle
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict
 
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.summary import percentiles
@@ -27,16 +27,11 @@ Place: TypeAlias = tuple[float | str, float | str, str, str, str]
 """Latitude, longitude, name, country, timezone, as `mousetrap.fetch_data` returns them."""
 
 
-class PlacesSummary(Protocol):
+class PlacesSummary(TypedDict):
     """The part of `mousetrap.process_data.Summary` that `places` draws."""
 
-    @property
-    def most_northerly(self) -> Place:
-        """The place with the greatest latitude."""
-
-    @property
-    def centroid(self) -> tuple[float, float]:
-        """Latitude and longitude of the centroid, in degrees."""
+    most_northerly: list[float | str]  # latitude, longitude, name, country, timezone
+    centroid: list[float]  # latitude, longitude
 
 
 @dataclass(frozen=True)
@@ -67,10 +62,10 @@ def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = 
     points = [(float(lat), float(lon)) for lat, lon, *_ in places]
     lats, lons = zip(*points, strict=True) if points else ((), ())
     axes.scatter(lons, lats, s=40, color=BLUE, alpha=0.8, zorder=3, label=f"{len(points)} places")
-    north, east, name, country, _ = summary.most_northerly
+    north, east, name, country, _ = summary["most_northerly"]
     axes.scatter(float(east), float(north), s=130, marker="^", color=RED, zorder=4,
                  label=f"most northerly: {name}, {country}")  # fmt: skip
-    lat, lon = summary.centroid
+    lat, lon = summary["centroid"]
     axes.scatter(lon, lat, s=130, marker="P", color=ORANGE, edgecolor="white", zorder=4,
                  label=f"centroid: {_degrees(lat, 'NS')}, {_degrees(lon, 'EW')}")  # fmt: skip
     axes.set_title(f"The most northerly of {len(points)} places is {name}")

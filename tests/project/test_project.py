@@ -108,6 +108,38 @@ def test_top_level_holds_only_what_was_agreed():
     assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
 
 
+INSTALLS = re.compile(
+    r"\b(?:pip|pipx|uv|uvx|conda|mamba|poetry|pdm)\b[^\n`]{0,40}?\b(?:install|add)\b[^\n`]{0,40}?"
+    r"(?<![\w/.-])mousetrap(?![\w/.-])"
+)
+EXTRA = re.compile(r"(?<![\w.-])mousetrap(-mq)?\[([\w,]+)\]")
+
+
+def test_install_commands_name_the_distribution():
+    """`mousetrap` on the package index is another program; ours is `mousetrap-mq`, with extras."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    wrong = []
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        path = ROOT / name
+        if not path.is_file() or path.samefile(__file__):
+            continue
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        wrong += [f"{name}: {found[0]}" for found in INSTALLS.finditer(text)]
+        wrong += [
+            f"{name}: {found[0]}"
+            for found in EXTRA.finditer(text)
+            if not found[1] or not set(found[2].split(",")) <= set(extras)
+        ]
+
+    assert wrong == []
+    assert INSTALLS.search("pip install 'mousetrap[postgres]'")
+    assert INSTALLS.search("pip install -U mousetrap")
+    assert not INSTALLS.search("pip install 'mousetrap-mq[postgres]'")
+
+
 def test_readme_names_both_commands():
     """The two commands that the README promises are there, and so are the scripts."""
     for command in ("python3 deploy/demo.py", "python3 deploy/test.py"):

@@ -85,5 +85,5 @@ def test_places_draws_each_place_the_most_northerly_one_and_the_centroid(pyplot)
     [axes] = pyplot.gcf().axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels[0] == "5 places"
-    assert summary.most_northerly[2] in labels[1]
+    assert summary["most_northerly"][2] in labels[1]
     assert labels[2].startswith("centroid: ")
