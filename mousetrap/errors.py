@@ -20,6 +20,7 @@
     ├── Reject                 raised *by a handler*: dead-letter this message, do not retry it
     ├── RunError               a run of a flow
     │   ├── NotSettled         messages have no final outcome in time (also a TimeoutError)
+    │   ├── QueuesLost         its queues expired or were deleted, with what was in them
     │   └── MessageDied        a message was dead-lettered, and `fail_fast` was asked for
     ├── SinkError              a sink cannot store results
     │   └── SinkBusy           other processes held the sink for too long (also a TimeoutError)
@@ -184,6 +185,14 @@ class NotSettled(RunError, TimeoutError):
     """
 
     table: object = None
+
+
+class QueuesLost(RunError):
+    """The queues of a run expired or were deleted while it was open, with what was in them.
+
+    The text says how much is lost. Start a new run; the sleep of a machine that lasts longer than
+    ``MOUSETRAP_QUEUE_EXPIRY`` is the usual cause.
+    """
 
 
 class MessageDied(RunError):

@@ -122,6 +122,16 @@ class Consumer:
         self._consumer_tags: list[str] = []
         self._outstanding: dict[int, Delivery] = {}  # not yet acked, in order of tags
         self._has_consumed = False
+        self._watched = ""  # the name on the wire of the queue that is counted
+        self._on_count: Callable[[int], None] = lambda _: None
+
+    def watch(self, queue: str, on_count: Callable[[int], None]) -> None:
+        """Call *on_count* with the number of messages in *queue*, on the I/O thread.
+
+        That happens each time after the queues were declared. *queue* is one of them, by its name
+        on the wire.
+        """
+        self._on_count, self._watched = on_count, queue
 
     def open(self) -> None:
         """Connect and consume. Raises what `Connection.open` raises."""
@@ -182,6 +192,7 @@ class Consumer:
         channel.add_on_cancel_callback(self._on_cancelled)
         for declaration in self._declarations:
             declare(channel, declaration)
+        self._count_watched(channel)
         self._consumer_tags = []
         if self._quarantine:
             # In RabbitMQ, basic.qos sets the prefetch of each consumer that is started after it.
@@ -316,4 +327,13 @@ class Consumer:
                     arguments=dict(each.arguments),
                     callback=lambda _: None,
                 )
+            self._count_watched(self._channel)
         self.connection.call_later(self._renewal_interval, self._renew)
+
+    def _count_watched(self, channel: Channel) -> None:
+        if self._watched:
+            channel.queue_declare(
+                self._watched,
+                passive=True,
+                callback=lambda frame: self._on_count(frame.method.message_count),
+            )

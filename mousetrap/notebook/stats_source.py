@@ -153,7 +153,7 @@ class RunStatsSource(StatsSource):
         results = {name: published.get(name, 0) for name in run.flow.results}
         return View(
             f"run {run.namespace}", run.where, run.state, tuple(stages), results, "out",
-            _reconnects(workers),
+            (*([str(run.queues_lost)] if run.queues_lost else []), *_reconnects(workers)),
         )  # fmt: skip
 
     def _count_open(self) -> None:
@@ -161,7 +161,7 @@ class RunStatsSource(StatsSource):
         for entry in self.run.ledger.open_entries():
             number, since = found.get(entry.queue, (0, None))
             found[entry.queue] = (number + 1, since or self.run.ledger.queued_at(entry))
-        now = clock.time()
+        now = clock.steady_time()
         self._open = {
             queue: (number, "" if since is None else f"{max(0.0, now - since):.0f} s")
             for queue, (number, since) in found.items()

@@ -78,6 +78,12 @@ class JobSender:
             with self._lock:
                 self._receipts[again.message.id] = again
 
+    @property
+    def alarm(self) -> str:
+        """What the broker says of its alarm, while that keeps jobs from being sent; else ""."""
+        connection = self.publisher.connection
+        return connection.alarm if connection.state == "blocked" else ""
+
     def wait(self, timeout: float) -> None:
         """Wait until the broker has answered for each job, at most *timeout* seconds."""
         with suppress(TimeoutError):
@@ -86,7 +92,7 @@ class JobSender:
     def _record(self, receipts: list[Receipt], queue: str) -> None:
         """Record the jobs that will be sent; a job that never left this process is none."""
         # a receipt's deadline says when it was made: so the jobs of a batch keep their order
-        offset = clock.time() - clock.monotonic() - self._settings.confirm_timeout
+        offset = clock.steady_time() - clock.monotonic() - self._settings.confirm_timeout
         for receipt in receipts:
             message = receipt.message
             kept = message.body if len(message.body) <= self._settings.keep_bodies else None

@@ -7,6 +7,7 @@ Prototyped in ``notebooks/07_runs.ipynb``.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import weakref
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
-from mousetrap.errors import MousetrapError, SettingsError
+from mousetrap.errors import MousetrapError, QueuesLost, SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import Recording
 from mousetrap.flows.stage import Stage, with_delays
@@ -31,6 +32,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.runs.figures import RunFigures
 from mousetrap.runs.holders import Holders
 from mousetrap.runs.job_sender import JobSender
+from mousetrap.runs.run_marker import MARKER, RunMarker
 from mousetrap.runs.run_queues import RunQueues
 from mousetrap.runs.settle import Settlement
 from mousetrap.runs.workers import RunWorkers, WorkerKind
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from mousetrap.broker import Broker
     from mousetrap.worker.supervisor import Supervisor
     from mousetrap.worker.worker import Worker
+
+log = logging.getLogger("mousetrap.runs.run")
 
 EVENTS_PREFETCH = 500  # messages, each with many outcomes; a guess
 
@@ -95,6 +99,7 @@ class Run(RunFigures):
         options = {"concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays}
         self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options)
         self._state = "new"
+        self.queues_lost: QueuesLost | None = None  # why the run cannot go on
         self._process = 0  # the id of the process that started it; a forked child is another one
         self._product = ""
         self._sender = JobSender(self.settings, self.ledger)
@@ -102,6 +107,7 @@ class Run(RunFigures):
         self._settlement = Settlement(
             self.namespace, self.ledger, self._sender, self.flow, queues, self._workers,
             depths=self._queues.depths, holders=holders, topology=self.settings.topology,
+            look=lambda: self._marker.look(),
         )  # fmt: skip
         self._events = Consumer(
             self.settings,
@@ -112,6 +118,8 @@ class Run(RunFigures):
             on_failed=self._settlement.fail,
             exclusive_queue=holders.own_queue,
         )
+        self._marker = RunMarker(self.settings, self._on_queues_lost)
+        self._events.watch(self.settings.topology.wire_name(MARKER), self._marker.on_count)
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -134,6 +142,7 @@ class Run(RunFigures):
             self._queues.note_broker(self._product)
             self._sender.publisher.declare(self._queues.declarations())
             self._sender.publisher.open()
+            self._marker.put(self._sender.publisher)
             self._workers.start()
         except BaseException:
             with suppress(MousetrapError, TimeoutError):  # the first error explains more
@@ -250,6 +259,7 @@ class Run(RunFigures):
                 where each one is.
             MessageDied: a message died, with *fail_fast*; if its handler ran in this process, the
                 handler's exception is the ``__cause__``.
+            QueuesLost: the queues expired or were deleted, so what was in them cannot settle.
             MousetrapError: a worker, or the connection to the broker, ended for good.
         """
         self._require_own_process()
@@ -261,11 +271,23 @@ class Run(RunFigures):
     def results(self, timeout: float = 10.0) -> Messages:
         """Take the messages out of the result queues, which no stage reads.
 
-        A queue to which a handler sent messages itself is one of them.
+        A queue to which a handler sent messages itself is one of them. If messages are not there
+        that stages published to these queues, and that no earlier call took, then another consumer
+        took them, or they were deleted: a warning and the `note` of the list say how many.
+
+        Raises:
+            QueuesLost: the queues expired or were deleted; ``taken`` has what is there.
         """
         self._require_own_process()
-        names = ", ".join(self._queues.results())
-        return Messages(self._queues.drain_results(timeout), f" out of {names}")
+        if self._state == "open":
+            self._marker.ask()
+        found = self._queues.take_results(timeout)
+        if self.queues_lost is not None:
+            vars(self.queues_lost)["taken"] = found
+            raise self.queues_lost
+        if found.note:
+            log.warning("run %s: %s", self.namespace, found.note)
+        return found
 
     @property
     def state(self) -> str:
@@ -309,6 +331,9 @@ class Run(RunFigures):
         self._require_own_process()
         if self._state != "open":
             raise MousetrapError("this run is not open: use it in a with block, or start() it")
+        self._marker.look()
+        if self.queues_lost is not None:
+            raise self.queues_lost
 
     def _require_own_process(self) -> None:
         if self._state != "new" and not self._is_own:
@@ -318,8 +343,25 @@ class Run(RunFigures):
                 f'with the run\'s settings (workers="none")'
             )
 
+    def _on_queues_lost(self) -> None:
+        """End the run: its workers stop with the error that `settle` and `send` raise."""
+        if self.state != "open":
+            return
+        error = QueuesLost(
+            f"the queues of run {self.namespace} are gone: they were deleted, or they expired "
+            f"because this machine slept, or had no connection, for more than "
+            f"{self.settings.queue_expiry:g} s (MOUSETRAP_QUEUE_EXPIRY). "
+            f"{self.ledger.open:,} messages without a final outcome are lost, and "
+            f"{len(self._queues.results_left()):,} results: start a new run"
+        )
+        self.queues_lost = error
+        self._settlement.fail(error)
+        log.error("%s", error)
+        for worker in self.workers:
+            worker.fail(error)
+
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
-        self.ledger.add_packed(delivery.body, clock.time())
+        self.ledger.add_packed(delivery.body, clock.steady_time())
         self._events.ack(delivery)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mousetrap import job_queue
+from mousetrap.errors import QueueMissing
 from mousetrap.flows.flow import Flow
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
+from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
+from mousetrap.runs.run_marker import MARKER
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,8 +25,8 @@ class RunQueues:
     """The queues of *flow* in the namespace of *settings*.
 
     *queues* are those that the stages read, with the retry delays of the run. Beside them there are
-    the result queues, which no stage reads, and the queue of the outcomes. *ledger* knows to which
-    other queues handlers have sent messages.
+    the result queues, which no stage reads, the queue of the outcomes and the marker. *ledger*
+    knows to which other queues handlers have sent messages.
 
     Threads: any.
     """
@@ -34,6 +38,7 @@ class RunQueues:
         self._settings = settings
         self._flow = flow
         self._ledger = ledger
+        self._settled_results: set[str] = set()  # ids that were taken, or are known as missing
         self._lock: RunLock | None = None
 
     def results(self) -> list[str]:
@@ -50,7 +55,7 @@ class RunQueues:
         """Return all queues, the exchange of the outcomes and its binding, in order."""
         topology = self._settings.topology
         queues = [each for queue in self.read_by_stages for each in topology.declarations(queue)]
-        results = [topology.work_queue(name) for name in self.results()]
+        results = [topology.work_queue(name) for name in (*self.results(), MARKER)]
         return [*queues, *results, *topology.events_queue()]
 
     def wire_names(self) -> list[str]:
@@ -79,13 +84,35 @@ class RunQueues:
         """Return the depth of each of the queues with these plain names; None if it is missing."""
         return job_queue.depths(names, self._settings)
 
-    def drain_results(self, timeout: float) -> list[Message]:
-        """Take the messages out of the result queues, with *timeout* seconds for each queue."""
-        return [
-            message
-            for name in self.results()
-            for message in job_queue.drain(name, timeout=timeout, settings=self._settings)
-        ]
+    def take_results(self, timeout: float) -> Messages:
+        """Take the messages out of the result queues, with *timeout* seconds for each queue.
+
+        The `note` of the list says how many are missing, each time that there are more of them.
+        """
+        expected = self.results_left()
+        names = self.results()
+        found: list[Message] = []
+        for name in names:
+            with suppress(QueueMissing):  # it was deleted: its results are missing
+                found += job_queue.drain(name, timeout=timeout, settings=self._settings)
+        self._settled_results.update(message.id for message in found)
+        note = ""
+        if missing := expected & self.results_left():
+            ready = sum(each.messages for each in self.depths(names) if each is not None)
+            if len(missing) > ready:  # the others are there: the timeout was too short for them
+                note = (
+                    f"{len(missing) - ready:,} of {len(expected):,} results are not there: another "
+                    f"consumer took them, or they were deleted (a purge, a limit, an expiry)"
+                )
+            if not ready:
+                self._settled_results |= missing
+        return Messages(found, f" out of {', '.join(names)}", note)
+
+    def results_left(self) -> set[str]:
+        """Return the ids of the results that were published and that no call has taken so far."""
+        names = set(self.results())
+        expected = {each.id for each in self._ledger.entries() if each.queue in names}
+        return expected - self._settled_results
 
     def delete(self) -> None:
         """Delete all queues with their messages, and let `sweep` forget the run."""

@@ -41,7 +41,8 @@ class Settlement:
 
     It asks *sender* to send unconfirmed jobs again, checks *workers*, asks *depths* how many
     messages are in the *queues* that the stages of *flow* read, and asks *holders* how many
-    messages the workers hold, in whatever process they are.
+    messages the workers hold, in whatever process they are. *look* is called again and again, and
+    calls `fail` if the run cannot go on.
 
     Threads: any.
     """
@@ -57,6 +58,7 @@ class Settlement:
         depths: Callable[[list[str]], list[Depth | None]],
         holders: Holders,
         topology: Topology,
+        look: Callable[[], object],
     ) -> None:
         self._namespace = namespace
         self._ledger = ledger
@@ -67,6 +69,7 @@ class Settlement:
         self._depths = depths
         self._holders = holders
         self._topology = topology
+        self._look = look
         self._consumers: dict[str, int] | None = None  # of each stage's queue, by its wire name
         self._failure: MousetrapError | None = None
 
@@ -85,6 +88,7 @@ class Settlement:
         try:
             while True:
                 left = max(0.0, deadline - clock.monotonic())
+                self._look()
                 self._sender.send_again()
                 self._holders.poll()
                 reached = self._ledger.wait_for(is_over, min(WORKER_CHECK_INTERVAL, left))
@@ -177,7 +181,7 @@ class Settlement:
 
     def not_settled(self, timeout: float) -> NotSettled:
         """Return the error that says where each open message is."""
-        table = ledger_tables.open_messages(self._ledger, clock.time())
+        table = ledger_tables.open_messages(self._ledger, clock.steady_time())
         names = [name for queue in self._queues for name in queue.names()]
         # messages in "events" are outcomes that this run has not received
         names += [*self._flow.results, "events"]
@@ -193,6 +197,7 @@ class Settlement:
             f"{len(self._sender.unconfirmed()):,} are not confirmed:",
             repr(table),
             *places,
+            *self._alarm(),
             *[f"  {line}" for line in holdings.lines()],
             "A message that waits in no queue is with a worker, or lost: look at the workers, or "
             "give a longer timeout",
@@ -203,6 +208,15 @@ class Settlement:
         error.table = table
         error.__cause__ = self._workers.exception(last.id) if last else None
         return error
+
+    def _alarm(self) -> list[str]:
+        """Return a line that names the broker's alarm, if it has one; otherwise none."""
+        if not (alarm := self._sender.alarm or self._workers.alarm):
+            return []
+        return [
+            f"The broker is {alarm} and accepts no messages (an alarm): free memory or disk on its "
+            f"machine, or drain queues; rabbitmqctl status shows the limits"
+        ]
 
     def _progress(self) -> tuple[str, dict[str, Any]]:
         """Return the progress as a line for people, and as values for a program."""

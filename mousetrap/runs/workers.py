@@ -100,6 +100,12 @@ class RunWorkers:
         """
         return any(each.unacked or each.is_recovering for each in self.threads)
 
+    @property
+    def alarm(self) -> str:
+        """What an alarm of the broker can be, if one keeps a worker on a thread from publishing."""
+        is_blocked = any(each.statistics().state == "blocked" for each in self.threads)
+        return "low on memory or disk" if is_blocked else ""
+
     def exception(self, message_id: str) -> BaseException | None:
         """Return the last exception that a handler on a thread raised for this message."""
         failures = [each for worker in self.threads for each in list(worker.failures)]

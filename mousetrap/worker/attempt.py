@@ -28,7 +28,7 @@ class Attempt:
         self.delivery = delivery
         self.message = message
         self.handler = handler  # to the end of the attempt, whatever `Worker.swap` does meanwhile
-        self.begun = clock.time()  # seconds since 1970, to be published
+        self.begun = clock.steady_time()  # seconds since 1970, to be published
         self.started = clock.monotonic()  # to measure the duration by
 
     def outcome(
