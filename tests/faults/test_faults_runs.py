@@ -178,8 +178,8 @@ def asleep(settings, workers, seconds, *, expiry):
 
 
 @pytest.mark.fault("F50")
-@pytest.mark.parametrize("workers", ["threads", "processes"])
 @trial_counts(1, 20)
+@pytest.mark.parametrize("workers", ["threads", "processes"])
 def test_asleep_for_less_than_the_expiry(settings, own_state, workers, fault_row, times):
     """The run, or its workers, lose their connections meanwhile; afterwards everything goes on."""
     for _ in range(times):

@@ -24,6 +24,7 @@ from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.runs.holders import Holdings
 from mousetrap.runs.settle import Settlement
+from mousetrap.runtime import clock
 from mousetrap.start_fetch import FetchJob
 
 DELAYS = (0.02, 0.05)  # seconds
@@ -40,8 +41,9 @@ def count(n: int) -> None: ...
 class Sender:
     """Stands for the job sender: *unconfirmed* has the number of unconfirmed jobs at each check."""
 
-    def __init__(self, unconfirmed=()):
+    def __init__(self, unconfirmed=(), alarm=""):
         self.sent_again = 0
+        self.alarm = alarm
         self._left = list(unconfirmed)
 
     def send_again(self):
@@ -55,6 +57,8 @@ class Sender:
 
 class Workers:
     """Stands for the workers of a run; *have_messages* is what they answer at each check."""
+
+    alarm = ""
 
     def __init__(self, have_messages=(), error=None, exception=None):
         self._answers = list(have_messages)
@@ -111,7 +115,7 @@ def settlement(
     flow = Flow(count)
     return Settlement(
         "run-1", ledger, sender or Sender(), flow, [count.queue], workers or Workers(), depths,
-        AskedWorkers(holdings), Topology(),
+        AskedWorkers(holdings), Topology(), look=lambda: None,
     )  # fmt: skip
 
 
@@ -191,6 +195,28 @@ def test_settlement_says_after_the_timeout_where_the_messages_are():
     assert "in count" in text
     assert len(caught.value.table) == 2
     assert caught.value.__cause__ is error
+
+
+def test_settlement_names_an_alarm_of_the_broker():
+    """The reason why nothing happens, and what to do about it."""
+    with pytest.raises(NotSettled) as caught:
+        settlement(ledger_of(), sender=Sender(alarm="low on disk")).wait(0.01, fail_fast=False)
+
+    assert "The broker is low on disk and accepts no messages (an alarm): free" in str(caught.value)
+
+
+def test_settlement_counts_from_a_clock_that_nobody_sets(monkeypatch):
+    """Thirty days that the system's clock jumps are no time that a message waited."""
+    ledger = Ledger(["numbers"])
+    ledger.sent("a", "numbers", clock.steady_time())
+    now = clock.time()
+    monkeypatch.setattr(clock, "time", lambda: now + 30 * 86_400)
+
+    with pytest.raises(NotSettled) as caught:
+        settlement(ledger).wait(0.01, fail_fast=False)
+
+    [row] = caught.value.table
+    assert row["for s"] < 60
 
 
 def test_settlement_raises_at_the_first_dead_letter_with_fail_fast():
