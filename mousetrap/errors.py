@@ -6,6 +6,7 @@
     │   ├── BrokerUnreachable  no broker answers at that address
     │   ├── AccessRefused      user, password, vhost or permission; never retried
     │   ├── ConnectionLost     the connection broke; publish again with the same id
+    │   │   └── LimitReached   a limit of connections or channels is reached
     │   └── ChannelLost        the broker closed the channel
     │       ├── QueueMissing   there is no queue of that name (404)
     │       ├── MessageTooLarge   the broker accepts no message of that size (406)
@@ -79,6 +80,14 @@ class ConnectionLost(WireError):
     """The connection broke; messages that were not confirmed may have arrived or not.
 
     Publish them again with the same ids, so that a sink can recognise duplicates.
+    """
+
+
+class LimitReached(ConnectionLost):
+    """The broker accepts no more connections or channels: of a user, a vhost, or a node.
+
+    What keeps a connection open (a worker, a publisher, a run) tries again, as after an outage.
+    Close connections that are not needed, or raise the limit that the text names.
     """
 
 

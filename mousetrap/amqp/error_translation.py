@@ -24,13 +24,14 @@ from pika.exchange_type import ExchangeType
 
 from mousetrap.amqp import pika_patches
 from mousetrap.amqp.declared_queues import note
-from mousetrap.amqp.reply_codes import channel_closed, login_refused, vhost_refused
+from mousetrap.amqp.reply_codes import channel_closed, login_refused, not_allowed
 from mousetrap.amqp.timed_connection import AnswerTimeout
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
     ChannelLost,
     ConnectionLost,
+    LimitReached,
     MousetrapError,
 )
 from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
@@ -103,16 +104,20 @@ def translate(
     if isinstance(error, _REFUSED_LOGIN):
         return AccessRefused(login_refused(settings.user, f"{settings.host}:{settings.port}"))
     if isinstance(error, pika_errors.ProbableAccessDeniedError):
-        return AccessRefused(vhost_refused(settings.user, settings.vhost, where, str(error.args)))
+        return not_allowed(settings.user, settings.vhost, where, str(error.args))
     if isinstance(error, pika_errors.ConnectionClosedByBroker):
         code, text = error.reply_code, error.reply_text
         if code == 403:
             return AccessRefused(login_refused(settings.user, f"{settings.host}:{settings.port}"))
         if code == 530:  # NOT_ALLOWED
-            return AccessRefused(vhost_refused(settings.user, settings.vhost, where, text))
+            return not_allowed(settings.user, settings.vhost, where, text)
         return ConnectionLost(f"the broker closed the connection ({code} {text}); connect again")
     if isinstance(error, pika_errors.ChannelClosedByBroker):
         return channel_closed(error.reply_code, error.reply_text)
+    if isinstance(error, pika_errors.NoFreeChannels):
+        return LimitReached(
+            f"a connection to {where} may have no more channels: raise channel_max in rabbitmq.conf"
+        )
     if isinstance(error, pika_errors.ConnectionClosedByClient):
         return ConnectionLost("this process closed the connection; open a new one")
     if isinstance(error, (pika_errors.AMQPChannelError, pika_errors.ChannelWrongStateError)):

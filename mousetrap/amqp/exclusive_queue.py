@@ -10,7 +10,7 @@ from typing import Any
 
 from pika.channel import Channel
 from pika.connection import Connection
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import ChannelClosedByBroker, NoFreeChannels
 
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.properties import AMQPProperties
@@ -56,13 +56,18 @@ class ExclusiveQueue:
     @property
     def is_forbidden(self) -> bool:
         """The broker refused the queue, as it does without the permission to make one."""
-        return self.is_refused and isinstance(self.refusal, ChannelClosedByBroker)
+        return self.is_refused and isinstance(self.refusal, (ChannelClosedByBroker, NoFreeChannels))
 
     def open(self, connection: Connection) -> None:
         """Consume on a new channel of *connection*, unless a channel is still open."""
         if self._channel is None or self._channel.is_closed:
             self.name, self.is_refused = "", False
-            self._channel = connection.channel(on_open_callback=self._consume)
+            try:
+                self._channel = connection.channel(on_open_callback=self._consume)
+            except NoFreeChannels as error:  # the broker's channel_max: the others are needed more
+                self._channel, self.is_refused, self.refusal = None, True, error
+                self._on_change()
+                return
             self._channel.add_on_close_callback(self._on_closed)
 
     def _consume(self, channel: Channel) -> None:

@@ -13,6 +13,8 @@ from mousetrap.display.safe_text import safe
 from mousetrap.errors import (
     AccessRefused,
     ChannelLost,
+    ConnectionLost,
+    LimitReached,
     MessageTooLarge,
     MousetrapError,
     QueueMissing,
@@ -23,6 +25,10 @@ _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<name>[^']*)' for (?P<kind>\w+) '(?P<which>.*?)' in vhost '.*': "
     r"received (?P<ours>.*?) but current is (?P<theirs>.*)",
     re.DOTALL,
+)
+_LIMIT = re.compile(  # of connections: of a user, a vhost, a node; of channels: of a user, a node
+    r"(user |node |)connection limit \(\d+\) is reached"
+    r"|number of channels opened .*? has reached the maximum allowed (user )?limit of \(?\d+\)?"
 )
 _REMEDIES = {  # what to do, by the argument that a setting of ours determines
     "x-queue-type": "set MOUSETRAP_QUEUE_TYPE to the type that the queue has",
@@ -41,6 +47,8 @@ def channel_closed(code: int, text: str) -> MousetrapError:
         return ChannelLost(f"the broker is not ready with a queue ({text}); try again")
     if code == 404:
         return QueueMissing(f"{text}; declare it first (mousetrap.job_queue.declare)")
+    if code == 530 and _LIMIT.search(text):
+        return LimitReached(f"{text}: close channels that are not needed, or raise the limit")
     if code == 403:
         return AccessRefused(f"{text}; ask for the permission: rabbitmqctl set_permissions")
     if code == 406 and (found := _INEQUIVALENT.search(text)):
@@ -75,6 +83,24 @@ def ack_timed_out(limit: float = -1.0) -> str:
     )
 
 
+def not_allowed(user: str, vhost: str, where: str, reply: str) -> MousetrapError:
+    """Return the error for a connection that the broker refused or closed with 530 and *reply*.
+
+    That code has causes that pass, which are worth another try, and one that does not.
+    """
+    if found := _LIMIT.search(reply):
+        return LimitReached(
+            f"{where} accepts no more connections or channels ({safe(found[0])}): close some that "
+            f"are not needed, or raise the limit (rabbitmqctl set_user_limits, set_vhost_limits, "
+            f"or the node's configuration)"
+        )
+    if found := re.search(r"vhost '.*?' is down", reply):
+        return ConnectionLost(
+            f"{where}: {safe(found[0])}; it may come up again, or ask its operator"
+        )
+    return AccessRefused(vhost_refused(user, vhost, where, reply))
+
+
 def vhost_refused(user: str, vhost: str, where: str, reply: str) -> str:
     """Return why *user* may not use *vhost*, according to the broker's *reply*."""
     if "not found" in reply:
@@ -82,8 +108,6 @@ def vhost_refused(user: str, vhost: str, where: str, reply: str) -> str:
             f"there is no vhost {vhost!r} at {where}: check RABBITMQ_VHOST (in a URL '/' is %2F), "
             f"or create it: rabbitmqctl add_vhost {quote(vhost)}"
         )
-    if found := re.search(r"connection limit \(\d+\) is reached|vhost '.*' is down", reply):
-        return f"the broker refused vhost {vhost!r} at {where}: {safe(found[0])}; ask its operator"
     return (
         f"user {user!r} may not use vhost {vhost!r} at {where}: check RABBITMQ_VHOST, or allow it: "
         f"rabbitmqctl set_permissions -p {quote(vhost)} {quote(user)} '.*' '.*' '.*'"

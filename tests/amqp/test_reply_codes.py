@@ -9,13 +9,15 @@ import subprocess
 import pytest
 
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.amqp.reply_codes import channel_closed
+from mousetrap.amqp.reply_codes import channel_closed, not_allowed
 from mousetrap.broker import private
 from mousetrap.broker.configuration import free_ports
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
     ChannelLost,
+    ConnectionLost,
+    LimitReached,
     TopologyMismatch,
     Unroutable,
 )
@@ -185,3 +187,33 @@ def test_words_that_are_not_known_are_passed_on_safely():
 
     assert type(error) is ChannelLost
     assert "something \\x1b[31m new" in str(error)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "NOT_ALLOWED - connection refused for user 'u': user connection limit (1) is reached",
+        "NOT_ALLOWED - access to vhost '/' refused for user 'u': connection limit (1) is reached",
+        "NOT_ALLOWED - connection refused: node connection limit (1) is reached",
+        "NOT_ALLOWED - number of channels opened for user 'u' has reached the maximum allowed user "
+        "limit of (2)",
+        "NOT_ALLOWED - number of channels opened on node 'rabbit@rabbit' has reached the maximum "
+        "allowed limit of 2",
+    ],
+)
+def test_a_limit_is_no_missing_permission(reply):
+    """As RabbitMQ 3.10 and 4.3 word it; a limit passes, so another try may succeed."""
+    error = not_allowed("u", "/", "amqp://broker", reply)
+
+    assert isinstance(error, LimitReached)
+    assert "limit" in str(error)
+    assert "set_permissions" not in str(error)
+
+
+def test_a_vhost_that_is_down_may_come_up_again():
+    """A vhost that is missing or forbidden does not, without an operator."""
+    down = not_allowed("u", "v", "amqp://broker", "NOT_ALLOWED - vhost 'v' is down")
+    missing = not_allowed("u", "v", "amqp://broker", "NOT_ALLOWED - vhost v not found")
+
+    assert type(down) is ConnectionLost
+    assert isinstance(missing, AccessRefused)

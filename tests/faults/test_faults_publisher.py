@@ -16,11 +16,13 @@ from decimal import Decimal
 import pika
 import pytest
 from rig import work_stage
-from rig.trial import Trial, trial_counts
+from rig.brokers import requested_version
+from rig.trial import LONG, Trial, trial_counts
 from support.waiting import wait_for
 
 from mousetrap.amqp.process_end import EXIT_TIMEOUT
 from mousetrap.amqp.publisher import Publisher
+from mousetrap.errors import LimitReached
 from mousetrap.flows.dead_letters import replay
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.headers import DROPPED, MAX_FOREIGN_HEADERS, ROUTED
@@ -157,11 +159,10 @@ def test_large_headers(trial, fault_row, times):
     fault_row.add(trial.drain_queues(), times)
 
 
-def test_small_frames(node):
+def test_small_frames(rabbit_settings, node_setting):
     """Where the broker's frames are small, a dead letter still has its reason; nothing is lost."""
-    node.rabbitmqctl("eval", "application:set_env(rabbit, frame_max, 8192).")
-    settings = node.settings.replace(namespace="small", queue_expiry=60.0)
-    with Trial(settings, WORK) as trial, work_stage.work.worker(settings) as worker:
+    node_setting("frame_max", 8192)
+    with Trial(rabbit_settings, WORK) as trial, work_stage.work.worker(trial.settings) as worker:
         dead = {}
         trial.on_dead_letter = lambda each: dead.setdefault(each.id, each)
         for n in range(5):
@@ -349,6 +350,93 @@ def test_exceptions_that_cannot_be_shown(trial, fault_row, times, is_async):
     assert reasons["fail-7"] == "Nameless: (its __str__ raised RuntimeError)"
     assert all(reasons.values())
     fault_row.add(trial.drain_queues(), failing)
+
+
+# ---- limits of connections and channels ----------------------------------------------------------
+
+LIMITS = {  # how to set the limit to nothing, how to lift it, and what the worker then reports
+    "user connections": (["set_user_limits", "DEV_USER", '{"max-connections": 0}'],
+                         ["clear_user_limits", "DEV_USER", "all"], "user connection limit"),
+    "vhost connections": (["set_vhost_limits", "-p", "/", '{"max-connections": 0}'],
+                          ["clear_vhost_limits", "-p", "/"], "connection limit"),
+    "user channels": (["set_user_limits", "DEV_USER", '{"max-channels": 0}'],
+                      ["clear_user_limits", "DEV_USER", "all"], "channels opened for user"),
+    "node connections": (["eval", "application:set_env(rabbit, connection_max, 0)."],
+                         ["eval", "application:set_env(rabbit, connection_max, infinity)."],
+                         "node connection limit"),
+    "node channels": (["eval", "application:set_env(rabbit, channel_max_per_node, 0)."],
+                      ["eval", "application:set_env(rabbit, channel_max_per_node, infinity)."],
+                      "channels opened on node"),
+}  # fmt: skip
+
+
+@pytest.mark.fault("F40")
+@pytest.mark.parametrize(
+    ("limit", "times"),
+    [(each, 1) for each in LIMITS if not each.startswith("node")]
+    + [pytest.param(each, 20, marks=LONG) for each in LIMITS],
+)
+def test_limit_reached(rabbit, rabbit_settings, fault_row, limit, times):
+    """A worker and a publisher that meet a limit go on once there is room, and name the limit."""
+    if limit.startswith("node") and requested_version() == "3.10":
+        pytest.skip("RabbitMQ 3.10 has no such limit")
+    reach, lift, name = LIMITS[limit]
+    settings = rabbit_settings.replace(heartbeat=5)
+    with Trial(settings, WORK) as trial, work_stage.work.worker(settings) as worker:
+        for n in range(times):
+            trial.send([f"before {n}"])
+            worker.wait_until(done=2 * n + 1)
+            rabbit.rabbitmqctl(*reach)
+            try:
+                rabbit.rabbitmqctl("close_all_connections", "the limit was reached")
+                wait_for(lambda: name in worker.statistics().problem, 30)
+                assert worker.error is None
+                assert "permission" not in worker.statistics().problem
+                with pytest.raises(LimitReached, match=name):
+                    depth("work", settings)
+                with pytest.raises(LimitReached, match=name):
+                    Publisher(settings.replace(connect_timeout=0.5)).open()
+            finally:
+                rabbit.rabbitmqctl(*lift)
+            started = time.monotonic()
+            worker.wait_until(done=2 * n + 1, timeout=60)
+            trial.history.attempted.add(f"after {n}")
+            with Publisher(settings) as publisher:
+                publisher.publish_until_confirmed(
+                    [Message(f"after {n}", id=f"after {n}")], "work", timeout=60
+                )
+            trial.history.confirmed.add(f"after {n}")
+            worker.wait_until(done=2 * n + 2, timeout=60)
+            fault_row.heal_seconds.append(time.monotonic() - started)
+        assert worker.error is None
+        trial.settle()
+        fault_row.add(trial.drain_queues(), times)
+
+
+@pytest.fixture
+def node_setting(rabbit):
+    """Set a setting of the running node, and set it back after the test."""
+    defaults = {"channel_max": 2047, "frame_max": 131_072}
+    changed = set()
+
+    def change(name, value):
+        changed.add(name)
+        rabbit.rabbitmqctl("eval", f"application:set_env(rabbit, {name}, {value}).")
+
+    yield change
+    for name in changed:
+        change(name, defaults[name])
+
+
+def test_channel_limit_of_a_connection(rabbit_settings, node_setting):
+    """Where a connection may have one channel, a worker does without the second one."""
+    node_setting("channel_max", 1)
+    with Trial(rabbit_settings, WORK) as trial, work_stage.work.worker(trial.settings) as worker:
+        trial.send(["1"])
+        worker.wait_until(done=1)
+        assert worker.error is None
+        with pytest.raises(LimitReached, match="channel_max"):
+            depth("work", trial.settings)
 
 
 # ---- processes that fork, and processes that end -------------------------------------------------
