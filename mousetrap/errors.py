@@ -18,6 +18,8 @@
     ├── UndecodableMessage     a body is not what the stage reads (also a ValueError)
     ├── WorkerLost             several workers were lost while they had this message
     ├── AckTimedOut            handling this message took longer than the broker waits for an ack
+    ├── HandlerTimedOut        handling this message took longer than the stage's time limit
+    ├── HandlersStuck          a worker ends, because its handlers do not return
     ├── Reject                 raised *by a handler*: dead-letter this message, do not retry it
     ├── RunError               a run of a flow
     │   ├── NotSettled         messages have no final outcome in time (also a TimeoutError)
@@ -173,6 +175,29 @@ class AckTimedOut(MousetrapError):
 
     Make the handler faster, or raise the broker's ``consumer_timeout``, then replay it.
     """
+
+
+class HandlerTimedOut(MousetrapError):
+    """A handler had not returned when the time limit of its stage was over.
+
+    The message is retried, and dead-lettered when its retries are used up. Make the handler faster,
+    give what it waits for a time-out of its own, or raise the stage's ``timeout``.
+    """
+
+
+class HandlersStuck(MousetrapError):
+    """A worker cannot go on: as many handlers as it may run at a time do not return.
+
+    Python cannot end a thread, so the worker gives its messages back and ends. Start it again
+    (``mousetrap work --processes`` does that by itself), and find out what its handlers wait for.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}, so the worker ends and gives its messages back; start it again (or use "
+            f"mousetrap work --processes, which replaces it), and give what the handler waits for "
+            f"a time-out of its own"
+        )
 
 
 class Reject(MousetrapError):

@@ -33,6 +33,11 @@ from mousetrap.settings import Settings
 # delivery that was handled for at least this fraction of the oldest delivery's age is suspected.
 ACK_TIMEOUT_FRACTION = 0.9
 
+# Seconds without an ack before a consumer is cancelled. After an ack a quorum queue assigns another
+# message to the consumer. If the cancel comes before its delivery, the message never arrives, and
+# is marked as redelivered (seen with RabbitMQ 4.3, where a few milliseconds were enough).
+QUIET_TIME = 0.1
+
 log = logging.getLogger("mousetrap.amqp.consumer")
 
 
@@ -41,12 +46,13 @@ class Delivery:
 
     `is_possible_poison`: it was delivered before to a consumer that was lost, as far as this
     process knows; the message may be what crashed it.
-    `has_ack_timed_out`: this process handled it before, for longer than the broker allows.
+    `has_ack_timed_out`: this process handled it for longer than the broker allows, before or in
+    this delivery.
     `is_near_delivery_limit`: its quorum queue will soon drop it because of its delivery count.
     """
 
     __slots__ = (
-        "body", "generation", "handling_started", "has_ack_timed_out", "is_dropped",
+        "body", "generation", "handling_started", "has_ack_timed_out",
         "is_near_delivery_limit", "is_possible_poison", "properties", "received", "tag",
     )  # fmt: skip
 
@@ -70,7 +76,6 @@ class Delivery:
         self.is_near_delivery_limit = is_near_delivery_limit
         self.received = clock.monotonic()
         self.handling_started: float | None = None  # when its handler started, on the same clock
-        self.is_dropped = False  # it is no longer in progress here, acked or not
 
 
 class Consumer:
@@ -122,6 +127,8 @@ class Consumer:
         self._consumer_tags: list[str] = []
         self._outstanding: dict[int, Delivery] = {}  # not yet acked, in order of tags
         self._has_consumed = False
+        self._holds_acks = False  # until the consumer is cancelled
+        self._last_ack = 0.0  # when acks were sent last, on the monotonic clock
         self._watched = ""  # the name on the wire of the queue that is counted
         self._on_count: Callable[[int], None] = lambda _: None
 
@@ -173,13 +180,28 @@ class Consumer:
         self.connection.call(ask)
         return answer[0] if answered.wait_for(lambda: bool(answer), timeout) else None
 
-    def cancel(self) -> None:
-        """Ask the broker for no more deliveries."""
-        self.connection.call(self._cancel)
+    def cancel(
+        self, on_cancelled: Callable[[], object] = lambda: None, *, is_quorum: bool = False
+    ) -> None:
+        """Ask the broker for no more deliveries; *on_cancelled* is called after the last one.
+
+        It is not called if the channel is lost before. For a quorum queue the acks wait until the
+        consumer is cancelled (see `QUIET_TIME`).
+        """
+
+        def begin() -> None:
+            self._holds_acks = is_quorum
+            quiet = clock.monotonic() - self._last_ack
+            if is_quorum and quiet < QUIET_TIME:
+                self.connection.call_later(QUIET_TIME - quiet, lambda: self._cancel(on_cancelled))
+            else:
+                self._cancel(on_cancelled)
+
+        self.connection.call(begin)
 
     def close(self, timeout: float) -> None:
         """Send the acks that are due and close; the broker requeues what is not acked."""
-        self.connection.call(self._flush)
+        self.connection.call(self._release_acks)
         self.connection.close(timeout)
 
     # ---- I/O thread ----------------------------------------------------------------------------
@@ -229,12 +251,11 @@ class Consumer:
             if isinstance(error, ConnectionLost)
             else now - ACK_TIMEOUT_FRACTION * (now - oldest)
         )
+        for each in self._outstanding.values():
+            if each.handling_started is not None and each.handling_started <= started_before:
+                each.has_ack_timed_out = True
         held = [
-            (
-                id,
-                each.has_ack_timed_out
-                or (each.handling_started is not None and each.handling_started <= started_before),
-            )
+            (id, each.has_ack_timed_out)
             for each in self._outstanding.values()
             if (id := each.properties.message_id)
             and not each.is_possible_poison  # its earlier loss is not counted yet
@@ -285,21 +306,50 @@ class Consumer:
             )
         )
 
-    def _cancel(self) -> None:
-        if self._channel is not None and self._channel.is_open:
-            for tag in self._consumer_tags:
-                self._channel.basic_cancel(tag)
+    def _cancel(self, on_cancelled: Callable[[], object]) -> None:
+        channel = self._channel
+        if channel is None or not channel.is_open:
+            return
+        for tag in self._consumer_tags:
+            # Not `basic_cancel`: with that, pika rejects what is still on its way. The broker would
+            # mark these messages as redelivered, and the next process count them as losses.
+            cancel: Any = spec.Basic.Cancel(tag, nowait=True)  # type: ignore[no-untyped-call]
+            channel._send_method(cancel)
+        self._consumer_tags = []
+        self._release_acks()
+
+        def on_answer(_: Any) -> None:  # all deliveries have come
+            on_cancelled()
+
+        channel.basic_qos(prefetch_count=1, callback=on_answer)
+
+    def _release_acks(self) -> None:
+        self._holds_acks = False
+        self._flush()
+
+    def held(self) -> list[Delivery]:
+        """Return the deliveries that are not acked, the oldest first (I/O thread only)."""
+        self._flush()
+        return list(self._outstanding.values())
 
     def _flush(self) -> None:
         """Ack what is settled; one frame acks all that came before the first unsettled one."""
+        if self._holds_acks:
+            return
         with self._lock:
             self._flush_is_due = False
             batch, self._settled = self._settled, deque()
-        tags = [each.tag for each in batch if self.is_current(each)]
-        if self._channel is None or not self._channel.is_open or not tags:
+        if self._channel is None or not self._channel.is_open:
             return
-        for tag in tags:
-            del self._outstanding[tag]
+        # one that was given back while its outcome was published is acked twice: once is enough
+        tags = [
+            each.tag
+            for each in batch
+            if self.is_current(each) and self._outstanding.pop(each.tag, None) is not None
+        ]
+        if not tags:
+            return
+        self._last_ack = clock.monotonic()
         oldest = next(iter(self._outstanding), None)
         front = [tag for tag in tags if oldest is None or tag < oldest]
         if front:

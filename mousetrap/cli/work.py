@@ -22,6 +22,7 @@ from mousetrap.embedded_broker import PRODUCT
 from mousetrap.runtime.signals import STOP_TIMEOUT, run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.sink.results_sink import with_results_sink
+from mousetrap.worker.service import WorkerService
 from mousetrap.worker.worker import Worker
 
 StageName = Annotated[
@@ -80,7 +81,8 @@ def work(
 ) -> None:
     """Run STAGE on the messages of its queue until Ctrl-C or SIGTERM; a second one ends at once.
 
-    After the first signal it finishes the messages in progress and ends with exit code 0.
+    After the first signal it finishes the messages in progress, gives those back to their queue
+    that take longer than --grace, and ends with exit code 0.
 
     With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
@@ -141,7 +143,7 @@ class _Work:
         try:
             with health_server(health, self._statistics), redirect_stdout(out):
                 run_until_signalled(
-                    self._worker,
+                    WorkerService(self._worker),
                     stop_timeout=self._grace,
                     with_parent=with_parent,
                     on_started=self._on_started,
@@ -181,7 +183,8 @@ class _Work:
         if self._report is None and (in_progress := self._worker.statistics().in_progress):
             print_message(
                 f"stopping: {in_progress} in progress, which may take up to {self._grace:g} s; "
-                f"after a second signal it ends at once and they are delivered again"
+                f"those that are not finished then go back to their queue. A second signal ends it "
+                f"at once"
             )
 
     def _statistics(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.handling import Handling, SentMessage, current_handling, inherit_in_threads
 from mousetrap.worker.options import check_options
+from mousetrap.worker.service import WorkerService
 from mousetrap.worker.worker import Worker
 
 P = ParamSpec("P")
@@ -146,8 +147,8 @@ class Stage(Generic[P, R]):
         return self.worker(settings, **options).start()
 
     def run(self, settings: Settings | None = None, **options: Any) -> None:
-        """Work until SIGINT or SIGTERM, then finish the messages that are being handled."""
-        run_until_signalled(self.worker(settings, **options))
+        """Work until SIGINT or SIGTERM, then finish or give back the messages in progress."""
+        run_until_signalled(WorkerService(self.worker(settings, **options)))
 
     def __repr__(self) -> str:
         arrow = f" → {self.writes}" if self.writes else ""

@@ -171,11 +171,12 @@ class Handle:
     def stop(self, timeout: float = 10.0) -> None:
         """Finish the messages in progress and stop; a handle that was replaced does nothing.
 
-        An interrupt ends the wait; the consumer still stops.
+        A message whose handler still runs after *timeout* seconds is given back to its queue, and
+        what the handler returns later is dropped (see `Worker.stop`). An interrupt ends the wait;
+        the consumer still stops.
 
         Raises:
-            TimeoutError: a handler still ran after *timeout* seconds; its message will be
-                delivered again, so it may be done twice.
+            TimeoutError: the broker did not confirm a message that was given back.
         """
         if not self.replaced:
             self._stop(self, timeout)

@@ -170,6 +170,12 @@ def _stop_replaced(old: _BackgroundConsumer) -> None:
         _stop(old, REPLACE_TIMEOUT)
     except TimeoutError as error:
         _report(f"replacing the consumer of {old}: {error}")
+    if number := old.worker.given_back:
+        _report(
+            f"replacing the consumer of {old}: {number} of its messages were given back to the "
+            f"queue, because their handlers had not returned after {REPLACE_TIMEOUT:g} s; what "
+            f"these return later is dropped"
+        )
 
 
 def _start(consumer: _BackgroundConsumer, old: _BackgroundConsumer | None) -> Handle:
@@ -285,7 +291,7 @@ def _swap_redefined(consumer: _BackgroundConsumer, now: Any) -> None:
 
 
 def _stop_at_exit() -> None:
-    """Stop all consumers: those that take longer than the timeout leave their messages unacked.
+    """Stop all consumers; messages whose handlers take longer than the timeout are given back.
 
     A process that is killed does not run this; the broker notices that its connections are gone.
     """
@@ -295,4 +301,5 @@ def _stop_at_exit() -> None:
     for consumer in list(_consumers.values()):
         if clock.remaining(deadline):
             with suppress(MousetrapError, TimeoutError):
-                consumer.worker.stop(min(ALL_STOP_TIMEOUT / 2, clock.remaining(deadline)))
+                timeout = min(ALL_STOP_TIMEOUT / 2, clock.remaining(deadline))
+                consumer.worker.stop(timeout, process_ends=True)

@@ -74,7 +74,7 @@ class RunWorkers:
         """Stop all workers; an error from one does not keep the others running.
 
         Raises:
-            TimeoutError: a handler did not end in time.
+            TimeoutError: a handler did not end in time, and its message could not be given back.
         """
         with ExitStack() as steps:  # the last step that is added runs first
             if self.processes is not None:

@@ -15,7 +15,9 @@ from mousetrap.runtime import threads
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import Waiter, start_in_thread
 
-STOP_TIMEOUT = 10.0  # seconds; container engines kill ten seconds after SIGTERM by default
+# Seconds for the messages in progress after a signal. Container engines kill ten seconds after
+# SIGTERM by default, and giving back what is not finished, closing and the exit take up to three.
+STOP_TIMEOUT = 6.0
 FAILURE_CHECK_INTERVAL = 0.2  # seconds within which a failure of the worker is noticed
 
 
@@ -49,18 +51,18 @@ def run_until_signalled(
     """Start *worker*, and return when it has been asked to stop and has finished its messages.
 
     The first SIGINT or SIGTERM asks it to stop: it begins no new message, and messages in progress
-    have *stop_timeout* seconds to finish. A worker that is still connecting gives up. The second
-    signal calls *before_exit* and ends the process at once, with exit code 128 + signal. In a
-    notebook's kernel an interrupt ends the cell, and the worker stops in a thread behind it. With
-    *with_parent* the end of standard input counts as a signal: a worker ends with its parent, even
-    if the parent was killed.
+    have *stop_timeout* seconds to finish; then they are given back to their queue. A worker that is
+    still connecting gives up. The second signal calls *before_exit* and ends the process at once,
+    with exit code 128 + signal. In a notebook's kernel an interrupt ends the cell, and the worker
+    stops in a thread behind it. With *with_parent* the end of standard input counts as a signal: a
+    worker ends with its parent, even if the parent was killed.
 
     *on_started* is called once the worker consumes, *on_poll* every `FAILURE_CHECK_INTERVAL` from
     then on, and *on_stopping* when it was asked to stop.
 
     Raises:
         MousetrapError: the worker could not start, or cannot go on.
-        TimeoutError: a handler still ran after *stop_timeout* seconds.
+        TimeoutError: messages could neither be finished nor given back in time.
 
     Threads: signals are handled only when called in the main thread.
     """

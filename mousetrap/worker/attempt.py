@@ -22,7 +22,9 @@ from mousetrap.worker.hooks import Hooks
 class Attempt:
     """An attempt to handle *message* by *handler*, which begins when this object is made."""
 
-    __slots__ = ("begun", "delivery", "handler", "message", "started")
+    __slots__ = (
+        "begun", "delivery", "handler", "has_ended", "is_given_to_publisher", "message", "started",
+    )  # fmt: skip
 
     def __init__(self, delivery: Delivery, message: Message, handler: Handler) -> None:
         self.delivery = delivery
@@ -30,6 +32,10 @@ class Attempt:
         self.handler = handler  # to the end of the attempt, whatever `Worker.swap` does meanwhile
         self.begun = clock.steady_time()  # seconds since 1970, to be published
         self.started = clock.monotonic()  # to measure the duration by
+        # The first of these ends the attempt, and the others have no effect: the handler returns or
+        # raises, the time limit is over, the message is given back.
+        self.has_ended = False
+        self.is_given_to_publisher = False  # what came of it
 
     def outcome(
         self,

@@ -1,34 +1,58 @@
 """Executors call handlers: on a few threads, or as coroutines on an event loop of their own.
 
-Handlers never run on the I/O thread. `ThreadExecutor` and `AsyncExecutor` have the same three
-methods, those of `Executor`.
+Handlers never run on the I/O thread. `ThreadExecutor` and `AsyncExecutor` have the same methods,
+those of `Executor`. A handler that does not return can be abandoned: another thread or coroutine
+takes its place.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Generic, Protocol, TypeVar
+from itertools import count
+from typing import Any, Generic, Protocol, TypeVar
 
 from mousetrap.runtime import clock, forks, threads
 
 _loops_of_parent: list[asyncio.AbstractEventLoop] = []  # never closed here
 T = TypeVar("T")
-T_contra = TypeVar("T_contra", contravariant=True)
+
+# What `stuck` returns if the event loop itself hangs in a handler: no coroutine can go on.
+ALL_STUCK = sys.maxsize
+
+CANCEL_TIMEOUT = 0.5  # seconds for coroutines that were cancelled to end, when the loop ends
 
 
-class Executor(Protocol[T_contra]):
+class Executor(Protocol[T]):
     """Accepts items from any thread and handles a limited number of them at a time."""
 
     def start(self) -> None:
         """Start to handle items, those that were submitted before included."""
 
-    def submit(self, item: T_contra) -> None:
+    def submit(self, item: T) -> None:
         """Have *item* handled when there is capacity; never blocks."""
 
     def stop(self, timeout: float) -> bool:
-        """Handle what was submitted before, then end; say whether it ended in *timeout* s."""
+        """Handle what was submitted before, then end; say whether it ended in *timeout* s.
+
+        Items that were abandoned are not waited for.
+        """
+
+    def busy(self) -> list[T]:
+        """Return the items that are being handled, without those that were abandoned."""
+
+    def abandon(self, item: T) -> None:
+        """Wait for *item* no longer: others are handled in its place. A coroutine is cancelled.
+
+        The handler may still run, because Python cannot end a thread. Does nothing if *item* has
+        been handled in the meantime.
+        """
+
+    @property
+    def stuck(self) -> int:
+        """How many abandoned items are still being handled; `ALL_STUCK` if nothing can go on."""
 
 
 class ThreadExecutor(Generic[T]):
@@ -37,7 +61,7 @@ class ThreadExecutor(Generic[T]):
     *handle* must handle the errors of its item. An exception that it raises is a defect and ends
     the thread; *on_crash* is called with it, so that the worker does not stop silently.
 
-    Threads: `submit` from any; *on_crash* is called on the thread that ends.
+    Threads: every method from any; *on_crash* is called on the thread that ends.
     """
 
     def __init__(
@@ -49,11 +73,16 @@ class ThreadExecutor(Generic[T]):
     ) -> None:
         self._handle = handle
         self._on_crash = on_crash
+        self._name = name
+        self._numbers = count()
         self._items: threads.SimpleQueue[T | None] = threads.SimpleQueue()
-        self._threads = [
-            threads.Thread(target=self._work, name=f"mousetrap-{name}-{n}", daemon=True)
-            for n in range(concurrency)
-        ]
+        self._lock = forks.released_in_child(threads.Lock())  # guards `_threads` and `_is_stopping`
+        self._is_stopping = False
+        # The thread that removes an item from this mapping decides whether it was handled or
+        # abandoned: removing is one atomic step.
+        self._busy: dict[T, threads.Thread] = {}
+        self._stuck: set[threads.Thread] = set()
+        self._threads = [self._new_thread() for _ in range(concurrency)]
 
     def start(self) -> None:
         """Start to handle items, those that were submitted before included."""
@@ -67,17 +96,51 @@ class ThreadExecutor(Generic[T]):
     def stop(self, timeout: float) -> bool:
         """Handle what was submitted before, then end; say whether all ended in *timeout* s."""
         deadline = clock.monotonic() + timeout
-        for _ in self._threads:
+        with self._lock:
+            self._is_stopping = True
+            running = list(self._threads)
+        for _ in running:
             self._items.put(None)
-        for thread in self._threads:
+        for thread in running:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - clock.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in running)
+
+    def busy(self) -> list[T]:
+        """Return the items that are being handled, without those that were abandoned."""
+        return list(self._busy)
+
+    def abandon(self, item: T) -> None:
+        """Have another thread take the place of the one that handles *item*, if one still does."""
+        if (stuck := self._busy.pop(item, None)) is None:
+            return
+        with self._lock:
+            self._stuck = {each for each in self._stuck if each.is_alive()} | {stuck}
+            self._threads.remove(stuck)
+            if self._is_stopping:
+                return
+            replacement = self._new_thread()
+            self._threads.append(replacement)
+        replacement.start()
+
+    @property
+    def stuck(self) -> int:
+        """How many threads still run an abandoned handler."""
+        with self._lock:
+            return sum(each.is_alive() for each in self._stuck)
+
+    def _new_thread(self) -> threads.Thread:
+        name = f"mousetrap-{self._name}-{next(self._numbers)}"
+        return threads.Thread(target=self._work, name=name, daemon=True)
 
     def _work(self) -> None:
+        this_thread = threads.current_thread()
         try:
             while (item := self._items.get()) is not None:
+                self._busy[item] = this_thread
                 self._handle(item)
+                if self._busy.pop(item, None) is None:  # abandoned: another thread has its place
+                    return
         except BaseException as error:
             self._on_crash(error)
             raise
@@ -101,8 +164,16 @@ class AsyncExecutor(Generic[T]):
         self._concurrency = concurrency
         self._loop = asyncio.new_event_loop()
         self._items: asyncio.Queue[T | None] = asyncio.Queue()
+        self._busy: dict[T, asyncio.Task[Any]] = {}  # as in `ThreadExecutor`
+        self._unanswered = 0  # calls of `abandon` that the loop has not carried out yet
+        self._lock = forks.released_in_child(threads.Lock())  # guards `_unanswered`
+        self._is_stopping = False
         self._thread = threads.Thread(target=self._run, name=f"mousetrap-{name}-loop", daemon=True)
         forks.watch(self)
+        # On the loop only:
+        self._ended: asyncio.Future[None]
+        self._working: set[asyncio.Task[Any]] = set()
+        self._stuck: set[asyncio.Task[Any]] = set()
 
     def start(self) -> None:
         """Start to handle items, those that were submitted before included."""
@@ -110,14 +181,14 @@ class AsyncExecutor(Generic[T]):
 
     def submit(self, item: T | None) -> None:
         """Have *item* handled when a coroutine is free; never blocks."""
-        with suppress(RuntimeError):  # the loop is closed: it crashed, which *on_crash* reported
-            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        self._call(lambda: self._items.put_nowait(item))
 
     def stop(self, timeout: float) -> bool:
         """Handle what was submitted before, then end; say whether it ended in *timeout* s."""
         if self._thread.ident is None:
             self._loop.close()
             return True
+        self._is_stopping = True
         if self._thread.is_alive():
             for _ in range(self._concurrency):
                 self.submit(None)
@@ -130,16 +201,79 @@ class AsyncExecutor(Generic[T]):
         if self._thread.ident is None:
             self._loop, self._items = asyncio.new_event_loop(), asyncio.Queue()
 
+    def busy(self) -> list[T]:
+        """Return the items that are being handled, without those that were abandoned."""
+        return list(self._busy)
+
+    def abandon(self, item: T) -> None:
+        """Cancel the coroutine that handles *item*; another one takes its place."""
+        if (stuck := self._busy.pop(item, None)) is None:
+            return
+        with self._lock:
+            self._unanswered += 1
+
+        def carry_out() -> None:
+            with self._lock:
+                self._unanswered -= 1
+            if not stuck.done():
+                self._stuck.add(stuck)
+                stuck.cancel()
+            if not self._is_stopping:
+                self._start_coroutine()
+            self._working.discard(stuck)
+            self._end_if_done()
+
+        self._call(carry_out)
+
+    @property
+    def stuck(self) -> int:
+        """How many coroutines swallow their cancellation; `ALL_STUCK` if the loop hangs."""
+        if not self._thread.is_alive():
+            return 0
+        return ALL_STUCK if self._unanswered else len(self._stuck)
+
+    def _call(self, function: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: it crashed, which *on_crash* reported
+            self._loop.call_soon_threadsafe(function)
+
+    def _start_coroutine(self) -> None:
+        task = self._loop.create_task(self._work())
+        self._working.add(task)
+        task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[Any]) -> None:
+        self._working.discard(task)
+        self._stuck.discard(task)
+        if not self._ended.done() and not task.cancelled() and (error := task.exception()):
+            self._ended.set_exception(error)  # a defect
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if not self._working and not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        while (item := await self._items.get()) is not None:
+            self._busy[item] = task
+            await self._handle(item)
+            if self._busy.pop(item, None) is None:  # abandoned: another coroutine has its place
+                return
+
+    async def _work_all(self) -> None:
+        self._ended = self._loop.create_future()
+        for _ in range(self._concurrency):
+            self._start_coroutine()
+        await self._ended
+        if self._stuck:  # they were cancelled: let them clean up
+            await asyncio.wait(self._stuck, timeout=CANCEL_TIMEOUT)
+        for task in self._stuck:  # no word about them at the end of the loop: they are void
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio does
+
     def _run(self) -> None:
-        async def work() -> None:
-            while (item := await self._items.get()) is not None:
-                await self._handle(item)
-
-        async def work_all() -> None:
-            await asyncio.gather(*(work() for _ in range(self._concurrency)))
-
         try:
-            self._loop.run_until_complete(work_all())
+            self._loop.run_until_complete(self._work_all())
         except BaseException as error:
             self._on_crash(error)
             raise

@@ -82,8 +82,10 @@ class Moves:
 
         with self._lock:
             self.under_way[message.id] = delivery
-        log.info("%s: message %s, %s -> %s", safe(self._queue.name), message.short_id,
-                 rule.__name__.replace("_", " "), safe(decision.target))  # fmt: skip
+        # A message that this worker itself gives back is no news.
+        level = logging.DEBUG if rule is poison_messages.uncounted else logging.INFO
+        log.log(level, "%s: message %s, %s -> %s", safe(self._queue.name), message.short_id,
+                rule.__name__.replace("_", " "), safe(decision.target))  # fmt: skip
         properties = kept_properties(delivery.properties)
         if not self._publications.publish(decision.copy, decision.target, properties, on_outcome):
             self._on_moved(delivery)
@@ -98,3 +100,12 @@ class Moves:
     def _end(self, id: str) -> None:
         with self._lock:
             self.under_way.pop(id, None)
+
+
+def move_rule(delivery: Delivery) -> MoveRule | None:
+    """Return the rule by which a message is published again before it is handled, if any."""
+    if delivery.has_ack_timed_out:
+        return poison_messages.after_ack_timeout
+    if delivery.is_possible_poison:
+        return poison_messages.after_loss
+    return poison_messages.uncounted if delivery.is_near_delivery_limit else None

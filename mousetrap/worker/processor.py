@@ -17,22 +17,24 @@ from mousetrap.amqp.properties import AMQPProperties, kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import class_name, safe
-from mousetrap.errors import Reject
-from mousetrap.model import poison_messages, retry_policy
+from mousetrap.errors import HandlersStuck, HandlerTimedOut, Reject
+from mousetrap.model import retry_policy
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Outcome, Output, outputs_to
 from mousetrap.model.topology import AnyDeclaration, Queue
-from mousetrap.runtime import forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 from mousetrap.worker.attempt import Attempt, HandlerCall
+from mousetrap.worker.attempts import Attempts
 from mousetrap.worker.events import Events
 from mousetrap.worker.executors import AsyncExecutor, Executor, ThreadExecutor
+from mousetrap.worker.give_back import GiveBack
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.handling import SentMessage, inherit_in_threads
 from mousetrap.worker.hooks import Hooks
-from mousetrap.worker.moves import ACK_DELAY, MoveRule, Moves
+from mousetrap.worker.moves import ACK_DELAY, Moves, move_rule
 from mousetrap.worker.publications import Publications
+from mousetrap.worker.time_limit import TimeLimit
 
 log = logging.getLogger("mousetrap.worker.worker")
 
@@ -43,7 +45,9 @@ class Processor:
     """Handles the deliveries of *consumer* and publishes what comes of them by *publisher*.
 
     *declarations* are declared again when the broker returns an output because its queue was
-    deleted. *on_crash* is called with an exception that ends a thread of the executor: a defect.
+    deleted. *timeout* is the time limit of the handler in seconds, or None. *on_crash* is called
+    with an exception that ends a thread of the executor: a defect. *on_stuck* is called when no
+    handler can go on.
 
     Threads: `submit` on the I/O thread; handlers run on `executor`; the rest from any.
     """
@@ -59,50 +63,93 @@ class Processor:
         *,
         writes: str | None,
         concurrency: int,
+        timeout: float | None,
         hooks: Hooks,
         on_crash: Callable[[BaseException], object],
+        on_stuck: Callable[[HandlersStuck], object],
     ) -> None:
         self.handler = handler  # of the next message; an attempt keeps the one it began with
         self.hooks = hooks
         self.settings = settings
         self.failures: deque[tuple[str, BaseException]] = deque(maxlen=MAX_FAILURES)
-        self.is_stopping = False  # messages that were not begun are left to the broker
         self.changed = Waiter()  # notified when a count changes
         self.counts = dict.fromkeys(("received", "done", "retried", "dead"), 0)
-        self.in_progress = 0
+        self.attempts = Attempts()
         self.executor: Executor[Delivery] = (
             AsyncExecutor(self._handle_async, concurrency, handler.name, on_crash)
             if handler.is_async
             else ThreadExecutor(self._handle, concurrency, handler.name, on_crash)
         )
+        self.time_limit = TimeLimit(
+            timeout, concurrency, self.executor, call_later=consumer.connection.call_later,
+            time_out=self._time_out, on_stuck=on_stuck,
+        )  # fmt: skip
         self.writes = writes
         self.events = Events(publisher, self._settle)
         self._queue = queue
         self._max_kept_body = settings.keep_bodies
         self._consumer = consumer
         self.publications = Publications(publisher, consumer, declarations, hooks, self._give_up)
-        self.moves = Moves(queue, consumer, self.publications, self.handle_failure, self._drop)
+        self.moves = Moves(queue, consumer, self.publications, self._fail, self._drop)
         inherit_in_threads()
-        self._lock = forks.released_in_child(threads.Lock())  # guards the counts
+        self.give_back = GiveBack(
+            consumer, self.attempts, self.moves, self.publications, self.executor,
+            lambda: self.handler,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Begin to handle messages, and to check the time limit."""
+        self.executor.start()
+        self.time_limit.start()
 
     def submit(self, delivery: Delivery) -> None:
         """Have *delivery* handled when the executor is free; never blocks."""
         self.counts["received"] += 1
         if self.hooks.received:
             self.hooks.call(self.hooks.received, delivery.properties.message_id or "")
-        if delivery.is_near_delivery_limit:
-            self._begin(delivery)  # moved at once: more connections may break before it is handled
+        self._route(delivery)
+
+    def _route(self, delivery: Delivery) -> None:
+        if (
+            delivery.is_possible_poison
+            or delivery.has_ack_timed_out
+            or delivery.is_near_delivery_limit
+        ):
+            # Published again or dead-lettered at once, on this thread: all handlers may hang, and
+            # more connections may break before it is handled.
+            self._begin(delivery)
+        elif self.is_stopping:
+            self.give_back.waiting(delivery)
         else:
             self.executor.submit(delivery)
+
+    def _route_again(self, delivery: Delivery) -> None:
+        if not self.is_stopping:  # else it has been given back
+            self._route(delivery)
 
     @property
     def problem(self) -> str:
         """The last thing that went wrong; cleared by the next ack."""
         return self.publications.problem
 
+    @property
+    def in_progress(self) -> int:
+        """How many messages were begun and are neither acked nor left to the broker yet."""
+        return len(self.attempts)
+
+    @property
+    def unacked(self) -> int:
+        """How many deliveries, begun or not, are not acked yet."""
+        return self._consumer.unacked
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no more messages are begun."""
+        return self.attempts.is_closed
+
     def snapshot(self) -> dict[str, int]:
         """Return all counts, as of one moment."""
-        with self._lock:
+        with self.attempts.lock:
             return {"in_progress": self.in_progress, **self.counts}
 
     def swap(self, handler: Handler) -> None:
@@ -111,7 +158,7 @@ class Processor:
 
     def stop(self) -> None:
         """Begin no more messages; those in progress are finished."""
-        self.is_stopping = True
+        self.attempts.close()
         self.changed.notify_all()
 
     def fail(self) -> None:
@@ -136,55 +183,34 @@ class Processor:
     def _begin(self, delivery: Delivery) -> Attempt | None:
         """Return the attempt to handle *delivery*; None if it is not to be handled here and now."""
         message = Message.from_wire(delivery.body, delivery.properties)
-        with self._lock:
+        with self.attempts.lock:
             if not self._consumer.is_current(delivery):
                 return None  # its channel is gone: the broker will deliver it again
-            rule = self._move_rule(delivery, message)
-            if self.is_stopping and rule is None:
-                return None  # it goes back to its queue when the connection is closed
+            if self.is_stopping:
+                return None  # see `GiveBack`
             if self.moves.holds(message.id):
                 # This is the copy, and the original is not acked yet. If handling the copy now
                 # ended this process, the broker would deliver both.
-                self._consumer.connection.call_later(
-                    ACK_DELAY, lambda: self.executor.submit(delivery)
-                )
+                self._consumer.connection.call_later(ACK_DELAY, lambda: self._route_again(delivery))
                 return None
-            self.in_progress += 1
-        attempt = Attempt(delivery, message, self.handler)
-        if rule is not None:
+            attempt = Attempt(delivery, message, self.handler)
+            self.attempts.by_delivery[delivery] = attempt
+        if (rule := move_rule(delivery)) is not None:
             self.moves.move(attempt, rule)
             return None
         delivery.handling_started = attempt.started
         return attempt
-
-    def _move_rule(self, delivery: Delivery, message: Message) -> MoveRule | None:
-        """Return the rule by which the message is published again before it is handled, if any."""
-        is_unsuspicious = not (delivery.is_possible_poison or delivery.has_ack_timed_out)
-        if self.is_stopping:
-            # When the connection is closed, the broker requeues the messages that were not begun
-            # and marks them as redelivered, which another process counts as a loss. A message that
-            # is handled alone is near the limit of losses: it is published again instead.
-            can_publish = self.publications.can_publish
-            return (
-                poison_messages.uncounted
-                if is_unsuspicious and can_publish and poison_messages.is_handled_alone(message)
-                else None
-            )
-        if is_unsuspicious:
-            return poison_messages.uncounted if delivery.is_near_delivery_limit else None
-        return (
-            poison_messages.after_ack_timeout
-            if delivery.has_ack_timed_out
-            else poison_messages.after_loss
-        )
 
     def publish_outputs(
         self, attempt: Attempt, outputs: list[Message], sent: Sequence[SentMessage] = ()
     ) -> None:
         """Publish what the handler returned, and what it *sent* itself.
 
-        What it returned is dropped if the worker writes to no queue.
+        What it returned is dropped if the worker writes to no queue; all is dropped if the attempt
+        has ended before: it took too long, or its message was given back.
         """
+        if not self._end(attempt):
+            return
         if self.writes is None:
             outputs = []
         writes = self.writes or ""
@@ -206,9 +232,47 @@ class Processor:
         self._publish(attempt, [(each, queue, None) for each, queue in published], outcome)
 
     def handle_failure(self, attempt: Attempt, error: BaseException) -> None:
-        """Publish the message to a retry queue or the dead queue, as `retry_policy` decides."""
+        """Publish the message to a retry queue or the dead queue, as `retry_policy` decides.
+
+        Nothing is published if the attempt has ended before.
+        """
+        failure = retry_policy.after_failure(attempt.message, error, self._queue)
+        if self._end(attempt):  # after the text of the error was made: that is the user's code
+            self._replace(attempt, error, failure)
+
+    def _fail(self, attempt: Attempt, error: BaseException) -> None:
+        failure = retry_policy.after_failure(attempt.message, error, self._queue)
+        self._replace(attempt, error, failure)
+
+    def _end(self, attempt: Attempt) -> bool:
+        is_first = self.attempts.end(attempt)
+        if not is_first:
+            log.info("%s: message %s: a late result of %s is dropped", safe(self._queue.name),
+                     attempt.message.short_id, safe(attempt.handler.name))  # fmt: skip
+        return is_first
+
+    def _time_out(self, delivery: Delivery) -> bool:
+        """Have the message of *delivery* fail, whose handler exceeded the time limit.
+
+        Return False if the handler has returned and its thread waits for the broker.
+        """
+        if (attempt := self.attempts.by_delivery.get(delivery)) is None:
+            return True  # what came of it is confirmed, but its thread hangs, in a hook
+        if attempt.has_ended:
+            return attempt.is_given_to_publisher
+        self.handle_failure(
+            attempt,
+            HandlerTimedOut(
+                f"{attempt.handler.name} had not returned after {self.time_limit.limit:g} s, its "
+                f"timeout; it hangs, or it needs a longer one"
+            ),
+        )
+        return True
+
+    def _replace(
+        self, attempt: Attempt, error: BaseException, failure: retry_policy.Replacement
+    ) -> None:
         message = attempt.message
-        failure = retry_policy.after_failure(message, error, self._queue)
         outcome = attempt.outcome(
             "dead" if failure.delay is None else "retried",
             self._queue.name,
@@ -240,14 +304,14 @@ class Processor:
         outcome: Outcome,
     ) -> None:
         """Publish all *outputs*; when the last one is confirmed, publish the *outcome*."""
-        if not outputs:
-            self.events.publish(attempt.delivery, outcome)
-            return
         confirms = _OutputConfirms(self, attempt, outcome, len(outputs))
         for output in outputs:
             if not self.publications.publish(*output, confirms.on_outcome):
                 self._drop(attempt.delivery)
-                return
+                break
+        if not outputs:
+            self.events.publish(attempt.delivery, outcome)
+        attempt.is_given_to_publisher = True
 
     # ---- on the publisher's I/O thread ---------------------------------------------------------
 
@@ -261,10 +325,9 @@ class Processor:
         if self.hooks.finished:
             for _, outcome in confirmed:
                 self.hooks.call(self.hooks.finished, outcome)
-        with self._lock:
+        with self.attempts.lock:
             for delivery, outcome in confirmed:
-                if not delivery.is_dropped:
-                    self.in_progress -= 1
+                self.attempts.by_delivery.pop(delivery, None)
                 self.counts[outcome.kind] += 1
             self.publications.problem = ""
         self.changed.notify_all()
@@ -278,10 +341,7 @@ class Processor:
 
         The broker has the message: a copy that was moved, or the original, which is not acked.
         """
-        with self._lock:
-            if not delivery.is_dropped:
-                delivery.is_dropped = True
-                self.in_progress -= 1
+        self.attempts.remove(delivery)
         self.changed.notify_all()
 
 
@@ -309,6 +369,6 @@ class _OutputConfirms:
         elif receipt.is_final and self.outcome.kind == "done":
             if self.left > 0:
                 self.left = -1
-                processor.handle_failure(self.attempt, Reject(str(receipt.error)))
+                processor._fail(self.attempt, Reject(str(receipt.error)))
         else:
             processor.publications.send_again_later(self.attempt.delivery, receipt)

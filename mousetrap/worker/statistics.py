@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mousetrap.amqp.connection import Connection
+from mousetrap.errors import MousetrapError
+from mousetrap.worker.processor import Processor
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -21,3 +25,38 @@ class Statistics:
     connected: bool  # both connections are open, perhaps blocked by an alarm
     consuming: bool  # the broker delivers messages, and they are handled
     problem: str  # what it is waiting for, or the last thing that went wrong; "" when all is well
+    # seconds for which the oldest message in progress has been handled, on the monotonic clock; 0.0
+    # without a message in progress
+    oldest: float = 0.0
+    stuck: int = 0  # handlers that were given up after a time-out and still run
+
+
+def collect(
+    processor: Processor,
+    consumes: Connection,
+    publishes: Connection,
+    error: MousetrapError | None,
+    *,
+    is_started: bool,
+) -> Statistics:
+    """Return the figures of a worker that has these parts, and has ended because of *error*."""
+    counts = processor.snapshot()
+    problem = str(error or "") or processor.problem
+    if consumes.state not in ("open", "closed"):
+        problem = problem or str(consumes.error or consumes.state)
+    is_blocked = consumes.is_open and publishes.state == "blocked"
+    alive = is_started and error is None and consumes.state != "closed"
+    connected = consumes.is_open and publishes.is_open
+    return Statistics(
+        state="failed" if error else "blocked" if is_blocked else consumes.state,
+        alive=alive,
+        connected=connected,
+        # open means that the broker has accepted the consumer
+        consuming=alive and connected and not processor.is_stopping,
+        prefetched=max(0, processor.unacked - counts["in_progress"]),
+        reconnects=consumes.reconnects + publishes.reconnects,
+        problem=problem,
+        oldest=round(processor.attempts.oldest, 3),
+        stuck=processor.executor.stuck,
+        **counts,
+    )

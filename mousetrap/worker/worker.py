@@ -12,15 +12,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.display.table import Table
 from mousetrap.errors import ConnectionLost, MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
-from mousetrap.runtime import clock, forks, threads
-from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted
+from mousetrap.runtime import forks, threads
+from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted, start_in_thread
 from mousetrap.settings import Settings
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached, ConsumerDiscovery
 from mousetrap.worker.handler import Handler
@@ -28,11 +28,13 @@ from mousetrap.worker.hooks import Hook, Hooks
 from mousetrap.worker.options import check_options
 from mousetrap.worker.processor import Processor
 from mousetrap.worker.running import started
-from mousetrap.worker.statistics import Statistics
+from mousetrap.worker.statistics import Statistics, collect
+from mousetrap.worker.stopping import finish
+from mousetrap.worker.time_limit import check_timeout
 
 log = logging.getLogger("mousetrap.worker.worker")
 
-WORKER_STOP_TIMEOUT = 10.0  # seconds for the messages in progress when a worker is stopped
+WORKER_STOP_TIMEOUT = 6.0  # seconds for the messages in progress when a worker is stopped
 MIN_PREFETCH = 16
 
 
@@ -43,6 +45,11 @@ class Worker:
     `mousetrap.worker.handler`). If it raises `Reject`, the message is dead-lettered at once; after
     any other error it is retried with the delays ``queue.retry_delays`` and then dead-lettered.
     *hooks* are called at each step of a message (see `mousetrap.worker.hooks`).
+
+    *timeout* is the time limit of the handler, in seconds. When it is over, the message fails with
+    `HandlerTimedOut` and is retried like after any other error; a coroutine is cancelled, and what
+    the handler returns later is dropped. When *concurrency* handlers hang beyond the limit, the
+    worker ends (see `mousetrap.worker.time_limit`). None: handlers may take as long as they want.
 
     *concurrency* is how many messages are handled at a time. *prefetch* is how many messages may be
     delivered and not acked yet (default: twice the concurrency, at least 16, so that the next
@@ -66,6 +73,7 @@ class Worker:
         writes: str | None = None,
         concurrency: int = 1,
         prefetch: int | None = None,
+        timeout: float | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
         check_options(concurrency, prefetch)
@@ -91,7 +99,7 @@ class Worker:
             name,
             self.prefetch,
             declarations,
-            on_delivery=self._on_delivery,
+            on_delivery=lambda delivery: self._processor.submit(delivery),
             on_failed=self.fail,
             on_reconnected=self._on_reconnected,
             quarantine=topology.wire_name(self.queue.quarantine),
@@ -107,8 +115,10 @@ class Worker:
             declarations,
             writes=writes,
             concurrency=concurrency,
+            timeout=check_timeout(timeout, f"the worker of {self.queue.name!r}"),
             hooks=self._hooks,
             on_crash=self._on_crash,
+            on_stuck=self._on_stuck,
         )
         self._changed = self._processor.changed  # also notified when the worker ends
         self._lock = forks.released_in_child(threads.Lock())  # guards `error`, `_has_stopped`
@@ -135,7 +145,7 @@ class Worker:
         started.add(self)
         try:
             self._publisher.open()
-            self._processor.executor.start()
+            self._processor.start()
             self._consumer.open()
             self._discovery.start_answering(self.handler.name)
         except BaseException:
@@ -177,17 +187,22 @@ class Worker:
         self._processor.swap(new)
         self._discovery.rename(new.name)
 
-    def stop(self, timeout: float = WORKER_STOP_TIMEOUT) -> None:
-        """Finish the messages in progress, then close; the others go back to their queue.
+    def stop(self, timeout: float = WORKER_STOP_TIMEOUT, *, process_ends: bool = False) -> None:
+        """Finish the messages in progress, give the others back, then close.
+
+        A message whose handler still runs after *timeout* seconds is given back, too: a copy with
+        the same id and the same counts is published to its queue. What the handler returns later is
+        dropped. Messages that were not begun keep their place in the queue, unless another process
+        may receive them next: because *process_ends*, or because another one consumes the queue.
 
         An interrupt ends the waiting only; the worker still stops.
 
         Raises:
-            TimeoutError: a handler still ran, or the broker had not confirmed its outputs, after
-                *timeout* seconds; that message will be delivered again, so it may be done twice.
+            TimeoutError: the broker did not confirm a message that was given back. It will be
+                delivered again, and counts as held by a worker that was lost.
         """
         if not self._is_parents:
-            run_uninterrupted(lambda: self._stop(timeout))
+            run_uninterrupted(lambda: self._stop(timeout, process_ends=process_ends))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until `stop` was called or the worker cannot go on; return whether it was called.
@@ -222,25 +237,10 @@ class Worker:
 
     def statistics(self) -> Statistics:
         """Return the counts and the state of this moment."""
-        counts, error = self._processor.snapshot(), self.error
-        problem = str(error or "") or self._processor.problem
-        connection, other = self._consumer.connection, self._publisher.connection
-        if connection.state not in ("open", "closed"):
-            problem = problem or str(connection.error or connection.state)
-        is_blocked = connection.is_open and other.state == "blocked"  # the one that publishes
-        alive = self._is_started and error is None and connection.state != "closed"
-        connected = connection.is_open and other.is_open
-        return Statistics(
-            state="failed" if error else "blocked" if is_blocked else connection.state,
-            alive=alive,
-            connected=connected,
-            # open means that the broker has accepted the consumer
-            consuming=alive and connected and not self.is_stopping,
-            prefetched=max(0, self._consumer.unacked - counts["in_progress"]),
-            reconnects=connection.reconnects + other.reconnects,
-            problem=problem,
-            **counts,
-        )
+        return collect(
+            self._processor, self._consumer.connection, self._publisher.connection, self.error,
+            is_started=self._is_started,
+        )  # fmt: skip
 
     def attached(self, timeout: float = DISCOVERY_TIMEOUT) -> Attached | None:
         """Return what consumes the queue; None if the broker does not answer in *timeout* seconds.
@@ -280,6 +280,11 @@ class Worker:
         return self._processor.is_stopping
 
     @property
+    def given_back(self) -> int:
+        """How many messages went back to their queue when it stopped, although they were begun."""
+        return self._processor.give_back.begun
+
+    @property
     def unacked(self) -> int:
         """How many deliveries, begun or not, are not acked yet."""
         return self._consumer.unacked
@@ -317,33 +322,21 @@ class Worker:
         held = max(self.unacked, int(self.is_recovering))
         return held, self._processor.counts["received"]
 
-    def _stop(self, timeout: float) -> None:
+    def _stop(self, timeout: float, *, process_ends: bool = False) -> None:
         with self._closing:
-            self._finish(timeout)
-
-    def _finish(self, timeout: float) -> None:
-        deadline = clock.monotonic() + timeout
-        self._processor.stop()  # messages that were not begun are left to the broker
-        self._consumer.cancel()  # first: no message may arrive while the others are finished
-        self._discovery.stop_answering()
-        finished = self._processor.executor.stop(timeout)
-        # before closing: a message whose output is unconfirmed is not acked
-        finished &= self._changed.wait_for(
-            # without its channel every message is delivered again: waiting is of no use
-            lambda: (
-                self._processor.in_progress == 0
-                or self.error is not None
-                or not self._consumer.connection.is_open
-            ),
-            clock.remaining(deadline),
-        )
-        self._consumer.close(max(1.0, clock.remaining(deadline)))
-        self._publisher.close(max(1.0, clock.remaining(deadline)))
+            left = finish(
+                self._processor, self._consumer, self._publisher, self._discovery, timeout,
+                process_ends=process_ends,
+            )  # fmt: skip
         self._call_stopped(self.error)
-        if not finished:
+        if given_back := self.given_back - left:
+            log.warning("worker of %r: %d messages were not finished after %g s and were given "
+                        "back to their queue", self.queue.name, given_back, timeout)  # fmt: skip
+        if left:
             raise TimeoutError(
-                f"worker of {self.queue.name!r} still had {self._processor.in_progress} messages "
-                f"in progress after {timeout:g} s; they will be delivered again"
+                f"worker of {self.queue.name!r} still had {left} messages in progress after "
+                f"{timeout:g} s, and the broker did not confirm that they were given back; they "
+                f"will be delivered again"
             )
 
     def _abandon(self) -> None:
@@ -360,24 +353,32 @@ class Worker:
 
     # ---- called by the parts -------------------------------------------------------------------
 
-    def _on_delivery(self, delivery: Delivery) -> None:
-        self._processor.submit(delivery)
-
     def _on_reconnected(self) -> None:
+        self._processor.time_limit.replace_timed_out()
         if self._hooks.reconnected:
             self._hooks.call(self._hooks.reconnected)
 
     def fail(self, error: MousetrapError) -> None:
         """Record that the worker cannot go on because of *error*; threads that wait raise it."""
+        self._fail(error, can_publish=False)
+
+    def _fail(self, error: MousetrapError, *, can_publish: bool) -> bool:
         with self._lock:
             is_first = self.error is None and not self.is_stopping
             if is_first:
                 log.error("worker of %r stopped: %s", self.queue.name, error)
                 self.error = error
-                self._processor.fail()
+                if not can_publish:
+                    self._processor.fail()
         self._changed.notify_all()
         if is_first:
             self._call_stopped(error)
+        return is_first
+
+    def _on_stuck(self, error: MousetrapError) -> None:
+        if self._fail(error, can_publish=True):
+            # whatever the process does now: its messages must not wait here
+            start_in_thread(lambda: self._stop(WORKER_STOP_TIMEOUT, process_ends=True), daemon=True)
 
     def forked(self) -> None:
         """Do nothing more in a forked child: the worker runs in its parent."""

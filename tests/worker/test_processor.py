@@ -18,9 +18,9 @@ from mousetrap.model import poison_messages
 from mousetrap.model.headers import LOSSES
 from mousetrap.model.message import Message, current_message
 from mousetrap.model.outcome import unpack
-from mousetrap.model.poison_messages import ALONE_FROM
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
+from mousetrap.worker.moves import move_rule
 from mousetrap.worker.processor import MAX_FAILURES
 from mousetrap.worker.worker import Worker
 
@@ -354,26 +354,16 @@ UNCOUNTED = poison_messages.uncounted
 
 
 @pytest.mark.parametrize(
-    ("flags", "losses", "is_stopping", "can_publish", "rule"),
+    ("flags", "rule"),
     [
-        ({}, 0, False, True, None),
-        ({"is_near_delivery_limit": True}, 0, False, True, UNCOUNTED),
-        ({"is_possible_poison": True}, 0, False, True, poison_messages.after_loss),
-        ({"has_ack_timed_out": True}, 0, False, True, poison_messages.after_ack_timeout),
-        ({}, 0, True, True, None),
-        ({}, ALONE_FROM, True, True, UNCOUNTED),
-        ({}, ALONE_FROM, True, False, None),
-        ({"is_possible_poison": True}, ALONE_FROM, True, True, None),
+        ({}, None),
+        ({"is_near_delivery_limit": True}, UNCOUNTED),
+        ({"is_possible_poison": True}, poison_messages.after_loss),
+        ({"has_ack_timed_out": True}, poison_messages.after_ack_timeout),
     ],
-)  # fmt: skip
-def test_rule_by_which_a_message_is_published_again(
-    unconnected, flags, losses, is_stopping, can_publish, rule
-):
-    """It depends on the flags of the delivery, and when stopping on the message and connection."""
-    it = unconnected()
-    it.processor.is_stopping = is_stopping
-    it.worker._publisher.connection.state = "open" if can_publish else "connecting"
+)
+def test_rule_by_which_a_message_is_published_again(flags, rule):
+    """It depends on the flags of the delivery."""
     delivery = Delivery(0, 1, pika.BasicProperties(message_id="m1"), b"1", **flags)
-    message = Message(1, headers={LOSSES: losses} if losses else None)
 
-    assert it.processor._move_rule(delivery, message) is rule
+    assert move_rule(delivery) is rule

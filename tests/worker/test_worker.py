@@ -288,24 +288,6 @@ def test_worker_returns_messages_that_it_has_not_begun(settings):
     assert depth("work", settings).messages == 9
 
 
-def test_worker_stop_raises_when_a_handler_takes_too_long(settings):
-    """`stop` raises after its time-out, and the message is not lost."""
-    begun, gate = threading.Event(), threading.Event()
-
-    def hangs(_: int) -> None:
-        begun.set()
-        gate.wait(30)
-
-    send(settings, 1)
-    worker = Worker(QUICK, hangs, settings).start()
-    assert begun.wait(10)
-
-    with pytest.raises(TimeoutError, match="delivered again"):
-        worker.stop(timeout=0.3)
-    gate.set()
-    wait_for(lambda: depth("work", settings).messages == 1)
-
-
 def test_worker_handles_as_many_messages_at_a_time_as_allowed(settings):
     """With a concurrency of 5, five calls of the handler meet at a barrier."""
     barrier = threading.Barrier(5, timeout=10)

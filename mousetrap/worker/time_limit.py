@@ -1,0 +1,115 @@
+"""The time limit of handlers, and what happens to a handler that does not return.
+
+A handler that exceeds the limit has failed: its message is retried or dead-lettered like after any
+other error, and what the handler returns later is dropped. Another thread takes its place. Python
+cannot end a thread, so a worker whose handlers keep hanging has to end.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+from mousetrap.amqp.consumer import Delivery
+from mousetrap.errors import HandlersStuck, SettingsError
+from mousetrap.model.poison_messages import MAX_ACK_TIMEOUTS
+from mousetrap.runtime import clock
+from mousetrap.worker.executors import ALL_STUCK, Executor
+
+MIN_CHECK_INTERVAL = 0.05  # seconds between two checks of the limit
+STUCK_DELAY = 1.0  # seconds in which an abandoned handler may still end; a guess
+
+
+def check_timeout(seconds: Any, of: str) -> float | None:
+    """Return the time limit *seconds* of *of*, a stage or worker; None is no limit.
+
+    Raises:
+        SettingsError: it is no number of seconds above 0.
+    """
+    if seconds is None:
+        return None
+    try:
+        is_number = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
+        value = float(seconds) if is_number else math.nan
+    except (OverflowError, ValueError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise SettingsError(
+            f"timeout {str(seconds)[:40]!r} of {of}: give a number of seconds above 0, like 30; "
+            f"leave it out for no limit"
+        )
+    return value
+
+
+class TimeLimit:
+    """Checks the limit of the handlers that *executor* runs; *limit* is in seconds, or None.
+
+    *call_later* calls a function on the I/O thread. *time_out* is called with the delivery of a
+    handler that exceeded the limit; it returns False if the handler has returned, and its thread
+    waits for the broker. *on_stuck* is called with the error when no handler can go on.
+
+    Threads: the I/O thread; a handler that hangs cannot delay it.
+    """
+
+    def __init__(
+        self,
+        limit: float | None,
+        concurrency: int,
+        executor: Executor[Delivery],
+        *,
+        call_later: Callable[[float, Callable[[], object]], object],
+        time_out: Callable[[Delivery], bool],
+        on_stuck: Callable[[HandlersStuck], object],
+    ) -> None:
+        self.limit = limit
+        self._concurrency = concurrency
+        self._executor = executor
+        self._call_later = call_later
+        self._time_out = time_out
+        self._on_stuck = on_stuck
+
+    def start(self) -> None:
+        """Check the limit from now on."""
+        if self.limit is not None:
+            self._call_later(self.limit, self._check)
+
+    def _check(self) -> None:
+        assert self.limit is not None
+        now, next_check, has_abandoned = clock.monotonic(), self.limit, False
+        for delivery in self._executor.busy():
+            if delivery.handling_started is None:
+                continue
+            left = delivery.handling_started + self.limit - now
+            if left > 0:
+                next_check = min(next_check, left)
+            elif self._time_out(delivery):
+                self._executor.abandon(delivery)
+                has_abandoned = True
+        if has_abandoned:
+            self._call_later(STUCK_DELAY, lambda: self._check_stuck(self._concurrency))
+        self._call_later(max(MIN_CHECK_INTERVAL, next_check), self._check)
+
+    def replace_timed_out(self) -> None:
+        """Abandon the handlers whose ack has timed out: their messages are delivered again.
+
+        A message that times out `MAX_ACK_TIMEOUTS` times leaves as many handlers behind before it
+        is dead-lettered, so more of them are accepted than after the limit.
+        """
+        timed_out = [each for each in self._executor.busy() if each.has_ack_timed_out]
+        for delivery in timed_out:
+            self._executor.abandon(delivery)
+        if timed_out:
+            most = MAX_ACK_TIMEOUTS * self._concurrency + 1
+            self._call_later(STUCK_DELAY, lambda: self._check_stuck(most))
+
+    def _check_stuck(self, most: int) -> None:
+        stuck = self._executor.stuck
+        if stuck >= most:
+            what = (
+                "a coroutine blocks the event loop: it waits without await"
+                if stuck == ALL_STUCK
+                else f"{stuck} handlers were given up and still run"
+            )
+            self._on_stuck(HandlersStuck(what))
