@@ -245,13 +245,13 @@ class Supervisor:
     def stop(self, timeout: float = 15.0) -> None:
         """Let all processes finish their messages; after *timeout* s they are killed.
 
-                Each gives back by itself what it has not finished in time (see `Worker.stop`), long before
+        Each gives back by itself what it has not finished in time (see `Worker.stop`), long before
         that. An interrupt ends the waiting only; the processes still stop. In a forked child of the
         process that made this supervisor it does nothing: the processes are the parent's.
 
-                Raises:
-                    TimeoutError: only with *is_replaced*: some processes neither finished their messages
-                        nor gave them back, so these will be delivered again.
+        Raises:
+            TimeoutError: only with *is_replaced*: some processes neither finished their messages
+                nor gave them back, so these will be delivered again.
         """
         if os.getpid() != self._owner:
             return
