@@ -22,7 +22,7 @@ T = TypeVar("T")
 # What `stuck` returns if the event loop itself hangs in a handler: no coroutine can go on.
 ALL_STUCK = sys.maxsize
 
-CANCEL_TIMEOUT = 0.5  # seconds for coroutines that were cancelled to end, when the loop ends
+TASK_END_TIMEOUT = 0.5  # seconds for coroutines that were cancelled to end, when the loop ends
 
 
 class Executor(Protocol[T]):
@@ -267,7 +267,7 @@ class AsyncExecutor(Generic[T]):
             self._start_coroutine()
         await self._ended
         if self._stuck:  # they were cancelled: let them clean up
-            await asyncio.wait(self._stuck, timeout=CANCEL_TIMEOUT)
+            await asyncio.wait(self._stuck, timeout=TASK_END_TIMEOUT)
         for task in self._stuck:  # no word about them at the end of the loop: they are void
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio does
 

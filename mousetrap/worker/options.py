@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+from typing import Any
+
+from mousetrap.errors import SettingsError
+
 MAX_PREFETCH = 65_535  # messages: AMQP sends the prefetch in 16 bits
 
 
-def check_options(concurrency: int, prefetch: int | None) -> None:
-    """Raise a ValueError if a worker cannot have this *concurrency* or this *prefetch*."""
+def check_options(concurrency: int, prefetch: int | None, timeout: Any = None) -> None:
+    """Raise an error if a worker cannot have one of these options.
+
+    Raises:
+        ValueError: *concurrency* or *prefetch* is out of range.
+        SettingsError: *timeout* is neither None nor a number of seconds above 0.
+    """
     if concurrency < 1 or (prefetch is not None and not 1 <= prefetch <= MAX_PREFETCH):
         raise ValueError("concurrency must be at least 1 and prefetch lie in 1..65535")
+    if timeout is not None and not _is_time_limit(timeout):
+        raise SettingsError(
+            f"timeout {repr(timeout)[:40]}: it must be a number of seconds above 0, like 30; leave "
+            f"it out for no limit"
+        )
+
+
+def _is_time_limit(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(value) and value > 0
+    except OverflowError:  # an integer that is no float
+        return False

@@ -11,8 +11,8 @@ from mousetrap.worker.processor import Processor
 # Seconds after the grace period; with `STOP_TIMEOUT` of `mousetrap.runtime.signals` and an exit,
 # all of them fit into the ten seconds after which container engines kill.
 GIVE_BACK_TIMEOUT = 1.5  # for the broker to confirm the messages that are given back
-CLOSE_TIMEOUT = 0.5  # for each of the two connections
-CANCEL_TIMEOUT = 1.0  # for the broker to say that it delivers no more
+WORKER_CLOSE_TIMEOUT = 0.5  # for each of the two connections
+CONSUMER_CANCEL_TIMEOUT = 1.0  # for the broker to say that it delivers no more
 ASK_TIMEOUT = 0.4  # for the broker, and then for other workers, to say whether they consume
 
 
@@ -48,7 +48,7 @@ def finish(
         if processor.in_progress:
             return False
         # what is still on its way is to be given back, too
-        return is_cancelled or clock.monotonic() > started + CANCEL_TIMEOUT
+        return is_cancelled or clock.monotonic() > started + CONSUMER_CANCEL_TIMEOUT
 
     processor.stop()
     by_copy = process_ends or _others_consume(consumer, discovery, processor.in_progress)
@@ -65,8 +65,8 @@ def finish(
         connection.call(processor.give_back.all_begun)
         processor.changed.wait_for(is_done, GIVE_BACK_TIMEOUT)
         left = processor.in_progress
-    consumer.close(max(CLOSE_TIMEOUT, clock.remaining(deadline)))
-    publisher.close(max(CLOSE_TIMEOUT, clock.remaining(deadline)))
+    consumer.close(max(WORKER_CLOSE_TIMEOUT, clock.remaining(deadline)))
+    publisher.close(max(WORKER_CLOSE_TIMEOUT, clock.remaining(deadline)))
     return left
 
 

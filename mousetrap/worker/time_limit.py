@@ -7,40 +7,16 @@ cannot end a thread, so a worker whose handlers keep hanging has to end.
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable
-from typing import Any
 
 from mousetrap.amqp.consumer import Delivery
-from mousetrap.errors import HandlersStuck, SettingsError
+from mousetrap.errors import HandlersStuck
 from mousetrap.model.poison_messages import MAX_ACK_TIMEOUTS
 from mousetrap.runtime import clock
 from mousetrap.worker.executors import ALL_STUCK, Executor
 
 MIN_CHECK_INTERVAL = 0.05  # seconds between two checks of the limit
 STUCK_DELAY = 1.0  # seconds in which an abandoned handler may still end; a guess
-
-
-def check_timeout(seconds: Any, of: str) -> float | None:
-    """Return the time limit *seconds* of *of*, a stage or worker; None is no limit.
-
-    Raises:
-        SettingsError: it is no number of seconds above 0.
-    """
-    if seconds is None:
-        return None
-    try:
-        is_number = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
-        value = float(seconds) if is_number else math.nan
-    except (OverflowError, ValueError):
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise SettingsError(
-            f"timeout {str(seconds)[:40]!r} of {of}: give a number of seconds above 0, like 30; "
-            f"leave it out for no limit"
-        )
-    return value
 
 
 class TimeLimit:

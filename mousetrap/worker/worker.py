@@ -30,7 +30,6 @@ from mousetrap.worker.processor import Processor
 from mousetrap.worker.running import started
 from mousetrap.worker.statistics import Statistics, collect
 from mousetrap.worker.stopping import finish
-from mousetrap.worker.time_limit import check_timeout
 
 log = logging.getLogger("mousetrap.worker.worker")
 
@@ -76,7 +75,7 @@ class Worker:
         timeout: float | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        check_options(concurrency, prefetch)
+        check_options(concurrency, prefetch, timeout)
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.settings = settings or Settings.from_environment()
         self.concurrency = concurrency
@@ -107,19 +106,10 @@ class Worker:
             io_thread=io_thread,
         )
         self._processor = Processor(
-            self.queue,
-            _as_handler(handler),
-            self.settings,
-            self._publisher,
-            self._consumer,
-            declarations,
-            writes=writes,
-            concurrency=concurrency,
-            timeout=check_timeout(timeout, f"the worker of {self.queue.name!r}"),
-            hooks=self._hooks,
-            on_crash=self._on_crash,
-            on_stuck=self._on_stuck,
-        )
+            self.queue, _as_handler(handler), self.settings, self._publisher, self._consumer,
+            declarations, writes=writes, concurrency=concurrency, timeout=timeout,
+            hooks=self._hooks, on_crash=self._on_crash, on_stuck=self._on_stuck,
+        )  # fmt: skip
         self._changed = self._processor.changed  # also notified when the worker ends
         self._lock = forks.released_in_child(threads.Lock())  # guards `error`, `_has_stopped`
         self._is_started = False
