@@ -31,6 +31,6 @@ def _is_time_limit(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     try:
-        return math.isfinite(value) and value > 0
+        return 0 < float(value) < math.inf  # NaN fails this as well
     except OverflowError:  # an integer that is no float
         return False
