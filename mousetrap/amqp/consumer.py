@@ -318,9 +318,18 @@ class Consumer:
         self._consumer_tags = []
         self._release_acks()
 
-        def on_answer(_: Any) -> None:  # all deliveries have come
-            on_cancelled()
+        answers = 0
 
+        def on_answer(_: Any) -> None:
+            nonlocal answers
+            answers += 1
+            if answers == 2:  # all deliveries have come
+                on_cancelled()
+            elif channel.is_open:
+                channel.basic_qos(prefetch_count=1, callback=on_answer)
+
+        # Two, one after the other: a delivery may come after the answer to what was sent together
+        # with the cancel.
         channel.basic_qos(prefetch_count=1, callback=on_answer)
 
     def _release_acks(self) -> None:

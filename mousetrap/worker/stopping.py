@@ -13,7 +13,7 @@ from mousetrap.worker.processor import Processor
 GIVE_BACK_TIMEOUT = 1.5  # for the broker to confirm the messages that are given back
 WORKER_CLOSE_TIMEOUT = 0.5  # for each of the two connections
 CONSUMER_CANCEL_TIMEOUT = 1.0  # for the broker to say that it delivers no more
-ASK_TIMEOUT = 0.4  # for the broker, and then for other workers, to say whether they consume
+CONSUMERS_ASK_TIMEOUT = 0.4  # for the broker, then other workers, to say whether they do
 
 
 def finish(
@@ -78,5 +78,5 @@ def _others_consume(consumer: Consumer, discovery: ConsumerDiscovery, in_progres
     """
     if consumer.unacked <= in_progress:
         return False
-    others = (consumer.count(ASK_TIMEOUT) or 0) - discovery.consumers_here
-    return others > 0 and bool(discovery.ask(others, ASK_TIMEOUT))
+    others = (consumer.count(CONSUMERS_ASK_TIMEOUT) or 0) - discovery.consumers_here
+    return others > 0 and bool(discovery.ask(others, CONSUMERS_ASK_TIMEOUT))
