@@ -24,6 +24,7 @@ from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.job_queue import delete, drain, ping
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Declaration
+from mousetrap.runs.former_queues import leftovers
 from mousetrap.runs.run_lock import stale_runs
 from mousetrap.runtime import randomness
 from mousetrap.runtime.interrupt import Waiter
@@ -82,6 +83,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         publisher.open()
         yield Finding("login", "good", f"user {settings.user!r} in vhost {settings.vhost!r}")
         yield from _rights(publisher, settings)
+        yield from _leftovers(settings)
     except (MousetrapError, TimeoutError) as error:
         yield _bad("login", error)
     finally:
@@ -165,6 +167,13 @@ def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
         yield Finding("rights", "good", "may declare, publish, consume and publish events")
     finally:
         _delete(name, settings)
+
+
+def _leftovers(settings: Settings) -> Iterator[Finding]:
+    """Report the messages in queues that stages of this machine used before, and do not use now."""
+    for each in leftovers(settings):
+        text, _, fix = str(each).partition(": ")
+        yield Finding("former queues", "note", text, fix)
 
 
 def _delete(queue: str, settings: Settings) -> None:

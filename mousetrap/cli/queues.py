@@ -27,6 +27,7 @@ from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
+from mousetrap.runs.former_queues import leftovers
 from mousetrap.runtime.postponed_interrupts import postponed
 from mousetrap.settings import Settings
 
@@ -57,6 +58,8 @@ def show_queues(
             f"{settings.url}{probe.memory_note(settings)}"
             + f", namespace {settings.namespace}" * bool(settings.namespace),
         )
+    for each in [] if json else leftovers(settings):
+        print_error(str(each))
     missing = ", ".join(name for name, each in found.items() if not each)
     if names and missing:
         print_error(f"there is no queue {missing}: check its name and MOUSETRAP_NAMESPACE")

@@ -16,6 +16,7 @@ from mousetrap.cli.console import print_json, print_message
 from mousetrap.cli.find_stage import find_stage, parse_delays
 from mousetrap.cli.options import Json, finite
 from mousetrap.cli.supervise import health_server, supervise
+from mousetrap.cli.work_warnings import WorkWarnings
 from mousetrap.display.progress import write_values
 from mousetrap.display.safe_text import safe
 from mousetrap.embedded_broker import PRODUCT
@@ -24,6 +25,8 @@ from mousetrap.settings import Settings
 from mousetrap.sink.results_sink import with_results_sink
 from mousetrap.worker.service import WorkerService
 from mousetrap.worker.worker import Worker
+
+log = logging.getLogger("mousetrap.cli.work")
 
 StageName = Annotated[
     str, typer.Argument(metavar="STAGE", help="fetch, process, or your own module:attribute.")
@@ -81,6 +84,9 @@ def work(
 ) -> None:
     """Run STAGE on the messages of its queue until Ctrl-C or SIGTERM; a second one ends at once.
 
+    It warns if workers of another stage consume the same queue, and if messages are left in a queue
+    that a stage of this machine used before and no stage uses now.
+
     After the first signal it finishes the messages in progress, gives those back to their queue
     that take longer than --grace, and ends with exit code 0.
 
@@ -134,6 +140,7 @@ class _Work:
         self._report = report
         self._json = json
         self._is_working = False
+        self._warnings = WorkWarnings(worker, settings, log.warning)
 
     def run(self, health: str | None, with_parent: bool) -> None:
         """Work until a signal."""
@@ -141,7 +148,7 @@ class _Work:
         # what a handler prints must not mix with the JSON
         out = sys.stderr if self._json else sys.stdout
         try:
-            with health_server(health, self._statistics), redirect_stdout(out):
+            with health_server(health, self._health), redirect_stdout(out):
                 run_until_signalled(
                     WorkerService(self._worker),
                     stop_timeout=self._grace,
@@ -151,6 +158,7 @@ class _Work:
                     on_stopping=self._on_stopping,
                 )
         finally:
+            self._warnings.stop()
             self._write_report()
             if self._is_working and self._report is None:
                 self._print_summary()
@@ -168,6 +176,7 @@ class _Work:
     def _on_started(self) -> None:
         self._is_working = True
         self._write_report()
+        self._warnings.start()
         if self._report is None:
             worker, settings = self._worker, self._settings
             route = f"{worker.queue.name} → {worker.handler.name}"
@@ -189,6 +198,9 @@ class _Work:
 
     def _statistics(self) -> dict[str, Any]:
         return asdict(self._worker.statistics())
+
+    def _health(self) -> dict[str, Any]:
+        return self._statistics() | {"warning": self._warnings.text}
 
     def _write_report(self) -> None:
         if self._report is not None:

@@ -1,0 +1,100 @@
+"""Remembers which queues the stages of this machine used, to find those that no stage reads now.
+
+When a stage gets another queue to read or to write, the messages in the old queue stay where they
+are, and a broker cannot say that they were meant for a stage. So each start of `mousetrap work`
+writes the names into a file in the user's state folder, one for each stage, broker and namespace.
+Stages that only other machines or users start are not known here. Retry queues are left out: the
+broker itself returns their messages to the work queue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mousetrap.broker.paths import state_folder
+from mousetrap.errors import SettingsError
+from mousetrap.job_queue import depths
+from mousetrap.runtime.atomic_file import write_atomically
+from mousetrap.settings import Settings
+
+log = logging.getLogger("mousetrap.runs.former_queues")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A queue with messages that a stage used once and that no stage uses now."""
+
+    queue: str
+    messages: int
+    stage: str  # the one that used it
+
+    def __str__(self) -> str:
+        return (
+            f"{self.messages:,} messages are in {self.queue!r}, which stage {self.stage} used "
+            f"before and no stage uses now: start a stage that reads it, or take them out "
+            f"(mousetrap drain {self.queue})"
+        )
+
+
+def remember(settings: Settings, stage: str, queues: Iterable[str]) -> None:
+    """Record that *stage* uses *queues* (plain names) now; those that it used before are former.
+
+    Queues that expire, as those of runs and tests do, are not recorded. If the state folder cannot
+    be written, nothing is.
+    """
+    if "x-expires" in settings.topology.work_queue("any").arguments:
+        return
+    current = sorted(set(queues))
+    address = _address(settings)
+    name = hashlib.sha256(json.dumps([address, stage]).encode()).hexdigest()[:24]
+    try:
+        path = state_folder("stages") / f"{name}.json"
+        known = _read(path)
+        before = {*known.get("current", ()), *known.get("former", ())}
+        facts = {"address": address, "stage": stage, "current": current,
+                 "former": sorted(before - set(current))}  # fmt: skip
+        if facts != known:
+            write_atomically(path, json.dumps(facts))
+    except (OSError, SettingsError) as error:
+        log.debug("the queues of stage %s are not recorded: %s", stage, error)
+
+
+def leftovers(settings: Settings) -> list[Leftover]:
+    """Return the former queues at this broker and namespace that have messages and no consumers.
+
+    Raises:
+        WireError: the broker cannot be asked.
+    """
+    found: list[dict[str, Any]] = []
+    with suppress(OSError, SettingsError):
+        found = [_read(path) for path in sorted(state_folder("stages").glob("*.json"))]
+    ours = [each for each in found if each.get("address") == _address(settings)]
+    in_use = {name for each in ours for name in each["current"]}
+    stages = {name: each["stage"] for each in ours for name in each["former"] if name not in in_use}
+    if not stages:
+        return []
+    return [
+        Leftover(each.queue, each.messages, stages[each.queue])
+        for each in depths(stages, settings)
+        if each is not None and each.messages and not each.consumers
+    ]
+
+
+def _address(settings: Settings) -> list[Any]:
+    host = "localhost" if settings.host in ("127.0.0.1", "::1") else settings.host
+    return [host, settings.port, settings.vhost, settings.namespace]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}

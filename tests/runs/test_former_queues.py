@@ -1,0 +1,67 @@
+"""Messages in queues that a stage used before are found, on this machine, by the names it used."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from support.messages import send
+
+from mousetrap import job_queue
+from mousetrap.runs.former_queues import leftovers, remember
+
+
+@pytest.fixture
+def lasting(settings):
+    """Settings without a namespace, so without expiry, and a prefix for the names of this test."""
+    prefix = f"test-{uuid.uuid4().hex[:10]}"
+    yield settings.replace(namespace=""), prefix
+    names = [f"{prefix}-{each}" for each in ("in", "old", "new")]
+    job_queue.delete(*names, settings=settings.replace(namespace=""))
+
+
+def test_messages_in_a_former_queue_are_found(lasting, own_state):
+    """Until they are taken out, or another stage uses the queue."""
+    settings, prefix = lasting
+    send(settings, *range(3), queue=f"{prefix}-old")
+    remember(settings, "parse", [f"{prefix}-in", f"{prefix}-old"])
+    before = leftovers(settings)
+    remember(settings, "parse", [f"{prefix}-in", f"{prefix}-new"])
+    [found] = leftovers(settings)
+    remember(settings, "score", [f"{prefix}-old"])
+    in_use = leftovers(settings)
+    remember(settings, "score", [f"{prefix}-new"])
+    job_queue.purge(f"{prefix}-old", settings)
+
+    assert (before, in_use, leftovers(settings)) == ([], [], [])
+    assert (found.queue, found.messages, found.stage) == (f"{prefix}-old", 3, "parse")
+
+
+def test_stages_of_other_brokers_and_namespaces_are_not_mixed_up(lasting, own_state):
+    """A queue of the same name elsewhere is another queue."""
+    settings, prefix = lasting
+    send(settings, 1, queue=f"{prefix}-old")
+    for elsewhere in (settings.replace(vhost="/other"), settings.replace(port=1)):
+        remember(elsewhere, "parse", [f"{prefix}-old"])
+        remember(elsewhere, "parse", [f"{prefix}-new"])
+
+    assert leftovers(settings) == []
+
+
+def test_queues_are_not_remembered_where_nothing_can_be_written(lasting, monkeypatch):
+    """The worker works all the same."""
+    settings, prefix = lasting
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/none")
+    remember(settings, "parse", [f"{prefix}-old"])
+
+    assert leftovers(settings) == []
+
+
+def test_broken_file_is_passed_over(lasting, own_state):
+    """Another program wrote it, or a disk was full."""
+    settings, prefix = lasting
+    remember(settings, "parse", [f"{prefix}-old"])
+    for content in ("{", "[]", ""):
+        [path] = (own_state.parent / "stages").iterdir()
+        path.write_text(content)
+        assert leftovers(settings) == []
