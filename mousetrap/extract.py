@@ -71,6 +71,8 @@ def extract(
         raise ExtractError(
             f"{target} exists already: overwrite it with --replace, or name another file"
         )
+    if target.exists() and not target.is_file():
+        raise ExtractError(f"{target} is not a plain file: name another file")
     document = read_notebook(source)
     cells = list(_python_cells(document, source))
     tagged = [each for each in cells if f"{TAG}{stage}" in each.cell.metadata.get("tags", [])]

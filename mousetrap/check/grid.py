@@ -23,6 +23,7 @@ from mousetrap.check.results import JUNIT_FILE, PAGE_FILE, RESULTS_FILE, GridRes
 from mousetrap.check.run import check, require_finite, require_installed
 from mousetrap.errors import CheckError
 from mousetrap.runtime import clock, threads
+from mousetrap.runtime.atomic_file import is_replaceable
 
 NAMESPACE_VARIABLE = "MOUSETRAP_NAMESPACE"
 MAX_PARALLEL = 64  # a guess: each needs at least three processes
@@ -123,7 +124,8 @@ def _prepare(folder: Path, points: list[Point]) -> None:
     executed_notebook.make_folder(folder)
     try:
         for path in (*copies, *(folder / name for name in (PAGE_FILE, JUNIT_FILE, RESULTS_FILE))):
-            path.unlink(missing_ok=True)
+            if is_replaceable(path):
+                Path(os.path.realpath(path)).unlink(missing_ok=True)
     except OSError as error:
         raise CheckError(f"{error.filename} cannot be replaced: {error.strerror}") from None
 

@@ -34,6 +34,8 @@ class PictureCollector:
 
     def pictures_of(self, copy: Path) -> list[str]:
         """Return the last pictures in *copy* as ``data:`` addresses, in their order."""
+        if not copy.is_file():  # reading a pipe would wait
+            return []
         try:
             found = list(_pictures_in(read_notebook(copy)))
         except CheckError:  # damaged or deleted

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mousetrap.check import executed_notebook
 from mousetrap.check.child_process import PapermillProcess
+from mousetrap.check.copy_place import can_be_read, place_for, target_of
 from mousetrap.check.drift import refuse_drift
-from mousetrap.check.executed_notebook import CheckResult, FailingCell, default_output, read
+from mousetrap.check.executed_notebook import CheckResult, FailingCell, read
 from mousetrap.check.notebook_format import text_of
 from mousetrap.check.parameters import INSTALL, convert_parameters, parameters_in, read_notebook
 from mousetrap.check.progress import CheckProgress, read_stage_counts
@@ -38,7 +39,8 @@ def check(
     The kernel runs in the notebook's folder, as in JupyterLab, with the variables of this process
     and those of *environment*. The executed copy is kept at *output*, by default
     ``_build/<name>.ipynb`` beside the notebook. It is kept after a failure, too, and only its owner
-    can read it (permissions 0600).
+    can read it (permissions 0600). ``-`` is the standard output. A device or a pipe gets the copy
+    at the end of the run; it is not replaced by a file, and a link is not, either.
 
     `on_cell` is called with (done, total) when a code cell ends. `on_progress` is called when a
     cell begins or ends, and at least twice a second in between. `on_failure` is called when a cell
@@ -67,13 +69,15 @@ def check(
     document = read_notebook(path)
     given = convert_parameters(parameters or {}, parameters_in(document, path), path)
     refuse_drift(document, path)
-    run = _NotebookRun(path, document, _target(path, output), deadline, started)
-    error = run.execute(given, environment or {}, on_cell, on_progress, on_failure)
-    if error is not None:
-        error.args = (f"{error}\nExecuted copy: {run.target}",)
-        error.output = run.target
-        raise error
-    return read(run.target)
+    target = target_of(path, output)
+    with place_for(target, path) as place:
+        run = _NotebookRun(path, document, place, deadline, started)
+        error = run.execute(given, environment or {}, on_cell, on_progress, on_failure)
+        if error is not None:
+            error.args = (f"{error}\nExecuted copy: {target}",)
+            error.output = target if can_be_read(target) else None
+            raise error
+        return replace(read(place), output=target)
 
 
 class _NotebookRun:
@@ -163,16 +167,6 @@ class _NotebookRun:
             line = self._first_lines.get(child.number, "")
             counts = read_stage_counts(child.progress_file)
             on_progress(CheckProgress(child.done, total, child.number, line, **counts))
-
-
-def _target(notebook: Path, output: str | Path | None) -> Path:
-    """Return the path of the executed copy."""
-    target = Path(output) if output is not None else default_output(notebook)
-    if target.resolve() == notebook.absolute().resolve():
-        raise CheckError(f"the executed copy would overwrite {notebook}: give another output")
-    if target.is_dir():
-        raise CheckError(f"output {target} is a folder: give a file name in it")
-    return target
 
 
 def require_finite(name: str, seconds: float) -> None:

@@ -30,7 +30,10 @@ Parameters = Annotated[
 ]
 Notebooks = Annotated[list[Path], typer.Argument(metavar="NOTEBOOK")]
 Output = Annotated[
-    Path | None, typer.Option(help="The executed copy; default: _build/ beside the notebook.")
+    Path | None,
+    typer.Option(
+        help="The executed copy; default: _build/ beside the notebook. - is standard output."
+    ),
 ]
 Grid = Annotated[
     list[str] | None,
@@ -108,6 +111,7 @@ def check_notebooks(
     jobs=100,1000 --parallel 2
     """
     from mousetrap.check import parse_axes, parse_parameters
+    from mousetrap.check.copy_place import is_standard_output
     from mousetrap.check.parameters import skip_slow_imports
 
     skip_slow_imports()
@@ -117,6 +121,8 @@ def check_notebooks(
     is_grid = bool(grid) or report is not None or parallel > 1
     if output is not None and (is_grid or len(notebooks) > 1):
         raise SettingsError("--output is for one run: leave it out; --report names a folder")
+    if json and is_standard_output(output):
+        raise SettingsError("--json and --output - both write to standard output: leave one out")
     given, axes = parse_parameters(parameters or []), parse_axes(grid or [])
     with _broker_environment(broker) as environment:
         if is_grid:
@@ -168,6 +174,7 @@ def _run(
 ) -> None:
     """Run *notebook* and show its summary, which a failed run has as well."""
     from mousetrap.check import check, read
+    from mousetrap.check.copy_place import is_standard_output
 
     print_message(f"running {_short(notebook)}")
     try:
@@ -178,7 +185,8 @@ def _run(
         if error.output is not None:
             _show(read(error.output), json)
         raise
-    _show(result, json)
+    if not is_standard_output(output):  # then standard output is for the copy alone
+        _show(result, json)
     print_message(f"passed: {_short(notebook)} in {result.seconds:.1f} s")
     print_message(f"executed notebook: {_short(result.output)}")
 
