@@ -17,7 +17,7 @@ from mousetrap.amqp.declared_queues import note
 from mousetrap.amqp.error_translation import translated
 from mousetrap.amqp.properties import is_near_delivery_limit, kept_properties
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.amqp.queue_depth import Depth, QueueDepthReader
+from mousetrap.amqp.queue_depth import Depth, QueueDepthReader, is_not_needed_yet
 from mousetrap.amqp.queue_reader import GotMessage, get, take
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.model.headers import without_delivery_counts
@@ -63,6 +63,8 @@ def declare(
 ) -> None:
     """Declare queues: a `Queue` with its retry, dead and quarantine queues, a name as one queue.
 
+    A worker declares its retry queues and its dead queue itself, when it first needs them.
+
     Raises:
         TopologyMismatch: one exists with other arguments; the text names the argument.
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
@@ -79,11 +81,16 @@ def depth(
 ) -> Depth:
     """Return how many messages are ready in *queue*, and how many consumers it has.
 
+    A retry queue or dead queue that no message has needed yet is empty.
+
     Raises:
         QueueMissing: there is no such queue.
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
+    settings = settings or Settings.from_environment()
     [answer] = depths([queue], settings, timeout=timeout)
+    if answer is None and is_not_needed_yet(queue, settings, timeout):
+        return Depth(queue, 0, 0)
     if answer is None:
         raise QueueMissing(f"there is no queue {queue!r}; declare it (mousetrap.job_queue.declare)")
     return answer
@@ -93,6 +100,8 @@ def depths(
     queues: Iterable[str], settings: Settings | None = None, *, timeout: float = ANSWERS_TIMEOUT
 ) -> list[Depth | None]:
     """Return the depth of each queue, read over one connection; None for a missing queue.
+
+    Retry queues and dead queues are missing until a message needs them.
 
     Raises:
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
@@ -116,7 +125,8 @@ def peek(
     """Return up to *n* messages from the head of *queue*, and leave them in the queue.
 
     The queue is not quite unchanged afterwards: the broker marks the messages as redelivered, and a
-    message may change places with one that is delivered at the same moment.
+    message may change places with one that is delivered at the same moment. A retry queue or dead
+    queue that no message has needed yet is empty.
 
     Raises:
         QueueMissing: there is no such queue.
@@ -125,6 +135,8 @@ def peek(
     """
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
+    if is_not_needed_yet(queue, settings, timeout):
+        return Messages([], f" at the head of {queue}")
     with short_channel(settings, timeout) as channel:
         found = get(channel, name, n)
         messages = [Message.from_wire(body, properties) for _, properties, body in found]
@@ -150,7 +162,8 @@ def drain(
     A message is acked once it is in the list (and *on_message* has returned, if given). If an
     exception interrupts, the message goes back to the queue, and the messages that were taken
     before are in ``taken`` of the exception. Never more messages are prefetched than are in the
-    queue and wanted, so that other consumers can have the rest.
+    queue and wanted, so that other consumers can have the rest. A retry queue or dead queue that no
+    message has needed yet is empty.
 
     Raises:
         QueueMissing: there is no such queue.
@@ -166,10 +179,12 @@ def drain(
     deadline, last = now + timeout, now
     idle_timeout = timeout if n is not None and not idle else idle
     ready = 1  # messages in the queue, as far as is known; one to begin with
+    if is_not_needed_yet(queue, settings, timeout + DRAIN_GRACE, now + idle_timeout):
+        return Messages(taken, f" out of {queue}")
     with (
         _attached_to_errors(taken, queue),
         postponed() as interrupts,
-        short_channel(settings, timeout + DRAIN_GRACE) as channel,
+        short_channel(settings, clock.remaining(deadline) + DRAIN_GRACE) as channel,
     ):
         while (n is None or len(taken) < n) and clock.monotonic() < deadline:
             wanted = MAX_DRAIN_PREFETCH if n is None else n - len(taken)
@@ -218,6 +233,8 @@ def purge(queue: str, settings: Settings | None = None, *, timeout: float = ANSW
             may delete the messages when it goes on: the request was perhaps sent.
     """
     settings = settings or Settings.from_environment()
+    if is_not_needed_yet(queue, settings, timeout):
+        return 0
     with short_channel(settings, timeout) as channel:
         answer = channel.queue_purge(settings.topology.wire_name(queue))
         return int(answer.method.message_count)
@@ -228,14 +245,16 @@ def delete(
 ) -> None:
     """Delete queues with their messages; a queue that does not exist is no error.
 
+    A `Queue` is deleted with its retry, dead and quarantine queues.
+
     Raises:
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
     settings = settings or Settings.from_environment()
     with short_channel(settings, timeout) as channel:
         for queue in queues:
-            for declaration in _declarations(queue, settings):
-                channel.queue_delete(declaration.name)
+            for name in [queue] if isinstance(queue, str) else queue.possible_names():
+                channel.queue_delete(settings.topology.wire_name(name))
 
 
 def delete_unused(
@@ -372,4 +391,6 @@ def _declare(channel: JobChannel, declaration: Declaration) -> None:
 
 def _declarations(queue: Queue | str, settings: Settings) -> list[Declaration]:
     topology = settings.topology
-    return [topology.work_queue(queue)] if isinstance(queue, str) else topology.declarations(queue)
+    if isinstance(queue, str):
+        return [topology.work_queue(queue)]
+    return [*topology.declarations(queue), *topology.failure_queues(queue)]

@@ -50,7 +50,10 @@ class Settings:
 
     namespace: str = ""  # prefix of all queue names: "run-7f3a" -> "run-7f3a.start_fetch"
     queue_type: str = "classic"  # or "quorum"
-    queue_expiry: float = 600.0  # the broker deletes a namespace's queues when unused this long
+    # Runs, checks and tests set it, and their child processes inherit it; a namespace alone never
+    # makes queues expire, because it may be a team's prefix for queues that must stay.
+    queues_expire: bool = False
+    queue_expiry: float = 86_400.0  # seconds without use until then: a day, longer than a night
     events_exchange: str = EVENTS_EXCHANGE  # workers publish outcomes here; "": they publish none
     keep_bodies: int = 0  # bytes; an outcome includes the message's body up to this size
 
@@ -154,7 +157,8 @@ class Settings:
     @property
     def topology(self) -> Topology:
         """The topology that these settings describe."""
-        return Topology(self.namespace, self.queue_type, self.queue_expiry, self.events_exchange)
+        expiry = self.queue_expiry if self.queues_expire else None
+        return Topology(self.namespace, self.queue_type, expiry, self.events_exchange)
 
     def _url(self, password: str) -> str:
         scheme = "amqps" if self.tls else "amqp"
@@ -174,6 +178,13 @@ def _number(kind: Callable[[str], T]) -> Callable[[str], T]:
     return convert
 
 
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in (*_YES, *_NO):
+        raise ValueError("it must be 1 (yes) or 0 (no)")
+    return text.lower() in _YES
+
+
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "host": ("RABBITMQ_HOST", str),
     "port": ("RABBITMQ_PORT", _number(int)),
@@ -182,6 +193,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "vhost": ("RABBITMQ_VHOST", str),
     "namespace": ("MOUSETRAP_NAMESPACE", str),
     "queue_type": ("MOUSETRAP_QUEUE_TYPE", str),
+    "queues_expire": ("MOUSETRAP_QUEUES_EXPIRE", _yes_or_no),
     "queue_expiry": ("MOUSETRAP_QUEUE_EXPIRY", _number(float)),
     "events_exchange": ("MOUSETRAP_EVENTS_EXCHANGE", str),
     "keep_bodies": ("MOUSETRAP_KEEP_BODIES", _number(int)),

@@ -82,7 +82,7 @@ def node():
 @pytest.fixture
 def settings(broker: Broker, namespace: str) -> Settings:
     """Settings with a namespace of its own, whose queues expire a minute after their last use."""
-    return broker.settings.replace(namespace=namespace, queue_expiry=60.0)
+    return broker.settings.replace(namespace=namespace, queues_expire=True, queue_expiry=60.0)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def rabbit(_session_rabbit):
 @pytest.fixture
 def rabbit_settings(rabbit):
     """Settings for `rabbit`, with a namespace of its own."""
-    return rabbit.settings.replace(namespace=f"rig-{uuid.uuid4().hex[:10]}", queue_expiry=600.0)
+    return rabbit.settings.replace(namespace=f"rig-{uuid.uuid4().hex[:10]}", queues_expire=True)
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,8 @@ def test_settings_are_a_value():
     changed = settings.replace(namespace="run-1")
 
     assert settings.namespace == ""
-    assert changed.topology == Topology("run-1", "classic", 600.0)
+    assert changed.topology == Topology("run-1", "classic", None)
+    assert changed.replace(queues_expire=True).topology.expiry == 86_400.0
     with pytest.raises(AttributeError):
         settings.host = "other"  # type: ignore[misc]
 

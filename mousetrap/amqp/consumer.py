@@ -22,6 +22,7 @@ from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
+from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Declaration
@@ -83,9 +84,9 @@ class Consumer:
 
     If *quarantine* names a second queue, it consumes that as well, one message at a time. When the
     broker cancels it (the queue was deleted, or since RabbitMQ 4.3 an ack to a quorum queue timed
-    out), it declares its queues again and continues. In a namespace it declares them regularly, so
-    that classic queues do not expire. It opens *exclusive_queue* on its connection each time it
-    starts to consume.
+    out), it declares its queues again and continues. If its queues expire, it declares them
+    regularly, and those of *on_demand* that are used, which renews the expiry. It opens
+    *exclusive_queue* on its connection each time it starts to consume.
 
     *on_delivery* is called with each delivery and must return at once; *on_failed* when the
     connection has failed permanently; *on_reconnected* when the broker has accepted the consumer
@@ -105,6 +106,7 @@ class Consumer:
         on_failed: Callable[[MousetrapError], object],
         on_reconnected: Callable[[], object] = lambda: None,
         quarantine: str = "",
+        on_demand: QueuesOnDemand | None = None,
         exclusive_queue: ExclusiveQueue | None = None,
         io_thread: IOThread | None = None,
     ) -> None:
@@ -118,6 +120,7 @@ class Consumer:
         self._on_reconnected = on_reconnected
         self._exclusive_queue = exclusive_queue
         self._quarantine = quarantine
+        self._on_demand = on_demand or QueuesOnDemand()
         self._generation = 0  # written on the I/O thread, read everywhere
         self._lock = forks.released_in_child(threads.Lock())
         self._settled: deque[Delivery] = deque()  # to be acked
@@ -143,7 +146,7 @@ class Consumer:
     def open(self) -> None:
         """Connect and consume. Raises what `Connection.open` raises."""
         self.connection.open()
-        if self.settings.namespace:
+        if self.settings.queues_expire:
             self.connection.call_later(self._renewal_interval, self._renew)
 
     def ack(self, *deliveries: Delivery) -> None:
@@ -375,8 +378,8 @@ class Consumer:
     def _renew(self) -> None:
         """Declare the queues again: for a classic queue that is a use, so it does not expire."""
         if self._channel is not None and self._channel.is_open:
-            for each in self._declarations:
-                if not isinstance(each, Declaration):
+            for each in (*self._declarations, *self._on_demand.used):
+                if not isinstance(each, Declaration) or "x-expires" not in each.arguments:
                     continue
                 # With a callback, so that the broker answers: no-wait declarations do not count as
                 # use (measured on RabbitMQ 4.3).

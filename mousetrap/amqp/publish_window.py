@@ -109,7 +109,7 @@ class PublishWindow:
 
     # ---- I/O thread ----------------------------------------------------------------------------
 
-    def take(self, *, can_write: bool) -> deque[Receipt]:
+    def take(self, can_write: bool) -> deque[Receipt]:
         """Take the outbox; if the caller cannot write now, it stays as it is."""
         with self._lock:
             self._write_is_due = False

@@ -22,6 +22,7 @@ from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.process_end import finish_at_exit
 from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.amqp.publish_window import PublishWindow
+from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.amqp.unconfirmed import UnconfirmedPublishes
 from mousetrap.amqp.writing import why_unsent, write
@@ -39,7 +40,8 @@ class Publisher:
     """Publishes from any thread, gets an outcome for each message, and survives reconnects.
 
     When the connection breaks, messages that were written and not confirmed become *unknown*.
-    Messages that were not written yet are written when it is restored, if their deadline allows.
+    Messages not written yet are written when it is restored, if their deadline allows. A queue of
+    *on_demand* is declared before the messages that are published to it.
 
     Threads: any. `publish` blocks only while ``settings.max_in_flight`` receipts wait, and never
     on the I/O thread.
@@ -51,6 +53,7 @@ class Publisher:
         purpose: str = "publisher",
         *,
         on_failed: Callable[[MousetrapError], object] = lambda _: None,
+        on_demand: QueuesOnDemand | None = None,
         io_thread: IOThread | None = None,
     ) -> None:
         self.settings = settings or Settings.from_environment()
@@ -66,6 +69,7 @@ class Publisher:
         self._unconfirmed = UnconfirmedPublishes()
         self._last_answer = 0.0  # when the broker last answered a publish, on the monotonic clock
         self._declared: list[AnyDeclaration] = []
+        self._on_demand = on_demand or QueuesOnDemand()
 
     def open(self) -> Publisher:
         """Connect; safe to call twice. Raises what `Connection.open` raises."""
@@ -227,10 +231,8 @@ class Publisher:
             TimeoutError: some still wait after *timeout* seconds; says how many.
         """
         if not self._window.wait_until_empty(timeout):
-            raise TimeoutError(
-                f"{self.in_flight:,} messages have no answer after {timeout:g} s; "
-                f"the connection is {self.connection.state}"
-            )
+            problem = f"{self.in_flight:,} messages have no answer after {timeout:g} s"
+            raise TimeoutError(f"{problem}; the connection is {self.connection.state}")
 
     def close(self, timeout: float = 5.0) -> None:
         """Wait up to *timeout* seconds for answers, then close; the other receipts become unknown.
@@ -324,6 +326,7 @@ class Publisher:
     def lost(self, error: MousetrapError) -> None:
         """Session: messages that were written and not answered become unknown."""
         self._channel = None
+        self._on_demand.lost(error)
         written = self._unconfirmed.take_all()
         if isinstance(error, MessageTooLarge):
             too_large = [each for each in written if len(each.message.body) == error.size]
@@ -342,12 +345,14 @@ class Publisher:
         self._on_failed(error)
 
     def _write(self) -> None:
-        batch = self._window.take(can_write=self._channel is not None)
+        batch, queues = self._window.take(self._channel is not None), self._on_demand.batch()
         for position, receipt in enumerate(batch):
             channel = self._channel
             if channel is None or not channel.is_open:  # lost while writing: keep the rest
                 self._window.put_back(list(batch)[position:])
                 return
+            if receipt.queue in queues:
+                self._on_demand.prepare(channel, receipt, queues)
             try:
                 write(channel, receipt)
             except Exception as error:  # noqa: BLE001 -- any error of pika's encoder: nothing was sent

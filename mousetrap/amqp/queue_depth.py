@@ -9,6 +9,7 @@ import pika
 
 from mousetrap.amqp.blocking_channel import JobChannel, connect
 from mousetrap.amqp.error_translation import translated
+from mousetrap.model.topology import work_queue_of
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
@@ -22,6 +23,30 @@ class Depth:
     queue: str
     messages: int
     consumers: int
+
+
+def is_not_needed_yet(
+    queue: str, settings: Settings, timeout: float = READ_TIMEOUT, until: float = 0.0
+) -> bool:
+    """Return whether *queue* is a retry or dead queue that is declared when a message needs it.
+
+    That is: it does not exist, and the work queue that it belongs to does. While that is so, it
+    waits, *until* a monotonic time at most. Raises what `QueueDepthReader.read` raises.
+    """
+    work = work_queue_of(queue)
+    if work is None:
+        return False
+    reader = QueueDepthReader(settings, "question")
+    try:
+        while True:
+            found = reader.read([queue, work], timeout)
+            if found[queue] is not None or found[work] is None:
+                return False
+            if not clock.remaining(until):
+                return True
+            clock.sleep(min(0.1, clock.remaining(until)))
+    finally:
+        reader.close()
 
 
 class QueueDepthReader:

@@ -32,7 +32,9 @@ _LIMIT = re.compile(  # of connections: of a user, a vhost, a node; of channels:
 )
 _REMEDIES = {  # what to do, by the argument that a setting of ours determines
     "x-queue-type": "set MOUSETRAP_QUEUE_TYPE to the type that the queue has",
-    "x-expires": "set MOUSETRAP_QUEUE_EXPIRY to the value that the queue was declared with",
+    "x-expires": "queues of runs, checks and tests expire, others do not: set "
+    "MOUSETRAP_QUEUES_EXPIRE (1 or 0) and MOUSETRAP_QUEUE_EXPIRY (seconds) as they were for the "
+    "process that declared it",
     "x-message-ttl": "give the stage the retry delays that the queue was declared with",
 }
 

@@ -21,6 +21,9 @@ NODE_NAME = "mousetrap@localhost"  # may be the same for all: each node has its 
 LOOPBACK = "127.0.0.1"
 PORTS = range(10_000, 32_768)  # Linux gives outgoing connections those above, others from 49,152
 MAX_PORTS_TRIED = 100  # a guess
+# Seconds after which RabbitMQ sends a message from a retry queue again that the work queue has not
+# accepted: it was full, or not there yet after a crash. RabbitMQ's own default is 180.
+RETURN_TIMEOUT = 5
 _RANDOM = randomness.system()  # unseeded: two processes must not choose the same ports
 
 
@@ -66,7 +69,8 @@ def configure(folder: Path, settings: Settings) -> Settings:
             ("default_vhost", settings.vhost),
         )
     )
-    (folder / "advanced.config").write_text(f"[{{rabbit, [{credentials}]}}].\n")
+    retries = f"{{dead_letter_worker_publisher_confirm_timeout, {RETURN_TIMEOUT * 1000}}}"
+    (folder / "advanced.config").write_text(f"[{{rabbit, [{credentials}, {retries}]}}].\n")
     (folder / "advanced.config").chmod(0o600)
     (folder / "enabled_plugins").write_text(
         "[].\n"

@@ -26,6 +26,7 @@ from mousetrap.runtime import clock, threads
 from mousetrap.runtime.atomic_file import is_replaceable
 
 NAMESPACE_VARIABLE = "MOUSETRAP_NAMESPACE"
+EXPIRE_VARIABLE = "MOUSETRAP_QUEUES_EXPIRE"
 MAX_PARALLEL = 64  # a guess: each needs at least three processes
 
 
@@ -196,7 +197,11 @@ class _GridRun:
                 point.parameters,
                 output=self._folder / point.file,
                 deadline=self._deadline,
-                environment={**self._environment, NAMESPACE_VARIABLE: point.namespace},
+                environment={
+                    **self._environment,
+                    NAMESPACE_VARIABLE: point.namespace,
+                    EXPIRE_VARIABLE: "1",
+                },
                 on_progress=partial(self._set_progress, point),
             )
         except Exception as error:  # noqa: BLE001 -- any error of one point: the other points go on

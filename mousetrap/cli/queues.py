@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mousetrap import job_queue
+from mousetrap.amqp.queue_depth import Depth, is_not_needed_yet
 from mousetrap.broker import probe
 from mousetrap.cli.console import (
     BODY_WIDTH,
@@ -48,6 +49,9 @@ def show_queues(
     settings = Settings.from_environment()
     wanted = names or [*fetch.queue.names(), *process.queue.names(), process.writes or ""]
     found = dict(zip(wanted, job_queue.depths(wanted, settings), strict=True))
+    for name in names or ():
+        if found[name] is None and is_not_needed_yet(name, settings):
+            found[name] = Depth(name, 0, 0)
     existing = [each for each in found.values() if each]
     if json:
         print_json([asdict(each) for each in existing])

@@ -22,7 +22,6 @@ from mousetrap.errors import PublishError, SettingsError, UndecodableMessage
 from mousetrap.model.decoding import decode
 from mousetrap.model.encoding import encode
 from mousetrap.model.message import Message
-from mousetrap.model.topology import Queue
 from mousetrap.runtime.postponed_interrupts import PostponedInterrupts, postponed
 from mousetrap.settings import Settings
 
@@ -42,7 +41,7 @@ def send(
         bool, typer.Option("--raw", help="Send the text unchanged, JSON or not.")
     ] = False,
     declare: Annotated[
-        bool, typer.Option("--declare", help="Declare the queue first, with its dead queue.")
+        bool, typer.Option("--declare", help="Declare the queue first, if it is missing.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -57,7 +56,7 @@ def send(
     settings = Settings.from_environment()
     bodies = _bodies(body, file, raw)
     if declare:
-        job_queue.declare(Queue(queue), settings=settings)
+        job_queue.declare(queue, settings=settings)
     tally = _Outcomes()
     with postponed() as interrupts:  # each message that is published is counted
         try:

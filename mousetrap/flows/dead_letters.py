@@ -35,7 +35,7 @@ def dead_letters(
     Each has a `reason`, `traceback`, `attempt`, `dead_since` and the original `body`.
 
     Raises:
-        QueueMissing: *queue* has no dead queue, because no worker has declared one yet.
+        QueueMissing: there is no such queue.
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
     return peek(queue_of(queue).dead, n, settings, timeout=timeout)
@@ -58,7 +58,7 @@ def replay(
 
     Raises:
         SettingsError: an id is empty, which would select every message.
-        QueueMissing: *queue* has no dead queue, because no worker has declared one yet.
+        QueueMissing: there is no such queue.
         PublishError: the broker did not confirm a copy; its dead letter stays.
         BrokerUnreachable, ConnectionLost: the broker did not answer within
             ``settings.confirm_timeout`` seconds; the dead letters that were not sent back stay.

@@ -1,9 +1,10 @@
 """Queues as values: which queues belong to a work queue, and with which arguments.
 
 A work queue is declared durable and **without arguments**, so that a notebook that declares it in
-plain pika gets no 406; only a namespace or the queue type quorum adds arguments. Retries and dead
-letters have queues of their own beside it. Outcomes are published to one exchange. Nothing here
-talks to a broker. Prototyped in ``notebooks/05_failures.ipynb``.
+plain pika gets no 406; only the queue type quorum, and the expiry of runs, checks and tests, add
+arguments. Retries and dead letters have queues of their own beside it, which are declared when the
+first message needs them. Outcomes are published to one exchange. Nothing here talks to a broker.
+Prototyped in ``notebooks/05_failures.ipynb``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from mousetrap.errors import SettingsError
 DEFAULT_RETRY_DELAYS = (1.0, 5.0, 25.0)  # seconds; three tries outlast a broker restart
 EVENTS_EXCHANGE = "mousetrap.events"
 MAX_DELAY = 86_400.0  # seconds: a day; longer waits are a scheduler's job, not a queue's
+SUBSTITUTE = ".2"  # ends the name of the queue used instead of one that exists with other arguments
+_FOR_FAILURES = re.compile(r"(?P<work>.+)\.(?:dead|retry\.[0-9.e+-]+s(?:\.2)?)")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]+")  # AMQP allows any UTF-8; control characters confuse people
 _SURROGATE = re.compile("[\ud800-\udfff]")  # bytes from a shell that are not UTF-8 become these
 
@@ -91,8 +94,15 @@ class Queue:
         return f"{self.name}.retry.{delay:g}s"
 
     def names(self) -> list[str]:
-        """Return the names of all queues that belong to this one, the work queue first."""
+        """Return the names of all queues that belong to this one, the work queue first.
+
+        The retry queues and the dead queue exist only if a message has needed them.
+        """
         return [self.name, *self.retry_queues(), self.dead, self.quarantine]
+
+    def possible_names(self) -> list[str]:
+        """Return `names`, and those of the queues that can stand in for retry queues."""
+        return [*self.names(), *(name + SUBSTITUTE for name in self.retry_queues())]
 
 
 @dataclass(frozen=True)
@@ -100,14 +110,16 @@ class Topology:
     """Turns plain names into queues on the wire: namespace, queue type and expiry.
 
     `namespace` is a prefix: ``run-7f3a`` turns ``start_fetch`` into ``run-7f3a.start_fetch``.
-    Queues in a namespace have ``x-expires`` of `expiry` seconds, so the broker deletes the queues
-    of a kernel that was killed. A live worker declares its queues again long before that, which
-    renews the expiry of a classic queue, but not of a quorum queue.
+
+    With an `expiry`, which runs, checks and tests set, the classic queues of a namespace have
+    ``x-expires``: the broker deletes them when nobody has used them for so long. A live worker
+    declares its queues again long before that, which renews the expiry. It would not renew that of
+    a quorum queue, so a quorum queue never expires: the run, or `sweep`, deletes it by its name.
     """
 
     namespace: str = ""
     queue_type: str = "classic"
-    expiry: float = 600.0  # seconds
+    expiry: float | None = None  # seconds
     events_exchange: str = EVENTS_EXCHANGE  # "": no outcomes are published
 
     def wire_name(self, name: str) -> str:
@@ -127,16 +139,40 @@ class Topology:
         return Declaration(self.wire_name(check_queue_name(name)), self._arguments())
 
     def declarations(self, queue: Queue) -> list[Declaration]:
-        """Return all queues that belong to *queue*, the work queue first."""
+        """Return the queues that a worker of *queue* consumes: the work queue and its quarantine.
+
+        The quarantine is there from the start, or other workers would not know of it.
+        """
+        quarantine = Declaration(self.wire_name(queue.quarantine), self._arguments())
+        return [self.work_queue(queue.name), quarantine]
+
+    def failure_queues(self, queue: Queue) -> list[Declaration]:
+        """Return the queues that are declared when a message of *queue* first needs one.
+
+        These are a retry queue for each delay and the dead queue.
+        """
         retries = [
-            Declaration(self.wire_name(name), self._retry_arguments(queue, delay))
+            self.waiting_queue(name, queue.name, delay)
             for name, delay in queue.retry_queues().items()
         ]
-        others = [
-            Declaration(self.wire_name(name), self._arguments())
-            for name in (queue.dead, queue.quarantine)
-        ]
-        return [self.work_queue(queue.name), *retries, *others]
+        return [*retries, Declaration(self.wire_name(queue.dead), self._arguments())]
+
+    def waiting_queue(self, name: str, target: str, delay: float) -> Declaration:
+        """Return the queue *name* that passes each message to the queue *target* after *delay* s.
+
+        It is a quorum queue that removes a message when the target has accepted it. A classic queue
+        removes it before that: it loses up to 2,048 messages if the broker is killed, and all that
+        a full target refuses (measured). It never expires: that would delete waiting messages.
+        """
+        arguments = {
+            "x-queue-type": "quorum",
+            "x-message-ttl": _milliseconds(delay),
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": self.wire_name(target),
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",  # a condition for at-least-once
+        }
+        return Declaration(self.wire_name(name), arguments)
 
     @property
     def events_key(self) -> str:
@@ -162,20 +198,15 @@ class Topology:
         # classic is the broker's default: without the argument there can be no 406
         if self.queue_type != "classic":
             arguments["x-queue-type"] = self.queue_type
-        if self.namespace:
+        elif self.namespace and self.expiry is not None:
             arguments["x-expires"] = _milliseconds(self.expiry)
         return arguments
 
-    def _retry_arguments(self, queue: Queue, delay: float) -> dict[str, object]:
-        arguments = self._arguments() | {
-            "x-message-ttl": _milliseconds(delay),
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": self.wire_name(queue.name),
-        }
-        if self.queue_type == "quorum":
-            # Without both, a quorum queue removes a message before its target has accepted it.
-            arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-        return arguments
+
+def work_queue_of(name: str) -> str | None:
+    """Return the work queue whose retry queue or dead queue is *name*; None for other names."""
+    found = _FOR_FAILURES.fullmatch(name)
+    return found["work"] if found else None
 
 
 def check_queue_name(name: str) -> str:

@@ -90,7 +90,7 @@ def channel(broker: Broker, namespace: str) -> Iterator[JobChannel]:
     """
     from mousetrap.job_queue import open_channel
 
-    with open_channel(broker.settings.replace(namespace=namespace)) as channel:
+    with open_channel(broker.settings.replace(namespace=namespace, queues_expire=True)) as channel:
         yield channel
 
 
@@ -102,7 +102,7 @@ def run(broker: Broker, namespace: str) -> Iterator[Callable[..., Any]]:
     """
     from mousetrap.runs.run import run as start
 
-    settings = broker.settings.replace(namespace=namespace)
+    settings = broker.settings.replace(namespace=namespace, queues_expire=True)
     with ExitStack() as runs:
         yield lambda flow, **options: runs.enter_context(start(flow, settings, **options))
 

@@ -40,7 +40,7 @@ class TestNamespace:
         # sessions. A namespace has at most 40 characters, and a notebook or a run adds some.
         word = re.sub(r"[^A-Za-z0-9_]+", "_", prefix)[:8]
         self.namespace = f"{word}-{randomness.new_id()[:10]}"
-        self.settings = broker.settings.replace(namespace=self.namespace)
+        self.settings = broker.settings.replace(namespace=self.namespace, queues_expire=True)
         self._broker = replace(broker, settings=self.settings)
         self._extra = environment or {}
         self._saved: dict[str, str | None] = {}

@@ -307,7 +307,7 @@ def dead(
     from its ledger, and no queue is read, so this works after the run has ended, too.
 
     Raises:
-        QueueMissing: the queue has no dead queue, because no worker has declared one yet.
+        QueueMissing: there is no such queue.
     """
     if isinstance(source, Run):
         return _of_run(source, n)
@@ -317,8 +317,8 @@ def dead(
         messages = dead_letters(queue, n, settings)
     except QueueMissing:
         raise QueueMissing(
-            f"there is no queue {queue.dead!r}: no mousetrap worker has read {queue.name!r} yet; "
-            f"look at another queue with mousetrap.peek"
+            f"there is no queue {queue.name!r}, and so no dead letter of it; check the name and "
+            f"the namespace"
         ) from None
     total = depth(queue.dead, settings).messages if len(messages) == n else len(messages)
     return DeadLetterList(

@@ -63,8 +63,8 @@ class Run(RunFigures):
     starts.
 
     As a context manager it starts and stops the workers. When the block ends without an exception,
-    all queues of the run are deleted; when it raises, they stay until they expire, so that you can
-    look at them.
+    all queues of the run are deleted; when it raises, they stay, so that you can look at them,
+    until `mousetrap sweep`. After ``settings.queue_expiry`` seconds without use, most expire.
 
     Raises:
         SettingsError: an argument cannot work, or events are switched off.
@@ -92,7 +92,8 @@ class Run(RunFigures):
         if not base.events_exchange:
             raise SettingsError("a run needs events: MOUSETRAP_EVENTS_EXCHANGE must not be ''")
         self.namespace = f"{base.namespace[:31] or 'run'}-{randomness.new_id()[:8]}"
-        self.settings = base.replace(namespace=self.namespace, keep_bodies=keep_bodies)
+        changes: dict[str, Any] = {"keep_bodies": keep_bodies, "queues_expire": True}
+        self.settings = base.replace(namespace=self.namespace, **changes)
         self.ledger = Ledger(self.flow.reads)
         queues = [with_delays(each.queue, retry_delays) for each in self.flow.stages]
         self._queues = RunQueues(self.settings, self.flow, queues, self.ledger)
@@ -153,9 +154,10 @@ class Run(RunFigures):
     def stop(self, *, keep_queues: bool = False) -> None:
         """Stop the workers, close the connections and delete the queues. Safe to call twice.
 
-        With *keep_queues* the queues stay until they expire. An interrupt ends the wait for
-        handlers; everything is still closed and deleted. In a forked child of the process that
-        started the run it does nothing: workers, connections and queues are the parent's.
+        With *keep_queues* the queues stay until `mousetrap sweep` or their expiry. An interrupt
+        ends the wait for handlers; everything is still closed and deleted. In a forked child of the
+        process that started the run it does nothing: workers, connections and queues are the
+        parent's.
 
         Raises:
             TimeoutError: a handler did not end in time.
@@ -184,8 +186,9 @@ class Run(RunFigures):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self.state == "open":
             sys.stderr.write(
-                f"the queues of {self.namespace} stay for {self.settings.queue_expiry:g} s: "
-                f"MOUSETRAP_NAMESPACE={self.namespace} mousetrap queues; mousetrap sweep\n"
+                f"the queues of {self.namespace} stay. To see them: "
+                f"MOUSETRAP_NAMESPACE={self.namespace} mousetrap queues; to delete them: "
+                f"mousetrap sweep\n"
             )
         self.stop(keep_queues=kind is not None)
 

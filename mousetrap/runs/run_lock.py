@@ -3,7 +3,7 @@
 Each run, and each namespace of a test, has a file in the user's state folder that names its queues
 and is locked while its process lives (`mousetrap.runs.locked_file`). The run's worker processes do
 not hold the lock; they end by themselves soon after the run's process. `sweep` deletes the queues
-of the files whose lock is free. Without a sweep, the queues expire by themselves.
+of the files whose lock is free. Without a sweep, only the classic queues expire.
 
 The file is written under the lock: if the lock is free, the file is complete and its process is
 gone, or it is not complete and no queue was declared.

@@ -52,15 +52,21 @@ class RunQueues:
         return [*self._flow.results, *others]
 
     def declarations(self) -> list[AnyDeclaration]:
-        """Return all queues, the exchange of the outcomes and its binding, in order."""
+        """Return the queues to declare at the start, and the exchange of the outcomes.
+
+        Workers declare the retry queues and the dead queues when they first need them.
+        """
         topology = self._settings.topology
         queues = [each for queue in self.read_by_stages for each in topology.declarations(queue)]
         results = [topology.work_queue(name) for name in (*self.results(), MARKER)]
         return [*queues, *results, *topology.events_queue()]
 
     def wire_names(self) -> list[str]:
-        """Return the names of all queues as the broker knows them."""
-        return [each.name for each in self.declarations() if isinstance(each, Declaration)]
+        """Return the names on the broker of all queues that the run can have."""
+        names = [each.name for each in self.declarations() if isinstance(each, Declaration)]
+        wire_name = self._settings.topology.wire_name
+        possible = [name for queue in self.read_by_stages for name in queue.possible_names()]
+        return list(dict.fromkeys([*names, *map(wire_name, possible)]))
 
     def claim(self) -> None:
         """Let `sweep` know the queues, from before they are declared until `delete`.

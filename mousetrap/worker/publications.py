@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 
 from mousetrap.amqp.confirming import RESEND_DELAY
 from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.amqp.publisher import Publisher
+from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown
 from mousetrap.model.message import Message
-from mousetrap.model.topology import AnyDeclaration, Declaration
+from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
 from mousetrap.runtime import clock, randomness
+from mousetrap.settings import Settings
 from mousetrap.worker.hooks import Hooks
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -126,3 +129,26 @@ class Publications:
             # a queue was deleted
             self._publisher.declare([*self._declarations, *self._targets.values()])
         self._publisher.send_again(receipt)
+
+
+def new_publisher(
+    settings: Settings,
+    queue: str,
+    declarations: Sequence[AnyDeclaration],
+    on_demand: QueuesOnDemand,
+    on_failed: Callable[[MousetrapError], object],
+    io_thread: IOThread,
+) -> Publisher:
+    """Return the publisher of a worker of *queue*, not yet open.
+
+    It declares *declarations* and the exchange of the outcomes at once, the queues of *on_demand*
+    when a message is published to them.
+    """
+    purpose = f"worker {queue} publishes"
+    publisher = Publisher(
+        settings, purpose, on_failed=on_failed, on_demand=on_demand, io_thread=io_thread
+    )
+    publisher.declare(declarations)
+    if settings.events_exchange:
+        publisher.declare([Exchange(settings.events_exchange)])
+    return publisher

@@ -38,8 +38,12 @@ def collect(
     error: MousetrapError | None,
     *,
     is_started: bool,
+    queue_problem: str,
 ) -> Statistics:
-    """Return the figures of a worker that has these parts, and has ended because of *error*."""
+    """Return the figures of a worker that has these parts, and has ended because of *error*.
+
+    *queue_problem*: what is wrong with its retry queues; shown if nothing more urgent is wrong.
+    """
     counts = processor.snapshot()
     problem = str(error or "") or processor.problem
     if consumes.state not in ("open", "closed"):
@@ -55,7 +59,7 @@ def collect(
         consuming=alive and connected and not processor.is_stopping,
         prefetched=max(0, processor.unacked - counts["in_progress"]),
         reconnects=consumes.reconnects + publishes.reconnects,
-        problem=problem,
+        problem=problem or queue_problem,
         oldest=round(processor.attempts.oldest, 3),
         stuck=processor.executor.stuck,
         **counts,

@@ -14,11 +14,11 @@ from typing import Any
 
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.io_thread import IOThread
-from mousetrap.amqp.publisher import Publisher
+from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.display.table import Table
 from mousetrap.errors import ConnectionLost, MousetrapError
-from mousetrap.model.topology import AnyDeclaration, Exchange, Queue
+from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.runtime import forks, threads
 from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted, start_in_thread
 from mousetrap.settings import Settings
@@ -27,6 +27,7 @@ from mousetrap.worker.handler import Handler
 from mousetrap.worker.hooks import Hook, Hooks
 from mousetrap.worker.options import check_options
 from mousetrap.worker.processor import Processor
+from mousetrap.worker.publications import new_publisher
 from mousetrap.worker.running import started
 from mousetrap.worker.statistics import Statistics, collect
 from mousetrap.worker.stopping import finish
@@ -84,14 +85,12 @@ class Worker:
         self._hooks = Hooks(self.queue.name, hooks)
         topology = self.settings.topology
         declarations = self._declarations(writes)
-        name, label = topology.wire_name(self.queue.name), f"worker {self.queue.name}"
-        io_thread = IOThread(label)
-        self._publisher = Publisher(
-            self.settings, f"{label} publishes", on_failed=self.fail, io_thread=io_thread
+        name = topology.wire_name(self.queue.name)
+        io_thread = IOThread(f"worker {self.queue.name}")
+        self._failure_queues = QueuesOnDemand(topology.failure_queues(self.queue))
+        self._publisher = new_publisher(
+            self.settings, self.queue.name, declarations, self._failure_queues, self.fail, io_thread
         )
-        self._publisher.declare(declarations)
-        if topology.events_exchange:
-            self._publisher.declare([Exchange(topology.events_exchange)])
         self._discovery = ConsumerDiscovery(self.settings, name, self._publisher, self._held)
         self._consumer = Consumer(
             self.settings,
@@ -102,6 +101,7 @@ class Worker:
             on_failed=self.fail,
             on_reconnected=self._on_reconnected,
             quarantine=topology.wire_name(self.queue.quarantine),
+            on_demand=self._failure_queues,
             exclusive_queue=self._discovery.own_queue,
             io_thread=io_thread,
         )
@@ -229,7 +229,7 @@ class Worker:
         """Return the counts and the state of this moment."""
         return collect(
             self._processor, self._consumer.connection, self._publisher.connection, self.error,
-            is_started=self._is_started,
+            is_started=self._is_started, queue_problem=self._failure_queues.problem,
         )  # fmt: skip
 
     def attached(self, timeout: float = DISCOVERY_TIMEOUT) -> Attached | None:

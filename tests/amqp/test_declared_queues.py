@@ -89,5 +89,5 @@ def test_everything_that_declares_is_recorded(settings, notes):
 
     names = declared_queues.names_in(notes)
     plain = {"start_fetch", "data_processing", "asked", "asked.retry.1s", "asked.dead",
-             "published", "read", "read.dead", "written"}  # fmt: skip
+             "published", "read", "read.quarantine", "written"}  # fmt: skip
     assert {wire_name(name) for name in plain} <= set(names)

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.errors import SettingsError
-from mousetrap.model.topology import MAX_DELAY, Declaration, Queue, Topology, check_queue_name
+from mousetrap.model.topology import (
+    MAX_DELAY,
+    Declaration,
+    Queue,
+    Topology,
+    check_queue_name,
+    work_queue_of,
+)
 
 
 def test_queue_names_all_queues_that_belong_to_it():
@@ -26,49 +33,56 @@ def test_queue_names_all_queues_that_belong_to_it():
 
 
 def test_work_queues_are_declared_without_arguments():
-    """A notebook that declares them in plain pika gets no 406."""
-    declarations = {each.name: each.arguments for each in Topology().declarations(Queue("q"))}
+    """A notebook that declares them in plain pika gets no 406; a namespace makes no difference."""
+    queue = Queue("q", retry_delays=())
+    for topology in (Topology(), Topology("team")):
+        declarations = [*topology.declarations(queue), *topology.failure_queues(queue)]
 
-    assert declarations["q"] == {}
-    assert declarations["q.dead"] == {}
+        plain = {topology.plain_name(each.name): each.arguments for each in declarations}
+        assert plain == {"q": {}, "q.quarantine": {}, "q.dead": {}}
 
 
-def test_retry_queues_lead_back_after_their_delay():
-    """A message waits in milliseconds and is dead-lettered to the work queue by name."""
-    [_, retry, *_] = Topology().declarations(Queue("q", retry_delays=(2.5,)))
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_retry_queues_keep_a_message_until_its_target_has_it(queue_type):
+    """Whatever the type of the work queue, they are quorum queues that never expire."""
+    topology = Topology("run-7f3a", queue_type, expiry=60.0)
+    [retry, _] = topology.failure_queues(Queue("q", retry_delays=(2.5,)))
 
     assert retry == Declaration(
-        "q.retry.2.5s",
+        "run-7f3a.q.retry.2.5s",
         {
+            "x-queue-type": "quorum",
             "x-message-ttl": 2500,
             "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": "q",
+            "x-dead-letter-routing-key": "run-7f3a.q",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
         },
     )
 
 
-def test_a_namespace_is_a_prefix_and_expires():
-    """The broker deletes the queues of a killed kernel: each has an expiry."""
-    topology = Topology("run-7f3a", expiry=60.0)
-    declarations = topology.declarations(Queue("q", retry_delays=(1,)))
+def test_only_classic_queues_of_a_namespace_with_an_expiry_expire():
+    """A quorum queue never does: declaring it again does not renew its expiry."""
+    for topology, wanted in [
+        (Topology("run-7f3a", expiry=60.0), {"x-expires": 60_000}),
+        (Topology("run-7f3a", "quorum", expiry=60.0), {"x-queue-type": "quorum"}),
+        (Topology(expiry=60.0), {}),
+    ]:
+        queue = Queue("q", retry_delays=())
+        declarations = [*topology.declarations(queue), *topology.failure_queues(queue)]
 
-    assert [each.name for each in declarations] == [
-        "run-7f3a.q",
-        "run-7f3a.q.retry.1s",
-        "run-7f3a.q.dead",
-        "run-7f3a.q.quarantine",
-    ]
-    assert all(each.arguments["x-expires"] == 60_000 for each in declarations)
-    assert declarations[1].arguments["x-dead-letter-routing-key"] == "run-7f3a.q"
+        assert [each.arguments for each in declarations] == [wanted] * 3
 
 
-def test_quorum_retry_queues_lose_nothing():
-    """A quorum retry queue keeps a message until its target has it."""
-    [work, retry, *others] = Topology(queue_type="quorum").declarations(Queue("q", (1,)))
+@given(st.lists(st.floats(1e-9, MAX_DELAY), max_size=3), st.sampled_from(["q", "q.dead", "é.1"]))
+def test_work_queue_of_is_the_inverse_of_the_names_of_failure_queues(delays, name):
+    """Retry and dead queues lead back to the work queue; other names belong to none."""
+    queue = Queue(name, tuple(delays))
+    of_failures = {*queue.possible_names()} - {queue.name, queue.quarantine}
 
-    assert {each.arguments["x-queue-type"] for each in (work, retry, *others)} == {"quorum"}
-    assert retry.arguments["x-dead-letter-strategy"] == "at-least-once"
-    assert retry.arguments["x-overflow"] == "reject-publish"
+    assert {work_queue_of(each) for each in of_failures} == {name}
+    assert work_queue_of(queue.quarantine) is None
+    assert work_queue_of("dead") is None
 
 
 @pytest.mark.parametrize("namespace", ["", "run-7f3a"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
 
 CHECK = Path(__file__).parents[2] / "notebooks" / "check_pipeline.ipynb"
+# Seconds after which RabbitMQ 3.10 can restart a quorum queue after SIGKILL: one that is younger
+# stays without a leader (measured with one of half a second; 4.3 restarts it).
+OLD_QUEUE = 6.0
 PARAMETERS = {"jobs": 500, "fetch_workers": 2, "process_workers": 2, "failure_rate": 0.1}
 
 
@@ -88,8 +93,11 @@ def test_pipeline_survives_a_broker_restart(node: RabbitMQNode, tmp_path, how):
 
     def restart() -> None:
         pause = threading.Event()
+        first_retry = math.inf  # when its queue was seen first
         for _ in range(600):
             lines = node.rabbitmqctl("list_queues", "-q", "name", "messages", "consumers")
+            if "start_fetch.retry" in lines:
+                first_retry = min(first_retry, time.monotonic())
             queues = {
                 name.rpartition(".")[2]: (int(messages), int(consumers))
                 for name, messages, consumers in map(str.split, lines.splitlines())
@@ -98,7 +106,8 @@ def test_pipeline_survives_a_broker_restart(node: RabbitMQNode, tmp_path, how):
             messages, fetching = queues.get("start_fetch", (0, 0))
             _, processing = queues.get("data_processing", (0, 0))
             # a worker that starts while the broker is away ends with an error: not tested here
-            if 50 <= messages <= 450 and fetching == processing == 2:
+            is_old = time.monotonic() - first_retry > OLD_QUEUE
+            if 50 <= messages <= 450 and fetching == processing == 2 and is_old:
                 waiting.append(messages)
                 getattr(node, how)()
                 node.start()
@@ -107,8 +116,8 @@ def test_pipeline_survives_a_broker_restart(node: RabbitMQNode, tmp_path, how):
 
     breaker = threading.Thread(target=restart)
     breaker.start()
-    # 500 fetches of 20 ms, one at a time in each of two workers: 5 seconds for the restart
-    summary = run(node.settings, tmp_path, latency=0.02, concurrency=1)
+    # 500 fetches of 50 ms, one at a time in each of two workers: 12 seconds for the restart
+    summary = run(node.settings, tmp_path, latency=0.05, concurrency=1)
     breaker.join(60)
 
     assert waiting, "the fault was not triggered"

@@ -13,7 +13,7 @@ from support.messages import existing_queues
 from support.stages import QUICK, double, show, stubborn
 
 import mousetrap
-from mousetrap import job_queue, stage
+from mousetrap import stage
 from mousetrap.errors import (
     AccessRefused,
     MousetrapError,
@@ -212,8 +212,8 @@ def test_run_writes_its_progress_to_a_file(settings, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_queues_of_a_failed_run_stay_and_expire(settings, own_state, capsys):
-    """After an error you can look at them, until they expire."""
+def test_queues_of_a_failed_run_stay_until_they_expire_or_are_swept(settings, own_state, capsys):
+    """After an error you can look at them; a retry queue never expires with its messages."""
     run = mousetrap.run(stubborn, settings.replace(queue_expiry=1.0))
 
     def fail():
@@ -226,9 +226,10 @@ def test_queues_of_a_failed_run_stay_and_expire(settings, own_state, capsys):
 
     assert existing_queues(run)
     assert f"MOUSETRAP_NAMESPACE={run.namespace} mousetrap queues" in capsys.readouterr().err
+    retry = run.settings.topology.wire_name(stubborn.queue.retry_queue(30.0))
     deadline = time.monotonic() + 15
     pause = threading.Event()
-    while pause.wait(1.5) or job_queue.depths(
-        run._queues.wire_names(), settings.replace(namespace="")
-    ) != [None] * len(run._queues.wire_names()):
+    # longer than the expiry, because counting the messages is a use of a queue
+    while pause.wait(1.5) or set(existing_queues(run)) != {retry}:
         assert time.monotonic() < deadline
+    assert [each.queues for each in sweep(settings)] == [(retry,)]
