@@ -381,8 +381,7 @@ class Consumer:
             for each in (*self._declarations, *self._on_demand.used):
                 if not isinstance(each, Declaration) or "x-expires" not in each.arguments:
                     continue
-                # With a callback, so that the broker answers: no-wait declarations do not count as
-                # use (measured on RabbitMQ 4.3).
+                # With a callback: a declaration without an answer is no use (measured on 4.3).
                 self._channel.queue_declare(
                     each.name,
                     durable=True,
