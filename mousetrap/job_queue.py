@@ -175,11 +175,9 @@ def drain(
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
     taken: list[Message] = []
-    now = clock.monotonic()
-    deadline, last = now + timeout, now
     idle_timeout = timeout if n is not None and not idle else idle
-    ready = 1  # messages in the queue, as far as is known; one to begin with
-    if is_not_needed_yet(queue, settings, timeout + DRAIN_GRACE, now + idle_timeout):
+    deadline, last, ready = clock.monotonic() + timeout, clock.monotonic(), 1  # one may be ready
+    if is_not_needed_yet(queue, settings, timeout + DRAIN_GRACE, last + idle_timeout):
         return Messages(taken, f" out of {queue}")
     with (
         _attached_to_errors(taken, queue),
