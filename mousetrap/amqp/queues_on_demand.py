@@ -8,7 +8,7 @@ arguments, the broker refuses before it accepts a message that would wait there 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from pika.channel import Channel
 
@@ -24,23 +24,17 @@ class QueuesOnDemand:
     """Declares queues right before a publish, and says where to publish if one is refused.
 
     If a retry queue exists with other arguments, the queue with the same name and `SUBSTITUTE` is
-    used instead, and *on_refused* is called with the name of the first one. A dead queue with other
-    arguments is used as it is, because dead letters only wait there. Without the permission to
-    declare, a queue is used if it exists.
+    used instead. A dead queue with other arguments is used as it is, because dead letters only wait
+    there. Without the permission to declare, a queue is used if it exists. `problems` says so.
 
     Threads: the I/O thread.
     """
 
-    def __init__(
-        self,
-        declarations: Iterable[Declaration] = (),
-        on_refused: Callable[[str], object] = lambda _: None,
-    ) -> None:
+    def __init__(self, declarations: Iterable[Declaration] = ()) -> None:
         self.substitutes: dict[str, str] = {}  # queue that must not be used -> what to use instead
         self.problems: dict[str, str] = {}  # queue -> what is wrong with it, and what to do
         self._declarations = {each.name: each for each in declarations}
         self._used: dict[str, Declaration] = {}  # those that were declared so far
-        self._on_refused = on_refused
 
     @property
     def used(self) -> list[Declaration]:
@@ -96,13 +90,11 @@ class QueuesOnDemand:
             self.substitutes[name] = substitute.name
             problem = (
                 f"{reason}: a message might never come back from it. Retries wait in "
-                f"{substitute.name!r} instead, and the worker moves what is in {name!r} there. "
-                f"Delete {name!r} when it is empty (mousetrap.job_queue.delete) and start the "
-                f"workers again"
+                f"{substitute.name!r} instead. What is in {name!r} already may stay there: look "
+                f"(mousetrap queues, mousetrap peek). When it is empty, delete it "
+                f"(mousetrap.job_queue.delete) and start the workers again"
             )
         del self._declarations[name]
         self._used.pop(name, None)
         self.problems[name] = problem
         log.warning("%s", problem)
-        if name in self.substitutes:
-            self._on_refused(name)

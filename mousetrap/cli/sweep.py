@@ -16,7 +16,10 @@ from mousetrap.settings import Settings
 def sweep(json: Json = False) -> None:
     """Delete the queues of runs whose process is gone, and list them; live runs stay.
 
-    It finds the runs of this user on this machine. Exit code 1 if something could not be deleted.
+    It finds the runs of this user on this machine, and the namespaces of killed tests. A run whose
+    broker cannot be reached is kept for the next sweep. Exit code 1 if something could not be
+    deleted.
+
     A day after their last use the queues of a run expire, except its retry queues and its quorum
     queues: only a sweep deletes those.
 

@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
-from rig.trial import LONG, Trial
+from rig.trial import LONG, Trial, trial_counts
 from support.waiting import wait_for
 
-from mousetrap.job_queue import depth
+from mousetrap.job_queue import delete, depth, depths, open_channel
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
@@ -71,3 +71,83 @@ def killed_while_retries_return(rabbit, settings, times):
         trial.settle(120)
         trial.wait_until_idle(worker)
         return trial.drain_queues()
+
+
+@pytest.mark.fault("F39")
+@trial_counts(20, 100)
+@pytest.mark.parametrize("how", ["deleted", "classic without arguments", "another delay"])
+def test_retry_queue_is_not_ours(settings, fault_row, caplog, how, times):
+    """A retry queue that is deleted or declared otherwise meanwhile: said, and none is stranded."""
+    handler = FailsOnce()
+    handler.gate.set()
+    with (
+        Trial(settings, Queue("work", (0.2,))) as trial,
+        Worker(trial.queue, handler, settings, writes="out") as worker,
+    ):
+        trial.send(["first"])
+        trial.settle()  # its retry queue was used, and is empty again
+        name = trial.wire_name("work.retry.0.2s")
+        with open_channel(settings) as channel:
+            channel.queue_delete(name)
+            if how == "classic without arguments":
+                channel.queue_declare(name, durable=True)
+            elif how == "another delay":
+                arguments = {"x-queue-type": "quorum", "x-message-ttl": 3_600_000}
+                channel.queue_declare(name, durable=True, arguments=arguments)
+        trial.send(f"{n}" for n in range(times))
+        trial.settle()
+        trial.wait_until_idle(worker)
+        problem = worker.statistics().problem
+        delete(f"{trial.queue.retry_queue(0.2)}.2", settings=settings)
+
+    found = depths(["work.retry.0.2s"], settings)
+    assert found[0].messages == 0
+    fault_row.add(trial.drain_queues(), times)
+    if how != "deleted":
+        assert name in problem
+        assert name in caplog.text
+
+
+@pytest.mark.fault("F38")
+def test_production_prefix_never_expires(settings, fault_row):
+    """A namespace alone, even with a length of the expiry, makes no queue expire."""
+    ours = settings.replace(queues_expire=False, queue_expiry=1.0)
+    declared = [
+        *ours.topology.declarations(Queue("work")),
+        *ours.topology.failure_queues(Queue("work")),
+    ]
+    with Trial(ours, Queue("work", ())) as trial:
+        trial.send(f"{n}" for n in range(50))
+        threading.Event().wait(2.5)  # longer than the expiry; a passive declare would be a use
+
+        assert not any("x-expires" in each.arguments for each in declared)
+        assert depth("work", ours).messages == 50
+        with Worker(trial.queue, lambda data: data, ours, writes="out") as worker:
+            trial.settle()
+            trial.wait_until_idle(worker)
+        fault_row.add(trial.drain_queues())
+
+
+@pytest.mark.fault("F31")
+@pytest.mark.parametrize("times", [pytest.param(300, marks=LONG)])
+def test_work_queue_is_full_when_retries_return(rabbit, rabbit_settings, fault_row, times):
+    """What a full work queue refuses comes back when there is room: RabbitMQ tries every 180 s."""
+    settings = rabbit_settings
+    handler = FailsOnce()
+    with Trial(settings, Queue("work", (1.0,))) as trial:
+        with Worker(trial.queue, handler, settings, writes="out", prefetch=256) as worker:
+            trial.send(f"{n}" for n in range(times))
+            worker.wait_until(retried=times // 3)
+            limit = '{"max-length": 20, "overflow": "reject-publish"}'
+            name = trial.wire_name("work").replace(".", "\\.")
+            rabbit.rabbitmqctl("set_policy", "full", f"^{name}$", limit, "--apply-to", "queues")
+            worker.wait_until(retried=times, timeout=60)
+            threading.Event().wait(3.0)  # the retries return meanwhile, and most are refused
+            rabbit.rabbitmqctl("clear_policy", "full")
+            handler.gate.set()
+            started = time.monotonic()
+            trial.settle(230)
+            fault_row.heal_seconds.append(time.monotonic() - started)
+            trial.wait_until_idle(worker)
+        fault_row.add(trial.drain_queues())
+    assert fault_row.heal_seconds[0] <= 200

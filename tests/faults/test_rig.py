@@ -14,7 +14,9 @@ from rig.checker import History, check
 from rig.trial import Trial
 from support.waiting import wait_for
 
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, delete, depth, open_channel
+from mousetrap.model.message import Message
 from mousetrap.worker.worker import Worker
 
 NO_MISTAKE = "tutorial"
@@ -250,6 +252,29 @@ def test_n9_old_delivery_tags_lose(trial, proxy):
         wait_for(lambda: depth("work", trial.settings).consumers == 0)
 
     assert check(trial.drain_queues()).lost == {"c"}
+
+
+def test_n10_a_classic_retry_queue_loses_when_the_broker_is_killed(rabbit, rabbit_settings):
+    """RabbitMQ keeps in memory what it moves out of a classic queue: plain retries lose it."""
+    trial = Trial(rabbit_settings)
+    arguments = {
+        "x-message-ttl": 3000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": trial.wire_name("work"),
+    }
+    with open_channel(trial.settings) as channel:
+        channel.queue_declare(trial.wire_name("retry"), durable=True, arguments=arguments)
+    messages = [Message(f"{n}", id=f"{n}") for n in range(3000)]
+    trial.history.attempted |= {each.id for each in messages}
+    with Publisher(trial.settings) as publisher:
+        publisher.publish_until_confirmed(messages, "retry")
+    trial.history.confirmed |= trial.history.attempted
+    wait_for(lambda: depth("work", trial.settings).messages >= 1500)
+    rabbit.kill()
+    rabbit.start()
+    wait_for(lambda: not depth("retry", trial.settings).messages)
+
+    assert len(check(trial.drain_queues()).lost) > 500
 
 
 @pytest.mark.fault("F12")
