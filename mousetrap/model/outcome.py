@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
 
+from mousetrap.errors import UndecodableMessage
 from mousetrap.model.decoding import decode
 from mousetrap.model.message import child_id
 
@@ -146,6 +148,28 @@ def unpack(body: bytes) -> list[Outcome]:
         for row in batch.done
     ]  # fmt: skip
     return [*done, *batch.others]
+
+
+def pack_declared(queue: str) -> bytes:
+    """Return a body that says that a worker declared *queue* (its plain name); no outcome is in it.
+
+    `unpack` returns an empty list for it.
+    """
+    return msgspec.json.encode(_Batch(writes=(queue,)))
+
+
+def declared_in(body: bytes) -> str | None:
+    """Return the queue of `pack_declared`; None, at once, for any other body."""
+    if not body.startswith(_DECLARED_PREFIX):
+        return None
+    with suppress(UndecodableMessage):
+        batch: _DecodedBatch = decode(body, _DecodedBatch)
+        return next(iter(batch.writes), None)
+    return None
+
+
+# A batch with outcomes begins with another field: a stage has a name.
+_DECLARED_PREFIX = b'{"writes":'
 
 
 def _outputs(id: str, batch: _Batch) -> tuple[Output, ...]:

@@ -364,7 +364,8 @@ class Run(RunFigures):
             worker.fail(error)
 
     def _on_event(self, delivery: Delivery) -> None:  # on the I/O thread
-        self.ledger.add_packed(delivery.body, clock.steady_time())
+        if not self._queues.add_declared(delivery.body):
+            self.ledger.add_packed(delivery.body, clock.steady_time())
         self._events.ack(delivery)
 
 

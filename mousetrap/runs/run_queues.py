@@ -7,12 +7,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mousetrap import job_queue
-from mousetrap.errors import QueueMissing
+from mousetrap.errors import QueueMissing, SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
-from mousetrap.model.topology import AnyDeclaration, Declaration, Queue
+from mousetrap.model.outcome import declared_in
+from mousetrap.model.topology import AnyDeclaration, Declaration, Queue, check_queue_name
 from mousetrap.runs.run_marker import MARKER
 from mousetrap.settings import Settings
 
@@ -39,6 +40,7 @@ class RunQueues:
         self._flow = flow
         self._ledger = ledger
         self._settled_results: set[str] = set()  # ids that were taken, or are known as missing
+        self._added: list[str] = []  # plain names
         self._lock: RunLock | None = None
 
     def results(self) -> list[str]:
@@ -46,10 +48,10 @@ class RunQueues:
 
         To the ones of the flow they add the queues to which handlers sent messages themselves.
         """
-        named = {name for queue in self.read_by_stages for name in queue.names()}
+        named = {name for queue in self.read_by_stages for name in queue.possible_names()}
         named.update(self._flow.results)
-        others = [name for name in self._ledger.published() if name not in named]
-        return [*self._flow.results, *others]
+        others = dict.fromkeys([*self._added, *self._ledger.published()])
+        return [*self._flow.results, *(name for name in others if name not in named)]
 
     def declarations(self) -> list[AnyDeclaration]:
         """Return the queues to declare at the start, and the exchange of the outcomes.
@@ -77,6 +79,20 @@ class RunQueues:
         from mousetrap.runs.run_lock import RunLock  # late: it imports what a broker needs
 
         self._lock = RunLock(self._settings, self.wire_names())
+
+    def add_declared(self, body: bytes) -> bool:
+        """Record the queue that a worker declared for a handler's message, if *body* says so.
+
+        Its name goes into the run's file at once, for a `sweep` after this process was killed.
+        """
+        if (queue := declared_in(body)) is None:
+            return False
+        with suppress(SettingsError):  # no name of a queue: another program published it
+            if check_queue_name(queue) not in self._added:
+                self._added.append(queue)
+                if self._lock is not None:
+                    self._lock.add({"queues": self.wire_names()})
+        return True
 
     def note_broker(self, product: str) -> None:
         """Let `sweep` know if the broker, and all queues with it, ends with its process."""

@@ -20,6 +20,7 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown
 from mousetrap.model.message import Message
+from mousetrap.model.outcome import pack_declared
 from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
 from mousetrap.runtime import clock, randomness
 from mousetrap.settings import Settings
@@ -81,13 +82,14 @@ class Publications:
                 return False
 
     def add_target(self, queue: str) -> None:
-        """Have *queue* declared if it is missing, and if this worker works in a namespace.
+        """Have *queue* declared if it is missing, in the namespace of a run, a check or a test.
 
-        A namespace has no queues but those that are declared in it. Elsewhere a message to a queue
-        that does not exist stays unconfirmed, and its source unacked, until somebody declares it.
+        Elsewhere a message to a queue that does not exist stays unconfirmed, and its source
+        unacked, until the queue is declared.
         """
-        topology = self._publisher.settings.topology
-        if topology.namespace and topology.wire_name(queue) not in self._targets:
+        settings = self._publisher.settings
+        topology = settings.topology
+        if settings.queues_expire and topology.wire_name(queue) not in self._targets:
             self._targets[topology.wire_name(queue)] = topology.work_queue(queue)
 
     def call_later(self, delay: float, function: Callable[[], object]) -> None:
@@ -119,7 +121,17 @@ class Publications:
         if queue not in self._declared:
             self._declared[queue] = clock.monotonic()
             self._publisher.declare([target])
+            self._announce(queue)
         return clock.monotonic() - self._declared[queue] < RESEND_DELAY
+
+    def _announce(self, queue: str) -> None:
+        """Let the run of this namespace know the queue *queue* (on the wire), which it deletes."""
+        topology = self._publisher.settings.topology
+        if topology.events_exchange:
+            body = pack_declared(topology.plain_name(queue))
+            self._publisher.publish_to_exchange(
+                body, topology.events_exchange, topology.events_key, lambda _: None
+            )
 
     def _send_again(self, delivery: Delivery, receipt: Receipt) -> None:
         if not self._consumer.is_current(delivery) or self.has_failed:

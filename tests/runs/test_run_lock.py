@@ -270,3 +270,34 @@ def test_sweep_deletes_the_queues_of_a_killed_test(settings, own_state):
     bare = settings.replace(namespace="")
     assert job_queue.depths(stale.queues, bare) == [None] * len(stale.queues)
     assert list(own_state.iterdir()) == []
+
+
+def test_sweep_deletes_the_queues_that_handlers_sent_to(settings, own_state):
+    """The run did not know their names before: its file has them once they are declared."""
+    program = """
+        import mousetrap
+        @mousetrap.stage(reads="numbers")
+        def sends(n: int) -> None:
+            mousetrap.send("surprise", n)
+        settings = mousetrap.Settings.from_environment()
+        with mousetrap.run(sends, settings) as run:
+            run.send(1)
+            run.settle(timeout=60)
+            while "surprise" not in run._queues.results():
+                pass
+            print(run.namespace, flush=True)
+            input()
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, env=os.environ | settings.to_environment(),
+    )  # fmt: skip
+    namespace = child.stdout.readline().strip()
+    child.kill()
+    child.communicate()
+
+    [stale] = sweep(settings)
+
+    assert f"{namespace}.surprise" in stale.queues
+    [left] = mousetrap.job_queue.depths(["surprise"], settings.replace(namespace=namespace))
+    assert left is None
