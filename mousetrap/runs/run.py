@@ -216,8 +216,7 @@ class Run(RunFigures):
         """
         jobs = many(jobs, "send_many")
         self._require_open()
-        queue = to or self.flow.entry()
-        return self._sender.send_many(jobs, queue)
+        return self._sender.send_many(jobs, to or self.flow.entry())
 
     def send_recording(self, recording: Recording, *, speed: float | None = None) -> list[Receipt]:
         """Send the jobs of *recording* again, with their ids.
