@@ -49,7 +49,7 @@ def remember(settings: Settings, stage: str, queues: Iterable[str]) -> None:
     Queues that expire, as those of runs and tests do, are not recorded. If the state folder cannot
     be written, nothing is.
     """
-    if "x-expires" in settings.topology.work_queue("any").arguments:
+    if settings.queues_expire:
         return
     current = sorted(set(queues))
     address = _address(settings)

@@ -68,7 +68,7 @@ def test_work_warns_of_messages_in_the_queue_that_it_wrote_before(
     """After a deploy with another `writes`, the doctor says so as well."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     prefix = f"test-{uuid.uuid4().hex[:10]}"
-    lasting = settings.replace(namespace="")
+    lasting = settings.replace(namespace="", queues_expire=False)
     reads = Queue(f"{prefix}-in", (0.1,))
     try:
         send(lasting, *range(10), queue=f"{prefix}-old")

@@ -15,7 +15,7 @@ from mousetrap.runs.former_queues import leftovers, remember
 def lasting(settings):
     """Settings without a namespace, so without expiry, and a prefix for the names of this test."""
     prefix = f"test-{uuid.uuid4().hex[:10]}"
-    yield settings.replace(namespace=""), prefix
+    yield settings.replace(namespace="", queues_expire=False), prefix
     names = [f"{prefix}-{each}" for each in ("in", "old", "new")]
     job_queue.delete(*names, settings=settings.replace(namespace=""))
 
@@ -65,3 +65,11 @@ def test_broken_file_is_passed_over(lasting, own_state):
         [path] = (own_state.parent / "stages").iterdir()
         path.write_text(content)
         assert leftovers(settings) == []
+
+
+def test_queues_of_runs_are_not_remembered(lasting, own_state):
+    """They are deleted at the end of the run, and no other run has their names."""
+    settings, prefix = lasting
+    remember(settings.replace(queues_expire=True), "parse", [f"{prefix}-old"])
+
+    assert not (own_state.parent / "stages").exists()
