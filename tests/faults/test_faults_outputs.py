@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.processes import other_process
 from support.waiting import wait_for
 
 import mousetrap
-from mousetrap import stage
+from mousetrap import job_queue, stage
 from mousetrap.errors import NotSettled
 from mousetrap.job_queue import open_channel
 
@@ -81,3 +82,31 @@ def test_settle_while_a_stopped_process_holds_messages(settings, fault_row, time
             assert run.ledger.counts()["archive"]["done"] == trial + 1
             fault_row.trials += 1
             fault_row.messages += 1
+
+
+@pytest.mark.fault("F46")
+@trial_counts(20, 200)
+def test_send_in_a_handler_that_fails_at_random(settings, fault_row, seeded_random, times):
+    """Each job is archived once, from whichever attempt; nothing leaves the namespace."""
+    job_queue.declare("archive", settings=settings)  # of the same name, outside the run
+
+    @stage(reads="work", retry_delays=(0.05,) * 20, concurrency=4)
+    def sends_and_fails(n: int) -> None:
+        thread = threading.Thread(target=mousetrap.send, args=("archive", n))
+        thread.start()
+        thread.join()
+        if seeded_random.random() < 0.3:
+            raise ConnectionError("chance")
+
+    with mousetrap.run([sends_and_fails, archive], settings) as run:
+        for trial in range(times):
+            run.send_many(range(MESSAGES), "work")
+            run.settle(timeout=TIMEOUT)
+
+            archived = run.ledger.counts()["archive"]["done"]
+            fault_row.trials += 1
+            fault_row.messages += MESSAGES
+            fault_row.lost += max(0, (trial + 1) * MESSAGES - archived)
+            assert archived == (trial + 1) * MESSAGES
+    fault_row.unexpected += job_queue.depth("archive", settings).messages
+    assert fault_row.unexpected == 0
