@@ -23,7 +23,7 @@ NOT_ALLOWED = {
                "x-stream-max-segment-size-bytes"),
     "classic": ("x-delivery-limit", "x-quorum-initial-group-size", "x-dead-letter-strategy",
                 "x-max-age", "x-max-in-memory-length", "x-max-in-memory-bytes",
-                "x-stream-max-segment-size-bytes", "x-initial-cluster-size"),
+                "x-stream-max-segment-size-bytes", "x-initial-cluster-size", "x-consumer-timeout"),
 }  # fmt: skip
 MAX_MILLISECONDS = 315_360_000_000  # ten years, for TTLs and expiries
 

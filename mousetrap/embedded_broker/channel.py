@@ -195,7 +195,8 @@ class Channel:
         raise AmqpError(504, "second 'channel.open' seen")
 
     def channel_close(self, **_: Any) -> None:
-        """Close because the client asks for it."""
+        """Close because the client asks for it; nothing is sent on the channel after the answer."""
+        self.publishes.flush_confirms()
         self.release()
         self.output.send("channel.close_ok")
         self.connection.remove_channel(self.number)

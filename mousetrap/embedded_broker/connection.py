@@ -93,6 +93,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Carry out every complete frame, then confirm, then send."""
+        if self._stage == "closed":
+            return  # what a client still sends after the close is read, and dropped
         self._has_received = True
         self._buffer += data
         self._writer.is_collecting = True
@@ -334,11 +336,24 @@ class Connection(asyncio.Protocol):
     def shut_down(self) -> None:
         """Close because the broker stops."""
         self._close(AmqpError(320, "broker forced connection closure with reason 'shutdown'"))
-        self._hang_up()
-
-    def _hang_up(self) -> None:
         self._stage = "closed"
         self._writer.close()
+
+    def _hang_up(self) -> None:
+        """Send nothing more; close when the client has closed, or did not in time.
+
+        A socket that is closed with unread data is reset, and the client loses what it has not read
+        yet: the answer to its connection.close.
+        """
+        if self._stage == "closed":
+            return
+        self._stage = "closed"
+        self._writer.close_for_writing()
+        if self._transport is not None:
+            self._transport.resume_reading()  # of a blocked client
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = self._state.loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def _release(self, at_fault: Channel | None = None) -> None:
         """Release all channels and delete the connection's exclusive queues.

@@ -46,6 +46,7 @@ class Declarations:
     ) -> None:
         """Declare an exchange; if it exists, check that it is the same."""
         if passive:
+            self._check_not_default(exchange)
             self._vhost.exchange(exchange)
         else:
             self._declare_exchange(
@@ -147,11 +148,12 @@ class Declarations:
             return
         if passive:
             found = self.usable_queue(queue)
-            found.touch()
         else:
             found = self._declare_queue(queue, durable, exclusive, auto_delete, arguments)
         self._last_queue = found.name
         if not nowait:
+            if found.arguments.type == "classic":  # RabbitMQ asks the process of a classic queue
+                found.touch()  # for the counts, and that renews its x-expires
             self._output.send("queue.declare_ok", found.name, found.ready, found.consumer_count)
 
     def _declare_queue(
@@ -160,7 +162,6 @@ class Declarations:
         current = self._vhost.queues.get(name)
         if current is not None:
             self._check_same_queue(current, durable, exclusive, auto_delete, given)
-            current.touch()
             return current
         if name.startswith("amq."):
             raise AmqpError(403, f"queue name '{name}' contains reserved prefix 'amq.*'")

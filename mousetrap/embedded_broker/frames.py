@@ -66,3 +66,14 @@ class FrameWriter:
         self.is_closed = True
         if self.transport is not None:
             self.transport.close()
+
+    def close_for_writing(self) -> None:
+        """Write what was collected, then end the stream; the client can still send."""
+        self.flush()
+        self.is_closed = True
+        if self.transport is None or self.transport.is_closing():
+            return
+        try:
+            self.transport.write_eof()
+        except (NotImplementedError, OSError):  # it cannot, or the client is gone
+            self.transport.close()

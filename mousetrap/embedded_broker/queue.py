@@ -122,8 +122,8 @@ class Queue:
     def touch(self) -> None:
         """Start the time of ``x-expires`` again, because the queue is used.
 
-        A declaration is always a use here. In RabbitMQ it is none for a quorum queue, and for a
-        classic queue only if the client waits for the answer.
+        A second declaration is a use of a classic queue if the client waits for the answer, and
+        never of a quorum queue, as in RabbitMQ.
         """
         if self._idle_alarm is not None:
             self._idle_alarm.cancel()

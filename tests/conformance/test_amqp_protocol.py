@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pika.frame
 import pytest
 from client import CHANNEL, CONNECTION, expect_error
@@ -396,3 +398,59 @@ def test_a_content_that_is_never_finished(connect, connect_raw):
 
     with expect_error(404):
         channel.queue_declare("conformance.nowhere", passive=True)
+
+
+# ---- the last frames -----------------------------------------------------------------------------
+
+
+def test_nothing_comes_on_a_channel_after_its_close(connect_raw, name):
+    """Confirms of what was published before come before channel.close-ok, or not at all."""
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    method = pika.frame.Method(1, spec.Basic.Publish(routing_key=queue)).marshal()
+    message = method + pika.frame.Header(1, 0, spec.BasicProperties()).marshal()
+    close = pika.frame.Method(1, spec.Channel.Close(200, "", 0, 0)).marshal()
+    raw.socket.sendall(message * 20 + close)  # in one write, so that the broker reads all at once
+
+    while not isinstance((frame := raw.next()).method, spec.Channel.CloseOk):
+        assert isinstance(frame.method, spec.Basic.Ack)
+    raw.send(spec.Channel.Open(), channel=2)
+    frame = raw.next()
+
+    assert (frame.channel_number, type(frame.method)) == (2, spec.Channel.OpenOk)
+
+
+def test_a_client_that_still_writes_reads_the_answer_to_its_close(connect_raw, name):
+    """The broker reads on until the client has closed, so no reset takes its last answer."""
+    raw, queue = connect_raw(), name()
+    raw.declare(queue)
+    close = pika.frame.Method(0, spec.Connection.Close(200, "", 0, 0)).marshal()
+    raw.socket.sendall(close)
+    for _ in range(5):
+        raw.publish(queue, b"x" * 10_000)  # written before the client has read the answer
+        time.sleep(0.05)
+
+    assert isinstance(raw.next().method, spec.Connection.CloseOk)
+
+
+DEFAULT_EXCHANGE = {
+    "passive declaration": lambda channel, _: channel.exchange_declare("", passive=True),
+    "declaration": lambda channel, _: channel.exchange_declare("", "direct", durable=True),
+    "deletion": lambda channel, _: channel.exchange_delete(""),
+    "binding of a queue": lambda channel, queue: channel.queue_bind(queue, "", "k"),
+    "unbinding of a queue": lambda channel, queue: channel.queue_unbind(queue, "", "k"),
+    "binding from it": lambda channel, _: channel.exchange_bind("amq.fanout", "", "k"),
+    "binding to it": lambda channel, _: channel.exchange_bind("", "amq.fanout", "k"),
+    "unbinding from it": lambda channel, _: channel.exchange_unbind("amq.fanout", "", "k"),
+}
+
+
+@pytest.mark.parametrize("operation", DEFAULT_EXCHANGE)
+def test_the_default_exchange_can_only_be_published_to(operation, connect, name):
+    """Every other operation on it is refused with 403."""
+    channel, queue = connect().channel(), name()
+    channel.queue_declare(queue, durable=True)
+
+    with expect_error(403):
+        DEFAULT_EXCHANGE[operation](channel, queue)

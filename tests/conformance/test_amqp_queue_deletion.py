@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from client import (
     CONNECTION,
@@ -15,6 +17,7 @@ from client import (
     take_bodies,
     wait_until,
 )
+from pika import spec
 
 
 def test_purge_returns_the_message_count(channel, queue):
@@ -159,3 +162,33 @@ def test_a_queue_with_a_consumer_does_not_expire(channel, name):
     wait_until(channel, lambda: not queue_exists(channel.connection, beside))
     channel.connection.process_data_events(0)
     assert queue_exists(channel.connection, queue)
+
+
+# (type of queue, whether the client waits for the answer, whether the declaration is a use)
+DECLARATIONS = [("classic", True, True), ("classic", False, False), ("quorum", True, False)]
+
+
+@pytest.mark.parametrize(("kind", "waits", "is_use"), DECLARATIONS)
+def test_a_declaration_renews_x_expires_of_a_classic_queue(connect_raw, name, kind, waits, is_use):
+    """Only if the client waits for the answer; a quorum queue's is never renewed."""
+    raw, queue = connect_raw(), name()
+    arguments = {"x-expires": 600, "x-queue-type": kind}
+    declare = spec.Queue.Declare(queue=queue, durable=True, nowait=not waits, arguments=arguments)
+    witness = spec.Queue.Declare(queue=queue, durable=True, arguments=arguments)
+    raw.call(witness, spec.Queue.DeclareOk)
+    raw.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    raw.publish(queue)
+    raw.expect(spec.Basic.Ack)
+    # RabbitMQ looks at a quorum queue every five seconds
+    until, counts = time.monotonic() + (1.5 if kind == "classic" else 12), [1]
+    while time.monotonic() < until:  # a queue that expires meanwhile is made again, without it
+        raw.send(declare)
+        if waits:
+            counts.append(raw.expect(spec.Queue.DeclareOk).message_count)
+        if 1 in counts[1:] and counts[-1] == 0:
+            break
+        time.sleep(0.1)
+
+    kept = raw.call(witness, spec.Queue.DeclareOk).message_count
+
+    assert kept == is_use

@@ -114,6 +114,13 @@ def test_an_argument_of_a_classic_queue(arguments, outcome, channel, name):
     declare(channel, name(), arguments, outcome)
 
 
+def test_a_consumer_timeout_is_an_argument_of_quorum_queues(channel, target, name):
+    """RabbitMQ 4.3 refuses it for a classic queue, on which it has no effect."""
+    arguments = {"x-consumer-timeout": MINUTE}
+    declare(channel, name(), QUORUM | arguments, OK)
+    declare(channel, name("classic"), arguments, BAD if target.version >= (4, 3) else OK)
+
+
 @pytest.mark.parametrize(("arguments", "outcome"), FOR_QUORUM, ids=said)
 def test_an_argument_of_a_quorum_queue(arguments, outcome, channel, name):
     """Quorum queues have arguments of their own; some of a classic queue fail."""
