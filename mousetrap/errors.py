@@ -119,7 +119,7 @@ class MessageTooLarge(ChannelLost):
 class TopologyMismatch(ChannelLost):
     """The queue exists with other arguments than the declared ones (406 PRECONDITION_FAILED).
 
-    Delete the old queue, or declare it with the arguments that it has; the text names them.
+    The text names the argument, and what to do. A stream is such a queue, too.
     """
 
 

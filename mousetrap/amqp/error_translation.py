@@ -24,7 +24,7 @@ from pika.exchange_type import ExchangeType
 
 from mousetrap.amqp import pika_patches
 from mousetrap.amqp.declared_queues import note
-from mousetrap.amqp.reply_codes import channel_closed, login_refused, not_allowed
+from mousetrap.amqp.reply_codes import channel_closed, login_refused, not_allowed, not_supported
 from mousetrap.amqp.timed_connection import AnswerTimeout
 from mousetrap.errors import (
     AccessRefused,
@@ -111,6 +111,8 @@ def translate(
             return AccessRefused(login_refused(settings.user, f"{settings.host}:{settings.port}"))
         if code == 530:  # NOT_ALLOWED
             return not_allowed(settings.user, settings.vhost, where, text)
+        if code == 540:  # NOT_IMPLEMENTED
+            return not_supported(text)
         return ConnectionLost(f"the broker closed the connection ({code} {text}); connect again")
     if isinstance(error, pika_errors.ChannelClosedByBroker):
         return channel_closed(error.reply_code, error.reply_text)

@@ -31,12 +31,31 @@ _LIMIT = re.compile(  # of connections: of a user, a vhost, a node; of channels:
     r"|number of channels opened .*? has reached the maximum allowed (user )?limit of \(?\d+\)?"
 )
 _REMEDIES = {  # what to do, by the argument that a setting of ours determines
-    "x-queue-type": "set MOUSETRAP_QUEUE_TYPE to the type that the queue has",
+    "x-queue-type": "set MOUSETRAP_QUEUE_TYPE to the type that the queue has (classic or quorum)",
     "x-expires": "queues of runs, checks and tests expire, others do not: set "
     "MOUSETRAP_QUEUES_EXPIRE (1 or 0) and MOUSETRAP_QUEUE_EXPIRY (seconds) as they were for the "
     "process that declared it",
     "x-message-ttl": "give the stage the retry delays that the queue was declared with",
 }
+
+
+_NO_ARGUMENTS = (
+    "mousetrap declares queues without {0}, and no setting of it changes that. Functions that "
+    "declare nothing (mousetrap.send, peek, drain, depth) can use the queue as it is; for a "
+    "worker, move its messages to a queue without {0}"
+)
+_STREAM = (
+    "a stream keeps its messages when they are read: mousetrap cannot take, return, purge or "
+    "work on them. Read it with a consumer of its own (a prefetch and x-stream-offset are "
+    "needed) and send what it reads to a classic or quorum queue (mousetrap.send)"
+)
+
+
+def not_supported(text: str) -> ChannelLost:
+    """Return the error for a request that the broker does not support (540 NOT_IMPLEMENTED)."""
+    if found := re.search(r"not supported by stream queues(?: queue)? '(.*?)' in vhost", text):
+        return TopologyMismatch(f"queue {safe(found[1])!r} is a stream, and {_STREAM}")
+    return ChannelLost(f"the broker does not support this request ({safe(text)})")
 
 
 def channel_closed(code: int, text: str) -> MousetrapError:
@@ -134,13 +153,17 @@ def _mismatch(name: str, kind: str, which: str, ours: str, theirs: str) -> str:
     ours, theirs = _value(ours), _value(theirs)
     width = max(len("argument"), len(name))
     between = max(len("ours"), len(ours))
-    remedy = _REMEDIES.get(name, f"declare it with the {name} that the broker has")
+    remedy = _REMEDIES.get(name, _NO_ARGUMENTS.format(name))
+    if name == "type" and kind == "exchange":
+        remedy = "set MOUSETRAP_EVENTS_EXCHANGE to a name that no other exchange has"
+    if name == "x-queue-type" and theirs == "stream":
+        remedy = f"{which!r} is a stream, and {_STREAM}"
     return (
         f"the {kind} {which!r} exists with another {name} than ours (406):\n"
         f"  {'argument':<{width}}  {'ours':<{between}}  the broker's\n"
         f"  {name:<{width}}  {ours:<{between}}  {theirs}\n"
-        f"{remedy[0].upper()}{remedy[1:]}; or use another name or namespace; or, if it is empty, "
-        f"delete it and declare it again"
+        f"{remedy[0].upper()}{remedy[1:]}; or use another name or namespace; or, if nothing in it "
+        f"is needed, delete it (mousetrap.job_queue.delete), and it is declared again"
     )
 
 

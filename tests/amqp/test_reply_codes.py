@@ -8,10 +8,12 @@ import subprocess
 
 import pytest
 
+import mousetrap
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.reply_codes import channel_closed, not_allowed
 from mousetrap.broker import private
 from mousetrap.broker.configuration import free_ports
+from mousetrap.broker.probe import version
 from mousetrap.errors import (
     AccessRefused,
     BrokerUnreachable,
@@ -21,7 +23,7 @@ from mousetrap.errors import (
     TopologyMismatch,
     Unroutable,
 )
-from mousetrap.job_queue import declare, ping, short_channel
+from mousetrap.job_queue import declare, delete, ping, short_channel
 from mousetrap.model.message import Message
 from mousetrap.pytest_plugin import missing
 from mousetrap.settings import Settings
@@ -122,6 +124,55 @@ def test_other_arguments_are_shown_side_by_side(settings):
         row.index("60000"), row.index("70000")
     ]  # fmt: skip
     assert "MOUSETRAP_QUEUE_EXPIRY" in str(mismatch.value)
+
+
+def test_argument_that_no_setting_gives_names_a_way_that_works(settings):
+    """No setting declares it: what can be done with such a queue is said, and works."""
+    name = settings.topology.wire_name("work")
+    ours = settings.topology.work_queue("work").arguments
+    with short_channel(settings) as channel:
+        channel.queue_declare(name, durable=True, arguments={**ours, "x-max-priority": 5})
+    with pytest.raises(TopologyMismatch) as mismatch:
+        declare("work", settings=settings)
+    text = str(mismatch.value)
+
+    assert "Declare it with" not in text
+    assert "no setting of it changes that" in text
+    assert "mousetrap.send, peek, drain, depth" in text
+    assert mousetrap.send("work", 1, settings=settings).error is None
+    assert [each.data for each in mousetrap.peek("work", settings=settings)] == [1]
+    assert [each.data for each in mousetrap.drain("work", settings=settings)] == [1]
+    assert mousetrap.depth("work", settings).messages == 0
+    assert "mousetrap.job_queue.delete" in text
+    delete("work", settings=settings)
+    declare("work", settings=settings)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda settings: mousetrap.peek("log", settings=settings),
+        lambda settings: mousetrap.drain("log", 1, settings=settings),
+        lambda settings: mousetrap.drain("log", settings=settings),
+        lambda settings: mousetrap.purge("log", settings),
+        lambda settings: declare("log", settings=settings),
+        lambda settings: mousetrap.Worker("log", print, settings).start(),
+    ],
+    ids=["peek", "drain one", "drain", "purge", "declare", "worker"],
+)
+def test_stream_is_named_and_what_to_do_with_it(settings, use):
+    """The connection is not the problem: the error says what a stream is."""
+    if "RabbitMQ" not in (version(settings) or ""):
+        pytest.skip("the embedded broker has no streams")
+    plain = settings.replace(queues_expire=False)
+    with short_channel(plain) as channel:
+        name = plain.topology.wire_name("log")
+        channel.queue_declare(name, durable=True, arguments={"x-queue-type": "stream"})
+    try:
+        with pytest.raises(TopologyMismatch, match="is a stream, and a stream keeps its messages"):
+            use(plain)
+    finally:
+        delete("log", settings=plain)
 
 
 def test_consumer_timeout_says_the_limit_in_force():
