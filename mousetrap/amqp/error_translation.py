@@ -106,14 +106,7 @@ def translate(
     if isinstance(error, pika_errors.ProbableAccessDeniedError):
         return not_allowed(settings.user, settings.vhost, where, str(error.args))
     if isinstance(error, pika_errors.ConnectionClosedByBroker):
-        code, text = error.reply_code, error.reply_text
-        if code == 403:
-            return AccessRefused(login_refused(settings.user, f"{settings.host}:{settings.port}"))
-        if code == 530:  # NOT_ALLOWED
-            return not_allowed(settings.user, settings.vhost, where, text)
-        if code == 540:  # NOT_IMPLEMENTED
-            return not_supported(text)
-        return ConnectionLost(f"the broker closed the connection ({code} {text}); connect again")
+        return _connection_closed(error.reply_code, error.reply_text, settings)
     if isinstance(error, pika_errors.ChannelClosedByBroker):
         return channel_closed(error.reply_code, error.reply_text)
     if isinstance(error, pika_errors.NoFreeChannels):
@@ -145,6 +138,16 @@ def translate(
     return ConnectionLost(
         f"the connection to {where} ended by {type(error).__name__}; connect again"
     )
+
+
+def _connection_closed(code: int, text: str, settings: Settings) -> MousetrapError:
+    if code == 403:
+        return AccessRefused(login_refused(settings.user, f"{settings.host}:{settings.port}"))
+    if code == 530:  # NOT_ALLOWED
+        return not_allowed(settings.user, settings.vhost, settings.url, text)
+    if code == 540:  # NOT_IMPLEMENTED
+        return not_supported(text)
+    return ConnectionLost(f"the broker closed the connection ({code} {text}); connect again")
 
 
 @contextmanager
