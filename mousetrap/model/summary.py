@@ -76,6 +76,8 @@ class RunSummary:
         rows = self.as_dict()
         stages = rows.pop("stages")
         shown = {name: _formatted(value) for name, value in rows.items() if value != ""}
+        if (messages := sum(self.reasons.values())) != self.dead:
+            shown["dead"] += f" jobs, by {messages:,} dead messages, which the reasons count"
         text = "\n".join(f"{name:>10}  {value}" for name, value in shown.items())
         table = _table(list(shown.items()))
         if stages:

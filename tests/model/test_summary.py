@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from hypothesis import given
@@ -24,6 +25,14 @@ def test_summary_shows_its_figures_and_stores_them_as_data():
     assert bundle["text/plain"] == str(SUMMARY)
     assert "<td style='text-align:left'>2 ms</td>" in bundle["text/html"]
     assert json.loads(json.dumps(bundle[SUMMARY_TYPE])) == SUMMARY.as_dict()
+
+
+def test_summary_says_what_it_counts_where_dead_jobs_and_dead_messages_differ():
+    """A job is dead once, however many of its messages are dead."""
+    several = dataclasses.replace(SUMMARY, dead=34, reasons={"ValueError: a": 50, "KeyError": 1})
+
+    assert "dead  34 jobs, by 51 dead messages, which the reasons count\n" in str(several)
+    assert "dead  1\n" in str(SUMMARY)
 
 
 def test_summary_escapes_markup():
