@@ -259,9 +259,7 @@ def _stale_runs() -> Finding:
     if stale:
         names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
         text = f"{len(stale)} runs were killed and left queues behind: {names}"
-        return Finding(
-            "stale runs", "note", text, "mousetrap sweep; the queues also expire by themselves"
-        )
+        return Finding("stale runs", "note", text, "mousetrap sweep")
     return Finding("stale runs", "good", "none: no killed run has left queues behind")
 
 
