@@ -173,7 +173,7 @@ def test_namespace_is_in_the_environment(namespace, broker):
     """Settings from the environment have the namespace and the broker of the fixtures."""
     settings = Settings.from_environment()
 
-    assert settings == broker.settings.replace(namespace=namespace)
+    assert settings == broker.settings.replace(namespace=namespace, queues_expire=True)
     assert os.environ["MOUSETRAP_BROKER"] == "external"
 
 
