@@ -4,7 +4,6 @@ They are outputs of that message, like the values that the handler returns: they
 returns, and are dropped if it raises. Their ids are computed from the parent's id, the stage, the
 target queue and the position among the messages to that queue, so a second handling of the same
 message gives the same ids. Threads and pool tasks that a handler starts belong to its handling.
-Prototyped in ``notebooks/03_worker.ipynb``.
 """
 
 from __future__ import annotations
