@@ -156,7 +156,10 @@ class Stage(Generic[P, R]):
         return f"<Stage {path}, concurrency {self.concurrency}>"
 
 
-OPTIONS = tuple(inspect.signature(Stage).parameters)[1:]  # attributes of a stage, for its worker
+# What a worker of a stage is started with; function and name are those of its handler.
+OPTIONS = tuple(
+    each for each in inspect.signature(Stage).parameters if each not in ("function", "name")
+)
 
 
 def with_delays(queue: Queue | str, retry_delays: tuple[float, ...] | None) -> Queue:
