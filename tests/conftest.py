@@ -137,6 +137,24 @@ def rabbit_settings(rabbit):
     return rabbit.settings.replace(namespace=f"rig-{uuid.uuid4().hex[:10]}", queues_expire=True)
 
 
+@pytest.fixture
+def short_ack_timeout(rabbit):
+    """A broker that waits two seconds for an ack, and checks twice a second."""
+    limit = 2.0
+    names = ("consumer_timeout", "channel_tick_interval", "quorum_tick_interval")
+    before = [rabbit.rabbitmqctl("eval", f"application:get_env(rabbit, {each}).").strip()
+              for each in names]  # fmt: skip
+
+    def change(values):
+        orders = [f"application:set_env(rabbit, {name}, {value})"
+                  for name, value in zip(names, values, strict=True)]  # fmt: skip
+        rabbit.rabbitmqctl("eval", f"{', '.join(orders)}.")
+
+    change([round(1000 * limit), *[round(250 * limit)] * 2])
+    yield limit
+    change([each.removeprefix("{ok,").removesuffix("}") for each in before])
+
+
 @pytest.fixture(scope="session")
 def _worker_pool(tmp_path_factory):
     with WorkerPool(tmp_path_factory.mktemp("workers")) as worker_pool:

@@ -10,6 +10,7 @@ import typer
 from mousetrap.broker import KINDS
 from mousetrap.errors import SettingsError
 from mousetrap.model.topology import check_queue_name
+from mousetrap.worker.options import check_options
 
 
 def queue_name(value: str) -> str:
@@ -26,6 +27,12 @@ def finite(value: float) -> float:
     """Refuse ``nan`` and ``inf``: they are floats, and a wait with them would never end."""
     if not math.isfinite(value):
         raise SettingsError(f"{value} is not a number of seconds: give one like 30 or 0.5")
+    return value
+
+
+def time_limit(value: float | None) -> float | None:
+    """Refuse what is no number of seconds above 0."""
+    check_options(1, None, value)
     return value
 
 

@@ -13,6 +13,7 @@ from mousetrap.cli.console import print_json, print_message
 from mousetrap.display.progress import ProgressDisplay, Row
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
+from mousetrap.worker.statistics import LONG_HANDLING
 from mousetrap.worker.supervisor import PROCESS_EXIT_TIMEOUT, Supervisor
 
 
@@ -96,6 +97,8 @@ class _Supervision:
         line = f"{now['consuming']} of {now['processes']} working: {_counts(now)}"
         if now.get("in_progress"):
             line += f", {now['in_progress']:,} in progress"
+        if now["oldest"] >= LONG_HANDLING:
+            line += f", the oldest for over {now['oldest'] // LONG_HANDLING * LONG_HANDLING:.0f} s"
         if line != self._shown:  # idle workers print nothing
             self._shown = line
             self._display.show([Row(note=line)])

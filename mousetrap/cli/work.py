@@ -13,14 +13,15 @@ import typer
 
 from mousetrap.broker.probe import EMBEDDED
 from mousetrap.cli.console import print_json, print_message
+from mousetrap.cli.errors import ExitCode, code_of
 from mousetrap.cli.find_stage import find_stage, parse_delays
-from mousetrap.cli.options import Json, finite
+from mousetrap.cli.options import Json, finite, time_limit
 from mousetrap.cli.supervise import health_server, supervise
 from mousetrap.cli.work_warnings import WorkWarnings
 from mousetrap.display.progress import write_values
 from mousetrap.display.safe_text import safe
 from mousetrap.embedded_broker import PRODUCT
-from mousetrap.runtime.signals import STOP_TIMEOUT, run_until_signalled
+from mousetrap.runtime.signals import EXIT_TIMEOUT, STOP_TIMEOUT, exit_within, run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.sink.results_sink import with_results_sink
 from mousetrap.worker.service import WorkerService
@@ -53,6 +54,14 @@ Grace = Annotated[
         min=0, callback=finite, help="Seconds for the messages in progress after a signal."
     ),
 ]
+HandlerTimeout = Annotated[
+    float | None,
+    typer.Option(
+        callback=time_limit,
+        metavar="SECONDS",
+        help="Time limit of the handler: a longer attempt has failed and is retried.",
+    ),
+]
 Processes = Annotated[
     int | None,
     typer.Option(
@@ -73,6 +82,7 @@ def work(
     concurrency: Concurrency = None,
     prefetch: Prefetch = None,
     retry_delays: RetryDelays = None,
+    timeout: HandlerTimeout = None,
     reads: Reads = None,
     writes: Writes = None,
     grace: Grace = STOP_TIMEOUT,
@@ -94,6 +104,11 @@ def work(
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
     with its exit code. They end when this process ends, however it ends.
 
+    With --timeout (or the stage's own time limit), a message whose handler takes longer has failed
+    and is retried, then dead-lettered. A handler in a thread cannot be ended: when as many of them
+    hang as are handled at a time, the process gives its messages back and ends with exit code 1;
+    with --processes it is replaced.
+
     With --health, GET / answers 200 while the worker is alive, connected and consuming, else 503;
     GET /live checks only that it is alive. The body is JSON. By default it listens on 127.0.0.1.
 
@@ -112,7 +127,8 @@ def work(
     settings = Settings.from_environment()
     if processes is not None:
         options = {"concurrency": concurrency, "prefetch": prefetch, "retry-delays": retry_delays,
-                   "reads": reads, "writes": writes, "grace": grace}  # fmt: skip
+                   "timeout": timeout, "reads": reads, "writes": writes,
+                   "grace": grace}  # fmt: skip
         supervise(name, processes, options, settings, health=health,
                   with_parent=with_parent, json=json)  # fmt: skip
         return
@@ -121,6 +137,7 @@ def work(
         concurrency=concurrency,
         prefetch=prefetch,
         retry_delays=None if retry_delays is None else parse_delays(retry_delays),
+        timeout=timeout,
     )
     _Work(worker, settings, grace, report, json).run(health, with_parent)
 
@@ -147,6 +164,7 @@ class _Work:
         self._log_to_stderr()
         # what a handler prints must not mix with the JSON
         out = sys.stderr if self._json else sys.stdout
+        code = ExitCode.OK
         try:
             with health_server(health, self._health), redirect_stdout(out):
                 run_until_signalled(
@@ -157,11 +175,17 @@ class _Work:
                     on_poll=self._write_report,
                     on_stopping=self._on_stopping,
                 )
+        except BaseException as error:
+            code = code_of(error)
+            raise
         finally:
             self._warnings.stop()
             self._write_report()
             if self._is_working and self._report is None:
                 self._print_summary()
+            now = self._worker.statistics()
+            if now.stuck or now.in_progress:  # threads that they have started may never end
+                exit_within(EXIT_TIMEOUT, code)
 
     def _log_to_stderr(self) -> None:
         handler = logging.StreamHandler()

@@ -40,6 +40,7 @@ class Stage(Generic[P, R]):
         concurrency: int,
         prefetch: int | None,
         name: str | None = None,
+        timeout: float | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -49,6 +50,7 @@ class Stage(Generic[P, R]):
         self.writes = writes
         self.concurrency = concurrency
         self.prefetch = prefetch
+        self.timeout = timeout
         self._check()
 
     def replace(self, **changes: Any) -> Stage[P, R]:
@@ -70,7 +72,7 @@ class Stage(Generic[P, R]):
         return new
 
     def _check(self) -> None:
-        check_options(self.concurrency, self.prefetch)
+        check_options(self.concurrency, self.prefetch, self.timeout)
         if not isinstance(self.queue, Queue) or not isinstance(self.writes, str | None):
             raise SettingsError(
                 f"{self.name} reads {self.queue!r} and writes {self.writes!r}: give the name of a "
@@ -127,6 +129,7 @@ class Stage(Generic[P, R]):
         concurrency: int | None = None,
         prefetch: int | None = None,
         retry_delays: tuple[float, ...] | None = None,
+        timeout: float | None = None,
     ) -> Worker:
         """Return a worker for this stage, not started; arguments replace the decorator's values."""
         return Worker(
@@ -136,6 +139,7 @@ class Stage(Generic[P, R]):
             writes=self.writes,
             concurrency=self.concurrency if concurrency is None else concurrency,
             prefetch=self.prefetch if prefetch is None else prefetch,
+            timeout=self.timeout if timeout is None else timeout,
         )
 
     def start(self, settings: Settings | None = None, **options: Any) -> Worker:
@@ -186,6 +190,7 @@ def stage(
     concurrency: int = 1,
     prefetch: int | None = None,
     name: str | None = None,
+    timeout: float | None = None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Bind a plain function to the queue it *reads* and the queue it *writes*.
 
@@ -197,13 +202,17 @@ def stage(
         @stage(reads="start_fetch", writes="data_processing", concurrency=4)
         def fetch(job: FetchJob = FetchJob()) -> list[Place]: ...
 
+    *timeout* is the time limit of the function in seconds (default: none). A message that takes
+    longer has failed: it is retried, and dead-lettered when its retries are used up. What the
+    function returns later is dropped; a coroutine is cancelled (see `Worker`).
+
     *name* (default: the function's) is the stage's identity: outcomes carry it, and the ids of the
     outputs are computed from it. **Renaming a function gives its outputs other ids**, and then a
     sink stores a result twice if its message is handled before and after the change. So after a
     renaming give the old name: ``@stage(reads="start_fetch", name="fetch")``.
 
     Raises:
-        SettingsError: a queue name, a retry delay or *name* is not allowed.
+        SettingsError: a queue name, a retry delay, *timeout* or *name* is not allowed.
         ValueError: *concurrency* or *prefetch* is out of range.
         TypeError: the function cannot be called with the message's data and nothing else, or no
             JSON can become the type of its parameter (see `Handler`).
@@ -213,6 +222,6 @@ def stage(
         raise SettingsError(f"the name {name!r} of a stage: use a word, mostly the function's")
 
     def bind(function: Callable[P, R]) -> Stage[P, R]:
-        return Stage(function, queue, writes, concurrency, prefetch, name)
+        return Stage(function, queue, writes, concurrency, prefetch, name, timeout)
 
     return bind

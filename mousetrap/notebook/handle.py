@@ -193,7 +193,8 @@ class Handle:
         now = self.statistics()
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
         lines = [f"<Handle {self._route()}: {now.state}, {self.version}, {counts}, "
-                 f"{now.in_progress} in progress>"]  # fmt: skip
+                 f"{now.in_progress} in progress"
+                 + f" for {now.oldest:,.0f} s" * (now.oldest >= 1.0) + ">"]  # fmt: skip
         lines += self._lines(now)
         return "\n".join(lines)
 

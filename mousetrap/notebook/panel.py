@@ -318,12 +318,15 @@ def _cells(stage: StageView) -> tuple[str, ...]:
     waiting = number(stage.waiting)
     if stage.waiting_retry:
         waiting += f" + {stage.waiting_retry:,} for a retry"
+    in_progress = number(stage.in_progress)
+    if stage.in_work >= 1.0:
+        in_progress += f", for {stage.in_work:,.0f} s"
     return (
         safe(stage.step.name, MAX_TEXT),
         safe(stage.state, MAX_TEXT) or "–",
         waiting,
         safe(stage.oldest, MAX_TEXT) or "–",
-        number(stage.in_progress),
+        in_progress,
         format_rate(stage.rate),
         number(stage.done),
         number(stage.retried),

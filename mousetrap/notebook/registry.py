@@ -105,6 +105,7 @@ def consume(
     concurrency: int | None = None,
     retry_delays: tuple[float, ...] | None = None,
     prefetch: int | None = None,
+    timeout: float | None = None,
 ) -> Handle:
     """Run *handler* on the messages of *queue* in the background, and return a handle at once.
 
@@ -122,7 +123,8 @@ def consume(
         BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start, and is not listed.
         SettingsError, TypeError, ValueError: an argument is wrong; a consumer that runs goes on.
     """
-    of_caller = {"writes": writes, "concurrency": concurrency, "prefetch": prefetch}
+    of_caller = {"writes": writes, "concurrency": concurrency, "prefetch": prefetch,
+                 "timeout": timeout}  # fmt: skip
     changes = {each: value for each, value in of_caller.items() if value is not None}
     if isinstance(handler, Stage):
         if isinstance(queue, str):  # another queue, perhaps, but the stage's retry delays

@@ -43,6 +43,7 @@ class StageView:
     in_progress: int | None = None
     waiting_retry: int | None = None
     oldest: str = ""  # age of the message that waits longest, as "5 s"; "> 5 s": at least
+    in_work: float = 0.0  # seconds since the oldest message in progress was begun
     state: str = ""  # of its connections
     problem: str = ""  # what it waits for, or what went wrong
 
@@ -146,6 +147,7 @@ class RunStatsSource(StatsSource):
                 StageView(
                     step, **rates, waiting=waiting, in_progress=in_progress,
                     waiting_retry=retries, oldest=oldest,
+                    in_work=worker.oldest if worker else 0.0,
                     state=worker.state if worker else "", problem=worker.problem if worker else "",
                 )
             )  # fmt: skip
@@ -246,6 +248,7 @@ class WorkersStatsSource(StatsSource):
         return StageView(
             step, **self._rates(step.name, counts, now, is_finished=has_ended),
             waiting=waiting, in_progress=in_progress, waiting_retry=sum(retries), oldest=oldest,
+            in_work=max((each.oldest for each in statistics), default=0.0),
             state=_worst_state(each.state for each in statistics),
             problem="; ".join(dict.fromkeys(e.problem for e in statistics if e.problem)),
         )  # fmt: skip

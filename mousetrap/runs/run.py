@@ -57,10 +57,10 @@ class Run(RunFigures):
 
     *workers* says where the workers run: on ``"threads"`` of this process; in ``"processes"``, with
     *processes* for each stage (a number, or a number by stage name); or ``"none"``, if you start
-    workers elsewhere, with this run's `settings`. *concurrency*, *prefetch* and *retry_delays*
-    (seconds) replace the stages' own values. Bodies of up to *keep_bodies* bytes are kept, for
-    `save`. Without *settings* the run uses the broker that `mousetrap.broker.ensure` finds or
-    starts.
+    workers elsewhere, with this run's `settings`. *concurrency*, *prefetch*, *retry_delays* and
+    *timeout* (seconds) replace the stages' own values. Bodies of up to *keep_bodies* bytes are
+    kept, for `save`. Without *settings* the run uses the broker that `mousetrap.broker.ensure`
+    finds or starts.
 
     As a context manager it starts and stops the workers. When the block ends without an exception,
     all queues of the run are deleted; when it raises, they stay, so that you can look at them,
@@ -82,6 +82,7 @@ class Run(RunFigures):
         concurrency: int | None = None,
         prefetch: int | None = None,
         retry_delays: tuple[float, ...] | None = None,
+        timeout: float | None = None,
         keep_bodies: int = 0,
     ) -> None:
         if workers not in ("threads", "processes", "none"):
@@ -97,7 +98,8 @@ class Run(RunFigures):
         self.ledger = Ledger(self.flow.reads)
         queues = [with_delays(each.queue, retry_delays) for each in self.flow.stages]
         self._queues = RunQueues(self.settings, self.flow, queues, self.ledger)
-        options = {"concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays}
+        options = {"concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays,
+                   "timeout": timeout}  # fmt: skip
         self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options)
         self._state = "new"
         self.queues_lost: QueuesLost | None = None  # why the run cannot go on
@@ -160,7 +162,7 @@ class Run(RunFigures):
         parent's.
 
         Raises:
-            TimeoutError: a handler did not end in time.
+            TimeoutError: a handler did not end in time, nor could its message be given back.
         """
         if self.state in ("closed", "new"):
             return

@@ -7,17 +7,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
-from mousetrap.runtime import threads
+from mousetrap.runtime import clock, threads
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import Waiter, start_in_thread
 
 # Seconds for the messages in progress after a signal. Container engines kill ten seconds after
 # SIGTERM by default, and giving back what is not finished, closing and the exit take up to three.
 STOP_TIMEOUT = 6.0
+EXIT_TIMEOUT = 1.0  # seconds for the interpreter to exit while handlers still run
 FAILURE_CHECK_INTERVAL = 0.2  # seconds within which a failure of the worker is noticed
 
 
@@ -85,6 +86,23 @@ def run_until_signalled(
             on_stopping()
         finally:
             worker.stop(stop_timeout)
+
+
+def exit_within(seconds: float, code: int) -> None:
+    """End this process with exit code *code* if it has not ended after *seconds*.
+
+    The interpreter waits at its exit for threads that are no daemons, and for those of thread
+    pools: if a handler that hangs has started one, it would wait for ever.
+    """
+
+    def end() -> None:
+        clock.sleep(seconds)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+    threads.Thread(target=end, name="mousetrap-exit", daemon=True).start()
 
 
 class _StopRequest:

@@ -2,7 +2,9 @@
 
 ``GET /`` answers 200 while the worker is alive, connected and consuming, and 503 otherwise.
 ``GET /live`` answers 200 while the worker is alive, even if the broker cannot be reached, because a
-restart of the worker would not help then. The body is the same JSON for both: facts and counts.
+restart of the worker would not help then. A worker whose handlers all hang beyond their time limit
+is not alive. The body is the same JSON for both: facts, counts, and ``oldest``, the seconds since
+the oldest message in progress was begun.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from mousetrap.amqp.connection import Connection
 from mousetrap.errors import MousetrapError
 from mousetrap.worker.processor import Processor
 
+LONG_HANDLING = 60.0  # seconds after which `problem` says how long a message has been handled
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -48,6 +50,10 @@ def collect(
     problem = str(error or "") or processor.problem
     if consumes.state not in ("open", "closed"):
         problem = problem or str(consumes.error or consumes.state)
+    problem = problem or queue_problem
+    oldest = processor.attempts.oldest
+    if not problem and oldest >= LONG_HANDLING:
+        problem = f"the oldest message in progress has been handled for {oldest:,.0f} s"
     is_blocked = consumes.is_open and publishes.state == "blocked"
     alive = is_started and error is None and consumes.state != "closed"
     connected = consumes.is_open and publishes.is_open
@@ -59,8 +65,8 @@ def collect(
         consuming=alive and connected and not processor.is_stopping,
         prefetched=max(0, processor.unacked - counts["in_progress"]),
         reconnects=consumes.reconnects + publishes.reconnects,
-        problem=problem or queue_problem,
-        oldest=round(processor.attempts.oldest, 3),
+        problem=problem,
+        oldest=round(oldest, 3),
         stuck=processor.executor.stuck,
         **counts,
     )

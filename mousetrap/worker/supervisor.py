@@ -220,7 +220,8 @@ class Supervisor:
         """Return the sums over all processes, those that have ended included.
 
         ``received``, ``done``, ``retried``, ``dead``, ``reconnects`` as in `Statistics`;
-        ``in_progress`` and ``prefetched`` of the running processes; ``replaced`` counts processes.
+        ``in_progress``, ``prefetched`` and ``stuck`` of the running processes; ``oldest`` is the
+        largest of theirs, in seconds. ``replaced`` counts processes.
         ``alive``, ``connected``, ``consuming`` say how many of the ``processes`` are. Figures are
         up to half a second old.
         """
@@ -238,6 +239,7 @@ class Supervisor:
         return {
             "processes": len(self._processes),
             **{name: facts[name] for name in FACTS},
+            "oldest": round(max((w.oldest for w in self._processes.values()), default=0.0), 3),
             "replaced": sum(worker.replaced for worker in self._processes.values()),
             **total,
         }

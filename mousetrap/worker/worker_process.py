@@ -135,9 +135,16 @@ class WorkerProcess:
         total = Counter(self._earlier_counts)
         total.update({name: last.get(name, 0) for name in SUMMED_COUNTS})
         is_running = self.process is not None and self.process.poll() is None
-        for name in ("in_progress", "prefetched"):
+        for name in ("in_progress", "prefetched", "stuck"):
             total[name] = last.get(name, 0) if is_running else 0
         return total
+
+    @property
+    def oldest(self) -> float:
+        """Seconds since its oldest message in progress was begun; 0.0 if there is none."""
+        oldest: float = self.last_report().get("oldest", 0.0)
+        is_running = self.process is not None and self.process.poll() is None
+        return oldest + clock.monotonic() - self._changed[1] if oldest and is_running else 0.0
 
     def last_report(self) -> dict[str, Any]:
         """Return the last report of the process, ``{}`` if there is none yet."""

@@ -111,24 +111,6 @@ def test_killed_at_random(trial, proxy, worker_pool, fault_row, seeded_random, t
     fault_row.add(trial.drain_queues(), 0)
 
 
-@pytest.fixture
-def short_ack_timeout(rabbit):
-    """A broker that waits two seconds for an ack, and checks twice a second."""
-    limit = 2.0
-    names = ("consumer_timeout", "channel_tick_interval", "quorum_tick_interval")
-    before = [rabbit.rabbitmqctl("eval", f"application:get_env(rabbit, {each}).").strip()
-              for each in names]  # fmt: skip
-
-    def change(values):
-        orders = [f"application:set_env(rabbit, {name}, {value})"
-                  for name, value in zip(names, values, strict=True)]  # fmt: skip
-        rabbit.rabbitmqctl("eval", f"{', '.join(orders)}.")
-
-    change([round(1000 * limit), *[round(250 * limit)] * 2])
-    yield limit
-    change([each.removeprefix("{ok,").removesuffix("}") for each in before])
-
-
 @pytest.mark.fault("F10")
 @pytest.mark.timeout(300)
 @trial_counts(4, 20)

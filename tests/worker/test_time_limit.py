@@ -1,0 +1,198 @@
+"""The time limit: a handler that does not return has failed, and its worker goes on or says so."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from decimal import Decimal
+
+import pytest
+from support.messages import send
+from support.waiting import wait_for
+
+from mousetrap import stage
+from mousetrap.errors import HandlersStuck, SettingsError
+from mousetrap.job_queue import depth, drain
+from mousetrap.model.message import Message
+from mousetrap.model.topology import Queue
+from mousetrap.worker.worker import Worker
+
+WORK = Queue("work", ())
+RETRIED = Queue("work", (0.05,))
+LIMIT = 0.3  # seconds
+
+
+@pytest.fixture
+def gate():
+    """Set at the end of the test, so that the handlers that hang end."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+# ---- threads -------------------------------------------------------------------------------------
+
+
+def test_handler_that_hangs_has_failed_and_its_neighbours_go_on(settings, gate):
+    """The message is retried, then dead-lettered with the reason; a new thread takes over."""
+
+    def handler(word: str) -> str:
+        if word == "hang":
+            gate.wait(30)
+        return word
+
+    send(settings, "hang", *["go"] * 10)
+    # Two attempts hang one thread each: fewer than the concurrency.
+    with Worker(RETRIED, handler, settings, writes="out", concurrency=3, timeout=LIMIT) as worker:
+        now = worker.wait_until(done=10, retried=1, dead=1, timeout=10)
+        assert (now.stuck, now.alive) == (2, True)
+        gate.set()
+        wait_for(lambda: worker.statistics().stuck == 0)
+        send(settings, "go")
+        worker.wait_until(done=11)
+
+    [dead] = drain("work.dead", settings=settings)
+    assert dead.reason == "HandlerTimedOut: handler had not returned after 0.3 s, its timeout; " \
+        "it hangs, or it needs a longer one"  # fmt: skip
+    assert len(drain("out", settings=settings)) == 11  # no late result is among them
+
+
+def test_worker_ends_when_all_its_handlers_hang(settings, gate):
+    """It says why, is not alive, and gives back what it holds, which is not counted as lost."""
+    send(settings, *range(40))
+    worker = Worker(WORK, lambda _: gate.wait(30), settings, concurrency=2, timeout=LIMIT).start()
+    with pytest.raises(HandlersStuck, match=r"handlers were given up .* gives its messages back"):
+        worker.wait(10)
+    now = worker.statistics()
+    assert (now.alive, now.state) == (False, "failed")
+    worker.stop(0.1)
+
+    left = drain("work", settings=settings)
+    dead = drain("work.dead", settings=settings)
+    assert {message.losses for message in left} == {0}
+    assert sorted(m.data for m in [*left, *dead]) == list(range(40))
+
+
+def test_slow_handler_that_ends_soon_after_the_limit_does_not_end_the_worker(settings):
+    """With a concurrency of 1 its thread is replaced, and its late result is dropped."""
+
+    def handler(seconds: float) -> float:
+        time.sleep(seconds)  # the work
+        return seconds
+
+    send(settings, 2 * LIMIT, 0)
+    with Worker(WORK, handler, settings, writes="out", timeout=LIMIT) as worker:
+        worker.wait_until(done=1, dead=1)
+        wait_for(lambda: worker.statistics().stuck == 0)
+        send(settings, 0)
+        worker.wait_until(done=2)
+
+    assert [m.data for m in drain("out", settings=settings)] == [0, 0]
+
+
+def test_limit_does_not_count_the_time_that_the_broker_takes(settings, proxy):
+    """The handler returned in time; the confirm of its output comes after the limit."""
+    send(settings, Message(1, id="m1"))
+    impatient = proxy.settings.replace(confirm_timeout=2.0)
+    with Worker(WORK, lambda n: n, impatient, writes="out", timeout=LIMIT) as worker:
+        proxy.at("Basic.Publish", action=lambda: proxy.hold("from broker")).wait()
+        wait_for(lambda: worker.statistics().oldest > 2 * LIMIT)
+        assert worker.statistics().stuck == 0
+        proxy.release()
+        worker.wait_until(done=1)
+
+        assert worker.statistics().dead == 0
+
+
+# ---- coroutines ----------------------------------------------------------------------------------
+
+
+async def is_cancelled(_: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def swallows_its_cancellation(_: object) -> None:
+    while True:
+        try:
+            await asyncio.sleep(30)
+            return
+        except asyncio.CancelledError:
+            pass
+
+
+@pytest.mark.parametrize(("hang", "stuck"), [(is_cancelled, 0), (swallows_its_cancellation, 1)])
+def test_coroutine_that_hangs_is_cancelled(settings, hang, stuck):
+    """One that swallows its cancellation is replaced like a thread."""
+
+    async def handler(word: str) -> str:
+        if word == "hang":
+            await hang(word)
+        return word
+
+    send(settings, "hang", *["go"] * 10)
+    with Worker(WORK, handler, settings, writes="out", concurrency=2, timeout=LIMIT) as worker:
+        worker.wait_until(done=10, dead=1, timeout=10)
+        wait_for(lambda: worker.statistics().stuck == stuck)
+        send(settings, "go")
+        worker.wait_until(done=11)
+
+    assert len(drain("out", settings=settings)) == 11
+
+
+def test_coroutine_that_blocks_the_event_loop_ends_the_worker(settings, gate):
+    """No other coroutine could go on, however high the concurrency."""
+
+    async def handler(_: int) -> None:
+        gate.wait(30)  # without await
+
+    send(settings, 1)
+    worker = Worker(WORK, handler, settings, concurrency=10, timeout=LIMIT).start()
+    with pytest.raises(HandlersStuck, match="blocks the event loop"):
+        worker.wait(10)
+    worker.stop(0.1)
+
+    assert depth("work.dead", settings).messages == 1
+
+
+# ---- what shows it -------------------------------------------------------------------------------
+
+
+def test_statistics_have_the_age_of_the_oldest_message_in_progress(settings, gate, monkeypatch):
+    """With or without a limit; after a while `problem` says it in words."""
+    monkeypatch.setattr("mousetrap.worker.statistics.LONG_HANDLING", 0.2)
+    with Worker(WORK, lambda _: gate.wait(30), settings) as worker:
+        assert worker.statistics().oldest == 0.0
+        send(settings, 1)
+        wait_for(lambda: worker.statistics().oldest > 0.2)
+        assert "has been handled for" in worker.statistics().problem
+        gate.set()
+        worker.wait_until(done=1)
+        assert (worker.statistics().oldest, worker.statistics().problem) == (0.0, "")
+
+
+# ---- the value -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, 0.0, -0.5, math.nan, math.inf, -math.inf, "5", b"5", [5], True, False, 1j, Decimal(5),
+     10**400, None.__class__],
+    ids=lambda value: repr(value)[:12],
+)  # fmt: skip
+def test_bad_limit_is_refused_at_definition(settings, value):
+    """By the decorator and by the worker."""
+    with pytest.raises(SettingsError, match="number of seconds above 0"):
+        stage("work", timeout=value)(lambda _: None)
+    with pytest.raises(SettingsError, match="number of seconds above 0"):
+        Worker("work", lambda _: None, settings, timeout=value)
+
+
+def test_limit_of_the_stage_is_the_one_of_its_worker(settings):
+    """Each way to run a stage uses it, and an argument replaces it."""
+    limited = stage("work", timeout=5)(lambda _: None)
+
+    assert limited.worker(settings)._processor.time_limit.limit == 5
+    assert limited.worker(settings, timeout=7)._processor.time_limit.limit == 7
+    assert "timeout" in limited.options  # what `consume` compares
