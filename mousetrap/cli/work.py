@@ -21,7 +21,12 @@ from mousetrap.cli.work_warnings import WorkWarnings
 from mousetrap.display.progress import write_values
 from mousetrap.display.safe_text import safe
 from mousetrap.embedded_broker import PRODUCT
-from mousetrap.runtime.signals import EXIT_TIMEOUT, STOP_TIMEOUT, exit_within, run_until_signalled
+from mousetrap.runtime.signals import (
+    HANDLERS_EXIT_TIMEOUT,
+    STOP_TIMEOUT,
+    exit_within,
+    run_until_signalled,
+)
 from mousetrap.settings import Settings
 from mousetrap.sink.results_sink import with_results_sink
 from mousetrap.worker.service import WorkerService
@@ -97,17 +102,15 @@ def work(
     It warns if workers of another stage consume the same queue, and if messages are left in a queue
     that a stage of this machine used before and no stage uses now.
 
-    After the first signal it finishes the messages in progress, gives those back to their queue
-    that take longer than --grace, and ends with exit code 0.
+    After the first signal it finishes the messages in progress, gives those back that take longer
+    than --grace, and ends with exit code 0.
 
     With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
     with its exit code. They end when this process ends, however it ends.
 
-    With --timeout (or the stage's own time limit), a message whose handler takes longer has failed
-    and is retried, then dead-lettered. A handler in a thread cannot be ended: when as many of them
-    hang as are handled at a time, the process gives its messages back and ends with exit code 1;
-    with --processes it is replaced.
+    With --timeout, a message whose handler takes longer has failed and is retried. When as many
+    handlers hang as run at a time, it gives its messages back and ends with exit code 1.
 
     With --health, GET / answers 200 while the worker is alive, connected and consuming, else 503;
     GET /live checks only that it is alive. The body is JSON. By default it listens on 127.0.0.1.
@@ -127,8 +130,7 @@ def work(
     settings = Settings.from_environment()
     if processes is not None:
         options = {"concurrency": concurrency, "prefetch": prefetch, "retry-delays": retry_delays,
-                   "timeout": timeout, "reads": reads, "writes": writes,
-                   "grace": grace}  # fmt: skip
+                   "reads": reads, "writes": writes, "grace": grace, "timeout": timeout}  # fmt: skip
         supervise(name, processes, options, settings, health=health,
                   with_parent=with_parent, json=json)  # fmt: skip
         return
@@ -185,7 +187,7 @@ class _Work:
                 self._print_summary()
             now = self._worker.statistics()
             if now.stuck or now.in_progress:  # threads that they have started may never end
-                exit_within(EXIT_TIMEOUT, code)
+                exit_within(HANDLERS_EXIT_TIMEOUT, code)
 
     def _log_to_stderr(self) -> None:
         handler = logging.StreamHandler()

@@ -58,9 +58,8 @@ class Run(RunFigures):
     *workers* says where the workers run: on ``"threads"`` of this process; in ``"processes"``, with
     *processes* for each stage (a number, or a number by stage name); or ``"none"``, if you start
     workers elsewhere, with this run's `settings`. *concurrency*, *prefetch*, *retry_delays* and
-    *timeout* (seconds) replace the stages' own values. Bodies of up to *keep_bodies* bytes are
-    kept, for `save`. Without *settings* the run uses the broker that `mousetrap.broker.ensure`
-    finds or starts.
+    *timeout* (seconds) replace the stages' own. Bodies of up to *keep_bodies* bytes are kept, for
+    `save`. Without *settings* the run uses the broker of `mousetrap.broker.ensure`.
 
     As a context manager it starts and stops the workers. When the block ends without an exception,
     all queues of the run are deleted; when it raises, they stay, so that you can look at them,
@@ -98,12 +97,11 @@ class Run(RunFigures):
         self.ledger = Ledger(self.flow.reads)
         queues = [with_delays(each.queue, retry_delays) for each in self.flow.stages]
         self._queues = RunQueues(self.settings, self.flow, queues, self.ledger)
-        options = {"concurrency": concurrency, "prefetch": prefetch, "retry_delays": retry_delays,
-                   "timeout": timeout}  # fmt: skip
+        delays_and_limit = {"retry_delays": retry_delays, "timeout": timeout}
+        options = {"concurrency": concurrency, "prefetch": prefetch, **delays_and_limit}
         self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options)
-        self._state = "new"
+        self._state, self._process = "new", 0  # of the process that started it; a fork is another
         self.queues_lost: QueuesLost | None = None  # why the run cannot go on
-        self._process = 0  # the id of the process that started it; a forked child is another one
         self._product = ""
         self._sender = JobSender(self.settings, self.ledger)
         holders = Holders(self.settings, self._sender.publisher)

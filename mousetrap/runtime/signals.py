@@ -18,7 +18,7 @@ from mousetrap.runtime.interrupt import Waiter, start_in_thread
 # Seconds for the messages in progress after a signal. Container engines kill ten seconds after
 # SIGTERM by default, and giving back what is not finished, closing and the exit take up to three.
 STOP_TIMEOUT = 6.0
-EXIT_TIMEOUT = 1.0  # seconds for the interpreter to exit while handlers still run
+HANDLERS_EXIT_TIMEOUT = 1.0  # seconds for the interpreter to exit while handlers still run
 FAILURE_CHECK_INTERVAL = 0.2  # seconds within which a failure of the worker is noticed
 
 
