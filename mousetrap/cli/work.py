@@ -129,8 +129,9 @@ def work(
     """
     settings = Settings.from_environment()
     if processes is not None:
-        options = {"concurrency": concurrency, "prefetch": prefetch, "retry-delays": retry_delays,
-                   "reads": reads, "writes": writes, "grace": grace, "timeout": timeout}  # fmt: skip
+        options = {"concurrency": concurrency, "prefetch": prefetch, "timeout": timeout,
+                   "retry-delays": retry_delays, "reads": reads, "writes": writes,
+                   "grace": grace}  # fmt: skip
         supervise(name, processes, options, settings, health=health,
                   with_parent=with_parent, json=json)  # fmt: skip
         return
