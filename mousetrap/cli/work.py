@@ -102,8 +102,7 @@ def work(
     It warns if workers of another stage consume the same queue, and if messages are left in a queue
     that a stage of this machine used before and no stage uses now.
 
-    After the first signal it finishes the messages in progress, gives those back that take longer
-    than --grace, and ends with exit code 0.
+    After the first signal it finishes the messages in progress, or gives them back after --grace.
 
     With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
