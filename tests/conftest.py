@@ -134,7 +134,9 @@ def rabbit(_session_rabbit):
 @pytest.fixture
 def rabbit_settings(rabbit):
     """Settings for `rabbit`, with a namespace of its own."""
-    return rabbit.settings.replace(namespace=f"rig-{uuid.uuid4().hex[:10]}", queues_expire=True)
+    return rabbit.settings.replace(
+        namespace=f"rig-{uuid.uuid4().hex[:10]}", queues_expire=True, queue_expiry=600.0
+    )
 
 
 @pytest.fixture

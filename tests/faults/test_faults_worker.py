@@ -222,9 +222,9 @@ def declared(name, **arguments):
 LIMITED = {"x-expires": 600_000, "x-max-length": 5}
 WRONG = {
     "work queue": (declared("work", **LIMITED), {}, [".work'", "x-max-length"]),
-    "dead queue": (declared("work.dead", **LIMITED), {}, [".work.dead'", "x-max-length"]),
+    "quarantine": (declared("work.quarantine", **LIMITED), {}, [".quarantine'", "x-max-length"]),
     "queue downstream": (declared("out", **LIMITED), {}, [".out'", "x-max-length"]),
-    "queue type": (declared("work", **{"x-expires": 600_000}), {"queue_type": "quorum"},
+    "queue type": (declared("work"), {"queue_type": "quorum"},
                    [".work'", "MOUSETRAP_QUEUE_TYPE"]),
     "exchange": (None, {"events_exchange": "amq.fanout"}, ["amq.fanout", "type"]),
     "vhost": (None, {"vhost": "no such"}, ["'no such'", "RABBITMQ_VHOST"]),
