@@ -79,7 +79,7 @@ class Worker:
         check_options(concurrency, prefetch, timeout)
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.settings = settings or Settings.from_environment()
-        self.concurrency = concurrency
+        self.concurrency, self.timeout = concurrency, timeout
         self.prefetch = prefetch or max(MIN_PREFETCH, 2 * concurrency)
         self.error: MousetrapError | None = None  # why it stopped for good
         self._hooks = Hooks(self.queue.name, hooks)

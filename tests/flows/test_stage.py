@@ -143,7 +143,7 @@ def test_handler_refuses_an_empty_body_where_data_is_needed():
 DELAYS = (0.25, 3.5)
 
 
-@stage(reads="points", writes="results", retry_delays=DELAYS, concurrency=3, prefetch=7)
+@stage(reads="points", writes="results", retry_delays=DELAYS, concurrency=3, prefetch=7, timeout=45)
 def scale(n: int) -> int:
     return 2 * n
 
@@ -213,7 +213,7 @@ def test_worker_has_all_attributes_of_its_stage(way, settings, tmp_path):
     assert found == {"name": "scale", **scale.options}
     assert scale.options == {
         **scale.options, "queue": Queue("points", DELAYS), "writes": "results", "concurrency": 3,
-        "prefetch": 7,
+        "prefetch": 7, "timeout": 45,
     }  # fmt: skip
 
 

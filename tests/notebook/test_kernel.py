@@ -153,10 +153,10 @@ def test_interrupt_of_a_blocking_worker_ends_the_cell(kernel, settings):
 INTERRUPTED_STOP = """
 from mousetrap.worker.worker import Worker
 stop = Worker.stop
-def interrupted(worker, timeout=10.0):  # as if the next interrupt came here
+def interrupted(worker, timeout=10.0, **options):  # as if the next interrupt came here
     if threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
-    stop(worker, timeout)
+    stop(worker, timeout, **options)
 Worker.stop = interrupted
 """
 

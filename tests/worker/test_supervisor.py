@@ -272,7 +272,7 @@ def test_message_of_a_handler_that_exceeds_the_stop_timeout_is_given_back(start,
     process.terminate()
 
     assert process.ends(8) == 0
-    assert "given back" in process.output
+    wait_for(lambda: "given back" in process.output)
     [message] = drain("work", settings=settings)
     assert message.losses == 0
 

@@ -65,7 +65,7 @@ def test_figures_are_those_of_the_report(make):
     assert worker.facts() == FACTS
     assert worker.is_working
     assert worker.counts() == {"done": 3, "in_progress": 2} | dict.fromkeys(
-        ("received", "retried", "dead", "reconnects", "prefetched"), 0
+        ("received", "retried", "dead", "reconnects", "prefetched", "stuck"), 0
     )
     assert worker.exit_cause() is None
 
