@@ -68,6 +68,15 @@ def test_drain_takes_all_and_ends(work, settings):
     assert drain("work", settings=settings) == []
 
 
+def test_drain_passes_messages_on_in_another_thread(work, settings):
+    """Only the main thread may change how signals are handled; a drain elsewhere does not."""
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(drain, "work", settings=settings, on_message=seen.append).result()
+
+    assert [message.data for message in seen] == [0, 1, 2]
+
+
 def test_drain_takes_n_messages(work, settings):
     """With n it takes n, and the rest stays."""
     assert [m.data for m in drain("work", 2, settings=settings)] == [0, 1]

@@ -72,6 +72,14 @@ class PostponedInterrupts:
         self._received.append((number, frame))
 
 
+class _InAnotherThread(PostponedInterrupts):
+    """A block outside the main thread: no signal interrupts it, and it must not change handlers."""
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        yield
+
+
 class _Nested(PostponedInterrupts):
     """A block inside another one, which alone decides when signals are allowed."""
 
@@ -104,7 +112,7 @@ def postponed() -> Iterator[PostponedInterrupts]:
     """
     global _active
     if not threads.is_main():
-        yield PostponedInterrupts()
+        yield _InAnotherThread()
         return
     if _active is not None:
         yield _Nested(_active)
