@@ -192,13 +192,6 @@ class HandlersStuck(MousetrapError):
     (``mousetrap work --processes`` does that by itself), and find out what its handlers wait for.
     """
 
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what}, so the worker ends and gives its messages back; start it again (or use "
-            f"mousetrap work --processes, which replaces it), and give what the handler waits for "
-            f"a time-out of its own"
-        )
-
 
 class Reject(MousetrapError):
     """Raise it in a handler to dead-letter the message at once, without a retry.

@@ -88,4 +88,10 @@ class TimeLimit:
                 if stuck == ALL_STUCK
                 else f"{stuck} handlers were given up and still run"
             )
-            self._on_stuck(HandlersStuck(what))
+            self._on_stuck(
+                HandlersStuck(
+                    f"{what}, so the worker ends and gives its messages back; start it again (or "
+                    f"use mousetrap work --processes, which replaces it), and give what the "
+                    f"handler waits for a time-out of its own"
+                )
+            )
