@@ -20,11 +20,12 @@ from typing import Literal
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import probe
+from mousetrap.broker.management import held_back_lines
 from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.job_queue import delete, drain, ping
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Declaration
-from mousetrap.runs.former_queues import leftovers
+from mousetrap.runs.former_queues import current_queues, leftovers
 from mousetrap.runs.run_lock import stale_runs
 from mousetrap.runtime import randomness
 from mousetrap.runtime.interrupt import Waiter
@@ -174,6 +175,9 @@ def _leftovers(settings: Settings) -> Iterator[Finding]:
     for each in leftovers(settings):
         text, _, fix = str(each).partition(": ")
         yield Finding("former queues", "note", text, fix)
+    for line in held_back_lines(current_queues(settings), settings):
+        text, _, fix = line.partition("; ")
+        yield Finding("retries", "note", text, fix)
 
 
 def _delete(queue: str, settings: Settings) -> None:

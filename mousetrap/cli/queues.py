@@ -12,6 +12,7 @@ import typer
 from mousetrap import job_queue
 from mousetrap.amqp.queue_depth import Depth, is_not_needed_yet
 from mousetrap.broker import probe
+from mousetrap.broker.management import held_back_lines
 from mousetrap.cli.console import (
     BODY_WIDTH,
     print_error,
@@ -62,8 +63,9 @@ def show_queues(
             f"{settings.url}{probe.memory_note(settings)}"
             + f", namespace {settings.namespace}" * bool(settings.namespace),
         )
-    for each in [] if json else leftovers(settings):
-        print_error(str(each))
+    if not json:
+        for line in [*held_back_lines(found, settings), *map(str, leftovers(settings))]:
+            print_error(line)
     missing = ", ".join(name for name, each in found.items() if not each)
     if names and missing:
         print_error(f"there is no queue {missing}: check its name and MOUSETRAP_NAMESPACE")

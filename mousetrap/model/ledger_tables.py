@@ -42,6 +42,25 @@ def open_messages(ledger: Ledger, now: float) -> Table:
     )
 
 
+def late_retries(
+    ledger: Ledger, now: float, late: float
+) -> dict[tuple[str, float], tuple[int, float]]:
+    """Count, by queue and delay, the retries that are more than *late* seconds past their delay.
+
+    Each value is their number and by how many seconds the oldest is past it, at time *now*.
+    """
+    found: dict[tuple[str, float], tuple[int, float]] = {}
+    for entry in ledger.open_entries():
+        outcome = entry.outcome
+        if outcome is None or outcome.kind != "retried":
+            continue
+        past = now - ledger.time(outcome, outcome.ended) - outcome.delay
+        if past > late:
+            number, most = found.get((entry.queue, outcome.delay), (0, 0.0))
+            found[entry.queue, outcome.delay] = number + 1, max(most, past)
+    return found
+
+
 def last_failure(ledger: Ledger) -> Outcome | None:
     """Return the latest failure of a message that is not settled; None if there is none."""
     failures = [

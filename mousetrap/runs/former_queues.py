@@ -72,10 +72,7 @@ def leftovers(settings: Settings) -> list[Leftover]:
     Raises:
         WireError: the broker cannot be asked.
     """
-    found: list[dict[str, Any]] = []
-    with suppress(OSError, SettingsError):
-        found = [_read(path) for path in sorted(state_folder("stages").glob("*.json"))]
-    ours = [each for each in found if each.get("address") == _address(settings)]
+    ours = _stages(settings)
     in_use = {name for each in ours for name in each["current"]}
     stages = {name: each["stage"] for each in ours for name in each["former"] if name not in in_use}
     if not stages:
@@ -85,6 +82,18 @@ def leftovers(settings: Settings) -> list[Leftover]:
         for each in depths(stages, settings)
         if each is not None and each.messages and not each.consumers
     ]
+
+
+def current_queues(settings: Settings) -> list[str]:
+    """Return the queues of the stages that this machine has run at this broker and namespace."""
+    return sorted({name for each in _stages(settings) for name in each["current"]})
+
+
+def _stages(settings: Settings) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    with suppress(OSError, SettingsError):
+        found = [_read(path) for path in sorted(state_folder("stages").glob("*.json"))]
+    return [each for each in found if each.get("address") == _address(settings)]
 
 
 def _address(settings: Settings) -> list[Any]:

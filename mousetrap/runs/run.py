@@ -107,7 +107,7 @@ class Run(RunFigures):
         holders = Holders(self.settings, self._sender.publisher)
         self._settlement = Settlement(
             self.namespace, self.ledger, self._sender, self.flow, queues, self._workers,
-            depths=self._queues.depths, holders=holders, topology=self.settings.topology,
+            depths=self._queues.depths, holders=holders, settings=self.settings,
             look=lambda: self._marker.look(),
         )  # fmt: skip
         self._events = Consumer(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mousetrap.broker.management import RETURN_TIME, held_back
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe, safe_lines
 from mousetrap.errors import (
@@ -20,7 +21,7 @@ from mousetrap.errors import (
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.outcome import Outcome
-from mousetrap.model.topology import Queue, Topology
+from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT
 
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from mousetrap.runs.holders import Holders, Holdings
     from mousetrap.runs.job_sender import JobSender
     from mousetrap.runs.workers import RunWorkers
+    from mousetrap.settings import Settings
 
 WORKER_CHECK_INTERVAL = 0.25  # seconds between two checks of the workers while waiting
 CHECK_INTERVAL = 0.02  # seconds between two questions to queues and workers, when all else is done
+LATE = 1.0  # seconds after the delay of a retry from which on it is worth a line
 MAX_PRINTED_LINES = 10  # of a handler's output, shown with its failure
 
 
@@ -57,7 +60,7 @@ class Settlement:
         workers: RunWorkers,
         depths: Callable[[list[str]], list[Depth | None]],
         holders: Holders,
-        topology: Topology,
+        settings: Settings,
         look: Callable[[], object],
     ) -> None:
         self._namespace = namespace
@@ -68,7 +71,8 @@ class Settlement:
         self._workers = workers
         self._depths = depths
         self._holders = holders
-        self._topology = topology
+        self._settings = settings
+        self._topology = settings.topology
         self._look = look
         self._consumers: dict[str, int] | None = None  # of each stage's queue, by its wire name
         self._failure: MousetrapError | None = None
@@ -197,6 +201,7 @@ class Settlement:
             f"{len(self._sender.unconfirmed()):,} are not confirmed:",
             repr(table),
             *places,
+            *self._late_retries(),
             *self._alarm(),
             *[f"  {line}" for line in holdings.lines()],
             "A message that waits in no queue is with a worker, or lost: look at the workers, or "
@@ -208,6 +213,32 @@ class Settlement:
         error.table = table
         error.__cause__ = self._workers.exception(last.id) if last else None
         return error
+
+    def _late_retries(self) -> list[str]:
+        """Return a line for each retry queue whose messages are past their delay, with no outcome.
+
+        If their work queue is full or refuses them, they stay there, and AMQP does not count them.
+        """
+        late = ledger_tables.late_retries(self._ledger, clock.steady_time(), LATE)
+        retries = {
+            queue.retry_queue(delay): (number, seconds)
+            for queue in self._queues
+            for delay in queue.retry_delays
+            for number, seconds in [late.get((queue.name, delay), (0, 0.0))]
+            if number
+        }
+        known = held_back(retries, self._settings) if retries else {}
+        return [
+            f"  {name}: {known[name]:,} wait since up to {seconds:.0f} s after their delay: their "
+            f"work queue is full or refuses them. They come back up to {RETURN_TIME} s after there "
+            f"is room (RabbitMQ's timer)"
+            if name in known
+            else f"  {name}: {number:,} have no outcome since up to {seconds:.0f} s after their "
+            f"delay. What is neither in the work queue nor with a worker waits here: the work "
+            f"queue is full or refuses it. It comes back up to {RETURN_TIME} s after there is room "
+            f"(RabbitMQ's timer)"
+            for name, (number, seconds) in retries.items()
+        ]
 
     def _alarm(self) -> list[str]:
         """Return a line that names the broker's alarm, if it has one; otherwise none."""

@@ -9,8 +9,11 @@ import pytest
 from rig.trial import LONG, Trial, trial_counts
 from support.waiting import wait_for
 
+from mousetrap import stage
+from mousetrap.errors import NotSettled
 from mousetrap.job_queue import delete, depth, depths, open_channel
 from mousetrap.model.topology import Queue
+from mousetrap.runs.run import Run
 from mousetrap.worker.worker import Worker
 
 RETRY_DELAY = 6.0  # seconds; with less, RabbitMQ has written more of the messages before the kill
@@ -126,6 +129,33 @@ def test_production_prefix_never_expires(settings, fault_row):
             trial.settle()
             trial.wait_until_idle(worker)
         fault_row.add(trial.drain_queues())
+
+
+@pytest.mark.fault("F31")
+def test_retries_wait_for_room(rabbit, rabbit_settings):
+    """What a full work queue refused is named by the run's error, and comes back by itself."""
+    limit = '{"max-length": 5, "overflow": "reject-publish"}'
+    timer = "rabbit, dead_letter_worker_publisher_confirm_timeout"
+    rabbit.rabbitmqctl("eval", f"application:set_env({timer}, 3000).")  # instead of 180 seconds
+    handler = FailsOnce()
+
+    @stage("work", retry_delays=(3.0,))
+    def work(id: str) -> None:
+        handler(id)
+
+    try:
+        with Run(work, rabbit_settings, prefetch=10) as run:
+            name = run.settings.topology.wire_name("work").replace(".", "\\.")
+            run.send_many(f"{n}" for n in range(40))
+            wait_for(lambda: len(handler.failed) == 40, 30)
+            rabbit.rabbitmqctl("set_policy", "full", f"^{name}$", limit, "--apply-to", "queues")
+            with pytest.raises(NotSettled, match=r"work\.retry\.3s: .*RabbitMQ's timer"):
+                run.settle(6)
+            rabbit.rabbitmqctl("clear_policy", "full")
+            handler.gate.set()
+            assert run.settle(60).lost == 0
+    finally:
+        rabbit.rabbitmqctl("eval", f"application:unset_env({timer}).")
 
 
 @pytest.mark.fault("F31")

@@ -19,12 +19,12 @@ from mousetrap.errors import ConnectionLost, MessageDied, MousetrapError, NotSet
 from mousetrap.flows.flow import Flow
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.outcome import Outcome
-from mousetrap.model.topology import Topology
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.runs.holders import Holdings
 from mousetrap.runs.settle import Settlement
 from mousetrap.runtime import clock
+from mousetrap.settings import Settings
 from mousetrap.start_fetch import FetchJob
 
 DELAYS = (0.02, 0.05)  # seconds
@@ -115,7 +115,7 @@ def settlement(
     flow = Flow(count)
     return Settlement(
         "run-1", ledger, sender or Sender(), flow, [count.queue], workers or Workers(), depths,
-        AskedWorkers(holdings), Topology(), look=lambda: None,
+        AskedWorkers(holdings), Settings(), look=lambda: None,
     )  # fmt: skip
 
 
