@@ -32,9 +32,8 @@ QUEUES = ["start_fetch", "data_processing"]
 MAX_DRAIN_PREFETCH = 1000  # unacked messages of `drain` at a time; a guess
 ANSWERS_TIMEOUT = 30.0  # seconds for a request, from opening the connection to the last answer
 DRAIN_GRACE = 0.5  # seconds after the timeout of `drain` for the answer to its last request
-# A node that has just started refuses quorum queues for a moment, with this word in its reply.
-NOT_READY = "cluster_not_formed"
-NOT_READY_INTERVAL = 0.5  # seconds until a declaration that was refused with it is tried again
+NOT_READY = "cluster_not_formed"  # says a node that has just started, if asked for a quorum queue
+NOT_READY_INTERVAL = 0.5  # seconds until it is asked again
 REPUBLISH_TIMEOUT = 3.0  # seconds to wait for the confirms of republished messages
 PEEK_NOTE = (
     "The messages are back in the queue. The broker marks them as redelivered, and a consumer that "
@@ -84,7 +83,7 @@ def declare(
         except ConnectionLost as error:
             if NOT_READY not in str(error) or clock.remaining(deadline) < NOT_READY_INTERVAL:
                 raise
-            clock.sleep(NOT_READY_INTERVAL)
+        clock.sleep(NOT_READY_INTERVAL)
 
 
 def depth(
@@ -327,10 +326,9 @@ def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
 
 @contextmanager
 def short_channel(settings: Settings, timeout: float | None = None) -> Iterator[JobChannel]:
-    """Open a channel for a few requests; pika's errors are translated to ours.
+    """Open a channel for a few requests, which take *timeout* seconds together at the most.
 
-    With *timeout* all of them together, the opening included, take no longer. Interrupts are
-    postponed, because pika could not go on after one.
+    Interrupts are postponed, because pika could not go on after one.
     """
     deadline = None if timeout is None else clock.monotonic() + timeout
     with (
@@ -383,9 +381,8 @@ def _republish(messages: Sequence[GotMessage], queue: str, settings: Settings) -
         for method, properties, body in messages:
             message = Message.from_wire(body, properties)
             copy = message.copy(message.attempt, without_delivery_counts(message.headers))
-            receipts[method.delivery_tag] = publisher.publish(
-                copy, queue, properties=kept_properties(properties)
-            )
+            kept = kept_properties(properties)
+            receipts[method.delivery_tag] = publisher.publish(copy, queue, properties=kept)
         with suppress(TimeoutError):  # an alarm, or the broker is gone: they are returned instead
             publisher.flush(REPUBLISH_TIMEOUT)
         return {tag for tag, receipt in receipts.items() if receipt.confirmed}
@@ -393,9 +390,8 @@ def _republish(messages: Sequence[GotMessage], queue: str, settings: Settings) -
 
 def _declare(channel: JobChannel, declaration: Declaration) -> None:
     note(declaration.name)
-    channel.queue_declare(
-        declaration.name, durable=True, arguments=dict(declaration.arguments) or None
-    )
+    arguments = dict(declaration.arguments) or None
+    channel.queue_declare(declaration.name, durable=True, arguments=arguments)
 
 
 def _declarations(queue: Queue | str, settings: Settings) -> list[Declaration]:
