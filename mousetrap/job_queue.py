@@ -71,8 +71,7 @@ def declare(
         TopologyMismatch: one exists with other arguments; the text names the argument.
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
-    settings = settings or Settings.from_environment()
-    deadline = clock.monotonic() + timeout
+    settings, deadline = settings or Settings.from_environment(), clock.monotonic() + timeout
     declarations = [each for queue in queues for each in _declarations(queue, settings)]
     while True:
         try:
