@@ -43,6 +43,7 @@ class QueueArguments:
     max_priority: int = 0
     single_active: bool = False
     delivery_limit: int | None = None
+    keeps_dead_letters: bool = False  # until their targets have accepted them
 
 
 class _Reader:
@@ -111,6 +112,7 @@ def parse(given: dict[str, Any], queue: str, vhost: str) -> QueueArguments:
     overflow = reader.text("x-overflow", OVERFLOWS) or "drop-head"
     if (kind, overflow) == ("quorum", "reject-publish-dlx"):
         overflow = "drop-head"  # as in RabbitMQ, which logs a warning
+    strategy = reader.text("x-dead-letter-strategy", ("at-most-once", "at-least-once"))
     limit = given.get("x-delivery-limit")
     arguments = QueueArguments(
         type=kind,
@@ -124,9 +126,10 @@ def parse(given: dict[str, Any], queue: str, vhost: str) -> QueueArguments:
         max_priority=reader.number("x-max-priority", 0, 255) or 0,
         single_active=single_active,
         delivery_limit=limit if type(limit) is int else None,  # other types are ignored
+        # RabbitMQ falls back to at-most-once without the right x-overflow
+        keeps_dead_letters=strategy == "at-least-once" and overflow == "reject-publish",
     )
     reader.text("x-queue-leader-locator", ("client-local", "balanced"))
-    reader.text("x-dead-letter-strategy", ("at-most-once", "at-least-once"))
     if given.get("x-queue-version", 2) not in (1, 2):
         raise reader.invalid("x-queue-version", "unsupported queue version")
     return arguments

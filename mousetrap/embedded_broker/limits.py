@@ -22,3 +22,4 @@ class Limits:
     handshake: float = 10.0  # seconds until connection.open
     heartbeat: int = 60  # seconds, as proposed to the client
     delivery_limit: int = 20  # of a quorum queue declared without x-delivery-limit
+    return_time: float = 5.0  # seconds until a refused dead letter is sent again; RabbitMQ: 180

@@ -37,7 +37,8 @@ class VirtualHost:
         self.random_token = random_token  # for the names that the broker makes
         self.queues: dict[str, Queue] = {}
         self.exchanges = {name: Exchange(name, kind) for name, kind in PREDECLARED.items()}
-        self._dead_letters: deque[tuple[Message, str]] = deque()  # message, reason
+        # message, reason, the queue that keeps it until it is accepted (None: it keeps none)
+        self._dead_letters: deque[tuple[Message, str, Queue | None]] = deque()
         self._is_deferring = False
 
     def queue(self, name: str) -> Queue:
@@ -100,11 +101,12 @@ class VirtualHost:
     def dead_letter(self, queue: Queue, queued: QueuedMessage, reason: str) -> None:
         """Publish a message that left *queue* to its dead-letter exchange, if it has one."""
         exchange = queue.arguments.dead_letter_exchange
-        if exchange is None or exchange not in self.exchanges:
+        keeps = queue.arguments.keeps_dead_letters
+        if exchange is None or (exchange not in self.exchanges and not keeps):
             return
         message = make_dead_letter(queued, reason, queue.name, queue.arguments, self.clock.wall())
         with self.deferring_dead_letters():
-            self._dead_letters.append((message, reason))
+            self._dead_letters.append((message, reason, queue if keeps else None))
 
     @contextmanager
     def deferring_dead_letters(self) -> Iterator[None]:
@@ -127,10 +129,32 @@ class VirtualHost:
 
     def _publish_dead_letters(self) -> None:
         while self._dead_letters:
-            message, reason = self._dead_letters.popleft()
-            for queue in self.route(message):
-                if reason == "rejected" or not is_cycle(message, queue.name):
-                    queue.publish(message)
+            message, reason, keeper = self._dead_letters.popleft()
+            targets = self.route(message)
+            refused = [
+                queue
+                for queue in targets
+                if (reason == "rejected" or not is_cycle(message, queue.name))
+                and not queue.publish(message)
+            ]
+            if keeper is not None and (refused or not targets):
+                self._publish_later(message, reason, keeper)
+
+    def _publish_later(self, message: Message, reason: str, keeper: Queue) -> None:
+        """Keep a dead letter that no queue, or not every one, has accepted, and publish it again.
+
+        As in RabbitMQ, *keeper* does not count it as ready. It is gone if *keeper* is deleted. It
+        is published to every target again: an exchange with several can get it twice.
+        """
+        self.count_memory(message.size)
+
+        def again() -> None:
+            self.count_memory(-message.size)
+            if not keeper.is_deleted:
+                with self.deferring_dead_letters():
+                    self._dead_letters.append((message, reason, keeper))
+
+        self.clock.at(self.clock.now() + self.limits.return_time, again)
 
     def bind(self, binding: Binding) -> None:
         """Add a binding; a binding that exists already is not added twice."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from client import (
     CONNECTION,
@@ -178,3 +180,37 @@ def test_a_new_consumer_gets_the_room_of_its_tag(channel, name):
 
     channel.basic_ack(first.tags[0])
     assert again.wait(2) == [b"1", b"2"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("obstacle", ["full", "missing"])
+def test_a_dead_letter_waits_until_its_target_accepts_it(obstacle, channel, name, target):
+    """At-least-once dead-lettering: it is counted nowhere, and comes when there is room.
+
+    RabbitMQ tries again after 180 seconds, the embedded broker after five.
+    """
+    source, dead = name("source"), name("dead")
+    limit = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    if obstacle == "full":
+        channel.queue_declare(dead, durable=True, arguments=limit)
+        publish(channel, dead, b"before")
+    arguments = {
+        "x-message-ttl": 200, "x-overflow": "reject-publish", "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead, "x-dead-letter-strategy": "at-least-once",
+    }  # fmt: skip
+    channel.queue_declare(source, durable=True, arguments=QUORUM | arguments)
+    publish(channel, source, b"late")
+    wait_until(channel, lambda: ready_count(channel, source) == 0)
+    channel.connection.sleep(1.0)
+
+    if obstacle == "full":
+        assert get(channel, dead)[2] == b"before"
+    else:
+        channel.queue_declare(dead, durable=True)
+    assert ready_count(channel, dead) == 0
+    deadline = time.monotonic() + (20 if target.is_embedded else 200)
+    while not ready_count(channel, dead):
+        assert time.monotonic() < deadline, "the dead letter did not come"
+        channel.connection.sleep(0.5)
+    assert get(channel, dead)[2] == b"late"

@@ -111,3 +111,51 @@ def test_deleting_a_queue_removes_its_bindings_from_every_exchange(vhost, memory
     assert vhost.delete_queue(queue) == 1
     assert vhost.bindings() == []
     assert memory.used == 0
+
+
+@pytest.mark.parametrize("obstacle", ["full", "missing"])
+def test_a_dead_letter_waits_until_its_target_accepts_it(vhost, memory, obstacle):
+    """With at-least-once dead-lettering, a full or missing target loses nothing."""
+    limit = {"max_length": 1, "overflow": "reject-publish"} if obstacle == "full" else {}
+    target = declare(vhost, "target", **limit)
+    source = declare(
+        vhost, "q", queue_type="quorum", message_ttl=1_000, overflow="reject-publish",
+        dead_letter_exchange="", dead_letter_routing_key="target",
+        dead_letter_strategy="at-least-once",
+    )  # fmt: skip
+    if obstacle == "full":
+        target.publish(message(b"before"))
+    else:
+        vhost.delete_queue(target)
+    source.publish(message(b"late"))
+    vhost.clock.advance(8)
+    assert (source.ready, target.ready) == (0, 1 if obstacle == "full" else 0)
+    assert memory.used > 0
+
+    if obstacle == "full":
+        target.ack([target.get()])
+    else:
+        target = declare(vhost, "target")
+    vhost.clock.advance(6)
+    late = target.get()
+
+    assert late.message.body == b"late"
+    assert late.message.headers["x-death"][0]["count"] == 1
+    target.ack([late])
+    assert memory.used == 0
+
+
+def test_a_deleted_queue_keeps_no_dead_letters(vhost, memory):
+    """What waited for its target is gone with the queue that kept it."""
+    source = declare(
+        vhost, "q", queue_type="quorum", message_ttl=1_000, overflow="reject-publish",
+        dead_letter_exchange="", dead_letter_routing_key="target",
+        dead_letter_strategy="at-least-once",
+    )  # fmt: skip
+    source.publish(message(b"late"))
+    vhost.clock.advance(2)
+    vhost.delete_queue(source)
+    target = declare(vhost, "target")
+    vhost.clock.advance(6)
+
+    assert (target.ready, memory.used) == (0, 0)
