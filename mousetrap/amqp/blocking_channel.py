@@ -248,7 +248,7 @@ def connect(settings: Settings, purpose: str, deadline: float | None = None) -> 
         BrokerUnreachable, AccessRefused: the message names the variable to check.
         ConnectionLost: the connection broke while it was opened, or the broker did not answer.
     """
-    with translated(settings):
+    with translated(settings, deadline):
         timed = TimedConnection(parameters(settings, purpose), settings.confirm_timeout, deadline)
         with timed.limited(deadline):
             return JobChannel(_SharedConnection(timed, settings.heartbeat), settings)

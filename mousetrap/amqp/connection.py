@@ -131,7 +131,7 @@ class Connection:
         error, cause = self.error, self._cause
         if self.is_open:
             return
-        self.close(timeout=1.0)
+        self.close(timeout=0.2)  # it was never open, so nothing is under way
         if cause is not None:  # again, because in the caller's thread `translate` may probe
             error = translate(cause, self.settings, may_probe=True)
         raise error or BrokerUnreachable(

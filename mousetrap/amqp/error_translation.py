@@ -35,6 +35,7 @@ from mousetrap.errors import (
     MousetrapError,
 )
 from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 pika_patches.install()
@@ -151,12 +152,16 @@ def _connection_closed(code: int, text: str, settings: Settings) -> MousetrapErr
 
 
 @contextmanager
-def translated(settings: Settings) -> Iterator[None]:
-    """Raise our errors instead of pika's; pika's is the ``__cause__``."""
+def translated(settings: Settings, deadline: float | None = None) -> Iterator[None]:
+    """Raise our errors instead of pika's; pika's is the ``__cause__``.
+
+    After *deadline* (monotonic) there is no time to probe why a broker was not reached.
+    """
     try:
         yield
     except PIKA_ERRORS as error:
-        raise translate(error, settings, may_probe=True) from error
+        may_probe = deadline is None or clock.remaining(deadline) > 0
+        raise translate(error, settings, may_probe=may_probe) from error
 
 
 def _original(error: BaseException) -> BaseException:

@@ -13,10 +13,16 @@ from typing import Any
 
 import pika
 from pika.adapters.select_connection import SelectConnection
-from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
+from pika.adapters.utils.connection_workflow import (
+    AMQPConnectorException,
+    AMQPConnectorStackTimeout,
+)
 
 from mousetrap.runtime import clock, postponed_interrupts
 
+# Seconds after the deadline of a connection until it is aborted: its own time-out, which often is
+# the same, comes first.
+ABORT_DELAY = 0.25
 TICK = 0.1  # seconds between two checks of the time limits, while a call waits
 
 
@@ -48,7 +54,13 @@ class TimedConnection(pika.BlockingConnection):
         self._wait_seconds = 0.0  # how long that wait may be, for the error
         self._is_ticking = False
         self._waits_for_messages = False  # the next wait is for messages, not for an answer
-        super().__init__(parameters, _impl_class=_Connector(deadline))  # type: ignore[arg-type]
+        connector: Any = _Connector(deadline)
+        try:
+            super().__init__(parameters, _impl_class=connector)
+        except AssertionError as error:  # pika's: an attempt timed out in the moment of its abort
+            if connector.failure is None:
+                raise
+            raise connector.failure from error
 
     @contextmanager
     def limited(self, deadline: float | None) -> Iterator[None]:
@@ -114,30 +126,32 @@ class _Connector:
     """Connects as `SelectConnection` does, but gives up at *deadline* (monotonic)."""
 
     def __init__(self, deadline: float | None) -> None:
-        self._deadline = math.inf if deadline is None else deadline
+        self._deadline = math.inf if deadline is None else deadline + ABORT_DELAY
+        self.failure: Exception | None = None  # why it gave up
 
     def create_connection(
         self, configs: Any, on_done: Callable[[Any], None], custom_ioloop: Any
     ) -> Any:
         """Connect, and call *on_done* with the connection or with an exception."""
-        failure: BaseException | None = None
         is_done = False
 
         def done(result: Any) -> None:
             nonlocal is_done
             is_done = True
-            on_done(failure if failure is not None and isinstance(result, Exception) else result)
+            on_done(self.failure if self.failure and isinstance(result, Exception) else result)
 
         def tick() -> None:
-            nonlocal failure
             if is_done:
                 return
             late = clock.monotonic() >= self._deadline
-            if late or postponed_interrupts.is_overdue():
-                kind = AMQPConnectorStackTimeout if late else AnswerTimeout
-                failure = kind("late" if late else "interrupted")
+            if not late and not postponed_interrupts.is_overdue():
+                custom_ioloop.call_later(TICK, tick)
+                return
+            kind = AMQPConnectorStackTimeout if late else AnswerTimeout
+            self.failure = kind("late" if late else "interrupted")
+            try:
                 workflow.abort()
-            else:
+            except AMQPConnectorException:  # an attempt is just ending by itself: wait for that
                 custom_ioloop.call_later(TICK, tick)
 
         workflow = SelectConnection.create_connection(configs, done, custom_ioloop)

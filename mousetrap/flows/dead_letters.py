@@ -5,8 +5,8 @@ Prototyped in ``notebooks/05_failures.ipynb``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 
 from mousetrap.amqp.error_translation import PIKA_ERRORS
 from mousetrap.amqp.properties import kept_properties
@@ -98,7 +98,7 @@ def send_back(
     with (
         postponed() as interrupts,
         short_channel(settings) as channel,
-        Publisher(settings, "replay") as publisher,
+        _publisher(settings) as publisher,
     ):
         try:
             for _ in range(there):
@@ -128,3 +128,15 @@ def send_back(
                 with suppress(*PIKA_ERRORS, BrokerUnreachable):
                     requeue(channel, queue.dead, staying, settings)
     return replayed
+
+
+@contextmanager
+def _publisher(settings: Settings) -> Iterator[Publisher]:
+    """Open a publisher; after an error it is closed without a wait for a silent broker."""
+    publisher = Publisher(settings, "replay").open()
+    try:
+        yield publisher
+    except BaseException:
+        publisher.close(0.3)
+        raise
+    publisher.close()

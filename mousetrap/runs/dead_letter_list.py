@@ -19,7 +19,7 @@ from mousetrap.flows.dead_letters import dead_letters, send_back
 from mousetrap.flows.flow import reference
 from mousetrap.flows.recording import test_module
 from mousetrap.flows.stage import Stage, queue_of
-from mousetrap.job_queue import depth
+from mousetrap.job_queue import ANSWERS_TIMEOUT, depth
 from mousetrap.model.decoding import decode
 from mousetrap.model.encoding import encode
 from mousetrap.model.headers import DEAD_SINCE, EDITED, ORIGIN, REASON, TRACEBACK
@@ -300,6 +300,8 @@ def dead(
     source: Queue | Stage[..., Any] | str | Run,
     n: int = MAX_LISTED,
     settings: Settings | None = None,
+    *,
+    timeout: float = ANSWERS_TIMEOUT,
 ) -> DeadLetterList:
     """Return up to *n* dead letters: of a queue, of the queue that a stage reads, or of a run.
 
@@ -314,7 +316,7 @@ def dead(
     settings = settings or Settings.from_environment()
     queue = queue_of(source)
     try:
-        messages = dead_letters(queue, n, settings)
+        messages = dead_letters(queue, n, settings, timeout=timeout)
     except QueueMissing:
         raise QueueMissing(
             f"there is no queue {queue.name!r}, and so no dead letter of it; check the name and "

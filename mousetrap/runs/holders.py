@@ -145,7 +145,7 @@ class Holders:
         ) and clock.remaining(early):
             self.poll()  # a worker that has just started did not receive the query before
         if not has_all:
-            self._forget_the_gone(number)
+            self._forget_the_gone(number, deadline)
             self._changed.wait_for(
                 lambda: len(self._answered(number)) == len(self._known), clock.remaining(deadline)
             )
@@ -159,14 +159,14 @@ class Holders:
     def _answered(self, number: int) -> list[HeldAnswer]:
         return [each for each in list(self._known.values()) if each.query >= number]
 
-    def _forget_the_gone(self, number: int) -> None:
+    def _forget_the_gone(self, number: int, deadline: float) -> None:
         """Forget the workers that did not answer and whose connection is closed.
 
         The exclusive queue of a worker exists as long as its connection: to other connections the
         broker answers that it is locked.
         """
         for each in list(self._known.values()):
-            if each.query < number and not _exists(each.address, self._settings):
+            if each.query < number and not _exists(each.address, self._settings, deadline):
                 self._known.pop(each.worker, None)
 
     def _new_strangers(self, left: Mapping[str, int]) -> dict[str, int]:
@@ -192,10 +192,10 @@ class Holders:
             self._changed.notify_all()
 
 
-def _exists(queue: str, settings: Settings) -> bool:
+def _exists(queue: str, settings: Settings, deadline: float) -> bool:
     """Return whether the exclusive queue of another connection exists (its name on the wire)."""
     try:
-        with job_queue.short_channel(settings) as channel:
+        with job_queue.short_channel(settings, clock.remaining(deadline)) as channel:
             channel.queue_declare(queue, passive=True)
     except QueueMissing:
         return False

@@ -147,7 +147,9 @@ class Run(RunFigures):
             self._workers.start()
         except BaseException:
             with suppress(MousetrapError, TimeoutError):  # the first error explains more
-                self.stop()
+                if not self._events.connection.is_open:  # nothing was declared, or is out of reach
+                    self._queues.forget()
+                self.stop(keep_queues=not self._events.connection.is_open)
             raise
         return self
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mousetrap.amqp.queue_depth import Depth
     from mousetrap.runs.run_lock import RunLock
 
+DELETE_TIMEOUT = 10.0  # seconds to delete all queues of a run
+
 
 class RunQueues:
     """The queues of *flow* in the namespace of *settings*.
@@ -102,25 +104,31 @@ class RunQueues:
         if is_temporary and self._lock is not None:
             self._lock.add({"has_temporary_broker": True})
 
-    def depths(self, names: list[str]) -> list[Depth | None]:
+    def depths(self, names: list[str], timeout: float) -> list[Depth | None]:
         """Return the depth of each of the queues with these plain names; None if it is missing."""
-        return job_queue.depths(names, self._settings)
+        return job_queue.depths(names, self._settings, timeout=timeout)
 
     def take_results(self, timeout: float) -> Messages:
         """Take the messages out of the result queues, with *timeout* seconds for each queue.
 
         The `note` of the list says how many are missing, each time that there are more of them.
+        Raises what `drain` raises; ``taken`` of the exception has what was taken before.
         """
         expected = self.results_left()
         names = self.results()
         found: list[Message] = []
         for name in names:
-            with suppress(QueueMissing):  # it was deleted: its results are missing
+            try:
                 found += job_queue.drain(name, timeout=timeout, settings=self._settings)
+            except QueueMissing:  # it was deleted: its results are missing
+                continue
+            except BaseException as error:
+                vars(error)["taken"] = [*found, *vars(error).get("taken", ())]
+                raise
         self._settled_results.update(message.id for message in found)
         note = ""
         if missing := expected & self.results_left():
-            ready = sum(each.messages for each in self.depths(names) if each is not None)
+            ready = sum(each.messages for each in self.depths(names, timeout) if each is not None)
             if len(missing) > ready:  # the others are there: the timeout was too short for them
                 note = (
                     f"{len(missing) - ready:,} of {len(expected):,} results are not there: another "
@@ -137,8 +145,19 @@ class RunQueues:
         return expected - self._settled_results
 
     def delete(self) -> None:
-        """Delete all queues with their messages, and let `sweep` forget the run."""
-        job_queue.delete(*self.wire_names(), settings=self._settings.replace(namespace=""))
+        """Delete all queues with their messages, and let `sweep` forget the run.
+
+        Raises:
+            BrokerUnreachable, ConnectionLost: the broker did not answer within `DELETE_TIMEOUT`;
+                the queues stay until `sweep`.
+        """
+        bare = self._settings.replace(namespace="")
+        job_queue.delete(*self.wire_names(), settings=bare, timeout=DELETE_TIMEOUT)
+        if self._lock is not None:
+            self._lock.delete()
+
+    def forget(self) -> None:
+        """Let `sweep` forget the run: none of its queues was declared."""
         if self._lock is not None:
             self._lock.delete()
 

@@ -17,6 +17,7 @@ from mousetrap.errors import (
     MessageDied,
     MousetrapError,
     NotSettled,
+    WireError,
 )
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mousetrap.settings import Settings
 
 WORKER_CHECK_INTERVAL = 0.25  # seconds between two checks of the workers while waiting
+FINAL_CHECK_TIMEOUT = 0.5  # seconds after the time-out for a last look at queues and workers
 CHECK_INTERVAL = 0.02  # seconds between two questions to queues and workers, when all else is done
 LATE = 1.0  # seconds after the delay of a retry from which on it is worth a line
 MAX_PRINTED_LINES = 10  # of a handler's output, shown with its failure
@@ -58,7 +60,7 @@ class Settlement:
         flow: Flow,
         queues: Sequence[Queue],
         workers: RunWorkers,
-        depths: Callable[[list[str]], list[Depth | None]],
+        depths: Callable[[list[str], float], list[Depth | None]],
         holders: Holders,
         settings: Settings,
         look: Callable[[], object],
@@ -100,14 +102,15 @@ class Settlement:
                 progress.update(*self._progress())
                 if fail_fast and self._ledger.dead:
                     raise self.message_died()
-                if reached and self._is_settled(left):
+                end = deadline + FINAL_CHECK_TIMEOUT
+                if reached and self._is_settled(left, end):
                     return
                 if not left:
-                    raise self.not_settled(timeout)
+                    raise self.not_settled(timeout, end)
         finally:
             progress.update(*self._progress(), is_last=True)
 
-    def _is_settled(self, timeout: float) -> bool:
+    def _is_settled(self, timeout: float, end: float) -> bool:
         """Return whether no message is left, now that every known outcome is final.
 
         A worker that crashes, or loses its connection, after it published an outcome and before it
@@ -121,13 +124,13 @@ class Settlement:
         self._sender.wait(min(WORKER_CHECK_INTERVAL, timeout))  # confirms may come after outcomes
         if self._sender.unconfirmed():
             return False
-        deadline = clock.monotonic() + max(timeout, DISCOVERY_TIMEOUT)
+        deadline = min(end, clock.monotonic() + max(timeout, DISCOVERY_TIMEOUT))
         first = self._holdings(deadline)
         if (
             first is not None
             and first.are_empty
             and not self._workers.have_messages
-            and self._queues_are_empty()
+            and self._queues_are_empty(deadline)
             and (second := self._holdings(deadline)) is not None
             and second.are_empty
             and second.received == first.received
@@ -139,16 +142,17 @@ class Settlement:
 
     def _holdings(self, deadline: float) -> Holdings | None:
         """Return what the workers hold; None if the broker cannot be asked now."""
-        if self._consumers is None and not self._queues_are_empty():
+        if self._consumers is None and not self._queues_are_empty(deadline):
             return None
         return self._holders.ask(self._consumers or {}, clock.remaining(deadline))
 
-    def _queues_are_empty(self) -> bool:
+    def _queues_are_empty(self, deadline: float) -> bool:
         names = [name for queue in self._queues for name in queue.names() if name != queue.dead]
         try:
-            depths = [each for each in self._depths(names) if each is not None]
+            found = self._depths(names, clock.remaining(deadline))
+            depths = [each for each in found if each is not None]
         except (BrokerUnreachable, ConnectionLost):  # perhaps for a moment: ask again
-            self._pause(WORKER_CHECK_INTERVAL)
+            self._pause(min(WORKER_CHECK_INTERVAL, clock.remaining(deadline)))
             return False
         read = {queue.name for queue in self._queues}
         self._consumers = {
@@ -183,27 +187,17 @@ class Settlement:
         lines = [line for page in self._workers.output(outcome.id)[-1:] for line in page.lines()]
         return ["It had printed:", *lines[-MAX_PRINTED_LINES:]] if lines else []
 
-    def not_settled(self, timeout: float) -> NotSettled:
-        """Return the error that says where each open message is."""
+    def not_settled(self, timeout: float, end: float) -> NotSettled:
+        """Return the error that says where each open message is; asks the broker until *end*."""
         table = ledger_tables.open_messages(self._ledger, clock.steady_time())
-        names = [name for queue in self._queues for name in queue.names()]
-        # messages in "events" are outcomes that this run has not received
-        names += [*self._flow.results, "events"]
-        places = [
-            f"  {each.queue}: {each.messages:,} wait, {each.consumers} consumers"
-            for each in self._depths(names)
-            if each is not None and (each.messages or each.queue in self._flow.reads)
-        ]
-        holdings = self._holders.ask(self._consumers or {}, DISCOVERY_TIMEOUT)
         last = ledger_tables.last_failure(self._ledger)
         lines = [
             f"{len(table):,} messages have no final outcome after {timeout:g} s, and "
             f"{len(self._sender.unconfirmed()):,} are not confirmed:",
             repr(table),
-            *places,
+            *self._places(end),
             *self._late_retries(),
             *self._alarm(),
-            *[f"  {line}" for line in holdings.lines()],
             "A message that waits in no queue is with a worker, or lost: look at the workers, or "
             "give a longer timeout",
             *([f"The last failure was in {last.stage}:", last.traceback] if last else []),
@@ -248,6 +242,24 @@ class Settlement:
             f"The broker is {alarm} and accepts no messages (an alarm): free memory or disk on its "
             f"machine, or drain queues; rabbitmqctl status shows the limits"
         ]
+
+    def _places(self, end: float) -> list[str]:
+        """Return a line for each queue with messages, and for each worker that holds some."""
+        names = [name for queue in self._queues for name in queue.names()]
+        # messages in "events" are outcomes that this run has not received
+        names += [*self._flow.results, "events"]
+        try:
+            depths = self._depths(names, clock.remaining(end))
+        except WireError as error:  # the time-out is the news; what is known is in the table
+            return [f"  the queues could not be read: {error}"]
+        places = [
+            f"  {each.queue}: {each.messages:,} wait, {each.consumers} consumers"
+            for each in depths
+            if each is not None and (each.messages or each.queue in self._flow.reads)
+        ]
+        left = min(DISCOVERY_TIMEOUT, clock.remaining(end))
+        holdings = self._holders.ask(self._consumers or {}, left)
+        return [*places, *[f"  {line}" for line in holdings.lines()]]
 
     def _progress(self) -> tuple[str, dict[str, Any]]:
         """Return the progress as a line for people, and as values for a program."""

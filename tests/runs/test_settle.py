@@ -110,7 +110,7 @@ def ledger_of(*outcomes, jobs=("a", "b")):
 
 
 def settlement(
-    ledger, *, sender=None, workers=None, depths=lambda names: [None] * len(names), holdings=()
+    ledger, *, sender=None, workers=None, depths=lambda names, _: [None] * len(names), holdings=()
 ):
     flow = Flow(count)
     return Settlement(
@@ -158,7 +158,7 @@ def test_settlement_waits_while_a_copy_of_a_message_may_be_left(
     sender, workers = Sender(unconfirmed), Workers(have_messages)
     answers, asked = list(depths_answers), []
 
-    def depths(names):
+    def depths(names, _):
         asked.append(names)
         answer = answers.pop(0) if answers else 0
         if isinstance(answer, Exception):
@@ -181,7 +181,7 @@ def test_settlement_says_after_the_timeout_where_the_messages_are():
     retried = outcome("a", "retried", delay=30.0, reason="OSError: no", traceback="in count")
     error = OSError("no")
 
-    def depths(names):
+    def depths(names, _):
         return [Depth(name, int(name.endswith(".0.02s")), 0) for name in names]
 
     waiting = settlement(ledger_of(retried), workers=Workers(exception=error), depths=depths)

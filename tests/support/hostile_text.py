@@ -18,6 +18,7 @@ from mousetrap.notebook.stats_source import StageView, View
 from mousetrap.runs.dead_letter_list import DeadLetterList, ReplayResult, dead
 from mousetrap.runs.diagram import Activity, Diagram
 from mousetrap.runs.run import Run
+from mousetrap.runtime import clock
 
 PASSWORD = "c4n4ry/p@ss word"  # must not appear in any text, in any encoding
 
@@ -147,7 +148,7 @@ def shown(text: str) -> dict[str, object]:
         "diagram of a run": run.diagram(),
         "dead of a run": dead(run),
         "died": run._settlement.message_died(),
-        "not settled": run._settlement.not_settled(1.0),
+        "not settled": run._settlement.not_settled(1.0, clock.monotonic() + 1),
         "settings": Settings(password=PASSWORD),
         "recording": Recording([RecordedMessage(text, text, text, reason=text)]).differences(
             Recording([RecordedMessage(text, text, text, outcome="done", reason=text)])
