@@ -31,7 +31,7 @@ from mousetrap.settings import Settings
 QUEUES = ["start_fetch", "data_processing"]
 MAX_DRAIN_PREFETCH = 1000  # unacked messages of `drain` at a time; a guess
 ANSWERS_TIMEOUT = 30.0  # seconds for a request, from opening the connection to the last answer
-DRAIN_GRACE = 0.5  # seconds after the timeout of `drain` for the answer to its last request
+DRAIN_GRACE = 0.25  # seconds after the timeout of `drain` for the answer to its last request
 NOT_READY = "cluster_not_formed"  # says a node that has just started, if asked for a quorum queue
 NOT_READY_INTERVAL = 0.5  # seconds until it is asked again
 REPUBLISH_TIMEOUT = 3.0  # seconds to wait for the confirms of republished messages

@@ -23,19 +23,21 @@ MAX_ANSWER = 1_000_000  # bytes of an answer that are read; that of one queue ha
 RETURN_TIME = 180  # seconds after which RabbitMQ sends a refused dead letter again; its default
 
 
-def held_back(queues: Iterable[str], settings: Settings) -> dict[str, int]:
+def held_back(
+    queues: Iterable[str], settings: Settings, timeout: float = MANAGEMENT_TIMEOUT
+) -> dict[str, int]:
     """Return how many messages each of *queues* holds that its work queue has not accepted.
 
     Queues that hold none are left out, and so is what cannot be asked: there is no such plugin on
     the port that is `PORT_DISTANCE` above AMQP's, the user may not use it, or it does not answer
-    within `MANAGEMENT_TIMEOUT` seconds. With TLS it is not asked, because it would need a port and
+    within *timeout* seconds. With TLS it is not asked, because it would need a port and
     a certificate of its own. RabbitMQ updates the number every five seconds. Raises nothing.
     Threads: any.
     """
     found: dict[str, int] = {}
     if settings.tls or settings.port + PORT_DISTANCE > MAX_PORT:
         return found
-    deadline = clock.monotonic() + MANAGEMENT_TIMEOUT
+    deadline = clock.monotonic() + timeout
     connection: http.client.HTTPConnection | None = None
     try:
         for queue in queues:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
-from mousetrap.errors import MousetrapError, QueuesLost, SettingsError
+from mousetrap.errors import BrokerUnreachable, MousetrapError, QueuesLost, SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import Recording
 from mousetrap.flows.stage import Stage, with_delays
@@ -145,11 +145,10 @@ class Run(RunFigures):
             self._sender.publisher.open()
             self._marker.put(self._sender.publisher)
             self._workers.start()
-        except BaseException:
+        except BaseException as error:  # without a broker there is nothing to delete
+            is_nothing_there = not self._product and isinstance(error, BrokerUnreachable)
             with suppress(MousetrapError, TimeoutError):  # the first error explains more
-                if not self._events.connection.is_open:  # nothing was declared, or is out of reach
-                    self._queues.forget()
-                self.stop(keep_queues=not self._events.connection.is_open)
+                self.stop(keep_queues=is_nothing_there and self._queues.forget())
             raise
         return self
 
@@ -157,9 +156,8 @@ class Run(RunFigures):
         """Stop the workers, close the connections and delete the queues. Safe to call twice.
 
         With *keep_queues* the queues stay until `mousetrap sweep` or their expiry. An interrupt
-        ends the wait for handlers; everything is still closed and deleted. In a forked child of the
-        process that started the run it does nothing: workers, connections and queues are the
-        parent's.
+        ends the wait for handlers; everything is still closed and deleted. A forked child of the
+        process that started the run stops and deletes nothing: all of it is the parent's.
 
         Raises:
             TimeoutError: a handler did not end in time, nor could its message be given back.
@@ -275,7 +273,7 @@ class Run(RunFigures):
     def results(self, timeout: float = 10.0) -> Messages:
         """Take the messages out of the result queues, which no stage reads.
 
-        A queue to which a handler sent messages itself is one of them. If messages are not there
+        Queues to which handlers sent messages themselves are among them. If messages are not there
         that stages published to these queues, and that no earlier call took, then another consumer
         took them, or they were deleted: a warning and the `note` of the list say how many.
 
@@ -284,7 +282,7 @@ class Run(RunFigures):
         """
         self._require_own_process()
         if self._state == "open":
-            self._marker.ask()
+            timeout = max(0.1, timeout - self._marker.ask())
         found = self._queues.take_results(timeout)
         if self.queues_lost is not None:
             vars(self.queues_lost)["taken"] = found
@@ -393,7 +391,7 @@ def run(
     settings: Settings | None = None,
     **options: Any,
 ) -> Run:
-    """Return a `Run` of *flow*, to use in a ``with`` block; the *options* are those of `Run`.
+    """Return a `Run` of *flow* with these *options* of `Run`, to use in a ``with`` block.
 
     with mousetrap.run([fetch, process]) as run:
         run.send_many(FetchJob(seed) for seed in range(100))

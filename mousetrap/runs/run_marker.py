@@ -59,13 +59,15 @@ class RunMarker:
             self._seen = now  # one request at a time; if it fails, the next is due as late
         self.ask()
 
-    def ask(self) -> None:
-        """Ask the broker for the marker; without an answer nothing changes."""
+    def ask(self) -> float:
+        """Ask the broker for the marker; without an answer nothing changes. Return the seconds."""
+        started = clock.monotonic()
         settings = self._settings.replace(connect_timeout=ASK_TIMEOUT)
         with suppress(WireError, TimeoutError):
-            [found] = depths([MARKER], settings)
+            [found] = depths([MARKER], settings, timeout=ASK_TIMEOUT)
             if self._is_newly_lost(found.messages if found is not None else 0):
                 self._on_lost()
+        return clock.monotonic() - started
 
     def _is_newly_lost(self, messages: int) -> bool:
         with self._lock:

@@ -156,10 +156,11 @@ class RunQueues:
         if self._lock is not None:
             self._lock.delete()
 
-    def forget(self) -> None:
-        """Let `sweep` forget the run: none of its queues was declared."""
+    def forget(self) -> bool:
+        """Let `sweep` forget the run, because none of its queues was declared; return True."""
         if self._lock is not None:
             self._lock.delete()
+        return True
 
     def release(self) -> None:
         """End the claim: if the queues were not deleted, `sweep` may delete them from now on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.broker.management import RETURN_TIME, held_back
+from mousetrap.broker.management import MANAGEMENT_TIMEOUT, RETURN_TIME, held_back
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe, safe_lines
 from mousetrap.errors import (
@@ -196,7 +196,7 @@ class Settlement:
             f"{len(self._sender.unconfirmed()):,} are not confirmed:",
             repr(table),
             *self._places(end),
-            *self._late_retries(),
+            *self._late_retries(end),
             *self._alarm(),
             "A message that waits in no queue is with a worker, or lost: look at the workers, or "
             "give a longer timeout",
@@ -208,7 +208,7 @@ class Settlement:
         error.__cause__ = self._workers.exception(last.id) if last else None
         return error
 
-    def _late_retries(self) -> list[str]:
+    def _late_retries(self, end: float) -> list[str]:
         """Return a line for each retry queue whose messages are past their delay, with no outcome.
 
         If their work queue is full or refuses them, they stay there, and AMQP does not count them.
@@ -221,7 +221,8 @@ class Settlement:
             for number, seconds in [late.get((queue.name, delay), (0, 0.0))]
             if number
         }
-        known = held_back(retries, self._settings) if retries else {}
+        left = min(MANAGEMENT_TIMEOUT, clock.remaining(end))
+        known = held_back(retries, self._settings, left) if retries else {}
         return [
             f"  {name}: {known[name]:,} wait since up to {seconds:.0f} s after their delay: their "
             f"work queue is full or refuses them. They come back up to {RETURN_TIME} s after there "
