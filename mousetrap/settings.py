@@ -8,12 +8,15 @@ times are in seconds.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from mousetrap.errors import SettingsError
 from mousetrap.model.topology import EVENTS_EXCHANGE, Topology
@@ -101,7 +104,10 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Return settings from ``RABBITMQ_*`` and ``MOUSETRAP_*``; unset ones keep their defaults.
 
-        ``RABBITMQ_URL`` (``amqp://user:password@host:port/vhost``) has priority over its parts.
+        ``RABBITMQ_URL`` (``amqp://user:password@host:port/vhost``) has priority over its parts: the
+        variables of the parts that it has are not read. ``RABBITMQ_PASSWORD_FILE`` names a file
+        with the password, as a container's secrets are given. Kubernetes sets ``RABBITMQ_PORT`` to
+        ``tcp://10.0.0.1:5672`` beside a Service called rabbitmq: the port is taken from it.
 
         Inside a handler it returns the settings of the handler's worker, so everything that a
         handler opens without settings stays in the worker's namespace. Give *environment*
@@ -114,24 +120,29 @@ class Settings:
         if environment is None and (of_worker := inside_handler()) is not None:
             return of_worker
         environment = os.environ if environment is None else environment
-        values: dict[str, Any] = {}
+        _warn_of_misspelt(environment)
+        url = _read(environment, "RABBITMQ_URL")
+        values = _parts_of(url) if url else {}
+        in_url = set(values)
         for name, (variable, convert) in _VARIABLES.items():
             text = environment.get(variable)
-            if text is None or (text == "" and name not in _MAY_BE_EMPTY):
+            if name in in_url or text is None or (text == "" and name not in _MAY_BE_EMPTY):
                 continue
             try:
-                values[name] = convert(text)
+                values[name] = convert(_clean(text, is_password=name == "password"))
             except ValueError as error:
-                raise SettingsError(f"{variable} is {text!r}: {error}") from None
-        if url := environment.get("RABBITMQ_URL"):
-            values |= _parts_of(url)
+                raise SettingsError(f"{variable} is {_shown(text)}: {error}") from None
+        if "password" not in in_url and (path := _read(environment, PASSWORD_FILE)):
+            values["password"] = _password_from(path, environment)
+        if values.get("tls") and "port" not in values:
+            values["port"] = TLS_PORT
         try:
             return cls(**values)
         except SettingsError as error:
             name = str(error).split()[0]
             if name not in values:
                 raise
-            variable = "RABBITMQ_URL" if url and name in _URL_PARTS else _VARIABLES[name][0]
+            variable = "RABBITMQ_URL" if name in in_url else _VARIABLES[name][0]
             raise SettingsError(f"{variable}: {error}") from None
 
     def replace(self, **changes: Any) -> Settings:
@@ -184,13 +195,88 @@ def _yes_or_no(text: str) -> bool:
     return text.lower() in _YES
 
 
+def _host(text: str) -> str:
+    if text.startswith("[") and text.endswith("]"):  # an IPv6 address as URLs have it
+        return text[1:-1]
+    if "," in text or ";" in text:
+        raise ValueError("give one host; several need a load balancer or a DNS name in front")
+    if text.count(":") == 1 and "/" not in text:
+        raise ValueError("give the port in RABBITMQ_PORT")
+    return text
+
+
+def _port(text: str) -> int:
+    if text.startswith("tcp://"):  # from Kubernetes or Docker links, which name a service so
+        try:
+            port = urlsplit(text).port
+        except ValueError:
+            port = None
+        if port is None:
+            raise ValueError("it must be a whole number, or tcp://host:port")
+        return port
+    return _number(int)(text)
+
+
+def _clean(text: str, *, is_password: bool = False) -> str:
+    """Remove the space around a value, which files and shells leave there; from a password lines.
+
+    Raises:
+        ValueError: the value is in quotes, which Docker's environment files do not remove.
+    """
+    if is_password:
+        return text.rstrip("\r\n")
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise ValueError("it is in quotes: remove them")
+    return text
+
+
+def _read(environment: Mapping[str, str], variable: str) -> str:
+    try:
+        return _clean(environment.get(variable, ""))
+    except ValueError as error:
+        raise SettingsError(f"{variable}: {error}") from None
+
+
+def _shown(text: str) -> str:
+    """Return *text* for an error; not if it may be a URL, which may contain a password."""
+    return "no valid value" if "@" in text or "//" in text else repr(text[:80])
+
+
+def _password_from(path: str, environment: Mapping[str, str]) -> str:
+    if environment.get("RABBITMQ_PASSWORD"):
+        raise SettingsError(f"RABBITMQ_PASSWORD and {PASSWORD_FILE} are both set: set one of them")
+    try:
+        text = Path(path).read_text()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not valid UTF-8"
+        raise SettingsError(f"{PASSWORD_FILE} is {path!r}, which cannot be read: {why}") from None
+    return _clean(text, is_password=True)
+
+
+def _warn_of_misspelt(environment: Mapping[str, str]) -> None:
+    """Warn, once in a process, of a variable that looks like one of ours and is not read."""
+    for name in environment:
+        if name in _warned or not name.startswith(("MOUSETRAP_", "RABBITMQ_")):
+            continue
+        meant = _MISTAKES.get(name)
+        if name.startswith("MOUSETRAP_") and name not in _KNOWN:
+            meant = next(iter(difflib.get_close_matches(name, _KNOWN, 1, 0.85)), None)
+        if meant is not None:
+            _warned.add(name)
+            warnings.warn(f"{name} is not read: {meant} is", stacklevel=3)
+
+
+PASSWORD_FILE = "RABBITMQ_PASSWORD_FILE"  # noqa: S105 -- the name of a variable
+TLS_PORT = 5671  # of AMQP over TLS, by convention
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "host": ("RABBITMQ_HOST", str),
-    "port": ("RABBITMQ_PORT", _number(int)),
+    "host": ("RABBITMQ_HOST", _host),
+    "port": ("RABBITMQ_PORT", _port),
     "user": ("RABBITMQ_USER", str),
     "password": ("RABBITMQ_PASSWORD", str),
     "vhost": ("RABBITMQ_VHOST", str),
+    "tls": ("RABBITMQ_TLS", _yes_or_no),
     "namespace": ("MOUSETRAP_NAMESPACE", str),
     "queue_type": ("MOUSETRAP_QUEUE_TYPE", str),
     "queues_expire": ("MOUSETRAP_QUEUES_EXPIRE", _yes_or_no),
@@ -204,6 +290,28 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 _MAY_BE_EMPTY = ("password", "namespace", "events_exchange")
 _URL_PARTS = ("host", "port", "user", "password", "vhost", "tls")
+# Other variables of mousetrap, read where they are used.
+_OTHERS = ("BROKER", "CHECK", "COMPOSE_PROJECT", "CONFORMANCE", "DECLARED", "PROGRESS")
+_KNOWN = {variable for variable, _ in _VARIABLES.values()} | {f"MOUSETRAP_{o}" for o in _OTHERS}
+_MISTAKES = {  # what other programs call it
+    "RABBITMQ_USERNAME": "RABBITMQ_USER", "RABBITMQ_PASS": "RABBITMQ_PASSWORD",
+    "RABBITMQ_HOSTNAME": "RABBITMQ_HOST", "RABBITMQ_VIRTUAL_HOST": "RABBITMQ_VHOST",
+    "RABBITMQ_URI": "RABBITMQ_URL", "RABBITMQ_SSL": "RABBITMQ_TLS",
+}  # fmt: skip
+_warned: set[str] = set()
+_NO_COUNTERPART = "remove it, it has no counterpart here"
+_CONNECT = "remove it and set MOUSETRAP_CONNECT_TIMEOUT (seconds)"
+_CERTIFICATES = "remove it; amqps:// uses the certificates of the system"
+# Parameters that other clients take in a URL, with what to do here.
+_QUERY = {
+    "heartbeat": "", "connection_timeout": _CONNECT, "socket_timeout": _CONNECT,
+    "stack_timeout": _CONNECT,
+    "blocked_connection_timeout": "remove it and set MOUSETRAP_CONFIRM_TIMEOUT (seconds)",
+    **dict.fromkeys(("ssl_options", "verify", "cacertfile", "certfile", "keyfile",
+                     "server_name_indication"), _CERTIFICATES),
+    **dict.fromkeys(("connection_attempts", "retry_delay", "channel_max", "frame_max", "locale",
+                     "client_properties", "tcp_options", "auth_mechanism"), _NO_COUNTERPART),
+}  # fmt: skip
 
 
 def _parts_of(url: str) -> dict[str, Any]:
@@ -219,6 +327,13 @@ def _parts_of(url: str) -> dict[str, Any]:
         raise problem from None
     if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
         raise problem
+    if "," in parts.netloc.rpartition("@")[2]:
+        raise SettingsError(
+            "RABBITMQ_URL names several hosts: give one; several need a load balancer or a DNS name"
+        )
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if query and set(query) <= set(_QUERY):
+        return _parts_of(url.partition("?")[0]) | _from_query(query)
     # A query, a fragment or a second @: the password contains a ?, # or / that is not escaped.
     if parts.query or parts.fragment or "@" in parts.path:
         raise problem
@@ -234,3 +349,16 @@ def _parts_of(url: str) -> dict[str, Any]:
     if parts.path not in ("", "/"):
         values["vhost"] = unquote(parts.path[1:])
     return values
+
+
+def _from_query(query: dict[str, str]) -> dict[str, Any]:
+    """Return the settings in a URL's query; each parameter that has none is an error by name."""
+    for name in query:
+        if what_to_do := _QUERY[name]:
+            raise SettingsError(
+                f"RABBITMQ_URL has the parameter {name}, which is not supported: {what_to_do}"
+            )
+    try:
+        return {"heartbeat": float(query["heartbeat"])}
+    except ValueError:
+        raise SettingsError("RABBITMQ_URL: heartbeat must be a number of seconds") from None

@@ -145,7 +145,7 @@ def test_settings_refuse_a_bad_variable(variable, value, allowed):
         "http://me:hunter2@host/",
         "me:hunter2@host",
         "amqp://me:hunter2@/",
-        "amqp://me:hunter2@host/?heartbeat=5",
+        "amqp://me:hunter2@host/?color=5",
         "amqp://me:hunter#2@host/",
         "amqp://me:12#hunter2@host/",
         "amqp://me:12/hunter2@host/",
