@@ -37,7 +37,8 @@ SIZE = "image => [image.naturalWidth, image.naturalHeight]"
 ERROR = "[data-mime-type='application/vnd.jupyter.error']"
 CELLS = [
     "from mousetrap import Settings, consume\n"
-    "settings = Settings.from_environment().replace(namespace=NAMESPACE, queue_expiry=60.0)",
+    "settings = Settings.from_environment()\n"
+    "settings = settings.replace(namespace=NAMESPACE, queues_expire=True, queue_expiry=60.0)",
     "def handle_it(n: int) -> None:\n    print(n)",
     "handle = consume('work', handle_it, settings)",
     "handle.wait_until(done=1_000_000, timeout=600)",

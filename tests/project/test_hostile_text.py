@@ -57,7 +57,7 @@ class Parsed(HTMLParser):
 
 @pytest.fixture(autouse=True)
 def _no_broker(monkeypatch):
-    monkeypatch.setattr("mousetrap.job_queue.depths", lambda *_: [])
+    monkeypatch.setattr("mousetrap.job_queue.depths", lambda *_, **__: [])
 
 
 harmless = functools.cache(lambda: bundles(HARMLESS))

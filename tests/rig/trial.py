@@ -47,7 +47,7 @@ class Trial:
         self.history = History()
         self.on_dead_letter: Callable[[Message], object] = lambda _: None
         self._publisher: Publisher | None = None
-        declare(self.queue, "out", settings=settings)
+        declare(self.queue, "out", settings=settings, timeout=90)  # a node may have just started
 
     def wire_name(self, queue: str) -> str:
         return self.settings.topology.wire_name(queue)
