@@ -258,7 +258,7 @@ def test_n10_a_classic_retry_queue_loses_when_the_broker_is_killed(rabbit, rabbi
     """RabbitMQ keeps in memory what it moves out of a classic queue: plain retries lose it."""
     trial = Trial(rabbit_settings)
     arguments = {
-        "x-message-ttl": 3000,
+        "x-message-ttl": 6000,  # ms; all are confirmed before the first returns
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": trial.wire_name("work"),
     }

@@ -39,7 +39,7 @@ def test_saved_panel_needs_no_javascript(tmp_path, settings):
 
 def test_hostile_text_does_nothing_in_a_browser(page, tmp_path, monkeypatch):
     """All payloads in all displays, on one page with scripts allowed, do nothing."""
-    monkeypatch.setattr("mousetrap.job_queue.depths", lambda *_: [])
+    monkeypatch.setattr("mousetrap.job_queue.depths", lambda *_, **__: [])
     shows = [each.get("text/html", "") for text in PAYLOADS for each in bundles(text).values()]
     head = "<!doctype html><meta charset=utf-8><title>all of it</title>"
     (tmp_path / "all.html").write_text(head + "\n".join(shows), encoding="utf-8")

@@ -47,7 +47,8 @@ class Trial:
         self.history = History()
         self.on_dead_letter: Callable[[Message], object] = lambda _: None
         self._publisher: Publisher | None = None
-        declare(self.queue, "out", settings=settings, timeout=90)  # a node may have just started
+        # what a worker declares at its start; retry and dead queues come when a message needs them
+        declare(self.queue.name, self.queue.quarantine, "out", settings=settings)
 
     def wire_name(self, queue: str) -> str:
         return self.settings.topology.wire_name(queue)
@@ -154,7 +155,7 @@ class Trial:
         open_queues = [name for name in self.queue.names() if name != self.queue.dead]
 
         def is_idle() -> bool:
-            ready = any(each.messages for each in depths(open_queues, self.settings))
+            ready = any(each.messages for each in depths(open_queues, self.settings) if each)
             return worker.statistics().consuming and not ready and worker.unacked == 0
 
         wait_for(lambda: is_idle() and is_idle())  # twice: what was in transit at first has arrived
