@@ -9,6 +9,7 @@ differs between the databases is in `sqlite` and `postgresql`.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +92,8 @@ class Sink:
 
     Threads: any; one uses the sink at a time. Processes: each one has a connection of its
     own, also after a fork. An SQLite file must be on a local disk, because its WAL needs
-    shared memory. A call waits at most *timeout* seconds for others, then it raises `SinkBusy`.
+    shared memory. A call waits at most *timeout* seconds for others, and each statement as long for
+    the answer of a server (2 s for the login at least); then it raises `SinkBusy`.
 
     Raises:
         SinkError: the path, URL, name or time-out is not allowed.
@@ -114,6 +116,8 @@ class Sink:
         self._lock = threads.Lock()  # held by the thread that uses the connection
         self._lock_holder: int | None = None  # the id of that thread
         self._connection: Any = None
+        self._is_asking = False  # the thread with the lock waits for the database
+        self._failed = (-math.inf, "")  # when a statement had no answer in time, and its error
         forks.watch(self)
 
     def store(self, data: Any, message: Message | None = None) -> bool:
@@ -122,7 +126,7 @@ class Sink:
         Without *message* it is the message that is being handled.
 
         Raises:
-            SinkBusy: others used the database for longer than the time-out; nothing was stored.
+            SinkBusy: others used the database for longer than the time-out, or it did not answer.
             SinkError: no message is being handled, or the database cannot be used. If the
                 connection broke during the commit, the result may have been stored; a retry is
                 safe in each case.
@@ -245,22 +249,42 @@ class Sink:
                 if connection is not None and not store.is_usable(connection):
                     connection.close()
                     connection = None
-                self._connection = connection = connection or self._open()
-                yield lambda sql, parameters: store.execute(connection, sql, parameters)
+                self._connection = connection = connection or self._asked(self._open)
+                yield lambda *statement: self._asked(store.execute, connection, *statement)
             except store.errors as error:
-                raise store.translate(error) from error
+                translated = store.translate(error)
+                if isinstance(translated, SinkBusy):
+                    self._failed = clock.monotonic(), str(translated)
+                raise translated from error
+
+    def _asked(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what *ask* returns; meanwhile other threads see that the database is awaited."""
+        self._is_asking = True
+        try:
+            return ask(*arguments)
+        finally:
+            self._is_asking = False
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         if self._lock_holder == threads.get_ident():
             raise SinkError("the sink is used inside its own `once`: use the transaction there")
+        started = clock.monotonic()
         if not self._lock.acquire(timeout=self.timeout):
+            if self._is_asking:
+                raise SinkBusy(
+                    f"{safe(self.place)} has not answered another thread for {self.timeout:g} s: "
+                    f"it is frozen, overloaded or locked by another program"
+                )
             raise SinkBusy(
                 f"another thread held {safe(self.place)} for {self.timeout:g} s: do slow work "
                 f"before `once`, not in it"
             )
         self._lock_holder = threads.get_ident()
         try:
+            failed, problem = self._failed
+            if failed > started:  # what the thread before waited for in vain, while this one waited
+                raise SinkBusy(problem)
             yield
         finally:
             self._lock_holder = None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import selectors
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import SinkBusy, SinkError
+from mousetrap.runtime import clock
 
 try:
     import psycopg
@@ -24,7 +25,38 @@ IDLE, IN_TRANSACTION, FAILED = (
     psycopg.pq.TransactionStatus.INTRANS,
     psycopg.pq.TransactionStatus.INERROR,
 )
+LOCK_MARGIN = 0.3  # seconds that the server has to say that a lock was not available in time
 URL_FORMAT = "postgresql://user:password@host:5432/database"
+
+
+class NoAnswer(psycopg.OperationalError):
+    """The server did not answer a statement in time; the connection is closed."""
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection whose statements wait for the server no longer than `limit` seconds.
+
+    Time-outs of the server or of TCP do not help against a server that is frozen: its kernel still
+    acknowledges what arrives, and its own clocks stand still.
+    """
+
+    limit = math.inf
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+        """Let psycopg wait for what *gen* needs, and close the connection if it takes too long."""
+        return super().wait(self._limited(gen, clock.monotonic() + self.limit), *args, **kwargs)
+
+    def _limited(self, gen: Generator[Any, Any, Any], end: float) -> Generator[Any, Any, Any]:
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state  # psycopg goes on at least every tenth of a second
+                if not ready and clock.monotonic() >= end:
+                    self.close()
+                    raise NoAnswer
+                state = gen.send(ready)
+        except StopIteration as ended:
+            return ended.value
 
 
 class PostgresqlStore:
@@ -45,13 +77,14 @@ class PostgresqlStore:
     def connect(self) -> psycopg.Connection[Any]:
         """Log in to the server."""
         seconds = max(2, math.ceil(self._timeout))  # libpq's shortest time-out is 2 s
-        connection = psycopg.connect(
+        connection = _Connection.connect(
             self._url,
             autocommit=True,  # only explicit statements begin and end transactions
             connect_timeout=seconds,
             tcp_user_timeout=1000 * seconds,  # milliseconds until a silent server counts as lost
             application_name="mousetrap sink",
         )
+        connection.limit = self._timeout + LOCK_MARGIN
         milliseconds = max(1, round(1000 * self._timeout))
         connection.execute(f"SET lock_timeout = {milliseconds}")  # SET allows no parameter
         return connection
@@ -107,6 +140,12 @@ class PostgresqlStore:
             return SinkBusy(
                 f"another writer held {self.place} for {self._timeout:g} s: end it, or give a "
                 f"longer timeout"
+            )
+        if isinstance(error, (NoAnswer, psycopg.errors.ConnectionTimeout)):
+            return SinkBusy(
+                f"{self.place} did not answer for {self._timeout:g} s: it is frozen, overloaded or "
+                f"cannot be reached; if it was a commit, the result may be stored, and a retry is "
+                f"safe"
             )
         text = " ".join(str(error).split())
         return SinkError(f"{self.place} cannot be used as a sink: {safe(text, 300)}")

@@ -17,7 +17,7 @@ from mousetrap.amqp.properties import AMQPProperties, kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import class_name, safe
-from mousetrap.errors import HandlersStuck, HandlerTimedOut, Reject
+from mousetrap.errors import HandlersStuck, HandlerTimedOut, Reject, SinkBusy
 from mousetrap.model import retry_policy
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Outcome, Output, outputs_to
@@ -72,6 +72,7 @@ class Processor:
         self.hooks = hooks
         self.settings = settings
         self.failures: deque[tuple[str, BaseException]] = deque(maxlen=MAX_FAILURES)
+        self._sink_problem = ""  # of the last handler whose sink did not answer
         self.changed = Waiter()  # notified when a count changes
         self.counts = dict.fromkeys(("received", "done", "retried", "dead"), 0)
         self.attempts = Attempts()
@@ -129,8 +130,8 @@ class Processor:
 
     @property
     def problem(self) -> str:
-        """The last thing that went wrong; cleared by the next ack."""
-        return self.publications.problem
+        """The last thing that went wrong; cleared by the next ack, a sink's by the next success."""
+        return self.publications.problem or self._sink_problem
 
     @property
     def in_progress(self) -> int:
@@ -282,6 +283,8 @@ class Processor:
             body=self._kept_job_body(attempt),
         )
         self.failures.append((message.id, error))
+        if isinstance(error, SinkBusy):  # its text is ours: no part of a body is in it
+            self._sink_problem = str(error)
         # No error text here: it may quote the body, and logs are read where bodies must not be.
         log.log(
             logging.WARNING if failure.delay is None else logging.INFO,
@@ -330,6 +333,8 @@ class Processor:
                 self.attempts.by_delivery.pop(delivery, None)
                 self.counts[outcome.kind] += 1
             self.publications.problem = ""
+            if self._sink_problem and any(each.kind == "done" for _, each in confirmed):
+                self._sink_problem = ""
         self.changed.notify_all()
 
     def _give_up(self, delivery: Delivery) -> None:

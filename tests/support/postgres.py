@@ -7,8 +7,10 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from mousetrap.broker.configuration import free_ports
@@ -86,6 +88,22 @@ class Postgres:
         """Return how many sessions wait for a lock."""
         [[count]] = self.ask("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         return count
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all processes of the server with SIGSTOP while the block runs."""
+        postmaster = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", postmaster],
+                                capture_output=True, text=True, check=True)  # fmt: skip
+        pids = [int(pid) for pid in (postmaster, *listed.stdout.split())]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def disconnect(self) -> None:
         """End the connections of all sinks."""
