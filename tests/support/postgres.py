@@ -96,14 +96,16 @@ class Postgres:
         listed = subprocess.run(["ps", "-o", "pid=", "--ppid", postmaster],
                                 capture_output=True, text=True, check=True)  # fmt: skip
         pids = [int(pid) for pid in (postmaster, *listed.stdout.split())]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
         try:
+            self._send(signal.SIGSTOP, pids)
             yield
         finally:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+            self._send(signal.SIGCONT, pids)
+
+    def _send(self, number: int, pids: list[int]) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # a session that has just ended
+                os.kill(pid, number)
 
     def disconnect(self) -> None:
         """End the connections of all sinks."""
