@@ -19,7 +19,7 @@ from mousetrap.amqp.properties import is_near_delivery_limit, kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader, is_not_needed_yet
 from mousetrap.amqp.queue_reader import GotMessage, get, take
-from mousetrap.errors import BrokerUnreachable, ChannelLost, ConnectionLost, QueueMissing
+from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.model.headers import without_delivery_counts
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
@@ -32,8 +32,6 @@ QUEUES = ["start_fetch", "data_processing"]
 MAX_DRAIN_PREFETCH = 1000  # unacked messages of `drain` at a time; a guess
 ANSWERS_TIMEOUT = 30.0  # seconds for a request, from opening the connection to the last answer
 DRAIN_GRACE = 0.25  # seconds after the timeout of `drain` for the answer to its last request
-NOT_READY = "cluster_not_formed"  # says a node that has just started, if asked for a quorum queue
-NOT_READY_INTERVAL = 0.5  # seconds until it is asked again
 REPUBLISH_TIMEOUT = 3.0  # seconds to wait for the confirms of republished messages
 PEEK_NOTE = (
     "The messages are back in the queue. The broker marks them as redelivered, and a consumer that "
@@ -71,18 +69,11 @@ def declare(
         TopologyMismatch: one exists with other arguments; the text names the argument.
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
-    settings, deadline = settings or Settings.from_environment(), clock.monotonic() + timeout
-    declarations = [each for queue in queues for each in _declarations(queue, settings)]
-    while True:
-        try:
-            with short_channel(settings, clock.remaining(deadline)) as channel:
-                for declaration in declarations:
-                    _declare(channel, declaration)
-            return
-        except ConnectionLost as error:
-            if NOT_READY not in str(error) or clock.remaining(deadline) < NOT_READY_INTERVAL:
-                raise
-        clock.sleep(NOT_READY_INTERVAL)
+    settings = settings or Settings.from_environment()
+    with short_channel(settings, timeout) as channel:
+        for queue in queues:
+            for declaration in _declarations(queue, settings):
+                _declare(channel, declaration)
 
 
 def depth(

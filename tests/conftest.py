@@ -143,18 +143,9 @@ def rabbit_settings(rabbit):
 def short_ack_timeout(rabbit):
     """A broker that waits two seconds for an ack, and checks twice a second."""
     limit = 2.0
-    names = ("consumer_timeout", "channel_tick_interval", "quorum_tick_interval")
-    before = [rabbit.rabbitmqctl("eval", f"application:get_env(rabbit, {each}).").strip()
-              for each in names]  # fmt: skip
-
-    def change(values):
-        orders = [f"application:set_env(rabbit, {name}, {value})"
-                  for name, value in zip(names, values, strict=True)]  # fmt: skip
-        rabbit.rabbitmqctl("eval", f"{', '.join(orders)}.")
-
-    change([round(1000 * limit), *[round(250 * limit)] * 2])
-    yield limit
-    change([each.removeprefix("{ok,").removesuffix("}") for each in before])
+    ticks = dict.fromkeys(("channel_tick_interval", "quorum_tick_interval"), round(250 * limit))
+    with brokers.parameters(rabbit, consumer_timeout=round(1000 * limit), **ticks):
+        yield limit
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mousetrap import job_queue
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.errors import BrokerUnreachable, ConnectionLost, QueueMissing, TopologyMismatch
+from mousetrap.errors import BrokerUnreachable, QueueMissing, TopologyMismatch
 from mousetrap.job_queue import (
     declare,
     delete,
@@ -200,21 +199,3 @@ def test_quorum_queues_are_a_setting(settings):
 
     with pytest.raises(TopologyMismatch, match="x-queue-type"):
         declare("work", settings=settings.replace(queues_expire=False))
-
-
-def test_declare_waits_for_a_node_that_forms_its_cluster(settings, monkeypatch):
-    """A node that has just started refuses quorum queues for a moment."""
-    refusals = [ConnectionLost("541 INTERNAL_ERROR - Cannot declare: cluster_not_formed")]
-
-    def refuse_once(channel, declaration):
-        if refusals:
-            raise refusals.pop()
-        declare_one(channel, declaration)
-
-    declare_one = job_queue._declare
-    monkeypatch.setattr(job_queue, "_declare", refuse_once)
-
-    job_queue.declare("work", settings=settings, timeout=5)
-
-    assert not refusals
-    assert depth("work", settings).messages == 0

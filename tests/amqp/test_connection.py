@@ -248,10 +248,13 @@ def test_open_raises_the_cause_also_when_the_connection_has_closed_itself(settin
 
 def test_connection_with_a_wrong_password_leaves_nothing_running(settings, connect):
     """A refused login ends the attempt and its thread; the next login works."""
+    before = set(threading.enumerate())
     with pytest.raises(AccessRefused):
         connect(settings.replace(password="x"))
 
-    wait_for(lambda: not any("mousetrap-io" in each.name for each in threading.enumerate()))
+    wait_for(
+        lambda: not any("mousetrap-io" in each.name for each in {*threading.enumerate()} - before)
+    )
     with open_channel(settings):
         pass
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from rig import fault_table
+from rig import brokers, fault_table
 from rig.checker import History, check
 from rig.trial import Trial
 from support.waiting import wait_for
@@ -298,3 +298,11 @@ def test_ours_does_not_lose_where_n9_does(trial, proxy):
 
     verdict = check(trial.drain_queues())
     assert verdict.is_clean, verdict
+
+
+def test_parameters_leave_the_broker_as_it_was(rabbit, rabbit_settings):
+    """A parameter that was not set is not set afterwards: quorum queues can be declared."""
+    with brokers.parameters(rabbit, quorum_tick_interval=500):
+        declare("before", settings=rabbit_settings.replace(queue_type="quorum"))
+
+    declare("after", settings=rabbit_settings.replace(queue_type="quorum"), timeout=10)

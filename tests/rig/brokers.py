@@ -13,6 +13,7 @@ import secrets
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mousetrap.broker import RabbitMQNode, docker, ensure
@@ -41,6 +42,31 @@ def ask_docker(*arguments: str, timeout: float = 60.0) -> str:
     )  # fmt: skip
     assert done.returncode == 0, f"docker {arguments[0]}: {done.stderr.strip()[-300:]}"
     return done.stdout
+
+
+@contextlib.contextmanager
+def parameters(broker: Container | RabbitMQNode, **values: int) -> Iterator[None]:
+    """Give parameters of the running broker other *values* while the block runs."""
+    before = {}
+    for name in values:
+        answer = broker.rabbitmqctl("eval", f"application:get_env(rabbit, {name}).").strip()
+        before[name] = answer.removeprefix("{ok,").removesuffix("}")
+
+    def change(to: Mapping[str, object]) -> None:
+        orders = [
+            # if `quorum_tick_interval` is set to `undefined`, no quorum queue can be declared
+            f"application:unset_env(rabbit, {name})"
+            if value == "undefined"
+            else f"application:set_env(rabbit, {name}, {value})"
+            for name, value in to.items()
+        ]
+        broker.rabbitmqctl("eval", f"{', '.join(orders)}.")
+
+    change(values)
+    try:
+        yield
+    finally:
+        change(before)
 
 
 class Container:
