@@ -15,6 +15,8 @@ import msgspec
 from mousetrap.errors import UndecodableMessage
 
 _OFFSET = re.compile(r"\(byte (\d+)\)")
+# Invalid enum value 'x' - at `$.kind`; also of a tag of a union
+_QUOTED_VALUE = re.compile(r"^(Invalid (?:enum )?value) .*?( - at `\$[^`]*`)?$", re.DOTALL)
 _TOO_LARGE = ("Number out of range", "Integer value out of range")  # msgspec's words
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8
 _JSON_VALUES: tuple[Any, ...] = ({}, [], "", 0, 0.5, True, None)  # one of each kind
@@ -35,13 +37,18 @@ def decode(body: bytes, type: Any = Any) -> Any:
         # msgspec stops at a wrong type, and does not look at what comes after it
         if (defect := _defect_of(body)) is not None:
             raise defect from None
-        raise UndecodableMessage(f"wrong type: {error}") from None
+        raise UndecodableMessage(f"wrong type: {_without_value(str(error))}") from None
     except msgspec.DecodeError as error:
         raise _not_json(body, str(error)) from None
     except UnicodeDecodeError as error:
         raise UndecodableMessage(f"not UTF-8: {error.reason}", _first_bad_byte(body)) from None
     except (RecursionError, ValueError) as error:
         raise UndecodableMessage(f"not usable JSON: {error}") from None
+
+
+def _without_value(text: str) -> str:
+    """Return msgspec's *text* without the value of the body that it quotes, if it does."""
+    return _QUOTED_VALUE.sub(r"\1\2", text)
 
 
 def _defect_of(body: bytes) -> UndecodableMessage | None:

@@ -186,7 +186,9 @@ class Holders:
         }
 
     def _on_message(self, body: bytes, _: str | None) -> None:  # on the I/O thread
-        with suppress(UndecodableMessage):  # a query of somebody else, or another client's message
+        with suppress(
+            UndecodableMessage
+        ):  # the query of another run, or a message of another program
             answer: HeldAnswer = decode(body, HeldAnswer)
             self._known[answer.worker] = answer
             self._changed.notify_all()

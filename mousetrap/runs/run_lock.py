@@ -189,7 +189,8 @@ def _declared_file(path: Path) -> Path:
 def _declared_names(path: Path, namespace: str) -> list[str]:
     """Return the names of declared queues in *namespace*, without those of runs in their own file.
 
-    A run in a process that outlived the test has a longer namespace, and may still live.
+    A run that a test's process started may still live after the test: it has a longer namespace
+    and a file of its own.
     """
     others = tuple(f"{each.stem}." for each in path.parent.glob("*.json") if each != path)
     names = declared_queues.names_in(_declared_file(path))

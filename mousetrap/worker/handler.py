@@ -43,10 +43,16 @@ class Handler:
 
     Raises:
         TypeError: the function cannot be called with the message's data and nothing else, its
-            parameters cannot be read, or no JSON can become the type of the first one.
+            parameters cannot be read, no JSON can become the type of the first one, or it is a
+            stage, whose queues and options would be lost.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+        if isinstance(getattr(function, "handler", None), Handler):
+            raise TypeError(
+                f"{getattr(function, 'name', function)} is a stage with a queue and options of its "
+                f"own: start it with .worker(), .run() or consume, or give its .function"
+            )
         self.function = function
         self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
         parameter = data_parameter(function, self.name)

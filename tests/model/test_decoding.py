@@ -212,3 +212,35 @@ def test_decode_says_wrong_type_only_of_valid_json(body, type):
     """The body is JSON, and another one than the type needs."""
     with pytest.raises(UndecodableMessage, match=r"^wrong type: "):
         decode(body, type)
+
+
+class Kind(enum.Enum):
+    A = "a"
+
+
+@dataclass
+class Kinded:
+    kind: Kind
+
+
+class Tagged(msgspec.Struct, tag="tagged"):
+    n: int = 0
+
+
+@pytest.mark.parametrize(
+    ("body", "type"),
+    [
+        (b'"secret"', Literal["a"]),
+        (b'"secret - at `$.x`"', Literal["a"]),
+        (b'{"kind": "secret"}', Kinded),
+        (b"4711", Literal[1]),
+        (b'{"type": "secret"}', Tagged),
+    ],
+)
+def test_decode_quotes_no_value_of_the_body(body, type):
+    """The reason of a dead letter is read in places where bodies must not be."""
+    with pytest.raises(UndecodableMessage, match=r"wrong type: Invalid") as caught:
+        decode(body, type)
+
+    assert "secret" not in str(caught.value)
+    assert "4711" not in str(caught.value)

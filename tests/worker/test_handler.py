@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from mousetrap import stage
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message
 from mousetrap.worker.handler import Handler
+from mousetrap.worker.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -176,3 +178,17 @@ def test_handler_has_the_name_of_its_function(function, name, shown):
 
     assert (handler.name, repr(handler)) == (name, shown)
     assert handler.is_async is (function is later)
+
+
+@pytest.mark.parametrize(
+    "use", [Handler, lambda each: Worker("other", each), lambda each: stage("other")(each)]
+)
+def test_a_stage_is_no_handler(use):
+    """Its queue, its name, its time limit and its retry delays would be lost without a word."""
+
+    @stage("work", writes="out", retry_delays=(7.0,), timeout=2.0)
+    def work(n: int) -> int:
+        return n
+
+    with pytest.raises(TypeError, match=r"work is a stage .* \.function"):
+        use(work)
