@@ -283,7 +283,9 @@ class Processor:
             body=self._kept_job_body(attempt),
         )
         self.failures.append((message.id, error))
-        if isinstance(error, SinkBusy):  # its text is ours: no part of a body is in it
+        # by its type: `isinstance` asks the error for its class, which may be the user's code. The
+        # text is ours, so no part of a body is in it.
+        if issubclass(type(error), SinkBusy):
             self._sink_problem = str(error)
         # No error text here: it may quote the body, and logs are read where bodies must not be.
         log.log(

@@ -337,9 +337,11 @@ def test_exceptions_that_cannot_be_shown(trial, fault_row, times, is_async):
     with Worker(WORK, handler, trial.settings, writes="out", concurrency=2) as worker:
         for n in range(failing):
             trial.send([f"fail-{n}", f"good-{n}"])
-        worker.wait_until(dead=failing, done=failing, timeout=120)
+        # not `wait_until`: pytest cannot show an error that one of these exceptions has caused
+        wait_for(lambda: worker.error or worker.statistics().dead == failing, 110)
+        assert str(worker.error) == "None"
+        worker.wait_until(done=failing)
         assert worker.statistics().reconnects == 0
-        assert worker.error is None
         assert repr(worker)
         assert worker._repr_html_()
     trial.settle()
