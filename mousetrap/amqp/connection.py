@@ -190,6 +190,16 @@ class Connection:
                 channel.close(320, "mousetrap opens a new channel")
             self._retry_later(self._open_channel)
 
+    def extra_channel(self, on_open: Callable[[Channel], object]) -> Channel:
+        """Open another channel, which nothing restores when it is lost (I/O thread only).
+
+        Raises:
+            ConnectionLost: the connection is not open now.
+        """
+        if not self.is_open or self._connection is None or not self._connection.is_open:
+            raise ConnectionLost(f"{self.purpose}: not connected now; try again")
+        return self._connection.channel(on_open_callback=on_open)
+
     def reset_backoff(self) -> None:
         """Reset the backoff: a message was delivered or confirmed (I/O thread only)."""
         self._failures = 0

@@ -119,6 +119,7 @@ class Run(RunFigures):
             on_failed=self._settlement.fail,
             exclusive_queue=holders.own_queue,
         )
+        self._queues.count_over(self._events.connection)
         self._marker = RunMarker(self.settings, self._on_queues_lost)
         self._events.watch(self.settings.topology.wire_name(MARKER), self._marker.on_count)
 
@@ -168,8 +169,7 @@ class Run(RunFigures):
         run_uninterrupted(lambda: self._stop(keep_queues))
 
     def _stop(self, keep_queues: bool) -> None:
-        # The last step that is added runs first; an error in one does not keep the others from
-        # running.
+        # The last step that is added runs first; an error in one does not stop the others.
         with ExitStack() as steps:
             if self._broker is not None:
                 steps.callback(self._broker.close)

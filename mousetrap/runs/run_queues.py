@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mousetrap import job_queue
+from mousetrap.amqp.queue_counter import QueueCounter
 from mousetrap.errors import QueueMissing, SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.model.ledger import Ledger
@@ -18,6 +19,7 @@ from mousetrap.runs.run_marker import MARKER
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
+    from mousetrap.amqp.connection import Connection
     from mousetrap.amqp.queue_depth import Depth
     from mousetrap.runs.run_lock import RunLock
 
@@ -44,6 +46,11 @@ class RunQueues:
         self._settled_results: set[str] = set()  # ids that were taken, or are known as missing
         self._added: list[str] = []  # plain names
         self._lock: RunLock | None = None
+        self._counter: QueueCounter | None = None
+
+    def count_over(self, connection: Connection) -> None:
+        """Let `depths` ask over *connection* while it is open, and not over one of its own."""
+        self._counter = QueueCounter(connection)
 
     def results(self) -> list[str]:
         """Return the plain names of the result queues.
@@ -105,8 +112,15 @@ class RunQueues:
             self._lock.add({"has_temporary_broker": True})
 
     def depths(self, names: list[str], timeout: float) -> list[Depth | None]:
-        """Return the depth of each of the queues with these plain names; None if it is missing."""
-        return job_queue.depths(names, self._settings, timeout=timeout)
+        """Return the depth of each of the queues with these plain names; None if it is missing.
+
+        Raises:
+            BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
+        """
+        found = self._counter.read(names, timeout) if self._counter is not None else None
+        if found is None:  # the connection is not open; another one may be had
+            return job_queue.depths(names, self._settings, timeout=timeout)
+        return [found[name] for name in names]
 
     def take_results(self, timeout: float) -> Messages:
         """Take the messages out of the result queues, with *timeout* seconds for each queue.

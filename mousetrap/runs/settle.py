@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 WORKER_CHECK_INTERVAL = 0.25  # seconds between two checks of the workers while waiting
 FINAL_CHECK_TIMEOUT = 0.5  # seconds after the time-out for a last look at queues and workers
+REPORT_TIMEOUT = 0.25  # seconds of these for the error, which says where the messages are
 CHECK_INTERVAL = 0.02  # seconds between two questions to queues and workers, when all else is done
 LATE = 1.0  # seconds after the delay of a retry from which on it is worth a line
 MAX_PRINTED_LINES = 10  # of a handler's output, shown with its failure
@@ -76,7 +77,7 @@ class Settlement:
         self._settings = settings
         self._topology = settings.topology
         self._look = look
-        self._consumers: dict[str, int] | None = None  # of each stage's queue, by its wire name
+        self._consumers: dict[str, int] = {}  # of each stage's queue, by its wire name
         self._failure: MousetrapError | None = None
 
     def fail(self, error: MousetrapError) -> None:
@@ -103,7 +104,7 @@ class Settlement:
                 if fail_fast and self._ledger.dead:
                     raise self.message_died()
                 end = deadline + FINAL_CHECK_TIMEOUT
-                if reached and self._is_settled(left, end):
+                if reached and self._is_settled(left, end - REPORT_TIMEOUT):
                     return
                 if not left:
                     raise self.not_settled(timeout, end)
@@ -119,20 +120,21 @@ class Settlement:
 
         First the workers are asked, then the queues, then the workers again. If none of them held
         a message at the first answer or has received one since, then no handler ran in between,
-        and a message that existed was in a queue.
+        and a message that existed was in a queue. The first time, only the workers that are known
+        can be asked before the queues: the others are new at the second answer.
         """
         self._sender.wait(min(WORKER_CHECK_INTERVAL, timeout))  # confirms may come after outcomes
         if self._sender.unconfirmed():
             return False
         deadline = min(end, clock.monotonic() + max(timeout, DISCOVERY_TIMEOUT))
         first = self._holdings(deadline)
-        if (
-            first is not None
-            and first.are_empty
+        if first.strangers:  # consumers that are gone, perhaps: count them again
+            self._queues_are_empty(deadline)
+        elif (
+            first.are_empty
             and not self._workers.have_messages
             and self._queues_are_empty(deadline)
-            and (second := self._holdings(deadline)) is not None
-            and second.are_empty
+            and (second := self._holdings(deadline)).are_empty
             and second.received == first.received
             and not self._workers.have_messages
         ):
@@ -140,11 +142,9 @@ class Settlement:
         self._pause(min(CHECK_INTERVAL, clock.remaining(deadline)))
         return False
 
-    def _holdings(self, deadline: float) -> Holdings | None:
-        """Return what the workers hold; None if the broker cannot be asked now."""
-        if self._consumers is None and not self._queues_are_empty(deadline):
-            return None
-        return self._holders.ask(self._consumers or {}, clock.remaining(deadline))
+    def _holdings(self, deadline: float) -> Holdings:
+        """Return what the workers hold: those that the broker counted last, and those known."""
+        return self._holders.ask(self._consumers, clock.remaining(deadline))
 
     def _queues_are_empty(self, deadline: float) -> bool:
         names = [name for queue in self._queues for name in queue.names() if name != queue.dead]
@@ -251,15 +251,15 @@ class Settlement:
         names += [*self._flow.results, "events"]
         try:
             depths = self._depths(names, clock.remaining(end))
-        except WireError as error:  # the time-out is the news; what is known is in the table
-            return [f"  the queues could not be read: {error}"]
-        places = [
-            f"  {each.queue}: {each.messages:,} wait, {each.consumers} consumers"
-            for each in depths
-            if each is not None and (each.messages or each.queue in self._flow.reads)
-        ]
+            places = [
+                f"  {each.queue}: {each.messages:,} wait, {each.consumers} consumers"
+                for each in depths
+                if each is not None and (each.messages or each.queue in self._flow.reads)
+            ]
+        except WireError as error:  # the time-out is the news; what is known is told all the same
+            places = [f"  the queues could not be read: {error}"]
         left = min(DISCOVERY_TIMEOUT, clock.remaining(end))
-        holdings = self._holders.ask(self._consumers or {}, left)
+        holdings = self._holders.ask(self._consumers, left)
         return [*places, *[f"  {line}" for line in holdings.lines()]]
 
     def _progress(self) -> tuple[str, dict[str, Any]]:

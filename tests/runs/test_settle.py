@@ -26,6 +26,7 @@ from mousetrap.runs.settle import Settlement
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.start_fetch import FetchJob
+from mousetrap.worker.consumer_discovery import HeldAnswer
 
 DELAYS = (0.02, 0.05)  # seconds
 TIMEOUT = 60.0  # seconds
@@ -96,6 +97,14 @@ def outcome(id, kind="done", **more):
     return Outcome(
         id=id, kind=kind, stage="count", queue="numbers", worker="here:1", begun=time.time(),
         seconds=0.01, **more,
+    )  # fmt: skip
+
+
+def answer(worker, received):
+    """Return the answer of an idle worker."""
+    return HeldAnswer(
+        query=1, worker=worker, address="", queue="numbers", held=0, received=received,
+        host="here", pid=1, program="python", stage="count",
     )  # fmt: skip
 
 
@@ -174,6 +183,37 @@ def test_settlement_waits_while_a_copy_of_a_message_may_be_left(
     assert answers == []
     assert count.queue.name in asked[-1]
     assert count.queue.dead not in asked[-1]  # dead letters are final
+
+
+def test_settlement_counts_consumers_again_that_do_not_answer():
+    """One of them may be gone: it is not waited for until it counts as another library's."""
+    asked = []
+
+    def depths(names, _):
+        asked.append(names)
+        return [Depth(name, 0, 0) for name in names]
+
+    gone = Holdings(strangers={"numbers": 1})
+    settlement(ledger_of(outcome("a"), outcome("b")), depths=depths, holdings=[gone]).wait(
+        20, fail_fast=False
+    )
+
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("first", [{}, {"old": 3}], ids=["unknown before", "gone"])
+def test_settlement_asks_again_if_the_workers_are_not_those_that_it_asked_first(first):
+    """A worker that the first question did not reach may have handled a message meanwhile."""
+    answers = [
+        Holdings(tuple(answer(name, received) for name, received in each.items()))
+        for each in (first, {"new": 3}, {"new": 3}, {"new": 3})
+    ]
+    sender = Sender()
+    settlement(ledger_of(outcome("a"), outcome("b")), sender=sender, holdings=answers).wait(
+        20, fail_fast=False
+    )
+
+    assert sender.sent_again == 2
 
 
 def test_settlement_says_after_the_timeout_where_the_messages_are():
