@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 
 import pytest
 from rig.trial import trial_counts
@@ -130,85 +128,3 @@ def test_live_runs_are_never_taken_for_dead(settings, own_state, listers, fault_
     assert [each.name for each in own_state.glob("*.json")] == ["dead.json"]
     fault_row.trials = times
     fault_row.messages = times // 100
-
-
-SLEEPER = """
-    import sys, time
-    import mousetrap
-    from mousetrap.errors import QueuesLost
-    from mousetrap.run_fetch_worker import fetch
-    from mousetrap.start_fetch import FetchJob
-    settings = mousetrap.Settings.from_environment().replace(heartbeat=1.0)
-    with mousetrap.run(fetch, settings, workers=sys.argv[1]) as run:
-        run.send_many(FetchJob(n, latency=0.02) for n in range(100))
-        run.ledger.wait_for(lambda: run.ledger.open < 90, 60)
-        pids = run.processes.pids().values() if run.processes else ()
-        print(*pids, flush=True)
-        try:
-            summary = run.settle(timeout=90)
-            results = {each.id for each in run.results()}
-            print(summary.lost, summary.done, len(results), flush=True)
-        except QueuesLost as error:
-            print(error, flush=True)
-"""
-
-
-def asleep(settings, workers, seconds, *, expiry):
-    """Stop the process of a run, or its workers, for *seconds*; return what it says, and how soon.
-
-    The answer comes when the run has settled, or cannot.
-    """
-    child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SLEEPER), workers],
-        stdout=subprocess.PIPE, text=True,
-        env=os.environ | settings.replace(queue_expiry=expiry).to_environment(),
-    )  # fmt: skip
-    try:
-        pids = [int(pid) for pid in child.stdout.readline().split()] or [child.pid]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        time.sleep(seconds)  # the pause is the subject
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        woke = time.monotonic()
-        return child.stdout.readline().strip(), time.monotonic() - woke
-    finally:
-        child.kill()
-        child.communicate()
-
-
-@pytest.mark.fault("F50")
-@trial_counts(1, 20)
-@pytest.mark.parametrize("workers", ["threads", "processes"])
-def test_asleep_for_less_than_the_expiry(settings, own_state, workers, fault_row, times):
-    """The run, or its workers, lose their connections meanwhile; afterwards everything goes on."""
-    for _ in range(times):
-        answer, _ = asleep(settings, workers, 5, expiry=60)
-        assert answer == "0 100 100"
-        fault_row.trials += 1
-        fault_row.messages += 100
-
-
-@pytest.mark.fault("F50")
-@trial_counts(1, 20)
-def test_asleep_for_longer_than_the_expiry(settings, own_state, fault_row, times):
-    """The run says within five seconds that its queues expired, and how much is lost."""
-    for _ in range(times):
-        answer, seconds = asleep(settings, "threads", 8, expiry=2)
-        assert "because this machine slept" in answer
-        assert "messages without a final outcome are lost" in answer
-        assert seconds < 5
-        fault_row.heal_seconds.append(seconds)
-        fault_row.trials += 1
-        fault_row.messages += 100
-
-
-@pytest.mark.fault("F50")
-@trial_counts(1, 20)
-def test_workers_asleep_for_longer_than_the_expiry(settings, own_state, fault_row, times):
-    """The run is awake and renews the queues: nothing expires."""
-    for _ in range(times):
-        answer, _ = asleep(settings, "processes", 6, expiry=2)
-        assert answer == "0 100 100"
-        fault_row.trials += 1
-        fault_row.messages += 100
