@@ -7,16 +7,17 @@ decoded is an error there, and not the end of each message.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from mousetrap.errors import UndecodableMessage
+from mousetrap.model.composed_types import Composed, convert, for_msgspec
+from mousetrap.model.decode_errors import UndecodableType, WrongType, text_of
 
 _OFFSET = re.compile(r"\(byte (\d+)\)")
-# Invalid enum value 'x' - at `$.kind`; also of a tag of a union
-_QUOTED_VALUE = re.compile(r"^(Invalid (?:enum )?value) .*?( - at `\$[^`]*`)?$", re.DOTALL)
 _TOO_LARGE = ("Number out of range", "Integer value out of range")  # msgspec's words
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8
 _JSON_VALUES: tuple[Any, ...] = ({}, [], "", 0, 0.5, True, None)  # one of each kind
@@ -30,25 +31,22 @@ def decode(body: bytes, type: Any = Any) -> Any:
             error says which of them, and where.
     """
     try:
-        return _decoder(type).decode(body)
+        return _decoder(type)(body)
+    except WrongType as error:
+        raise UndecodableMessage(f"wrong type: {text_of(error)}") from None
     except msgspec.ValidationError as error:
         if type is Any or str(error).startswith(_TOO_LARGE):
             raise UndecodableMessage(f"not usable JSON: {error}") from None
         # msgspec stops at a wrong type, and does not look at what comes after it
         if (defect := _defect_of(body)) is not None:
             raise defect from None
-        raise UndecodableMessage(f"wrong type: {_without_value(str(error))}") from None
+        raise UndecodableMessage(f"wrong type: {text_of(error)}") from None
     except msgspec.DecodeError as error:
         raise _not_json(body, str(error)) from None
     except UnicodeDecodeError as error:
         raise UndecodableMessage(f"not UTF-8: {error.reason}", _first_bad_byte(body)) from None
     except (RecursionError, ValueError) as error:
         raise UndecodableMessage(f"not usable JSON: {error}") from None
-
-
-def _without_value(text: str) -> str:
-    """Return msgspec's *text* without the value of the body that it quotes, if it does."""
-    return _QUOTED_VALUE.sub(r"\1\2", text)
 
 
 def _defect_of(body: bytes) -> UndecodableMessage | None:
@@ -71,8 +69,11 @@ def _not_json(body: bytes, text: str) -> UndecodableMessage:
 
 
 @lru_cache(maxsize=256)
-def _decoder(type: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(type)
+def _decoder(type: Any) -> Callable[[bytes], Any]:
+    known = for_msgspec(type)
+    if known is type:
+        return msgspec.json.Decoder(type).decode
+    return getattr(known, "decode", None) or msgspec.json.Decoder(known, dec_hook=convert).decode
 
 
 def _first_bad_byte(body: bytes) -> int | None:
@@ -90,12 +91,23 @@ def check_decodable(type: Any) -> None:
     Raises:
         TypeError: it cannot. The text names the type, the field that has it, and what to use.
     """
+    try:
+        hash(type)  # the decoders are kept by type
+    except TypeError as error:
+        raise TypeError(f"it is {error}: JSON cannot be decoded to it") from None
+    _check_type(type, "", {})
+
+
+def _check_type(type: Any, field: str, seen: dict[int, Any]) -> None:
+    """Check *type*, which *field* has; *seen* keeps what was checked: a type may be circular."""
     import msgspec.inspect  # late: a worker of plain types does not need it
 
     try:
-        hash(type)  # the decoders are kept by type
-        msgspec.json.Decoder(type)
-        found = msgspec.inspect.type_info(type)
+        known = for_msgspec(type)
+        msgspec.json.Decoder(known)
+        found = msgspec.inspect.type_info(known)
+    except UndecodableType as error:
+        raise TypeError(f"{error} (it is the type of {field})" if field else str(error)) from None
     except NameError as error:
         raise TypeError(
             f"a type inside of it cannot be evaluated ({error}): define that type above, and "
@@ -106,22 +118,23 @@ def check_decodable(type: Any) -> None:
             f"JSON cannot be decoded to it ({str(error).rstrip('.')}): use a dataclass, a "
             f"msgspec.Struct, or plain types; for one of several, msgspec.Struct with tag=True"
         ) from None
-    _check(found, "", set())
+    _check(found, field, seen)
 
 
-def _check(found: Any, field: str, seen: set[int]) -> None:
+def _check(found: Any, field: str, seen: dict[int, Any]) -> None:
     """Check a type of `msgspec.inspect` and those inside it; *field* has it, as ``Order.buyer``."""
+    cls = getattr(found, "cls", None)
+    if isinstance(cls, _Class) and issubclass(cls, Composed):
+        found = cls  # the same object for the same type
     if id(found) in seen:  # a type may contain itself
         return
-    seen.add(id(found))
-    cls = getattr(found, "cls", None)
+    seen[id(found)] = found
+    if found is cls:
+        for label, part in cls.parts():
+            _check_type(part, label or field, seen)
+        return
     cls = getattr(cls, "__origin__", cls)  # of a generic class
     name = getattr(cls, "__qualname__", str(cls)) + f", the type of {field}" * bool(field)
-    if hasattr(cls, "__pydantic_validator__"):
-        raise TypeError(
-            f"it would have to become the pydantic model {name}, which is not supported: use a "
-            f"dataclass or a msgspec.Struct, or take a dict and validate it in the function"
-        )
     if type(found).__name__ == "CustomType" and not _is_class_of_json(cls):
         raise TypeError(
             f"no JSON value can become {name}: use a dataclass, a msgspec.Struct, a TypedDict, or "
@@ -134,6 +147,9 @@ def _check(found: Any, field: str, seen: set[int]) -> None:
     for each in (*inner, *getattr(found, "item_types", ()), *getattr(found, "types", ())):
         if each is not None:
             _check(each, field, seen)
+
+
+_Class = type
 
 
 def _is_class_of_json(cls: Any) -> bool:

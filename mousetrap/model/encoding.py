@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mousetrap.model import pydantic_encoding
 from mousetrap.model.one_or_many import way_out
 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # RabbitMQ 4 accepts no more by default
@@ -34,6 +35,8 @@ def encode(data: Any) -> bytes:
     if isinstance(data, (bytearray, memoryview)):
         data = bytes(data)
     try:
+        if not isinstance(data, bytes):
+            data = pydantic_encoding.with_plain_dataclasses(data)
         body = data if isinstance(data, bytes) else _encode_json(data)
     except RecursionError:
         raise ValueError("the value is nested too deep for JSON; flatten it") from None
@@ -51,7 +54,9 @@ def encode(data: Any) -> bytes:
 
 def _plain(value: Any) -> Any:
     """Return a value that msgspec does not know as plain values, without importing its library."""
-    if callable(dump := getattr(value, "model_dump", None)):  # a pydantic model
+    if pydantic_encoding.is_of_pydantic(value):
+        return pydantic_encoding.plain(value)
+    if callable(dump := getattr(value, "model_dump", None)):  # as pydantic's models have it
         return dump(mode="json")
     if isinstance(value, Mapping):
         return dict(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +29,11 @@ class Left:
 
 @dataclass
 class Right:
-    m: int
-
-
-class Model(pydantic.BaseModel):
     n: int
+
+
+class Model(pydantic.BaseModel, arbitrary_types_allowed=True):
+    lock: threading.Event
 
 
 @dataclass
