@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same as `_HOMES`, for type checkers and editors
     from mousetrap.model.message import Message
     from mousetrap.model.message_list import Messages
     from mousetrap.model.summary import RunSummary
+    from mousetrap.model.targets import Send
     from mousetrap.model.topology import Queue
     from mousetrap.notebook.handle import Handle
     from mousetrap.notebook.panel import Panel, panel
@@ -39,7 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
-    "stage", "Stage", "Queue", "Reject",
+    "stage", "Stage", "Queue", "Send", "Reject",
     # messages, sending and handling them
     "send", "SendResult", "Message", "Messages", "Publisher", "Receipt", "Worker",
     # a consumer in the background of a notebook; the cell can be run again
@@ -66,6 +67,7 @@ _HOMES = {
     "model.message_list": ("Messages",),
     "model.ledger": ("Ledger",),
     "model.summary": ("RunSummary",),
+    "model.targets": ("Send",),
     "amqp.publisher": ("Publisher",),
     "amqp.receipt": ("Receipt",),
     "worker.worker": ("Worker",),

@@ -34,7 +34,7 @@ from mousetrap.errors import (
     LimitReached,
     MousetrapError,
 )
-from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
+from mousetrap.model.topology import AnyDeclaration, Declaration, ExchangeDeclaration
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
@@ -78,8 +78,11 @@ def declare(channel: Channel, declaration: AnyDeclaration) -> None:
         note(declaration.name)
         arguments = dict(declaration.arguments) or None
         channel.queue_declare(declaration.name, durable=True, arguments=arguments)
-    elif isinstance(declaration, Exchange):
-        channel.exchange_declare(declaration.name, ExchangeType.topic, durable=True)
+    elif isinstance(declaration, ExchangeDeclaration):
+        channel.exchange_declare(
+            declaration.name, ExchangeType[declaration.type], durable=True,
+            auto_delete=declaration.is_auto_deleted, arguments=dict(declaration.arguments) or None,
+        )  # fmt: skip
     else:
         channel.queue_bind(declaration.queue, declaration.exchange, declaration.key)
 

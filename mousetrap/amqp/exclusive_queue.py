@@ -14,7 +14,7 @@ from pika.exceptions import ChannelClosedByBroker, NoFreeChannels
 
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.properties import AMQPProperties
-from mousetrap.model.topology import Exchange
+from mousetrap.model.topology import ExchangeDeclaration
 from mousetrap.runtime import randomness
 
 
@@ -78,7 +78,7 @@ class ExclusiveQueue:
             self._on_change()
 
         channel.queue_declare(name, exclusive=True, arguments={"x-message-ttl": self._ttl})
-        declare(channel, Exchange(self._exchange))
+        declare(channel, ExchangeDeclaration(self._exchange))
         channel.queue_bind(name, self._exchange, self._key)
         channel.basic_consume(name, self._on_delivery, auto_ack=True, callback=on_consuming)
 

@@ -59,7 +59,7 @@ class FastConnection(pika.SelectConnection):
         self._call_soon = call_soon  # runs a function at the end of the I/O loop's turn
         self._outgoing: list[bytes] = []
         # The encoded method frames of publishes by channel, exchange and routing key. Not by
-        # `mandatory`: callers derive it from the exchange.
+        # `mandatory`: it is the same for all publishes to one exchange.
         self._method_frames: dict[tuple[int, str, str], bytes] = {}
         super().__init__(*args, **kwargs)
 

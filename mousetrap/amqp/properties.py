@@ -102,6 +102,11 @@ def request_properties(reply_to: str | None, ttl: int) -> AMQPProperties:
     return properties  # type: ignore[no-any-return]  # as above
 
 
+def sent_properties(priority: int) -> AMQPProperties:
+    """Return properties of a message with this *priority*."""
+    return pika.BasicProperties(priority=priority)  # type: ignore[no-untyped-call]  # pika's
+
+
 def basic_properties(message: Message, sent: int, base: AMQPProperties | None) -> AMQPProperties:
     """Return the properties of *message*, first published at *sent*; *base* is changed to them."""
     properties: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's

@@ -19,6 +19,7 @@ from mousetrap.amqp.confirming import confirm_all
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.new_receipts import NewReceipts
 from mousetrap.amqp.process_end import finish_at_exit
 from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.amqp.publish_window import PublishWindow
@@ -28,6 +29,7 @@ from mousetrap.amqp.unconfirmed import UnconfirmedPublishes
 from mousetrap.amqp.writing import why_unsent, write
 from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError
 from mousetrap.model.message import Message
+from mousetrap.model.targets import Address
 from mousetrap.model.topology import AnyDeclaration
 from mousetrap.runtime import clock
 from mousetrap.runtime.interrupt import interrupts_postponed, run_uninterrupted
@@ -58,8 +60,7 @@ class Publisher:
     ) -> None:
         self.settings = settings or Settings.from_environment()
         self.connection = Connection(self.settings, purpose, self, io_thread)
-        self._topology = self.settings.topology
-        self._wire_names: dict[str, str] = {}  # by the plain name; checked
+        self._receipt = NewReceipts(self.settings).make
         self._window = PublishWindow(self.settings, self.connection, self._write)
         self._on_failed = on_failed
         # A worker's does not: its messages come of others that are not acked, so none gets lost.
@@ -87,12 +88,14 @@ class Publisher:
     def publish(
         self,
         message: Message,
-        queue: str,
+        queue: Address,
         *,
         properties: AMQPProperties | None = None,
         callback: Callable[[Receipt], None] | None = None,
     ) -> Receipt:
-        """Publish *message* to *queue* without waiting; the receipt gets the outcome.
+        """Publish *message* to *queue*, or an exchange, without waiting.
+
+        The receipt gets the outcome.
 
         Receipts are settled in any order. *callback* is called with the settled receipt on the I/O
         thread and must return quickly. *properties* are those that another client gave the message
@@ -113,7 +116,7 @@ class Publisher:
     def publish_many(
         self,
         messages: Iterable[Message],
-        queue: str,
+        queue: Address,
         *,
         callback: Callable[[Receipt], None] | None = None,
         on_submitted: Callable[[list[Receipt]], object] = lambda _: None,
@@ -184,7 +187,7 @@ class Publisher:
 
         Threads: any, the I/O thread too.
         """
-        again = Receipt(receipt.message, receipt.queue, receipt.sent, receipt.base,
+        again = type(receipt)(receipt.message, receipt.queue, receipt.sent, receipt.base,
                         clock.monotonic() + self.settings.confirm_timeout,
                         receipt._callback, receipt.exchange)  # fmt: skip
         self._window.submit((again,))
@@ -271,26 +274,6 @@ class Publisher:
             f"<Publisher to {self.settings.url}: {self.connection.state}, "
             f"{self.in_flight} in flight>"
         )
-
-    def _receipt(
-        self,
-        message: Message,
-        queue: str,
-        base: AMQPProperties | None,
-        callback: Callable[[Receipt], None] | None,
-    ) -> Receipt:
-        # encode the body here: a value that cannot be JSON is an error in the caller's thread
-        message.body  # noqa: B018 -- the property caches the encoded body
-        deadline = clock.monotonic() + self.settings.confirm_timeout
-        name = self._wire_names.get(queue) or self._checked_name(queue)
-        return Receipt(message, name, int(clock.time()), base, deadline, callback)
-
-    def _checked_name(self, queue: str) -> str:
-        name = self._topology.wire_name(queue)
-        if not 0 < len(name.encode()) <= 255:  # a lone surrogate is a ValueError here as well
-            raise ValueError(f"queue name {name[:60]!r} is empty or longer than 255 bytes")
-        self._wire_names[queue] = name
-        return name
 
     def _close(self, timeout: float) -> None:
         deadline = clock.monotonic() + timeout

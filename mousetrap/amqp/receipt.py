@@ -66,6 +66,16 @@ class Receipt:
         self._done: Waiter | None = None
 
     @property
+    def is_mandatory(self) -> bool:
+        """Whether the broker returns the message if no queue gets it."""
+        return not self.exchange
+
+    @property
+    def target(self) -> str:
+        """Where it is sent, on the wire: a queue, or ``exchange[key]``."""
+        return f"{self.exchange}[{self.queue}]" if self.exchange else self.queue
+
+    @property
     def confirmed(self) -> bool:
         """Whether the broker has taken responsibility for the message."""
         return self.state == "confirmed"
@@ -75,6 +85,12 @@ class Receipt:
         """The error for this outcome; None while waiting and when confirmed."""
         match self.state:
             case "returned":
+                if self.exchange:
+                    return Unroutable(
+                        f"message {self.message.short_id} was returned: no queue is bound to "
+                        f"exchange {self.exchange!r} with a key that matches {self.queue!r}; bind "
+                        f"one (Queue(bindings=[...])) or check the key and the namespace"
+                    )
                 known = [repr(safe(name)) for name in similar_names(self.queue)]
                 hint = f" Did you mean {known[0]}?" if known else ""
                 others = f" Others declared here: {', '.join(known[1:])}." if known[1:] else ""
@@ -85,13 +101,13 @@ class Receipt:
                 )
             case "refused":
                 return PublishRefused(
-                    f"the broker refused message {self.message.short_id} for queue {self.queue!r} "
+                    f"the broker refused message {self.message.short_id} for {self._where} "
                     f"({safe(self.reason) or 'queue full?'})"
                     + ("" if self.is_final else "; publish it again later, with the same id")
                 )
             case "unknown":
                 return OutcomeUnknown(
-                    f"whether message {self.message.short_id} reached queue {self.queue!r} is "
+                    f"whether message {self.message.short_id} reached {self._where} is "
                     f"unknown ({safe(self.reason)}); publish it again, with the same id"
                 )
         return None
@@ -114,6 +130,21 @@ class Receipt:
             raise error
         return self
 
+    @property
+    def _where(self) -> str:
+        return f"exchange {self.target}" if self.exchange else f"queue {self.queue!r}"
+
     def __repr__(self) -> str:
         why = f" ({safe(self.reason, 100)})" if self.reason else ""
-        return f"<Receipt {self.message.short_id} → {safe(self.queue)}: {self.state}{why}>"
+        return f"<Receipt {self.message.short_id} → {safe(self.target)}: {self.state}{why}>"
+
+
+class ExchangeReceipt(Receipt):
+    """The receipt of a message to an exchange from which at least one queue must get it."""
+
+    __slots__ = ()
+
+    @property
+    def is_mandatory(self) -> bool:
+        """Always: a message that nobody gets would be lost without a word."""
+        return True

@@ -17,7 +17,7 @@ def write(channel: Channel, receipt: Receipt) -> None:
     """
     try:
         publish(channel, receipt.exchange, receipt.queue, receipt.message, receipt.sent,
-                receipt.base, mandatory=not receipt.exchange)  # fmt: skip
+                receipt.base, mandatory=receipt.is_mandatory)  # fmt: skip
     except FrameTooLarge as error:
         if receipt.base is None:
             raise
@@ -26,7 +26,7 @@ def write(channel: Channel, receipt: Receipt) -> None:
         limit = sum(sizes) - error.excess - 2 * MAX_DROPPED  # with room for the names
         receipt.message = receipt.message.copy(receipt.message.attempt, fit(headers, limit))
         publish(channel, receipt.exchange, receipt.queue, receipt.message, receipt.sent,
-                receipt.base, mandatory=not receipt.exchange)  # fmt: skip
+                receipt.base, mandatory=receipt.is_mandatory)  # fmt: skip
 
 
 def why_unsent(receipt: Receipt, error: Exception) -> str:

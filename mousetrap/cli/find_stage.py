@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +21,9 @@ BUILT_IN = {
 }
 
 
-def find_stage(name: str, reads: str | None, writes: str | None) -> Stage[Any, Any]:
+def find_stage(
+    name: str, reads: str | None, writes: Sequence[str] | None = None
+) -> Stage[Any, Any]:
     """Return the stage called *name*; a plain function becomes one that reads and writes so.
 
     Raises:
@@ -37,7 +40,7 @@ def find_stage(name: str, reads: str | None, writes: str | None) -> Stage[Any, A
         sys.path.insert(0, os.getcwd())
     value = _attribute(_import(module_name), attribute)
     if isinstance(value, Stage):
-        if reads is not None or writes is not None:
+        if reads is not None or writes:
             raise SettingsError(
                 f"{name} is a stage and has its queues: leave --reads and --writes out, or name "
                 f"a plain function"
@@ -47,8 +50,9 @@ def find_stage(name: str, reads: str | None, writes: str | None) -> Stage[Any, A
         raise SettingsError(f"{name} is no stage and no function, but {type(value).__name__}")
     if reads is None:
         raise SettingsError(f"{name} is a plain function: name its queue with --reads QUEUE")
+    first = writes[0] if writes else None
     try:
-        return stage(reads, writes)(value)
+        return stage(reads, list(writes) if writes and len(writes) > 1 else first)(value)
     except TypeError as error:
         raise SettingsError(str(error)) from error
 

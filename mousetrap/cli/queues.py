@@ -48,7 +48,7 @@ def show_queues(
     Example: mousetrap queues words words.dead --json
     """
     settings = Settings.from_environment()
-    wanted = names or [*fetch.queue.names(), *process.queue.names(), process.writes or ""]
+    wanted = names or [*fetch.queue.names(), *process.queue.names(), *process.targets.queues]
     found = dict(zip(wanted, job_queue.depths(wanted, settings), strict=True))
     for name in names or ():
         if found[name] is None and is_not_needed_yet(name, settings):

@@ -35,7 +35,8 @@ def supervise(
     """
     arguments = [
         argument
-        for option, value in options.items() if value is not None
+        for option, given in options.items() if given is not None
+        for value in (given if isinstance(given, list) else [given])
         for argument in (f"--{option}", str(value))
     ]  # fmt: skip
     display = ProgressDisplay()

@@ -51,7 +51,10 @@ Reads = Annotated[
     str | None, typer.Option(metavar="QUEUE", help="For a plain function: the queue it reads.")
 ]
 Writes = Annotated[
-    str | None, typer.Option(metavar="QUEUE", help="For a plain function: the queue it writes.")
+    list[str] | None,
+    typer.Option(
+        metavar="QUEUE", help="For a plain function: a queue it writes; repeat it for several."
+    ),
 ]
 Grace = Annotated[
     float,
@@ -205,8 +208,7 @@ class _Work:
         self._warnings.start()
         if self._report is None:
             worker, settings = self._worker, self._settings
-            route = f"{worker.queue.name} → {worker.handler.name}"
-            route += f" → {worker.writes}" if worker.writes else ""
+            route = f"{worker.queue.name} → {worker.handler.name}{worker.targets}"
             embedded = f", {EMBEDDED}" if worker.broker.startswith(PRODUCT) else ""
             namespace = f", namespace {settings.namespace}" if settings.namespace else ""
             print_message(

@@ -39,8 +39,8 @@ class WorkWarnings:
         self._stopping.set()
 
     def _run(self) -> None:
-        queue, writes = self._worker.queue, self._worker.writes
-        used = [queue.name, queue.dead, queue.quarantine, *([writes] if writes else [])]
+        queue = self._worker.queue
+        used = [queue.name, queue.dead, queue.quarantine, *self._worker.targets.queues]
         remember(self._settings, self._worker.handler.name, used)
         while not self._stopping.is_set():
             found: list[str] = []

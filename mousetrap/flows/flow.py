@@ -19,7 +19,12 @@ class Step(NamedTuple):
 
     name: str
     reads: str
-    writes: str | None = None
+    writes: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The step as a text: ``raw → parse → visits, archive``."""
+        return f"{self.reads} → {self.name}" + f" → {', '.join(self.writes)}" * bool(self.writes)
 
 
 class Flow:
@@ -53,7 +58,9 @@ class Flow:
     @property
     def steps(self) -> list[Step]:
         """The stages as steps."""
-        return [Step(each.name, each.queue.name, each.writes) for each in self.stages]
+        return [
+            Step(each.name, each.queue.name, tuple(each.targets.queues)) for each in self.stages
+        ]
 
     @property
     def reads(self) -> list[str]:
@@ -63,7 +70,7 @@ class Flow:
     @property
     def writes(self) -> list[str]:
         """The queues that stages write."""
-        return list(dict.fromkeys(each.writes for each in self.stages if each.writes is not None))
+        return list(dict.fromkeys(name for each in self.steps for name in each.writes))
 
     @property
     def entries(self) -> list[str]:
@@ -94,8 +101,8 @@ def _several_readers(queue: str, readers: list[str]) -> str:
     return (
         f"stages {' and '.join(readers)} read the same queue {queue!r}, so each message would go "
         f"to only one of them. For fan-out, where each gets every message, give each stage a queue "
-        f"of its own and call mousetrap.send for the second queue in the handler before them; to "
-        f"share the work, use one stage with a higher concurrency or more processes"
+        f"of its own and name both in writes=[...] of the stage before them; to share the work, "
+        f"use one stage with a higher concurrency or more processes"
     )
 
 

@@ -238,11 +238,11 @@ def _handled(recorded: RecordedMessage, stage: Stage[..., Any]) -> list[Recorded
         outputs = stage.outputs(message)
     except Exception as error:  # noqa: BLE001 -- a handler may raise anything
         return [dataclasses.replace(recorded, outcome="dead", reason=reason_of(error), outputs=())]
-    ids = tuple(each.id for each, _ in outputs)
+    ids = tuple(each.message.id for each in outputs)
     now = dataclasses.replace(recorded, outcome="done", reason="", outputs=ids)
     sent_on = [
-        RecordedMessage(each.id, queue, each.job, each.parent, body=each.body)
-        for each, queue in outputs
+        RecordedMessage(each.id, str(target), each.job, each.parent, body=each.body)
+        for each, target, _ in outputs
     ]
     return [now, *sent_on]
 

@@ -1,4 +1,4 @@
-"""A stage: a plain function together with the queue that it reads and the queue that it writes.
+"""A stage: a plain function together with the queue that it reads and the targets that it writes.
 
 Calling a stage calls its function, so you can write and test it without a broker. Prototyped in
 ``notebooks/04_stages.ipynb``.
@@ -16,11 +16,12 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import SettingsError
 from mousetrap.model.message import Message, current_message
-from mousetrap.model.topology import Queue, check_queue_name
+from mousetrap.model.targets import OutputTargets, SentMessage, Targets
+from mousetrap.model.topology import Queue
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import Handling, SentMessage, current_handling, inherit_in_threads
+from mousetrap.worker.handling import Handling, current_handling, inherit_in_threads
 from mousetrap.worker.options import check_options
 from mousetrap.worker.service import WorkerService
 from mousetrap.worker.worker import Worker
@@ -36,18 +37,20 @@ class Stage(Generic[P, R]):
         self,
         function: Callable[P, R],
         queue: Queue,
-        writes: str | None,
+        writes: Targets,
         concurrency: int,
         prefetch: int | None,
         name: str | None = None,
         timeout: float | None = None,
+        routes: Targets = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.handler = Handler(function, name)
         self.name = self.handler.name
         self.queue = queue
-        self.writes = writes
+        self.writes: Any = writes
+        self.routes: Any = routes
         self.concurrency = concurrency
         self.prefetch = prefetch
         self.timeout = timeout
@@ -73,13 +76,12 @@ class Stage(Generic[P, R]):
 
     def _check(self) -> None:
         check_options(self.concurrency, self.prefetch, self.timeout)
-        if not isinstance(self.queue, Queue) or not isinstance(self.writes, str | None):
+        if not isinstance(self.queue, Queue):
             raise SettingsError(
-                f"{self.name} reads {self.queue!r} and writes {self.writes!r}: give the name of a "
-                f"queue or a Queue to read, and the name of a queue to write"
+                f"{self.name} reads {self.queue!r}: give the name of a queue, or a Queue"
             )
-        if self.writes is not None:
-            check_queue_name(self.writes)
+        self.targets = OutputTargets(self.writes, self.routes)
+        self.writes, self.routes = self.targets.given, self.targets.routes
 
     @property
     def options(self) -> dict[str, Any]:
@@ -101,21 +103,21 @@ class Stage(Generic[P, R]):
             UndecodableMessage: the body does not have that type.
             Exception: anything that the function raises.
         """
-        return [output for output, _ in self.outputs(message)]
+        return [output.message for output in self.outputs(message)]
 
     def outputs(self, message: Message) -> list[SentMessage]:
-        """Handle *message* as `handle` does; return each output with the plain name of its queue.
+        """Handle *message* as `handle` does; return each output with its target.
 
         Raises:
             UndecodableMessage, Exception: as `handle`.
         """
         inherit_in_threads()
-        handling = Handling(message, self.name)
+        handling = Handling(message, self.name, targets=self.targets)
         tokens = current_message.set(message), current_handling.set(handling)
         try:
-            returned = self.handler.call(message)
-            writes = self.writes
-            kept = [] if writes is None else [(each, writes) for each in returned]
+            returned = self.handler.call(message, handling)
+            plain = self.targets.plain
+            kept = [SentMessage(each, plain) for each in returned] if plain else []
             return [*kept, *handling.end()]
         finally:
             handling.end()
@@ -137,6 +139,7 @@ class Stage(Generic[P, R]):
             self.handler,
             settings,
             writes=self.writes,
+            routes=self.routes,
             concurrency=self.concurrency if concurrency is None else concurrency,
             prefetch=self.prefetch if prefetch is None else prefetch,
             timeout=self.timeout if timeout is None else timeout,
@@ -155,8 +158,7 @@ class Stage(Generic[P, R]):
         run_until_signalled(WorkerService(self.worker(settings, **options)))
 
     def __repr__(self) -> str:
-        arrow = f" → {self.writes}" if self.writes else ""
-        path = safe(f"{self.queue.name} → {self.name}{arrow}")
+        path = safe(f"{self.queue.name} → {self.name}{self.targets}")
         return f"<Stage {path}, concurrency {self.concurrency}>"
 
 
@@ -184,18 +186,26 @@ def queue_of(target: Stage[..., Any] | Queue | str) -> Queue:
 
 def stage(
     reads: Queue | str,
-    writes: str | None = None,
+    writes: Targets = None,
     *,
+    routes: Targets = None,
     retry_delays: tuple[float, ...] | None = None,
     concurrency: int = 1,
     prefetch: int | None = None,
     name: str | None = None,
     timeout: float | None = None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
-    """Bind a plain function to the queue it *reads* and the queue it *writes*.
+    """Bind a plain function to the queue it *reads* and the queue or queues it *writes*.
 
     The function gets the message's data, decoded to the annotated type of its first parameter, and
     returns the data to send to *writes* (see `mousetrap.worker.handler`). It may be `async def`.
+    Each of several targets in *writes* gets every output (fan-out). *routes* names further targets,
+    for outputs of the form ``Send(data, to=...)``:
+
+        @stage(reads="visits", writes=["scored", "archive"], routes=["errors"])
+        def score(visit: Visit) -> Iterator[Score | Send]:
+            yield Send(visit, to="errors") if visit.status >= 500 else Score(...)
+
     *retry_delays* are the seconds between attempts (default: those of *reads*, if it is a `Queue`);
     *concurrency* is the number of messages that one worker handles at a time.
 
@@ -212,7 +222,7 @@ def stage(
     renaming give the old name: ``@stage(reads="start_fetch", name="fetch")``.
 
     Raises:
-        SettingsError: a queue name, a retry delay, *timeout* or *name* is not allowed.
+        SettingsError: a target, a retry delay, *timeout* or *name* is not allowed.
         ValueError: *concurrency* or *prefetch* is out of range.
         TypeError: the function cannot be called with the message's data and nothing else, or no
             JSON can become the type of its parameter (see `Handler`).
@@ -222,6 +232,6 @@ def stage(
         raise SettingsError(f"the name {name!r} of a stage: use a word, mostly the function's")
 
     def bind(function: Callable[P, R]) -> Stage[P, R]:
-        return Stage(function, queue, writes, concurrency, prefetch, name, timeout)
+        return Stage(function, queue, writes, concurrency, prefetch, name, timeout, routes)
 
     return bind

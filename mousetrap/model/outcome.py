@@ -19,6 +19,7 @@ import msgspec
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.decoding import decode
 from mousetrap.model.message import child_id
+from mousetrap.model.targets import Address
 
 OutcomeKind = Literal["done", "retried", "dead"]
 
@@ -27,12 +28,14 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One message that an attempt published: its id, its queue by plain name, perhaps its body.
 
     A worker may leave the id empty: it stands for the id that `Message.child` gives. `unpack`
-    returns every output with its id.
+    returns every output with its id. If it was published to an *exchange* (its plain name), `queue`
+    is the routing key.
     """
 
     id: str
     queue: str
     body: bytes | None = None
+    exchange: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -107,6 +110,13 @@ def outputs_to(queue: str, number: int) -> tuple[Output, ...]:
     So `pack` can compare the outputs of two outcomes by identity, which is fast.
     """
     return (Output("", queue),) * number
+
+
+def output_to(address: Address, id: str, body: bytes | None) -> Output:
+    """Return the output with this *id* to *address*, which a `SentMessage` has."""
+    if isinstance(address, str):
+        return Output(id, address, body)
+    return Output(id, str(address.key), body, address.exchange.name)
 
 
 def pack(outcomes: Sequence[Outcome]) -> bytes:

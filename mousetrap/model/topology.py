@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mousetrap.errors import SettingsError
+from mousetrap.model.names import name_problem
 
 DEFAULT_RETRY_DELAYS = (1.0, 5.0, 25.0)  # seconds; three tries outlast a broker restart
 EVENTS_EXCHANGE = "mousetrap.events"
 MAX_DELAY = 86_400.0  # seconds: a day; longer waits are a scheduler's job, not a queue's
 SUBSTITUTE = ".2"  # ends the name of the queue used instead of one that exists with other arguments
 _FOR_FAILURES = re.compile(r"(?P<work>.+)\.(?:dead|retry\.[0-9.e+-]+s(?:\.2)?)")
-_NAME = re.compile(r"[^\x00-\x1f\x7f]+")  # AMQP allows any UTF-8; control characters confuse people
-_SURROGATE = re.compile("[\ud800-\udfff]")  # bytes from a shell that are not UTF-8 become these
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,13 @@ class Declaration:
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """One durable topic exchange as it is declared."""
+class ExchangeDeclaration:
+    """One durable exchange as it is declared: its name on the wire, its type and its arguments."""
 
     name: str
+    type: str = "topic"
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    is_auto_deleted: bool = False  # by the broker, with its last binding
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Binding:
     key: str
 
 
-AnyDeclaration = Declaration | Exchange | Binding
+AnyDeclaration = Declaration | ExchangeDeclaration | Binding
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ class Topology:
     def events_queue(self, name: str = "events") -> list[AnyDeclaration]:
         """Return a queue for every outcome of this namespace, the events exchange and a binding."""
         queue = Declaration(self.wire_name(name), self._arguments())
-        exchange = Exchange(self.events_exchange)
+        exchange = ExchangeDeclaration(self.events_exchange)
         return [queue, exchange, Binding(queue.name, exchange.name, self.events_key)]
 
     def _arguments(self) -> dict[str, object]:
@@ -217,15 +219,9 @@ def check_queue_name(name: str) -> str:
             for a namespace and ``.retry.1.23457e-05s``), not valid UTF-8, contains control
             characters, or starts with ``amq.``.
     """
-    size = len(name.encode("utf-8", "surrogatepass"))
-    problem = (
-        "is empty" if not name
-        else "is longer than 190 bytes" if size > 190
-        else "is not valid UTF-8" if _SURROGATE.search(name)
-        else "contains control characters" if not _NAME.fullmatch(name)
-        else "starts with 'amq.', which belongs to the broker" if name.startswith("amq.")
-        else None
-    )  # fmt: skip
+    problem = name_problem(name)
+    if problem is None and name.startswith("amq."):
+        problem = "starts with 'amq.', which belongs to the broker"
     if problem:
         raise SettingsError(f"queue name {name[:60]!r} {problem}; use a short plain word")
     return name

@@ -224,7 +224,7 @@ class Handle:
         worker = self.worker
         name = f" ({self.name})" if self.name else ""
         route = f"{worker.queue.name}{name} → {self.function_name}"
-        return safe(route + (f" → {worker.writes}" if worker.writes else ""))
+        return safe(f"{route}{worker.targets}")
 
     def _lines(self, now: Statistics) -> list[str]:
         return [*([safe(now.problem, 300)] if now.problem else []), *self._warnings()]

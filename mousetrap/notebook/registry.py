@@ -17,6 +17,7 @@ from typing import Any
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.flows.stage import Stage, stage, with_delays
+from mousetrap.model.targets import Targets
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.source_digest import SourceDigest, digest_of, unwrap
@@ -101,7 +102,8 @@ def consume(
     settings: Settings | None = None,
     *,
     name: str | None = None,
-    writes: str | None = None,
+    writes: Targets = None,
+    routes: Targets = None,
     concurrency: int | None = None,
     retry_delays: tuple[float, ...] | None = None,
     prefetch: int | None = None,
@@ -123,8 +125,8 @@ def consume(
         BrokerUnreachable, AccessRefused, TopologyMismatch: it did not start, and is not listed.
         SettingsError, TypeError, ValueError: an argument is wrong; a consumer that runs goes on.
     """
-    of_caller = {"writes": writes, "concurrency": concurrency, "prefetch": prefetch,
-                 "timeout": timeout}  # fmt: skip
+    of_caller = {"writes": writes, "routes": routes, "concurrency": concurrency,
+                 "prefetch": prefetch, "timeout": timeout}  # fmt: skip
     changes = {each: value for each, value in of_caller.items() if value is not None}
     if isinstance(handler, Stage):
         if isinstance(queue, str):  # another queue, perhaps, but the stage's retry delays

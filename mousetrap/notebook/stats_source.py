@@ -199,7 +199,8 @@ class WorkersStatsSource(StatsSource):
         """Return the work queues, the retry queues and the output queues of the workers."""
         workers = [worker_of(each) for each in self.members]
         names = [name for each in workers for name in each.queue.names() if name != each.queue.dead]
-        return list(dict.fromkeys([*names, *(each.writes for each in workers if each.writes)]))
+        outputs = [name for each in workers for name in each.targets.queues]
+        return list(dict.fromkeys([*names, *outputs]))
 
     def record_depths(self, depths: Mapping[str, Depth | None], now: float) -> None:
         """Record *depths*, and how many messages have arrived so far."""
@@ -221,7 +222,7 @@ class WorkersStatsSource(StatsSource):
             stages.append(self._stage(step, members[0], statistics, now))
         is_finished = bool(states) and all(state in _ENDED for state in states)
         reads = {stage.step.reads for stage in stages}
-        outputs = {s.step.writes: self._ready(s.step.writes) for s in stages if s.step.writes}
+        outputs = {name: self._ready(name) for each in stages for name in each.step.writes}
         return View(
             self._title(), self.settings.url, _worst_state(states) if is_finished else "open",
             tuple(stages), {name: depth for name, depth in outputs.items() if name not in reads},
@@ -259,7 +260,7 @@ class WorkersStatsSource(StatsSource):
         for member in self.members:
             worker = worker_of(member)
             name = member.function_name if isinstance(member, Handle) else worker.handler.name
-            step = Step(name, worker.queue.name, worker.writes)
+            step = Step(name, worker.queue.name, tuple(worker.targets.queues))
             if names.setdefault(step.name, step) != step:  # the same name, for another queue
                 step = step._replace(name=f"{step.name} of {step.reads}")
             steps.setdefault(step, []).append(member)

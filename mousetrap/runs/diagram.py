@@ -77,8 +77,8 @@ class Diagram:
         for step in self.steps:
             now = self.stages.get(step.name, _NO_COUNTS)
             path = f"{self._queue(step.reads)} → {step.name}"
-            if step.writes is not None:
-                path += f" → {self._queue(step.writes)}"
+            if step.writes:
+                path += f" → {', '.join(map(self._queue, step.writes))}"
             counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
             lines.append(f"{safe(path)}: {counts}")
         return "\n".join(lines)
@@ -119,8 +119,7 @@ class Diagram:
         edges: list[tuple[_Node, _Node]] = []
         for step in self.steps:
             edges.append((("queue", step.reads), ("stage", step.name)))
-            if step.writes is not None:
-                edges.append((("stage", step.name), ("queue", step.writes)))
+            edges += [(("stage", step.name), ("queue", name)) for name in step.writes]
         return edges
 
     def _columns(self) -> list[list[_Node]]:
@@ -128,7 +127,7 @@ class Diagram:
 
         The column of a node is the length of the longest path to it.
         """
-        written = [step.writes for step in self.steps if step.writes is not None]
+        written = [name for step in self.steps for name in step.writes]
         queues = dict.fromkeys([*(step.reads for step in self.steps), *written])
         rank: dict[_Node, int] = {("queue", name): 0 for name in queues}
         rank |= {("stage", step.name): 1 for step in self.steps}

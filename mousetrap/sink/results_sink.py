@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mousetrap.flows.stage import Stage
+from mousetrap.model.targets import Send
 from mousetrap.sink import Sink
 from mousetrap.worker.handler import finished, must_be_awaited
 
@@ -19,25 +20,26 @@ def with_results_sink(stage: Stage[Any, Any]) -> Stage[Any, Any]:
     """Return a stage like *stage* that also stores what it sends to `results`, once per message.
 
     The environment variable ``RESULTS_SINK`` names the sink. Without it, and for a stage that
-    writes to another queue, return *stage* itself. The worker acks a message after its result is
-    stored; the result of a second delivery is not stored.
+    does not send to that queue, return *stage* itself. The worker acks a message after its result
+    is stored; the result of a second delivery is not stored.
 
     Raises:
         SinkError: ``RESULTS_SINK`` does not name a usable sink.
     """
     place = os.environ.get(SINK_VARIABLE)
-    if not place or stage.writes != RESULTS_QUEUE:
+    if not place or RESULTS_QUEUE not in stage.targets.queues:
         return stage
     sink = Sink(place)
     function: Any = stage.function
 
     def stored(result: Any) -> Any:
         if not isinstance(result, Iterator):
-            sink.store(result)
+            if _is_for_results(result, stage):
+                sink.store(_data(result))
             return result
-        results = list(result)
-        sink.store(results)
-        return (each for each in results)
+        values = list(result)
+        sink.store([_data(each) for each in values if _is_for_results(each, stage)])
+        return (each for each in values)
 
     @functools.wraps(function)
     def store(*args: Any, **kwargs: Any) -> Any:
@@ -52,3 +54,13 @@ def with_results_sink(stage: Stage[Any, Any]) -> Stage[Any, Any]:
         return stored(await finished(result))
 
     return stage.replace(function=store_async if stage.handler.is_async else store)
+
+
+def _is_for_results(value: Any, stage: Stage[Any, Any]) -> bool:
+    if isinstance(value, Send) and value.to is not None:
+        return stage.targets.address(value, stage.name) == RESULTS_QUEUE
+    return RESULTS_QUEUE in stage.targets.writes
+
+
+def _data(value: Any) -> Any:
+    return value.value if isinstance(value, Send) else value

@@ -12,10 +12,11 @@ from typing import Protocol
 from mousetrap.amqp.consumer import Delivery
 from mousetrap.model.message import Message, current_message
 from mousetrap.model.outcome import Outcome, OutcomeKind, Output
+from mousetrap.model.targets import OutputTargets, SentMessage
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import Handling, SentMessage, current_handling
+from mousetrap.worker.handling import Handling, current_handling
 from mousetrap.worker.hooks import Hooks
 
 
@@ -73,6 +74,7 @@ class AttemptEnd(Protocol):
 
     hooks: Hooks
     settings: Settings
+    targets: OutputTargets
 
     def publish_outputs(
         self, attempt: Attempt, outputs: list[Message], sent: Sequence[SentMessage]
@@ -95,7 +97,7 @@ class HandlerCall(Handling):
     __slots__ = ("_attempt", "_end", "_entered", "_tokens", "outputs")
 
     def __init__(self, attempt: Attempt, end: AttemptEnd) -> None:
-        super().__init__(attempt.message, attempt.handler.name, end.settings)
+        super().__init__(attempt.message, attempt.handler.name, end.settings, end.targets)
         self.outputs: list[Message] = []
         self._attempt = attempt
         self._end = end

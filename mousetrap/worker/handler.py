@@ -6,8 +6,8 @@ empty body the function is called without an argument; without a default for it,
 dead-lettered. A function without any parameter is called for each message, and reads no data.
 
 A returned value is one output, each value of a generator or another iterator is one output, and a
-returned None is no output. What has to be awaited is awaited, whatever the function looked like
-before it was called.
+returned None is no output. A `mousetrap.Send` is an output with a target of its own. What has to be
+awaited is awaited, whatever the function looked like before it was called.
 Prototyped in ``notebooks/03_worker.ipynb``.
 """
 
@@ -26,7 +26,8 @@ from mousetrap.errors import UndecodableMessage
 from mousetrap.model.decoding import decode
 from mousetrap.model.message import Message
 from mousetrap.model.one_or_many import outputs_of
-from mousetrap.worker.handling import current_handling
+from mousetrap.model.targets import Send
+from mousetrap.worker.handling import Handling, current_handling
 from mousetrap.worker.signature import data_parameter, is_async
 
 log = logging.getLogger("mousetrap.worker.handler")
@@ -69,7 +70,7 @@ class Handler:
         new.is_async = is_async(function)
         return new
 
-    def call(self, message: Message) -> list[Message]:
+    def call(self, message: Message, handling: Handling | None = None) -> list[Message]:
         """Call the function with *message* and return the outputs; see `arguments`, `outputs`.
 
         Threads: any without a running event loop, several at a time.
@@ -77,14 +78,14 @@ class Handler:
         result = self.function(*self.arguments(message))
         if must_be_awaited(result):
             result = _run(result)
-        return self.outputs(result, message)
+        return self.outputs(result, message, handling)
 
-    async def call_async(self, message: Message) -> list[Message]:
+    async def call_async(self, message: Message, handling: Handling | None = None) -> list[Message]:
         """Call the function with *message* on this event loop; see `call`."""
         result = self.function(*self.arguments(message))
         if must_be_awaited(result):
             result = await finished(result)
-        return self.outputs(result, message)
+        return self.outputs(result, message, handling)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
         """Return the arguments to call the function with for *message*.
@@ -104,17 +105,26 @@ class Handler:
             return ()
         return (decode(message.body, self.accepts),)
 
-    def outputs(self, result: Any, message: Message) -> list[Message]:
+    def outputs(
+        self, result: Any, message: Message, handling: Handling | None = None
+    ) -> list[Message]:
         """Return the outputs in *result*, encoded; the next attempt gives them the same ids.
+
+        If the *handling* has several targets, or an output is a `Send`, the outputs are added to
+        it, each with its target, and the list is empty.
 
         An iterator (a generator, mostly) is exhausted before any output is sent: if it raises an
         error, none is sent. Any other value, a list too, is one output.
 
         Raises:
             TypeError, ValueError: a value cannot be JSON (see `mousetrap.model.encoding.encode`).
+            SettingsError: a `Send` names no target of the stage.
         """
-        values = enumerate(outputs_of(result))
-        outputs = [message.child(value, self.name, n) for n, value in values]
+        values = tuple(outputs_of(result))
+        if handling is not None and (not handling.targets.is_plain or Send in map(type, values)):
+            handling.add_returned(values)
+            return []
+        outputs = [message.child(value, self.name, n) for n, value in enumerate(values)]
         for output in outputs:
             output.body  # noqa: B018 -- encodes now, so that an error counts as the handler's
         return outputs

@@ -1,9 +1,11 @@
-"""The messages that a handler sends itself, by `mousetrap.send`, while it handles a message.
+"""The messages that one handling of a message sends, other than to the one queue of its stage.
 
-They are outputs of that message, like the values that the handler returns: they wait here until it
-returns, and are dropped if it raises. Their ids are computed from the parent's id, the stage, the
-target queue and the position among the messages to that queue, so a second handling of the same
-message gives the same ids. Threads and pool tasks that a handler starts belong to its handling.
+These are the outputs of a stage with several targets, each `Send`, and what a handler sends itself,
+by `mousetrap.send`. All are outputs of that message: they wait here until the handler returns, and
+are dropped if it raises. The ids of what the handler sends itself are computed from the parent's
+id, the stage, the target queue and the position among the messages to that queue, so a second
+handling of the same message gives the same ids. Threads and pool tasks that a handler starts belong
+to its handling.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ import asyncio
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 
 from mousetrap import settings as settings_module
 from mousetrap.errors import MousetrapError
 from mousetrap.model.headers import without_failure_headers
 from mousetrap.model.message import Message, child_id
+from mousetrap.model.targets import NO_TARGETS, OutputTargets, SentMessage
 from mousetrap.runtime import thread_context, threads
 from mousetrap.settings import Settings
 
@@ -26,23 +29,35 @@ current_handling: ContextVar[Handling] = ContextVar("mousetrap.handling")
 """What the code of a handler runs in; threads inherit it (see `inherit_in_threads`)."""
 
 _PLACE = ("host", "port", "vhost", "namespace")  # the settings that say which queue a name means
-SentMessage = tuple[Message, str]  # a message and the plain name of its queue
 _lock = threads.Lock()  # guards what each handling has sent: taken once per `send`, and briefly
 
 
 class Handling:
-    """One handling of *message* by the stage *name*; *settings* are those of its worker, if any.
+    """One handling of *message* by the stage *name*, which has *targets*.
 
-    Threads: `add` and `end` from any.
+    *settings* are those of its worker, if any.
+
+    Threads: `add` and `end` from any, `add_returned` from one.
     """
 
-    __slots__ = ("_numbers", "_sent", "_task", "_thread", "is_open", "message", "name", "settings")
+    __slots__ = (
+        "_numbers", "_returned", "_sent", "_task", "_thread", "is_open", "message", "name",
+        "settings", "targets",
+    )  # fmt: skip
 
-    def __init__(self, message: Message, name: str, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        message: Message,
+        name: str,
+        settings: Settings | None = None,
+        targets: OutputTargets = NO_TARGETS,
+    ) -> None:
         self.message = message
         self.name = name
         self.settings = settings
+        self.targets = targets
         self.is_open = True
+        self._returned: Sequence[SentMessage] = ()
         self._sent: list[SentMessage] | None = None
         self._numbers: Counter[str] | None = None
         self._thread = threads.get_ident()
@@ -64,6 +79,13 @@ class Handling:
             and self.is_open
             and all(getattr(settings, each) == getattr(ours, each) for each in _PLACE)
         )
+
+    def add_returned(self, values: Iterable[object]) -> None:
+        """Set the outputs that the handler returned, each with its target.
+
+        Raises what `OutputTargets.outputs` raises.
+        """
+        self._returned = tuple(self.targets.outputs(values, self.message, self.name))
 
     def add(self, values: Sequence[object], queue: str) -> list[Message]:
         """Add *values* as outputs to *queue*, all or none, and return them as messages.
@@ -92,14 +114,15 @@ class Handling:
                 id = child_id(self.message.id, stem, self._numbers[stem])
                 self._numbers[stem] += 1
                 messages.append(self._output(each, id))
-            self._sent += [(each, queue) for each in messages]
+            self._sent += [SentMessage(each, queue) for each in messages]
         return messages
 
     def end(self) -> Sequence[SentMessage]:
-        """Accept no more messages, and return those that were added."""
+        """Accept no more messages, and return those that were added: the returned ones first."""
         with _lock:
             self.is_open = False
-            return self._sent or ()
+            sent = self._sent or ()
+        return (*self._returned, *sent) if self._returned else sent
 
     def _check(self) -> None:
         if not self.is_open:

@@ -13,14 +13,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from mousetrap.amqp.consumer import Consumer, Delivery
-from mousetrap.amqp.properties import AMQPProperties, kept_properties
+from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import class_name, safe
 from mousetrap.errors import HandlersStuck, HandlerTimedOut, Reject, SinkBusy
 from mousetrap.model import retry_policy
 from mousetrap.model.message import Message
-from mousetrap.model.outcome import Outcome, Output, outputs_to
+from mousetrap.model.outcome import Outcome, Output, output_to, outputs_to
+from mousetrap.model.targets import OutputTargets, SentMessage
 from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -30,10 +31,10 @@ from mousetrap.worker.events import Events
 from mousetrap.worker.executors import AsyncExecutor, Executor, ThreadExecutor
 from mousetrap.worker.give_back import GiveBack
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import SentMessage, inherit_in_threads
+from mousetrap.worker.handling import inherit_in_threads
 from mousetrap.worker.hooks import Hooks
 from mousetrap.worker.moves import ACK_DELAY, Moves, move_rule
-from mousetrap.worker.publications import Publications
+from mousetrap.worker.publications import Publication, Publications
 from mousetrap.worker.time_limit import TimeLimit
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -61,7 +62,7 @@ class Processor:
         consumer: Consumer,
         declarations: Sequence[AnyDeclaration],
         *,
-        writes: str | None,
+        targets: OutputTargets,
         concurrency: int,
         timeout: float | None,
         hooks: Hooks,
@@ -85,7 +86,7 @@ class Processor:
             timeout, concurrency, self.executor, call_later=consumer.connection.call_later,
             time_out=self._time_out, on_stuck=on_stuck,
         )  # fmt: skip
-        self.writes = writes
+        self.targets = targets
         self.events = Events(publisher, self._settle)
         self._queue = queue
         self._max_kept_body = settings.keep_bodies
@@ -172,14 +173,14 @@ class Processor:
         if (attempt := self._begin(delivery)) is not None:
             message, handler = attempt.message, attempt.handler
             with HandlerCall(attempt, self) as call:
-                call.outputs = handler.call(message)
+                call.outputs = handler.call(message, call)
 
     async def _handle_async(self, delivery: Delivery) -> None:
         if (attempt := self._begin(delivery)) is not None:
             message, handler = attempt.message, attempt.handler
             with HandlerCall(attempt, self) as call:
                 call.follow_task()
-                call.outputs = await handler.call_async(message)
+                call.outputs = await handler.call_async(message, call)
 
     def _begin(self, delivery: Delivery) -> Attempt | None:
         """Return the attempt to handle *delivery*; None if it is not to be handled here and now."""
@@ -205,32 +206,31 @@ class Processor:
     def publish_outputs(
         self, attempt: Attempt, outputs: list[Message], sent: Sequence[SentMessage] = ()
     ) -> None:
-        """Publish what the handler returned, and what it *sent* itself.
+        """Publish what the handler returned, and what it *sent* to other targets.
 
         What it returned is dropped if the worker writes to no queue; all is dropped if the attempt
         has ended before: it took too long, or its message was given back.
         """
         if not self._end(attempt):
             return
-        if self.writes is None:
+        writes = self.targets.plain
+        if not writes:
             outputs = []
-        writes = self.writes or ""
         recorded = outputs_to(writes, len(outputs))
         if self._max_kept_body:
             recorded = tuple(
                 [Output(each.id, writes, self._kept_body(each.body)) for each in outputs]
             )
-        for _, queue in sent:
-            self.publications.add_target(queue)
+        published: list[Publication] = [(each, writes, None) for each in outputs]
         if sent:  # after the returned ones, whose position is part of their ids
             recorded += tuple(
-                [Output(each.id, queue, self._kept_body(each.body)) for each, queue in sent]
+                [output_to(e.target, e.message.id, self._kept_body(e.message.body)) for e in sent]
             )
+            published += [self.publications.of(each) for each in sent]
         outcome = attempt.outcome(
             "done", self._queue.name, recorded, body=self._kept_job_body(attempt)
         )
-        published = [*[(each, writes) for each in outputs], *sent]
-        self._publish(attempt, [(each, queue, None) for each, queue in published], outcome)
+        self._publish(attempt, published, outcome)
 
     def handle_failure(self, attempt: Attempt, error: BaseException) -> None:
         """Publish the message to a retry queue or the dead queue, as `retry_policy` decides.
@@ -305,7 +305,7 @@ class Processor:
     def _publish(
         self,
         attempt: Attempt,
-        outputs: list[tuple[Message, str, AMQPProperties | None]],
+        outputs: list[Publication],
         outcome: Outcome,
     ) -> None:
         """Publish all *outputs*; when the last one is confirmed, publish the *outcome*."""

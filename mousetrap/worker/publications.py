@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from mousetrap.amqp.confirming import RESEND_DELAY
 from mousetrap.amqp.consumer import Consumer, Delivery
 from mousetrap.amqp.io_thread import IOThread
-from mousetrap.amqp.properties import AMQPProperties
+from mousetrap.amqp.properties import AMQPProperties, sent_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.receipt import Receipt
@@ -21,12 +22,16 @@ from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import pack_declared
-from mousetrap.model.topology import AnyDeclaration, Declaration, Exchange
+from mousetrap.model.targets import Address, SentMessage
+from mousetrap.model.topology import AnyDeclaration, Declaration, ExchangeDeclaration
 from mousetrap.runtime import clock, randomness
 from mousetrap.settings import Settings
 from mousetrap.worker.hooks import Hooks
 
 log = logging.getLogger("mousetrap.worker.worker")
+
+Publication: TypeAlias = tuple[Message, Address, AMQPProperties | None]
+"""A message to publish, where to, and the properties that it has beside ours."""
 
 
 class Publications:
@@ -64,29 +69,35 @@ class Publications:
     def publish(
         self,
         message: Message,
-        queue: str,
+        target: Address,
         properties: AMQPProperties | None,
         callback: Callable[[Receipt], None],
     ) -> bool:
-        """Give *message* to the publisher; return False if that is closed or has failed.
+        """Publish *message* to *target*; return False if the publisher is closed or has failed.
 
         Waits while the publisher's window is full, except on the I/O thread.
         """
         while True:
             try:
-                self._publisher.publish(message, queue, properties=properties, callback=callback)
+                self._publisher.publish(message, target, properties=properties, callback=callback)
                 return True
             except OutcomeUnknown as error:  # its window stayed full: the message was not sent
                 self.problem = str(error)
             except MousetrapError:
                 return False
 
-    def add_target(self, queue: str) -> None:
-        """Have *queue* declared if it is missing, in the namespace of a run, a check or a test.
+    def of(self, sent: SentMessage) -> Publication:
+        """Return *sent* as it is published; have its queue declared if it is missing.
 
-        Elsewhere a message to a queue that does not exist stays unconfirmed, and its source
-        unacked, until the queue is declared.
+        That is done in the namespace of a run, a check or a test. Elsewhere a message to a queue
+        that does not exist stays unconfirmed, and its source unacked, until the queue is declared.
         """
+        if isinstance(sent.target, str):
+            self._add_target(sent.target)
+        properties = None if sent.priority is None else sent_properties(sent.priority)
+        return sent.message, sent.target, properties
+
+    def _add_target(self, queue: str) -> None:
         settings = self._publisher.settings
         topology = settings.topology
         if settings.queues_expire and topology.wire_name(queue) not in self._targets:
@@ -99,7 +110,7 @@ class Publications:
     def report(self, receipt: Receipt) -> None:
         """Call the hooks with a message that the broker has confirmed."""
         if self._hooks.published:
-            self._hooks.call(self._hooks.published, receipt.message, receipt.queue)
+            self._hooks.call(self._hooks.published, receipt.message, receipt.target)
 
     def send_again_later(self, delivery: Delivery, receipt: Receipt) -> None:
         """Publish again what the broker did not confirm, unless its source was given up by then."""
@@ -162,5 +173,5 @@ def new_publisher(
     )
     publisher.declare(declarations)
     if settings.events_exchange:
-        publisher.declare([Exchange(settings.events_exchange)])
+        publisher.declare([ExchangeDeclaration(settings.events_exchange)])
     return publisher

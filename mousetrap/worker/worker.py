@@ -18,6 +18,7 @@ from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.display.table import Table
 from mousetrap.errors import ConnectionLost, MousetrapError
+from mousetrap.model.targets import OutputTargets, Targets
 from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.runtime import forks, threads
 from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted, start_in_thread
@@ -39,7 +40,10 @@ MIN_PREFETCH = 16
 
 
 class Worker:
-    """Calls *handler* with each message of *queue* and sends its results to the queue *writes*.
+    """Calls *handler* with each message of *queue* and sends its results to *writes*.
+
+    *writes* is a queue or several, each of which gets every output; a `Send` goes to the one that
+    it names, in *writes* or *routes* (see `mousetrap.model.targets`).
 
     *handler* is a plain function or a coroutine function of one argument (see
     `mousetrap.worker.handler`). If it raises `Reject`, the message is dead-lettered at once; after
@@ -70,7 +74,8 @@ class Worker:
         handler: Callable[..., Any] | Handler,
         settings: Settings | None = None,
         *,
-        writes: str | None = None,
+        writes: Targets = None,
+        routes: Targets = None,
         concurrency: int = 1,
         prefetch: int | None = None,
         timeout: float | None = None,
@@ -84,7 +89,8 @@ class Worker:
         self.error: MousetrapError | None = None  # why it stopped for good
         self._hooks = Hooks(self.queue.name, hooks)
         topology = self.settings.topology
-        declarations = self._declarations(writes)
+        targets = OutputTargets(writes, routes)
+        declarations = self._declarations(targets)
         name = topology.wire_name(self.queue.name)
         io_thread = IOThread(f"worker {self.queue.name}")
         self._failure_queues = QueuesOnDemand(topology.failure_queues(self.queue))
@@ -107,7 +113,7 @@ class Worker:
         )
         self._processor = Processor(
             self.queue, _as_handler(handler), self.settings, self._publisher, self._consumer,
-            declarations, writes=writes, concurrency=concurrency, timeout=timeout,
+            declarations, targets=targets, concurrency=concurrency, timeout=timeout,
             hooks=self._hooks, on_crash=self._on_crash, on_stuck=self._on_stuck,
         )  # fmt: skip
         self._changed = self._processor.changed  # also notified when the worker ends
@@ -250,9 +256,14 @@ class Worker:
         return self._processor.handler
 
     @property
-    def writes(self) -> str | None:
-        """The plain name of the queue that results are sent to."""
-        return self._processor.writes
+    def targets(self) -> OutputTargets:
+        """Where its outputs are sent."""
+        return self._processor.targets
+
+    @property
+    def writes(self) -> Any:
+        """The target of its plain outputs, as a plain name if it is a queue; several: a tuple."""
+        return self.targets.given
 
     @property
     def failures(self) -> deque[tuple[str, BaseException]]:
@@ -292,20 +303,19 @@ class Worker:
 
     def _repr_html_(self) -> str:
         now = dataclasses.asdict(self.statistics())
-        facts = [(name, value) for name, value in now.items() if value != ""]
-        queues = [("reads", self.queue.name), *([("writes", self.writes)] if self.writes else [])]
-        return Table(("worker", self.handler.name), [*queues, *facts])._repr_html_()
+        queues = [("reads", self.queue.name), ("writes", self.targets.names)]
+        rows = [(name, value) for name, value in [*queues, *now.items()] if value != ""]
+        return Table(("worker", self.handler.name), rows)._repr_html_()
 
     def __repr__(self) -> str:
         now = self.statistics()
-        way = f"{self.queue.name} → {self.handler.name}" + f" → {self.writes}" * bool(self.writes)
+        way = f"{self.queue.name} → {self.handler.name}{self.targets}"
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
         return f"<Worker {safe(way)}: {now.state}, {counts}, {now.in_progress} in progress>"
 
-    def _declarations(self, writes: str | None) -> list[AnyDeclaration]:
+    def _declarations(self, targets: OutputTargets) -> list[AnyDeclaration]:
         topology = self.settings.topology
-        outputs = [topology.work_queue(writes)] if writes is not None else []
-        return [*topology.declarations(self.queue), *outputs]
+        return [*topology.declarations(self.queue), *map(topology.work_queue, targets.queues)]
 
     def _held(self) -> tuple[int, int]:
         """Return how many messages it holds, or may get again soon, and how many it received."""

@@ -8,7 +8,7 @@ import signal
 from support.command_line import drain_when_there, send
 from support.waiting import wait_for
 
-from mousetrap.job_queue import depth, drain
+from mousetrap.job_queue import declare, depth, drain
 
 
 def test_work_runs_a_stage_until_sigterm(start, settings):
@@ -48,6 +48,17 @@ def test_work_runs_a_plain_function(start, settings):
     start("work", "flow:double", "--reads", "work", "--writes", "out")
 
     assert [m.data for m in drain_when_there("out", 1, settings)] == [42]
+
+
+def test_work_writes_to_several_queues(start, settings):
+    """In processes of their own, too: each output goes to each queue."""
+    send(settings, 21)
+    declare("out", "archive", settings=settings)
+    queues = ["--reads", "work", "--writes", "out", "--writes", "archive"]
+    start("work", "flow:double", *queues, "--processes", "1")
+
+    found = [drain(each, 1, timeout=40, settings=settings) for each in ("out", "archive")]
+    assert [[each.data for each in messages] for messages in found] == [[42], [42]]
 
 
 def test_work_names_the_line_of_a_module_that_fails(start, tmp_path):

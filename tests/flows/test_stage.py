@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from mousetrap import Queue, Recording, Settings, Stage, consume, run, send, stage
+from mousetrap import Queue, Recording, Send, Settings, Stage, consume, run, send, stage
 from mousetrap.cli.find_stage import find_stage
 from mousetrap.errors import SettingsError, UndecodableMessage
 from mousetrap.flows.flow import Flow, reference
@@ -143,14 +145,17 @@ def test_handler_refuses_an_empty_body_where_data_is_needed():
 DELAYS = (0.25, 3.5)
 
 
-@stage(reads="points", writes="results", retry_delays=DELAYS, concurrency=3, prefetch=7, timeout=45)
+@stage(
+    reads="points", writes="results", routes=["errors", "late"], retry_delays=DELAYS,
+    concurrency=3, prefetch=7, timeout=45,
+)  # fmt: skip
 def scale(n: int) -> int:
     return 2 * n
 
 
 def attributes_of(worker):
     return {
-        "queue": worker.queue, "writes": worker.writes, "concurrency": worker.concurrency,
+        "queue": worker.queue, "routes": worker.targets.routes, "concurrency": worker.concurrency,
         "prefetch": worker.prefetch, "name": worker.handler.name,
         **{each: getattr(worker, each) for each in OPTIONS if hasattr(worker, each)},
     }  # fmt: skip
@@ -213,7 +218,7 @@ def test_worker_has_all_attributes_of_its_stage(way, settings, tmp_path):
     assert found == {"name": "scale", **scale.options}
     assert scale.options == {
         **scale.options, "queue": Queue("points", DELAYS), "writes": "results", "concurrency": 3,
-        "prefetch": 7, "timeout": 45,
+        "prefetch": 7, "timeout": 45, "routes": ("errors", "late"),
     }  # fmt: skip
 
 
@@ -254,7 +259,9 @@ def test_stage_with_a_queue_and_retry_delays_has_those_delays():
     ("options", "error", "reason"),
     [
         ({"reads": 5}, SettingsError, "give the name of a queue"),
-        ({"writes": Queue("out")}, SettingsError, "the name of a queue to write"),
+        ({"writes": 5}, SettingsError, "writes names 5, which is no target"),
+        ({"writes": ["out", "out"]}, SettingsError, "'out' is named twice"),
+        ({"routes": ["out", ""]}, SettingsError, "queue name '' is empty"),
         ({"writes": ""}, SettingsError, "queue name '' is empty"),
         ({"concurrency": 0}, ValueError, "concurrency must be at least 1"),
         ({"prefetch": 0}, ValueError, "prefetch lie in"),
@@ -273,6 +280,40 @@ def test_worker_of_a_stage_refuses_zero():
         scale.worker(concurrency=0)
     with pytest.raises(ValueError, match="prefetch"):
         scale.worker(prefetch=0)
+
+
+# Computed by the version before stages could have several targets.
+IDS = json.loads(Path(__file__).with_name("output_ids.json").read_text())
+
+
+@stage(reads="words", writes="lengths")
+def one(word: str) -> int:
+    return len(word)
+
+
+@stage(reads="words", writes=["letters", "copies"], routes=["long"])
+def many(word: str):
+    for letter in word:
+        send("archive", letter)
+        yield letter
+    send("words", word)
+    yield Send(word, to="long")
+
+
+@stage(reads="words", writes=["out"], routes=["errors"], name="old")
+def renamed(word: str) -> Send:
+    return Send(word, priority=1)
+
+
+@pytest.mark.parametrize("row", IDS, ids=lambda row: f"{row['stage']} {row['id']}")
+def test_ids_of_outputs_stay_what_they_were(row):
+    """Also with a further target, a route or a priority: a rolling deploy stores nothing twice."""
+    [bound] = [each for each in (one, many, renamed) if each.name == row["stage"]]
+    message = Message("trap" if row["id"] == "m1" else "mouse", id=row["id"])
+    found = [[each.message.id, each.target] for each in bound.outputs(message)]
+
+    assert [each for each in found if each[1] not in ("copies", "long")] == row["outputs"]
+    assert len({id for id, _ in found}) == len(found)
 
 
 def ids_of(bound):

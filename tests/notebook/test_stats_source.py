@@ -23,7 +23,7 @@ def test_workers_of_one_function_are_one_stage(settings):
 
     steps = [each.step for each in source.view(1.0).stages]
 
-    assert steps == [Step("measure", "words", "lengths"), Step("measure of other", "other")]
+    assert steps == [Step("measure", "words", ("lengths",)), Step("measure of other", "other")]
 
 
 def test_depths_become_waiting_messages_and_the_age_of_the_oldest(settings):

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from mousetrap import Sink, stage
+from mousetrap import Send, Sink, stage
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, drain
 from mousetrap.model.message import Message
@@ -59,3 +59,23 @@ def test_only_messages_to_results_are_stored(tmp_path, monkeypatch):
     assert with_results_sink(fetch) is fetch
     monkeypatch.delenv("RESULTS_SINK")
     assert with_results_sink(later) is later
+
+
+def test_only_what_a_stage_sends_to_results_is_stored(tmp_path, monkeypatch):
+    """Of several targets; what a `Send` gives to another one is not stored."""
+    monkeypatch.setenv("RESULTS_SINK", str(tmp_path / "results.db"))
+
+    @stage(reads="work", writes=["archive", "results"], routes="errors")
+    def fan_out(n: int):
+        yield from (n, Send(n + 1), Send("bad", to="errors"), Send(n + 2, to="results"))
+
+    @stage(reads="work", writes="archive", routes=["results"])
+    def routed(n: int) -> int | Send:
+        return n if n else Send("none", to="results")
+
+    with_results_sink(fan_out).handle(Message(3, id="a"))
+    for n in (0, 1):
+        with_results_sink(routed).handle(Message(n, id=f"b{n}"))
+
+    with Sink(tmp_path / "results.db") as sink:
+        assert [row["data"] for row in sink.rows()] == [[3, 4, 5], "none"]

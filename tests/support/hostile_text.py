@@ -102,7 +102,7 @@ def hostile_receipt(text: str, outcome: str) -> Receipt:
 
 
 def hostile_view(text: str) -> View:
-    steps = [Step(text, f"in {text}", text), Step(f"2 {text}", text)]
+    steps = [Step(text, f"in {text}", (text,)), Step(f"2 {text}", text)]
     stages = tuple(
         StageView(step, 1, 2, 3, 4.5, (1, 2), 6, 7, 8, oldest=text, state=text, problem=text)
         for step in steps
@@ -153,7 +153,7 @@ def shown(text: str) -> dict[str, object]:
         "recording": Recording([RecordedMessage(text, text, text, reason=text)]).differences(
             Recording([RecordedMessage(text, text, text, outcome="done", reason=text)])
         ),
-        "diagram": Diagram([Step(text, f"in {text}", text)], records, {text: 1},
+        "diagram": Diagram([Step(text, f"in {text}", (text,))], records, {text: 1},
                            activity={text: Activity(1.0, (1, 2), 1, text)}, oldest={text: text}),
     }  # fmt: skip
     for outcome in ("waiting", "confirmed", "returned", "refused", "unknown"):

@@ -11,6 +11,7 @@ import asyncio
 import pika
 import pytest
 
+from mousetrap import Send
 from mousetrap.amqp.consumer import Delivery
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import ConnectionLost
@@ -30,8 +31,10 @@ RETRIED_ONCE = Queue("work", retry_delays=(5.0,))
 class UnconnectedWorker:
     """A worker that is not started: it keeps what its processor publishes and acks."""
 
-    def __init__(self, monkeypatch, handler, writes="out", **settings):
-        self.worker = Worker(RETRIED_ONCE, handler, Settings(**settings), writes=writes)
+    def __init__(self, monkeypatch, handler, writes="out", routes=None, **settings):
+        self.worker = Worker(
+            RETRIED_ONCE, handler, Settings(**settings), writes=writes, routes=routes
+        )
         self.processor = self.worker._processor
         self.published = []  # receipts of messages
         self.events = []  # receipts of events
@@ -119,6 +122,40 @@ def test_message_is_acked_after_its_outputs_and_its_outcome_are_confirmed(unconn
     assert (it.acked, it.counts) == ([delivery], {"done": 1})
     [outcome] = it.outcomes
     assert (outcome.id, outcome.kind, len(outcome.outputs)) == ("m1", "done", 2)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_message_is_acked_after_the_outputs_to_all_targets_are_confirmed(unconnected, order):
+    """Whichever target confirms last: the outcome, which names each, is published after it."""
+    it = unconnected(
+        lambda n: iter([n, Send(n, to="c", priority=3)]), writes=["a", "b"], routes="c"
+    )
+    delivery = it.handle(b"7")
+    assert [each.queue for each in it.published] == ["a", "b", "c"]
+    assert [each.base and each.base.priority for each in it.published] == [None, None, 3]
+
+    for number in order:
+        assert it.events == []
+        answer(it.published[number])
+    [event] = it.events
+    assert it.acked == []
+    answer(event)
+    [outcome] = it.outcomes
+    ids = [each.message.id for each in it.published]
+    assert it.acked == [delivery]
+    assert [(each.id, each.queue) for each in outcome.outputs] == list(zip(ids, "abc", strict=True))
+
+
+def test_send_to_a_target_that_is_not_named_is_a_failure_of_the_handler(unconnected):
+    """Nothing is sent, not even what came before; the message is retried like after any error."""
+    it = unconnected(lambda n: iter([n, Send(n, to="nowhere")]), writes=["a", "b"])
+    it.handle()
+
+    [retry] = it.published
+    assert retry.queue == "work.retry.5s"
+    answer(retry)
+    [outcome] = it.outcomes
+    assert "to 'nowhere', which is none of its targets (they are: 'a', 'b')" in outcome.reason
 
 
 def test_failed_message_is_acked_after_its_retry_and_its_outcome_are_confirmed(unconnected):

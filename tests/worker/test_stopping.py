@@ -14,6 +14,7 @@ from support.waiting import wait_for
 
 from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import ATTEMPT, JOB, LOSSES, Message
+from mousetrap.model.targets import OutputTargets
 from mousetrap.worker.worker import Worker
 
 
@@ -149,7 +150,8 @@ def test_outputs_that_are_not_confirmed_do_not_make_their_message_a_loss(setting
         channel.basic_publish("", full, b"0")
     send(settings, Message(1, id="m1"))
     worker = Worker(QUICK, double, settings)
-    worker._processor.writes = "full"  # without declaring it: its arguments are not ours
+    # without declaring it: its arguments are not ours
+    worker._processor.targets = OutputTargets("full")
     with worker:
         wait_for(lambda: "full" in worker.statistics().problem)
         worker.stop(0.1)

@@ -14,6 +14,7 @@ from support.waiting import wait_for
 from mousetrap.errors import AccessRefused, MousetrapError, Reject, TopologyMismatch
 from mousetrap.job_queue import declare, delete, depth, drain, open_channel
 from mousetrap.model.message import Message, current_message
+from mousetrap.model.targets import OutputTargets
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
@@ -208,7 +209,9 @@ def test_worker_does_not_ack_before_the_result_is_confirmed(settings):
         channel.basic_publish("", name, b"fills it")
         send(settings, 1, 2, 3)
         worker = Worker(QUICK, double, settings)
-        worker._processor.writes = "out"  # without declaring it: its arguments are not ours
+        worker._processor.targets = OutputTargets(
+            "out"
+        )  # without declaring it: its arguments are not ours
         with worker:
             wait_for(lambda: "refused" in worker.statistics().problem)
             assert worker.statistics().done == 0
