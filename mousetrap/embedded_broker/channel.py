@@ -16,6 +16,7 @@ from typing import Any
 
 from mousetrap.embedded_broker import codec, methods
 from mousetrap.embedded_broker.amqp_error import AmqpError
+from mousetrap.embedded_broker.arguments import priority_of_consumer
 from mousetrap.embedded_broker.channel_output import ChannelConnection, ChannelOutput
 from mousetrap.embedded_broker.consumer import Consumer
 from mousetrap.embedded_broker.declarations import REPLY_TO, Declarations
@@ -113,9 +114,9 @@ class Channel:
         if consumer_tag in self.consumers:
             raise AmqpError(530, f"attempt to reuse consumer tag '{consumer_tag}'")
         found = self._declarations.usable_queue(queue)
-        priority = arguments.get("x-priority", 0)
-        if isinstance(priority, bool) or not isinstance(priority, int):
-            raise AmqpError(406, "x-priority is not a whole number")
+        priority = priority_of_consumer(
+            arguments, found.arguments.type, found.name, self.vhost.name
+        )
         is_taken = any(consumer.is_exclusive for consumer in found.consumers)
         if (is_taken or (exclusive and found.consumers)) and not found.is_quorum:
             where = f"queue '{found.name}' in vhost '{self.vhost.name}'"

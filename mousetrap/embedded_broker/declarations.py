@@ -193,11 +193,9 @@ class Declarations:
         where = f"queue '{current.name}' in vhost '{self._vhost.name}'"
         self._check_same("durable", durable, current.durable, where)
         self._check_same("auto_delete", auto_delete, current.auto_delete, where)
-        for name in queue_arguments.CHECKED_FOR_EQUIVALENCE:
-            default = "classic" if name == "x-queue-type" else None
-            self._check_same(
-                name, given.get(name, default), current.given.get(name, default), where
-            )
+        kind = current.arguments.type
+        for name, wanted, now in queue_arguments.differences(given, current.given, kind):
+            raise self._inequivalent(name, wanted, now, where)
 
     def queue_bind(
         self, queue: str, exchange: str, routing_key: str, nowait: bool, arguments: dict[str, Any]
@@ -276,13 +274,15 @@ class Declarations:
         )
 
     def _check_same(self, name: str, wanted: Any, current: Any, where: str) -> None:
-        if wanted == current:
-            return
+        if wanted != current:
+            raise self._inequivalent(name, wanted, current, where)
+
+    def _inequivalent(self, name: str, wanted: Any, current: Any, where: str) -> AmqpError:
         received, now = (
             "none" if value is None else f"'{str(value).lower()}'" for value in (wanted, current)
         )
         why = f"inequivalent arg '{name}' for {where}: received {received} but current is {now}"
-        raise AmqpError(406, why)
+        return AmqpError(406, why)
 
     def _check_not_default(self, exchange: str) -> None:
         if exchange == "":

@@ -1,11 +1,12 @@
-"""Queues: declarations, second declarations, and when a queue is deleted."""
+"""Queues: second and passive declarations, and who may use a queue.
+
+`test_amqp_queue_arguments` has the arguments of a declaration.
+"""
 
 from __future__ import annotations
 
 import pytest
 from client import (
-    CONNECTION,
-    QUORUM,
     RawConnection,
     RecordingConsumer,
     expect_error,
@@ -17,159 +18,8 @@ from client import (
 )
 from pika import spec
 
-OK, BAD = 0, 406
+OK = 0
 MINUTE = 60_000  # milliseconds
-
-ARGUMENTS = [
-    ({"x-expires": MINUTE}, OK),
-    ({"x-expires": 2**31 - 1}, OK),
-    ({"x-expires": 0}, BAD),
-    ({"x-expires": -1}, BAD),
-    ({"x-expires": "60000"}, BAD),
-    ({"x-expires": 2**40}, BAD),
-    ({"x-message-ttl": 0}, OK),
-    ({"x-message-ttl": MINUTE}, OK),
-    ({"x-message-ttl": 315_360_000_000}, OK),  # ten years
-    ({"x-message-ttl": -1}, BAD),
-    ({"x-message-ttl": "60000"}, BAD),
-    ({"x-message-ttl": 2**40}, BAD),
-    ({"x-message-ttl": True}, BAD),
-    ({"x-max-length": 0}, OK),
-    ({"x-max-length": 10}, OK),
-    ({"x-max-length": -1}, BAD),
-    ({"x-max-length": "10"}, BAD),
-    ({"x-max-length": 2**40}, OK),
-    ({"x-max-length-bytes": 0}, OK),
-    ({"x-max-length-bytes": 1000}, OK),
-    ({"x-max-length-bytes": -1}, BAD),
-    ({"x-max-length-bytes": "1000"}, BAD),
-    ({"x-max-priority": 1}, OK),
-    ({"x-max-priority": 10}, OK),
-    ({"x-max-priority": 255}, OK),
-    ({"x-max-priority": 256}, BAD),
-    ({"x-max-priority": -1}, BAD),
-    ({"x-max-priority": "10"}, BAD),
-    ({"x-overflow": "drop-head"}, OK),
-    ({"x-overflow": "reject-publish"}, OK),
-    ({"x-overflow": "reject-publish-dlx"}, OK),
-    ({"x-overflow": "banana"}, BAD),
-    ({"x-overflow": 1}, BAD),
-    ({"x-queue-type": "classic"}, OK),
-    ({"x-queue-type": "banana"}, BAD),
-    ({"x-queue-type": 1}, BAD),
-    ({"x-queue-mode": "lazy"}, OK),
-    ({"x-queue-mode": "default"}, OK),
-    ({"x-single-active-consumer": True}, OK),
-    ({"x-single-active-consumer": False}, OK),
-    ({"x-single-active-consumer": "yes"}, BAD),
-    ({"x-dead-letter-exchange": ""}, OK),
-    ({"x-dead-letter-exchange": "there is none yet"}, OK),
-    ({"x-dead-letter-exchange": 1}, BAD),
-    ({"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "k"}, OK),
-    ({"x-dead-letter-exchange": "", "x-dead-letter-routing-key": 1}, BAD),
-    ({"x-dead-letter-routing-key": "k"}, BAD),
-    ({"x-delivery-limit": 5}, BAD),
-    ({"x-quorum-initial-group-size": 1}, BAD),
-    ({"x-dead-letter-strategy": "at-most-once"}, BAD),
-    ({"x-max-age": "1D"}, BAD),
-    ({"x-max-in-memory-length": 5}, BAD),
-    ({"x-queue-version": 2}, OK),
-    ({"x-queue-version": 99}, BAD),
-    ({"x-banana": "whatever"}, OK),
-    ({"x-expires": None}, BAD),
-]
-FOR_QUORUM = [
-    ({}, OK),
-    ({"x-delivery-limit": 5}, OK),
-    ({"x-delivery-limit": 0}, OK),
-    ({"x-delivery-limit": "5"}, OK),  # ignored
-    ({"x-delivery-limit": -1}, OK),
-    ({"x-message-ttl": MINUTE}, OK),
-    ({"x-expires": MINUTE}, OK),
-    ({"x-max-length": 10}, OK),
-    ({"x-max-length-bytes": 10}, OK),
-    ({"x-single-active-consumer": True}, OK),
-    ({"x-overflow": "drop-head"}, OK),
-    ({"x-overflow": "reject-publish"}, OK),
-    ({"x-overflow": "reject-publish-dlx"}, OK),  # used as drop-head
-    ({"x-dead-letter-exchange": "", "x-dead-letter-strategy": "at-most-once"}, OK),
-    ({"x-dead-letter-strategy": "banana"}, BAD),
-    ({"x-max-priority": 5}, BAD),
-    ({"x-queue-mode": "lazy"}, BAD),
-    ({"x-quorum-initial-group-size": 1}, OK),
-    ({"x-queue-version": 1}, BAD),
-]
-
-
-def said(value):
-    """Return an id for a parametrized test."""
-    if isinstance(value, dict):
-        return ",".join(f"{key[2:]}={each!r}" for key, each in value.items()) or "nothing"
-    return {OK: "accepted"}.get(value, str(value))
-
-
-@pytest.mark.parametrize(("arguments", "outcome"), ARGUMENTS, ids=said)
-def test_an_argument_of_a_classic_queue(arguments, outcome, channel, name):
-    """A value of the wrong type or size fails with 406."""
-    declare(channel, name(), arguments, outcome)
-
-
-def test_a_consumer_timeout_is_an_argument_of_quorum_queues(channel, target, name):
-    """RabbitMQ 4.3 refuses it for a classic queue, on which it has no effect."""
-    arguments = {"x-consumer-timeout": MINUTE}
-    declare(channel, name(), QUORUM | arguments, OK)
-    declare(channel, name("classic"), arguments, BAD if target.version >= (4, 3) else OK)
-
-
-@pytest.mark.parametrize(("arguments", "outcome"), FOR_QUORUM, ids=said)
-def test_an_argument_of_a_quorum_queue(arguments, outcome, channel, name):
-    """Quorum queues have arguments of their own; some of a classic queue fail."""
-    declare(channel, name(), QUORUM | arguments, outcome)
-
-
-def declare(channel, queue, arguments, outcome):
-    if outcome == OK:
-        assert channel.queue_declare(queue, durable=True, arguments=arguments).method.queue == queue
-        channel.queue_delete(queue)
-        return
-    with expect_error(outcome):
-        channel.queue_declare(queue, durable=True, arguments=arguments)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"durable": False}, {"durable": True, "exclusive": True},
-     {"durable": True, "auto_delete": True}],
-    ids=["transient", "exclusive", "auto-delete"],
-)  # fmt: skip
-def test_a_quorum_queue_is_durable_and_shared(options, channel, name):
-    """A non-durable, exclusive or auto-delete quorum queue fails with 406."""
-    with expect_error(406, text="invalid property"):
-        channel.queue_declare(name(), arguments=QUORUM, **options)
-
-
-@pytest.mark.parametrize(("value", "outcome"), [("client-local", OK), ("banana", BAD)])
-def test_queue_leader_locator(value, outcome, channel, target, name):
-    """A classic queue has x-queue-leader-locator since 4.0."""
-    outcome = outcome if target.version >= (4, 0) else BAD
-    declare(channel, name(), {"x-queue-leader-locator": value}, outcome)
-
-
-def test_an_unknown_queue_mode(channel, target, name):
-    """It fails with 406 before 4.3; since 4.3 there are no modes, and the argument is ignored."""
-    outcome = OK if target.version >= (4, 3) else BAD
-    declare(channel, name(), {"x-queue-mode": "banana"}, outcome)
-
-
-def test_a_stream(target, channel, name):
-    """The embedded broker has no streams and fails with 540; RabbitMQ has them."""
-    arguments = {"x-queue-type": "stream"}
-    if target.is_embedded:
-        with expect_error(540, CONNECTION, "no streams"):
-            channel.queue_declare(name(), durable=True, arguments=arguments)
-    else:
-        channel.queue_declare(name(), durable=True, arguments=arguments)
-
 
 AGAIN = [
     ({}, {}, OK),
@@ -192,9 +42,6 @@ AGAIN = [
     ({"x-dead-letter-exchange": "a"}, {"x-dead-letter-exchange": "a",
                                        "x-dead-letter-routing-key": "k"}, 406),
     ({"x-single-active-consumer": True}, {}, 406),
-    ({"x-queue-type": "classic"}, {}, OK),
-    ({}, {"x-queue-type": "classic"}, OK),
-    ({"x-queue-type": "classic"}, {"x-queue-type": "quorum"}, 406),
     ({"x-banana": 1}, {"x-banana": 2}, OK),
     ({"x-banana": 1}, {}, OK),
 ]  # fmt: skip
