@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from collections import UserString
 from collections.abc import Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -32,6 +34,8 @@ def encode(data: Any) -> bytes:
     """
     if data is None:
         return b""
+    if isinstance(data, memoryview) and data.itemsize > 1:  # an array, whose bytes are no JSON
+        raise _not_json(data)
     if isinstance(data, (bytearray, memoryview)):
         data = bytes(data)
     try:
@@ -48,7 +52,12 @@ def encode(data: Any) -> bytes:
     if b"null" in body:
         import json
 
-        json.dumps(msgspec.to_builtins(data, enc_hook=_plain), allow_nan=False)
+        try:
+            json.dumps(msgspec.to_builtins(data, enc_hook=_plain), allow_nan=False)
+        except ValueError:
+            raise ValueError(
+                "a number is not finite (NaN or infinity), which JSON cannot represent: send None"
+            ) from None
     return body
 
 
@@ -68,11 +77,30 @@ def _plain(value: Any) -> Any:
     sqlite3 = sys.modules.get("sqlite3")
     if sqlite3 is not None and isinstance(value, sqlite3.Row):
         return dict(value)
+    if isinstance(value, (date, time, timedelta)) and value == value:
+        return _plain_time(value)
+    if isinstance(value, Decimal):
+        return str(value)
+    if value is None or isinstance(value, (bool, tuple, frozenset)):  # msgspec knows them as values
+        raise TypeError(
+            f"JSON cannot represent {type(value).__name__} as a key of a mapping: make it text"
+        )
+    raise _not_json(value)
+
+
+def _not_json(value: Any) -> TypeError:
     known = way_out(value)
-    raise TypeError(
+    return TypeError(
         f"JSON cannot represent {type(value).__name__}; send plain values instead"
         + (f", as {known}" if known else "")
     )
+
+
+def _plain_time(value: date | time | timedelta) -> Any:
+    """Return the plain form of a subclass of `datetime`'s types, such as a timestamp of pandas."""
+    if isinstance(value, timedelta):
+        return timedelta(value.days, value.seconds, value.microseconds)
+    return value.isoformat()  # with nanoseconds, where it has them
 
 
 _encode_json = msgspec.json.Encoder(enc_hook=_plain).encode

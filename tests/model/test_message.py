@@ -89,7 +89,7 @@ def test_encode_accepts_dataclasses():
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"a": [None, x]}, lambda x: Job(x)])
 def test_encode_refuses_what_is_not_finite(bad, wrap):
     """JSON has no such number; null in its place would silently be another value."""
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="not finite"):
         encode(wrap(bad))
 
 

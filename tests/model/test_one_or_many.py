@@ -10,6 +10,9 @@ import sqlite3
 import time
 import types
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
 
 import attr
 import msgspec
@@ -56,6 +59,29 @@ class Model(pydantic.BaseModel):
     x: int = 1
 
 
+@dataclass
+class OwnIterator(Pair):
+    """A record that is its own iterator."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+
+class Moment(datetime):
+    pass
+
+
+class Length(timedelta):
+    pass
+
+
+class Money(Decimal):
+    pass
+
+
 class Frame:
     """A data frame of another library: its columns can be gone through."""
 
@@ -83,7 +109,14 @@ ONE = {  # what it is as JSON
     "struct_time": (time.gmtime(0), list(time.gmtime(0))), "dataclass": (Pair(), {"x": 1}),
     "attrs": (Classic(), {"x": 1}), "Struct": (Struct(), {"x": 1}), "pydantic": (Model(), {"x": 1}),
     "sqlite3.Row": (row(), {"a": 1, "b": 2}), "numpy.float64": (np.float64(1.5), 1.5),
-    "number": (5, 5),
+    "number": (5, 5), "its own iterator": (OwnIterator(), {"x": 1}),
+    "datetime subclass": (Moment(2026, 1, 2), "2026-01-02T00:00:00"),
+    "pandas.Timestamp": (pd.Timestamp(5, tz="UTC"), "1970-01-01T00:00:00.000000005+00:00"),
+    "pandas.Timedelta": (pd.Timedelta(seconds=1), "PT1S"),
+    "timedelta subclass": (Length(1), "P1D"), "Decimal subclass": (Money("1.50"), "1.50"),
+    "records of a frame": ({"t": FRAME.assign(t=pd.Timestamp(0)).to_dict("records")},
+                           {"t": [{"a": a, "b": b, "t": "1970-01-01T00:00:00"}
+                                  for a, b in ((1, 3), (2, 4))]}),
 }  # fmt: skip
 BYTES = {"bytes": b"ab", "bytearray": bytearray(b"ab"), "memoryview": memoryview(b"ab")}
 REFUSED = {  # what the error says to send
@@ -96,6 +129,13 @@ REFUSED = {  # what the error says to send
     "array.array": (array.array("d", [1.0]), "value.tolist()"),
     "as polars has it": (Frame("to_dicts"), "value.to_dicts()"),
     "as pyarrow has it": (Frame("to_pylist"), "value.to_pylist()"),
+    "as a scalar of pyarrow": (Frame("as_py"), "value.as_py()"),
+    "as xarray has it": (Frame("to_dict"), "value.to_dict()"),
+    "lazy": (Frame("collect"), "value.collect()"),
+    "view of an array": (memoryview(array.array("i", [1])), "value.tolist()"),
+    "Path": (Path("a"), "str(value)"), "NaT": (pd.NaT, "plain values"),
+    "tuple as a key": ({(1, 2): 1}, "as a key of a mapping: make it text"),
+    "None as a key": ({None: 1}, "as a key of a mapping: make it text"),
     "deque": (collections.deque([1]), "list(value)"),
     "a class of one's own": (Frame("nothing"), "list(value)"), "object": (object(), "plain values"),
 }  # fmt: skip
@@ -103,6 +143,7 @@ MANY = {
     "list": [1, 2], "tuple": (1, 2), "range": range(1, 3), "generator": (n for n in (1, 2)),
     "iterator": iter({1: 0, 2: 0}), "map": map(int, "12"), "zip": zip([1], [2], strict=True),
     "keys": {1: 0, 2: 0}.keys(), "values": {1: 0}.values(), "items": {1: 0}.items(),
+    "rows of a frame": FRAME.itertuples(), "enumerate": enumerate("ab"),
     "cursor": sqlite3.connect(":memory:").execute("SELECT 1"), "file": io.StringIO("1\n2\n"),
 }  # fmt: skip
 
