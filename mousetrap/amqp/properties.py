@@ -110,6 +110,10 @@ def sent_properties(priority: int) -> AMQPProperties:
 def basic_properties(message: Message, sent: int, base: AMQPProperties | None) -> AMQPProperties:
     """Return the properties of *message*, first published at *sent*; *base* is changed to them."""
     properties: Any = base or pika.BasicProperties()  # type: ignore[no-untyped-call]  # pika's
+    if properties.content_encoding is None:
+        properties.content_encoding = message.content_encoding
+    if properties.correlation_id is None:
+        properties.correlation_id = message.correlation_id
     properties.message_id = message.id
     properties.headers = message.wire_headers()
     properties.delivery_mode = PERSISTENT
@@ -125,7 +129,14 @@ def encode_properties(message: Message, size: int, sent: int, base: AMQPProperti
     Raises:
         Exception: a header or property cannot be encoded; whatever pika raises for it.
     """
-    if base is None and not message.headers and message.attempt == 1 and not message.past_retries:
+    if (
+        base is None
+        and not message.headers
+        and message.attempt == 1
+        and not message.past_retries
+        and message.correlation_id is None
+        and message.content_encoding is None
+    ):
         id = message.id.encode()
         job = id if message.job is message.id else message.job.encode()
         if message.parent is None:

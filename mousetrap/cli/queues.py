@@ -161,13 +161,15 @@ def _as_line(message: Message, full: bool) -> str:
 
 
 def _body(message: Message, full: bool) -> str:
-    return safe(message.body.decode("utf-8", "backslashreplace"), None if full else BODY_WIDTH)
+    return safe(
+        message.readable_body.decode("utf-8", "backslashreplace"), None if full else BODY_WIDTH
+    )
 
 
 def _as_dict(message: Message) -> dict[str, Any]:
     try:
         body = {"data": message.data}
     except UndecodableMessage:
-        body = {"body": message.body.decode("utf-8", "backslashreplace")}
+        body = {"body": message.readable_body.decode("utf-8", "backslashreplace")}
     return {"id": message.id, "job": message.job, "parent": message.parent,
             "attempt": message.attempt, **body}  # fmt: skip

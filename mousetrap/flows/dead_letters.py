@@ -115,9 +115,9 @@ def send_back(
                 headers = without_failure_headers(picked.headers)
                 headers[REPLAYED] = dead_letter.replayed + 1
                 copy = picked.copy(1, headers)
-                receipt = publisher.publish(
-                    copy, queue.name, properties=kept_properties(properties)
-                )
+                kept = kept_properties(properties)
+                kept.content_encoding = copy.content_encoding  # a body that was edited has none
+                receipt = publisher.publish(copy, queue.name, properties=kept)
                 receipt.wait(timeout + 1)
                 channel.basic_ack(method.delivery_tag)
                 replayed += 1

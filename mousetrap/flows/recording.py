@@ -203,7 +203,7 @@ def test_module(messages: Iterable[Message], module: str, name: str) -> str:
     """Return a Python module that tests the stage *name* of *module* with each of *messages*."""
     entries = []
     for each in messages:
-        body = pprint.pformat(each.body, width=80).replace("\n", "\n        ")
+        body = pprint.pformat(each.readable_body, width=80).replace("\n", "\n        ")
         fields = f"attempt={each.attempt}, job={each.job!a}, parent={each.parent!a}"
         entries.append(
             f"    # {safe(each.reason or 'no reason given', 90)}\n"

@@ -10,18 +10,19 @@ import copy
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import SettingsError
+from mousetrap.model.headers import check_carried
 from mousetrap.model.message import Message, current_message
 from mousetrap.model.targets import OutputTargets, SentMessage, Targets
 from mousetrap.model.topology import Queue
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import Handling, current_handling, inherit_in_threads
+from mousetrap.worker.handling import Handling, current_handling, inherit_in_threads, pass_on
 from mousetrap.worker.options import check_options
 from mousetrap.worker.service import WorkerService
 from mousetrap.worker.worker import Worker
@@ -43,10 +44,11 @@ class Stage(Generic[P, R]):
         name: str | None = None,
         timeout: float | None = None,
         routes: Targets = None,
+        carry: Sequence[str] = (),
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.handler = Handler(function, name)
+        self.handler = Handler(function, name, check_carried(carry))
         self.name = self.handler.name
         self.queue = queue
         self.writes: Any = writes
@@ -118,7 +120,9 @@ class Stage(Generic[P, R]):
             returned = self.handler.call(message, handling)
             plain = self.targets.plain
             kept = [SentMessage(each, plain) for each in returned] if plain else []
-            return [*kept, *handling.end()]
+            outputs = [*kept, *handling.end()]
+            pass_on(message, self.handler.carry, [each.message for each in outputs])
+            return outputs
         finally:
             handling.end()
             current_message.reset(tokens[0])
@@ -162,9 +166,11 @@ class Stage(Generic[P, R]):
         return f"<Stage {path}, concurrency {self.concurrency}>"
 
 
-# What a worker of a stage is started with; function and name are those of its handler.
+# What a worker of a stage is started with; the others are those of its handler.
 OPTIONS = tuple(
-    each for each in inspect.signature(Stage).parameters if each not in ("function", "name")
+    each
+    for each in inspect.signature(Stage).parameters
+    if each not in ("function", "name", "carry")
 )
 
 
@@ -194,6 +200,7 @@ def stage(
     prefetch: int | None = None,
     name: str | None = None,
     timeout: float | None = None,
+    carry: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Bind a plain function to the queue it *reads* and the queue or queues it *writes*.
 
@@ -216,13 +223,17 @@ def stage(
     longer has failed: it is retried, and dead-lettered when its retries are used up. What the
     function returns later is dropped; a coroutine is cancelled (see `Worker`).
 
+    Outputs get the correlation id of their message and its headers ``traceparent`` and
+    ``tracestate``, also when it was retried or replayed. *carry* names further headers that they
+    get: ``carry=["tenant"]``.
+
     *name* (default: the function's) is the stage's identity: outcomes carry it, and the ids of the
     outputs are computed from it. **Renaming a function gives its outputs other ids**, and then a
     sink stores a result twice if its message is handled before and after the change. So after a
     renaming give the old name: ``@stage(reads="start_fetch", name="fetch")``.
 
     Raises:
-        SettingsError: a target, a retry delay, *timeout* or *name* is not allowed.
+        SettingsError: a target, a retry delay, *timeout*, *name* or *carry* is not allowed.
         ValueError: *concurrency* or *prefetch* is out of range.
         TypeError: the function cannot be called with the message's data and nothing else, or no
             JSON can become the type of its parameter (see `Handler`).
@@ -232,6 +243,6 @@ def stage(
         raise SettingsError(f"the name {name!r} of a stage: use a word, mostly the function's")
 
     def bind(function: Callable[P, R]) -> Stage[P, R]:
-        return Stage(function, queue, writes, concurrency, prefetch, name, timeout, routes)
+        return Stage(function, queue, writes, concurrency, prefetch, name, timeout, routes, carry)
 
     return bind

@@ -8,10 +8,12 @@ fit one frame. Nothing here talks to a broker.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+
+from mousetrap.errors import SettingsError
 
 ATTEMPT, PARENT, JOB = "mousetrap-attempt", "mousetrap-parent", "mousetrap-job"
 RETRIES = "mousetrap-retries"
@@ -27,10 +29,14 @@ FIELD_HEADERS = frozenset((ATTEMPT, PARENT, JOB, RETRIES))  # a `Message` has fi
 # drops it (a plugin). They have done their work when the message arrives here.
 ROUTING_HEADERS = frozenset(("CC", "BCC", "x-deduplication-header"))
 
+# W3C Trace Context: https://www.w3.org/TR/trace-context/
+TRACE_HEADERS = ("traceparent", "tracestate")  # passed on to the outputs of each stage
+
 # All headers must fit one frame, which has 131,072 bytes unless the broker is set otherwise. Ours,
 # with the traceback and the reason, and the properties need less than 20,000.
 MAX_FOREIGN_HEADERS = 100_000  # encoded bytes of the headers that a copy keeps
 MAX_DROPPED = 1_000  # bytes of the text that says which headers were dropped
+MAX_HEADER_NAME = 255  # bytes: AMQP sends it as a short string
 MIN_REASON = 200  # bytes of a reason that are kept, however small the frame
 
 
@@ -70,13 +76,42 @@ def without_failure_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     The broker's counts are not needed: they differ by version and queue type, so attempts are
     counted in a header of ours.
     """
+    return {key: value for key, value in headers.items() if not _is_of_failures(key)}
+
+
+def _is_of_failures(key: Any) -> bool:
     ours = (REASON, TRACEBACK, ORIGIN, DEAD_SINCE, LOSSES, TIMEOUTS)
     brokers = ("x-death", "x-first-death-", "x-last-death-", *DELIVERY_COUNTS)
-    return {
-        key: value
-        for key, value in headers.items()
-        if key not in ours and not _name(key).startswith(brokers)
-    }
+    return key in ours or _name(key).startswith(brokers)
+
+
+def check_carried(names: Any) -> tuple[str, ...]:
+    """Return *names*, headers that a stage passes on to its outputs, as a tuple.
+
+    Raises:
+        SettingsError: it is no list of names, or a header cannot be passed on: it is one of ours,
+            it routes a message, or it has the broker's counts.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise SettingsError(f"carry is {names!r}: give a list of header names, as [{names!r}]")
+    found = tuple(names)
+    for name in found:
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= MAX_HEADER_NAME:
+            raise SettingsError(
+                f"carry has {name!r}: a header's name is a text of 1 to {MAX_HEADER_NAME} bytes"
+            )
+        if _is_ours(name) or name in (ROUTED, *ROUTING_HEADERS) or _is_of_failures(name):
+            raise SettingsError(
+                f"carry has {name!r}, which says what happened to one message, or routes it: it "
+                f"cannot be passed on to another message; leave it out"
+            )
+    return found
+
+
+def carried(headers: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return those *headers* of a message that its outputs get: *names* and `TRACE_HEADERS`."""
+    found = {name: headers[name] for name in (*TRACE_HEADERS, *names) if name in headers}
+    return kept_headers(found) if found else found
 
 
 def kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:

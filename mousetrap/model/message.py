@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table, age
+from mousetrap.errors import UndecodableMessage
+from mousetrap.model.content_encoding import decompressed
 from mousetrap.model.decoding import decode as decode  # re-exported: the reverse of `encode`
 from mousetrap.model.encoding import check_size
 from mousetrap.model.encoding import encode as encode
@@ -62,6 +64,14 @@ class Properties(Protocol):
         """The table of headers, ours and those of other clients."""
 
     @property
+    def correlation_id(self) -> str | None:
+        """The id by which the sender knows what belongs together."""
+
+    @property
+    def content_encoding(self) -> str | None:
+        """How the body is compressed, if it is."""
+
+    @property
     def timestamp(self) -> int | None:
         """When the message was first published, in seconds since 1970."""
 
@@ -73,16 +83,18 @@ class Message:
     the first output of stage ``fetch`` for the message *parent*; its id is the same each time
     *parent* is handled. `data` and `body` are the decoded and the encoded form of the same value;
     each is computed on first use. `sent` is when the message was first put into a queue, in seconds
-    since 1970 on the sender's clock; None if the message does not say.
+    since 1970 on the sender's clock; None if the message does not say. `correlation_id` is passed
+    on to the outputs. `content` is the body without its `content_encoding`.
 
     Raises:
-        ValueError: *id* is longer than `MAX_ID_BYTES`, or *body* than `MAX_BODY_BYTES`.
+        ValueError: *id* or *correlation_id* is longer than `MAX_ID_BYTES`, or *body* than
+            `MAX_BODY_BYTES`.
 
     Threads: any can read it; its values do not change after it was made.
     """
 
-    __slots__ = ("_body", "_data", "attempt", "headers", "id", "job", "parent", "past_retries",
-                 "sent")  # fmt: skip
+    __slots__ = ("_body", "_data", "attempt", "content_encoding", "correlation_id", "headers", "id",
+                 "job", "parent", "past_retries", "sent")  # fmt: skip
 
     def __init__(
         self,
@@ -96,12 +108,18 @@ class Message:
         past_retries: int = 0,
         headers: Mapping[str, Any] | None = None,
         sent: int | None = None,
+        correlation_id: str | None = None,
+        content_encoding: str | None = None,
     ) -> None:
         if body is not None:
             check_size(body)
         if id is not None and len(id.encode()) > MAX_ID_BYTES:
             raise ValueError(
                 f"the message id has more than {MAX_ID_BYTES} bytes: use a shorter one"
+            )
+        if correlation_id is not None and len(correlation_id.encode()) > MAX_ID_BYTES:
+            raise ValueError(
+                f"the correlation id has more than {MAX_ID_BYTES} bytes: use a shorter one"
             )
         self._data = data
         self._body = b"" if data is _NOT_DECODED and body is None else body
@@ -112,6 +130,8 @@ class Message:
         self.past_retries = past_retries  # of its ancestors
         self.headers: Mapping[str, Any] = headers or {}
         self.sent = sent
+        self.correlation_id = correlation_id
+        self.content_encoding = content_encoding
 
     @property
     def short_id(self) -> str:
@@ -126,6 +146,25 @@ class Message:
         return self._body
 
     @property
+    def content(self) -> bytes:
+        """The body without its content encoding; `body` stays as it arrived.
+
+        Raises:
+            UndecodableMessage: it is damaged or too large; see `content_encoding.decompressed`.
+        """
+        if self.content_encoding is None:
+            return self.body
+        return decompressed(self.body, self.content_encoding)
+
+    @property
+    def readable_body(self) -> bytes:
+        """The content for people and recordings; the body if that cannot be decompressed."""
+        try:
+            return self.content
+        except UndecodableMessage:
+            return self.body
+
+    @property
     def data(self) -> Any:
         """The decoded body as plain Python values; None for an empty body.
 
@@ -133,7 +172,8 @@ class Message:
             UndecodableMessage: the body is not JSON.
         """
         if self._data is _NOT_DECODED:
-            self._data = decode(self.body) if self.body else None
+            content = self.content
+            self._data = decode(content) if content else None
         return self._data
 
     @property
@@ -208,6 +248,8 @@ class Message:
             past_retries=self.past_retries,
             headers=headers,
             sent=self.sent,
+            correlation_id=self.correlation_id,
+            content_encoding=self.content_encoding if body is None else None,
         )
         message._body = self.body if body is None else body
         return message
@@ -229,6 +271,7 @@ class Message:
         text that is not a string is ignored.
         """
         headers, sent = properties.headers or {}, properties.timestamp
+        correlation_id, encoding = properties.correlation_id, properties.content_encoding
         attempt, retries = headers.get(ATTEMPT), headers.get(RETRIES)
         message = cls(
             id=_text(properties.message_id),
@@ -238,6 +281,8 @@ class Message:
             past_retries=0 if retries is None else _clamped(retries, 0),
             headers=None if headers.keys() <= FIELD_HEADERS else arrived(headers),
             sent=sent if isinstance(sent, int) else None,
+            correlation_id=None if correlation_id is None else _id(correlation_id),
+            content_encoding=None if encoding is None else _text(encoding),
         )
         message._body = body  # no size check: this broker has accepted it
         return message
@@ -255,6 +300,7 @@ class Message:
             "message": self.id,
             "job": None if self.job == self.id else self.job,
             "parent": self.parent,
+            "correlation id": self.correlation_id,
             "attempt": self.attempt,
             "size": f"{len(self.body):,} bytes",
             "age" if self.dead_since is None else "dead for": since,

@@ -48,7 +48,10 @@ class Messages(list[Message]):
 
         With *type* the body is decoded to it; if that fails, the row has the error instead.
         """
-        rows = [(each.id[:8], f"{len(each.body):,} B", preview(each.body, type)) for each in self]
+        rows = [
+            (each.id[:8], f"{len(each.body):,} B", preview(each.readable_body, type))
+            for each in self
+        ]
         return Table(("message", "size", "body"), rows, f"{len(self):,} messages{self.title}")
 
     def _age(self, message: Message) -> str | None:

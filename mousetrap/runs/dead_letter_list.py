@@ -132,7 +132,7 @@ class DeadLetterList(Messages):
         message = self.dead_letter(id)
         self._check_bodies([message])
         try:
-            return message.data if type is None else decode(message.body, type)
+            return message.data if type is None else decode(message.content, type)
         except ValueError:
             return message.body
 
@@ -388,7 +388,7 @@ def _edited(message: Message, handler: Handler) -> Message:
             f"{handler.name} failed with message {message.short_id}: {class_name(error)}; "
             f"nothing was edited: correct the function, or select messages with ids=..."
         ) from error
-    if data is None and message.body:
+    if data is None and message.content:
         what = f"{handler.name} returned None for message {message.short_id}"
         raise MousetrapError(f"{what}: return the data to send; nothing was edited")
     return message.copy(message.attempt, {**message.headers, EDITED: True}, body)

@@ -95,7 +95,8 @@ class JobSender:
         offset = clock.steady_time() - clock.monotonic() - self._settings.confirm_timeout
         for receipt in receipts:
             message = receipt.message
-            kept = message.body if len(message.body) <= self._settings.keep_bodies else None
+            body = message.readable_body
+            kept = body if len(body) <= self._settings.keep_bodies else None
             self._ledger.sent(message.id, queue, receipt.deadline + offset, kept)
         with self._lock:
             self._receipts |= {each.message.id: each for each in receipts if not each.confirmed}

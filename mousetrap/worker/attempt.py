@@ -16,7 +16,7 @@ from mousetrap.model.targets import OutputTargets, SentMessage
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import Handling, current_handling
+from mousetrap.worker.handling import Handling, current_handling, pass_on
 from mousetrap.worker.hooks import Hooks
 
 
@@ -116,6 +116,8 @@ class HandlerCall(Handling):
         sent = self.end()
         try:
             if error is None:
+                outputs = (*self.outputs, *[each.message for each in sent])
+                pass_on(self.message, self._attempt.handler.carry, outputs)
                 self._end.publish_outputs(self._attempt, self.outputs, sent)
             else:
                 self._end.handle_failure(self._attempt, error)

@@ -18,7 +18,7 @@ import contextvars
 import copy
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
@@ -48,13 +48,16 @@ class Handler:
             stage, whose queues and options would be lost.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str | None = None, carry: Sequence[str] = ()
+    ) -> None:
         if isinstance(getattr(function, "handler", None), Handler):
             raise TypeError(
                 f"{getattr(function, 'name', function)} is a stage with a queue and options of its "
                 f"own: start it with .worker(), .run() or consume, or give its .function"
             )
         self.function = function
+        self.carry = carry
         self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
         parameter = data_parameter(function, self.name)
         self.is_async = is_async(function)
@@ -96,14 +99,15 @@ class Handler:
         """
         if self.accepts is Message:
             return (message,)
-        if not message.body:
+        content = message.body if message.content_encoding is None else message.content
+        if not content:
             if self._needs_data:
                 raise UndecodableMessage(f"empty body, but {self.name} needs data", 0)
             return ()
         if not self._takes_data:
             self._warn_of_data()
             return ()
-        return (decode(message.body, self.accepts),)
+        return (decode(content, self.accepts),)
 
     def outputs(
         self, result: Any, message: Message, handling: Handling | None = None

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 
 from mousetrap import settings as settings_module
 from mousetrap.errors import MousetrapError
-from mousetrap.model.headers import without_failure_headers
+from mousetrap.model.headers import MAX_FOREIGN_HEADERS, carried, fit, without_failure_headers
 from mousetrap.model.message import Message, child_id
 from mousetrap.model.targets import NO_TARGETS, OutputTargets, SentMessage
 from mousetrap.runtime import thread_context, threads
@@ -146,7 +146,24 @@ class Handling:
             job=parent.job,
             past_retries=parent.retries,
             headers=without_failure_headers(source.headers),
+            correlation_id=source.correlation_id,
+            content_encoding=source.content_encoding,
         )
+
+
+def pass_on(message: Message, carry: Sequence[str], outputs: Iterable[Message]) -> None:
+    """Give the *outputs* of *message* its correlation id, and its headers for traces and *carry*.
+
+    What an output has itself stays.
+    """
+    if message.correlation_id is None and not message.headers:
+        return
+    headers = carried(message.headers, carry)
+    for each in outputs:
+        if each.correlation_id is None:
+            each.correlation_id = message.correlation_id
+        if headers:
+            each.headers = fit({**headers, **each.headers}, MAX_FOREIGN_HEADERS)
 
 
 class _HandlingOfAnotherProcess(Handling):

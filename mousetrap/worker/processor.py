@@ -297,7 +297,7 @@ class Processor:
         self._publish(attempt, [(failure.copy, failure.target, properties)], outcome)
 
     def _kept_job_body(self, attempt: Attempt) -> bytes | None:
-        return None if attempt.message.parent else self._kept_body(attempt.message.body)
+        return None if attempt.message.parent else self._kept_body(attempt.message.readable_body)
 
     def _kept_body(self, body: bytes) -> bytes | None:
         return body if 0 < self._max_kept_body >= len(body) else None

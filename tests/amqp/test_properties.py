@@ -58,6 +58,8 @@ def test_encoding_of_an_ordinary_message_does_without_pika(message, left_to_pika
         (Message(1, headers={"mousetrap-of-a-later-version": 1}), {}),
         (Message(1, headers={"traceparent": "00-0af7651916cd43dd-b7ad6b71-01", "n": None}), {}),
         (PARENT.copy(2, {}), {}),
+        (Message(1, correlation_id="order 7"), {}),
+        (Message(1, content_encoding="gzip"), {}),
         (CHILD.copy(1, {"mousetrap-reason": "OSError: down"}), {}),
         (Message(1, past_retries=3), {}),
         (PARENT, {"priority": 5}),
@@ -65,8 +67,8 @@ def test_encoding_of_an_ordinary_message_does_without_pika(message, left_to_pika
         (PARENT, {"expiration": "60000", "reply_to": "here", "cluster_id": "x"}),
         (CHILD, {"content_type": "text/csv", "timestamp": 5}),
     ],
-    ids=["header", "header of ours", "headers", "retry", "dead", "retried ancestor", "priority",
-         "user", "request", "type and time"],
+    ids=["header", "header of ours", "headers", "retry", "correlation id", "gzip", "dead",
+         "retried ancestor", "priority", "user", "request", "type and time"],
 )  # fmt: skip
 def test_encoding_of_anything_else_is_left_to_pika(message, base, left_to_pika):
     """A header or property that the fast way does not know: the bytes and the values of pika."""
@@ -86,7 +88,10 @@ def test_encoding_of_anything_else_is_left_to_pika(message, base, left_to_pika):
 
 def test_encoding_knows_every_field_of_a_message():
     """If this fails, a message has something new: the condition of the fast way must ask for it."""
-    known = {"_body", "_data", "attempt", "headers", "id", "job", "parent", "past_retries", "sent"}
+    known = {
+        "_body", "_data", "attempt", "content_encoding", "correlation_id", "headers", "id", "job",
+        "parent", "past_retries", "sent",
+    }  # fmt: skip
 
     assert set(Message.__slots__) == known
 

@@ -78,6 +78,10 @@ UNREADABLE = [
     gzip.compress(b'"a"'), pickle.dumps("a"), b"!!python/object/apply:os.system",
     b"<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a 'a'>]><x>&a;</x>",
 ]  # fmt: skip
+DAMAGED = [  # gzip that is cut off, has a wrong byte, or is too large when it is decompressed
+    gzip.compress(b'"a"')[:-1], gzip.compress(b'"a"')[:-8] + bytes(8), b"\x1f\x8b",
+    gzip.compress(b"0" * 50_000_000),
+]  # fmt: skip
 ABSURD = [None, True, -1, 0, 10**9, 2**63 - 1, -(2**63), Decimal("1.5"), "x", "", b"\xff",
           [1, [2]], {"a": {"b": None}}, "x" * 9_000]  # fmt: skip
 OURS = (
@@ -140,6 +144,7 @@ def test_malformed(trial, worker_pool, fault_row, seeded_random, times):
     """A malformed message is dead-lettered unchanged, or done; the worker goes on."""
     worker = worker_pool.start(trial.settings, "--concurrency", "4")
     fixed = [(body, {}, {}) for body in UNREADABLE]
+    fixed += [(body, {}, {"content_encoding": "gzip"}) for body in DAMAGED]
     fixed += [(None, headers, {}) for headers in FORGED]
     fixed += [(None, {}, properties) for properties in LYING]
     assert len(fixed) >= 60

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mousetrap import stage
+from mousetrap.errors import SettingsError
 from mousetrap.model.headers import (
     DROPPED,
     MAX_DROPPED,
@@ -18,7 +20,9 @@ from mousetrap.model.headers import (
     MIN_REASON,
     REASON,
     ROUTED,
+    TRACE_HEADERS,
     TRACEBACK,
+    carried,
     cut,
     entry_size,
     fit,
@@ -30,7 +34,16 @@ from mousetrap.model.message import Message
 
 def arriving(**headers):
     """Return the message that arrives with *headers*."""
-    return Message.from_wire(b"1", SimpleNamespace(message_id="id", headers=headers, timestamp=0))
+    return Message.from_wire(
+        b"1",
+        SimpleNamespace(
+            message_id="id",
+            headers=headers,
+            timestamp=0,
+            correlation_id=None,
+            content_encoding=None,
+        ),
+    )
 
 
 def size_of(headers):
@@ -126,3 +139,40 @@ def test_cut_counts_bytes(text, limit, keep_end):
     found = cut(text, limit, keep_end=keep_end)
 
     assert len(found.encode()) <= limit
+
+
+# ---- headers that go from a message to its outputs -----------------------------------------------
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*TRACE_HEADERS, "a", "b", "CC", "x-death", REASON]),
+        st.text() | st.integers() | st.just(object()),
+    ),
+    st.lists(st.sampled_from(["a", "b", "c"])),
+)
+def test_carried_headers_are_those_for_traces_and_those_named(headers, names):
+    """And only if the message has them, with a value that AMQP can send."""
+    found = carried(headers, names)
+
+    wanted = {name for name in (*TRACE_HEADERS, *names) if name in headers}
+    assert found.keys() - {DROPPED} <= wanted
+    assert all(found[name] == headers[name] for name in found.keys() & wanted)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CC", "BCC", "x-deduplication-header", "x-death", "x-first-death-queue", "x-delivery-count",
+     "mousetrap-attempt", "mousetrap-anything", "mousetrap-routed", "", "é" * 128, 5, None],
+)  # fmt: skip
+def test_header_that_cannot_be_passed_on_is_refused(name):
+    """It says what happened to one message, or sends it to further queues."""
+    with pytest.raises(SettingsError, match="carry has"):
+        stage(reads="a", carry=["tenant", name])(print)
+
+
+@pytest.mark.parametrize("names", ["tenant", 5])
+def test_carry_that_is_no_list_is_refused(names):
+    """A single text would be taken as its letters."""
+    with pytest.raises(SettingsError, match=r"give a list of header names, as \["):
+        stage(reads="a", carry=names)(print)

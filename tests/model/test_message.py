@@ -230,9 +230,12 @@ def test_a_copy_is_the_same_message():
 # --- the wire ----------------------------------------------------------------------------------
 
 
-def properties(message_id, headers, timestamp=None):
+def properties(message_id, headers, timestamp=None, correlation_id=None, content_encoding=None):
     """Return what an AMQP client passes with a body, by the standard names."""
-    return SimpleNamespace(message_id=message_id, headers=headers, timestamp=timestamp)
+    return SimpleNamespace(
+        message_id=message_id, headers=headers, timestamp=timestamp, correlation_id=correlation_id,
+        content_encoding=content_encoding,
+    )  # fmt: skip
 
 
 @given(json_values, st.integers(1, MAX_ATTEMPT), st.integers(0, MAX_ATTEMPT))

@@ -22,6 +22,8 @@ MESSAGES = st.builds(
     job=st.none() | TEXT,
     past_retries=st.integers(0, 1000),
     headers=st.just({}) | HEADERS,
+    correlation_id=st.none() | TEXT,
+    content_encoding=st.none() | st.sampled_from(["gzip", "utf-8"]),
 )
 BASES = st.none() | st.fixed_dictionaries(
     {},
