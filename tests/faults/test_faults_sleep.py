@@ -30,7 +30,7 @@ SLEEPER = """
         pids = run.processes.pids().values() if run.processes else ()
         print(*pids, flush=True)
         try:
-            summary = run.settle(timeout=90)
+            summary = run.settle(timeout=float(sys.argv[2]))
             results = {each.id for each in run.results()}
             print(summary.lost, summary.done, len(results), flush=True)
         except QueuesLost as error:
@@ -50,7 +50,8 @@ def asleep(settings, workers, seconds, *, expiry):
     The answer comes when the run has settled, or cannot.
     """
     child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SLEEPER), workers],
+        # its clock goes on while it is stopped
+        [sys.executable, "-c", textwrap.dedent(SLEEPER), workers, str(seconds + 90)],
         stdout=subprocess.PIPE, text=True,
         env=os.environ | settings.replace(queue_expiry=expiry).to_environment(),
     )  # fmt: skip
