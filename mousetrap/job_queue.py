@@ -265,22 +265,27 @@ def delete_unused(
     Raises:
         TimeoutError: a queue still has consumers after *timeout* seconds; the text names it.
         BrokerUnreachable, ConnectionLost: the broker did not answer in that time.
+            ``deleted`` of each exception has the names of those that were deleted before.
     """
     deadline = clock.monotonic() + timeout
     bare = settings.replace(namespace="")
-    deleted = []
-    for name in wire_names:
-        while (found := _depth_until(name, bare, deadline)) is not None and found.consumers:
-            if not clock.remaining(deadline):
-                raise TimeoutError(
-                    f"queue {name!r} still has {found.consumers} consumers after {timeout:g} s: "
-                    f"stop them first"
-                )
-            clock.sleep(0.1)
-        if found is not None:
-            with short_channel(bare, max(1.0, clock.remaining(deadline))) as channel:
-                channel.queue_delete(name)
-            deleted.append(name)
+    deleted: list[str] = []
+    try:
+        for name in wire_names:
+            while (found := _depth_until(name, bare, deadline)) is not None and found.consumers:
+                if not clock.remaining(deadline):
+                    raise TimeoutError(
+                        f"queue {name!r} still has {found.consumers} consumers after "
+                        f"{timeout:g} s: stop them first"
+                    )
+                clock.sleep(0.1)
+            if found is not None:
+                with short_channel(bare, max(1.0, clock.remaining(deadline))) as channel:
+                    channel.queue_delete(name)
+                deleted.append(name)
+    except BaseException as error:
+        vars(error)["deleted"] = deleted
+        raise
     return deleted
 
 

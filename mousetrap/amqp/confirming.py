@@ -21,15 +21,31 @@ def confirm_all(
     """Return the *receipts*, or those of copies with the same ids, when all are confirmed.
 
     *flush* waits until each receipt is settled. See `Publisher.publish_until_confirmed`, also for
-    the errors that are raised.
+    the errors that are raised; ``receipts`` of each has the *receipts*.
     """
+    receipts = list(receipts)
+    try:
+        _confirm(receipts, timeout, flush, send_again)
+    except BaseException as error:
+        vars(error)["receipts"] = receipts
+        raise
+    return receipts
+
+
+def _confirm(
+    receipts: list[Receipt],
+    timeout: float,
+    flush: Callable[[float], None],
+    send_again: Callable[[Receipt], Receipt],
+) -> None:
+    """Replace receipts by those of copies until all are confirmed."""
     deadline = clock.monotonic() + timeout
     while True:
         with suppress(TimeoutError):  # receipts that still wait then are counted below
             flush(clock.remaining(deadline))
         missing = [n for n, receipt in enumerate(receipts) if not receipt.confirmed]
         if not missing:
-            return receipts
+            return
         first = receipts[missing[0]]
         for receipt in (receipts[n] for n in missing):
             if receipt.error and (receipt.state == "returned" or receipt.is_final):

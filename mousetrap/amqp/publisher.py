@@ -130,15 +130,15 @@ class Publisher:
         at any time. The messages before it are sent, and no other; their receipts are in
         ``receipts`` of the exception.
         """
-        receipts: list[Receipt] = []
-        batch: list[Receipt] = []
+        receipts, batch = list[Receipt](), list[Receipt]()
 
         def submit() -> None:
             with interrupts_postponed():  # a receipt is submitted and in the list, or neither
-                self._window.submit(batch)
-                receipts.extend(batch)
-                on_submitted(batch[:])
-                batch.clear()
+                submitted = batch[:]
+                batch.clear()  # first: whatever raises, these are not submitted a second time
+                self._window.submit(submitted)
+                receipts.extend(submitted)
+                on_submitted(submitted)
 
         def wait_and_submit() -> None:
             try:
@@ -156,8 +156,9 @@ class Publisher:
             if batch:
                 wait_and_submit()
         except BaseException as error:
-            with suppress(MousetrapError):  # the publisher is closed: *error* explains more
-                submit()
+            if batch:
+                with suppress(MousetrapError):  # the publisher is closed: *error* explains more
+                    submit()
             vars(error)["receipts"] = receipts
             raise
         return receipts
@@ -175,6 +176,7 @@ class Publisher:
             PublishRefused: a message can never be sent as it is: it is too large for this broker,
                 or a header cannot be encoded.
             TimeoutError: some are not confirmed after *timeout* seconds; says how many and why.
+            Exception: what `publish_many` raises; ``receipts`` of each has what was published.
         """
         receipts = self.publish_many(messages, queue)
         return confirm_all(receipts, timeout, flush=self.flush, send_again=self.send_again)
@@ -201,9 +203,7 @@ class Publisher:
         callback: Callable[[Receipt], None],
         properties: AMQPProperties | None = None,
     ) -> None:
-        """Publish *body* to the queues bound to *exchange* by *key*; there may be none.
-
-        Never blocks.
+        """Publish *body* to the queues bound to *exchange* by *key*, if any; never block.
 
         Raises:
             MousetrapError: the publisher is closed or has failed permanently.

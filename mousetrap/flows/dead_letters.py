@@ -64,6 +64,8 @@ def replay(
             ``settings.confirm_timeout`` seconds; the dead letters that were not sent back stay.
         KeyboardInterrupt: between two dead letters. If the broker does not confirm the copy of one
             within half a second, that one stays, and may be in *queue* as well.
+
+    ``replayed`` of an exception has the ids of the dead letters that were sent back before.
     """
     starts = None if ids is None else tuple([ids] if isinstance(ids, str) else ids)
     if starts is not None and "" in starts:
@@ -88,7 +90,27 @@ def send_back(
     A dead letter for which *pick* returns None stays. *pick* may return a message with another
     body. Works and raises as `replay` does.
     """
-    settings = settings or Settings.from_environment()
+    replayed: list[str] = []
+
+    def count(copy: Message) -> None:
+        replayed.append(copy.id)
+        on_replayed(copy)
+
+    try:
+        _send_back(queue, pick, limit, settings or Settings.from_environment(), count)
+    except BaseException as error:
+        attach_replayed(error, replayed)
+        raise
+    return len(replayed)
+
+
+def _send_back(
+    queue: Queue | str,
+    pick: Callable[[Message], Message | None],
+    limit: int | None,
+    settings: Settings,
+    on_replayed: Callable[[Message], object],
+) -> None:
     queue = queue_of(queue)
     timeout = settings.confirm_timeout
     there = depth(queue.dead, settings, timeout=timeout).messages
@@ -127,7 +149,16 @@ def send_back(
             if channel.is_open:
                 with suppress(*PIKA_ERRORS, BrokerUnreachable):
                     requeue(channel, queue.dead, staying, settings)
-    return replayed
+
+
+def attach_replayed(error: BaseException, ids: list[str]) -> None:
+    """Attach the *ids* of the dead letters that were sent back before *error*, and a note."""
+    if ids and "replayed" not in vars(error):
+        error.add_note(
+            f"{len(ids):,} dead letters were sent back before: their ids are in `replayed` of "
+            f"this exception (in a notebook: sys.last_value.replayed)"
+        )
+    vars(error)["replayed"] = ids
 
 
 @contextmanager

@@ -87,8 +87,8 @@ class Recording:
         """Read a recording that `save` wrote.
 
         Raises:
-            SettingsError: the file does not exist, or a line of it, which the error names, is not
-                of a recording.
+            SettingsError: the file does not exist, or is incomplete, or a line of it, which the
+                error names, is not of a recording.
         """
         path = Path(path)
         try:
@@ -104,11 +104,17 @@ class Recording:
                 if number == 1:
                     if (format := row.get(_HEAD)) != RECORDING_FORMAT:
                         raise ValueError(f"format {format}, not {RECORDING_FORMAT}")
+                    expected = row.get("messages", len(lines))
                     continue
                 found.append(_from_row(row))
             except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
                 where = f"{path}, line {number}"
                 raise SettingsError(f"{where}, is not of a recording: {error}") from None
+        if len(found) != expected:
+            raise SettingsError(
+                f"{path} has {len(found):,} messages, and its first line says {expected:,}: lines "
+                f"are missing, or were added; save the recording again, or copy the whole file"
+            )
         return cls(found)
 
     def save(self, path: str | Path) -> Path:

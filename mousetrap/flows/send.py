@@ -126,16 +126,20 @@ def send(
     """
     name = queue_of(queue).name
     has_many = is_many(data)
-    if count > 1:
-        if isinstance(data, Message):
-            raise ValueError("a Message has one id and is sent once: give its data, or count=1")
-        data = list(data) if has_many else data
-    handling = current_handling.get(None)
-    if handling is not None and handling.includes(settings):
-        return _add_to(handling, name, list(_messages(data, count, has_many)))
-    total = count * (len(data) if isinstance(data, Sized) else 0) if has_many else count
-    publisher = Publisher(settings or Settings.from_environment(), "send").open()
-    return _send_now(publisher, name, _messages(data, count, has_many), total)
+    try:
+        if count > 1:
+            if isinstance(data, Message):
+                raise ValueError("a Message has one id and is sent once: give its data, or count=1")
+            data = list(data) if has_many else data
+        handling = current_handling.get(None)
+        if handling is not None and handling.includes(settings):
+            return _add_to(handling, name, list(_messages(data, count, has_many)))
+        total = count * (len(data) if isinstance(data, Sized) else 0) if has_many else count
+        publisher = Publisher(settings or Settings.from_environment(), "send").open()
+        return _send_now(publisher, name, _messages(data, count, has_many), total)
+    except BaseException as error:
+        vars(error).setdefault("receipts", [])  # nothing was sent
+        raise
 
 
 def _send_now(publisher: Publisher, name: str, values: Iterator[Message], total: int) -> SendResult:

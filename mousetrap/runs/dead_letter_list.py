@@ -15,7 +15,7 @@ from typing import Any
 from mousetrap.display.safe_text import SafeText, class_name, safe
 from mousetrap.display.table import Table, age
 from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
-from mousetrap.flows.dead_letters import dead_letters, send_back
+from mousetrap.flows.dead_letters import attach_replayed, dead_letters, send_back
 from mousetrap.flows.flow import reference
 from mousetrap.flows.recording import test_module
 from mousetrap.flows.stage import Stage, queue_of
@@ -186,6 +186,7 @@ class DeadLetterList(Messages):
         Raises:
             PublishError: the broker did not confirm a copy; its dead letter stays.
             QueueMissing, MousetrapError: the dead queue does not exist, or the run has ended.
+            ``replayed`` of each exception has the ids that were sent back before.
         """
         if self._run is not None and self._run.state != "open":
             raise MousetrapError(
@@ -203,14 +204,18 @@ class DeadLetterList(Messages):
         for queue in {self._queues[id].name: self._queues[id] for id in waiting}.values():
             left = None if limit is None else limit - len(sent)
             ours = {id: each for id, each in waiting.items() if self._queues[id] == queue}
-            sent += self._send_back(queue, ours, left)
+            try:
+                self._send_back(queue, ours, left, sent)
+            except BaseException as error:
+                attach_replayed(error, sent)
+                raise
         if limit is None or len(sent) < limit:
             kept |= dict.fromkeys(waiting.keys() - set(sent), "no longer in the dead queue")
         return ReplayResult(sent, kept)
 
-    def _send_back(self, queue: Queue, ours: dict[str, Message], limit: int | None) -> list[str]:
-        sent: list[str] = []
-
+    def _send_back(
+        self, queue: Queue, ours: dict[str, Message], limit: int | None, sent: list[str]
+    ) -> None:
         def pick(found: Message) -> Message | None:
             listed = ours.get(found.id)
             # a listed message as the dead queue has it, unless it was edited in the list
@@ -222,7 +227,6 @@ class DeadLetterList(Messages):
                 self._run.ledger.replayed(copy.id)
 
         send_back(queue, pick, limit=limit, settings=self._settings, on_replayed=on_replayed)
-        return sent
 
     # ---- testing ---------------------------------------------------------------------------------
 
@@ -249,10 +253,10 @@ class DeadLetterList(Messages):
         module, _, name = (_reference(where) if isinstance(where, Stage) else where).partition(":")
         if not all(part.isidentifier() for part in [*module.split("."), name]):
             raise SettingsError(f"stage is {where!r}: give the stage, or 'module:name'")
-        path = Path(path)
+        path, text = Path(path), test_module(messages, module, name)
         try:
             with path.open("w" if overwrite else "x", encoding="utf-8") as file:
-                file.write(test_module(messages, module, name))
+                file.write(text)
         except FileExistsError:
             raise SettingsError(f"{path} exists: give another path, or overwrite=True") from None
         return path

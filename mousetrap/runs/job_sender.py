@@ -36,15 +36,22 @@ class JobSender:
         If *jobs* raises, those before are sent: ``receipts`` of the exception has their receipts.
         """
         messages = (job if isinstance(job, Message) else Message(job) for job in jobs)
+        sent: list[Receipt] = []
+
+        def on_submitted(receipts: list[Receipt]) -> None:
+            sent.extend(receipts)
+            self._record(receipts, queue)
+
         try:
             return self.publisher.publish_many(
                 messages,
                 queue,
                 callback=self._on_outcome,
-                on_submitted=lambda receipts: self._record(receipts, queue),
+                on_submitted=on_submitted,
             )
         except BaseException as error:
-            if sent := getattr(error, "receipts", ()):
+            vars(error)["receipts"] = sent  # an interrupt after the last one has none yet
+            if sent:
                 error.add_note(
                     f"{len(sent):,} jobs were sent before, and count: their receipts are in "
                     f"`receipts` of this exception (in a notebook: sys.last_value.receipts)"

@@ -213,10 +213,11 @@ def _delete_queues(facts: dict[str, Any], settings: Settings, path: Path) -> Sta
     try:
         queues = delete_unused(names, settings.replace(**broker), timeout=WORKER_EXIT_TIMEOUT)
     except BrokerUnreachable as error:
+        queues = list(getattr(error, "deleted", ()))
         if not facts.get("has_temporary_broker"):  # otherwise its queues are gone with it
             problem = f"{error}; if that broker is gone for good, delete {path}"
     except (WireError, TimeoutError) as error:
-        problem = str(error)
+        queues, problem = list(getattr(error, "deleted", ())), str(error)
     return StaleRun(
         namespace=namespace,
         process=f"{facts['process']} {facts['program']}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mousetrap import job_queue
 from mousetrap.amqp.queue_counter import QueueCounter
-from mousetrap.errors import QueueMissing, SettingsError
+from mousetrap.errors import QueueMissing, SettingsError, WireError
 from mousetrap.flows.flow import Flow
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
@@ -142,7 +142,12 @@ class RunQueues:
         self._settled_results.update(message.id for message in found)
         note = ""
         if missing := expected & self.results_left():
-            ready = sum(each.messages for each in self.depths(names, timeout) if each is not None)
+            try:
+                depths = self.depths(names, timeout)
+            except WireError as error:  # what was taken is returned all the same
+                note = f"{len(missing):,} of {len(expected):,} results were not taken: {error}"
+                return Messages(found, f" out of {', '.join(names)}", note)
+            ready = sum(each.messages for each in depths if each is not None)
             if len(missing) > ready:  # the others are there: the timeout was too short for them
                 note = (
                     f"{len(missing) - ready:,} of {len(expected):,} results are not there: another "

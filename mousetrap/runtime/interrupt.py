@@ -11,8 +11,9 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 from mousetrap.runtime import clock, postponed_interrupts, threads
 
@@ -20,6 +21,14 @@ log = logging.getLogger("mousetrap.runtime.interrupt")
 
 WAIT_INTERVAL = 0.25  # seconds; on Windows an interrupt takes effect only between two of them
 INTERRUPTED_TIMEOUT = 0.5  # seconds that an interrupted caller waits for closing, mostly enough
+
+# The signals for which programs install handlers; those of an error in the process are not here.
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGVTALRM", "SIGPROF",
+                 "SIGUSR1", "SIGUSR2", "SIGBREAK")
+    if hasattr(signal, name)
+]  # fmt: skip
 
 
 class Waiter:
@@ -119,7 +128,7 @@ def start_in_thread(
 
 @contextmanager
 def interrupts_postponed() -> Iterator[None]:
-    """Have Ctrl-C take effect after the block, which must be short and must not wait."""
+    """Have Ctrl-C and other signals take effect after the block, which must not wait."""
     if not threads.is_main():
         yield
         return
@@ -141,22 +150,32 @@ class BackgroundTask:
 
 
 class _PostponedInterrupts:
-    """Keeps interrupts away from the main thread until `deliver`; made in the main thread."""
+    """Keeps signals with a handler away from the main thread until `deliver`.
+
+    Made in the main thread. Any handler may raise, not only Ctrl-C's: that of SIGTERM often raises
+    SystemExit, and that of SIGALRM a time-out.
+    """
 
     def __init__(self) -> None:
-        self._received: list[tuple[int, FrameType | None]] = []
-        self._before = signal.getsignal(signal.SIGINT)
-        if callable(self._before):
-            signal.signal(signal.SIGINT, lambda *received: self._received.append(received))
+        self._received: dict[int, FrameType | None] = {}  # once each, however often it came
+        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):  # otherwise the signal is ignored, or ends the process
+                self._before[number] = handler
+                signal.signal(number, self._received.__setitem__)
 
     def restore(self) -> None:
-        if callable(self._before):
-            signal.signal(signal.SIGINT, self._before)
+        with ExitStack() as steps:  # all of them, even if one signal arrives in between
+            for number, handler in self._before.items():
+                steps.callback(signal.signal, number, handler)
 
     def deliver(self) -> None:
         self.restore()
-        if self._received and callable(self._before):
-            self._before(*self._received[0])
+        if self._received:
+            with ExitStack() as steps:  # each of them, also if one raises
+                for number, frame in reversed(self._received.items()):
+                    steps.callback(self._before[number], number, frame)
 
 
 def is_interrupted() -> bool:
