@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import socket
@@ -9,14 +10,14 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
 
-from mousetrap.amqp.consumer import Delivery
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.model.message import Message, current_message
 from mousetrap.model.outcome import Outcome, OutcomeKind, Output
 from mousetrap.model.targets import OutputTargets, SentMessage
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import Handling, current_handling, pass_on
+from mousetrap.worker.handling import Handling, current_handling, current_task, pass_on
 from mousetrap.worker.hooks import Hooks
 
 
@@ -91,13 +92,18 @@ class HandlerCall(Handling):
     A context manager around the call; the caller assigns `outputs` inside. It calls the hooks and
     makes the message the current one; what the handler sends is kept until it returns. If nothing
     was raised, the outputs are published. Whatever was raised, `sys.exit()` too, is a failure of
-    this message and is not raised further.
+    this message and is not raised further. *coroutine* calls the handler, if it is one.
     """
 
-    __slots__ = ("_attempt", "_end", "_entered", "_tokens", "outputs")
+    __slots__ = ("_attempt", "_coroutine", "_end", "_entered", "_tokens", "outputs")
 
-    def __init__(self, attempt: Attempt, end: AttemptEnd) -> None:
+    def __init__(
+        self, attempt: Attempt, end: AttemptEnd, coroutine: asyncio.Task[None] | None = None
+    ) -> None:
         super().__init__(attempt.message, attempt.handler.name, end.settings, end.targets)
+        self._coroutine = coroutine
+        if coroutine is not None:
+            self.follow_task()
         self.outputs: list[Message] = []
         self._attempt = attempt
         self._end = end
@@ -113,6 +119,10 @@ class HandlerCall(Handling):
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> bool:
+        if self._coroutine is not None and current_task() is not self._coroutine:
+            # It swallowed its cancellation, and is destroyed after its loop has ended: perhaps by
+            # the garbage collector, which runs in any context, and in code that holds our locks.
+            return not isinstance(error, GeneratorExit)
         sent = self.end()
         try:
             if error is None:

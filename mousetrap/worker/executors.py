@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 from mousetrap.runtime import clock, forks, threads
+from mousetrap.runtime.interrupt import Waiter
 
 _loops_of_parent: list[asyncio.AbstractEventLoop] = []  # never closed here
 T = TypeVar("T")
@@ -22,6 +23,7 @@ T = TypeVar("T")
 # What `stuck` returns if the event loop itself hangs in a handler: no coroutine can go on.
 ALL_STUCK = sys.maxsize
 
+LOOP_HANGS_AFTER = 0.5  # seconds without an answer from an event loop; a guess
 TASK_END_TIMEOUT = 0.5  # seconds for coroutines that were cancelled to end, when the loop ends
 
 
@@ -54,6 +56,10 @@ class Executor(Protocol[T]):
     def stuck(self) -> int:
         """How many abandoned items are still being handled; `ALL_STUCK` if nothing can go on."""
 
+    @property
+    def abandoned(self) -> int:
+        """How many items were abandoned, whether they have been handled since or not."""
+
 
 class ThreadExecutor(Generic[T]):
     """Handles items on *concurrency* daemon threads: the process can exit while one of them hangs.
@@ -82,11 +88,13 @@ class ThreadExecutor(Generic[T]):
         # abandoned: removing is one atomic step.
         self._busy: dict[T, threads.Thread] = {}
         self._stuck: set[threads.Thread] = set()
-        self._threads = [self._new_thread() for _ in range(concurrency)]
+        self.abandoned = 0
+        self._threads = {self._new_thread() for _ in range(concurrency)}
+        self._changed = Waiter()  # notified when a thread has ended or was abandoned
 
     def start(self) -> None:
         """Start to handle items, those that were submitted before included."""
-        for thread in self._threads:
+        for thread in tuple(self._threads):
             thread.start()
 
     def submit(self, item: T) -> None:
@@ -95,16 +103,12 @@ class ThreadExecutor(Generic[T]):
 
     def stop(self, timeout: float) -> bool:
         """Handle what was submitted before, then end; say whether all ended in *timeout* s."""
-        deadline = clock.monotonic() + timeout
         with self._lock:
             self._is_stopping = True
-            running = list(self._threads)
-        for _ in running:
-            self._items.put(None)
-        for thread in running:
-            if thread.ident is not None:
-                thread.join(max(0.0, deadline - clock.monotonic()))
-        return not any(thread.is_alive() for thread in running)
+            for _ in self._threads:
+                self._items.put(None)
+        # not `join`: a thread may be abandoned while this waits
+        return self._changed.wait_for(self._has_ended, timeout)
 
     def busy(self) -> list[T]:
         """Return the items that are being handled, without those that were abandoned."""
@@ -116,12 +120,14 @@ class ThreadExecutor(Generic[T]):
             return
         with self._lock:
             self._stuck = {each for each in self._stuck if each.is_alive()} | {stuck}
-            self._threads.remove(stuck)
-            if self._is_stopping:
-                return
-            replacement = self._new_thread()
-            self._threads.append(replacement)
-        replacement.start()
+            self.abandoned += 1
+            self._threads.discard(stuck)
+            replacement = None if self._is_stopping else self._new_thread()
+            if replacement is not None:
+                self._threads.add(replacement)
+        if replacement is not None:
+            replacement.start()
+        self._changed.notify_all()
 
     @property
     def stuck(self) -> int:
@@ -132,6 +138,10 @@ class ThreadExecutor(Generic[T]):
     def _new_thread(self) -> threads.Thread:
         name = f"mousetrap-{self._name}-{next(self._numbers)}"
         return threads.Thread(target=self._work, name=name, daemon=True)
+
+    def _has_ended(self) -> bool:
+        with self._lock:
+            return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         this_thread = threads.current_thread()
@@ -144,6 +154,10 @@ class ThreadExecutor(Generic[T]):
         except BaseException as error:
             self._on_crash(error)
             raise
+        finally:
+            with self._lock:
+                self._threads.discard(this_thread)
+            self._changed.notify_all()
 
 
 class AsyncExecutor(Generic[T]):
@@ -166,6 +180,10 @@ class AsyncExecutor(Generic[T]):
         self._items: asyncio.Queue[T | None] = asyncio.Queue()
         self._busy: dict[T, asyncio.Task[Any]] = {}  # as in `ThreadExecutor`
         self._unanswered = 0  # calls of `abandon` that the loop has not carried out yet
+        self._unanswered_since = 0.0  # on the monotonic clock
+        self.abandoned = 0
+        self._changed = Waiter()  # notified when the loop has ended
+        self._has_run = False
         self._lock = forks.released_in_child(threads.Lock())  # guards `_unanswered`
         self._is_stopping = False
         self._thread = threads.Thread(target=self._run, name=f"mousetrap-{name}-loop", daemon=True)
@@ -192,8 +210,7 @@ class AsyncExecutor(Generic[T]):
         if self._thread.is_alive():
             for _ in range(self._concurrency):
                 self.submit(None)
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._changed.wait_for(self._has_ended, timeout)
 
     def forked(self) -> None:
         """Make a loop of its own in a forked child: the selector is the parent's, too."""
@@ -210,7 +227,10 @@ class AsyncExecutor(Generic[T]):
         if (stuck := self._busy.pop(item, None)) is None:
             return
         with self._lock:
+            if not self._unanswered:
+                self._unanswered_since = clock.monotonic()
             self._unanswered += 1
+            self.abandoned += 1
 
         def carry_out() -> None:
             with self._lock:
@@ -231,6 +251,13 @@ class AsyncExecutor(Generic[T]):
         if not self._thread.is_alive():
             return 0
         return ALL_STUCK if self._unanswered else len(self._stuck)
+
+    def _has_ended(self) -> bool:
+        if self._has_run or not self._thread.is_alive():
+            return True
+        # an abandoned item blocks the loop, so nothing that was submitted can be handled
+        hangs = clock.monotonic() - self._unanswered_since > LOOP_HANGS_AFTER
+        return bool(self._unanswered) and not self._busy and hangs
 
     def _call(self, function: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop is closed: it crashed, which *on_crash* reported
@@ -279,3 +306,5 @@ class AsyncExecutor(Generic[T]):
             raise
         finally:
             self._loop.close()
+            self._has_run = True
+            self._changed.notify_all()

@@ -135,7 +135,7 @@ class Handling:
     def _is_in_order(self) -> bool:
         if threads.get_ident() != self._thread:
             return False
-        return self._task is None or self._task is _current_task()
+        return self._task is None or self._task is current_task()
 
     def _output(self, source: Message, id: str) -> Message:
         parent = self.message
@@ -184,7 +184,8 @@ def inherit_in_threads() -> None:
     thread_context.inherit(current_handling)
 
 
-def _current_task() -> asyncio.Task[None] | None:
+def current_task() -> asyncio.Task[None] | None:
+    """Return the task that runs now in this thread, if any."""
     try:
         return asyncio.current_task()
     except RuntimeError:  # no loop runs in this thread

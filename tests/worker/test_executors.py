@@ -152,6 +152,33 @@ def test_executor_stop_says_when_an_item_takes_longer(make, handled):
     assert handled.items == [1]
 
 
+def test_executor_stop_does_not_wait_for_an_item_that_is_abandoned_meanwhile(make, handled):
+    """The item hangs beyond the time limit after `stop` was called: the others are waited for."""
+    executor = make(2)
+    executor.start()
+    executor.submit("hangs")
+    assert handled.have_begun(1)
+    threading.Timer(0.1, executor.abandon, ("hangs",)).start()
+
+    assert executor.stop(5) is True
+    assert (executor.busy(), executor.abandoned) == ([], 1)
+
+
+def test_executor_stop_does_not_wait_for_an_event_loop_that_an_abandoned_item_blocks(handled):
+    """No coroutine goes on until that item ends, which nothing can make it do."""
+
+    async def blocks_the_loop(item):
+        handled.handle(item)
+
+    executor = AsyncExecutor(blocks_the_loop, 2, "test", handled.crashes.append)
+    executor.start()
+    executor.submit(1)
+    assert handled.have_begun(1)
+    executor.abandon(1)
+
+    assert executor.stop(5) is True
+
+
 def test_executor_that_was_not_started_stops_at_once(make, handled):
     """A worker that could not connect stops its executor all the same."""
     assert make(2).stop(10) is True
