@@ -31,7 +31,7 @@ class Finishing(Protocol):
 
 
 _open: WeakSet[Finishing] = WeakSet()
-_process = 0  # the id of the process that has registered `_finish`
+_process = 0  # the id of the process that has registered `finish_publishers`
 
 
 def finish_at_exit(member: Finishing) -> None:
@@ -41,19 +41,20 @@ def finish_at_exit(member: Finishing) -> None:
     if _process == os.getpid():
         return
     if not _process:  # a forked child inherits the registration
-        atexit.register(_finish)
+        atexit.register(finish_publishers)
     _process = os.getpid()
     # A child of multiprocessing may end without `atexit`; it runs these finalizers instead.
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None and multiprocessing.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        Finalize(None, _finish, exitpriority=0)
+        Finalize(None, finish_publishers, exitpriority=0)
 
 
-def _finish() -> None:
+def finish_publishers(timeout: float = EXIT_TIMEOUT) -> None:
+    """Wait up to *timeout* seconds for the answers to all publishes; say how many got none."""
     members = tuple(_open)
-    deadline = clock.monotonic() + EXIT_TIMEOUT
+    deadline = clock.monotonic() + timeout
     for each in members:  # all of them first: threads may still publish
         each.refuse_new()
     missing = 0

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mousetrap.amqp.process_end import finish_publishers
 from mousetrap.broker.probe import EMBEDDED
 from mousetrap.cli.console import print_json, print_message
 from mousetrap.cli.errors import ExitCode, code_of
@@ -173,7 +174,7 @@ class _Work:
         try:
             with health_server(health, self._health), redirect_stdout(out):
                 run_until_signalled(
-                    WorkerService(self._worker),
+                    WorkerService(self._worker, self._grace),
                     stop_timeout=self._grace,
                     with_parent=with_parent,
                     on_started=self._on_started,
@@ -188,9 +189,9 @@ class _Work:
             self._write_report()
             if self._is_working and self._report is None:
                 self._print_summary()
-            now = self._worker.statistics()
-            if now.stuck or now.in_progress:  # threads that they have started may never end
-                exit_within(HANDLERS_EXIT_TIMEOUT, code)
+            if self._worker.abandoned or self._worker.statistics().in_progress:
+                # threads that these handlers have started, and those of `to_thread`, may never end
+                exit_within(HANDLERS_EXIT_TIMEOUT, code, lambda: finish_publishers(0.0))
 
     def _log_to_stderr(self) -> None:
         handler = logging.StreamHandler()

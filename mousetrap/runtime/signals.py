@@ -68,6 +68,7 @@ def run_until_signalled(
     Threads: signals are handled only when called in the main thread.
     """
     request = _StopRequest()
+    was_signalled_while_starting = False
     with _signal_handlers(request, before_exit, lambda: worker.stop(stop_timeout)):
         try:
             request.interrupts_main = True
@@ -76,7 +77,11 @@ def run_until_signalled(
             worker.start()
             request.interrupts_main = False
         except _SignalledWhileStarting:
-            worker.stop(stop_timeout)  # it may have begun a message already
+            was_signalled_while_starting = True
+        if was_signalled_while_starting:
+            # It may have begun a message already. Not in the `except` clause: there a stop waits no
+            # longer than an interrupted caller does.
+            worker.stop(stop_timeout)
             return
         try:
             on_started()
@@ -88,8 +93,8 @@ def run_until_signalled(
             worker.stop(stop_timeout)
 
 
-def exit_within(seconds: float, code: int) -> None:
-    """End this process with exit code *code* if it has not ended after *seconds*.
+def exit_within(seconds: float, code: int, last: Callable[[], object]) -> None:
+    """End this process with exit code *code* if it has not ended after *seconds*; call *last* then.
 
     The interpreter waits at its exit for threads that are no daemons, and for those of thread
     pools: if a handler that hangs has started one, it would wait for ever.
@@ -97,6 +102,8 @@ def exit_within(seconds: float, code: int) -> None:
 
     def end() -> None:
         clock.sleep(seconds)
+        with suppress(Exception):
+            last()
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()

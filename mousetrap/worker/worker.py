@@ -21,6 +21,7 @@ from mousetrap.errors import ConnectionLost, MousetrapError
 from mousetrap.model.targets import OutputTargets, Targets
 from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.runtime import forks, threads
+from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted, start_in_thread
 from mousetrap.settings import Settings
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached, ConsumerDiscovery
@@ -106,6 +107,7 @@ class Worker:
             on_delivery=lambda delivery: self._processor.submit(delivery),
             on_failed=self.fail,
             on_reconnected=self._on_reconnected,
+            being_handled=lambda: self._processor.executor.busy(),
             quarantine=topology.wire_name(self.queue.quarantine),
             on_demand=self._failure_queues,
             exclusive_queue=self._discovery.own_queue,
@@ -135,6 +137,9 @@ class Worker:
             WireError: it did not start, and its connections are closed; mostly BrokerUnreachable,
                 AccessRefused or TopologyMismatch.
         """
+        return self._start(WORKER_STOP_TIMEOUT)
+
+    def _start(self, stop_timeout: float, *, process_ends: bool = False) -> Worker:
         if self._is_started:
             return self
         self._is_started = True
@@ -148,9 +153,8 @@ class Worker:
             started.discard(self)
             # if it was interrupted just after it began, finish the messages that are in progress
             has_begun = self._consumer.connection.is_open
-            run_uninterrupted(
-                (lambda: self._stop(WORKER_STOP_TIMEOUT)) if has_begun else self._abandon
-            )
+            stop = lambda: self._stop(stop_timeout, process_ends=process_ends)  # noqa: E731 -- short
+            run_uninterrupted(stop if has_begun else self._abandon)
             raise
         return self
 
@@ -286,6 +290,11 @@ class Worker:
         return self._processor.give_back.begun
 
     @property
+    def abandoned(self) -> int:
+        """How many handlers were not waited for, whether they have returned since or not."""
+        return self._processor.executor.abandoned
+
+    @property
     def unacked(self) -> int:
         """How many deliveries, begun or not, are not acked yet."""
         return self._consumer.unacked
@@ -298,8 +307,9 @@ class Worker:
     def __enter__(self) -> Worker:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        ends = kind is not None and not issubclass(kind, Exception)  # Ctrl-C, sys.exit
+        self.stop(process_ends=ends and not is_kernel())
 
     def _repr_html_(self) -> str:
         now = dataclasses.asdict(self.statistics())
@@ -324,12 +334,13 @@ class Worker:
 
     def _stop(self, timeout: float, *, process_ends: bool = False) -> None:
         with self._closing:
+            is_first = self._consumer.connection.state != "closed"
             left = finish(
                 self._processor, self._consumer, self._publisher, self._discovery, timeout,
                 process_ends=process_ends,
             )  # fmt: skip
         self._call_stopped(self.error)
-        if given_back := self.given_back - left:
+        if is_first and (given_back := self.given_back - left):
             log.warning("worker of %r: %d messages were not finished after %g s and were given "
                         "back to their queue", self.queue.name, given_back, timeout)  # fmt: skip
         if left:

@@ -195,6 +195,59 @@ def test_cancelled_coroutine_may_clean_up(settings):
     assert depth("work", settings).messages == 1
 
 
+SIGNALLED_WHILE_STARTING = """
+import os, signal, threading
+from mousetrap.runtime.signals import run_until_signalled
+from mousetrap.worker.service import WorkerService
+from mousetrap.worker.worker import Worker
+
+begun = threading.Event()
+
+def hang(_: int) -> None:
+    begun.set()
+    threading.Event().wait()
+
+def signalled(_: str) -> None:  # the start has not returned, and the broker delivers already
+    begun.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait()
+
+worker = Worker("work", hang, prefetch=4)
+worker._discovery.start_answering = signalled
+run_until_signalled(WorkerService(worker, 0.2), stop_timeout=0.2)
+print(worker.statistics().state, flush=True)
+os._exit(0)  # what has not ended by now would be ended here
+"""
+
+
+def test_messages_are_given_back_by_a_worker_that_is_signalled_while_it_starts(settings):
+    """The return of `run_until_signalled` means that it was stopped, like any other."""
+    send(settings, *range(6))
+    program = subprocess.run(
+        [sys.executable, "-c", SIGNALLED_WHILE_STARTING], capture_output=True, text=True,
+        timeout=60, env=os.environ | settings.to_environment(),
+    )  # fmt: skip
+
+    assert (program.returncode, program.stdout) == (0, "closed\n"), program.stderr
+    with open_channel(settings) as channel:
+        for _ in range(6):
+            method, _, body = channel.basic_get(settings.topology.wire_name("work"), True)
+            assert not method.redelivered, body
+
+
+def test_block_that_an_interrupt_leaves_gives_its_messages_back(settings, hanging):
+    """Ctrl-C in ``with Worker(...)``: the program ends, and another process gets the messages."""
+    send(settings, *range(6))
+    with pytest.raises(SystemExit), Worker(QUICK, hanging.in_thread, settings) as worker:  # noqa: PT012 -- what raises is the subject
+        threading.Timer(0.2, hanging.gate.set).start()
+        wait_for(lambda: worker.unacked == 6)
+        sys.exit()
+
+    with open_channel(settings) as channel:
+        while (got := channel.basic_get(settings.topology.wire_name("work"), True))[0]:
+            assert not got[0].redelivered, got[2]
+
+
 def test_message_that_is_handled_within_the_grace_is_not_given_back(settings, hanging):
     """It is done once."""
     send(settings, 1)
