@@ -6,12 +6,12 @@ From the socket outwards:
   thread that runs it; `connection`: reconnects.
 - `publisher` with `publish_window`, `unconfirmed`, `writing`, `confirming` and `receipt`: publishes
   and their outcomes. `process_end`: those under way when the process ends.
-- `consumer` with `redeliveries`: deliveries and acks.
+- `consumer` with `delivery` and `redeliveries`: deliveries and acks.
 - `properties`: a message's AMQP properties. `error_translation` and `reply_codes`: translate
   settings and declarations to pika, and its errors to ours.
 - `blocking_channel`: what `open_channel` returns; `queue_depth`: depths of queues;
   `exclusive_queue`: requests and replies; `declared_queues`: names of declared queues.
 
 These modules do not call pika themselves: `publish_window`, `unconfirmed`, `confirming`, `receipt`,
-`redeliveries`, `reply_codes`, `declared_queues`.
+`delivery`, `redeliveries`, `reply_codes`, `declared_queues`.
 """

@@ -8,9 +8,8 @@ may be another message. Prototyped in ``notebooks/03_worker.ipynb``.
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from pika import spec
@@ -18,6 +17,7 @@ from pika.channel import Channel
 
 from mousetrap.amqp import redeliveries
 from mousetrap.amqp.connection import Connection
+from mousetrap.amqp.delivery import Delivery, mark_ack_timeouts
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.io_thread import IOThread
@@ -30,53 +30,12 @@ from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
-# When the broker closes a channel because an ack timed out, it does not say of which delivery. Each
-# delivery that was handled for at least this fraction of the oldest delivery's age is suspected.
-ACK_TIMEOUT_FRACTION = 0.9
-
 # Seconds without an ack before a consumer is cancelled. After an ack a quorum queue assigns another
 # message to the consumer. If the cancel comes before its delivery, the message never arrives, and
 # is marked as redelivered (seen with RabbitMQ 4.3, where a few milliseconds were enough).
 QUIET_TIME = 0.1
 
 log = logging.getLogger("mousetrap.amqp.consumer")
-
-
-class Delivery:
-    """One message as the broker delivered it; `generation` and `tag` identify it for the ack.
-
-    `is_possible_poison`: it was delivered before to a consumer that was lost, as far as this
-    process knows; the message may be what crashed it.
-    `has_ack_timed_out`: this process handled it for longer than the broker allows, before or in
-    this delivery.
-    `is_near_delivery_limit`: its quorum queue will soon drop it because of its delivery count.
-    """
-
-    __slots__ = (
-        "body", "generation", "handling_started", "has_ack_timed_out",
-        "is_near_delivery_limit", "is_possible_poison", "properties", "received", "tag",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        generation: int,
-        tag: int,
-        properties: AMQPProperties,
-        body: bytes,
-        *,
-        is_possible_poison: bool = False,
-        has_ack_timed_out: bool = False,
-        is_near_delivery_limit: bool = False,
-    ) -> None:
-        self.generation = generation
-        self.tag = tag
-        self.properties = properties
-        self.body = body
-        self.is_possible_poison = is_possible_poison
-        self.has_ack_timed_out = has_ack_timed_out
-        self.is_near_delivery_limit = is_near_delivery_limit
-        self.received = clock.monotonic()
-        self.handling_started: float | None = None  # when its handler started, on the same clock
 
 
 class Consumer:
@@ -90,7 +49,8 @@ class Consumer:
 
     *on_delivery* is called with each delivery and must return at once; *on_failed* when the
     connection has failed permanently; *on_reconnected* when the broker has accepted the consumer
-    again after a loss. All are called on the I/O thread.
+    again after a loss. *being_handled* returns the deliveries whose handlers run, also those of
+    channels that were lost. All are called on the I/O thread.
 
     Threads: any, but `open` and `count` not from the I/O thread; acks never block.
     """
@@ -105,6 +65,7 @@ class Consumer:
         on_delivery: Callable[[Delivery], object],
         on_failed: Callable[[MousetrapError], object],
         on_reconnected: Callable[[], object] = lambda: None,
+        being_handled: Callable[[], Collection[Delivery]] = tuple,
         quarantine: str = "",
         on_demand: QueuesOnDemand | None = None,
         exclusive_queue: ExclusiveQueue | None = None,
@@ -118,6 +79,7 @@ class Consumer:
         self._on_delivery = on_delivery
         self._on_failed = on_failed
         self._on_reconnected = on_reconnected
+        self._being_handled = being_handled
         self._exclusive_queue = exclusive_queue
         self._quarantine = quarantine
         self._on_demand = on_demand or QueuesOnDemand()
@@ -241,22 +203,12 @@ class Consumer:
         """Session: remember what was delivered on this channel; the broker delivers it again.
 
         This process has survived, so none of these messages crashed it. But if only the channel was
-        closed, the reason may be that the ack of one message timed out. The broker does not say of
-        which. It cannot be one that only waited here, however old it is: it is one whose handler
-        has run for nearly as long as the oldest delivery is here.
+        closed, the reason may be that the ack of one message timed out.
         """
         self._channel = None
         self._generation += 1
-        now = clock.monotonic()
-        oldest = min((each.received for each in self._outstanding.values()), default=now)
-        started_before = (
-            -math.inf
-            if isinstance(error, ConnectionLost)
-            else now - ACK_TIMEOUT_FRACTION * (now - oldest)
-        )
-        for each in self._outstanding.values():
-            if each.handling_started is not None and each.handling_started <= started_before:
-                each.has_ack_timed_out = True
+        if not isinstance(error, ConnectionLost):
+            mark_ack_timeouts(self._outstanding.values(), self._being_handled())
         held = [
             (id, each.has_ack_timed_out)
             for each in self._outstanding.values()

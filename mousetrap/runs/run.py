@@ -16,7 +16,8 @@ from contextlib import ExitStack, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.consumer import Consumer
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import BrokerUnreachable, MousetrapError, QueuesLost, SettingsError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mousetrap.amqp.consumer import Delivery
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.worker.attempt import Attempt
 
@@ -11,7 +11,8 @@ class Attempts:
     """The attempts that were begun and are neither acked nor left to the broker, oldest first.
 
     `by_delivery` and `is_closed` change only while `lock` is held, which also guards the worker's
-    counts.
+    counts. `running` has the attempts whose handler, or a hook around it, has not returned, also
+    those that are no longer in progress.
 
     Threads: any.
     """
@@ -19,6 +20,7 @@ class Attempts:
     def __init__(self) -> None:
         self.lock = forks.released_in_child(threads.Lock())
         self.by_delivery: dict[Delivery, Attempt] = {}
+        self.running: dict[Delivery, Attempt] = {}
         self.is_closed = False  # no more attempts are begun
 
     def __len__(self) -> int:

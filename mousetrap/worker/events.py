@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from mousetrap.amqp.confirming import RESEND_DELAY
-from mousetrap.amqp.consumer import Delivery
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import MousetrapError

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.consumer import Consumer
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.model import poison_messages
 from mousetrap.model.message import Message
 from mousetrap.worker.attempt import Attempt

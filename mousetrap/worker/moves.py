@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.consumer import Consumer
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe

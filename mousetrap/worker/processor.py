@@ -8,11 +8,13 @@ Prototyped in ``notebooks/03_worker.ipynb``.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.consumer import Consumer
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
@@ -84,7 +86,7 @@ class Processor:
         )
         self.time_limit = TimeLimit(
             timeout, concurrency, self.executor, call_later=consumer.connection.call_later,
-            time_out=self._time_out, on_stuck=on_stuck,
+            time_out=self._time_out, make_void=self._make_void, on_stuck=on_stuck,
         )  # fmt: skip
         self.targets = targets
         self.events = Events(publisher, self._settle)
@@ -174,13 +176,14 @@ class Processor:
             message, handler = attempt.message, attempt.handler
             with HandlerCall(attempt, self) as call:
                 call.outputs = handler.call(message, call)
+            self.attempts.running.pop(delivery, None)
 
     async def _handle_async(self, delivery: Delivery) -> None:
         if (attempt := self._begin(delivery)) is not None:
             message, handler = attempt.message, attempt.handler
-            with HandlerCall(attempt, self) as call:
-                call.follow_task()
+            with HandlerCall(attempt, self, asyncio.current_task()) as call:
                 call.outputs = await handler.call_async(message, call)
+            self.attempts.running.pop(delivery, None)
 
     def _begin(self, delivery: Delivery) -> Attempt | None:
         """Return the attempt to handle *delivery*; None if it is not to be handled here and now."""
@@ -200,6 +203,7 @@ class Processor:
         if (rule := move_rule(delivery)) is not None:
             self.moves.move(attempt, rule)
             return None
+        self.attempts.running[delivery] = attempt
         delivery.handling_started = attempt.started
         return attempt
 
@@ -257,10 +261,10 @@ class Processor:
 
         Return False if the handler has returned and its thread waits for the broker.
         """
-        if (attempt := self.attempts.by_delivery.get(delivery)) is None:
-            return True  # what came of it is confirmed, but its thread hangs, in a hook
+        if (attempt := self.attempts.running.get(delivery)) is None:
+            return False  # it has just ended
         if attempt.has_ended:
-            return attempt.is_given_to_publisher
+            return attempt.is_given_to_publisher  # then its thread hangs, in a hook
         self.handle_failure(
             attempt,
             HandlerTimedOut(
@@ -268,6 +272,18 @@ class Processor:
                 f"timeout; it hangs, or it needs a longer one"
             ),
         )
+        return True
+
+    def _make_void(self, delivery: Delivery) -> bool:
+        """Drop what the handler of *delivery* returns: the broker delivers the message again.
+
+        Return False as `_time_out` does.
+        """
+        if (attempt := self.attempts.running.get(delivery)) is None:
+            return False
+        if not self.attempts.end(attempt):
+            return attempt.is_given_to_publisher
+        self._drop(delivery)
         return True
 
     def _replace(

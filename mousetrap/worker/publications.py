@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from mousetrap.amqp.confirming import RESEND_DELAY
-from mousetrap.amqp.consumer import Consumer, Delivery
+from mousetrap.amqp.consumer import Consumer
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.properties import AMQPProperties, sent_properties
 from mousetrap.amqp.publisher import Publisher

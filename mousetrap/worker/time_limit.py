@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mousetrap.amqp.consumer import Delivery
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.errors import HandlersStuck
 from mousetrap.model.poison_messages import MAX_ACK_TIMEOUTS
 from mousetrap.runtime import clock
@@ -23,8 +23,9 @@ class TimeLimit:
     """Checks the limit of the handlers that *executor* runs; *limit* is in seconds, or None.
 
     *call_later* calls a function on the I/O thread. *time_out* is called with the delivery of a
-    handler that exceeded the limit; it returns False if the handler has returned, and its thread
-    waits for the broker. *on_stuck* is called with the error when no handler can go on.
+    handler that exceeded the limit, *make_void* with one whose ack has timed out; they return False
+    if the handler has returned, and its thread waits for the broker. *on_stuck* is called with the
+    error when no handler can go on.
 
     Threads: the I/O thread; a handler that hangs cannot delay it.
     """
@@ -37,6 +38,7 @@ class TimeLimit:
         *,
         call_later: Callable[[float, Callable[[], object]], object],
         time_out: Callable[[Delivery], bool],
+        make_void: Callable[[Delivery], bool],
         on_stuck: Callable[[HandlersStuck], object],
     ) -> None:
         self.limit = limit
@@ -44,6 +46,7 @@ class TimeLimit:
         self._executor = executor
         self._call_later = call_later
         self._time_out = time_out
+        self._make_void = make_void
         self._on_stuck = on_stuck
 
     def start(self) -> None:
@@ -70,10 +73,15 @@ class TimeLimit:
     def replace_timed_out(self) -> None:
         """Abandon the handlers whose ack has timed out: their messages are delivered again.
 
-        A message that times out `MAX_ACK_TIMEOUTS` times leaves as many handlers behind before it
-        is dead-lettered, so more of them are accepted than after the limit.
+        What they return later is dropped. A message that times out `MAX_ACK_TIMEOUTS` times leaves
+        as many handlers behind before it is dead-lettered, so more of them are accepted than after
+        the limit.
         """
-        timed_out = [each for each in self._executor.busy() if each.has_ack_timed_out]
+        timed_out = [
+            each
+            for each in self._executor.busy()
+            if each.has_ack_timed_out and self._make_void(each)
+        ]
         for delivery in timed_out:
             self._executor.abandon(delivery)
         if timed_out:
@@ -86,7 +94,8 @@ class TimeLimit:
             what = (
                 "a coroutine blocks the event loop: it waits without await"
                 if stuck == ALL_STUCK
-                else f"{stuck} handlers were given up and still run"
+                else f"{stuck} handler{'s were' if stuck > 1 else ' was'} given up and still "
+                f"run{'' if stuck > 1 else 's'}"
             )
             self._on_stuck(
                 HandlersStuck(

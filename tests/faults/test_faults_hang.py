@@ -18,6 +18,7 @@ from rig.trial import trial_counts
 from support.waiting import wait_for
 
 from mousetrap.amqp.publisher import Publisher
+from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import declare, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
@@ -162,6 +163,25 @@ def test_handlers_beyond_their_limit_in_processes(settings, work, fault_row, tim
     assert worker.stop()[0] == 0
 
 
+def hang_until_dead(settings, worker_settings, fault_row, n, once_begun=lambda: None):
+    """Have message *n* hang a worker without a time limit, and wait for its dead letter."""
+    gate = threading.Event()
+    send(settings, f"hang{n}")
+    with Worker(WORK, lambda _: gate.wait(200), worker_settings) as worker:
+        begun = time.monotonic()
+        wait_for(lambda: worker.statistics().oldest > 1)
+        once_begun()
+        worker.wait_until(dead=1, timeout=90)
+        fault_row.heal_seconds.append(time.monotonic() - begun)
+        # the handlers still run, and nothing is expected of them
+        wait_for(lambda: (worker.statistics().in_progress, worker.statistics().oldest) == (0, 0))
+        assert worker.statistics().stuck > 1
+        gate.set()
+    [dead] = drain(WORK.dead, settings=settings)
+    assert dead.reason.startswith("AckTimedOut: 3 times"), dead.reason
+    fault_row.trials += 1
+
+
 @pytest.mark.fault("F33")
 @trial_counts(1, 20)
 @pytest.mark.parametrize("queue_type", ["quorum"])
@@ -171,17 +191,19 @@ def test_handler_that_never_returns_without_a_limit(
     """Each ack that times out begins it again, with a concurrency of 1; the third is the last."""
     settings = rabbit_settings.replace(queue_type=queue_type)
     for n in range(times):
-        gate = threading.Event()
-        send(settings, f"hang{n}")
-        with Worker(WORK, lambda _, gate=gate: gate.wait(200), settings) as worker:
-            begun = time.monotonic()
-            wait_for(lambda worker=worker: worker.statistics().oldest > 1)
-            worker.wait_until(dead=1, timeout=90)
-            fault_row.heal_seconds.append(time.monotonic() - begun)
-            gate.set()
-        [dead] = drain(WORK.dead, settings=settings)
-        assert dead.reason.startswith("AckTimedOut: 3 times"), dead.reason
-        fault_row.trials += 1
+        hang_until_dead(settings, settings, fault_row, n)
+
+
+@pytest.mark.fault("F33")
+@trial_counts(1, 20)
+def test_handler_that_never_returns_since_before_a_cut(
+    short_ack_timeout, rabbit_settings, fault_row, times
+):
+    """Its message is delivered again and waits for that very handler: it is dead-lettered, too."""
+    settings = rabbit_settings.replace(queue_type="quorum")
+    with Proxy(settings) as proxy:
+        for n in range(times):
+            hang_until_dead(settings, proxy.settings, fault_row, n, proxy.cut)
 
 
 @pytest.mark.fault("F37")

@@ -12,7 +12,7 @@ import pika
 import pytest
 
 from mousetrap import Send
-from mousetrap.amqp.consumer import Delivery
+from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import ConnectionLost
 from mousetrap.model import poison_messages

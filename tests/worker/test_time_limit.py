@@ -6,6 +6,9 @@ import asyncio
 import math
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
@@ -17,6 +20,7 @@ from mousetrap.errors import HandlersStuck, SettingsError
 from mousetrap.job_queue import depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
+from mousetrap.worker import handling
 from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", ())
@@ -106,6 +110,36 @@ def test_limit_does_not_count_the_time_that_the_broker_takes(settings, proxy):
         assert worker.statistics().dead == 0
 
 
+def test_limit_does_not_count_the_wait_of_a_message_that_was_left_to_the_broker(
+    settings, proxy, monkeypatch
+):
+    """Its channel is lost while its thread waits until the publisher has room for its outputs."""
+    send(settings, Message(1, id="m1"))
+    checked = []
+
+    def handler(_: int) -> Iterator[int]:
+        yield from range(3)
+
+    narrow = proxy.settings.replace(max_in_flight=1)
+    with Worker(WORK, handler, narrow, writes="out", timeout=LIMIT) as worker:
+        time_out = worker._processor.time_limit._time_out
+
+        def spy(delivery):
+            checked.append((worker.statistics().in_progress, time_out(delivery)))
+            return checked[-1][1]
+
+        monkeypatch.setattr(worker._processor.time_limit, "_time_out", spy)
+        proxy.at("Basic.Publish", action=lambda: proxy.hold("from broker")).wait()
+        proxy.refuse()
+        proxy.cut()
+        wait_for(lambda: any(not in_progress for in_progress, _ in checked), 20)
+        proxy.release()
+        proxy.accept()
+
+        worker.wait_until(done=1)  # raises if the worker has ended
+    assert not any(is_timed_out for _, is_timed_out in checked)
+
+
 # ---- coroutines ----------------------------------------------------------------------------------
 
 
@@ -154,6 +188,24 @@ def test_coroutine_that_blocks_the_event_loop_ends_the_worker(settings, gate):
     worker.stop(0.1)
 
     assert depth("work.dead", settings).messages == 1
+
+
+def test_coroutine_that_outlives_its_loop_is_destroyed_silently(settings):
+    """The garbage collector may close it in any thread, also in code that holds locks of ours."""
+
+    async def handler(_: int) -> None:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(30)
+
+    send(settings, 1)
+    worker = Worker(WORK, handler, settings, concurrency=2, timeout=LIMIT).start()
+    worker.wait_until(dead=1)
+    wait_for(lambda: worker.statistics().stuck == 1)
+    worker.stop(0.1)
+    [task] = worker._processor.executor._stuck
+    with ThreadPoolExecutor(1) as pool, worker._processor.attempts.lock, handling._lock:
+        pool.submit(task.get_coro().close).result(10)  # as the collector does
 
 
 # ---- what shows it -------------------------------------------------------------------------------
