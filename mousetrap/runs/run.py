@@ -381,8 +381,7 @@ def _broker_product(settings: Settings) -> str:
 
 
 def _ensure_broker() -> Broker:
-    # late: this import takes a quarter of the time that `import mousetrap` takes
-    from mousetrap.broker import ensure
+    from mousetrap.broker import ensure  # late: a quarter of the time of `import mousetrap`
 
     return ensure()
 
