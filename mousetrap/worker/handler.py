@@ -66,6 +66,11 @@ class Handler:
         self._needs_data = parameter is not None and parameter.is_required
         self._has_warned = False
 
+    @classmethod
+    def of(cls, function: Callable[..., Any] | Handler) -> Handler:
+        """Return a handler of *function*, which may be one already."""
+        return function if isinstance(function, Handler) else cls(function)
+
     def replace(self, function: Callable[..., Any]) -> Handler:
         """Return a handler that calls *function*, which wraps this one's, with the same data."""
         new = copy.copy(self)

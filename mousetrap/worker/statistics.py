@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from mousetrap.amqp.connection import Connection
+from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError
 from mousetrap.worker.processor import Processor
 
@@ -31,6 +33,11 @@ class Statistics:
     # without a message in progress
     oldest: float = 0.0
     stuck: int = 0  # handlers that were given up after a time-out and still run
+
+    def table(self, worker: str, queues: Sequence[tuple[str, object]]) -> Table:
+        """Return the figures as a table of *worker*, after what it reads and writes."""
+        rows = [*queues, *asdict(self).items()]
+        return Table(("worker", worker), [(name, value) for name, value in rows if value != ""])
 
 
 def collect(

@@ -6,7 +6,6 @@ What is done with each message is in `mousetrap.worker.processor`. Prototyped in
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -16,7 +15,6 @@ from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.display.safe_text import repr_of, safe
-from mousetrap.display.table import Table
 from mousetrap.errors import ConnectionLost, MousetrapError
 from mousetrap.model.targets import OutputTargets, Targets
 from mousetrap.model.topology import AnyDeclaration, Queue
@@ -91,7 +89,8 @@ class Worker:
         self._hooks = Hooks(self.queue.name, hooks)
         topology = self.settings.topology
         targets = OutputTargets(writes, routes)
-        declarations = self._declarations(targets)
+        declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
+        declarations += map(topology.work_queue, targets.queues)
         name = topology.wire_name(self.queue.name)
         io_thread = IOThread(f"worker {self.queue.name}")
         self._failure_queues = QueuesOnDemand(topology.failure_queues(self.queue))
@@ -114,7 +113,7 @@ class Worker:
             io_thread=io_thread,
         )
         self._processor = Processor(
-            self.queue, _as_handler(handler), self.settings, self._publisher, self._consumer,
+            self.queue, Handler.of(handler), self.settings, self._publisher, self._consumer,
             declarations, targets=targets, concurrency=concurrency, timeout=timeout,
             hooks=self._hooks, on_crash=self._on_crash, on_stuck=self._on_stuck,
         )  # fmt: skip
@@ -178,7 +177,7 @@ class Worker:
             TypeError: it takes no message, or one of the two is a coroutine function and the
                 other is not: that needs a new worker.
         """
-        new = _as_handler(handler)
+        new = Handler.of(handler)
         if new.is_async is not self.handler.is_async:
             raise TypeError(
                 f"{new.name} and {self.handler.name} are not both plain functions, nor both "
@@ -312,20 +311,14 @@ class Worker:
         self.stop(process_ends=ends and not is_kernel())
 
     def _repr_html_(self) -> str:
-        now = dataclasses.asdict(self.statistics())
         queues = [("reads", self.queue.name), ("writes", self.targets.names)]
-        rows = [(name, value) for name, value in [*queues, *now.items()] if value != ""]
-        return Table(("worker", self.handler.name), rows)._repr_html_()
+        return self.statistics().table(self.handler.name, queues)._repr_html_()
 
     def __repr__(self) -> str:
         now = self.statistics()
         way = f"{self.queue.name} → {self.handler.name}{self.targets}"
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
         return f"<Worker {safe(way)}: {now.state}, {counts}, {now.in_progress} in progress>"
-
-    def _declarations(self, targets: OutputTargets) -> list[AnyDeclaration]:
-        topology = self.settings.topology
-        return [*topology.declarations(self.queue), *map(topology.work_queue, targets.queues)]
 
     def _held(self) -> tuple[int, int]:
         """Return how many messages it holds, or may get again soon, and how many it received."""
@@ -404,7 +397,3 @@ class Worker:
         )
         problem.__cause__ = error
         self.fail(problem)
-
-
-def _as_handler(handler: Callable[..., Any] | Handler) -> Handler:
-    return handler if isinstance(handler, Handler) else Handler(handler)
