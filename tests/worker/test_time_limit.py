@@ -111,17 +111,18 @@ def test_limit_does_not_count_the_time_that_the_broker_takes(settings, proxy):
 
 
 def test_limit_does_not_count_the_wait_of_a_message_that_was_left_to_the_broker(
-    settings, proxy, monkeypatch
+    settings, proxy, gate, monkeypatch
 ):
     """Its channel is lost while its thread waits until the publisher has room for its outputs."""
     send(settings, Message(1, id="m1"))
     checked = []
 
     def handler(_: int) -> Iterator[int]:
+        gate.wait(20)
         yield from range(3)
 
     narrow = proxy.settings.replace(max_in_flight=1)
-    with Worker(WORK, handler, narrow, writes="out", timeout=LIMIT) as worker:
+    with Worker(WORK, handler, narrow, writes="out", timeout=1.0) as worker:
         time_out = worker._processor.time_limit._time_out
 
         def spy(delivery):
@@ -129,7 +130,9 @@ def test_limit_does_not_count_the_wait_of_a_message_that_was_left_to_the_broker(
             return checked[-1][1]
 
         monkeypatch.setattr(worker._processor.time_limit, "_time_out", spy)
-        proxy.at("Basic.Publish", action=lambda: proxy.hold("from broker")).wait()
+        step = proxy.at("Basic.Publish", action=lambda: proxy.hold("from broker"))
+        gate.set()
+        step.wait()
         proxy.refuse()
         proxy.cut()
         wait_for(lambda: any(not in_progress for in_progress, _ in checked), 20)
