@@ -112,23 +112,25 @@ def test_retry_queue_is_not_ours(settings, fault_row, caplog, how, times):
 
 
 @pytest.mark.fault("F38")
-def test_production_prefix_never_expires(settings, fault_row):
+@trial_counts(1, 10)
+def test_production_prefix_never_expires(settings, fault_row, times):
     """A namespace alone, even with a length of the expiry, makes no queue expire."""
     ours = settings.replace(queues_expire=False, queue_expiry=1.0)
     declared = [
         *ours.topology.declarations(Queue("work")),
         *ours.topology.failure_queues(Queue("work")),
     ]
-    with Trial(ours, Queue("work", ())) as trial:
-        trial.send(f"{n}" for n in range(50))
-        threading.Event().wait(2.5)  # longer than the expiry; a passive declare would be a use
+    assert not any("x-expires" in each.arguments for each in declared)
+    for _ in range(times):
+        with Trial(ours, Queue("work", ())) as trial:
+            trial.send(f"{n}" for n in range(50))
+            threading.Event().wait(2.5)  # longer than the expiry; a passive declare would be a use
 
-        assert not any("x-expires" in each.arguments for each in declared)
-        assert depth("work", ours).messages == 50
-        with Worker(trial.queue, lambda data: data, ours, writes="out") as worker:
-            trial.settle()
-            trial.wait_until_idle(worker)
-        fault_row.add(trial.drain_queues())
+            assert depth("work", ours).messages == 50
+            with Worker(trial.queue, lambda data: data, ours, writes="out") as worker:
+                trial.settle()
+                trial.wait_until_idle(worker)
+            fault_row.add(trial.drain_queues())
 
 
 @pytest.mark.fault("F31")
