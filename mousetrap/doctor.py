@@ -25,7 +25,7 @@ from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.job_queue import delete, drain, ping
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Declaration
-from mousetrap.runs.former_queues import current_queues, leftovers
+from mousetrap.runs.former_queues import current_queues, leftovers, renames
 from mousetrap.runs.run_lock import stale_runs
 from mousetrap.runtime import randomness
 from mousetrap.runtime.interrupt import Waiter
@@ -171,7 +171,10 @@ def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
 
 
 def _leftovers(settings: Settings) -> Iterator[Finding]:
-    """Report the messages in queues that stages of this machine used before, and do not use now."""
+    """Report what a change of a stage on this machine left: messages, and ids of another name."""
+    for rename in renames(settings):
+        text, _, fix = str(rename).partition("; keep")
+        yield Finding("stage names", "note", text, f"keep{fix}")
     for each in leftovers(settings):
         text, _, fix = str(each).partition(": ")
         yield Finding("former queues", "note", text, fix)

@@ -1,12 +1,12 @@
-"""What a worker process warns of while it works: other applications, and messages left behind."""
+"""What a worker process warns of: other applications, messages left behind, a changed identity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from mousetrap.errors import MousetrapError
-from mousetrap.runs.former_queues import leftovers, remember
+from mousetrap.runs.former_queues import leftovers, remember, renames
 from mousetrap.runtime import threads
 from mousetrap.settings import Settings
 from mousetrap.worker.worker import Worker
@@ -41,18 +41,23 @@ class WorkWarnings:
     def _run(self) -> None:
         queue = self._worker.queue
         used = [queue.name, queue.dead, queue.quarantine, *self._worker.targets.queues]
-        remember(self._settings, self._worker.handler.name, used)
+        stage = self._worker.handler.name
+        remember(self._settings, stage, used, queue.name)
+        self._notify_new(str(each) for each in renames(self._settings) if each.stage == stage)
         while not self._stopping.is_set():
             found: list[str] = []
             with suppress(MousetrapError, TimeoutError):  # without a broker, nothing is known
                 found = [*self._other_applications(), *map(str, leftovers(self._settings))]
-                for each in found:
-                    if each not in self._notified and not self._stopping.is_set():
-                        self._notified.add(each)
-                        self._notify(each)
+                self._notify_new(found)
             self.text = "; ".join(found)
             self._checks += 1
             self._stopping.wait(WARNING_INTERVAL)
+
+    def _notify_new(self, warnings: Iterable[str]) -> None:
+        for each in warnings:
+            if each not in self._notified and not self._stopping.is_set():
+                self._notified.add(each)
+                self._notify(each)
 
     def _other_applications(self) -> list[str]:
         """Return a warning if a worker with another stage consumes the queue.

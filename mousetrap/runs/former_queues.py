@@ -1,10 +1,13 @@
-"""Remembers which queues the stages of this machine used, to find those that no stage reads now.
+"""Remembers which queues the stages of this machine used, to find messages that a change left.
 
 When a stage gets another queue to read or to write, the messages in the old queue stay where they
 are, and a broker cannot say that they were meant for a stage. So each start of `mousetrap work`
 writes the names into a file in the user's state folder, one for each stage, broker and namespace.
 Stages that only other machines or users start are not known here. Retry queues are left out: the
 broker itself returns their messages to the work queue.
+
+The file also shows that a function was perhaps renamed: the name of a stage is part of the ids of
+its outputs, and a message that was handled under both names has outputs with two ids.
 """
 
 from __future__ import annotations
@@ -21,10 +24,31 @@ from typing import Any
 from mousetrap.broker.paths import state_folder
 from mousetrap.errors import SettingsError
 from mousetrap.job_queue import depths
+from mousetrap.runtime import clock
 from mousetrap.runtime.atomic_file import write_atomically
 from mousetrap.settings import Settings
 
 log = logging.getLogger("mousetrap.runs.former_queues")
+
+
+RENAME_NOTED = 7 * 86_400.0  # seconds after the first start of a stage; a guess
+
+
+@dataclass(frozen=True)
+class Rename:
+    """A stage that is new here, and reads a queue that stages with other names read before."""
+
+    queue: str
+    stage: str
+    before: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.queue!r} is read by stage {self.stage}, before by {', '.join(self.before)}. If "
+            f"that is the same function with another name, its outputs have other ids now, and a "
+            f"sink stores the result of a message that both have handled twice; keep the identity: "
+            f"stage(name={self.before[0]!r})"
+        )
 
 
 @dataclass(frozen=True)
@@ -43,9 +67,10 @@ class Leftover:
         )
 
 
-def remember(settings: Settings, stage: str, queues: Iterable[str]) -> None:
+def remember(settings: Settings, stage: str, queues: Iterable[str], reads: str = "") -> None:
     """Record that *stage* uses *queues* (plain names) now; those that it used before are former.
 
+    *reads* is the one whose messages it handles.
     Queues that expire, as those of runs and tests do, are not recorded. If the state folder cannot
     be written, nothing is.
     """
@@ -58,8 +83,9 @@ def remember(settings: Settings, stage: str, queues: Iterable[str]) -> None:
         path = state_folder("stages") / f"{name}.json"
         known = _read(path)
         before = {*known.get("current", ()), *known.get("former", ())}
-        facts = {"address": address, "stage": stage, "current": current,
-                 "former": sorted(before - set(current))}  # fmt: skip
+        since = known.get("since", 0.0) if known else clock.time()
+        facts = {"address": address, "stage": stage, "current": current, "reads": reads,
+                 "former": sorted(before - set(current)), "since": since}  # fmt: skip
         if facts != known:
             write_atomically(path, json.dumps(facts))
     except (OSError, SettingsError) as error:
@@ -82,6 +108,25 @@ def leftovers(settings: Settings) -> list[Leftover]:
         for each in depths(stages, settings)
         if each is not None and each.messages and not each.consumers
     ]
+
+
+def renames(settings: Settings) -> list[Rename]:
+    """Return the stages at this broker and namespace that are perhaps older ones with a new name.
+
+    A stage is named for `RENAME_NOTED` after its first start on this machine.
+    """
+    ours = [each for each in _stages(settings) if each.get("reads")]
+    found = []
+    for each in ours:
+        since = each.get("since", 0.0)
+        before = sorted(
+            other["stage"]
+            for other in ours
+            if other["reads"] == each["reads"] and other.get("since", 0.0) < since
+        )
+        if before and clock.time() - since < RENAME_NOTED:
+            found.append(Rename(each["reads"], each["stage"], tuple(before)))
+    return found
 
 
 def current_queues(settings: Settings) -> list[str]:

@@ -87,6 +87,27 @@ def test_work_warns_of_messages_in_the_queue_that_it_wrote_before(
     assert f"mousetrap drain {prefix}-old" in finding.fix
 
 
+def test_work_warns_of_another_name_on_the_same_queue(settings, tmp_path, monkeypatch, warnings_of):
+    """A renamed function gives its outputs other ids; the doctor says so as well."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    lasting = settings.replace(namespace="", queues_expire=False)
+    reads = Queue(f"test-{uuid.uuid4().hex[:10]}", (0.1,))
+    try:
+        with Worker(reads, parse, lasting) as worker:
+            found, notified = warnings_of(worker, lasting)
+            wait_for(lambda: found._checks)
+        assert notified == []
+        with Worker(reads, score, lasting) as worker:
+            _, notified = warnings_of(worker, lasting)
+            [text] = wait_for(lambda: notified)
+        [finding] = doctor._leftovers(lasting)
+    finally:
+        job_queue.delete(reads, settings=lasting)
+
+    assert "is read by stage score, before by parse" in text
+    assert (finding.what, finding.fix) == ("stage names", "keep the identity: stage(name='parse')")
+
+
 def test_messages_in_an_old_retry_queue_come_back_by_themselves(settings):
     """After a deploy with other retry delays, the broker returns what waits in the old queue."""
 

@@ -8,7 +8,8 @@ import pytest
 from support.messages import send
 
 from mousetrap import job_queue
-from mousetrap.runs.former_queues import leftovers, remember
+from mousetrap.runs.former_queues import leftovers, remember, renames
+from mousetrap.runtime import clock
 
 
 @pytest.fixture
@@ -55,6 +56,24 @@ def test_queues_are_not_remembered_where_nothing_can_be_written(lasting, monkeyp
     remember(settings, "parse", [f"{prefix}-old"])
 
     assert leftovers(settings) == []
+
+
+def test_stage_that_took_the_place_of_another_is_named_for_a_week(lasting, own_state, monkeypatch):
+    """Perhaps its function was renamed; of two that start at their first deploy, one may be."""
+    settings, prefix = lasting
+    queue = f"{prefix}-in"
+    remember(settings, "parse", [queue], queue)
+    remember(settings, "score", [f"{prefix}-old", queue], f"{prefix}-old")
+    before = renames(settings)
+    remember(settings, "parse_line", [queue], queue)
+    remember(settings, "parse_line", [queue], queue)
+    [found] = renames(settings)
+    now = clock.time()
+    monkeypatch.setattr(clock, "time", lambda: now + 8 * 86_400)
+
+    assert (before, renames(settings)) == ([], [])
+    assert (found.queue, found.stage, found.before) == (queue, "parse_line", ("parse",))
+    assert "keep the identity: stage(name='parse')" in str(found)
 
 
 def test_broken_file_is_passed_over(lasting, own_state):
