@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the same as `_HOMES`, for type checkers and editors
     from mousetrap.flows.send import SendResult, send
     from mousetrap.flows.stage import Stage, stage
     from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
+    from mousetrap.model.exchanges import Exchange
     from mousetrap.model.ledger import Ledger
     from mousetrap.model.message import Message
     from mousetrap.model.message_list import Messages
@@ -40,7 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
-    "stage", "Stage", "Queue", "Send", "Reject",
+    "stage", "Stage", "Queue", "Exchange", "Send", "Reject",
     # messages, sending and handling them
     "send", "SendResult", "Message", "Messages", "Publisher", "Receipt", "Worker",
     # a consumer in the background of a notebook; the cell can be run again
@@ -65,6 +66,7 @@ _HOMES = {
     "model.topology": ("Queue",),
     "model.message": ("Message",),
     "model.message_list": ("Messages",),
+    "model.exchanges": ("Exchange",),
     "model.ledger": ("Ledger",),
     "model.summary": ("RunSummary",),
     "model.targets": ("Send",),

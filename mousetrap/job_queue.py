@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 
 from mousetrap.amqp import redeliveries
+from mousetrap.amqp.bindings import declare_bindings
 from mousetrap.amqp.blocking_channel import JobChannel, connect
 from mousetrap.amqp.declared_queues import note
 from mousetrap.amqp.error_translation import translated
@@ -63,7 +64,8 @@ def declare(
 ) -> None:
     """Declare queues: a `Queue` with its retry, dead and quarantine queues, a name as one queue.
 
-    A worker declares its retry queues and its dead queue itself, when it first needs them.
+    A `Queue` is bound as it says; an exchange that is missing is declared. A worker declares its
+    retry queues and its dead queue itself, when it first needs them.
 
     Raises:
         TopologyMismatch: one exists with other arguments; the text names the argument.
@@ -74,6 +76,8 @@ def declare(
         for queue in queues:
             for declaration in _declarations(queue, settings):
                 _declare(channel, declaration)
+    bindings = [e for q in queues if isinstance(q, Queue) for e in settings.topology.bindings(q)]
+    declare_bindings(bindings, settings, timeout)
 
 
 def depth(

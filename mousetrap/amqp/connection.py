@@ -16,6 +16,7 @@ from pika.channel import Channel
 from mousetrap.amqp.error_translation import parameters, translate
 from mousetrap.amqp.fast_connection import FastConnection
 from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.missing_exchanges import declare_missing
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import (
     AccessRefused,
@@ -26,6 +27,7 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.model.backoff import backoff
+from mousetrap.model.topology import ExchangeDeclaration
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -92,6 +94,7 @@ class Connection:
         self.alarm = ""  # why the broker accepts no messages: "low on memory"
         self.reconnects = 0
         self.io_thread = io_thread or IOThread(purpose)
+        self.exchanges: list[ExchangeDeclaration] = []  # declared on each channel if missing
         self._session = session
         self._lock = forks.released_in_child(threads.Lock())
         self._changed = Waiter()  # notified when the state changes
@@ -293,12 +296,15 @@ class Connection:
 
         def on_open(channel: Channel) -> None:
             self._channel = channel
-            self._session.opened(channel, lambda: self._ready(channel))
+            declare_missing(channel, self.exchanges, lambda: self._set_up(channel))
 
         channel = self._connection.channel(on_open_callback=on_open)
         channel.add_on_close_callback(self._on_channel_closed)
         timeout = max(CHANNEL_SETUP_TIMEOUT, self.settings.connect_timeout)
         self._later(timeout, lambda: self._check_setup(channel, timeout))
+
+    def _set_up(self, channel: Channel) -> None:
+        self._session.opened(channel, lambda: self._ready(channel))
 
     def _check_setup(self, channel: Channel, timeout: float) -> None:
         """Drop the connection if *channel* is still being set up after *timeout* seconds."""

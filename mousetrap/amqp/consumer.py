@@ -25,7 +25,7 @@ from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
-from mousetrap.model.topology import AnyDeclaration, Declaration
+from mousetrap.model.topology import AnyDeclaration, Declaration, checked
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -76,6 +76,7 @@ class Consumer:
         self.queue = queue  # the name on the wire
         self.prefetch = prefetch
         self._declarations = declarations
+        self.connection.exchanges = checked(declarations)
         self._on_delivery = on_delivery
         self._on_failed = on_failed
         self._on_reconnected = on_reconnected
@@ -249,6 +250,7 @@ class Consumer:
             is_possible_poison=is_possible_poison,
             has_ack_timed_out=bool(has_ack_timed_out),
             is_near_delivery_limit=method.redelivered and is_near_delivery_limit(properties),
+            exchange=method.exchange,
         )
         self._outstanding[delivery.tag] = delivery
         self._on_delivery(delivery)

@@ -1,4 +1,4 @@
-"""Records which queues mousetrap has declared, in this process and in a file.
+"""Records which queues and exchanges mousetrap has declared, in this process and in a file.
 
 A broker without its management plugin cannot list its queues. If the environment variable
 ``MOUSETRAP_DECLARED`` names a file, every process of ours that declares a queue appends the name to
@@ -31,13 +31,23 @@ def note(name: str) -> None:
     Threads: any; also several processes: a line is short enough to be appended atomically.
     """
     _declared_here.add(name)
-    path = os.environ.get(DECLARED_VARIABLE)
-    if not path or (path, name) in _written:
+    if path := os.environ.get(DECLARED_VARIABLE):
+        _append(path, name)
+
+
+def _append(path: str, name: str) -> None:
+    if (path, name) in _written:
         return
     _written.add((path, name))
     # No message depends on this: if the file cannot be written, the queue is declared all the same.
     with suppress(OSError), open(path, "a", encoding="utf-8") as file:
         file.write(f"{name}\n")
+
+
+def note_exchange(name: str) -> None:
+    """Remember, in a file beside that of the queues, the exchange *name* (on the wire)."""
+    if path := os.environ.get(DECLARED_VARIABLE):
+        _append(_exchanges_file(path), name)
 
 
 def similar_names(name: str, n: int = 5) -> list[str]:
@@ -51,3 +61,12 @@ def names_in(path: str | os.PathLike[str]) -> list[str]:
     with suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
         return [name for name in dict.fromkeys(file.read().split("\n")) if name]
     return []
+
+
+def exchanges_in(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the exchanges that were declared beside the queues of the file *path*."""
+    return names_in(_exchanges_file(path))
+
+
+def _exchanges_file(path: str | os.PathLike[str]) -> str:
+    return f"{os.fspath(path)}.exchanges"

@@ -23,7 +23,7 @@ class Delivery:
     """
 
     __slots__ = (
-        "body", "generation", "handling_started", "has_ack_timed_out",
+        "body", "exchange", "generation", "handling_started", "has_ack_timed_out",
         "is_near_delivery_limit", "is_possible_poison", "properties", "received", "tag",
     )  # fmt: skip
 
@@ -37,6 +37,7 @@ class Delivery:
         is_possible_poison: bool = False,
         has_ack_timed_out: bool = False,
         is_near_delivery_limit: bool = False,
+        exchange: str = "",
     ) -> None:
         self.generation = generation
         self.tag = tag
@@ -45,6 +46,7 @@ class Delivery:
         self.is_possible_poison = is_possible_poison
         self.has_ack_timed_out = has_ack_timed_out
         self.is_near_delivery_limit = is_near_delivery_limit
+        self.exchange = exchange  # that it was published to; "": to its queue
         self.received = clock.monotonic()
         self.handling_started: float | None = None  # when its handler started, on the same clock
 

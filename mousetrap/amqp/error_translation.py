@@ -23,7 +23,7 @@ from pika.channel import Channel
 from pika.exchange_type import ExchangeType
 
 from mousetrap.amqp import pika_patches
-from mousetrap.amqp.declared_queues import note
+from mousetrap.amqp.declared_queues import note, note_exchange
 from mousetrap.amqp.reply_codes import channel_closed, login_refused, not_allowed, not_supported
 from mousetrap.amqp.timed_connection import AnswerTimeout
 from mousetrap.errors import (
@@ -72,13 +72,17 @@ def declare(channel: Channel, declaration: AnyDeclaration) -> None:
     """Declare a durable queue or exchange, or bind; if refused, the broker closes the channel.
 
     Does not wait for an answer: without a callback, pika asks for none (no-wait). So pika sends the
-    declaration at once, before the next publish, even while pika waits for another answer.
+    declaration at once, before the next publish, even while pika waits for another answer. An
+    exchange that is to be declared only if it is missing is left to `missing_exchanges`.
     """
     if isinstance(declaration, Declaration):
         note(declaration.name)
         arguments = dict(declaration.arguments) or None
         channel.queue_declare(declaration.name, durable=True, arguments=arguments)
     elif isinstance(declaration, ExchangeDeclaration):
+        if declaration.is_checked:
+            return
+        note_exchange(declaration.name)
         channel.exchange_declare(
             declaration.name, ExchangeType[declaration.type], durable=True,
             auto_delete=declaration.is_auto_deleted, arguments=dict(declaration.arguments) or None,

@@ -1,8 +1,9 @@
 """Publishing without waiting, with a true outcome for each message.
 
-Every message is persistent, and mandatory if it is published to a queue. The broker answers it with
-a confirm, a return or a refusal; a publish without an answer becomes *unknown* at its deadline.
-Many publishes may wait for their answers at once: that is what makes confirmed publishing fast.
+Every message is persistent, and mandatory unless `publish_to_exchange` publishes it. The broker
+answers it with a confirm, a return or a refusal; a publish without an answer becomes *unknown* at
+its deadline. Many publishes may wait for their answers at once: that is what makes confirmed
+publishing fast.
 Prototyped in ``notebooks/02_publisher.ipynb``.
 """
 
@@ -30,7 +31,7 @@ from mousetrap.amqp.writing import why_unsent, write
 from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError
 from mousetrap.model.message import Message
 from mousetrap.model.targets import Address
-from mousetrap.model.topology import AnyDeclaration
+from mousetrap.model.topology import AnyDeclaration, checked
 from mousetrap.runtime import clock
 from mousetrap.runtime.interrupt import interrupts_postponed, run_uninterrupted
 from mousetrap.settings import Settings
@@ -218,6 +219,7 @@ class Publisher:
     def declare(self, declarations: Iterable[AnyDeclaration]) -> None:
         """Declare *declarations* before the next publish, and again after each reconnect."""
         new = list(declarations)
+        self.connection.exchanges += checked(new)
 
         def declare_now() -> None:
             self._declared += [each for each in new if each not in self._declared]

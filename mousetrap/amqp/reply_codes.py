@@ -155,7 +155,10 @@ def _mismatch(name: str, kind: str, which: str, ours: str, theirs: str) -> str:
     between = max(len("ours"), len(ours))
     remedy = _REMEDIES.get(name, _NO_ARGUMENTS.format(name))
     if name == "type" and kind == "exchange":
-        remedy = "set MOUSETRAP_EVENTS_EXCHANGE to a name that no other exchange has"
+        remedy = (
+            "give its `Exchange` the type that the broker has; for the exchange of the outcomes, "
+            "set MOUSETRAP_EVENTS_EXCHANGE to a name that no other exchange has"
+        )
     if name == "x-queue-type" and theirs == "stream":
         remedy = f"{which!r} is a stream, and {_STREAM}"
     return (

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from mousetrap.errors import SettingsError
 from mousetrap.flows.stage import Stage
+from mousetrap.model.exchanges import Exchange, RoutingKey
+from mousetrap.model.topology import unrouted
 
 
 class Step(NamedTuple):
@@ -50,6 +52,7 @@ class Flow:
             raise SettingsError("a flow needs at least one stage: functions decorated with @stage")
         if len(set(names)) < len(names):
             raise SettingsError(f"two stages of {', '.join(names)} have the same name: rename one")
+        self._check_exchanges()
         for queue in self.reads:
             readers = [each.name for each in self.stages if each.queue.name == queue]
             if len(readers) > 1:
@@ -58,9 +61,46 @@ class Flow:
     @property
     def steps(self) -> list[Step]:
         """The stages as steps."""
-        return [
-            Step(each.name, each.queue.name, tuple(each.targets.queues)) for each in self.stages
-        ]
+        return [Step(each.name, each.queue.name, self._written_by(each)) for each in self.stages]
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The exchanges that stages write, or to which the queues that they read are bound."""
+        written = [each for stage in self.stages for each in stage.targets.exchanges]
+        bound = [each.exchange for stage in self.stages for each in stage.queue.bindings]
+        return list(dict.fromkeys([*written, *bound]))
+
+    def routed(self, exchange: str, key: str) -> list[str]:
+        """Return the queues of this flow that *exchange* passes a message with *key* to."""
+        return routed(self.stages, exchange, key)
+
+    def _written_by(self, stage: Stage[..., Any]) -> tuple[str, ...]:
+        """Return the queues that may get an output of *stage*."""
+        found: list[str] = []
+        for target in stage.targets.all:
+            if isinstance(target, str):
+                found.append(target)
+                continue
+            exchange = target if isinstance(target, Exchange) else target.exchange
+            key = target.key if isinstance(target, RoutingKey) else None
+            if isinstance(key, str) or exchange.type == "fanout":
+                found += self.routed(exchange.name, str(key)) or [unrouted(exchange.name)]
+            else:  # any key
+                found += [
+                    each.queue.name for each in self.stages
+                    if any(binding.exchange == exchange for binding in each.queue.bindings)
+                ]  # fmt: skip
+                found.append(unrouted(exchange.name))
+        return tuple(dict.fromkeys(found))
+
+    def _check_exchanges(self) -> None:
+        types: dict[str, str] = {}
+        for each in self.exchanges:
+            if types.setdefault(each.name, each.type) != each.type:
+                raise SettingsError(
+                    f"exchange {each.name!r} has the types {types[each.name]} and {each.type}: "
+                    f"use one `Exchange` in all stages"
+                )
 
     @property
     def reads(self) -> list[str]:
@@ -95,6 +135,13 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"<Flow {'; '.join(repr(each)[7:-1] for each in self.stages)}>"
+
+
+def routed(stages: Iterable[Stage[..., Any]], exchange: str, key: str) -> list[str]:
+    """Return the queues of *stages* that *exchange* passes a message with *key* to."""
+    bindings = [(each.queue.name, binding) for each in stages for binding in each.queue.bindings]
+    found = [q for q, each in bindings if each.exchange.name == exchange and each.matches(key)]
+    return list(dict.fromkeys(found))
 
 
 def _several_readers(queue: str, readers: list[str]) -> str:

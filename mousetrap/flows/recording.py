@@ -23,6 +23,7 @@ import msgspec
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SettingsError, UndecodableMessage
+from mousetrap.flows.flow import routed
 from mousetrap.flows.stage import Stage
 from mousetrap.model.decoding import decode
 from mousetrap.model.ledger import Ledger
@@ -157,9 +158,19 @@ class Recording:
                 f"{missing:,} of {len(ours):,} bodies were not kept: record the run again, with "
                 f"keep_bodies=100_000"
             )
+        recorded: dict[str, list[tuple[str, str]]] = {}  # copies by the id of their original
+        for each in self.messages.values():
+            recorded.setdefault(each.id.removesuffix(f"@{each.queue}"), []).append(
+                (each.queue, each.id)
+            )
+        ledger = Ledger(routed=lambda exchange, key: routed(stages, exchange, key))
+
+        def copies(exchange: str, key: str, id: str) -> list[tuple[str, str]]:
+            return recorded.get(id) or ledger.copies(exchange, key, id)
+
         found: dict[str, RecordedMessage] = {}
         for each in ours:
-            for message in _handled(each, by_queue[each.queue]):
+            for message in _handled(each, by_queue[each.queue], copies):
                 found[message.id] = message
         return Recording(found.values())
 
@@ -234,8 +245,15 @@ def test_{name}_handles_a_dead_letter(message):
 '''
 
 
-def _handled(recorded: RecordedMessage, stage: Stage[..., Any]) -> list[RecordedMessage]:
-    """Call *stage* with a message; return the message with its outcome, then its outputs."""
+def _handled(
+    recorded: RecordedMessage,
+    stage: Stage[..., Any],
+    copies: Callable[[str, str, str], list[tuple[str, str]]],
+) -> list[RecordedMessage]:
+    """Call *stage* with a message; return the message with its outcome, then its outputs.
+
+    *copies* returns the queue and the id of each copy of an output to an exchange.
+    """
     message = Message(
         body=recorded.body, id=recorded.id, attempt=recorded.attempt, parent=recorded.parent,
         job=recorded.job,
@@ -244,12 +262,16 @@ def _handled(recorded: RecordedMessage, stage: Stage[..., Any]) -> list[Recorded
         outputs = stage.outputs(message)
     except Exception as error:  # noqa: BLE001 -- a handler may raise anything
         return [dataclasses.replace(recorded, outcome="dead", reason=reason_of(error), outputs=())]
-    ids = tuple(each.message.id for each in outputs)
-    now = dataclasses.replace(recorded, outcome="done", reason="", outputs=ids)
     sent_on = [
-        RecordedMessage(each.id, str(target), each.job, each.parent, body=each.body)
+        RecordedMessage(id, queue, each.job, each.parent, body=each.body)
         for each, target, _ in outputs
-    ]
+        for queue, id in (
+            [(target, each.id)] if isinstance(target, str)
+            else copies(target.exchange.name, str(target.key), each.id)
+        )
+    ]  # fmt: skip
+    ids = tuple(each.id for each in sent_on)
+    now = dataclasses.replace(recorded, outcome="done", reason="", outputs=ids)
     return [now, *sent_on]
 
 

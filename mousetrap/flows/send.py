@@ -20,10 +20,10 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.progress import UPDATE_INTERVAL, ProgressDisplay
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.errors import MousetrapError, PublishError
-from mousetrap.flows.stage import Stage, queue_of
+from mousetrap.flows.stage import Stage
 from mousetrap.model.message import Message
 from mousetrap.model.one_or_many import is_many
-from mousetrap.model.topology import Queue
+from mousetrap.model.targets import Address, Target, address_of
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.worker.handling import Handling, current_handling
@@ -88,12 +88,15 @@ class SendResult:
 
 
 def send(
-    queue: str | Queue | Stage[..., Any],
+    queue: Target | Stage[..., Any],
     data: Any = None,
     count: int = 1,
     settings: Settings | None = None,
 ) -> SendResult:
     """Send *data* to *queue*, *count* times, and return when the broker has answered for all.
+
+    *queue* may also be an exchange with a routing key: ``send(orders["order.paid"], data)``. The
+    broker returns the message if no queue is bound for it.
 
     A list, a tuple, a ``range``, ``d.values()`` or an iterator is one message for each of its
     values; ``[[1, 2]]`` sends one list. Anything else is one message: a number, text, a dict, a
@@ -124,7 +127,7 @@ def send(
         OutcomeUnknown: the broker stopped answering; a note on the error says how many messages it
             had confirmed.
     """
-    name = queue_of(queue).name
+    address = queue.queue.name if isinstance(queue, Stage) else address_of(queue)
     has_many = is_many(data)
     try:
         if count > 1:
@@ -133,17 +136,20 @@ def send(
             data = list(data) if has_many else data
         handling = current_handling.get(None)
         if handling is not None and handling.includes(settings):
-            return _add_to(handling, name, list(_messages(data, count, has_many)))
+            return _add_to(handling, address, list(_messages(data, count, has_many)))
         total = count * (len(data) if isinstance(data, Sized) else 0) if has_many else count
         publisher = Publisher(settings or Settings.from_environment(), "send").open()
-        return _send_now(publisher, name, _messages(data, count, has_many), total)
+        return _send_now(publisher, address, _messages(data, count, has_many), total)
     except BaseException as error:
         vars(error).setdefault("receipts", [])  # nothing was sent
         raise
 
 
-def _send_now(publisher: Publisher, name: str, values: Iterator[Message], total: int) -> SendResult:
+def _send_now(
+    publisher: Publisher, address: Address, values: Iterator[Message], total: int
+) -> SendResult:
     """Send *values*, *total* of them if it is not 0, and wait for the answers; show progress."""
+    name = str(address)
     result = SendResult(name, [], 0.0)
     progress, started = ProgressDisplay(), clock.monotonic()
 
@@ -165,7 +171,7 @@ def _send_now(publisher: Publisher, name: str, values: Iterator[Message], total:
 
     try:
         try:
-            publisher.publish_many(values, name, on_submitted=add)
+            publisher.publish_many(values, address, on_submitted=add)
         except Exception:  # of a value: those before it were sent, and their outcome can be known
             wait_for_answers()
             raise
@@ -183,13 +189,14 @@ def _send_now(publisher: Publisher, name: str, values: Iterator[Message], total:
     return result
 
 
-def _add_to(handling: Handling, queue: str, messages: list[Message]) -> SendResult:
+def _add_to(handling: Handling, address: Address, messages: list[Message]) -> SendResult:
     """Add *messages* to the outputs of a handling."""
+    name = str(address)
     receipts: list[Receipt] = [
-        _OutputReceipt(each, queue, int(clock.time()), None, math.inf, None)
-        for each in handling.add(messages, queue)
+        _OutputReceipt(each, name, int(clock.time()), None, math.inf, None)
+        for each in handling.add(messages, address)
     ]
-    return SendResult(queue, receipts, 0.0, is_output=True)
+    return SendResult(name, receipts, 0.0, is_output=True)
 
 
 class _OutputReceipt(Receipt):

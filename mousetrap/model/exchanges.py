@@ -16,6 +16,7 @@ from mousetrap.model.names import name_problem
 
 EXCHANGE_TYPES = ("direct", "topic", "fanout")
 MAX_KEY_BYTES = 255  # AMQP sends a routing key as a short string
+UNROUTED = ".unrouted"  # ends the name of a run's queue for what an exchange has no binding for
 Key: TypeAlias = str | Callable[[Any], str]
 """A routing key: a text, or a function that returns it for the value that is sent."""
 
@@ -36,7 +37,7 @@ class Exchange:
     type: str = "topic"
 
     def __post_init__(self) -> None:
-        if problem := name_problem(self.name):
+        if problem := name_problem(self.name and self.name + UNROUTED):
             raise SettingsError(f"exchange name {self.name[:60]!r} {problem}; use a short word")
         if self.type not in EXCHANGE_TYPES:
             raise SettingsError(

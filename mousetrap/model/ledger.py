@@ -10,13 +10,17 @@ Prototyped in ``notebooks/07_runs.ipynb``.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from mousetrap.errors import UndecodableMessage
-from mousetrap.model.outcome import Outcome, unpack
+from mousetrap.model.ledger_entry import LedgerEntry, precedence
+from mousetrap.model.message import copy_id
+from mousetrap.model.outcome import Outcome, Output, unpack
 from mousetrap.model.summary import RunSummary, StageSummary, percentiles
+from mousetrap.model.topology import unrouted
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 
@@ -27,41 +31,8 @@ MAX_CLOCK_ERROR = 0.5
 IDLE_BEFORE_CHECK = 0.01  # seconds without an outcome after which `wait_for` checks the ledger
 MAX_CHECK_INTERVAL = 0.25  # seconds after which it checks anyway; more often slows the workers down
 
-_RANK = {"retried": 0, "dead": 1, "done": 2}
-
-
-class LedgerEntry(msgspec.Struct, gc=False):
-    """Everything known about one message.
-
-    `sent` and `ended` are seconds since 1970 on the ledger's clock. The times in the outcomes are
-    on the clocks of the workers; `Ledger.time` converts them.
-    """
-
-    # Tuples, not lists: Python's garbage collector does not have to visit them.
-
-    id: str
-    queue: str = ""  # plain name of the queue that it was put into first
-    job: str = ""
-    parent: str | None = None
-    sent: float | None = None  # when this run sent it
-    is_confirmed: bool = False  # this run sent it, and the broker confirmed it
-    origins: tuple[Outcome, ...] = ()  # the outcomes of the attempts that published it
-    outcomes: tuple[Outcome, ...] = ()
-    replays: int = 0  # how often it was taken out of its dead queue and sent again
-    outcome: Outcome | None = None  # the decisive one: done if there is one, else dead, else latest
-    finals: int = 0  # how often it was done or dead; above 1 if delivered twice or replayed
-    ended: float | None = None  # when its first final outcome became known
-    body: bytes | None = None
-
-    @property
-    def copies(self) -> int:
-        """How often it was put into its queue, as far as is known."""
-        return ((len(self.origins) + (self.sent is not None)) or 1) + self.replays
-
-    @property
-    def is_dead(self) -> bool:
-        """It was dead-lettered and never done; a replay alone does not change that."""
-        return self.outcome is not None and self.outcome.kind == "dead"
+Routed: TypeAlias = Callable[[str, str], Sequence[str]]
+"""Returns the queues that an exchange (by plain name) passes a message with a routing key to."""
 
 
 class Ledger:
@@ -69,7 +40,8 @@ class Ledger:
 
     *reads* are the queues that stages of the run read, by plain name. A message in any other queue
     is a result: no stage handles it, so it is settled once it is there. Without *reads* every
-    output is expected to be handled.
+    output is expected to be handled. A message to an exchange is expected in each queue that
+    *routed* returns for it, or, if it returns none, as a result in the queue `unrouted` names.
 
     `add_packed` only stores the bytes; they are decoded when a caller next asks the ledger
     anything. So the ledger costs very little while workers run at full rate.
@@ -77,10 +49,13 @@ class Ledger:
     Threads: any.
     """
 
-    def __init__(self, reads: Collection[str] | None = None) -> None:
+    def __init__(
+        self, reads: Collection[str] | None = None, routed: Routed = lambda _, __: ()
+    ) -> None:
         self._lock = forks.released_in_child(threads.RLock())
         self._waiter = Waiter()  # notified when facts were added
         self._reads = None if reads is None else frozenset(reads)
+        self._routed = routed
         self._entries: dict[str, LedgerEntry] = {}
         self._open: dict[str, LedgerEntry] = {}  # in the order in which they became open
         self._offsets: dict[str, float] = {}  # worker -> shortest time from its `ended` to us
@@ -139,6 +114,9 @@ class Ledger:
     def _add(self, outcomes: Iterable[Outcome], at: float) -> None:
         newest: dict[str, float] = {}
         for outcome in outcomes:
+            # a list, because a generator takes three times as long, for each outcome
+            if any([each.exchange for each in outcome.outputs]):  # noqa: C419 -- as above
+                outcome = self._with_copies(outcome)
             entry = self._entry(outcome.id)
             ended = outcome.begun + outcome.seconds
             if ended > newest.get(outcome.worker, 0.0):
@@ -149,6 +127,19 @@ class Ledger:
                 self._record(entry, outcome)
         for worker, ended in newest.items():
             self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
+
+    def copies(self, exchange: str, key: str, id: str) -> list[tuple[str, str]]:
+        """Return the queue and the id of each copy of message *id* that *exchange* passes on."""
+        queues = self._routed(exchange, key)
+        return [(each, copy_id(id, each)) for each in queues] or [(unrouted(exchange), id)]
+
+    def _with_copies(self, outcome: Outcome) -> Outcome:
+        """Return *outcome* with the copies in queues in place of the outputs to exchanges."""
+        outputs: list[Output] = []
+        for each in outcome.outputs:
+            copies = self.copies(each.exchange, each.queue, each.id) if each.exchange else ()
+            outputs += [Output(id, queue, each.body) for queue, id in copies] or [each]
+        return msgspec.structs.replace(outcome, outputs=tuple(outputs))
 
     def _record(self, entry: LedgerEntry, outcome: Outcome) -> None:
         self._counts[outcome.stage, outcome.kind] += 1
@@ -163,7 +154,7 @@ class Ledger:
             entry.outcome = outcome
             self._dead += outcome.kind == "dead"
         else:
-            entry.outcome = max(known, outcome, key=_precedence)
+            entry.outcome = max(known, outcome, key=precedence)
             self._dead += entry.is_dead - (known.kind == "dead")
         if outcome.kind != "retried":
             entry.finals += 1
@@ -391,7 +382,3 @@ class Ledger:
             )
             for stage in order
         }
-
-
-def _precedence(outcome: Outcome) -> tuple[int, int, float]:
-    return _RANK[outcome.kind], outcome.attempt, outcome.begun

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mousetrap.display.table import Table
-from mousetrap.model.ledger import Ledger, LedgerEntry
+from mousetrap.model.ledger import Ledger
+from mousetrap.model.ledger_entry import LedgerEntry
 from mousetrap.model.outcome import Outcome
 
 

@@ -238,6 +238,16 @@ class Message:
         id = child_id(self.id, stage, index)
         return Message(data, id=id, parent=self.id, job=self.job, past_retries=self.retries)
 
+    def in_queue(self, queue: str) -> Message:
+        """Return this message as the copy of it that an exchange passed to *queue* (plain name).
+
+        It has an id of its own, because other queues may have copies as well (see `copy_id`).
+        """
+        message = self.copy(self.attempt, self.headers)
+        message.id = copy_id(self.id, queue)
+        message.job = message.id if self.job == self.id else self.job
+        return message
+
     def copy(self, attempt: int, headers: Mapping[str, Any], body: bytes | None = None) -> Message:
         """Return a copy with the same id, for attempt number *attempt*, with *body* if given."""
         message = Message(
@@ -326,6 +336,15 @@ def child_id(parent: str, stage: str, index: int) -> str:
     digest[6] = digest[6] & 0x0F | 0x50  # the version
     digest[8] = digest[8] & 0x3F | 0x80  # the variant
     return digest.hex()
+
+
+def copy_id(id: str, queue: str) -> str:
+    """Return the id of the copy of message *id* that an exchange passed to *queue* (plain name).
+
+    It is ``ID@QUEUE``, or computed from both if that is too long for a message id.
+    """
+    text = f"{id}@{queue}"
+    return text if len(text.encode()) <= MAX_ID_BYTES else child_id(id, f"@{queue}", 0)
 
 
 def _clamped(value: Any, low: int) -> int:

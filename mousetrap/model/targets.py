@@ -216,6 +216,21 @@ class OutputTargets:
         return hash((self.writes, self.routes))
 
 
+def address_of(target: Target) -> Address:
+    """Return where a message without a stage is sent that a person sends to *target*.
+
+    Raises:
+        SettingsError: it is an exchange without a text as the key.
+    """
+    address = target.name if isinstance(target, Queue) else target
+    if isinstance(address, Exchange) and address.type == "fanout":
+        return address[""]
+    if isinstance(address, Exchange) or (isinstance(address, RoutingKey) and not address.is_fixed):
+        name = address.name if isinstance(address, Exchange) else address.exchange.name
+        raise SettingsError(f"say with which key: send({name}['...'], data)")
+    return address
+
+
 def _many(targets: Targets) -> Sequence[Any]:
     if targets is None:
         return ()

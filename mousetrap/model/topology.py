@@ -10,10 +10,12 @@ Prototyped in ``notebooks/05_failures.ipynb``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mousetrap.errors import SettingsError
+from mousetrap.model.exchanges import UNROUTED, Exchange, RoutingKey
 from mousetrap.model.names import name_problem
 
 DEFAULT_RETRY_DELAYS = (1.0, 5.0, 25.0)  # seconds; three tries outlast a broker restart
@@ -39,6 +41,7 @@ class ExchangeDeclaration:
     type: str = "topic"
     arguments: Mapping[str, object] = field(default_factory=dict)
     is_auto_deleted: bool = False  # by the broker, with its last binding
+    is_checked: bool = False  # first whether it exists: then it is not declared
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,17 @@ class Queue:
 
     `retry_delays` are seconds, one per retry: ``(1.0, 5.0, 25.0)`` means at most four attempts.
     ``start_fetch.quarantine`` holds messages whose worker was lost more than once, or whose ack
-    timed out (see `mousetrap.model.poison_messages`).
+    timed out (see `mousetrap.model.poison_messages`). `bindings` are the exchanges that pass a copy
+    of each message with a matching key to this queue: ``[orders["order.*.paid"]]``.
     """
 
     name: str
     retry_delays: tuple[float, ...] = DEFAULT_RETRY_DELAYS
+    bindings: tuple[RoutingKey, ...] = ()
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
+        object.__setattr__(self, "bindings", tuple(map(self._binding, _many(self.bindings))))
         object.__setattr__(self, "retry_delays", tuple(float(delay) for delay in self.retry_delays))
         for delay in self.retry_delays:
             if not 0 < delay <= MAX_DELAY:  # NaN fails this as well
@@ -74,6 +80,16 @@ class Queue:
                     f"retry delay {delay:g} s of queue {self.name!r}: it must lie above 0 and "
                     f"up to {MAX_DELAY:g} seconds"
                 )
+
+    def _binding(self, given: Any) -> RoutingKey:
+        if isinstance(given, Exchange) and given.type == "fanout":
+            return given[""]
+        if isinstance(given, RoutingKey) and given.is_fixed:
+            return given
+        raise SettingsError(
+            f"queue {self.name!r} cannot be bound by {given if given is None else str(given)!r}: "
+            f"give an exchange with a text as the key, as in bindings=[orders['order.*']]"
+        )
 
     @property
     def dead(self) -> str:
@@ -148,6 +164,42 @@ class Topology:
         quarantine = Declaration(self.wire_name(queue.quarantine), self._arguments())
         return [self.work_queue(queue.name), quarantine]
 
+    def of_worker(
+        self, queue: Queue, writes: Iterable[str], exchanges: Iterable[Exchange]
+    ) -> list[AnyDeclaration]:
+        """Return what a worker of *queue* declares that *writes* queues and *exchanges*."""
+        targets = [each for exchange in exchanges for each in self.exchange(exchange)]
+        queues = [*self.declarations(queue), *map(self.work_queue, writes)]
+        return [*queues, *self.bindings(queue), *targets]
+
+    def bindings(self, queue: Queue) -> list[AnyDeclaration]:
+        """Return the exchanges that *queue* is bound to, and its bindings."""
+        exchanges = dict.fromkeys(each.exchange for each in queue.bindings)
+        bindings = [
+            Binding(self.wire_name(queue.name), self.wire_name(e.exchange.name), str(e.key))
+            for e in queue.bindings
+        ]
+        return [*(each for one in exchanges for each in self.exchange(one)), *bindings]
+
+    def exchange(self, exchange: Exchange) -> list[AnyDeclaration]:
+        """Return the declarations of *exchange*: of a run's own, or of one that may exist already.
+
+        A run's exchange is deleted with its last binding. What no queue is bound for goes, by an
+        alternate exchange, to a queue of the run (see `unrouted`); elsewhere the broker returns it.
+        """
+        name = self.wire_name(exchange.name)
+        if not self.namespace or self.expiry is None:
+            return [ExchangeDeclaration(name, exchange.type, is_checked=True)]
+        rest = self.work_queue(unrouted(exchange.name))
+        return [
+            ExchangeDeclaration(rest.name, "fanout", is_auto_deleted=True),
+            rest,
+            Binding(rest.name, rest.name, ""),
+            ExchangeDeclaration(
+                name, exchange.type, {"alternate-exchange": rest.name}, is_auto_deleted=True
+            ),
+        ]
+
     def failure_queues(self, queue: Queue) -> list[Declaration]:
         """Return the queues that are declared when a message of *queue* first needs one.
 
@@ -205,6 +257,16 @@ class Topology:
         return arguments
 
 
+def unrouted(exchange: str) -> str:
+    """Return the queue of a run for messages to *exchange* that match no binding."""
+    return f"{exchange}{UNROUTED}"
+
+
+def checked(declarations: Iterable[AnyDeclaration]) -> list[ExchangeDeclaration]:
+    """Return the exchanges among *declarations* that are declared only if they are missing."""
+    return [e for e in declarations if isinstance(e, ExchangeDeclaration) and e.is_checked]
+
+
 def work_queue_of(name: str) -> str | None:
     """Return the work queue whose retry queue or dead queue is *name*; None for other names."""
     found = _FOR_FAILURES.fullmatch(name)
@@ -225,6 +287,10 @@ def check_queue_name(name: str) -> str:
     if problem:
         raise SettingsError(f"queue name {name[:60]!r} {problem}; use a short plain word")
     return name
+
+
+def _many(given: Any) -> Iterable[Any]:
+    return given if isinstance(given, (list, tuple)) else (given,)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -13,6 +13,7 @@ from mousetrap.broker import Broker
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import short_channel
 from mousetrap.pytest_plugin.queue_report import describe_queues
+from mousetrap.runs.delete_exchanges import delete_exchanges
 from mousetrap.runs.run_lock import RunLock
 from mousetrap.runtime import randomness
 from mousetrap.runtime.temporary_folder import TemporaryFolder
@@ -99,4 +100,6 @@ class TestNamespace:
                 with short_channel(settings) as channel:
                     for name in ours:
                         channel.queue_delete(name)
+            exchanges = declared_queues.exchanges_in(self._declared)
+            delete_exchanges([e for e in exchanges if e.startswith(self.namespace)], settings)
             self._lock.delete()

@@ -23,7 +23,7 @@ from mousetrap.job_queue import ANSWERS_TIMEOUT, depth
 from mousetrap.model.decoding import decode
 from mousetrap.model.encoding import encode
 from mousetrap.model.headers import DEAD_SINCE, EDITED, ORIGIN, REASON, TRACEBACK
-from mousetrap.model.ledger import LedgerEntry
+from mousetrap.model.ledger_entry import LedgerEntry
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue

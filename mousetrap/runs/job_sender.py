@@ -10,8 +10,10 @@ from mousetrap.amqp.confirming import RESEND_DELAY
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.errors import Unroutable
+from mousetrap.model.exchanges import Exchange
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
+from mousetrap.model.targets import Address, Target, address_of
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.settings import Settings
 
@@ -30,22 +32,23 @@ class JobSender:
         self._receipts: dict[str, Receipt] = {}  # the unconfirmed ones, by message id
         self._resend_due = 0.0  # on the monotonic clock
 
-    def send_many(self, jobs: Iterable[Any], queue: str) -> list[Receipt]:
-        """Send jobs (data, or whole messages) to *queue* without waiting for confirms.
+    def send_many(self, jobs: Iterable[Any], to: Target) -> list[Receipt]:
+        """Send jobs (data, or whole messages) to *to* without waiting for confirms.
 
         If *jobs* raises, those before are sent: ``receipts`` of the exception has their receipts.
         """
+        target = address_of(to)
         messages = (job if isinstance(job, Message) else Message(job) for job in jobs)
         sent: list[Receipt] = []
 
         def on_submitted(receipts: list[Receipt]) -> None:
             sent.extend(receipts)
-            self._record(receipts, queue)
+            self._record(receipts, target)
 
         try:
             return self.publisher.publish_many(
                 messages,
-                queue,
+                target,
                 callback=self._on_outcome,
                 on_submitted=on_submitted,
             )
@@ -96,7 +99,7 @@ class JobSender:
         with suppress(TimeoutError):
             self.publisher.flush(timeout)
 
-    def _record(self, receipts: list[Receipt], queue: str) -> None:
+    def _record(self, receipts: list[Receipt], target: Address) -> None:
         """Record the jobs that will be sent; a job that never left this process is none."""
         # a receipt's deadline says when it was made: so the jobs of a batch keep their order
         offset = clock.steady_time() - clock.monotonic() - self._settings.confirm_timeout
@@ -104,7 +107,8 @@ class JobSender:
             message = receipt.message
             body = message.readable_body
             kept = body if len(body) <= self._settings.keep_bodies else None
-            self._ledger.sent(message.id, queue, receipt.deadline + offset, kept)
+            for queue, id in self._copies(target, message.id):
+                self._ledger.sent(id, queue, receipt.deadline + offset, kept)
         with self._lock:
             self._receipts |= {each.message.id: each for each in receipts if not each.confirmed}
 
@@ -112,4 +116,17 @@ class JobSender:
         if receipt.confirmed:
             with self._lock:
                 self._receipts.pop(receipt.message.id, None)
-            self._ledger.confirmed(receipt.message.id)
+            for _, id in self._copies(_address(receipt, self._settings), receipt.message.id):
+                self._ledger.confirmed(id)
+
+    def _copies(self, target: Address, id: str) -> list[tuple[str, str]]:
+        """Return the queue and the id of each job that message *id* to *target* is."""
+        if isinstance(target, str):
+            return [(target, id)]
+        return self._ledger.copies(target.exchange.name, str(target.key), id)
+
+
+def _address(receipt: Receipt, settings: Settings) -> Address:
+    if not receipt.exchange:
+        return receipt.queue
+    return Exchange(settings.topology.plain_name(receipt.exchange))[receipt.queue]

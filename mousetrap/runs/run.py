@@ -29,6 +29,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.one_or_many import many
 from mousetrap.model.summary import RunSummary
+from mousetrap.model.targets import Target
 from mousetrap.model.topology import Queue
 from mousetrap.runs.figures import RunFigures
 from mousetrap.runs.holders import Holders
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mousetrap.runs.run")
 
 EVENTS_PREFETCH = 500  # messages, each with many outcomes; a guess
-
 _started: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
@@ -95,7 +95,7 @@ class Run(RunFigures):
         self.namespace = f"{base.namespace[:31] or 'run'}-{randomness.new_id()[:8]}"
         changes: dict[str, Any] = {"keep_bodies": keep_bodies, "queues_expire": True}
         self.settings = base.replace(namespace=self.namespace, **changes)
-        self.ledger = Ledger(self.flow.reads)
+        self.ledger = Ledger(self.flow.reads, self.flow.routed)
         queues = [with_delays(each.queue, retry_delays) for each in self.flow.stages]
         self._queues = RunQueues(self.settings, self.flow, queues, self.ledger)
         delays_and_limit = {"retry_delays": retry_delays, "timeout": timeout}
@@ -195,7 +195,7 @@ class Run(RunFigures):
 
     # ---- sending and waiting ---------------------------------------------------------------------
 
-    def send(self, data: Any = None, to: str | None = None) -> Receipt:
+    def send(self, data: Any = None, to: Target | None = None) -> Receipt:
         """Send one job, by default to the flow's entry queue; without *data* the body is empty.
 
         Raises:
@@ -206,7 +206,7 @@ class Run(RunFigures):
         [receipt] = self.send_many([data], to)
         return receipt
 
-    def send_many(self, jobs: Iterable[Any], to: str | None = None) -> list[Receipt]:
+    def send_many(self, jobs: Iterable[Any], to: Target | None = None) -> list[Receipt]:
         """Send jobs (data, or whole `Message`s) and return a receipt for each, without waiting.
 
         Raises:

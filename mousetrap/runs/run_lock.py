@@ -27,6 +27,7 @@ from mousetrap.amqp import declared_queues
 from mousetrap.broker.paths import state_folder
 from mousetrap.errors import BrokerUnreachable, SettingsError, WireError
 from mousetrap.job_queue import delete_unused
+from mousetrap.runs.delete_exchanges import delete_exchanges
 from mousetrap.runs.locked_file import LockedFile
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
@@ -43,8 +44,9 @@ _warnings: set[str] = set()  # that were logged: one is enough for all runs of a
 class RunLock:
     """The locked file of one live namespace. Its owner calls `delete` when no queue is left.
 
-    The queues are *queues* (names on the wire), or those that processes with `DECLARED_VARIABLE` in
-    their environment have declared in the namespace: then *has_declared_file*.
+    Its queues and exchanges are *queues* and *exchanges* (names on the wire), or those that
+    processes with `DECLARED_VARIABLE` in their environment have declared in the namespace: then
+    *has_declared_file*.
 
     If the state folder cannot be written, or has no locks, there is no file: a warning says that
     `sweep` will not know the queues, and everything else works.
@@ -54,7 +56,12 @@ class RunLock:
     """
 
     def __init__(
-        self, settings: Settings, queues: Iterable[str] = (), *, has_declared_file: bool = False
+        self,
+        settings: Settings,
+        queues: Iterable[str] = (),
+        exchanges: Iterable[str] = (),
+        *,
+        has_declared_file: bool = False,
     ) -> None:
         self.declared_file: Path | None = None
         self._file: LockedFile | None = None
@@ -62,6 +69,7 @@ class RunLock:
         facts = broker | {
             "namespace": settings.namespace,
             "queues": list(queues),
+            "exchanges": list(exchanges),
             "expiry": settings.queue_expiry,
             "process": f"{socket.gethostname()}:{os.getpid()}",
             "program": Path(sys.argv[0] or "python").name,
@@ -186,14 +194,17 @@ def _declared_file(path: Path) -> Path:
     return path.with_suffix(".declared") / "queues"
 
 
-def _declared_names(path: Path, namespace: str) -> list[str]:
-    """Return the names of declared queues in *namespace*, without those of runs in their own file.
+def _declared_names(path: Path, namespace: str, *, exchanges: bool = False) -> list[str]:
+    """Return the names of declared queues, or *exchanges*, in *namespace*.
+
+    Those of runs are left out: they are in files of their own.
 
     A run that a test's process started may still live after the test: it has a longer namespace
     and a file of its own.
     """
     others = tuple(f"{each.stem}." for each in path.parent.glob("*.json") if each != path)
-    names = declared_queues.names_in(_declared_file(path))
+    declared = _declared_file(path)
+    names = (declared_queues.exchanges_in if exchanges else declared_queues.names_in)(declared)
     return [name for name in names if name.startswith(namespace) and not name.startswith(others)]
 
 
@@ -212,6 +223,8 @@ def _delete_queues(facts: dict[str, Any], settings: Settings, path: Path) -> Sta
     problem = ""
     try:
         queues = delete_unused(names, settings.replace(**broker), timeout=WORKER_EXIT_TIMEOUT)
+        exchanges = _declared_names(path, namespace, exchanges=True)
+        delete_exchanges([*facts.get("exchanges", ()), *exchanges], settings.replace(**broker))
     except BrokerUnreachable as error:
         queues = list(getattr(error, "deleted", ()))
         if not facts.get("has_temporary_broker"):  # otherwise its queues are gone with it

@@ -15,6 +15,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.outcome import declared_in
 from mousetrap.model.topology import AnyDeclaration, Declaration, Queue, check_queue_name
+from mousetrap.runs.delete_exchanges import delete_exchanges
 from mousetrap.runs.run_marker import MARKER
 from mousetrap.settings import Settings
 
@@ -68,9 +69,13 @@ class RunQueues:
         Workers declare the retry queues and the dead queues when they first need them.
         """
         topology = self._settings.topology
-        queues = [each for queue in self.read_by_stages for each in topology.declarations(queue)]
+        queues = [
+            each for queue in self.read_by_stages
+            for each in (*topology.declarations(queue), *topology.bindings(queue))
+        ]  # fmt: skip
+        exchanges = [each for one in self._flow.exchanges for each in topology.exchange(one)]
         results = [topology.work_queue(name) for name in (*self.results(), MARKER)]
-        return [*queues, *results, *topology.events_queue()]
+        return [*queues, *exchanges, *results, *topology.events_queue()]
 
     def wire_names(self) -> list[str]:
         """Return the names on the broker of all queues that the run can have."""
@@ -78,6 +83,11 @@ class RunQueues:
         wire_name = self._settings.topology.wire_name
         possible = [name for queue in self.read_by_stages for name in queue.possible_names()]
         return list(dict.fromkeys([*names, *map(wire_name, possible)]))
+
+    def exchanges(self) -> list[str]:
+        """Return the names on the broker of the exchanges of the flow."""
+        wire_name = self._settings.topology.wire_name
+        return [wire_name(each.name) for each in self._flow.exchanges]
 
     def claim(self) -> None:
         """Let `sweep` know the queues, from before they are declared until `delete`.
@@ -87,7 +97,7 @@ class RunQueues:
         """
         from mousetrap.runs.run_lock import RunLock  # late: it imports what a broker needs
 
-        self._lock = RunLock(self._settings, self.wire_names())
+        self._lock = RunLock(self._settings, self.wire_names(), self.exchanges())
 
     def add_declared(self, body: bytes) -> bool:
         """Record the queue that a worker declared for a handler's message, if *body* says so.
@@ -172,6 +182,7 @@ class RunQueues:
         """
         bare = self._settings.replace(namespace="")
         job_queue.delete(*self.wire_names(), settings=bare, timeout=DELETE_TIMEOUT)
+        delete_exchanges(self.exchanges(), bare, timeout=DELETE_TIMEOUT)
         if self._lock is not None:
             self._lock.delete()
 

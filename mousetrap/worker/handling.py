@@ -21,7 +21,7 @@ from mousetrap import settings as settings_module
 from mousetrap.errors import MousetrapError
 from mousetrap.model.headers import MAX_FOREIGN_HEADERS, carried, fit, without_failure_headers
 from mousetrap.model.message import Message, child_id
-from mousetrap.model.targets import NO_TARGETS, OutputTargets, SentMessage
+from mousetrap.model.targets import NO_TARGETS, Address, OutputTargets, SentMessage
 from mousetrap.runtime import thread_context, threads
 from mousetrap.settings import Settings
 
@@ -87,8 +87,8 @@ class Handling:
         """
         self._returned = tuple(self.targets.outputs(values, self.message, self.name))
 
-    def add(self, values: Sequence[object], queue: str) -> list[Message]:
-        """Add *values* as outputs to *queue*, all or none, and return them as messages.
+    def add(self, values: Sequence[object], target: Address) -> list[Message]:
+        """Add *values* as outputs to *target*, all or none, and return them as messages.
 
         Of a `Message` the body and the headers are sent; it gets an id like the other outputs.
 
@@ -108,13 +108,13 @@ class Handling:
                 self._sent, self._numbers = [], Counter()
             messages = []
             for each in sources:
-                stem = f"{self.name}>{queue}"
+                stem = f"{self.name}>{target}"
                 if not is_in_order:
                     stem += f"#{hashlib.sha1(each.body, usedforsecurity=False).hexdigest()}"
                 id = child_id(self.message.id, stem, self._numbers[stem])
                 self._numbers[stem] += 1
                 messages.append(self._output(each, id))
-            self._sent += [SentMessage(each, queue) for each in messages]
+            self._sent += [SentMessage(each, target) for each in messages]
         return messages
 
     def end(self) -> Sequence[SentMessage]:

@@ -188,6 +188,8 @@ class Processor:
     def _begin(self, delivery: Delivery) -> Attempt | None:
         """Return the attempt to handle *delivery*; None if it is not to be handled here and now."""
         message = Message.from_wire(delivery.body, delivery.properties)
+        if delivery.exchange and delivery.properties.message_id:
+            message = message.in_queue(self._queue.name)
         with self.attempts.lock:
             if not self._consumer.is_current(delivery):
                 return None  # its channel is gone: the broker will deliver it again

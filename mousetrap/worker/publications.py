@@ -21,6 +21,7 @@ from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown
+from mousetrap.model.exchanges import Exchange
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import pack_declared
 from mousetrap.model.targets import Address, SentMessage
@@ -60,6 +61,7 @@ class Publications:
         self._hooks = hooks
         self._on_given_up = on_given_up
         self._targets: dict[str, Declaration] = {}  # of messages that handlers send, by wire name
+        self._exchanges: set[Exchange] = set()  # to which handlers have sent messages
         self._declared: dict[str, float] = {}  # those that were missing: when they were declared
 
     @property
@@ -88,13 +90,17 @@ class Publications:
                 return False
 
     def of(self, sent: SentMessage) -> Publication:
-        """Return *sent* as it is published; have its queue declared if it is missing.
+        """Return *sent* as it is published; have its queue or exchange declared if it is missing.
 
-        That is done in the namespace of a run, a check or a test. Elsewhere a message to a queue
-        that does not exist stays unconfirmed, and its source unacked, until the queue is declared.
+        A queue is declared in the namespace of a run, a check or a test. Elsewhere a message to a
+        queue that does not exist stays unconfirmed, and its source unacked, until it is declared.
         """
         if isinstance(sent.target, str):
             self._add_target(sent.target)
+        elif sent.target.exchange not in self._exchanges:
+            self._exchanges.add(sent.target.exchange)
+            topology = self._publisher.settings.topology
+            self._publisher.declare(topology.exchange(sent.target.exchange))
         properties = None if sent.priority is None else sent_properties(sent.priority)
         return sent.message, sent.target, properties
 

@@ -17,7 +17,7 @@ from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import ConnectionLost, MousetrapError
 from mousetrap.model.targets import OutputTargets, Targets
-from mousetrap.model.topology import AnyDeclaration, Queue
+from mousetrap.model.topology import Queue
 from mousetrap.runtime import forks, threads
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted, start_in_thread
@@ -89,8 +89,7 @@ class Worker:
         self._hooks = Hooks(self.queue.name, hooks)
         topology = self.settings.topology
         targets = OutputTargets(writes, routes)
-        declarations: list[AnyDeclaration] = [*topology.declarations(self.queue)]
-        declarations += map(topology.work_queue, targets.queues)
+        declarations = topology.of_worker(self.queue, targets.queues, targets.exchanges)
         name = topology.wire_name(self.queue.name)
         io_thread = IOThread(f"worker {self.queue.name}")
         self._failure_queues = QueuesOnDemand(topology.failure_queues(self.queue))

@@ -91,3 +91,13 @@ def test_everything_that_declares_is_recorded(settings, notes):
     plain = {"start_fetch", "data_processing", "asked", "asked.retry.1s", "asked.dead",
              "published", "read", "read.quarantine", "written"}  # fmt: skip
     assert {wire_name(name) for name in plain} <= set(names)
+
+
+def test_exchanges_are_noted_beside_the_queues(notes):
+    """In a file of their own: what reads the queues would not find them."""
+    for name in ("orders", "alarms", "orders"):
+        declared_queues.note_exchange(name)
+    declared_queues.note("words")
+
+    assert declared_queues.exchanges_in(notes) == ["orders", "alarms"]
+    assert declared_queues.names_in(notes) == ["words"]

@@ -240,3 +240,23 @@ def test_summary_keeps_the_most_frequent_reasons():
     assert reasons["ValueError: often"] == 50
     assert sum(reasons.values()) == 100
     assert len(reasons) == 21
+
+
+def test_an_output_to_an_exchange_is_expected_in_each_queue_that_is_bound():
+    """As many copies as the bindings of the flow say, each open until it is handled."""
+    bound = {"both": ["work", "more"], "none": []}
+    ledger = Ledger(READS, lambda exchange, key: bound[key] if exchange == "orders" else [])
+    sent(ledger, "j")
+    outputs = (Output("m", "both", b"1", "orders"), Output("n", "none", None, "orders"))
+    add(ledger, outcome("j", outputs=outputs))
+    found = {(each.id, each.queue, each.body) for each in ledger.entries()}
+
+    assert found == {
+        ("j", "work", None), ("m@work", "work", b"1"), ("m@more", "more", b"1"),
+        ("n", "orders.unrouted", None),
+    }  # fmt: skip
+    assert [each.id for each in ledger.open_entries()] == ["m@work", "m@more"]
+    add(ledger, outcome("j", outputs=outputs), outcome("m@work", job="j", parent="j"))
+    assert ledger.open == 1
+    add(ledger, outcome("m@more", queue="more", job="j", parent="j"))
+    assert (ledger.open, ledger.summary().done, ledger.summary().duplicates) == (0, 1, 0)

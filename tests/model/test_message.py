@@ -19,7 +19,7 @@ from mousetrap.model import message
 from mousetrap.model.decoding import decode
 from mousetrap.model.encoding import MAX_BODY_BYTES, encode
 from mousetrap.model.headers import ATTEMPT, JOB, ORIGIN, PARENT, REASON, RETRIES, TRACEBACK
-from mousetrap.model.message import MAX_ATTEMPT, Message
+from mousetrap.model.message import MAX_ATTEMPT, MAX_ID_BYTES, Message, copy_id
 
 numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
@@ -332,3 +332,25 @@ def test_message_refuses_what_amqp_cannot_carry():
         Message(1, id="x" * 256)
     with pytest.raises(ValueError, match="store it elsewhere"):
         Message(body=bytes(16 * 1024 * 1024 + 1))
+
+
+@given(st.text(max_size=200), st.text(max_size=60))
+def test_copies_of_a_message_have_ids_that_fit(id, queue):
+    """``ID@QUEUE`` where that is short enough; else an id that is computed from both."""
+    copy = copy_id(id, queue)
+
+    assert copy == f"{id}@{queue}" or len(f"{id}@{queue}".encode()) > MAX_ID_BYTES
+    assert len(copy.encode()) <= MAX_ID_BYTES
+
+
+@pytest.mark.parametrize(("job", "of_copy"), [(None, "m@audit"), ("j", "j")])
+def test_copy_in_a_queue_keeps_everything_but_its_id(job, of_copy):
+    """A message that is a job of its own stays one."""
+    message = Message(
+        1, id="m", attempt=2, parent="p", job=job, past_retries=3, headers={"h": 1}, sent=9
+    )
+    copy = message.in_queue("audit")
+
+    assert (copy.id, copy.job, copy.body) == ("m@audit", of_copy, message.body)
+    for each in ("attempt", "parent", "past_retries", "headers", "sent"):
+        assert getattr(copy, each) == getattr(message, each)

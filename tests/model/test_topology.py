@@ -9,12 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.errors import SettingsError
+from mousetrap.model.exchanges import Exchange
 from mousetrap.model.topology import (
     MAX_DELAY,
+    Binding,
     Declaration,
+    ExchangeDeclaration,
     Queue,
     Topology,
     check_queue_name,
+    checked,
     work_queue_of,
 )
 
@@ -138,3 +142,57 @@ def test_queue_refuses_an_invalid_name(name, problem):
 def test_check_queue_name_returns_a_valid_name(name):
     """Any other text is a valid name."""
     assert check_queue_name(name) == name
+
+
+# ---- exchanges -----------------------------------------------------------------------------------
+
+orders = Exchange("orders", "topic")
+alarms = Exchange("alarms", "fanout")
+
+
+@pytest.mark.parametrize(
+    ("bindings", "reason"),
+    [
+        ([orders], "queue 'audit' cannot be bound by 'orders': give an exchange with a text"),
+        ([orders[str]], "cannot be bound by 'orders[str(...)]'"),
+        (["orders"], "cannot be bound by 'orders'"),
+        (None, "cannot be bound by None"),
+    ],
+)
+def test_queue_refuses_what_is_no_binding(bindings, reason):
+    """A binding is an exchange with a text; only a fanout exchange needs none."""
+    with pytest.raises(SettingsError) as error:
+        Queue("audit", bindings=bindings)
+
+    assert reason in str(error.value)
+
+
+def test_bindings_are_declared_after_their_exchanges():
+    """Outside of runs an exchange is only declared if it is missing."""
+    topology = Topology("team")
+    queue = Queue("audit", bindings=[orders["a"], alarms, orders["b"]])
+
+    assert topology.bindings(queue) == [
+        ExchangeDeclaration("team.orders", "topic", is_checked=True),
+        ExchangeDeclaration("team.alarms", "fanout", is_checked=True),
+        Binding("team.audit", "team.orders", "a"),
+        Binding("team.audit", "team.alarms", ""),
+        Binding("team.audit", "team.orders", "b"),
+    ]
+    assert checked(topology.bindings(queue)) == topology.bindings(queue)[:2]
+    assert topology.bindings(Queue("plain")) == []
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_exchange_of_a_run_passes_what_nobody_wants_to_a_queue(queue_type):
+    """By an alternate exchange; both are deleted with their last binding."""
+    topology = Topology("run-1", queue_type, expiry=60.0)
+    rest, queue, binding, exchange = topology.exchange(orders)
+
+    assert rest == ExchangeDeclaration("run-1.orders.unrouted", "fanout", is_auto_deleted=True)
+    assert queue == topology.work_queue("orders.unrouted")
+    assert binding == Binding(queue.name, rest.name, "")
+    assert exchange == ExchangeDeclaration(
+        "run-1.orders", "topic", {"alternate-exchange": rest.name}, is_auto_deleted=True
+    )
+    assert checked(topology.exchange(orders)) == []

@@ -14,7 +14,8 @@ from support.messages import existing_queues
 import mousetrap
 from mousetrap import job_queue, stage
 from mousetrap.broker import ensure
-from mousetrap.errors import MousetrapError, SettingsError
+from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
+from mousetrap.model.topology import Declaration
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.runs import locked_file
 from mousetrap.runs.run_lock import RunLock, stale_runs, sweep
@@ -209,7 +210,7 @@ def test_forked_child_that_leaves_the_run_changes_nothing(settings, own_state, e
                 os._exit(0 if run.state == "closed" else 1)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         queues = existing_queues(run)
-        declared = {each.name for each in run._queues.declarations() if hasattr(each, "arguments")}
+        declared = {e.name for e in run._queues.declarations() if isinstance(e, Declaration)}
         live = stale_runs()
         run.send_many(range(20))
         summary = run.settle(timeout=20)
@@ -302,3 +303,18 @@ def test_sweep_deletes_the_queues_that_handlers_sent_to(settings, own_state):
     assert f"{namespace}.surprise" in stale.queues
     [left] = mousetrap.job_queue.depths(["surprise"], settings.replace(namespace=namespace))
     assert left is None
+
+
+def test_sweep_deletes_the_exchanges_of_a_killed_run(settings, own_state):
+    """They never expire; one to which no queue was bound would stay for ever."""
+    run = settings.replace(namespace="run-1")
+    name = run.topology.wire_name("orders")
+    with job_queue.short_channel(settings) as channel:
+        channel.exchange_declare(name, durable=True)
+    RunLock(run, [], [name]).release()
+
+    [stale] = sweep(settings)
+
+    assert stale.problem == ""
+    with pytest.raises(QueueMissing), job_queue.short_channel(settings) as channel:
+        channel.exchange_declare(name, passive=True)

@@ -146,6 +146,18 @@ def test_message_is_acked_after_the_outputs_to_all_targets_are_confirmed(unconne
     assert [(each.id, each.queue) for each in outcome.outputs] == list(zip(ids, "abc", strict=True))
 
 
+def test_message_from_an_exchange_has_an_id_of_its_own_in_each_queue(unconnected):
+    """Retries and outputs, too: another queue may have a copy with the id of the original."""
+    it = unconnected(lambda n: 1 // n)
+    for body in (b"0", b"1"):
+        it.handle(body, id="m", exchange="orders")
+    it.handle(b"0", id="m")
+    retry, output, direct = (each.message for each in it.published)
+
+    assert (retry.id, retry.job, output.parent) == ("m@work", "m@work", "m@work")
+    assert direct.id == "m"
+
+
 def test_send_to_a_target_that_is_not_named_is_a_failure_of_the_handler(unconnected):
     """Nothing is sent, not even what came before; the message is retried like after any error."""
     it = unconnected(lambda n: iter([n, Send(n, to="nowhere")]), writes=["a", "b"])
