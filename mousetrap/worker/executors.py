@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from itertools import count
@@ -20,7 +21,7 @@ from mousetrap.runtime.interrupt import Waiter
 _loops_of_parent: list[asyncio.AbstractEventLoop] = []  # never closed here
 T = TypeVar("T")
 
-# What `stuck` returns if the event loop itself hangs in a handler: no coroutine can go on.
+# What `stuck_for` returns if the event loop itself hangs in a handler: no coroutine can go on.
 ALL_STUCK = sys.maxsize
 
 LOOP_HANGS_AFTER = 0.5  # seconds without an answer from an event loop; a guess
@@ -52,9 +53,11 @@ class Executor(Protocol[T]):
         been handled in the meantime.
         """
 
-    @property
-    def stuck(self) -> int:
-        """How many abandoned items are still being handled; `ALL_STUCK` if nothing can go on."""
+    def stuck_for(self, seconds: float) -> int:
+        """Return how many items were abandoned that long ago and are still being handled.
+
+        `ALL_STUCK` if nothing can go on.
+        """
 
     @property
     def abandoned(self) -> int:
@@ -87,7 +90,7 @@ class ThreadExecutor(Generic[T]):
         # The thread that removes an item from this mapping decides whether it was handled or
         # abandoned: removing is one atomic step.
         self._busy: dict[T, threads.Thread] = {}
-        self._stuck: set[threads.Thread] = set()
+        self._stuck: dict[threads.Thread, float] = {}  # and when its item was abandoned
         self.abandoned = 0
         self._threads = {self._new_thread() for _ in range(concurrency)}
         self._changed = Waiter()  # notified when a thread has ended or was abandoned
@@ -119,7 +122,8 @@ class ThreadExecutor(Generic[T]):
         if (stuck := self._busy.pop(item, None)) is None:
             return
         with self._lock:
-            self._stuck = {each for each in self._stuck if each.is_alive()} | {stuck}
+            self._stuck = {each: at for each, at in self._stuck.items() if each.is_alive()}
+            self._stuck[stuck] = clock.monotonic()
             self.abandoned += 1
             self._threads.discard(stuck)
             replacement = None if self._is_stopping else self._new_thread()
@@ -129,11 +133,11 @@ class ThreadExecutor(Generic[T]):
             replacement.start()
         self._changed.notify_all()
 
-    @property
-    def stuck(self) -> int:
-        """How many threads still run an abandoned handler."""
+    def stuck_for(self, seconds: float) -> int:
+        """Return how many threads still run a handler that was abandoned that long ago."""
+        before = clock.monotonic() - seconds
         with self._lock:
-            return sum(each.is_alive() for each in self._stuck)
+            return sum(at <= before and each.is_alive() for each, at in self._stuck.items())
 
     def _new_thread(self) -> threads.Thread:
         name = f"mousetrap-{self._name}-{next(self._numbers)}"
@@ -179,19 +183,19 @@ class AsyncExecutor(Generic[T]):
         self._loop = asyncio.new_event_loop()
         self._items: asyncio.Queue[T | None] = asyncio.Queue()
         self._busy: dict[T, asyncio.Task[Any]] = {}  # as in `ThreadExecutor`
-        self._unanswered = 0  # calls of `abandon` that the loop has not carried out yet
-        self._unanswered_since = 0.0  # on the monotonic clock
+        # When `abandon` was called, if the loop has not carried it out yet, on the monotonic clock.
+        self._unanswered: deque[float] = deque()
         self.abandoned = 0
         self._changed = Waiter()  # notified when the loop has ended
         self._has_run = False
-        self._lock = forks.released_in_child(threads.Lock())  # guards `_unanswered`
+        self._lock = forks.released_in_child(threads.Lock())  # guards `abandoned`, `_unanswered`
         self._is_stopping = False
         self._thread = threads.Thread(target=self._run, name=f"mousetrap-{name}-loop", daemon=True)
         forks.watch(self)
         # On the loop only:
         self._ended: asyncio.Future[None]
         self._working: set[asyncio.Task[Any]] = set()
-        self._stuck: set[asyncio.Task[Any]] = set()
+        self._stuck: dict[asyncio.Task[Any], float] = {}  # and when its item was abandoned
 
     def start(self) -> None:
         """Start to handle items, those that were submitted before included."""
@@ -227,16 +231,14 @@ class AsyncExecutor(Generic[T]):
         if (stuck := self._busy.pop(item, None)) is None:
             return
         with self._lock:
-            if not self._unanswered:
-                self._unanswered_since = clock.monotonic()
-            self._unanswered += 1
+            self._unanswered.append(clock.monotonic())
             self.abandoned += 1
 
         def carry_out() -> None:
             with self._lock:
-                self._unanswered -= 1
+                abandoned = self._unanswered.popleft()
             if not stuck.done():
-                self._stuck.add(stuck)
+                self._stuck[stuck] = abandoned
                 stuck.cancel()
             if not self._is_stopping:
                 self._start_coroutine()
@@ -245,19 +247,28 @@ class AsyncExecutor(Generic[T]):
 
         self._call(carry_out)
 
-    @property
-    def stuck(self) -> int:
-        """How many coroutines swallow their cancellation; `ALL_STUCK` if the loop hangs."""
+    def stuck_for(self, seconds: float) -> int:
+        """Return how many coroutines have swallowed their cancellation for that long.
+
+        `ALL_STUCK` if the loop hangs.
+        """
         if not self._thread.is_alive():
             return 0
-        return ALL_STUCK if self._unanswered else len(self._stuck)
+        before = clock.monotonic() - seconds
+        if self._hangs():
+            return ALL_STUCK
+        return sum(at <= before for at in list(self._stuck.values()))
 
     def _has_ended(self) -> bool:
         if self._has_run or not self._thread.is_alive():
             return True
         # an abandoned item blocks the loop, so nothing that was submitted can be handled
-        hangs = clock.monotonic() - self._unanswered_since > LOOP_HANGS_AFTER
-        return bool(self._unanswered) and not self._busy and hangs
+        return not self._busy and self._hangs()
+
+    def _hangs(self) -> bool:
+        with self._lock:
+            oldest = self._unanswered[0] if self._unanswered else None
+        return oldest is not None and clock.monotonic() - oldest > LOOP_HANGS_AFTER
 
     def _call(self, function: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop is closed: it crashed, which *on_crash* reported
@@ -270,7 +281,7 @@ class AsyncExecutor(Generic[T]):
 
     def _on_end(self, task: asyncio.Task[Any]) -> None:
         self._working.discard(task)
-        self._stuck.discard(task)
+        self._stuck.pop(task, None)
         if not self._ended.done() and not task.cancelled() and (error := task.exception()):
             self._ended.set_exception(error)  # a defect
         self._end_if_done()

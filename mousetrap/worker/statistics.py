@@ -74,6 +74,6 @@ def collect(
         reconnects=consumes.reconnects + publishes.reconnects,
         problem=problem,
         oldest=round(oldest, 3),
-        stuck=processor.executor.stuck,
+        stuck=processor.executor.stuck_for(0.0),
         **counts,
     )

@@ -89,7 +89,8 @@ class TimeLimit:
             self._call_later(STUCK_DELAY, lambda: self._check_stuck(most))
 
     def _check_stuck(self, most: int) -> None:
-        stuck = self._executor.stuck
+        # not those that were abandoned just now: they may only be slow
+        stuck = self._executor.stuck_for(0.9 * STUCK_DELAY)
         if stuck >= most:
             what = (
                 "a coroutine blocks the event loop: it waits without await"

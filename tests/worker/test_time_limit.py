@@ -96,6 +96,29 @@ def test_slow_handler_that_ends_soon_after_the_limit_does_not_end_the_worker(set
     assert [m.data for m in drain("out", settings=settings)] == [0, 0]
 
 
+def slower_than_its_limit(_: int) -> None:
+    time.sleep(0.1)  # the work
+
+
+async def cancelled_at_its_limit(_: int) -> None:
+    await asyncio.sleep(30)
+
+
+@pytest.mark.parametrize("handler", [slower_than_its_limit, cancelled_at_its_limit])
+def test_handlers_that_end_soon_after_their_limit_do_not_end_the_worker_however_many(
+    settings, handler
+):
+    """At any moment some were given up just now: they are slow, and do not hang."""
+    send(settings, *range(80))
+    with Worker(WORK, handler, settings, concurrency=2, timeout=0.04) as worker:
+        counts = worker._processor.counts
+        wait_for(lambda: worker.error or counts["dead"] + counts["done"] == 80, 60)
+        wait_for(lambda: worker.statistics().stuck == 0)
+
+    assert worker.error is None
+    assert counts["dead"] > 40  # on a busy machine some handlers end before their limit is checked
+
+
 def test_limit_does_not_count_the_time_that_the_broker_takes(settings, proxy):
     """The handler returned in time; the confirm of its output comes after the limit."""
     send(settings, Message(1, id="m1"))
