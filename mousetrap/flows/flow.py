@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from mousetrap.errors import SettingsError
+from mousetrap.flows.connected_types import check_types
 from mousetrap.flows.stage import Stage
 from mousetrap.model.exchanges import Exchange, RoutingKey
 from mousetrap.model.topology import unrouted
@@ -34,7 +35,9 @@ class Flow:
 
     Raises:
         SettingsError: there is no stage, something is not a stage, two have the same name, or two
-            read the same queue: a message goes to one reader of a queue only.
+            read the same queue: a message goes to one reader of a queue only. Or no value that
+            one stage sends can be decoded to the type that the next one takes (a pair of which
+            some values cannot is warned of).
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Flow:
             readers = [each.name for each in self.stages if each.queue.name == queue]
             if len(readers) > 1:
                 raise SettingsError(_several_readers(queue, readers))
+        if not isinstance(stages, Flow):
+            check_types(self.stages)
 
     @property
     def steps(self) -> list[Step]:

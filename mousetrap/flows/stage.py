@@ -86,6 +86,11 @@ class Stage(Generic[P, R]):
         self.writes, self.routes = self.targets.given, self.targets.routes
 
     @property
+    def message_type(self) -> Any:
+        """The type to which the data of a message is decoded; Any, or `Message` for the whole."""
+        return self.handler.accepts
+
+    @property
     def options(self) -> dict[str, Any]:
         """What a worker of this stage is started with, besides the function and the settings."""
         return {each: getattr(self, each) for each in OPTIONS}

@@ -101,7 +101,7 @@ def _is_composed(type: Any, seen: set[Any]) -> bool:
     if not _has_fields(type) or type in seen:
         return False
     seen.add(type)
-    return any(_is_composed(each.type, seen) for each in _fields(type))
+    return any(_is_composed(each.type, seen) for each in fields_with_types(type))
 
 
 def _rewritten(type: Any) -> Any:
@@ -116,7 +116,7 @@ def _rewritten(type: Any) -> Any:
             _rewritten_container(inner) if get_origin(inner) in _CONTAINERS else for_msgspec(inner)
         )
         return Annotated[(new, *metadata)]
-    if _is_union(type):
+    if is_union(type):
         return _rewritten_union(type)
     if _has_fields(type):
         return _record(type) if _is_composed(type, set()) else type
@@ -132,7 +132,7 @@ def _rewritten_container(type: Any) -> Any:
 
 def _rewritten_union(type: Any) -> Any:
     members = get_args(type)
-    if any(map(_has_pydantic, members)):
+    if any(map(has_pydantic, members)):
         # which member it is, is pydantic's to say; it knows dataclasses, too
         return _of_pydantic(Union[tuple(map(_for_pydantic, members))])  # noqa: UP007
     records = [each for each in members if is_record(each)]
@@ -146,7 +146,8 @@ def _rewritten_union(type: Any) -> Any:
 # ---- what a type is ------------------------------------------------------------------------------
 
 
-def _is_union(type: Any) -> bool:
+def is_union(type: Any) -> bool:
+    """Return whether *type* is a union: ``X | Y``, ``Union[X, Y]`` or ``Optional[X]``."""
     return get_origin(type) in (Union, types.UnionType)
 
 
@@ -169,7 +170,7 @@ def _arguments(type: Any) -> Iterator[Any]:
 
 def _is_union_of_records(type: Any) -> bool:
     """Return whether several members of a union are records which msgspec cannot tell apart."""
-    if not _is_union(type) or sum(map(is_record, get_args(type))) < 2:
+    if not is_union(type) or sum(map(is_record, get_args(type))) < 2:
         return False
     try:
         msgspec.json.Decoder(type)
@@ -178,21 +179,22 @@ def _is_union_of_records(type: Any) -> bool:
     return False
 
 
-def _has_pydantic(type: Any) -> bool:
-    return is_pydantic(type) or any(map(_has_pydantic, _arguments(type)))
+def has_pydantic(type: Any) -> bool:
+    """Return whether pydantic decodes *type*, or an argument of it; fields do not count."""
+    return is_pydantic(type) or any(map(has_pydantic, _arguments(type)))
 
 
 def _is_left_to_pydantic(type: Any) -> bool:
     """Return whether *type* is a container of pydantic's types and of such as both know alike."""
-    return _has_pydantic(type) and all(map(_is_alike, _arguments(type))) and (
-        get_origin(type) in _CONTAINERS or _is_union(type)
+    return has_pydantic(type) and all(map(_is_alike, _arguments(type))) and (
+        get_origin(type) in _CONTAINERS or is_union(type)
     )  # fmt: skip
 
 
 def _is_alike(type: Any) -> bool:
     if is_pydantic(type) or (isinstance(type, enum.EnumMeta)) or get_origin(type) is Literal:
         return True
-    if get_origin(type) in _CONTAINERS or _is_union(type):
+    if get_origin(type) in _CONTAINERS or is_union(type):
         return all(map(_is_alike, get_args(type)))
     is_neutral = type in _NEUTRAL or type in _CONTAINERS
     return is_neutral or getattr(type, "__module__", "") in _NEUTRAL_MODULES
@@ -200,33 +202,46 @@ def _is_alike(type: Any) -> bool:
 
 def _has_fields(type: Any) -> bool:
     cls = get_origin(type) or type
-    return is_record(type) or is_typeddict(cls) or _is_named_tuple(cls)
+    return is_record(type) or is_typeddict(cls) or is_named_tuple(cls)
 
 
-def _is_named_tuple(cls: Any) -> bool:
+def is_named_tuple(cls: Any) -> bool:
+    """Return whether *cls* is a class of named tuples."""
     return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
-def _fields(type: Any) -> list[Field]:
+def fields_with_types(type: Any) -> list[Field]:
+    """Return the fields that JSON may have of a record, a named tuple or a TypedDict.
+
+    Raises:
+        NameError: the type of a field cannot be evaluated.
+    """
     if is_record(type):
         return fields_of(type)
     cls = get_origin(type) or type
     hints = get_type_hints(cls, include_extras=True)
-    if _is_named_tuple(cls):
+    if is_named_tuple(cls):
         return [
             Field(each, each, hints.get(each, Any), each not in cls._field_defaults)
             for each in cls._fields
         ]
     return [
-        Field(each, each, _without_qualifier(hint), each in cls.__required_keys__)
-        for each, hint in hints.items()
+        Field(key, key, *_without_qualifier(hint, key in cls.__required_keys__))
+        for key, hint in hints.items()
     ]
 
 
-def _without_qualifier(type: Any) -> Any:
-    """Return *type* without ``Required``, ``NotRequired`` and ``ReadOnly``."""
-    name = getattr(get_origin(type), "_name", "")
-    return get_args(type)[0] if name in ("Required", "NotRequired", "ReadOnly") else type
+def _without_qualifier(type: Any, is_required: bool) -> tuple[Any, bool]:
+    """Return *type* without ``Required``, ``NotRequired`` and ``ReadOnly``, and what they say."""
+    while (name := getattr(get_origin(type), "_name", "")) in _QUALIFIERS:
+        is_required = _QUALIFIERS[name](is_required)
+        type = get_args(type)[0]
+    return type, is_required
+
+
+_QUALIFIERS: dict[str, Callable[[bool], bool]] = {
+    "Required": lambda _: True, "NotRequired": lambda _: False, "ReadOnly": bool,
+}  # fmt: skip
 
 
 # ---- what stands for it --------------------------------------------------------------------------
@@ -295,7 +310,7 @@ def _record(type: Any) -> Any:
     Its JSON is decoded to a struct of the same keys, and the record is made from that. The struct
     is made at its first use, because a type may contain itself.
     """
-    fields = _fields(type)
+    fields = fields_with_types(type)
     cls = get_origin(type) or type
     struct: list[Any] = []
 
@@ -320,7 +335,7 @@ def _record(type: Any) -> Any:
 def _struct_like(cls: Any, fields: list[Field]) -> Any:
     """Return a struct whose JSON looks as that of the record *cls*; its fields are f0, f1, ..."""
     config = getattr(cls, "__struct_config__", None)
-    options: dict[str, Any] = {"array_like": _is_named_tuple(cls)}
+    options: dict[str, Any] = {"array_like": is_named_tuple(cls)}
     if config is not None:
         names = ("tag", "tag_field", "array_like", "forbid_unknown_fields")
         options = {each: getattr(config, each) for each in names}

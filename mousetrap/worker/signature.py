@@ -1,4 +1,4 @@
-"""Whether a function can be called with a message's data, and which type its parameter has.
+"""Whether a function can be called with a message's data, and the types of data and outputs.
 
 Everything is found out from the function itself, before there is a message, so that a function
 which cannot take the data is refused where it is defined.
@@ -10,10 +10,19 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from dataclasses import dataclass
 from inspect import Parameter, Signature
-from typing import Any, ParamSpecArgs, get_args, get_type_hints
+from typing import Any, ParamSpecArgs, Union, get_args, get_origin, get_type_hints
 
 from mousetrap.display.safe_text import safe
 from mousetrap.model.decoding import check_decodable
@@ -260,3 +269,29 @@ def _unwrapped(function: Any) -> Any:
 
 def _word(name: str) -> str:
     return name if name.isidentifier() else "f"
+
+
+# ---- the type of the outputs ---------------------------------------------------------------------
+
+
+def output_type(function: Any) -> Any:
+    """Return the type of each value that *function* sends on; Any if that is not certain.
+
+    It is the annotated one, of an iterator that of its items. A returned None sends nothing.
+    """
+    if hasattr(function, "__wrapped__"):  # a decorator may change what comes back
+        return Any
+    try:
+        annotation = _signature(function, function, "").return_annotation
+        found = Any if annotation is Signature.empty else _evaluated(annotation, function)
+    except Exception:  # noqa: BLE001 -- an annotation can be any object; this one is not needed
+        return Any
+    while get_origin(found) in (Awaitable, Coroutine):
+        found = get_args(found)[-1]
+    if get_origin(found) in (Iterator, Generator, AsyncIterator, AsyncGenerator):
+        return get_args(found)[0]
+    if get_origin(found) in (Iterable, AsyncIterable):  # a list, which is one value, or an iterator
+        return Any
+    members = get_args(found) if get_origin(found) in (Union, types.UnionType) else (found,)
+    kept = [each for each in members if each not in (None, types.NoneType)]
+    return Union[tuple(kept)] if kept else Any  # noqa: UP007 -- of a tuple
