@@ -27,11 +27,12 @@ from mousetrap.model.message import Message
 from mousetrap.model.topology import Declaration
 from mousetrap.runs.former_queues import current_queues, leftovers, renames
 from mousetrap.runs.run_lock import stale_runs
-from mousetrap.runtime import randomness
+from mousetrap.runtime import clock, randomness
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 
 ANSWER_TIMEOUT = 3.0  # seconds for each answer of the broker
+ADDRESSES_TIMEOUT = 9.0  # seconds for all addresses of a host together
 IMPORT_TIMEOUT = 30.0  # seconds for another interpreter to import mousetrap; a cold disk is slow
 OLDEST_RABBITMQ = (3, 10)  # the oldest version that the tests run on
 
@@ -51,7 +52,8 @@ class Finding:
 def examine(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
     """Yield each finding as soon as it is there; without a broker, what can be checked without.
 
-    Reads the settings from *environment* (default: this process's). Takes up to half a minute.
+    Reads the settings from *environment* (default: this process's). Takes up to half a minute,
+    whatever the broker does; each of three other interpreters may take as long to start.
     """
     try:
         settings = Settings.from_environment(environment)
@@ -100,9 +102,10 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
         yield Finding("address", "bad", f"no host is called {settings.host!r}", fix)
         return
     tried = []
+    deadline = clock.monotonic() + ADDRESSES_TIMEOUT
     for family, kind, protocol, _, address in found:
         with socket.socket(family, kind, protocol) as client:
-            client.settimeout(ANSWER_TIMEOUT)
+            client.settimeout(min(ANSWER_TIMEOUT, max(0.1, clock.remaining(deadline))))
             name = f"{address[0]!s} port {address[1]!s}"
             try:
                 client.connect(address)
@@ -175,7 +178,7 @@ def _leftovers(settings: Settings) -> Iterator[Finding]:
     for rename in renames(settings):
         text, _, fix = str(rename).partition("; keep")
         yield Finding("stage names", "note", text, f"keep{fix}")
-    for each in leftovers(settings):
+    for each in leftovers(settings, ANSWER_TIMEOUT):
         text, _, fix = str(each).partition(": ")
         yield Finding("former queues", "note", text, fix)
     for line in held_back_lines(current_queues(settings), settings):
@@ -185,7 +188,7 @@ def _leftovers(settings: Settings) -> Iterator[Finding]:
 
 def _delete(queue: str, settings: Settings) -> None:
     try:
-        delete(queue, settings=settings)
+        delete(queue, settings=settings, timeout=ANSWER_TIMEOUT)
     except MousetrapError:
         return  # the queue expires by itself
 

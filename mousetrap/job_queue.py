@@ -8,20 +8,17 @@ to send many messages, a publisher. Prototyped in ``notebooks/01_channel.ipynb``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 
 from mousetrap.amqp import redeliveries
 from mousetrap.amqp.bindings import declare_bindings
 from mousetrap.amqp.blocking_channel import JobChannel, connect
 from mousetrap.amqp.declared_queues import note
 from mousetrap.amqp.error_translation import translated
-from mousetrap.amqp.properties import is_near_delivery_limit, kept_properties
-from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader, is_not_needed_yet
-from mousetrap.amqp.queue_reader import GotMessage, get, take
+from mousetrap.amqp.queue_reader import get, requeue, take
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
-from mousetrap.model.headers import without_delivery_counts
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Declaration, Queue
@@ -32,8 +29,8 @@ from mousetrap.settings import Settings
 QUEUES = ["start_fetch", "data_processing"]
 MAX_DRAIN_PREFETCH = 1000  # unacked messages of `drain` at a time; a guess
 ANSWERS_TIMEOUT = 30.0  # seconds for a request, from opening the connection to the last answer
-DRAIN_GRACE = 0.25  # seconds after the timeout of `drain` for the answer to its last request
-REPUBLISH_TIMEOUT = 3.0  # seconds to wait for the confirms of republished messages
+# seconds after the timeout of `drain` or `delete_unused` for the answer to the last request
+DRAIN_GRACE, DELETE_GRACE = 0.25, 0.5
 PEEK_NOTE = (
     "The messages are back in the queue. The broker marks them as redelivered, and a consumer that "
     "runs now may receive them in another order."
@@ -92,8 +89,9 @@ def depth(
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
     settings = settings or Settings.from_environment()
+    deadline = clock.monotonic() + timeout
     [answer] = depths([queue], settings, timeout=timeout)
-    if answer is None and is_not_needed_yet(queue, settings, timeout):
+    if answer is None and is_not_needed_yet(queue, settings, clock.remaining(deadline)):
         return Depth(queue, 0, 0)
     if answer is None:
         raise QueueMissing(f"there is no queue {queue!r}; declare it (mousetrap.job_queue.declare)")
@@ -139,13 +137,14 @@ def peek(
     """
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
+    deadline = clock.monotonic() + timeout
     if is_not_needed_yet(queue, settings, timeout):
         return Messages([], f" at the head of {queue}")
-    with short_channel(settings, timeout) as channel:
+    with short_channel(settings, clock.remaining(deadline)) as channel:
         found = get(channel, name, n)
         messages = [Message.from_wire(body, properties) for _, properties, body in found]
         redeliveries.remember(name, [(message.id, False) for message in messages])
-        requeue(channel, queue, found, settings)
+        requeue(channel, queue, found, settings, clock.remaining(deadline) / 2)
     return Messages(messages, f" at the head of {queue}", PEEK_NOTE)
 
 
@@ -235,9 +234,10 @@ def purge(queue: str, settings: Settings | None = None, *, timeout: float = ANSW
             may delete the messages when it goes on: the request was perhaps sent.
     """
     settings = settings or Settings.from_environment()
+    deadline = clock.monotonic() + timeout
     if is_not_needed_yet(queue, settings, timeout):
         return 0
-    with short_channel(settings, timeout) as channel:
+    with short_channel(settings, clock.remaining(deadline)) as channel:
         answer = channel.queue_purge(settings.topology.wire_name(queue))
         return int(answer.method.message_count)
 
@@ -272,11 +272,15 @@ def delete_unused(
             ``deleted`` of each exception has the names of those that were deleted before.
     """
     deadline = clock.monotonic() + timeout
+    end = deadline + DELETE_GRACE
     bare = settings.replace(namespace="")
     deleted: list[str] = []
     try:
         for name in wire_names:
-            while (found := _depth_until(name, bare, deadline)) is not None and found.consumers:
+            while True:
+                [found] = depths([name], bare, timeout=clock.remaining(end))
+                if found is None or not found.consumers:
+                    break
                 if not clock.remaining(deadline):
                     raise TimeoutError(
                         f"queue {name!r} still has {found.consumers} consumers after "
@@ -284,17 +288,13 @@ def delete_unused(
                     )
                 clock.sleep(0.1)
             if found is not None:
-                with short_channel(bare, max(1.0, clock.remaining(deadline))) as channel:
+                with short_channel(bare, clock.remaining(end)) as channel:
                     channel.queue_delete(name)
                 deleted.append(name)
     except BaseException as error:
         vars(error)["deleted"] = deleted
         raise
     return deleted
-
-
-def _depth_until(wire_name: str, bare: Settings, deadline: float) -> Depth | None:
-    return depths([wire_name], bare, timeout=max(1.0, clock.remaining(deadline)))[0]
 
 
 def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
@@ -352,39 +352,6 @@ def take_one(queue: str, settings: Settings) -> bytes:
     except ChannelLost as error:
         raise QueueMissing(f"no message can be taken from {queue!r}: {error}") from error
     return body or b""
-
-
-def requeue(channel: JobChannel, queue: str, got: Sequence[GotMessage], settings: Settings) -> None:
-    """Return the messages that were *got* from *queue* to it, in the same order.
-
-    A message near the delivery limit of a quorum queue is published again instead, behind the
-    others. Before RabbitMQ 4.3 such a queue counts each return as a failed delivery, and drops the
-    message at the 21st (measured). If the broker does not confirm the copy within
-    `REPUBLISH_TIMEOUT`, the message is returned like the others.
-    """
-    staying = got
-    if near_limit := [each for each in got if is_near_delivery_limit(each[1])]:
-        republished = _republish(near_limit, queue, settings)
-        for tag in republished:
-            channel.basic_ack(tag)
-        staying = [each for each in got if each[0].delivery_tag not in republished]
-    if staying:
-        # Closing the channel would return them as well, but RabbitMQ 4.3 counts that, too.
-        channel.basic_nack(staying[-1][0].delivery_tag, multiple=True, requeue=True)
-
-
-def _republish(messages: Sequence[GotMessage], queue: str, settings: Settings) -> set[int]:
-    """Publish copies of *messages* to *queue*; return the delivery tags of the confirmed ones."""
-    with Publisher(settings, "requeue") as publisher:
-        receipts = {}
-        for method, properties, body in messages:
-            message = Message.from_wire(body, properties)
-            copy = message.copy(message.attempt, without_delivery_counts(message.headers))
-            kept = kept_properties(properties)
-            receipts[method.delivery_tag] = publisher.publish(copy, queue, properties=kept)
-        with suppress(TimeoutError):  # an alarm, or the broker is gone: they are returned instead
-            publisher.flush(REPUBLISH_TIMEOUT)
-        return {tag for tag, receipt in receipts.items() if receipt.confirmed}
 
 
 def _declare(channel: JobChannel, declaration: Declaration) -> None:

@@ -3,7 +3,8 @@
 From the socket outwards:
 
 - `fast_connection`, `pika_patches`: pika's connection, made faster and corrected; `io_thread`: the
-  thread that runs it; `connection`: reconnects.
+  thread that runs it; `connection`: reconnects, for a `session`; `lost_queues`: those that are
+  gone then.
 - `publisher` with `publish_window`, `unconfirmed`, `writing`, `confirming` and `receipt`: publishes
   and their outcomes. `process_end`: those under way when the process ends.
 - `consumer` with `delivery` and `redeliveries`: deliveries and acks.

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal, Protocol
+from functools import partial
+from typing import Literal
 
 from pika.channel import Channel
 
 from mousetrap.amqp.error_translation import parameters, translate
 from mousetrap.amqp.fast_connection import FastConnection
 from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.lost_queues import LostQueues
 from mousetrap.amqp.missing_exchanges import declare_missing
+from mousetrap.amqp.session import Session
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import (
     AccessRefused,
@@ -45,26 +48,11 @@ CHANNEL_SETUP_TIMEOUT = 15.0
 # guess for a busy machine: mostly the broker notices at once, but in about one of 30 runs the new
 # connection was open before that.
 REDELIVERY_DELAY = 0.5
+CLOSE_HANDSHAKE_TIMEOUT = 0.2  # seconds at least for the handshake that ends a connection
 STABLE_CONNECTION_TIME = 5.0  # seconds after which a connection counts as working, even if idle
 
 # Errors that another try would raise again.
 PERMANENT_ERRORS = (AccessRefused, TopologyMismatch, QueueMissing)
-
-
-class Session(Protocol):
-    """The user of a `Connection`'s channel; the methods are called on the I/O thread."""
-
-    def opened(self, channel: Channel, ready: Callable[[], None]) -> None:
-        """Set up the new channel by asynchronous calls, then call *ready*."""
-
-    def lost(self, error: MousetrapError) -> None:
-        """Handle the loss of the channel; what was in flight on it has an unknown outcome."""
-
-    def failed(self, error: MousetrapError) -> None:
-        """Handle the connection's permanent failure: another try would get *error* again."""
-
-    def forked(self, error: MousetrapError) -> None:
-        """Refuse everything with *error*: this is a forked child, and has no connection."""
 
 
 class Connection:
@@ -77,13 +65,19 @@ class Connection:
     access and channels that cannot be set up (403, 404, 406) are not tried again: the state becomes
     ``failed`` and the session's `failed` is called.
 
-    The connection runs on *io_thread*, which other connections may share, or on a new thread.
+    The connection runs on *io_thread*, which other connections may share, or on a new thread. A
+    channel that replaces another one is given to the session after a check of *lost_queues*.
 
     Threads: every method may be called from any thread; nothing waits on the I/O thread.
     """
 
     def __init__(
-        self, settings: Settings, purpose: str, session: Session, io_thread: IOThread | None = None
+        self,
+        settings: Settings,
+        purpose: str,
+        session: Session,
+        io_thread: IOThread | None = None,
+        lost_queues: LostQueues | None = None,
     ) -> None:
         self.settings = settings
         self.purpose = safe(purpose)
@@ -96,6 +90,7 @@ class Connection:
         self.io_thread = io_thread or IOThread(purpose)
         self.exchanges: list[ExchangeDeclaration] = []  # declared on each channel if missing
         self._session = session
+        self._lost_queues = lost_queues
         self._lock = forks.released_in_child(threads.Lock())
         self._changed = Waiter()  # notified when the state changes
         self._connection: FastConnection | None = None
@@ -296,15 +291,20 @@ class Connection:
 
         def on_open(channel: Channel) -> None:
             self._channel = channel
-            declare_missing(channel, self.exchanges, lambda: self._set_up(channel))
+            if self._was_open and self._lost_queues is not None:
+                self._lost_queues.check(channel.connection, lambda: begin(channel))
+            else:
+                begin(channel)
+
+        def begin(channel: Channel) -> None:
+            if channel is self._channel:  # it was not lost meanwhile
+                opened = partial(self._session.opened, channel, lambda: self._ready(channel))
+                declare_missing(channel, self.exchanges, opened)
 
         channel = self._connection.channel(on_open_callback=on_open)
         channel.add_on_close_callback(self._on_channel_closed)
         timeout = max(CHANNEL_SETUP_TIMEOUT, self.settings.connect_timeout)
         self._later(timeout, lambda: self._check_setup(channel, timeout))
-
-    def _set_up(self, channel: Channel) -> None:
-        self._session.opened(channel, lambda: self._ready(channel))
 
     def _check_setup(self, channel: Channel, timeout: float) -> None:
         """Drop the connection if *channel* is still being set up after *timeout* seconds."""

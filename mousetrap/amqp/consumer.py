@@ -21,6 +21,7 @@ from mousetrap.amqp.delivery import Delivery, mark_ack_timeouts
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.lost_queues import LostQueues
 from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.reply_codes import ack_timed_out
@@ -70,8 +71,9 @@ class Consumer:
         on_demand: QueuesOnDemand | None = None,
         exclusive_queue: ExclusiveQueue | None = None,
         io_thread: IOThread | None = None,
+        lost_queues: LostQueues | None = None,
     ) -> None:
-        self.connection = Connection(settings, f"worker {queue}", self, io_thread)
+        self.connection = Connection(settings, f"worker {queue}", self, io_thread, lost_queues)
         self.settings = settings
         self.queue = queue  # the name on the wire
         self.prefetch = prefetch
@@ -347,8 +349,5 @@ class Consumer:
 
     def _count_watched(self, channel: Channel) -> None:
         if self._watched:
-            channel.queue_declare(
-                self._watched,
-                passive=True,
-                callback=lambda frame: self._on_count(frame.method.message_count),
-            )
+            channel.queue_declare(self._watched, passive=True,
+                callback=lambda frame: self._on_count(frame.method.message_count))  # fmt: skip

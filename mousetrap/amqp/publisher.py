@@ -17,9 +17,10 @@ from pika import spec
 from pika.channel import Channel
 
 from mousetrap.amqp.confirming import confirm_all
-from mousetrap.amqp.connection import Connection
+from mousetrap.amqp.connection import CLOSE_HANDSHAKE_TIMEOUT, Connection
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.lost_queues import LostQueues
 from mousetrap.amqp.new_receipts import NewReceipts
 from mousetrap.amqp.process_end import finish_at_exit
 from mousetrap.amqp.properties import AMQPProperties
@@ -58,9 +59,10 @@ class Publisher:
         on_failed: Callable[[MousetrapError], object] = lambda _: None,
         on_demand: QueuesOnDemand | None = None,
         io_thread: IOThread | None = None,
+        lost_queues: LostQueues | None = None,
     ) -> None:
         self.settings = settings or Settings.from_environment()
-        self.connection = Connection(self.settings, purpose, self, io_thread)
+        self.connection = Connection(self.settings, purpose, self, io_thread, lost_queues)
         self._receipt = NewReceipts(self.settings).make
         self._window = PublishWindow(self.settings, self.connection, self._write)
         self._on_failed = on_failed
@@ -272,16 +274,14 @@ class Publisher:
         self.close()
 
     def __repr__(self) -> str:
-        return (
-            f"<Publisher to {self.settings.url}: {self.connection.state}, "
-            f"{self.in_flight} in flight>"
-        )
+        state = self.connection.state
+        return f"<Publisher to {self.settings.url}: {state}, {self.in_flight} in flight>"
 
     def _close(self, timeout: float) -> None:
         deadline = clock.monotonic() + timeout
         if self.connection.is_open:
             self._window.wait_until_empty(timeout)
-        self.connection.close(max(0.5, clock.remaining(deadline)))
+        self.connection.close(max(CLOSE_HANDSHAKE_TIMEOUT, clock.remaining(deadline)))
         self._window.fail(ConnectionLost("this publisher was closed; make a new one"))
 
     # ---- I/O thread ----------------------------------------------------------------------------

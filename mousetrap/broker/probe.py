@@ -20,6 +20,7 @@ Log = Callable[[str], None]
 
 EMBEDDED = "embedded, in memory"  # describes a broker whose messages end with its process
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"  # AMQP 0-9-1, section 4.2.2
+PING_TIMEOUT, MIN_PING = 3.0, 0.5  # seconds for one attempt to reach it
 PING_INTERVAL = 0.1  # seconds between two attempts to reach a broker that is starting
 WAITING_LOG_INTERVAL = 10.0  # seconds between two "still waiting" lines
 
@@ -33,21 +34,25 @@ def log_to_stderr(line: str) -> None:
 def version(settings: Settings, timeout: float = 3.0) -> str | None:
     """Return the product and version in the greeting, ``RabbitMQ 4.3.6``; None if none comes.
 
-    It needs no login. For our own server it returns ``embedded, in memory: mousetrap embedded
+    *timeout* limits the whole call, except for the search for the host's addresses. It needs no
+    login. For our own server it returns ``embedded, in memory: mousetrap embedded
     broker 0.1.0``. The first thing that an AMQP server sends is ``connection.start`` with a table
     of its properties: a short name, the letter S, four bytes of length, the text.
     """
     greeting = b""
     try:
         with contextlib.ExitStack() as stack:
-            plain = socket.create_connection((settings.host, settings.port), timeout)
-            connection = stack.enter_context(plain)
+            limit = _TimeLimit(timeout)
+            connection = stack.enter_context(_connected(settings, limit))
             if settings.tls:
                 context = ssl.create_default_context()
+                limit.set(connection)  # for the whole handshake
                 secured = context.wrap_socket(connection, server_hostname=settings.host)
                 connection = stack.enter_context(secured)
+            limit.set(connection)
             connection.sendall(PROTOCOL_HEADER)
             while b"\x07versionS" not in greeting and len(greeting) < 10_000:
+                limit.set(connection)
                 part = connection.recv(4096)
                 if not part:
                     break
@@ -59,6 +64,41 @@ def version(settings: Settings, timeout: float = 3.0) -> str | None:
     product, number = (_property(greeting, name) for name in (b"product", b"version"))
     text = " ".join(word for word in (product, number) if word) or "an AMQP broker"
     return f"{EMBEDDED}: {text}" if product == PRODUCT else text
+
+
+class _TimeLimit:
+    """The time that is left for several steps of one call."""
+
+    def __init__(self, timeout: float) -> None:
+        self._deadline = clock.monotonic() + timeout
+
+    def set(self, connection: socket.socket) -> None:
+        """Let the next step of *connection* take the time that is left.
+
+        Raises:
+            TimeoutError: none is left.
+        """
+        if not (left := clock.remaining(self._deadline)):
+            raise TimeoutError
+        connection.settimeout(left)
+
+
+def _connected(settings: Settings, limit: _TimeLimit) -> socket.socket:
+    """Connect to the first address of the host that accepts; raises an OSError if none does."""
+    refused: OSError = ConnectionRefusedError()
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        settings.host, settings.port, type=socket.SOCK_STREAM
+    ):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            limit.set(connection)
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            refused = error
+        else:
+            return connection
+    raise refused
 
 
 def memory_note(settings: Settings) -> str:
@@ -101,7 +141,7 @@ def wait_until_ready(
     started = logged = clock.monotonic()
     while True:
         try:
-            ping(settings, timeout=3.0)
+            ping(settings, timeout=min(PING_TIMEOUT, max(MIN_PING, clock.remaining(deadline))))
         except AccessRefused:
             raise
         except WireError:

@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from mousetrap.amqp.error_translation import PIKA_ERRORS
 from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.amqp.queue_reader import GotMessage
+from mousetrap.amqp.queue_reader import GotMessage, requeue
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.flows.stage import queue_of
-from mousetrap.job_queue import ANSWERS_TIMEOUT, depth, peek, requeue, short_channel
+from mousetrap.job_queue import ANSWERS_TIMEOUT, depth, peek, short_channel
 from mousetrap.model.headers import REPLAYED, without_failure_headers
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages

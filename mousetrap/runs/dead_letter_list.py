@@ -28,6 +28,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
 from mousetrap.runs.run import Run
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
 
@@ -314,19 +315,20 @@ def dead(
 
     Raises:
         QueueMissing: there is no such queue.
+        BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
     if isinstance(source, Run):
         return _of_run(source, n)
+    deadline = clock.monotonic() + timeout
     settings = settings or Settings.from_environment()
     queue = queue_of(source)
     try:
         messages = dead_letters(queue, n, settings, timeout=timeout)
     except QueueMissing:
-        raise QueueMissing(
-            f"there is no queue {queue.name!r}, and so no dead letter of it; check the name and "
-            f"the namespace"
-        ) from None
-    total = depth(queue.dead, settings).messages if len(messages) == n else len(messages)
+        problem = f"there is no queue {queue.name!r}, and so no dead letter of it"
+        raise QueueMissing(f"{problem}; check the name and the namespace") from None
+    total, left = len(messages), clock.remaining(deadline)
+    total = depth(queue.dead, settings, timeout=left).messages if total == n else total
     return DeadLetterList(
         messages, {each.id: queue for each in messages}, settings,
         stages=[source] if isinstance(source, Stage) else (),

@@ -23,7 +23,7 @@ from typing import Any
 
 from mousetrap.broker.paths import state_folder
 from mousetrap.errors import SettingsError
-from mousetrap.job_queue import depths
+from mousetrap.job_queue import ANSWERS_TIMEOUT, depths
 from mousetrap.runtime import clock
 from mousetrap.runtime.atomic_file import write_atomically
 from mousetrap.settings import Settings
@@ -92,11 +92,11 @@ def remember(settings: Settings, stage: str, queues: Iterable[str], reads: str =
         log.debug("the queues of stage %s are not recorded: %s", stage, error)
 
 
-def leftovers(settings: Settings) -> list[Leftover]:
+def leftovers(settings: Settings, timeout: float = ANSWERS_TIMEOUT) -> list[Leftover]:
     """Return the former queues at this broker and namespace that have messages and no consumers.
 
     Raises:
-        WireError: the broker cannot be asked.
+        WireError: the broker cannot be asked, or did not answer within *timeout* seconds.
     """
     ours = _stages(settings)
     in_use = {name for each in ours for name in each["current"]}
@@ -105,7 +105,7 @@ def leftovers(settings: Settings) -> list[Leftover]:
         return []
     return [
         Leftover(each.queue, each.messages, stages[each.queue])
-        for each in depths(stages, settings)
+        for each in depths(stages, settings, timeout=timeout)
         if each is not None and each.messages and not each.consumers
     ]
 

@@ -158,11 +158,13 @@ class Run(RunFigures):
         """Stop the workers, close the connections and delete the queues. Safe to call twice.
 
         With *keep_queues* the queues stay until `mousetrap sweep` or their expiry. An interrupt
-        ends the wait for handlers; everything is still closed and deleted. A forked child of the
-        process that started the run stops and deletes nothing: all of it is the parent's.
+        ends the wait for handlers; everything is still closed and deleted. In a forked child of the
+        process that started the run it does nothing. Handlers have 6 seconds to end (in processes
+        15), then the broker has 10 to delete the queues: it takes no longer.
 
         Raises:
             TimeoutError: a handler did not end in time, nor could its message be given back.
+            BrokerUnreachable, ConnectionLost: the broker did not answer; the queues stay.
         """
         if self.state in ("closed", "new"):
             return
@@ -175,10 +177,7 @@ class Run(RunFigures):
             if self._broker is not None:
                 steps.callback(self._broker.close)
             steps.callback(self._queues.release)
-            if not keep_queues:
-                steps.callback(self._queues.delete)
-            steps.callback(self._events.close, 1.0)
-            steps.callback(self._sender.publisher.close, 1.0)
+            steps.callback(self._queues.end, self._sender.publisher, self._events, keep_queues)
             steps.callback(self._workers.stop)
 
     def __enter__(self) -> Run:

@@ -25,7 +25,7 @@ from typing import Any
 
 from mousetrap.amqp import declared_queues
 from mousetrap.broker.paths import state_folder
-from mousetrap.errors import BrokerUnreachable, SettingsError, WireError
+from mousetrap.errors import BrokerUnreachable, ConnectionLost, SettingsError, WireError
 from mousetrap.job_queue import delete_unused
 from mousetrap.runs.delete_exchanges import delete_exchanges
 from mousetrap.runs.locked_file import LockedFile
@@ -148,20 +148,23 @@ def sweep(settings: Settings | None = None) -> list[StaleRun]:
     """Delete the queues of this user's stale runs and return these runs; live runs stay.
 
     The queues are deleted at the broker that the run used, with the password of *settings*. A run
-    whose broker cannot be reached, or refuses, is kept: the next sweep tries again.
+    whose broker cannot be reached, or refuses, is kept: the next sweep tries again. A broker that
+    does not answer is waited for once, `WORKER_EXIT_TIMEOUT` seconds at most, whatever the number
+    of its runs.
 
     Raises:
         SettingsError: the state folder cannot be used.
     """
     settings = settings or Settings.from_environment()
     found = []
+    silent: dict[Settings, WireError] = {}
     with closing(_unlocked()) as files:  # an exception unlocks the file at once
         for file in files:
             facts = _facts(file)
             if not facts:  # its process was killed before it declared a queue
                 _delete(file)
                 continue
-            stale = _delete_queues(facts, settings, file.path)
+            stale = _delete_queues(facts, settings, file.path, silent)
             found.append(stale)
             if not stale.problem:
                 _delete(file)
@@ -215,21 +218,30 @@ def _delete(file: LockedFile) -> None:
         file.delete()
 
 
-def _delete_queues(facts: dict[str, Any], settings: Settings, path: Path) -> StaleRun:
+def _delete_queues(
+    facts: dict[str, Any], settings: Settings, path: Path, silent: dict[Settings, WireError]
+) -> StaleRun:
+    """Delete the queues of one run; *silent* has the brokers that did not answer before."""
     broker = {key: facts[key] for key in ("host", "port", "user", "vhost", "tls")}
+    there = settings.replace(**broker)
     namespace = str(facts["namespace"])
     names = [*facts["queues"], *_declared_names(path, namespace)]
     queues: list[str] = []
     problem = ""
     try:
-        queues = delete_unused(names, settings.replace(**broker), timeout=WORKER_EXIT_TIMEOUT)
+        if (known := silent.get(there)) is not None:
+            raise type(known)(str(known))
+        queues = delete_unused(names, there, timeout=WORKER_EXIT_TIMEOUT)
         exchanges = _declared_names(path, namespace, exchanges=True)
-        delete_exchanges([*facts.get("exchanges", ()), *exchanges], settings.replace(**broker))
+        delete_exchanges([*facts.get("exchanges", ()), *exchanges], there)
     except BrokerUnreachable as error:
+        silent[there] = error
         queues = list(getattr(error, "deleted", ()))
         if not facts.get("has_temporary_broker"):  # otherwise its queues are gone with it
             problem = f"{error}; if that broker is gone for good, delete {path}"
     except (WireError, TimeoutError) as error:
+        if isinstance(error, ConnectionLost):
+            silent[there] = error
         queues, problem = list(getattr(error, "deleted", ())), str(error)
     return StaleRun(
         namespace=namespace,

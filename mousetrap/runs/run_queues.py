@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from mousetrap import job_queue
@@ -17,14 +17,17 @@ from mousetrap.model.outcome import declared_in
 from mousetrap.model.topology import AnyDeclaration, Declaration, Queue, check_queue_name
 from mousetrap.runs.delete_exchanges import delete_exchanges
 from mousetrap.runs.run_marker import MARKER
+from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
     from mousetrap.amqp.connection import Connection
+    from mousetrap.amqp.consumer import Consumer
+    from mousetrap.amqp.publisher import Publisher
     from mousetrap.amqp.queue_depth import Depth
     from mousetrap.runs.run_lock import RunLock
 
-DELETE_TIMEOUT = 10.0  # seconds to delete all queues of a run
+END_TIMEOUT = 10.0  # seconds to close the connections of a run and to delete all its queues
 
 
 class RunQueues:
@@ -173,16 +176,29 @@ class RunQueues:
         expected = {each.id for each in self._ledger.entries() if each.queue in names}
         return expected - self._settled_results
 
-    def delete(self) -> None:
+    def end(self, publisher: Publisher, events: Consumer, keep_queues: bool) -> None:
+        """Close *publisher* and *events*, then delete the queues, all in `END_TIMEOUT` seconds.
+
+        Raises what `delete` raises; *publisher* and *events* are closed then, too.
+        """
+        deadline = clock.monotonic() + END_TIMEOUT
+        with ExitStack() as steps:  # the last step that is added runs first
+            if not keep_queues:
+                steps.callback(lambda: self.delete(clock.remaining(deadline)))
+            steps.callback(events.close, 1.0)
+            steps.callback(publisher.close, 1.0)
+
+    def delete(self, timeout: float) -> None:
         """Delete all queues with their messages, and let `sweep` forget the run.
 
         Raises:
-            BrokerUnreachable, ConnectionLost: the broker did not answer within `DELETE_TIMEOUT`;
+            BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds;
                 the queues stay until `sweep`.
         """
         bare = self._settings.replace(namespace="")
-        job_queue.delete(*self.wire_names(), settings=bare, timeout=DELETE_TIMEOUT)
-        delete_exchanges(self.exchanges(), bare, timeout=DELETE_TIMEOUT)
+        deadline = clock.monotonic() + timeout
+        job_queue.delete(*self.wire_names(), settings=bare, timeout=timeout)
+        delete_exchanges(self.exchanges(), bare, timeout=clock.remaining(deadline))
         if self._lock is not None:
             self._lock.delete()
 

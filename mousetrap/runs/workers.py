@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mousetrap.flows.flow import reference
 from mousetrap.flows.stage import Stage
 from mousetrap.runtime.environment import is_kernel
+from mousetrap.runtime.interrupt import run_at_once
 from mousetrap.settings import Settings
 from mousetrap.worker.supervisor import Supervisor
 from mousetrap.worker.worker import Worker
@@ -71,7 +72,9 @@ class RunWorkers:
             self.processes.start()
 
     def stop(self) -> None:
-        """Stop all workers; an error from one does not keep the others running.
+        """Stop all workers at the same time; an error from one does not keep the others running.
+
+        Takes `WORKER_STOP_TIMEOUT` and a second at most; for processes, their supervisor's time.
 
         Raises:
             TimeoutError: a handler did not end in time, and its message could not be given back.
@@ -81,8 +84,8 @@ class RunWorkers:
                 steps.callback(self.processes.stop)
             if self._capture is not None:
                 steps.callback(self._capture.stop)
-            for worker in self.threads:
-                steps.callback(worker.stop)
+            # at the same time, so that handlers of all workers have the same seconds to end
+            run_at_once([worker.stop for worker in self.threads])
 
     def check(self) -> None:
         """Raise the error that ended a worker for good, if there is one."""

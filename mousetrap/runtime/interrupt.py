@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -124,6 +124,24 @@ def start_in_thread(
 
     threads.Thread(target=run, name="mousetrap-closing", daemon=daemon).start()
     return task
+
+
+def run_at_once(works: Sequence[Callable[[], object]]) -> None:
+    """Run all *works* at the same time, each in a thread of its own; return when all have ended.
+
+    Raises the error of the first that raised one; the others end all the same.
+    """
+    tasks = []
+    with ExitStack() as later:
+        for work in works:
+            try:
+                tasks.append(start_in_thread(work, logs_error=False))
+            except RuntimeError:  # the interpreter is exiting: no new threads
+                later.callback(work)
+    for task in tasks:
+        task.ended.wait_for(lambda task=task: task.has_ended)  # type: ignore[misc]
+    if errors := [task.error for task in tasks if task.error is not None]:
+        raise errors[0]
 
 
 @contextmanager

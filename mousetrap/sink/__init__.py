@@ -29,6 +29,7 @@ SINK_COLUMNS = ("id", "job", "stored", "data")
 COLUMN_TYPES = "id TEXT PRIMARY KEY, job TEXT NOT NULL, stored DOUBLE PRECISION NOT NULL, data TEXT"
 
 NO_LIMIT = 2**62  # rows
+OPENED_TIME = 0.5  # seconds at least that a call has after it has connected, if that took long
 
 _connections_of_parent: list[Any] = []  # never closed here, not even when they are collected
 
@@ -41,10 +42,15 @@ class Store(Protocol):
     place: str  # where the database is, without a password
     errors: tuple[type[Exception], ...]  # the exceptions of its driver
     placeholder: str  # for a parameter in SQL
-    begin: str  # the statement that begins a transaction
 
-    def connect(self) -> Any:
-        """Open the file, or log in to the server."""
+    def connect(self, deadline: float) -> Any:
+        """Open the file, or log in to the server, until *deadline*; then do what `limit` does."""
+
+    def limit(self, connection: Any, deadline: float) -> None:
+        """Let the statements that follow wait until *deadline* (monotonic) at most."""
+
+    def begin(self, seconds: float) -> str:
+        """Return what begins a transaction whose statements wait up to *seconds* for others."""
 
     def make_table(self, connection: Any, name: str, columns: str) -> list[str]:
         """Create the table if it does not exist; return its column names, the key first."""
@@ -92,8 +98,9 @@ class Sink:
 
     Threads: any; one uses the sink at a time. Processes: each one has a connection of its
     own, also after a fork. An SQLite file must be on a local disk, because its WAL needs
-    shared memory. A call waits at most *timeout* seconds for others, and each statement as long for
-    the answer of a server (2 s for the login at least); then it raises `SinkBusy`.
+    shared memory. A call takes *timeout* seconds at most, and then raises `SinkBusy`: it waited for
+    others, or for a server (which has 2 s for a login at least). With `once`, that is so for its
+    begin, for each statement inside, and for its end.
 
     Raises:
         SinkError: the path, URL, name or time-out is not allowed.
@@ -137,7 +144,8 @@ class Sink:
                 "bytes cannot be JSON: decode them, or store the path of a file with them"
             )
         text = "null" if data is None else encode(data).decode()
-        with self.once(message) as transaction:
+        deadline = clock.monotonic() + self.timeout
+        with self._once(message, lambda: deadline) as transaction:
             if transaction is None:
                 return False
             mark = self._store.placeholder
@@ -161,18 +169,34 @@ class Sink:
         Raises:
             SinkBusy, SinkError: as for `store`.
         """
+        with self._once(message, lambda: clock.monotonic() + self.timeout) as transaction:
+            yield transaction
+
+    @contextmanager
+    def _once(
+        self, message: Message | None, new_deadline: Callable[[], float]
+    ) -> Iterator[Transaction | None]:
+        """Do what `once` does; *new_deadline* is called for the begin, and for each step after."""
         message = _message_or_current(message)
         row = (message.id, message.job, clock.time())
         marks = ", ".join([self._store.placeholder] * len(row))
-        with self._connected() as execute:
+        deadline = new_deadline()
+        with self._connected(lambda: deadline) as execute:
             try:
-                execute(self._store.begin, ())
+                execute(self._store.begin(clock.remaining(deadline)), ())
                 is_new = execute(
                     f'INSERT INTO "{self.name}" (id, job, stored) VALUES ({marks}) '  # noqa: S608 -- name is checked
                     f"ON CONFLICT (id) DO NOTHING",
                     row,
                 ).rowcount
-                yield Transaction(execute) if is_new else None
+
+                def execute_later(*statement: Any) -> Any:
+                    nonlocal deadline
+                    deadline = new_deadline()
+                    return execute(*statement)
+
+                yield Transaction(execute_later) if is_new else None
+                deadline = new_deadline()
                 if not self._store.is_in_transaction(self._connection):
                     raise SinkError(
                         "the transaction was ended inside `once`: do not COMMIT or ROLLBACK there"
@@ -190,7 +214,8 @@ class Sink:
         Raises:
             SinkBusy, SinkError: as for `store`.
         """
-        with self._connected() as execute:
+        deadline = clock.monotonic() + self.timeout
+        with self._connected(lambda: deadline) as execute:
             cursor = execute(
                 f'SELECT id, job, stored, data FROM "{self.name}" '  # noqa: S608 -- name is checked
                 f"ORDER BY stored, id LIMIT {self._store.placeholder}",
@@ -201,7 +226,8 @@ class Sink:
         return Table(SINK_COLUMNS, rows, title=f"{self.name} in {self.place}")
 
     def __len__(self) -> int:
-        with self._connected() as execute:
+        deadline = clock.monotonic() + self.timeout
+        with self._connected(lambda: deadline) as execute:
             [[count]] = _rows(execute(f'SELECT count(*) FROM "{self.name}"', ()))  # noqa: S608 -- name is checked
         return int(count)
 
@@ -214,7 +240,7 @@ class Sink:
         Raises:
             SinkBusy: another thread used the sink for longer than the time-out.
         """
-        with self._locked():
+        with self._locked(clock.monotonic() + self.timeout):
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -240,17 +266,29 @@ class Sink:
         return f"<Sink {safe(self.name)} in {safe(self.place)}>"
 
     @contextmanager
-    def _connected(self) -> Iterator[Execute]:
-        """Provide the connection to this thread alone; translate the driver's exceptions."""
+    def _connected(self, deadline: Callable[[], float]) -> Iterator[Execute]:
+        """Provide the connection to this thread alone; translate the driver's exceptions.
+
+        A statement takes until *deadline* (monotonic) at most, which is asked for before each.
+        """
         store = self._store
-        with self._locked():
+        opened = -math.inf  # when it was connected, on the monotonic clock
+
+        def execute(*statement: Any) -> Any:
+            store.limit(connection, max(deadline(), opened + OPENED_TIME))
+            return self._asked(store.execute, connection, *statement)
+
+        with self._locked(deadline()):
             try:
                 connection, self._connection = self._connection, None
                 if connection is not None and not store.is_usable(connection):
                     connection.close()
                     connection = None
-                self._connection = connection = connection or self._asked(self._open)
-                yield lambda *statement: self._asked(store.execute, connection, *statement)
+                if connection is None:
+                    connection = self._asked(self._open, deadline())
+                    opened = clock.monotonic()
+                self._connection = connection
+                yield execute
             except store.errors as error:
                 translated = store.translate(error)
                 if isinstance(translated, SinkBusy):
@@ -266,11 +304,11 @@ class Sink:
             self._is_asking = False
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, deadline: float) -> Iterator[None]:
         if self._lock_holder == threads.get_ident():
             raise SinkError("the sink is used inside its own `once`: use the transaction there")
         started = clock.monotonic()
-        if not self._lock.acquire(timeout=self.timeout):
+        if not self._lock.acquire(timeout=clock.remaining(deadline)):
             if self._is_asking:
                 raise SinkBusy(
                     f"{safe(self.place)} has not answered another thread for {self.timeout:g} s: "
@@ -290,8 +328,8 @@ class Sink:
             self._lock_holder = None
             self._lock.release()
 
-    def _open(self) -> Any:
-        connection = self._store.connect()
+    def _open(self, deadline: float) -> Any:
+        connection = self._store.connect(deadline)
         try:
             columns = self._store.make_table(connection, self.name, COLUMN_TYPES)
             if columns != list(SINK_COLUMNS):

@@ -34,17 +34,17 @@ class NoAnswer(psycopg.OperationalError):
 
 
 class _Connection(psycopg.Connection[Any]):
-    """A connection whose statements wait for the server no longer than `limit` seconds.
+    """A connection whose statements wait for the server until `deadline` (monotonic) at most.
 
     Time-outs of the server or of TCP do not help against a server that is frozen: its kernel still
     acknowledges what arrives, and its own clocks stand still.
     """
 
-    limit = math.inf
+    deadline = math.inf
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """Let psycopg wait for what *gen* needs, and close the connection if it takes too long."""
-        return super().wait(self._limited(gen, clock.monotonic() + self.limit), *args, **kwargs)
+        return super().wait(self._limited(gen, self.deadline), *args, **kwargs)
 
     def _limited(self, gen: Generator[Any, Any, Any], end: float) -> Generator[Any, Any, Any]:
         try:
@@ -67,27 +67,38 @@ class PostgresqlStore:
 
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
     placeholder = "%s"
-    begin = "BEGIN"  # the primary key makes a second writer of the same id wait for the first
 
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
         self._timeout = timeout
         self.place = _place(url)
 
-    def connect(self) -> psycopg.Connection[Any]:
-        """Log in to the server."""
-        seconds = max(2, math.ceil(self._timeout))  # libpq's shortest time-out is 2 s
+    def connect(self, deadline: float) -> psycopg.Connection[Any]:
+        """Log in to the server, and do what `limit` does."""
+        login = max(2, math.ceil(clock.remaining(deadline)))  # libpq's shortest time-out is 2 s
         connection = _Connection.connect(
             self._url,
             autocommit=True,  # only explicit statements begin and end transactions
-            connect_timeout=seconds,
-            tcp_user_timeout=1000 * seconds,  # milliseconds until a silent server counts as lost
+            connect_timeout=login,
+            tcp_user_timeout=1000 * login,  # milliseconds until a silent server counts as lost
             application_name="mousetrap sink",
         )
-        connection.limit = self._timeout + LOCK_MARGIN
-        milliseconds = max(1, round(1000 * self._timeout))
+        self.limit(connection, max(deadline, clock.monotonic() + LOCK_MARGIN))
+        milliseconds = _milliseconds(clock.remaining(deadline))
         connection.execute(f"SET lock_timeout = {milliseconds}")  # SET allows no parameter
         return connection
+
+    def limit(self, connection: psycopg.Connection[Any], deadline: float) -> None:
+        """Let the statements that follow take until *deadline* (monotonic) together."""
+        assert isinstance(connection, _Connection)
+        connection.deadline = deadline + LOCK_MARGIN
+
+    def begin(self, seconds: float) -> str:
+        """Return what begins a transaction whose statements wait up to *seconds* for a lock.
+
+        The primary key makes a second writer of the same id wait for the first.
+        """
+        return f"BEGIN; SET LOCAL lock_timeout = {_milliseconds(seconds)}"
 
     def make_table(self, connection: psycopg.Connection[Any], name: str, columns: str) -> list[str]:
         """Create the table if it does not exist; return its column names, the key first."""
@@ -149,6 +160,10 @@ class PostgresqlStore:
             )
         text = " ".join(str(error).split())
         return SinkError(f"{self.place} cannot be used as a sink: {safe(text, 300)}")
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(1000 * seconds))  # 0 would be no limit
 
 
 def _place(url: str) -> str:

@@ -20,7 +20,6 @@ class SqliteStore:
 
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     placeholder = "?"
-    begin = "BEGIN IMMEDIATE"  # locks for writing now: a later upgrade of the lock could fail
 
     def __init__(self, path: str | os.PathLike[str], timeout: float) -> None:
         text = os.fspath(path)
@@ -31,20 +30,31 @@ class SqliteStore:
         self.place = text
         self._timeout = timeout
 
-    def connect(self) -> sqlite3.Connection:
-        """Open the file."""
+    def connect(self, deadline: float) -> sqlite3.Connection:
+        """Open the file, and do what `limit` does."""
         # isolation_level None: only explicit statements begin and end transactions
         connection = sqlite3.connect(
-            self.place, timeout=self._timeout, isolation_level=None, check_same_thread=False
-        )
+            self.place, timeout=clock.remaining(deadline), isolation_level=None,
+            check_same_thread=False,
+        )  # fmt: skip
         try:
-            _switch_to_wal(connection, clock.monotonic() + self._timeout)
+            _switch_to_wal(connection, deadline)
             # The broker deletes an acked message, so its result must be on disk before the ack.
             connection.execute("PRAGMA synchronous = FULL")
+            self.limit(connection, deadline)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def limit(self, connection: sqlite3.Connection, deadline: float) -> None:
+        """Let the next statement wait for another writer until *deadline* (monotonic)."""
+        milliseconds = round(1000 * clock.remaining(deadline))
+        connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+
+    def begin(self, _: float) -> str:
+        """Return a statement that locks for writing now: a later upgrade of a lock could fail."""
+        return "BEGIN IMMEDIATE"
 
     def make_table(self, connection: sqlite3.Connection, name: str, columns: str) -> list[str]:
         """Create the table if it does not exist; return its column names, the key first."""

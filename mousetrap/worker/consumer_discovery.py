@@ -184,18 +184,33 @@ class ConsumerDiscovery:
         """How many consumers of the queue this process has."""
         return _consumers_here[_identity(self._settings, self._queue)]
 
+    def attached(self, count: Callable[[float], int | None], timeout: float) -> Attached | None:
+        """Return what consumes the queue; None without an answer of the broker in *timeout* s.
+
+        *count* asks the broker for the number of consumers, and has that many seconds.
+        """
+        deadline = clock.monotonic() + timeout
+        if (consumers := count(timeout)) is None:
+            return None
+        here = min(consumers, self.consumers_here)
+        others = self.ask(consumers - here, clock.remaining(deadline))
+        return Attached(consumers, here, others[: consumers - here])
+
     def ask(self, expected: int, timeout: float = DISCOVERY_TIMEOUT) -> tuple[ConsumerInfo, ...]:
         """Ask which workers of other processes consume the queue; return their answers.
 
         Returns when *expected* have answered or after *timeout* seconds, because other clients
-        never answer.
+        never answer. Nothing is asked if none are expected.
         """
         deadline = clock.monotonic() + timeout
-        if (own := self.own_queue) is None:
+        own = self.own_queue
+        if own is None or expected <= 0 or not self._asking.acquire(timeout=timeout):
             return ()
-        with self._asking:
+        try:
             self._answers.clear()
-            self._changed.wait_for(lambda: bool(own.name) or own.is_refused, timeout)
+            self._changed.wait_for(
+                lambda: bool(own.name) or own.is_refused, clock.remaining(deadline)
+            )
             if not own.name:
                 return ()
             for part in (2, 1):  # twice: a worker that has just started may not listen yet
@@ -205,6 +220,8 @@ class ConsumerDiscovery:
                 if self._changed.wait_for(lambda: len(self._answers) >= expected, left):
                     break
             found = list(self._answers.values())
+        finally:
+            self._asking.release()
         return tuple(sorted(found, key=lambda each: (each.program, each.host, each.pid)))
 
     # ---- I/O thread ------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import class_name, safe
-from mousetrap.errors import HandlersStuck, HandlerTimedOut, Reject, SinkBusy
+from mousetrap.errors import HandlersStuck, HandlerTimedOut, Reject, SinkError
 from mousetrap.model import retry_policy
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Outcome, Output, output_to, outputs_to
@@ -75,7 +75,7 @@ class Processor:
         self.hooks = hooks
         self.settings = settings
         self.failures: deque[tuple[str, BaseException]] = deque(maxlen=MAX_FAILURES)
-        self._sink_problem = ""  # of the last handler whose sink did not answer
+        self._sink_problem = ""  # of the last handler that could not use its sink
         self.changed = Waiter()  # notified when a count changes
         self.counts = dict.fromkeys(("received", "done", "retried", "dead"), 0)
         self.attempts = Attempts()
@@ -303,7 +303,7 @@ class Processor:
         self.failures.append((message.id, error))
         # by its type: `isinstance` asks the error for its class, which may be the user's code. The
         # text is ours, so no part of a body is in it.
-        if issubclass(type(error), SinkBusy):
+        if issubclass(type(error), SinkError):
             self._sink_problem = str(error)
         # No error text here: it may quote the body, and logs are read where bodies must not be.
         log.log(

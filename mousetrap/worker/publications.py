@@ -15,6 +15,7 @@ from mousetrap.amqp.confirming import RESEND_DELAY
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.lost_queues import LostQueues
 from mousetrap.amqp.properties import AMQPProperties, sent_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
@@ -168,6 +169,7 @@ def new_publisher(
     on_demand: QueuesOnDemand,
     on_failed: Callable[[MousetrapError], object],
     io_thread: IOThread,
+    lost_queues: LostQueues,
 ) -> Publisher:
     """Return the publisher of a worker of *queue*, not yet open.
 
@@ -176,8 +178,9 @@ def new_publisher(
     """
     purpose = f"worker {queue} publishes"
     publisher = Publisher(
-        settings, purpose, on_failed=on_failed, on_demand=on_demand, io_thread=io_thread
-    )
+        settings, purpose, on_failed=on_failed, on_demand=on_demand, io_thread=io_thread,
+        lost_queues=lost_queues,
+    )  # fmt: skip
     publisher.declare(declarations)
     if settings.events_exchange:
         publisher.declare([ExchangeDeclaration(settings.events_exchange)])

@@ -51,7 +51,7 @@ def collect(
 ) -> Statistics:
     """Return the figures of a worker that has these parts, and has ended because of *error*.
 
-    *queue_problem*: what is wrong with its retry queues; shown if nothing more urgent is wrong.
+    *queue_problem*: what is wrong with its queues; shown if nothing more urgent is wrong.
     """
     counts = processor.snapshot()
     problem = str(error or "") or processor.problem

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mousetrap.amqp.connection import CLOSE_HANDSHAKE_TIMEOUT
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.runtime import clock
+from mousetrap.runtime import clock, threads
 from mousetrap.worker.consumer_discovery import ConsumerDiscovery
 from mousetrap.worker.processor import Processor
 
-# Seconds after the grace period; with `STOP_TIMEOUT` of `mousetrap.runtime.signals` and an exit,
-# all of them fit into the ten seconds after which container engines kill.
-GIVE_BACK_TIMEOUT = 1.5  # for the broker to confirm the messages that are given back
-WORKER_CLOSE_TIMEOUT = 0.5  # for each of the two connections
+# Seconds after the time-out until a stop has returned, whatever the broker does: first for the
+# broker to confirm the messages that are given back, then for both connections to close.
+GIVE_BACK_TIMEOUT = 0.6
+# The same if the process ends: another process then receives what was not given back, and counts it
+# as lost. With `STOP_TIMEOUT` of `mousetrap.runtime.signals` and the exit, it fits into the ten
+# seconds after which container engines kill.
+FINAL_GIVE_BACK_TIMEOUT = 1.5
+MIN_CLOSE_TIMEOUT = 0.05  # for a connection, after the other one took all the time
 CONSUMER_CANCEL_TIMEOUT = 1.0  # for the broker to say that it delivers no more
-CONSUMERS_ASK_TIMEOUT = 0.4  # for the broker, then other workers, to say whether they do
+# for the broker, then other workers, to say whether they consume; the shorter one if the time-out
+# is shorter
+CONSUMERS_ASK_TIMEOUT, SHORT_ASK_TIMEOUT = 0.8, 0.25
 
 
 def finish(
@@ -30,9 +40,15 @@ def finish(
     Messages in progress have *timeout* seconds to finish; those that have not are then given back
     (see `mousetrap.worker.give_back`). Messages that were not begun are given back at once if
     another process may receive them next: when *process_ends*, or when another one consumes now.
+
+    Returns at most `GIVE_BACK_TIMEOUT` and `CLOSE_HANDSHAKE_TIMEOUT` seconds after *timeout*,
+    whatever the broker does; with *process_ends* the first is `FINAL_GIVE_BACK_TIMEOUT`.
     """
     started = clock.monotonic()
     deadline = started + timeout
+    give_back_end = deadline + (FINAL_GIVE_BACK_TIMEOUT if process_ends else GIVE_BACK_TIMEOUT)
+    end = give_back_end + CLOSE_HANDSHAKE_TIMEOUT
+    ask_end = min(started + CONSUMERS_ASK_TIMEOUT, max(deadline, started + SHORT_ASK_TIMEOUT))
     connection = consumer.connection
     is_cancelled = False
 
@@ -51,32 +67,52 @@ def finish(
         return is_cancelled or clock.monotonic() > started + CONSUMER_CANCEL_TIMEOUT
 
     processor.stop()
-    by_copy = process_ends or _others_consume(consumer, discovery, processor.in_progress)
+    by_copy = process_ends or _others_consume(consumer, discovery, processor.in_progress, ask_end)
     may_be_quorum = process_ends or consumer.settings.queue_type == "quorum"
     # no message may arrive while the others are finished
     consumer.cancel(on_cancelled, is_quorum=may_be_quorum)
     discovery.stop_answering()
     connection.call(lambda: processor.give_back.all_waiting(by_copy=by_copy))
-    have_returned = processor.executor.stop(timeout)
+    have_returned = processor.executor.stop(clock.remaining(deadline))
     # before closing: a message whose output is unconfirmed is not acked
     processor.changed.wait_for(is_done, clock.remaining(deadline))
     left = 0
     if not (have_returned and is_done()):
         connection.call(processor.give_back.all_begun)
-        processor.changed.wait_for(is_done, GIVE_BACK_TIMEOUT)
+        processor.changed.wait_for(is_done, clock.remaining(give_back_end))
         left = processor.in_progress
-    consumer.close(max(WORKER_CLOSE_TIMEOUT, clock.remaining(deadline)))
-    publisher.close(max(WORKER_CLOSE_TIMEOUT, clock.remaining(deadline)))
+    consumer.close(0.0)  # without a wait, so that both close at the same time
+    publisher.close(clock.remaining(end - CLOSE_HANDSHAKE_TIMEOUT))
+    consumer.close(max(MIN_CLOSE_TIMEOUT, clock.remaining(end)))
     return left
 
 
-def _others_consume(consumer: Consumer, discovery: ConsumerDiscovery, in_progress: int) -> bool:
-    """Return whether a worker of another process consumes the queue, too.
+@contextmanager
+def one_at_a_time(lock: threads.Lock, timeout: float, queue: str) -> Iterator[None]:
+    """Hold *lock*, so that one thread at a time stops the worker of *queue* in the block.
+
+    Raises:
+        TimeoutError: another thread held it until after *timeout* seconds.
+    """
+    if not lock.acquire(timeout=timeout + GIVE_BACK_TIMEOUT):
+        raise TimeoutError(
+            f"another thread has been stopping the worker of {queue!r} for more than {timeout:g} s"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _others_consume(
+    consumer: Consumer, discovery: ConsumerDiscovery, in_progress: int, end: float
+) -> bool:
+    """Return whether a worker of another process consumes the queue, too; waits until *end*.
 
     Not asked if there is nothing to give back. The broker's number alone is not enough: a quorum
     queue still counts a consumer for a moment after it was cancelled.
     """
     if consumer.unacked <= in_progress:
         return False
-    others = (consumer.count(CONSUMERS_ASK_TIMEOUT) or 0) - discovery.consumers_here
-    return others > 0 and bool(discovery.ask(others, CONSUMERS_ASK_TIMEOUT))
+    others = (consumer.count(clock.remaining(end)) or 0) - discovery.consumers_here
+    return others > 0 and bool(discovery.ask(others, clock.remaining(end)))

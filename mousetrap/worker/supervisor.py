@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ from mousetrap.worker.worker_process import FACTS, WorkerProcess
 log = logging.getLogger("mousetrap.worker.supervisor")
 
 PROCESS_CHECK_INTERVAL = 0.1  # seconds between two calls of `check` by `wait`
-PROCESS_EXIT_TIMEOUT = (
-    5.0  # seconds for a process to close its connections and exit, after its messages
-)
+# seconds for a process to give back its messages, to close its connections and to exit
+PROCESS_EXIT_TIMEOUT = 3.4
+KILL_TIMEOUT = 5.0  # seconds for a process to be gone after SIGKILL; it takes milliseconds
 
 
 class Supervisor:
@@ -264,16 +265,11 @@ class Supervisor:
         running = [name for name, process in self._running.items() if process.poll() is None]
         for worker in self._processes.values():
             worker.request_stop()
-        deadline = clock.monotonic() + timeout
+        _wait_for_all(self._running.values(), timeout)
         late = []
         for name, worker in self._processes.items():
             if (process := worker.process) is None:
                 continue
-            try:
-                process.wait(max(0.1, deadline - clock.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(5.0)
             # A process without a broker had no messages. Nor had a misconfigured one: it ended by
             # itself at this moment, like the process because of which all are stopped.
             if name in running and process.returncode not in (ExitCode.OK, ExitCode.NO_BROKER):
@@ -314,3 +310,16 @@ class Supervisor:
         if self._folder is None:
             raise RuntimeError("not started")
         return self._folder.path / f"{name}.{kind}"
+
+
+def _wait_for_all(processes: Collection[subprocess.Popen[bytes]], timeout: float) -> None:
+    """Wait until all *processes* have ended; end those by SIGKILL that run after *timeout* s."""
+    deadline = clock.monotonic() + timeout
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(clock.remaining(deadline))
+    running = [each for each in processes if each.poll() is None]
+    for process in running:
+        process.kill()
+    for process in running:
+        process.wait(KILL_TIMEOUT)

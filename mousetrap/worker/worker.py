@@ -13,6 +13,7 @@ from typing import Any
 
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.io_thread import IOThread
+from mousetrap.amqp.lost_queues import LostQueues
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import ConnectionLost, MousetrapError
@@ -30,7 +31,7 @@ from mousetrap.worker.processor import Processor
 from mousetrap.worker.publications import new_publisher
 from mousetrap.worker.running import started
 from mousetrap.worker.statistics import Statistics, collect
-from mousetrap.worker.stopping import finish
+from mousetrap.worker.stopping import finish, one_at_a_time
 
 log = logging.getLogger("mousetrap.worker.worker")
 
@@ -93,9 +94,11 @@ class Worker:
         name = topology.wire_name(self.queue.name)
         io_thread = IOThread(f"worker {self.queue.name}")
         self._failure_queues = QueuesOnDemand(topology.failure_queues(self.queue))
+        self._lost_queues = LostQueues(map(topology.wire_name, (self.queue.name, *targets.queues)))
         self._publisher = new_publisher(
-            self.settings, self.queue.name, declarations, self._failure_queues, self.fail, io_thread
-        )
+            self.settings, self.queue.name, declarations, self._failure_queues, self.fail,
+            io_thread, self._lost_queues,
+        )  # fmt: skip
         self._discovery = ConsumerDiscovery(self.settings, name, self._publisher, self._held)
         self._consumer = Consumer(
             self.settings,
@@ -110,6 +113,7 @@ class Worker:
             on_demand=self._failure_queues,
             exclusive_queue=self._discovery.own_queue,
             io_thread=io_thread,
+            lost_queues=self._lost_queues,
         )
         self._processor = Processor(
             self.queue, Handler.of(handler), self.settings, self._publisher, self._consumer,
@@ -193,7 +197,8 @@ class Worker:
         dropped. Messages that were not begun keep their place in the queue, unless another process
         may receive them next: because *process_ends*, or because another one consumes the queue.
 
-        An interrupt ends the waiting only; the worker still stops.
+        Returns at most one second after *timeout*, whatever the broker does; with *process_ends*
+        at most two. An interrupt ends the waiting only; the worker still stops.
 
         Raises:
             TimeoutError: the broker did not confirm a message that was given back. It will be
@@ -237,7 +242,8 @@ class Worker:
         """Return the counts and the state of this moment."""
         return collect(
             self._processor, self._consumer.connection, self._publisher.connection, self.error,
-            is_started=self._is_started, queue_problem=self._failure_queues.problem,
+            is_started=self._is_started,
+            queue_problem=self._lost_queues.problem or self._failure_queues.problem,
         )  # fmt: skip
 
     def attached(self, timeout: float = DISCOVERY_TIMEOUT) -> Attached | None:
@@ -245,12 +251,7 @@ class Worker:
 
         Takes a few milliseconds, or *timeout* if a consumer in another process does not answer.
         """
-        consumers = self._consumer.count(timeout)
-        if consumers is None:
-            return None
-        here = min(consumers, self._discovery.consumers_here)
-        others = self._discovery.ask(consumers - here, timeout) if consumers > here else ()
-        return Attached(consumers, here, others[: consumers - here])
+        return self._discovery.attached(self._consumer.count, timeout)
 
     @property
     def handler(self) -> Handler:
@@ -325,7 +326,7 @@ class Worker:
         return held, self._processor.counts["received"]
 
     def _stop(self, timeout: float, *, process_ends: bool = False) -> None:
-        with self._closing:
+        with one_at_a_time(self._closing, timeout, self.queue.name):
             is_first = self._consumer.connection.state != "closed"
             left = finish(
                 self._processor, self._consumer, self._publisher, self._discovery, timeout,

@@ -63,6 +63,32 @@ def test_broker_killed(rabbit_trial, rabbit, worker_pool, fault_row, seeded_rand
     assert sorted(fault_row.heal_seconds)[int(0.95 * kills)] <= 10
 
 
+@pytest.mark.fault("F01")
+@trial_counts(1, 10)
+def test_broker_reset(rabbit_settings, rabbit, worker_pool, fault_row, times):
+    """A broker that has lost all queues: the workers go on, and one of them says what is gone."""
+    workers = [worker_pool.start(rabbit_settings) for _ in range(2)]
+    for n in range(times):
+        if n == 0:
+            wait_for(lambda: all("working:" in each.log.read_text() for each in workers), 30)
+        for order in ("stop_app", "reset", "start_app"):
+            rabbit.rabbitmqctl(order)
+        rabbit.wait_until_ready()
+        started = time.monotonic()
+        wait_for(lambda n=n: lost_lines(workers, rabbit_settings) > n, 30)
+        with Trial(rabbit_settings, WORK) as trial:
+            trial.send([str(n)])
+            trial.settle(30)
+            fault_row.add(trial.drain_queues(), 1)
+        fault_row.heal_seconds.append(time.monotonic() - started)
+    assert lost_lines(workers, rabbit_settings) <= 2 * times
+
+
+def lost_lines(workers, settings):
+    line = f"queue '{settings.topology.wire_name('work')}' did not exist any more"
+    return sum(each.log.read_text().count(line) for each in workers)
+
+
 @pytest.mark.fault("F05")
 @trial_counts(50, 500)
 def test_unroutable(trial, fault_row, times):

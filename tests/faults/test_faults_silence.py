@@ -1,288 +1,146 @@
-"""Commands that a signal ends, and waits for a broker or a database that says nothing."""
+"""Waits for a broker that says nothing: each ends in its time-out, with its error."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 import pytest
+from rig.brokers import ask_docker
 from rig.checker import History
+from rig.public_waits import (
+    COMMANDS,
+    CONFIRM,
+    CONNECT,
+    CONNECTED,
+    CONNECTING,
+    LIMIT,
+    OTHER,
+    RUNNING,
+    found,
+)
 from rig.trial import trial_counts
+from rig.worker_pool import WorkerPool
 from support.waiting import wait_for
 
-from mousetrap import broker, run, send, stage
+from mousetrap import run, stage
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.broker import probe
-from mousetrap.errors import (
-    BrokerUnreachable,
-    ConnectionLost,
-    NotSettled,
-    OutcomeUnknown,
-    WireError,
-)
+from mousetrap.errors import NotSettled, WireError
 from mousetrap.fault_injection.proxy import Proxy
-from mousetrap.flows import dead_letters
-from mousetrap.job_queue import (
-    declare,
-    delete,
-    delete_unused,
-    depth,
-    depths,
-    drain,
-    open_channel,
-    peek,
-    ping,
-    purge,
-)
+from mousetrap.job_queue import declare, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.runs.dead_letter_list import dead
-from mousetrap.worker.worker import Worker
+from mousetrap.notebook.registry import consume
+from mousetrap.runs.run_lock import RunLock
 
-# ---- signals -----------------------------------------------------------------------------------
-
-# The handlers of signals are installed by the first statement of `main`: from "ready" on, a signal
-# must end the command as documented.
-PROGRAM = "import os, mousetrap.__main__ as m; os.write(2, b'ready\\n'); m.main()"
 JOBS = 60  # messages in the queue of each trial
-STEPS = {  # by command: methods at which the signal is sent, and how often each comes at most
-    "drain work --json": [
-        ("Connection.StartOk", "to broker", 1), ("Basic.Get", "to broker", 1),
-        ("Basic.Deliver", "from broker", JOBS - 1), ("Basic.Ack", "to broker", 2),
-        ("Basic.Cancel", "to broker", 1), ("Channel.Close", "to broker", 1),
-    ],
-    "drain work": [("Basic.Deliver", "from broker", JOBS - 1), ("Basic.Ack", "to broker", 2)],
-    "drain work -n 9 --json": [
-        ("Basic.Get", "to broker", 9), ("Basic.GetOk", "from broker", 9),
-        ("Basic.Ack", "to broker", 9), ("Connection.Close", "to broker", 1),
-    ],
-    "peek work -n 20": [("Basic.Get", "to broker", 20), ("Basic.Nack", "to broker", 1)],
-    "dead list work": [("Basic.GetOk", "from broker", JOBS), ("Basic.Nack", "to broker", 1)],
-    "dead replay work --json": [
-        ("Queue.Declare", "to broker", 1), ("Basic.Get", "to broker", JOBS),
-        ("Basic.Publish", "to broker", JOBS), ("Basic.Ack", "from broker", JOBS // 2),
-        ("Basic.Ack", "to broker", JOBS),
-    ],
-    "dead purge work --yes": [
-        ("Queue.Purge", "to broker", 1), ("Queue.PurgeOk", "from broker", 1),
-    ],
-    "send work {} --count 3000 --json": [
-        ("Basic.Publish", "to broker", 3000), ("Basic.Ack", "from broker", 9),
-    ],
-}  # fmt: skip
-
-
-class Signalled:
-    """One command in a process of its own, on queues of its own, which gets a signal."""
-
-    def __init__(self, settings, command, folder):
-        self.folder = folder  # another one than the repository's
-        self.settings = settings.replace(namespace=f"{settings.namespace}-{os.urandom(4).hex()}")
-        self.command = command
-        self.is_dead_command = command.startswith("dead")
-        self.ids = {f"{n:08d}" for n in range(JOBS)}
-        declare(Queue("work"), settings=self.settings)
-        with Publisher(self.settings) as publisher:
-            messages = [Message({"n": id}, id=id) for id in sorted(self.ids)]
-            queue = "work.dead" if self.is_dead_command else "work"
-            publisher.publish_until_confirmed(messages, queue)
-
-    def run(self, number, step, delay):
-        """Send the signal *number* at *step* of the protocol, or *delay* seconds after the start.
-
-        Return the exit code, the output, the errors, and whether the signal was sent.
-        """
-        with Proxy(self.settings) as proxy:
-            process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *self.command.split()],
-                env=os.environ | proxy.settings.to_environment(), cwd=self.folder,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
-            trigger = None
-            if step is not None:
-                name, direction, n = step
-                trigger = proxy.at(
-                    name, direction, number=n, action=lambda: process.send_signal(number)
-                )
-            assert process.stderr.readline() == b"ready\n"
-            if step is None:
-                threading.Event().wait(delay)
-                process.send_signal(number)
-            output, errors = process.communicate(timeout=40)
-        is_sent = trigger is None or trigger.triggered.is_set()
-        return process.returncode, output.decode(), errors.decode(), is_sent
-
-    def left(self, queue):
-        """Return the ids that are left in *queue*, once the broker knows that the command ended."""
-        wait_for(lambda: depth(queue, self.settings).consumers == 0)
-        return [each.id for each in drain(queue, idle=0.5, settings=self.settings)]
-
-    def check(self, output, errors):
-        """Compare what the command printed with what is left in the queues."""
-        if self.command.startswith("send"):
-            self.check_sent(output)
-        elif "replay" in self.command:
-            replayed = json.loads(output)["replayed"] if output else 0
-            assert len(self.left("work")) == replayed
-            assert len(self.left("work.dead")) == JOBS - replayed
-        elif "purge" in self.command:
-            deleted = int(found[1]) if (found := re.search(r"(\d+) deleted", errors)) else 0
-            assert len(self.left("work.dead")) == JOBS - deleted
-        elif self.command.startswith("drain"):
-            pattern = r'"id": "(\d{8})"' if "--json" in self.command else r"(?m)^(\d{8}) "
-            printed = re.findall(pattern, output)
-            left = self.left("work")
-            assert sorted(printed + left) == sorted(self.ids), (output[-300:], errors, left)
-            if "--json" in self.command:
-                assert len([json.loads(line) for line in output.splitlines()]) == len(printed)
-        else:
-            queue = "work.dead" if self.is_dead_command else "work"
-            assert sorted(self.left(queue)) == sorted(self.ids)
-
-    def check_sent(self, output):
-        arrived = len(self.left("work")) - JOBS
-        counts = json.loads(output) if output else {"sent": 0, "confirmed": 0}
-        assert counts.get("confirmed", 0) == arrived == counts["sent"], counts
-
-
-@pytest.mark.fault("F43")
-@trial_counts(16, 100)
-def test_command_ended_by_a_signal(settings, tmp_path, fault_row, seeded_random, times):
-    """At any moment: exit code 130 or 143, no traceback, and what is printed is what was taken."""
-    commands = list(STEPS)
-
-    def trial(n):
-        command = commands[n % len(commands)]
-        number = [signal.SIGINT, signal.SIGTERM][n // len(commands) % 2]
-        step, delay = None, seeded_random.uniform(0, 1.5)
-        if seeded_random.random() < 0.85:
-            name, direction, most = seeded_random.choice(STEPS[command])
-            step = name, direction, seeded_random.randint(1, most)
-        signalled = Signalled(settings, command, tmp_path)
-        code, output, errors, is_sent = signalled.run(number, step, delay)
-        what = f"{command}, {number!r} at {step or delay}: {code}\n{output[-300:]}\n{errors}"
-        assert "Traceback" not in errors, what
-        assert "Exception" not in errors, what
-        # it may have ended before the signal had an effect
-        assert code in (128 + number, 0), what
-        signalled.check(output, errors)
-        return is_sent
-
-    with ThreadPoolExecutor(3) as pool:
-        sent = list(pool.map(trial, range(times)))
-    fault_row.add(History(), len(sent))
-    fault_row.not_triggered = sent.count(False)
-    assert sum(sent) >= 0.7 * times
-
-
-# ---- a broker that says nothing ----------------------------------------------------------------
-
-CLOSING = 3.0  # seconds that the closing of two silent connections may add to the stop of a worker
 MARGIN = 1.0  # seconds that a call may take beyond its time-out
-CONNECT = 1.0  # seconds
-CONFIRM = 1.5  # seconds
-LIMIT = 2.0  # seconds; the time-out of each call that has one
+STOPPING = 10.0  # seconds after which a container engine kills a command that has got SIGTERM
 
 
-def double(n):
-    return 2 * n
+def test_each_public_wait_has_a_row():
+    """A function or command with a time-out is tested here, or the table says what it waits for."""
+    rows = {name.partition(",")[0] for name in (*CONNECTING, *COMMANDS, *RUNNING, *OTHER)}
 
-
-DOUBLE = stage(reads="jobs", writes="doubled")(double)
-GONE = (BrokerUnreachable, ConnectionLost)
-# before a connection is there: what is called with the settings, its time-out, its errors
-CONNECTING = {
-    "open_channel": (open_channel, CONNECT, GONE),
-    "drain": (lambda at: drain("q", timeout=LIMIT, settings=at), LIMIT, GONE),
-    "peek": (lambda at: peek("q", settings=at, timeout=LIMIT), LIMIT, GONE),
-    "purge": (lambda at: purge("q", at, timeout=LIMIT), LIMIT, GONE),
-    "depth": (lambda at: depth("q", at, timeout=LIMIT), LIMIT, GONE),
-    "depths": (lambda at: depths(["q"], at, timeout=LIMIT), LIMIT, GONE),
-    "declare": (lambda at: declare("q", settings=at, timeout=LIMIT), LIMIT, GONE),
-    "delete": (lambda at: delete("q", settings=at, timeout=LIMIT), LIMIT, GONE),
-    "delete_unused": (lambda at: delete_unused(["q"], at, timeout=LIMIT), LIMIT, GONE),
-    "ping": (lambda at: ping(at, LIMIT), LIMIT, GONE),
-    "dead": (lambda at: dead("q", settings=at, timeout=LIMIT), LIMIT, GONE),
-    "replay": (lambda at: dead_letters.replay("q", settings=at), CONFIRM, GONE),
-    "send": (lambda at: send("q", 1, settings=at), CONNECT, GONE),
-    "Worker.start": (lambda at: Worker(Queue("q"), double, at).start(), CONNECT, GONE),
-    "Run.start": (lambda at: run(DOUBLE, at).start(), CONNECT, GONE),
-    "broker.ensure": (lambda at: broker.ensure("external", at), CONNECT, GONE),
-    "overview": (broker.overview, CONNECT, GONE),
-    "version": (lambda at: probe.version(at, LIMIT), LIMIT, ()),
-}
-# after that: also the method at which the broker falls silent, and how often it comes before
-CONNECTED = {
-    "open_channel": ("Queue.Declare", 2, open_channel, CONFIRM, GONE),
-    "drain, first": ("Basic.Get", 1, CONNECTING["drain"][0], LIMIT, GONE),
-    "drain, many": ("Basic.Deliver", 30, CONNECTING["drain"][0], LIMIT, GONE),
-    "drain, acks": ("Basic.Ack", 2, CONNECTING["drain"][0], LIMIT, GONE),
-    "peek": ("Basic.Get", 5, CONNECTING["peek"][0], LIMIT, GONE),
-    "purge": ("Queue.Purge", 1, CONNECTING["purge"][0], LIMIT, GONE),
-    "depth": ("Queue.Declare", 1, CONNECTING["depth"][0], LIMIT, GONE),
-    "declare": ("Queue.Declare", 1, CONNECTING["declare"][0], LIMIT, GONE),
-    "delete": ("Queue.Delete", 1, CONNECTING["delete"][0], LIMIT, GONE),
-    "ping": ("Basic.Publish", 1, CONNECTING["ping"][0], LIMIT, GONE),
-    "dead": ("Basic.Get", 2, CONNECTING["dead"][0], LIMIT, GONE),
-    "replay": ("Basic.Publish", 3, CONNECTING["replay"][0], CONFIRM + 1, (*GONE, OutcomeUnknown)),
-    "replay, get": ("Basic.Get", 3, CONNECTING["replay"][0], CONFIRM, GONE),
-    "send": ("Basic.Publish", 1, CONNECTING["send"][0], CONFIRM + 1, ()),
-    "Worker.start": ("Basic.Consume", 1, CONNECTING["Worker.start"][0], CONNECT, GONE),
-}
+    assert found() == rows & found()
+    assert {*COMMANDS, *RUNNING, *OTHER} <= found()
 
 
 def seconds_of(call, errors, at):
     """Return the seconds that *call* takes; it must raise one of *errors*, if there are any."""
     started = time.monotonic()
-    with pytest.raises(errors, match="answer") if errors else nullcontext() as caught:
+    with pytest.raises(errors, match=r"answer|confirmed") if errors else nullcontext() as caught:
         call(at)
     return time.monotonic() - started, caught and caught.value
 
 
-def check_each(rows, check, times):
-    """Call *check* with each row, all at the same time; fail with all that was wrong."""
+def check_each(rows, check, times, at_once=100):
+    """Call *check* with each row, *at_once* at the same time; fail with all that was wrong."""
     wrong = []
-    with ThreadPoolExecutor(len(rows)) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         for _ in range(times):
             for name, found in [(name, pool.submit(check, *row)) for name, row in rows.items()]:
                 try:
-                    found.result(60)
+                    found.result(100)
                 except (Exception, pytest.fail.Exception) as error:
                     wrong.append(f"{name}: {type(error).__name__} {error}")
     assert not wrong, "\n".join(each[:300] for each in wrong)
 
 
-@pytest.mark.fault("F48")
-@trial_counts(1, 20)
-def test_broker_silent_from_the_start(settings, fault_row, times):
-    """A port that accepts and says nothing: each wait ends in its time-out with its error."""
-    with socket.create_server(("127.0.0.1", 0), backlog=500) as dumb:
-        at = settings.replace(
-            host="127.0.0.1", port=dumb.getsockname()[1],
+def check_connecting(at, times):
+    def check(call, limit, errors):
+        seconds, _ = seconds_of(call, errors, at)
+        assert seconds <= limit + MARGIN, f"took {seconds:.1f} s, not {limit:g}"
+
+    check_each(CONNECTING, check, times)
+
+
+@pytest.fixture
+def dumb(settings, tmp_path, monkeypatch):
+    """Settings for a port that accepts connections and says nothing."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with socket.create_server(("127.0.0.1", 0), backlog=500) as server:
+        yield settings.replace(
+            host="127.0.0.1", port=server.getsockname()[1],
             connect_timeout=CONNECT, confirm_timeout=CONFIRM,
         )  # fmt: skip
 
-        def check(call, limit, errors):
-            seconds, _ = seconds_of(call, errors, at)
-            assert seconds <= limit + MARGIN, f"took {seconds:.1f} s, not {limit:g}"
 
-        check_each(CONNECTING, check, times)
+@pytest.mark.fault("F48")
+@pytest.mark.parametrize("protocol", ["amqp", "amqps"])
+@trial_counts(1, 20)
+def test_broker_silent_from_the_start(dumb, fault_row, protocol, times):
+    """A port that accepts and says nothing: each wait ends in its time-out with its error."""
+    check_connecting(dumb.replace(tls=protocol == "amqps"), times)
     fault_row.add(History(), times * len(CONNECTING))
+
+
+@pytest.fixture
+def command_pool(tmp_path):
+    """Starts commands that need no time to import the package."""
+    with WorkerPool(tmp_path, RIG_IMPORT_ALL="1") as pool:
+        yield pool
 
 
 @pytest.mark.fault("F48")
 @trial_counts(1, 20)
-def test_broker_silent_in_the_middle(settings, fault_row, times):
+def test_command_with_a_silent_broker(dumb, command_pool, tmp_path, fault_row, times):
+    """Each command ends in its time-out with its exit code, without a traceback."""
+    notebook = tmp_path / "check_it.ipynb"
+    cell = {"cell_type": "code", "metadata": {}, "source": "1", "outputs": [],
+            "execution_count": None}  # fmt: skip
+    notebook.write_text(
+        json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
+    )
+    state = tmp_path / "state"
+    for n in range(3):  # killed runs of one broker: it is asked once
+        RunLock(dumb.replace(namespace=f"run-{n}"), [f"run-{n}.q"]).release()
+
+    def check(arguments, limit, code):
+        words = arguments.format(notebook=notebook).split()
+        process = command_pool.run(dumb, *words, XDG_STATE_HOME=str(state))
+        ended = process.wait(60)
+        output = process.log.read_text()
+        assert ended == code or code is None, output
+        assert "Traceback" not in output
+        assert 0 < process.waited <= limit + MARGIN, f"took {process.waited:.1f} s, not {limit:g}"
+
+    command_pool.run(dumb, "--help").wait()  # the pool has imported everything now
+    check_each(COMMANDS, check, times, at_once=2)  # each needs the processor when it starts
+    fault_row.add(History(), times * len(COMMANDS))
+
+
+@pytest.mark.fault("F48")
+@trial_counts(1, 20)
+def test_broker_silent_in_the_middle(settings, fault_row, tmp_path, monkeypatch, times):
     """A broker that is paused at a step of the protocol: the same, and nothing is lost."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
     def check(method, number, call, limit, errors):
         own = settings.replace(
@@ -304,7 +162,7 @@ def test_broker_silent_in_the_middle(settings, fault_row, times):
             seconds, error = seconds_of(call, errors, proxy.settings)
             silent.wait(0.1)
         assert seconds <= limit + MARGIN, f"took {seconds:.1f} s, not {limit:g}"
-        if call in (CONNECTING["drain"][0], CONNECTING["peek"][0], CONNECTING["dead"][0]):
+        if call in [CONNECTING[name][0] for name in ("drain", "peek", "dead")]:
             taken = [each.id for each in getattr(error, "taken", [])]
             left = {name: drain_all(name, own) for name in ("q", "q.dead")}
             assert left["q"] | set(taken) == ids
@@ -324,39 +182,145 @@ def drain_all(queue, settings):
 def test_run_on_a_broker_that_falls_silent(settings, fault_row, times):
     """`settle` raises NotSettled with its table; `results`, `stop` and a worker's stop end."""
     for _ in range(times):
-        late = [each for each in waits_of_a_run(settings) if each[2] > each[1] + MARGIN]
-        assert late == []
+        with Proxy(settings) as proxy:
+
+            @contextmanager
+            def silent(proxy=proxy):
+                proxy.hold("from broker", "to broker")
+                yield
+
+            check_a_run(proxy.settings, silent)
     fault_row.add(History(), times)
 
 
-def waits_of_a_run(settings):
-    """Return the name, the time-out and the seconds of each wait for a broker that is paused."""
+@pytest.mark.fault("F48")
+@trial_counts(1, 20)
+def test_frozen_broker(rabbit, rabbit_settings, fault_row, times):
+    """The same with a broker whose process is stopped; a connection is accepted all the same."""
+    check_frozen(rabbit, rabbit_settings, times)
+    fault_row.add(History(), times)
+
+
+@pytest.mark.fault("F48")
+@pytest.mark.long
+def test_frozen_node(node, fault_row):
+    """The same with a node outside of a container, by SIGSTOP."""
+    check_frozen(node, node.settings.replace(namespace="rig", queues_expire=True), 20)
+    fault_row.add(History(), 20)
+
+
+def check_frozen(broker, settings, times):
+    @contextmanager
+    def frozen():
+        freeze(broker, "pause")
+        try:
+            yield
+        finally:
+            freeze(broker, "unpause")
+
+    at = settings.replace(connect_timeout=CONNECT, confirm_timeout=CONFIRM)
+    for _ in range(times):
+        with frozen():
+            check_connecting(at, 1)
+        check_a_run(settings, frozen)
+        broker.wait_until_ready() if hasattr(broker, "wait_until_ready") else broker.start()
+
+
+def freeze(broker, order):
+    """Pause a container, or stop the process of a node; or let it go on."""
+    if hasattr(broker, "pid"):
+        os.kill(broker.pid, signal.SIGSTOP if order == "pause" else signal.SIGCONT)
+    else:
+        ask_docker(order, broker.name)
+
+
+def check_a_run(settings, silent):
+    late = [each for each in waits_of_a_run(settings, silent) if each[2] > each[1] + MARGIN]
+    assert late == []
+
+
+def waits_of_a_run(settings, silent):
+    """Return the name, the time-out and the seconds of each wait for a broker that is *silent*."""
     release = threading.Event()
+    seconds = []
 
     def wait(n: int) -> int:
-        release.wait(20)
+        release.wait(30)
         return n
 
-    short = settings.replace(connect_timeout=CONNECT, confirm_timeout=CONFIRM)
-    with Proxy(short) as proxy:
-        running = run(stage(reads="jobs", writes="out")(wait), proxy.settings).start()
-        running.send_many([1, 2, 3])
-        worker = running.workers[0]
-        wait_for(lambda: worker.unacked == 3)
-        proxy.hold("from broker", "to broker")
+    def measure(name, limit, call, *errors):
         started = time.monotonic()
-        with pytest.raises(NotSettled, match="could not be read") as caught:
-            running.settle(LIMIT)
-        seconds = [("settle", LIMIT, time.monotonic() - started)]
-        assert len(caught.value.table) == 3
+        with pytest.raises(errors) if errors else nullcontext() as caught:
+            call()
+        seconds.append((name, limit, time.monotonic() - started))
+        return caught and caught.value
+
+    short = settings.replace(connect_timeout=CONNECT, confirm_timeout=CONFIRM)
+    running = run(stage(reads="jobs", writes="out")(wait), short).start()
+    handle = consume("cell", wait, running.settings)
+    publisher = Publisher(running.settings.replace(confirm_timeout=60.0)).open()
+    try:
+        running.send_many([1, 2, 3])
+        publisher.publish_until_confirmed([Message(1)], "cell")
+        worker = running.workers[0]
+        wait_for(lambda: worker.unacked == 3 and handle.worker.unacked == 1)
+        with silent():
+            error = measure("Run.settle", LIMIT, lambda: running.settle(LIMIT), NotSettled)
+            assert "could not be read" in str(error)
+            assert len(error.table) == 3
+            receipt = publisher.publish(Message(2), "cell")
+            for name, call, errors in (
+                ("Run.results", lambda: running.results(LIMIT), [WireError]),
+                ("Worker.attached", lambda: worker.attached(LIMIT), []),
+                ("Handle.attached", lambda: handle.attached(LIMIT), []),
+                ("Worker.wait", lambda: worker.wait(LIMIT), []),
+                ("Handle.wait", lambda: handle.wait(LIMIT), []),
+                (
+                    "Worker.wait_until",
+                    lambda: worker.wait_until(done=3, timeout=LIMIT),
+                    [TimeoutError],
+                ),
+                (
+                    "Handle.wait_until",
+                    lambda: handle.wait_until(done=3, timeout=LIMIT),
+                    [TimeoutError],
+                ),
+                ("Ledger.wait_for", lambda: running.ledger.wait_for(lambda: False, LIMIT), []),
+                ("Receipt.wait", lambda: receipt.wait(LIMIT), [TimeoutError]),
+                ("Publisher.close", lambda: publisher.close(LIMIT), []),
+                ("Handle.stop", lambda: handle.stop(LIMIT), [TimeoutError]),
+            ):
+                measure(name, LIMIT, call, *errors)
+            release.set()
+            measure("Worker.stop", LIMIT, lambda: worker.stop(LIMIT), TimeoutError)
+            measure("Run.stop", 10.0, running.stop, WireError)
+    finally:
         release.set()
-        for name, limit, call in (
-            ("results", LIMIT, lambda: running.results(LIMIT)),
-            ("Worker.stop", LIMIT + CLOSING, lambda: worker.stop(LIMIT)),
-            ("Run.stop", 10.0 + CLOSING, running.stop),
-        ):
-            started = time.monotonic()
-            with pytest.raises((WireError, TimeoutError)):
-                call()
-            seconds.append((name, limit, time.monotonic() - started))
+        publisher.close(0.0)
+        with suppress(Exception):
+            handle.stop(0.1)
     return seconds
+
+
+@pytest.mark.fault("F48")
+@pytest.mark.parametrize("options", ["", "--processes 2"])
+@trial_counts(1, 10)
+def test_work_command_stopped(settings, worker_pool, tmp_path, fault_row, options, times):
+    """A handler that hangs and a broker that is silent: SIGTERM ends the command in ten seconds."""
+    for n in range(times):
+        own = settings.replace(namespace=f"{settings.namespace}-{n}")
+        gate = tmp_path / f"gate-{n}"
+        with Proxy(own) as proxy, Publisher(own) as publisher:
+            command = ["work", "rig.work_stage:work", *options.split()]
+            process = worker_pool.run(proxy.settings, *command, RIG_GATE=str(gate))
+            declare(Queue("work"), settings=own)
+            publisher.publish_until_confirmed([Message("1")], "work")
+            wait_for((tmp_path / f"{gate.name}.begun").exists, 30)
+            proxy.hold("from broker", "to broker")
+            started = time.monotonic()
+            process.kill(signal.SIGTERM)
+            process.wait(30)
+            seconds = time.monotonic() - started
+            assert seconds < STOPPING, process.log.read_text()
+            fault_row.heal_seconds.append(seconds)
+    fault_row.add(History(), times)

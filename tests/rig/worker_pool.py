@@ -25,6 +25,7 @@ class PoolProcess:
     pid: int
     log: Path
     code: int | None = None
+    waited: float = 0.0  # seconds; what it computed, on a machine however busy, does not count
     _ended: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -47,7 +48,7 @@ class PoolProcess:
 class WorkerPool:
     """Starts workers of `rig.work_stage`, and ends them with its ``with`` block or this process.
 
-    Threads: one; `PoolProcess.kill` from any.
+    Threads: any.
     """
 
     def __init__(self, folder: Path, **environment: str) -> None:
@@ -58,6 +59,7 @@ class WorkerPool:
         self._processes: dict[int, PoolProcess] = {}
         self._started: list[int] = []
         self._changed = threading.Condition()
+        self._starting = threading.Lock()
 
     def __enter__(self) -> WorkerPool:
         paths = [str(FORK_SERVER.parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -76,11 +78,22 @@ class WorkerPool:
 
     def start(self, settings: Settings, *options: str, **environment: str) -> PoolProcess:
         """Start a worker with *settings* and the *options* of ``mousetrap work``."""
+        command = ["work", "rig.work_stage:work", "--with-parent", *options]
+        return self.run(settings, *command, **environment)
+
+    def run(self, settings: Settings, *command: str, **environment: str) -> PoolProcess:
+        """Start the *command* of ``mousetrap`` with *settings*."""
+        with self._starting:
+            return self._run(settings, command, environment)
+
+    def _run(
+        self, settings: Settings, command: tuple[str, ...], environment: dict[str, str]
+    ) -> PoolProcess:
         self._number += 1
         log = self._log
         log.touch()
         request = {"environment": settings.to_environment() | environment,
-                   "options": options, "log": str(log)}  # fmt: skip
+                   "command": command, "log": str(log)}  # fmt: skip
         with self._changed:
             self._fork_server.stdin.write(json.dumps(request) + "\n")
             has_started = self._changed.wait_for(lambda: self._started, START_TIMEOUT)
@@ -107,6 +120,8 @@ class WorkerPool:
                     pid = answer["started"]
                     self.newest = self._processes[pid] = PoolProcess(pid, self._log)
                     self._started.append(pid)
+                elif "waited" in answer:
+                    self._processes[answer["pid"]].waited = answer["waited"]
                 elif process := self._processes.get(answer["ended"]):
                     process.code = answer["code"]
                     process._ended.set()

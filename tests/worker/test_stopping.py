@@ -78,7 +78,7 @@ def test_late_result_of_a_message_that_was_given_back_is_dropped(settings, hangi
         callback = options.pop("callback")
         hanging.gate.set()  # from here on the result is late
         later = worker._publisher.connection.call_later
-        options["callback"] = lambda receipt: later(0.5, lambda: callback(receipt))
+        options["callback"] = lambda receipt: later(0.2, lambda: callback(receipt))
         return publish(message, queue, **options)
 
     monkeypatch.setattr(worker._publisher, "publish", publish_late)
