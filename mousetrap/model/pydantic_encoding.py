@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -27,12 +28,15 @@ def plain(value: Any) -> Any:
 
     Fields have their aliases, unless the class says ``serialize_by_alias=False``. Computed fields
     are in it, too, unless the class could not be read then, because it forbids other fields.
+
+    Raises:
+        TypeError: it has a secret, which pydantic would write as asterisks.
     """
     cls: Any = type(value)
     options = _options(cls)
     if callable(dump := getattr(value, "model_dump", None)):
-        return dump(mode="json", **options)
-    return cls.__pydantic_serializer__.to_python(value, mode="json", **options)
+        return dump(**options)
+    return cls.__pydantic_serializer__.to_python(value, **options)
 
 
 @lru_cache(maxsize=1000)
@@ -43,12 +47,43 @@ def _options(cls: Any) -> dict[str, Any]:
         _config(each).get("extra") == "forbid" and each.__pydantic_decorators__.computed_fields
         for each in classes if hasattr(each, "__pydantic_decorators__")
     )  # fmt: skip
+    if _hides_secrets(cls.__pydantic_core_schema__):
+        raise TypeError(
+            f"pydantic writes a secret of {cls.__name__} as asterisks, and those would be what the "
+            f"next stage gets: give the field a field_serializer that writes what is to be sent, "
+            f"or Field(exclude=True)"
+        )
     # A warning would quote the value. One that is not of its field's type fails where it is read.
-    return {
+    options = {
+        "mode": "json",
         "by_alias": _config(cls).get("serialize_by_alias") is not False,
         "round_trip": forbids_own or "json" in kinds,
         "warnings": False,
     }
+    return {name: each for name, each in options.items() if name in _accepted(cls, options)}
+
+
+def _accepted(cls: Any, options: Iterable[str]) -> Iterable[str]:
+    """Return which of *options* the ``model_dump`` of *cls* takes: a class may have its own."""
+    dump = getattr(cls, "model_dump", None)
+    if dump is None:
+        return options
+    parameters = inspect.signature(dump).parameters
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return options if takes_all else parameters
+
+
+def _hides_secrets(schema: Any) -> bool:
+    """Return whether pydantic would write asterisks for a part of a value of *schema*."""
+    if isinstance(schema, (list, tuple)):
+        return any(map(_hides_secrets, schema))
+    if not isinstance(schema, dict) or schema.get("serialization_exclude"):
+        return False
+    if isinstance(found := schema.get("serialization"), dict):
+        function = found.get("function")
+        module, name = (getattr(function, each, "") for each in ("__module__", "__name__"))
+        return module == "pydantic.types" and "secret" in name
+    return any(_hides_secrets(each) for key, each in schema.items() if key != "metadata")
 
 
 def _config(cls: Any) -> dict[str, Any]:

@@ -43,11 +43,17 @@ _Class = type
 
 
 def _is_class_of_pydantic(cls: Any) -> bool:
-    return (
-        hasattr(cls, "__pydantic_validator__")
-        or hasattr(cls, "__get_pydantic_core_schema__")
-        or hasattr(cls, "__get_validators__")  # of pydantic 1, which is refused
-        or _library(cls) in _LIBRARIES
+    if hasattr(cls, "__pydantic_validator__"):
+        return True
+    if hasattr(cls, "__struct_fields__") or hasattr(cls, "__dataclass_fields__"):
+        return False  # msgspec decodes it, also if it can tell pydantic how to do so
+    return hasattr(cls, "__get_pydantic_core_schema__") or _is_of_version_1(cls)
+
+
+def _is_of_version_1(cls: Any) -> bool:
+    """Return whether *cls* is a model of pydantic 1 (also in ``pydantic.v1``), which is refused."""
+    return hasattr(cls, "__get_validators__") and any(
+        _library(base) in _LIBRARIES for base in getattr(cls, "__mro__", ())
     )
 
 
@@ -72,7 +78,7 @@ class PydanticDecoder:
 
     def __init__(self, type: Any) -> None:
         pydantic = _imported()
-        if any(hasattr(each, "__get_validators__") for each in (type, *get_args(type))):
+        if any(map(_is_of_version_1, (type, *get_args(type)))):
             raise UndecodableType(
                 "it is a model of pydantic 1, which is not supported: derive it from "
                 "pydantic.BaseModel of pydantic 2, or use a dataclass or a msgspec.Struct"

@@ -437,3 +437,67 @@ def test_pydantic_is_imported_only_for_its_types():
     first, second = done.stdout.splitlines()
     assert first == "False"
     assert 'pip install "mousetrap-mq[pydantic]"' in second
+
+
+class Login(pydantic.BaseModel):
+    password: pydantic.SecretStr
+    tokens: list[pydantic.Secret[int]] = []
+
+
+class OpenLogin(pydantic.BaseModel):
+    password: pydantic.SecretStr
+    hidden: pydantic.SecretStr = Field(pydantic.SecretStr("x"), exclude=True)
+
+    @field_serializer("password")
+    def as_it_is(self, password: pydantic.SecretStr) -> str:
+        return password.get_secret_value()
+
+
+@pytest.mark.parametrize("value", [Login(password="hunter2"), [Login(password="hunter2")]])
+def test_secret_that_would_be_sent_as_asterisks_is_an_error(value):
+    """The next stage would get the asterisks; the error says how to send it."""
+    with pytest.raises(
+        TypeError, match=r"a secret of Login as asterisks.*field_serializer"
+    ) as caught:
+        encode(value)
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secret_with_a_serializer_comes_back():
+    """Its class says what is to be sent."""
+    value = OpenLogin(password="hunter2")
+
+    assert decode(encode(value), OpenLogin) == value
+
+
+class OwnDump(pydantic.BaseModel):
+    n: int
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        return {"n": self.n + 1, "mode": mode}
+
+
+class OfBoth(msgspec.Struct):
+    raw: bytes
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        raise AssertionError("msgspec decodes it")
+
+
+def test_classes_that_say_themselves_how_they_are_read_and_written():
+    """An own ``model_dump`` is used; a struct that pydantic could read, too, is msgspec's."""
+    assert json.loads(encode([OwnDump(n=1)])) == [{"n": 2, "mode": "json"}]
+    assert decode(encode(OfBoth(b"\xff")), OfBoth) == OfBoth(b"\xff")
+
+
+def test_model_of_pydantic_1_is_refused():
+    """Also where pydantic 2 brings it, as ``pydantic.v1``."""
+    v1 = pytest.importorskip("pydantic.v1")
+
+    class Old(v1.BaseModel):
+        n: int
+
+    with pytest.raises(TypeError, match=r"model of pydantic 1.*derive it from pydantic.BaseModel"):
+        check_decodable(Old)
