@@ -3,7 +3,8 @@
 The body of a message is its id. ``fail-...`` raises at each attempt; ``exit`` and ``crash`` end the
 process. Environment variables: ``RIG_KILL`` names the point of the handler at which the process
 kills itself, ``RIG_SECONDS`` is how many seconds a message takes, ``RIG_GATE`` a file that the
-handler waits for, and ``RIG_SINK`` a sink that stores each id.
+handler waits for, and ``RIG_SINK`` a sink that stores each id. With ``RIG_TARGETS`` the workers run
+the stage `fan_out`, which sends each id to two queues and an exchange.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import mousetrap
@@ -52,3 +54,25 @@ def work(id: str) -> str:
         raise ValueError("no luck")
     kill_at("handler ends")
     return id
+
+
+_plain = work.function
+copies = mousetrap.Exchange("copies", "topic")
+COPIES = mousetrap.Queue("copied", (), bindings=[copies["id.*"]])
+TARGETS = ("out", "copied", "routed")  # the queues that get each id
+
+
+@mousetrap.stage(
+    reads="work",
+    writes=["out", copies["id.{}".format]],
+    routes=["routed"],
+    retry_delays=DELAYS,
+    name="work",
+)
+def fan_out(id: str) -> Iterator[str | mousetrap.Send]:
+    yield _plain(id)
+    yield mousetrap.Send(id, to="routed")
+
+
+if os.environ.get("RIG_TARGETS"):
+    work = fan_out
