@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -179,3 +180,23 @@ def test_extract_from_the_command_line(notebook):
 
     assert done.returncode == 0, done.stderr
     assert "mousetrap work my_flow.measure:measure" in done.stderr.replace("\n", " ")
+
+
+def test_extract_takes_the_exchanges_and_targets_of_a_stage(here, monkeypatch):
+    """They are constants of a tagged cell; without the tag, the error names their cell."""
+    exchange = 'orders = mousetrap.Exchange("orders", "topic")\nAUDIT = orders["*.paid"]'
+    shape = (
+        '@mousetrap.stage(mousetrap.Queue("audit", bindings=[AUDIT]), ["log", orders[str]], '
+        'routes="errors")\ndef audit(order: str) -> str:\n    return order'
+    )
+    tagged = ["extract:audit"]
+    cells = ("import mousetrap", (exchange, tagged), (shape, tagged))
+    found = extract(write_notebook(here / "a.ipynb", *cells), "audit", "flow_of_orders.py")
+    monkeypatch.syspath_prepend(here)
+    audit = importlib.import_module("flow_of_orders").audit
+
+    assert found.names == ("orders", "AUDIT", "audit")
+    assert repr(audit) == "<Stage audit → audit → log, orders[str(...)], errors, concurrency 1>"
+    untagged = write_notebook(here / "b.ipynb", "import mousetrap", exchange, (shape, tagged))
+    with pytest.raises(ExtractError, match="'AUDIT' comes from cell 3"):
+        extract(untagged, "audit", "other.py")

@@ -91,9 +91,11 @@ def _row(
     reads: Collection[str],
 ) -> tuple[Any, ...]:
     outcome, queued_at = entry.outcome, ledger.queued_at(entry)
-    path, step = [outcome.stage if outcome else entry.queue], entry
-    while step.parent is not None and step.parent in known:
+    path, step, seen = [outcome.stage if outcome else entry.queue], entry, {entry.id}
+    # any client can set the header of the parent: a message may seem to be its own ancestor
+    while step.parent is not None and step.parent in known and step.parent not in seen:
         step = known[step.parent]
+        seen.add(step.id)
         path.append(step.outcome.stage if step.outcome else step.queue)
     end = outcome.kind if outcome else ("open" if entry.queue in reads else "result")
     return (

@@ -81,3 +81,13 @@ def test_first_dead_is_the_earliest(ledger):
     ledger.add([outcome("d", "dead", at=START + 3.5, reason="ValueError: earlier")], START + 5)
 
     assert first_dead(ledger).id == "d"
+
+
+@pytest.mark.parametrize("parents", [{"a": "a"}, {"a": "b", "b": "a"}])
+def test_a_message_that_claims_to_be_its_own_ancestor_has_a_path(parents):
+    """Any client can set that header; the path ends where it would begin again."""
+    ledger = Ledger(READS)
+    for id, parent in parents.items():
+        ledger.add([Outcome(id, "done", "first", "work", "here:1", START, 0.1, parent=parent)], 1.0)
+
+    assert len(messages(ledger, READS, "it")) == len(parents)
