@@ -95,16 +95,20 @@ class Trial:
             process.communicate(timeout=10)
 
     @contextlib.contextmanager
-    def sending(self, rate: float, settings: Settings | None = None) -> Iterator[None]:
+    def sending(
+        self,
+        rate: float,
+        settings: Settings | None = None,
+        id_of: Callable[[int], str] = str,
+    ) -> Iterator[None]:
         """Publish *rate* jobs a second while the block lasts, each until the broker confirms it.
 
         A job that was refused or got no answer is published again with the same id. *settings*:
-        for the connection, if not those of the trial.
+        for the connection, if not those of the trial. *id_of* names the job with a number.
         """
         stopped = threading.Event()
-        messages = (
-            Message(f"{n}", id=f"{n}") for n in itertools.count(len(self.history.attempted))
-        )
+        ids = map(id_of, itertools.count(len(self.history.attempted)))
+        messages = (Message(id, id=id) for id in ids)
 
         def send() -> None:
             with Publisher(settings or self.settings, "sender") as publisher:
@@ -162,7 +166,7 @@ class Trial:
 
     def finish(self, timeout: float = 30.0) -> None:
         """Let a worker without faults handle the messages that are left."""
-        with work_stage.work.worker(self.settings) as worker:
+        with work_stage.work.replace(queue=self.queue).worker(self.settings) as worker:
             self.settle(timeout)
             self.wait_until_idle(worker)
 

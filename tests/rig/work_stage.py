@@ -1,10 +1,11 @@
 """The stage that the workers of the rig run: its messages say what is to happen.
 
 The body of a message is its id. ``fail-...`` raises at each attempt; ``exit`` and ``crash`` end the
-process. Environment variables: ``RIG_KILL`` names the point of the handler at which the process
-kills itself, ``RIG_SECONDS`` is how many seconds a message takes, ``RIG_GATE`` a file that the
-handler waits for, and ``RIG_SINK`` a sink that stores each id. With ``RIG_TARGETS`` the workers run
-the stage `fan_out`, which sends each id to two queues and an exchange.
+process; what `FIRST` names happens at the first attempt only. Environment variables: ``RIG_KILL``
+names the point of the handler at which the process kills itself, ``RIG_SECONDS`` is how many
+seconds a message takes, ``RIG_GATE`` a file that the handler waits for, and ``RIG_SINK`` a sink
+that stores each id. With ``RIG_TARGETS`` the workers run the stage `fan_out`, which sends each id
+to two queues and an exchange.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mousetrap
+from mousetrap.model.message import current_message
 
 KILL = os.environ.get("RIG_KILL", "")
 WORK_SECONDS = float(os.environ.get("RIG_SECONDS", "0"))
@@ -25,7 +27,34 @@ SINK = os.environ.get("RIG_SINK", "")
 DELAYS = (0.05,)  # seconds
 GATE_TIMEOUT = 120.0  # seconds
 
+HANGS_FOR = 8.0  # seconds, longer than the time limit of workers that have one
+LONG = 4.0  # seconds, longer than the grace period of workers that are stopped
+
 sink = mousetrap.Sink(SINK) if SINK else None
+
+
+class Hostile(ValueError):
+    """An exception that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+def fail_with(error: Exception) -> None:
+    raise error
+
+
+FIRST: dict[
+    str, Callable[[], object]
+] = {  # by the beginning of the id: what the first attempt does
+    "once": lambda: fail_with(ValueError("no luck")),
+    "wide": lambda: fail_with(ValueError("漢" * 42_000)),
+    "hostile": lambda: fail_with(Hostile()),
+    "hang": lambda: time.sleep(HANGS_FOR),
+    "long": lambda: time.sleep(LONG),
+}
 
 
 def kill_at(point: str) -> None:
@@ -46,6 +75,9 @@ def work(id: str) -> str:
         os._exit(0)
     if id == "crash":
         ctypes.string_at(0)  # a segmentation fault
+    first = FIRST.get(id.partition("-")[0])
+    if first is not None and current_message.get().attempt == 1:
+        first()
     if WORK_SECONDS:
         time.sleep(WORK_SECONDS)  # the work
     if sink is not None:
