@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pika
 from support.postgres import Postgres
@@ -62,7 +63,7 @@ class Place:
             direct=self.direct.replace(namespace=namespace),
         )
 
-    def until_it_works(self, action: Callable[[], object]) -> object:
+    def until_it_works(self, action: Callable[[], Any]) -> Any:
         """Call *action* until the broker lets it through; return what it returns."""
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -88,6 +89,10 @@ class Place:
                 publisher.publish_until_confirmed(messages, queue)
 
         self.until_it_works(send)
+
+    def worker(self, *arguments: Any, **options: Any) -> Worker:
+        """Return a worker that runs."""
+        return self.until_it_works(lambda: Worker(*arguments, self.settings, **options).start())
 
     def taken(self, queue: str, expected: set[str]) -> Counter[str]:
         """Take messages from *queue* until all of *expected* were there, or for long."""
@@ -219,8 +224,7 @@ def routed(here: Place) -> int:
     def fail(id: str) -> None:
         raise ValueError("no luck")
 
-    worker = Worker(queue, fail, here.settings)
-    here.until_it_works(worker.start)
+    worker = here.worker(queue, fail)
     try:
         here.until_it_works(publish)
         dead = here.taken(queue.dead, {"cc"})
@@ -293,8 +297,7 @@ def stored(here: Place) -> int:
     here.declare(queue.name, queue.quarantine)
     with Sink(here.postgres.url(), timeout=2.0) as sink:
         sink.store(0, Message(id="first"))
-        worker = Worker(queue, sink.store, here.settings, concurrency=3)
-        here.until_it_works(worker.start)
+        worker = here.worker(queue, sink.store, concurrency=3)
         try:
             with here.postgres.frozen(), ThreadPoolExecutor(1) as pool:
                 sending = pool.submit(here.send, queue.name, ids)
