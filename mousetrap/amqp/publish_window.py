@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable
 
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.receipt import Receipt, ReceiptState
-from mousetrap.errors import MousetrapError, OutcomeUnknown
+from mousetrap.errors import ConnectionLost, MousetrapError, OutcomeUnknown
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
+
+_NOT_OPEN = "this publisher is not open: use it in a with block, or open() it first"
 
 
 class PublishWindow:
@@ -37,9 +39,21 @@ class PublishWindow:
         self._lock = forks.released_in_child(threads.Lock())  # guards what follows, and `in_flight`
         self._outbox: deque[Receipt] = deque()
         self._write_is_due = False
-        self._failure: MousetrapError | None = None
+        self._not_open = ConnectionLost(_NOT_OPEN)
+        self._failure: MousetrapError | None = self._not_open
         self._room = Waiter()  # notified when the window is at most half full
         self._empty = Waiter()  # notified when no receipt waits
+
+    @property
+    def failure(self) -> MousetrapError | None:
+        """Why it refuses new receipts."""
+        return self._failure
+
+    def accept(self) -> None:
+        """Accept receipts from now on, unless it has failed."""
+        with self._lock:
+            if self._failure is self._not_open:
+                self._failure = None
 
     def wait_for_room(self, deadline: float) -> None:
         """Wait while the window is full. Several threads may pass at once and exceed the limit.
@@ -65,7 +79,7 @@ class PublishWindow:
         """Put *receipts* into the outbox; the I/O thread writes them soon. Never blocks.
 
         Raises:
-            MousetrapError: the publisher is closed or has failed; nothing was sent.
+            MousetrapError: the publisher is not open, or has failed; nothing was sent.
         """
         with self._lock:
             if self._failure is not None:
@@ -88,7 +102,7 @@ class PublishWindow:
     def fail(self, error: MousetrapError) -> None:
         """Refuse new receipts with *error*, and settle those in the outbox as unknown."""
         with self._lock:
-            self._failure = self._failure or error
+            self._refuse(error)
             waiting, self._outbox = list(self._outbox), deque()
         self._room.notify_all()
         self.settle(waiting, "unknown", str(error))
@@ -96,7 +110,7 @@ class PublishWindow:
     def refuse_new(self, error: MousetrapError) -> None:
         """Refuse new receipts with *error*; those that wait are still answered."""
         with self._lock:
-            self._failure = self._failure or error
+            self._refuse(error)
         self._room.notify_all()
 
     def forked(self, error: MousetrapError, written: list[Receipt]) -> None:
@@ -106,6 +120,10 @@ class PublishWindow:
             receipt.reason, receipt.state = str(error), "unknown"
         self._outbox = deque()
         self.in_flight = 0
+
+    def _refuse(self, error: MousetrapError) -> None:
+        if self._failure is None or self._failure is self._not_open:
+            self._failure = error
 
     # ---- I/O thread ----------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from mousetrap.runtime import clock
 from mousetrap.runtime.interrupt import interrupts_postponed, run_uninterrupted
 from mousetrap.settings import Settings
 
+CLOSED = "this publisher was closed; make a new one"
 MAX_BATCH = 256  # receipts that `publish_many` submits at a time
 
 
@@ -76,13 +77,21 @@ class Publisher:
         self._on_demand = on_demand or QueuesOnDemand()
 
     def open(self) -> Publisher:
-        """Connect; safe to call twice. Raises what `Connection.open` raises."""
+        """Connect; safe to call while it is open. Raises what `Connection.open` raises.
+
+        A publisher that was closed, has failed or did not open before raises the reason again.
+        """
+        if self.connection.state in ("closed", "failed"):
+            raise self._window.failure or ConnectionLost(CLOSED)
         if self.connection.state == "new":
             try:
                 self.connection.open()
-            except BaseException:
+            except BaseException as error:
                 self.connection.close(timeout=0.0)
+                closed = ConnectionLost(CLOSED)
+                self._window.fail(error if isinstance(error, MousetrapError) else closed)
                 raise
+            self._window.accept()
             self.connection.call_later(self._deadline_interval, self._check_deadlines)
             if self._is_finished_at_exit:
                 finish_at_exit(self)
@@ -109,7 +118,7 @@ class Publisher:
                 is empty or too long.
             OutcomeUnknown: the window stayed full for ``settings.confirm_timeout``; the message was
                 not sent.
-            MousetrapError: the publisher is closed or has failed permanently.
+            MousetrapError: the publisher is not open, or has failed permanently.
         """
         receipt = self._receipt(message, queue, properties, callback)
         self._window.wait_for_room(receipt.deadline)
@@ -188,7 +197,7 @@ class Publisher:
         """Publish the message of *receipt* again with the same id and callback; never blocks.
 
         Raises:
-            MousetrapError: the publisher is closed or has failed permanently.
+            MousetrapError: the publisher is not open, or has failed permanently.
 
         Threads: any, the I/O thread too.
         """
@@ -209,7 +218,7 @@ class Publisher:
         """Publish *body* to the queues bound to *exchange* by *key*, if any; never block.
 
         Raises:
-            MousetrapError: the publisher is closed or has failed permanently.
+            MousetrapError: the publisher is not open, or has failed permanently.
 
         Threads: any, the I/O thread too.
         """
@@ -282,7 +291,7 @@ class Publisher:
         if self.connection.is_open:
             self._window.wait_until_empty(timeout)
         self.connection.close(max(CLOSE_HANDSHAKE_TIMEOUT, clock.remaining(deadline)))
-        self._window.fail(ConnectionLost("this publisher was closed; make a new one"))
+        self._window.fail(ConnectionLost(CLOSED))
 
     # ---- I/O thread ----------------------------------------------------------------------------
 

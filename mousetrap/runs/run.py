@@ -20,7 +20,7 @@ from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
-from mousetrap.errors import BrokerUnreachable, MousetrapError, QueuesLost, SettingsError
+from mousetrap.errors import BrokerUnreachable, MousetrapError, QueuesLost, RunError, SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import Recording
 from mousetrap.flows.stage import Stage, with_delays
@@ -127,13 +127,15 @@ class Run(RunFigures):
     # ---- life ------------------------------------------------------------------------------------
 
     def start(self) -> Run:
-        """Declare the queues, consume the events, and start the workers. Safe to call twice.
+        """Declare the queues, consume the events, start the workers. Safe to call while it runs.
 
         Raises:
             BrokerUnreachable, AccessRefused, TopologyMismatch: the run did not start, and nothing
                 of it is left.
-            RunError: another process has this namespace (see `RunLock`).
+            RunError: another process has this namespace (see `RunLock`), or the run has ended.
         """
+        if self._state == "closed":
+            self._require_open()
         if self._state != "new":
             return self
         self._state, self._process = "open", os.getpid()
@@ -294,7 +296,7 @@ class Run(RunFigures):
     @property
     def state(self) -> str:
         """``new``, ``open`` or ``closed``; in a forked child, a run of its parent is closed."""
-        return self._state if self._is_own or self._state == "new" else "closed"
+        return self._state if self._process in (0, os.getpid()) else "closed"
 
     @property
     def workers(self) -> list[Worker]:
@@ -325,20 +327,17 @@ class Run(RunFigures):
             f"on {self.where}>"
         )
 
-    @property
-    def _is_own(self) -> bool:
-        return self._process == os.getpid()
-
     def _require_open(self) -> None:
         self._require_own_process()
         if self._state != "open":
-            raise MousetrapError("this run is not open: use it in a with block, or start() it")
+            way = "make a new one" if self._state == "closed" else "use it in a with block"
+            raise RunError(f"the run {self.namespace} is {self._state}: {way}")
         self._marker.look()
         if self.queues_lost is not None:
             raise self.queues_lost
 
     def _require_own_process(self) -> None:
-        if self._state != "new" and not self._is_own:
+        if self._process not in (0, os.getpid()):
             raise MousetrapError(
                 f"run {self.namespace} belongs to process {self._process}, and this is a forked "
                 f"child of it, without its connections: open another run here, or start workers "

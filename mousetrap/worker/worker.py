@@ -133,15 +133,18 @@ class Worker:
     def start(self) -> Worker:
         """Connect and begin to consume; returns when the broker has accepted the consumer.
 
-        Safe to call twice, so that ``with stage.start() as worker`` works.
+        Safe to call while it runs, so that ``with stage.start() as worker`` works.
 
         Raises:
             WireError: it did not start, and its connections are closed; mostly BrokerUnreachable,
                 AccessRefused or TopologyMismatch.
+            RuntimeError: it has ended, or did not start before: a worker runs once.
         """
         return self._start(WORKER_STOP_TIMEOUT)
 
     def _start(self, stop_timeout: float, *, process_ends: bool = False) -> Worker:
+        if self._is_started and self.is_stopping:
+            raise RuntimeError(f"the worker of {self.queue.name!r} has ended: make a new one")
         if self._is_started:
             return self
         self._is_started = True
@@ -322,8 +325,7 @@ class Worker:
 
     def _held(self) -> tuple[int, int]:
         """Return how many messages it holds, or may get again soon, and how many it received."""
-        held = max(self.unacked, int(self.is_recovering))
-        return held, self._processor.counts["received"]
+        return max(self.unacked, int(self.is_recovering)), self._processor.counts["received"]
 
     def _stop(self, timeout: float, *, process_ends: bool = False) -> None:
         with one_at_a_time(self._closing, timeout, self.queue.name):
@@ -392,8 +394,7 @@ class Worker:
             self.error = ConnectionLost(f"{where}: start another after the fork")
 
     def _on_crash(self, error: BaseException) -> None:
-        problem = MousetrapError(
-            f"a thread that calls {self.handler.name} ended with {repr_of(error)}: a defect"
-        )
+        what = f"a thread that calls {self.handler.name} ended with {repr_of(error)}: a defect"
+        problem = MousetrapError(what)
         problem.__cause__ = error
         self.fail(problem)

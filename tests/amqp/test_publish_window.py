@@ -32,8 +32,11 @@ def connection():
 
 @pytest.fixture
 def window(connection):
-    """A window of four; its write does nothing."""
-    return PublishWindow(Settings(max_in_flight=4, confirm_timeout=0.1), connection, lambda: None)
+    """A window of four that accepts receipts; its write does nothing."""
+    settings = Settings(max_in_flight=4, confirm_timeout=0.1)
+    window = PublishWindow(settings, connection, lambda: None)
+    window.accept()
+    return window
 
 
 def test_submit_wakes_the_io_thread_once_per_batch(window, connection):

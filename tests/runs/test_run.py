@@ -181,7 +181,7 @@ def test_send_needs_a_queue_when_there_are_two_entry_queues(settings):
             run.send(1)
         run.send(1, to="numbers")
         assert run.settle(timeout=10).done == 1
-    with pytest.raises(MousetrapError, match="not open"):
+    with pytest.raises(MousetrapError, match="closed: make a new one"):
         run.send(1, to="numbers")
 
 
