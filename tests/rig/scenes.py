@@ -296,14 +296,14 @@ def stored(here: Place) -> int:
     ids = [f"{n}" for n in range(12)]
     here.declare(queue.name, queue.quarantine)
     with Sink(here.postgres.url(), timeout=2.0) as sink:
-        sink.store(0, Message(id="first"))
+        here.until_it_works(lambda: sink.store(0, Message(id="first")))
         worker = here.worker(queue, sink.store, concurrency=3)
         try:
             with here.postgres.frozen(), ThreadPoolExecutor(1) as pool:
                 sending = pool.submit(here.send, queue.name, ids)
                 time.sleep(here.random.uniform(1, 6))  # it is frozen for so long
             sending.result(PATIENCE)
-            wait_for(lambda: len(sink) == 1 + len(ids), PATIENCE)
+            wait_for(lambda: here.until_it_works(lambda: len(sink)) == 1 + len(ids), PATIENCE)
         finally:
             worker.stop()
     here.delete(queue)
