@@ -111,7 +111,7 @@ class Checked(pydantic.BaseModel):
     @field_validator("low")
     @classmethod
     def low_is_not_13(cls, low: int) -> int:
-        if low == 13:
+        if low == 13 or low < 0:
             raise ValueError(f"{low} is a secret")
         return low
 
