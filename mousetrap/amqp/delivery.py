@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mousetrap.amqp.properties import AMQPProperties
+from mousetrap.model.message import Message
 from mousetrap.runtime import clock
 
 # When the broker closes a channel because an ack timed out, it does not say of which delivery. A
@@ -49,6 +50,17 @@ class Delivery:
         self.exchange = exchange  # that it was published to; "": to its queue
         self.received = clock.monotonic()
         self.handling_started: float | None = None  # when its handler started, on the same clock
+
+    def message(self, queue: str) -> Message:
+        """Return the message that *queue* (plain name) has delivered.
+
+        One that came through an exchange has an id of its own there (see `Message.in_queue`), in
+        whatever way it is handled or published again.
+        """
+        message = Message.from_wire(self.body, self.properties)
+        if self.exchange and self.properties.message_id:
+            return message.in_queue(queue)
+        return message
 
 
 def mark_ack_timeouts(

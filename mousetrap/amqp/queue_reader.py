@@ -106,6 +106,8 @@ def _republish(
         receipts = {}
         for method, properties, body in messages:
             message = Message.from_wire(body, properties)
+            if method.exchange and properties.message_id:
+                message = message.in_queue(queue)
             copy = message.copy(message.attempt, without_delivery_counts(message.headers))
             kept = kept_properties(properties)
             receipts[method.delivery_tag] = publisher.publish(copy, queue, properties=kept)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.model import poison_messages
-from mousetrap.model.message import Message
 from mousetrap.worker.attempt import Attempt
 from mousetrap.worker.attempts import Attempts
 from mousetrap.worker.executors import Executor
@@ -32,6 +31,7 @@ class GiveBack:
 
     def __init__(
         self,
+        queue: str,
         consumer: Consumer,
         attempts: Attempts,
         moves: Moves,
@@ -39,6 +39,7 @@ class GiveBack:
         executor: Executor[Delivery],
         handler: Callable[[], Handler],
     ) -> None:
+        self._queue = queue
         self._consumer = consumer
         self._attempts = attempts
         self._moves = moves
@@ -64,7 +65,7 @@ class GiveBack:
 
     def waiting(self, delivery: Delivery) -> None:
         """Give back one message that was not begun."""
-        message = Message.from_wire(delivery.body, delivery.properties)
+        message = delivery.message(self._queue)
         if self._includes_all or poison_messages.is_handled_alone(message):
             self._publish_again(Attempt(delivery, message, self._handler()))
 

@@ -97,7 +97,7 @@ class Processor:
         self.moves = Moves(queue, consumer, self.publications, self._fail, self._drop)
         inherit_in_threads()
         self.give_back = GiveBack(
-            consumer, self.attempts, self.moves, self.publications, self.executor,
+            queue.name, consumer, self.attempts, self.moves, self.publications, self.executor,
             lambda: self.handler,
         )  # fmt: skip
 
@@ -110,7 +110,9 @@ class Processor:
         """Have *delivery* handled when the executor is free; never blocks."""
         self.counts["received"] += 1
         if self.hooks.received:
-            self.hooks.call(self.hooks.received, delivery.properties.message_id or "")
+            has_id = bool(delivery.properties.message_id)
+            id = delivery.message(self._queue.name).id if has_id else ""
+            self.hooks.call(self.hooks.received, id)
         self._route(delivery)
 
     def _route(self, delivery: Delivery) -> None:
@@ -187,9 +189,7 @@ class Processor:
 
     def _begin(self, delivery: Delivery) -> Attempt | None:
         """Return the attempt to handle *delivery*; None if it is not to be handled here and now."""
-        message = Message.from_wire(delivery.body, delivery.properties)
-        if delivery.exchange and delivery.properties.message_id:
-            message = message.in_queue(self._queue.name)
+        message = delivery.message(self._queue.name)
         with self.attempts.lock:
             if not self._consumer.is_current(delivery):
                 return None  # its channel is gone: the broker will deliver it again

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from types import SimpleNamespace
 
+import pika
 import pytest
 from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Exchange, Queue, Worker
+from mousetrap.amqp import queue_reader
 from mousetrap.errors import TopologyMismatch
 from mousetrap.job_queue import declare, depth, drain, short_channel
 
@@ -114,6 +118,31 @@ def test_exchange_that_is_deleted_is_declared_again(lasting):
         reader.wait_until(done=3)
 
     assert sorted(handled) == [1, 2, 3]
+
+
+def test_copies_that_are_given_back_keep_the_id_of_their_queue(lasting):
+    """Begun or not when the worker stops: the next worker handles the same message."""
+    gate = threading.Event()
+    declare(BOUND, settings=lasting)
+    ids = mousetrap.send(orders["de.paid"], [1, 2, 3], settings=lasting).ids
+    worker = Worker(BOUND, lambda _: gate.wait(20), lasting).start()
+    wait_for(lambda: worker.unacked == 3)
+    worker.stop(0.1, process_ends=True)
+    gate.set()
+    found = drain("audit", settings=lasting)
+
+    assert sorted(each.id for each in found) == sorted(f"{id}@audit" for id in ids)
+    assert {each.job for each in found} == {each.id for each in found}
+
+
+def test_copy_that_peek_publishes_again_keeps_the_id_of_its_queue(lasting):
+    """That is done near the delivery limit of a quorum queue."""
+    declare("late", settings=lasting)
+    method = SimpleNamespace(exchange="orders", delivery_tag=7)
+    got = (method, pika.BasicProperties(message_id="m"), b"1")
+
+    assert queue_reader._republish([got], "late", lasting, 5.0) == {7}
+    assert [each.id for each in drain("late", settings=lasting)] == ["m@late"]
 
 
 def test_exchange_of_another_type_is_named(settings):
