@@ -69,10 +69,19 @@ def finish_publishers(timeout: float = EXIT_TIMEOUT) -> None:
         missing += found
         if found:
             problems.append(safe(each))
-    if missing and sys.stderr is not None:
-        with suppress(OSError, ValueError):  # it is closed
-            sys.stderr.write(
-                f"mousetrap: the process ends, and {missing:,} of its messages are not confirmed: "
-                f"they may be lost ({'; '.join(problems)}). Close a publisher before the end, or "
-                f"use it in a with block, and look at the receipts\n"
-            )
+    if missing:
+        _print(
+            f"mousetrap: the process ends, and {missing:,} of its messages are not confirmed: they "
+            f"may be lost ({'; '.join(problems)}). Close a publisher before the end, or use it in "
+            f"a with block, and look at the receipts\n"
+        )
+
+
+def _print(line: str) -> None:
+    """Write *line* to stderr. A kernel that ends may have closed its own: then to its process's."""
+    for stream in (sys.stderr, sys.__stderr__):
+        if stream is not None:
+            with suppress(Exception):
+                stream.write(line)
+                stream.flush()
+                return

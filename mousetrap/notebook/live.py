@@ -7,19 +7,28 @@ cell. Prototyped in ``notebooks/08_watching.ipynb``.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from typing import Generic, Protocol, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
+from mousetrap.notebook.kernel_end import Step, at_end
 from mousetrap.runtime import clock, randomness, threads
 from mousetrap.runtime.environment import ipython_shell, is_kernel
 
 REFRESH_INTERVAL = 0.3  # seconds between two polls
 IDLE_REFRESH_INTERVAL = 2.0  # seconds between two polls once nothing has changed for IDLE_AFTER
 IDLE_AFTER = 60.0  # seconds
+HEARTBEAT = 3.0  # seconds after which an unchanged state is sent again: it shows its age
 MAX_IDLE = 3600.0  # seconds without a change, after which the display stops; a guess
 MEASURE_INTERVAL = 0.6  # seconds between two measurements at the broker
 MAX_UPDATES_PER_SECOND = 4  # from the thread and from the ends of cells together
 JOIN_TIMEOUT = 5.0  # seconds that `LiveDisplay.stop` waits for the thread
+LAST_STATE_TIMEOUT = 1.0  # seconds that the end of a process waits for all threads together
+
+STOPPED = "no longer updated"
+ENDED = "the kernel has ended"
 
 MimeBundle = dict[str, str]
 State = TypeVar("State")
@@ -31,8 +40,11 @@ class Content(Protocol[State]):
     def poll(self) -> State:
         """Return the present state; it compares equal to the last one if nothing has changed."""
 
-    def render(self, state: State, *, is_live: bool) -> MimeBundle:
-        """Return *state* by MIME type; *is_live*: it will be rendered again when it changes."""
+    def render(self, state: State, *, end: str) -> MimeBundle:
+        """Return *state* by MIME type.
+
+        *end* is why it is the last one: `STOPPED` or `ENDED`, and "" while updates follow.
+        """
 
     def is_finished(self, state: State) -> bool:
         """Return whether *state* will not change any more."""
@@ -48,8 +60,10 @@ class LiveDisplay(Generic[State]):
     """Shows *content* in each cell that calls `show`, and updates it until it is finished.
 
     The display is also updated at the end of each cell, so that the saved output is right where no
-    program reads the messages that a kernel sends between two cells, as under papermill. After
-    `MAX_IDLE` seconds without a change the updates stop; `show` starts them again.
+    program reads the messages that a kernel sends between two cells, as under papermill. A state
+    that does not change is sent again every `HEARTBEAT` seconds, for content that shows how old it
+    is. After `MAX_IDLE` seconds without a change the updates stop; `show` starts them again. When
+    the process ends in order, the last update says so.
 
     Threads: any.
     """
@@ -63,7 +77,9 @@ class LiveDisplay(Generic[State]):
         # times of the latest updates, on the monotonic clock
         self._updates: deque[float] = deque(maxlen=MAX_UPDATES_PER_SECOND)
         self._state: State | None = None  # as it is displayed
-        self._changed_at = 0.0  # on the monotonic clock
+        self._changed_at = self._sent_at = 0.0  # on the monotonic clock
+        self._is_held = False  # the process ends: only the last state may still be sent
+        self._released, self._is_over = threads.Event(), threads.Event()
         self._cell: object = None  # the cell of the last `show`
 
     @property
@@ -98,18 +114,40 @@ class LiveDisplay(Generic[State]):
         poll, and the final state waits until it may be sent.
         """
         with self._lock:
+            if self._is_held:
+                return True
             state = self._content.poll()
             is_finished = self._content.is_finished(state)
-            if state != self._state and self._may_send(1.0 if is_finished else 0.0):
+            is_due = clock.monotonic() - self._sent_at >= HEARTBEAT
+            if (state != self._state or is_due) and self._may_send(1.0 if is_finished else 0.0):
                 self._publish(state, is_update=True)
             return is_finished
 
+    def hold(self) -> bool:
+        """Send nothing until `release`; return whether the display was kept up to date."""
+        if self.is_running:
+            self._is_held = True
+            self._stopped.set()
+        return self._is_held
+
+    def release(self) -> None:
+        """Let the thread show the state in which the process ends."""
+        self._released.set()
+
+    def wait_for_last_state(self, timeout: float) -> None:
+        """Wait until the thread has shown it; if it does not, show it from this thread."""
+        if not self._is_over.wait(timeout):  # it waits for a broker
+            self._show_end()
+
     def _start(self) -> None:
-        self._stopped = threads.Event()
+        self._stopped, self._is_over = threads.Event(), threads.Event()
         self._thread = threads.Thread(
             target=self._run, args=(self._stopped,), name="mousetrap-panel", daemon=True
         )
         self._thread.start()
+        _started.add(self)
+        at_end(Step.HOLD_DISPLAYS, _hold_all)
+        at_end(Step.SHOW_LAST_STATES, _show_last_states)
         ipython_shell().events.register("post_run_cell", self._on_cell_end)
 
     def _run(self, stopped: threads.Event) -> None:
@@ -122,13 +160,28 @@ class LiveDisplay(Generic[State]):
                 idle = clock.monotonic() - self._changed_at
                 interval = REFRESH_INTERVAL if idle < IDLE_AFTER else IDLE_REFRESH_INTERVAL
                 if stopped.wait(interval) or idle > MAX_IDLE:
-                    with self._lock:
-                        self._may_send(1.0)
-                        self._publish(self._content.poll(), is_update=True, is_live=False)
+                    self._show_stopped()
                     break
+            if self._is_held:
+                # The main thread cannot send any more: as soon as Python ends, ipykernel takes it
+                # for a thread that is gone, and closes its socket.
+                self._released.wait()
+                self._show_end()
         finally:
+            self._is_over.set()
             self._unregister()
             self._content.close()
+
+    def _show_stopped(self) -> None:
+        with self._lock:
+            if not self._is_held:
+                self._may_send(1.0)
+                self._publish(self._content.poll(), is_update=True, end=STOPPED)
+
+    def _show_end(self) -> None:
+        with self._lock:
+            self._publish(self._content.poll(), is_update=True, end=ENDED)
+        sys.stderr.flush()  # until it is sent: what the kernel's last thread has not sent is lost
 
     def _on_cell_end(self, _: object) -> None:
         self.refresh()
@@ -148,14 +201,35 @@ class LiveDisplay(Generic[State]):
         clock.sleep(max(0.0, due - now))
         return True
 
-    def _publish(self, state: State, *, is_update: bool, is_live: bool = True) -> None:
-        self._state, self._changed_at = state, clock.monotonic()
+    def _publish(self, state: State, *, is_update: bool, end: str = "") -> None:
+        self._sent_at = clock.monotonic()
+        if state != self._state or not is_update:
+            self._state, self._changed_at = state, self._sent_at
         # The message names the newest cell as its parent, which is right: where cells are run one
         # by one (nbclient), only that cell's messages are read, and the id says where to put it.
         ipython_shell().display_pub.publish(
-            data=self._content.render(state, is_live=is_live),
+            data=self._content.render(state, end=end),
             metadata={},
             transient={"display_id": self._id},
             update=is_update,
         )
         self._updates.append(clock.monotonic())  # last: rendering takes time, and not always equal
+
+
+# ---- at the end of the process -------------------------------------------------------------------
+
+_started: WeakSet[LiveDisplay[Any]] = WeakSet()
+_held: list[LiveDisplay[Any]] = []
+
+
+def _hold_all() -> None:
+    _held[:] = [each for each in tuple(_started) if each.hold()]
+
+
+def _show_last_states() -> None:
+    deadline = clock.monotonic() + LAST_STATE_TIMEOUT
+    for each in _held:
+        each.release()
+    for each in _held:
+        with suppress(Exception):  # the kernel's output is closed: nobody can be told
+            each.wait_for_last_state(clock.remaining(deadline))

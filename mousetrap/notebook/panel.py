@@ -7,6 +7,7 @@ It is a picture as SVG and a table below it, without a script. Prototyped in
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import re
 import weakref
@@ -21,8 +22,9 @@ from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError
 from mousetrap.model.summary import StageSummary
 from mousetrap.notebook import registry
+from mousetrap.notebook.freshness import AsOf
 from mousetrap.notebook.handle import Handle, register_display
-from mousetrap.notebook.live import LiveDisplay, MimeBundle
+from mousetrap.notebook.live import ENDED, LiveDisplay, MimeBundle
 from mousetrap.notebook.stats_source import (
     RunStatsSource,
     StageView,
@@ -46,8 +48,8 @@ MAX_SECTIONS = 4  # runs, or groups of workers, that are shown
 MAX_STAGE_ROWS = 20  # stages in the table of each section
 MAX_DRAWN = 12  # stages in the picture of each section
 MAX_TEXT = 60  # characters of a name or a state
-GREEN, ORANGE, RED, GREY = "#38a169", "#dd6b20", "#e53e3e", "#8795a8"  # on white and on black
-NORMAL_STATES = ("", "–", "new", "open", "replaced", "closed")  # shown without a colour
+ORANGE, RED, GREY = "#dd6b20", "#e53e3e", "#8795a8"  # on white and on black
+NORMAL_STATES = ("", "–", "new", "open", "replaced", "closed", "ended")  # shown without a colour
 PANEL_COLUMNS = (
     "stage", "connection", "waiting", "oldest", "in progress", "per s", "done", "retried", "dead",
     "last minute",
@@ -94,17 +96,18 @@ class Panel:
             print(self)  # noqa: T201 -- IPython in a terminal shows what is printed here
 
     def bundle(self) -> MimeBundle:
-        """Return the present state by MIME type."""
-        return self.render(self.poll())
+        """Return the present state by MIME type, as a picture that no update follows."""
+        return self.render(self.poll(), end=None)
 
     def __repr__(self) -> str:
         return self.bundle()["text/plain"]
 
     # ---- for `LiveDisplay` -----------------------------------------------------------------------
 
-    def render(self, views: Sequence[View], *, is_live: bool = True) -> MimeBundle:
-        """Return *views* as text and HTML, in at most `MAX_SIZE` bytes."""
-        at = f"as of {clock.local_time()}" + ", no longer updated" * (not is_live)
+    def render(self, views: Sequence[View], *, end: str | None) -> MimeBundle:
+        """Return *views* as text and HTML, in at most `MAX_SIZE` bytes; *end* is that of `AsOf`."""
+        at = AsOf(clock.local_date_time(), end)
+        views = [_ended(view) for view in views] if end == ENDED else views
         for drawn, rows in (
             (MAX_DRAWN, MAX_STAGE_ROWS),
             (4, MAX_STAGE_ROWS),
@@ -223,13 +226,24 @@ def _with_broker(view: View, broker: str) -> View:
     """Return *view* with this description of its broker, in place of a mere address."""
     if not broker or not view.broker.startswith(("amqp://", "amqps://")):
         return view
-    return View(**{**vars(view), "broker": broker})
+    return dataclasses.replace(view, broker=broker)
+
+
+def _ended(view: View) -> View:
+    """Return *view* as that of a process which ends: what is open in it ends with it."""
+    if view.is_finished:
+        return view
+    stages = (
+        dataclasses.replace(each, state="ended" if each.state == "open" else each.state)
+        for each in view.stages
+    )
+    return dataclasses.replace(view, state="ended", stages=tuple(stages))
 
 
 # ---- drawing -------------------------------------------------------------------------------------
 
 
-def _bundle(views: Sequence[View], at: str, drawn: int, rows: int) -> MimeBundle:
+def _bundle(views: Sequence[View], at: AsOf, drawn: int, rows: int) -> MimeBundle:
     shown, more = views[:MAX_SECTIONS], len(views) - MAX_SECTIONS
     texts = [_text(view, at, rows) for view in shown]
     parts = [_html(view, at, drawn, rows) for view in shown]
@@ -244,15 +258,15 @@ def _bundle(views: Sequence[View], at: str, drawn: int, rows: int) -> MimeBundle
     }
 
 
-def _text(view: View, at: str, rows: int) -> str:
+def _text(view: View, at: AsOf, rows: int) -> str:
     title = f"{view.title}: {view.state}, {at}, {view.broker}"
     table = Table(PANEL_COLUMNS, [_cells(each) for each in view.stages[:rows]], safe(title, 200))
     return "\n".join([repr(table), *_remarks(view, rows)])
 
 
-def _html(view: View, at: str, drawn: int, rows: int) -> str:
-    color = GREEN if not view.is_finished else RED if view.state == "failed" else GREY
-    mark = "■" if view.is_finished else "●"
+def _html(view: View, at: AsOf, drawn: int, rows: int) -> str:
+    color = RED if view.state == "failed" else GREY
+    mark = f'<span style="color:{color}">■</span>' if view.is_finished else at.dot()
     picture = _picture(view, drawn) if drawn else ""
     left, right = "text-align:left;white-space:nowrap", "text-align:right;white-space:nowrap"
     sides = [left, left, *[right] * 7, left]
@@ -272,10 +286,10 @@ def _html(view: View, at: str, drawn: int, rows: int) -> str:
     if remarks:
         remarks = f'<pre style="font-family:monospace;margin:4px 0">{remarks}</pre>'
     return (
-        f'<div style="margin:4px 0"><span style="color:{color}">{mark}</span> '
+        f'<div style="margin:4px 0">{mark} '
         f"<b>{html.escape(safe(view.title, MAX_TEXT))}</b> "
         f"{html.escape(safe(view.state, MAX_TEXT))} · {at} · "
-        f"{html.escape(safe(view.broker, 120))}</div>"
+        f"{html.escape(safe(view.broker, 120))}{'' if view.is_finished else at.remark()}</div>"
         f'{picture}<table style="margin:4px 0"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>{remarks}"
     )

@@ -6,9 +6,7 @@ there is never a second consumer that receives half of the messages.
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +18,7 @@ from mousetrap.flows.stage import Stage, stage, with_delays
 from mousetrap.model.targets import Targets
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.handle import Handle
+from mousetrap.notebook.kernel_end import Step, at_end
 from mousetrap.notebook.source_digest import SourceDigest, digest_of, unwrap
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.environment import ipython_shell
@@ -241,19 +240,15 @@ def _report(line: str, handle: Handle | None = None) -> None:
 # ---- after each cell, and at the end of the process ----------------------------------------------
 
 _hooked_shell: Any = None  # the IPython shell in which the hook is registered
-_hooked_process = 0  # the process that stops its consumers at exit
 
 
 def _install_hooks() -> None:
-    global _hooked_shell, _hooked_process
+    global _hooked_shell
     running = ipython_shell()
     if running is not None and running is not _hooked_shell:
         _hooked_shell = running
         running.events.register("post_run_cell", _on_cell_end)
-    if _hooked_process != os.getpid():
-        _hooked_process = os.getpid()
-        # a kernel's restart and shutdown run this, too: IPython has no event for them
-        atexit.register(_stop_at_exit)
+    at_end(Step.STOP_CONSUMERS, _stop_at_exit)
 
 
 def _name_in_notebook(target: Any) -> str:
@@ -299,11 +294,9 @@ def _stop_at_exit() -> None:
 
     A process that is killed does not run this; the broker notices that its connections are gone.
     """
-    if _hooked_process != os.getpid():  # a fork: the consumers belong to its parent
-        return
     deadline = clock.monotonic() + ALL_STOP_TIMEOUT
     for consumer in list(_consumers.values()):
         if clock.remaining(deadline):
-            with suppress(MousetrapError, TimeoutError):
+            with suppress(Exception):  # also those of a log handler whose stream is closed
                 timeout = min(ALL_STOP_TIMEOUT / 2, clock.remaining(deadline))
                 consumer.worker.stop(timeout, process_ends=True)

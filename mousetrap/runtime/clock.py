@@ -48,6 +48,11 @@ def local_time(at: float | None = None) -> str:
     return _time.strftime("%H:%M:%S", _time.localtime(time() if at is None else at))
 
 
+def local_date_time() -> str:
+    """Return the local date and time now as ``YYYY-MM-DD HH:MM:SS``, for people."""
+    return _time.strftime("%Y-%m-%d %H:%M:%S", _time.localtime(time()))
+
+
 def remaining(deadline: float) -> float:
     """Return the seconds left until *deadline* on the monotonic clock, never negative."""
     return max(0.0, deadline - monotonic())

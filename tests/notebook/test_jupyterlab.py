@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 import time
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 from support.jupyterlab import (
     ALL_DONE,
     NOTEBOOKS,
@@ -22,6 +25,7 @@ from support.jupyterlab import (
 
 from mousetrap import Panel
 from mousetrap.job_queue import declare, depth
+from mousetrap.notebook.freshness import VALID
 from mousetrap.run_fetch_worker import fetch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -264,3 +268,84 @@ def test_panel_of_a_notebook_from_somewhere_else_is_shown(open_notebook, setting
 
     assert width > 300
     assert "per s" in text
+
+
+LIVE = [
+    "from mousetrap import Settings, consume, panel\n"
+    "settings = Settings.from_environment()\n"
+    "settings = settings.replace(namespace=NAMESPACE, queues_expire=True, queue_expiry=60.0)\n"
+    "def handle_it(n: int) -> None: ...\n"
+    "handle = consume('work', handle_it, settings)",
+    "panel(handle)",
+]
+DOT = ".mousetrap img[width='14']"
+
+
+def color_of(mark):
+    """Return the colour that covers most of the middle of a mark, as (red, green, blue)."""
+    image = Image.open(io.BytesIO(mark.screenshot(animations="allow"))).convert("RGB")
+    middle = image.crop((5, 5, 9, 9)).getcolors()
+    return max(middle)[1]
+
+
+def is_green(color):
+    red, green, blue = color
+    return green > red + 60 and green > blue + 20
+
+
+def test_panel_says_that_its_kernel_is_gone(open_notebook, settings):
+    """After a restart, a kill, and in a notebook saved before, its mark is green no longer.
+
+    JupyterLab drops what a kernel sends while it restarts, so the mark must fade by itself.
+    """
+    declare("work", settings=settings)
+    sources = [source.replace("NAMESPACE", repr(settings.namespace)) for source in LIVE]
+    notebook = new_notebook(cells=[new_code_cell(each) for each in sources], metadata=KERNEL)
+    file = open_notebook.folder / "gone.ipynb"
+    nbformat.write(notebook, file)
+    page = open_notebook("gone.ipynb")
+    run_all_cells(page)
+    dot = page.locator(DOT)
+    dot.wait_for()
+    first = dot.get_attribute("src")
+    eventually(lambda: dot.get_attribute("src") != first, 20)  # though nothing happens
+    alive = color_of(dot)
+    page.screenshot(path=SCREENSHOTS / "panel_live.png")
+    save(page, file)
+
+    choose(page, "Kernel", "Restart Kernel…")
+    page.click(".jp-Dialog button.jp-mod-accept")
+    eventually(lambda: not is_green(color_of(dot)), VALID + 10)
+    text = page.locator(".mousetrap").inner_text()
+    for theme in ("Light", "Dark"):
+        page.click(".lm-MenuBar-itemLabel:text-is('Settings')")
+        page.hover(".lm-Menu-itemLabel:text-is('Theme')")
+        page.click(f".lm-Menu-itemLabel:text-is('JupyterLab {theme}')")
+        page.wait_for_selector(f"[data-jp-theme-name='JupyterLab {theme}']", state="attached")
+        page.screenshot(path=SCREENSHOTS / f"panel_gone_{theme.lower()}.png")
+    page.reload()
+    dot.wait_for()
+    eventually(lambda: not is_green(color_of(dot)), VALID + 10)
+    page.screenshot(path=SCREENSHOTS / "panel_gone_saved.png")
+
+    assert is_green(alive)
+    assert re.search(r"open · as of [\d-]+ [\d:]+ ·", text)
+
+
+def test_panel_says_that_its_kernel_was_shut_down(open_notebook, settings):
+    """What the kernel sends at its end is shown: the last state says that the kernel has ended."""
+    declare("work", settings=settings)
+    sources = [source.replace("NAMESPACE", repr(settings.namespace)) for source in LIVE]
+    notebook = new_notebook(cells=[new_code_cell(each) for each in sources], metadata=KERNEL)
+    nbformat.write(notebook, open_notebook.folder / "shut_down.ipynb")
+    page = open_notebook("shut_down.ipynb")
+    run_all_cells(page)
+    panel = page.locator(".mousetrap")
+    panel.wait_for()
+
+    choose(page, "Kernel", "Shut Down Kernel")
+    page.locator(".mousetrap:has-text('the kernel has ended')").wait_for(timeout=20_000)
+    page.screenshot(path=SCREENSHOTS / "panel_shut_down.png")
+
+    assert "closed · as of" in panel.inner_text()
+    assert page.locator(DOT).count() == 0

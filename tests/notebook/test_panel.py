@@ -268,3 +268,93 @@ def test_panel_in_a_kernel_stays_in_its_cell_and_is_saved_with_its_last_state(se
     assert re.search(r"measure +closed .* 50 ", output.data["text/plain"])
     assert "data:image/svg+xml;base64," in output.data["text/html"]
     assert settings.password not in str(notebook)
+
+
+LIVE_CELLS = """
+import mousetrap, signal
+from mousetrap import consume, panel, stage
+
+def slow(word: str) -> None:
+    mousetrap.runtime.clock.sleep(2.0)  # longer than the end of the kernel waits for it
+
+def measure(word: str) -> int:
+    return len(word)
+
+handles = [consume("words", measure, concurrency=2), consume("slow", slow)]
+measured = stage(reads="numbers")(measure)
+"""
+# as ipykernel does at some moment after Python began to end
+CLOSE_MAIN_THREADS_SOCKET = """
+import atexit
+sockets = get_ipython().kernel.iopub_thread._event_pipes
+atexit.register(lambda: sockets[threading.main_thread()].close())
+"""
+MARK = re.compile(r'data:image/svg\+xml;base64,([^"]+)" width="14"')
+
+
+def mark_of(cell):
+    """Return the SVG of the mark in a cell's last output; "" if it has no mark that fades."""
+    found = MARK.search(cell.shown[-1]["text/html"])
+    return base64.b64decode(found[1]).decode() if found else ""
+
+
+@pytest.mark.parametrize("how", ["restart", "shutdown", "SIGTERM"])
+@pytest.mark.timeout(120)
+def test_panel_of_a_kernel_that_ends_says_so(kernel, settings, how):
+    """Its last state is that after the consumers have stopped, without a mark of running."""
+    declare("numbers", settings=settings)
+    kernel.run("import mousetrap.runtime.clock" + LIVE_CELLS)
+    shown = kernel.run("panel(handles)")
+    of_run = kernel.run("run = mousetrap.run(measured).start()\nrun.panel = panel(run)")
+    kernel.run("'another cell'")
+    send("words", ["mouse", "trap"], settings=settings)
+    kernel.run("handles[0].wait_until(done=2)")
+    assert "animate" in mark_of(shown)
+    send("slow", ["mouse"], settings=settings)
+    kernel.run("handles[1].wait_until(received=1)")
+
+    if how == "restart":
+        kernel.run(CLOSE_MAIN_THREADS_SOCKET)
+    if how == "SIGTERM":
+        kernel.run("import os; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))")
+        os.kill(kernel.pid, 15)
+    else:
+        kernel.request_end(restart=how == "restart")
+    both = (shown, of_run)
+    kernel.read_until(lambda: all("the kernel has ended" in each.result for each in both))
+    kernel.read(0.5)  # nothing comes after it
+
+    assert re.search(
+        r"2 workers.*: closed, as of [\d-]+ [\d:]+, the kernel has ended", shown.result
+    )
+    assert re.search(r"measure +closed .* 2 ", shown.result)
+    assert re.search(r"slow +closed", shown.result)
+    assert re.search(r"run \S+: ended, as of", of_run.result)
+    assert [mark_of(each) for each in both] == ["", ""]
+
+
+@pytest.mark.timeout(120)
+def test_panel_of_a_kernel_that_is_killed_carries_its_age(kernel, settings):
+    """Its last state has its date and time, and a mark that says running for some seconds only."""
+    kernel.run("import mousetrap.runtime.clock" + LIVE_CELLS)
+    shown = kernel.run("panel(handles)")
+    kernel.kill()
+
+    mark = ElementTree.fromstring(mark_of(shown))
+    faded, kept = mark.findall("{*}g")
+    assert re.search(r": open, as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d,", shown.result)
+    # as it is shown where nothing moves, and after the animation
+    assert (faded.get("opacity"), kept.get("opacity")) == ("0", None)
+    assert [each.find("{*}animate").get("dur") for each in (faded, kept)] == ["10s", "10s"]
+    assert faded.find("{*}animate").get("values") == "1;1;0"
+    assert mark.find("{*}desc").text in shown.result
+
+
+def test_picture_that_is_never_updated_has_no_mark_of_running(settings):
+    """A run that a cell displays shows the time of the picture, and is not marked as live."""
+    with mousetrap.run([measure], settings) as run:
+        html = run._repr_mimebundle_()["text/html"]
+
+    assert " open · as of " in html
+    assert "animate" not in html
+    assert not MARK.search(html)

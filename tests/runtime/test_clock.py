@@ -30,3 +30,12 @@ def test_local_time_is_hours_minutes_and_seconds(monkeypatch):
 
     assert re.fullmatch(r"\d\d:\d\d:\d\d", clock.local_time())
     assert clock.local_time() == clock.local_time(1_000_000.0)
+
+
+def test_local_date_time_ends_with_the_local_time(monkeypatch):
+    """It is the date, and the same time of day."""
+    monkeypatch.setattr(clock, "time", lambda: 1_000_000.0)
+
+    date, time = clock.local_date_time().split(" ")
+    assert re.fullmatch(r"1970-01-1[123]", date)  # in any time zone
+    assert time == clock.local_time()

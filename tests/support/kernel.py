@@ -1,7 +1,8 @@
 """A real kernel with a client, as notebooks, papermill and nbclient use one.
 
 `Kernel` runs cells and collects the output of each, whichever cell ran when it arrived: Jupyter
-assigns output to the cell that its message names.
+assigns output to the cell that its message names, and updates of a display to the cells that show
+it.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Kernel:
         self._manager = KernelManager(kernel_name="python3")
         self._client = None
         self._cells: dict[str, Cell] = {}
+        self._displays: dict[str, list[Cell]] = {}  # by their ids
 
     def __enter__(self) -> Kernel:
         self._manager.start_kernel(env=self._environment, cwd=self._folder)
@@ -121,6 +123,10 @@ class Kernel:
         self._manager.restart_kernel()
         self._connect()
 
+    def request_end(self, *, restart: bool) -> None:
+        """Do the first step of a restart or a shutdown; what the kernel sends is still read."""
+        self._client.shutdown(restart=restart)
+
     def shutdown(self) -> None:
         """End the kernel as closing the notebook does."""
         self._manager.shutdown_kernel()
@@ -139,15 +145,20 @@ class Kernel:
     def _record(self, message) -> None:
         cell = self._cells.get(message["parent_header"].get("msg_id"))
         content = message["content"]
-        if cell is None:
-            return
+        display = content.get("transient", {}).get("display_id")
         match message["msg_type"]:
+            case "update_display_data":  # of no cell, if the kernel ends
+                for shown in self._displays.get(display, []):
+                    shown.shown.append(content["data"])
+            case _ if cell is None:
+                return
             case "stream" if content["name"] == "stdout":
                 cell.stdout += content["text"]
             case "stream":
                 cell.stderr += content["text"]
-            case "display_data" | "execute_result" | "update_display_data":
+            case "display_data" | "execute_result":
                 cell.shown.append(content["data"])
+                self._displays.setdefault(display, []).append(cell)
             case "error":
                 cell.error, cell.traceback = content["ename"], "\n".join(content["traceback"])
             case "status" if content["execution_state"] == "idle":

@@ -1,0 +1,48 @@
+"""What ``notebook/`` does when its process ends in order: restart and shutdown of a kernel, `exit`.
+
+IPython has no event for them, but Python's `atexit` runs. The consumers stop first, so that a
+display's last state has their final counts. A process that is killed runs none of this.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from enum import IntEnum
+
+
+class Step(IntEnum):
+    """The steps of the end, in their order."""
+
+    HOLD_DISPLAYS = 1
+    STOP_CONSUMERS = 2
+    SHOW_LAST_STATES = 3
+
+
+_actions: dict[Step, Callable[[], None]] = {}
+_process = 0  # the id of the process that has registered them
+
+
+def at_end(step: Step, action: Callable[[], None]) -> None:
+    """Call *action* as this *step* of the end of this process; its errors are dropped.
+
+    A forked child does not call it: what its parent registered is the parent's.
+    """
+    global _process
+    if _process != os.getpid():
+        if not _process:  # a forked child inherits the registration
+            atexit.register(_end)
+        _actions.clear()
+        _process = os.getpid()
+    _actions[step] = action
+
+
+def _end() -> None:
+    if _process == os.getpid():
+        for step in sorted(_actions):
+            # ipykernel may have closed the main thread's way to stderr, so that a mere warning
+            # raises: the other steps must still be done, and nobody can be told
+            with suppress(Exception):
+                _actions[step]()
