@@ -266,7 +266,7 @@ def _text(view: View, at: AsOf, rows: int) -> str:
 
 def _html(view: View, at: AsOf, drawn: int, rows: int) -> str:
     color = RED if view.state == "failed" else GREY
-    mark = f'<span style="color:{color}">■</span>' if view.is_finished else at.dot()
+    mark = f'<span style="color:{color}">■</span>' if view.is_finished else at.mark()
     picture = _picture(view, drawn) if drawn else ""
     left, right = "text-align:left;white-space:nowrap", "text-align:right;white-space:nowrap"
     sides = [left, left, *[right] * 7, left]
@@ -289,7 +289,7 @@ def _html(view: View, at: AsOf, drawn: int, rows: int) -> str:
         f'<div style="margin:4px 0">{mark} '
         f"<b>{html.escape(safe(view.title, MAX_TEXT))}</b> "
         f"{html.escape(safe(view.state, MAX_TEXT))} · {at} · "
-        f"{html.escape(safe(view.broker, 120))}{'' if view.is_finished else at.remark()}</div>"
+        f"{html.escape(safe(view.broker, 120))}</div>"
         f'{picture}<table style="margin:4px 0"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>{remarks}"
     )

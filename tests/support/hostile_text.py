@@ -170,7 +170,7 @@ def bundles(text: str) -> dict[str, dict[str, str]]:
 def bundle(value) -> dict[str, str]:
     """Return what IPython would take from *value*: text, HTML, SVG."""
     if isinstance(value, Panel):
-        return value.bundle()
+        return value.render(value.poll(), end="")  # as it is while updates follow
     found = {"text/plain": str(value) if isinstance(value, Exception) else repr(value)}
     if hasattr(value, "_repr_html_"):
         found["text/html"] = value._repr_html_()

@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,8 @@ def jupyter_lab(folder: Path, environment: dict[str, str]) -> Iterator[str]:
                     server.wait(0.1)
         yield f"{address}/lab/tree/{{}}?token={token}"
         for kernel in request_api("kernels"):
-            request_api(f"kernels/{kernel['id']}", "DELETE")
+            with suppress(urllib.error.HTTPError):  # a test has shut it down
+                request_api(f"kernels/{kernel['id']}", "DELETE")
     finally:
         server.terminate()
         try:
