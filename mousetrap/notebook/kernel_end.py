@@ -13,7 +13,7 @@ from contextlib import suppress
 from enum import IntEnum
 
 
-class Step(IntEnum):
+class EndStep(IntEnum):
     """The steps of the end, in their order."""
 
     HOLD_DISPLAYS = 1
@@ -21,11 +21,11 @@ class Step(IntEnum):
     SHOW_LAST_STATES = 3
 
 
-_actions: dict[Step, Callable[[], None]] = {}
+_actions: dict[EndStep, Callable[[], None]] = {}
 _process = 0  # the id of the process that has registered them
 
 
-def at_end(step: Step, action: Callable[[], None]) -> None:
+def at_end(step: EndStep, action: Callable[[], None]) -> None:
     """Call *action* as this *step* of the end of this process; its errors are dropped.
 
     A forked child does not call it: what its parent registered is the parent's.

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
-from mousetrap.notebook.kernel_end import Step, at_end
+from mousetrap.notebook.kernel_end import EndStep, at_end
 from mousetrap.runtime import clock, randomness, threads
 from mousetrap.runtime.environment import ipython_shell, is_kernel
 
@@ -146,8 +146,8 @@ class LiveDisplay(Generic[State]):
         )
         self._thread.start()
         _started.add(self)
-        at_end(Step.HOLD_DISPLAYS, _hold_all)
-        at_end(Step.SHOW_LAST_STATES, _show_last_states)
+        at_end(EndStep.HOLD_DISPLAYS, _hold_all)
+        at_end(EndStep.SHOW_LAST_STATES, _show_last_states)
         ipython_shell().events.register("post_run_cell", self._on_cell_end)
 
     def _run(self, stopped: threads.Event) -> None:

@@ -18,7 +18,7 @@ from mousetrap.flows.stage import Stage, stage, with_delays
 from mousetrap.model.targets import Targets
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.handle import Handle
-from mousetrap.notebook.kernel_end import Step, at_end
+from mousetrap.notebook.kernel_end import EndStep, at_end
 from mousetrap.notebook.source_digest import SourceDigest, digest_of, unwrap
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.environment import ipython_shell
@@ -248,7 +248,7 @@ def _install_hooks() -> None:
     if running is not None and running is not _hooked_shell:
         _hooked_shell = running
         running.events.register("post_run_cell", _on_cell_end)
-    at_end(Step.STOP_CONSUMERS, _stop_at_exit)
+    at_end(EndStep.STOP_CONSUMERS, _stop_at_exit)
 
 
 def _name_in_notebook(target: Any) -> str:

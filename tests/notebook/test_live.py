@@ -13,7 +13,7 @@ from support.waiting import wait_for
 from mousetrap.notebook import kernel_end
 from mousetrap.notebook import live as live_module
 from mousetrap.notebook.freshness import VALID
-from mousetrap.notebook.kernel_end import Step
+from mousetrap.notebook.kernel_end import EndStep
 from mousetrap.notebook.live import ENDED, HEARTBEAT, MAX_UPDATES_PER_SECOND, STOPPED, LiveDisplay
 
 
@@ -220,7 +220,7 @@ def test_last_state_is_shown_after_the_consumers_have_stopped(
         counter.number = 7
         shell.end_cell()  # an update at the wrong time, by whatever
 
-    steps = [lambda: kernel_end.at_end(Step.STOP_CONSUMERS, stop_consumers), live.show]
+    steps = [lambda: kernel_end.at_end(EndStep.STOP_CONSUMERS, stop_consumers), live.show]
     for step in reversed(steps) if is_shown_first else steps:
         step()
     end()
@@ -280,7 +280,7 @@ def test_forked_child_shows_nothing_of_its_parent(shell, live, end):
     child = os.fork()
     if child == 0:
         end()
-        kernel_end.at_end(Step.STOP_CONSUMERS, lambda: None)  # of its own
+        kernel_end.at_end(EndStep.STOP_CONSUMERS, lambda: None)  # of its own
         end()
         os._exit(any(ENDED in text for text in shell.texts()))
 
