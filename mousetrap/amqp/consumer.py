@@ -26,7 +26,7 @@ from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
-from mousetrap.model.topology import AnyDeclaration, Declaration, checked
+from mousetrap.model.topology import AnyDeclaration, Binding, Declaration, checked
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -35,6 +35,10 @@ from mousetrap.settings import Settings
 # message to the consumer. If the cancel comes before its delivery, the message never arrives, and
 # is marked as redelivered (seen with RabbitMQ 4.3, where a few milliseconds were enough).
 QUIET_TIME = 0.1
+
+# Seconds between two declarations of the bindings. The broker does not say when an exchange or a
+# binding was deleted; a consumer without its bindings would wait for ever.
+BINDING_INTERVAL = 30.0
 
 log = logging.getLogger("mousetrap.amqp.consumer")
 
@@ -113,6 +117,8 @@ class Consumer:
         self.connection.open()
         if self.settings.queues_expire:
             self.connection.call_later(self._renewal_interval, self._renew)
+        if any(isinstance(each, Binding) for each in self._declarations):
+            self.connection.call_later(BINDING_INTERVAL, self._bind_again)
 
     def ack(self, *deliveries: Delivery) -> None:
         """Ack *deliveries* soon; those settled at the same time are acked together."""
@@ -346,6 +352,14 @@ class Consumer:
                 )
             self._count_watched(self._channel)
         self.connection.call_later(self._renewal_interval, self._renew)
+
+    def _bind_again(self) -> None:
+        """Bind again; if the exchange is gone, the channel is closed, and the next declares it."""
+        if self._channel is not None and self._channel.is_open:
+            for each in self._declarations:
+                if isinstance(each, Binding):
+                    declare(self._channel, each)
+        self.connection.call_later(BINDING_INTERVAL, self._bind_again)
 
     def _count_watched(self, channel: Channel) -> None:
         if self._watched:
