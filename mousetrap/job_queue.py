@@ -17,7 +17,7 @@ from mousetrap.amqp.blocking_channel import JobChannel, connect
 from mousetrap.amqp.declared_queues import note
 from mousetrap.amqp.error_translation import translated
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader, is_not_needed_yet
-from mousetrap.amqp.queue_reader import get, requeue, take
+from mousetrap.amqp.queue_reader import MAX_SINGLE_GETS, get, requeue, take
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
@@ -29,6 +29,7 @@ from mousetrap.settings import Settings
 QUEUES = ["start_fetch", "data_processing"]
 MAX_DRAIN_PREFETCH = 1000  # unacked messages of `drain` at a time; a guess
 ANSWERS_TIMEOUT = 30.0  # seconds for a request, from opening the connection to the last answer
+RETURN_TIME = 1.0  # seconds at the end of `drain` to return what it prefetched and did not take
 # seconds after the timeout of `drain` or `delete_unused` for the answer to the last request
 DRAIN_GRACE, DELETE_GRACE = 0.25, 0.5
 PEEK_NOTE = (
@@ -165,21 +166,21 @@ def drain(
     A message is acked once it is in the list (and *on_message* has returned, if given). If an
     exception interrupts, the message goes back to the queue, and the messages that were taken
     before are in ``taken`` of the exception. Never more messages are prefetched than are in the
-    queue and wanted, so that other consumers can have the rest. A retry queue or dead queue that no
-    message has needed yet is empty.
+    queue and wanted: other consumers can have the rest. A retry queue or dead queue that no message
+    has needed yet is empty.
 
     Raises:
         QueueMissing: there is no such queue.
-        BrokerUnreachable, ConnectionLost: the broker did not answer, or stopped answering, so that
-            it is not known what the queue holds. Acks that were under way may be lost with the
-            connection: then messages in ``taken`` are delivered again.
+        BrokerUnreachable, ConnectionLost: the broker did not answer, so it is not known what the
+            queue holds. Acks under way may be lost: then messages in ``taken`` are delivered again.
         KeyboardInterrupt: between two messages, or within half a second if the broker is silent.
     """
     settings = settings or Settings.from_environment()
     name = settings.topology.wire_name(queue)
     taken: list[Message] = []
     idle_timeout = timeout if n is not None and not idle else idle
-    deadline, last, ready = clock.monotonic() + timeout, clock.monotonic(), 1  # one may be ready
+    last, ready = clock.monotonic(), 1  # one may be ready
+    stop = deadline = last + timeout
     if is_not_needed_yet(queue, settings, timeout + DRAIN_GRACE, last + idle_timeout):
         return Messages(taken, f" out of {queue}")
     with (
@@ -187,11 +188,12 @@ def drain(
         postponed() as interrupts,
         short_channel(settings, clock.remaining(deadline) + DRAIN_GRACE) as channel,
     ):
-        while (n is None or len(taken) < n) and clock.monotonic() < deadline:
+        while (n is None or len(taken) < n) and clock.monotonic() < stop:
             wanted = MAX_DRAIN_PREFETCH if n is None else n - len(taken)
             limit = min(ready or 1, wanted, MAX_DRAIN_PREFETCH)
             before, ready = len(taken), 0
-            with closing(take(channel, name, limit, deadline)) as found:
+            stop = deadline - (min(RETURN_TIME, timeout / 4) if limit > MAX_SINGLE_GETS else 0.0)
+            with closing(take(channel, name, limit, stop)) as found:
                 for message, left in found:
                     interrupts.deliver()  # here no message is taken and not acked
                     if on_message is not None:
@@ -205,8 +207,7 @@ def drain(
                 if quiet >= idle_timeout:
                     break
                 # basic.get cannot wait, and a consumer could prefetch messages of other consumers
-                pause = min(0.02, idle_timeout - quiet, clock.remaining(deadline))
-                channel.connection.process_data_events(pause)
+                channel.connection.process_data_events(min(0.02, idle_timeout - quiet))
     return Messages(taken, f" out of {queue}")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import BrokerUnreachable, QueueMissing, TopologyMismatch
+from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import (
     declare,
     delete,
@@ -119,6 +120,24 @@ def test_drain_takes_many_in_order_and_leaves_the_rest(full, settings):
     assert [m.data for m in drain("full", 60, settings=settings)] == list(range(60))
     assert [m.data for m in peek("full", 100, settings)] == list(range(60, 100))
     assert [m.data for m in drain("full", settings=settings)] == list(range(60, 100))
+
+
+def test_drain_ends_in_time_with_messages_left(full, settings):
+    """It returns what it took, also if the broker's last answers need a while."""
+
+    def take_long(_):
+        time.sleep(0.1)
+
+    with Proxy(settings) as proxy:
+        proxy.delay(0.15)  # in each direction
+        taken = drain(
+            "full", timeout=4, settings=proxy.settings, on_message=lambda _: time.sleep(0.1)
+        )
+        proxy.delay(0)
+
+    assert 0 < len(taken) < 100
+    left = [m.data for m in drain("full", idle=0.5, settings=settings)]
+    assert [m.data for m in taken] + left == list(range(100))
 
 
 def test_drain_of_many_requeues_what_an_error_interrupts(full, settings):

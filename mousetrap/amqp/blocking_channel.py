@@ -114,7 +114,7 @@ class _SharedConnection:
                     self._lock.release()
 
 
-class JobChannel:
+class JobChannel(forks.OfOneProcess):
     """A pika blocking channel whose connection stays open while it is not used.
 
     Every method and attribute of `pika.adapters.blocking_connection.BlockingChannel` is here.
@@ -215,7 +215,7 @@ class JobChannel:
         return f"<Channel {self._channel.channel_number} to {self._settings.url}: {state}>"
 
 
-class JobConnection:
+class JobConnection(forks.OfOneProcess):
     """The connection of a `JobChannel`; every method of `pika.BlockingConnection` is here.
 
     Threads: as `JobChannel`; `add_callback_threadsafe` never waits.

@@ -33,7 +33,7 @@ from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError
 from mousetrap.model.message import Message
 from mousetrap.model.targets import Address
 from mousetrap.model.topology import AnyDeclaration, checked
-from mousetrap.runtime import clock
+from mousetrap.runtime import clock, forks
 from mousetrap.runtime.interrupt import interrupts_postponed, run_uninterrupted
 from mousetrap.settings import Settings
 
@@ -41,7 +41,7 @@ CLOSED = "this publisher was closed; make a new one"
 MAX_BATCH = 256  # receipts that `publish_many` submits at a time
 
 
-class Publisher:
+class Publisher(forks.OfOneProcess):
     """Publishes from any thread, gets an outcome for each message, and survives reconnects.
 
     When the connection breaks, messages that were written and not confirmed become *unknown*.

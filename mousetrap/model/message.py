@@ -7,6 +7,7 @@ messages that plain pika sent. Nothing here talks to a broker. Prototyped in
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -41,7 +42,14 @@ MAX_ID_BYTES = 255  # AMQP sends an id as a short string, which has at most 255 
 MAX_CLOCK_LEAD = 86_400.0  # seconds: a day; a time further in the future is not believed
 MAX_ATTEMPT = 1000  # of every count in a header; a guess: no queue has a thousand retry delays
 ID_NAMESPACE = bytes.fromhex("a3b1c9f26a0e5d8b9d0a6d6f75736574")  # of output ids; never changes
-_NOT_DECODED: Any = object()  # in place of data, because None is valid data
+
+
+class _Mark(enum.Enum):
+    NOT_DECODED = 0
+
+
+# In place of data, because None is valid data. An enum is the same object in a copied message.
+_NOT_DECODED: Any = _Mark.NOT_DECODED
 
 current_message: ContextVar[Message] = ContextVar("mousetrap.current")
 """The message that is being handled in this thread or coroutine; unset outside a worker."""

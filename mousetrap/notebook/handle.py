@@ -13,7 +13,7 @@ from mousetrap.display.safe_text import safe
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.source_digest import SourceDigest
-from mousetrap.runtime import clock
+from mousetrap.runtime import clock, forks
 from mousetrap.worker.captured_output import AttemptOutput, OutputCapture, Outputs
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached
 from mousetrap.worker.statistics import Statistics
@@ -48,7 +48,7 @@ class Failure:
         return "\n".join(self.lines())
 
 
-class Handle:
+class Handle(forks.OfOneProcess):
     """A background consumer, as `mousetrap.consume` returns it.
 
     Counts start at zero when the handle is made, so that a cell which waits for them can be run

@@ -12,6 +12,7 @@ from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import Recording
 from mousetrap.model import ledger_tables
 from mousetrap.runs.diagram import Diagram
+from mousetrap.runtime import forks
 
 if TYPE_CHECKING:
     from mousetrap.display.table import Table
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _view: Callable[[Any], str] | None = None  # returns the HTML of a run
 
 
-class RunFigures:
+class RunFigures(forks.OfOneProcess):
     """The part of `mousetrap.Run` that reads its ledger and changes nothing."""
 
     flow: Flow

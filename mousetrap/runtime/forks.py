@@ -8,7 +8,7 @@ that another thread held would never be released. So the copies are made unusabl
 from __future__ import annotations
 
 import os
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, SupportsIndex, TypeVar
 from weakref import WeakSet
 
 L = TypeVar("L")  # a lock of `threads`
@@ -22,6 +22,21 @@ class Forkable(Protocol):
 
         Nothing may be closed: the parent uses the same sockets and files.
         """
+
+
+class OfOneProcess:
+    """A base of what has threads, connections or files: it cannot be passed to another process.
+
+    A pool of processes, and a start method that does not fork, pickle what they pass on.
+    """
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Raise TypeError, as `pickle` does for a socket."""
+        name = type(self).__name__
+        raise TypeError(
+            f"a {name} has connections of this process, so it can be neither copied nor passed to "
+            f"another process: pass its settings, and make a {name} there"
+        )
 
 
 _locks: WeakSet[object] = WeakSet()

@@ -82,7 +82,7 @@ class Transaction:
         return _rows(self._execute(sql, parameters))
 
 
-class Sink:
+class Sink(forks.OfOneProcess):
     """Results by message id, in a table *name* of an SQLite file or a PostgreSQL database.
 
         sink = Sink("results.db")  # or "postgresql://user:password@host:5432/database"

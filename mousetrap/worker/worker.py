@@ -39,7 +39,7 @@ WORKER_STOP_TIMEOUT = 6.0  # seconds for the messages in progress when a worker 
 MIN_PREFETCH = 16
 
 
-class Worker:
+class Worker(forks.OfOneProcess):
     """Calls *handler* with each message of *queue* and sends its results to *writes*.
 
     *writes* is a queue or several, each of which gets every output; a `Send` goes to the one that

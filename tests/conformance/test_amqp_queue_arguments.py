@@ -177,7 +177,7 @@ def test_each_argument_in_a_second_declaration(kind, target, declare):
         if argument in NEW and target.version < (4, 3):
             accepts = None
         base = base_of(argument, kind)
-        value = next(each for each in VALUES if (accepts or anything)(each))
+        value = next(each for each in (60_000, *VALUES) if (accepts or anything)(each))
         given = base | {argument: value}
         pairs = {"added": (base, given)}
         if accepts:
