@@ -33,8 +33,8 @@ RETURN_TIME = 1.0  # seconds at the end of `drain` to return what it prefetched 
 # seconds after the timeout of `drain` or `delete_unused` for the answer to the last request
 DRAIN_GRACE, DELETE_GRACE = 0.25, 0.5
 PEEK_NOTE = (
-    "The messages are back in the queue. The broker marks them as redelivered, and a consumer that "
-    "runs now may receive them in another order."
+    "The messages are back in the queue, marked as redelivered; a consumer that runs now may "
+    "receive them in another order."
 )
 
 
@@ -176,8 +176,7 @@ def drain(
         KeyboardInterrupt: between two messages, or within half a second if the broker is silent.
     """
     settings = settings or Settings.from_environment()
-    name = settings.topology.wire_name(queue)
-    taken: list[Message] = []
+    name, taken = settings.topology.wire_name(queue), list[Message]()
     idle_timeout = timeout if n is not None and not idle else idle
     last, ready = clock.monotonic(), 1  # one may be ready
     stop = deadline = last + timeout

@@ -77,7 +77,7 @@ class Settings:
                 raise SettingsError(f"{name} is {value!r}: it must lie in {low}..{high}")
         if not self.host:
             raise SettingsError("host is empty: give a name or an address, e.g. localhost")
-        if re.search(r"[/@\s]", self.host):  # not quoted: it may be a URL with a password
+        if re.search(r"[/@\s\x00-\x1f]", self.host):  # not quoted: it may be a URL with a password
             raise SettingsError(
                 "host is not a name or an address: put a URL into RABBITMQ_URL, or split it up"
             )
@@ -94,6 +94,11 @@ class Settings:
             raise SettingsError(
                 f"events_exchange is {self.events_exchange[:60]!r}: use up to 100 letters, digits, "
                 f"'_', '-', '.', ':', or an empty text to switch events off"
+            )
+        if f"{self.namespace}.".startswith("amq."):
+            raise SettingsError(
+                f"namespace is {self.namespace[:60]!r}: queues that begin with 'amq.' are the "
+                f"broker's own: use another word"
             )
         if not re.fullmatch(r"[A-Za-z0-9_.-]{0,40}", self.namespace):
             raise SettingsError(
@@ -126,7 +131,9 @@ class Settings:
         in_url = set(values)
         for name, (variable, convert) in _VARIABLES.items():
             text = environment.get(variable)
-            if name in in_url or text is None or (text == "" and name not in _MAY_BE_EMPTY):
+            if name in in_url or text is None:
+                continue
+            if name not in _MAY_BE_EMPTY and not text.strip():
                 continue
             try:
                 values[name] = convert(_clean(text, is_password=name == "password"))
@@ -134,6 +141,8 @@ class Settings:
                 raise SettingsError(f"{variable} is {_shown(text)}: {error}") from None
         if "password" not in in_url and (path := _read(environment, PASSWORD_FILE)):
             values["password"] = _password_from(path, environment)
+        if environment.get("RABBITMQ_TLS", "").strip().lower() in _YES and not values.get("tls"):
+            _warn_once("RABBITMQ_TLS", "RABBITMQ_URL begins with amqp://, without TLS")
         if values.get("tls") and "port" not in values:
             values["port"] = TLS_PORT
         try:
@@ -200,8 +209,14 @@ def _host(text: str) -> str:
         return text[1:-1]
     if "," in text or ";" in text:
         raise ValueError("give one host; several need a load balancer or a DNS name in front")
-    if text.count(":") == 1 and "/" not in text:
+    if (text.count(":") == 1 and "/" not in text) or re.fullmatch(r"\[.*\]:\d+", text):
         raise ValueError("give the port in RABBITMQ_PORT")
+    return text
+
+
+def _vhost(text: str) -> str:
+    if "%2f" in text.lower():
+        raise ValueError(f"write it as it is, not as in a URL: {unquote(text)}")
     return text
 
 
@@ -263,8 +278,13 @@ def _warn_of_misspelt(environment: Mapping[str, str]) -> None:
         if name.startswith("MOUSETRAP_") and name not in _KNOWN:
             meant = next(iter(difflib.get_close_matches(name, _KNOWN, 1, 0.85)), None)
         if meant is not None:
-            _warned.add(name)
-            warnings.warn(f"{name} is not read: {meant} is", stacklevel=3)
+            _warn_once(name, f"{meant} is", 4)
+
+
+def _warn_once(name: str, why: str, stacklevel: int = 3) -> None:
+    if name not in _warned:
+        _warned.add(name)
+        warnings.warn(f"{name} is not read: {why}", stacklevel=stacklevel)
 
 
 PASSWORD_FILE = "RABBITMQ_PASSWORD_FILE"  # noqa: S105 -- the name of a variable
@@ -275,7 +295,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "port": ("RABBITMQ_PORT", _port),
     "user": ("RABBITMQ_USER", str),
     "password": ("RABBITMQ_PASSWORD", str),
-    "vhost": ("RABBITMQ_VHOST", str),
+    "vhost": ("RABBITMQ_VHOST", _vhost),
     "tls": ("RABBITMQ_TLS", _yes_or_no),
     "namespace": ("MOUSETRAP_NAMESPACE", str),
     "queue_type": ("MOUSETRAP_QUEUE_TYPE", str),
@@ -297,6 +317,7 @@ _MISTAKES = {  # what other programs call it
     "RABBITMQ_USERNAME": "RABBITMQ_USER", "RABBITMQ_PASS": "RABBITMQ_PASSWORD",
     "RABBITMQ_HOSTNAME": "RABBITMQ_HOST", "RABBITMQ_VIRTUAL_HOST": "RABBITMQ_VHOST",
     "RABBITMQ_URI": "RABBITMQ_URL", "RABBITMQ_SSL": "RABBITMQ_TLS",
+    "RABBITMQ_URL_FILE": "RABBITMQ_URL", "RABBITMQ_USER_FILE": "RABBITMQ_USER",
 }  # fmt: skip
 _warned: set[str] = set()
 _NO_COUNTERPART = "remove it, it has no counterpart here"
@@ -320,17 +341,24 @@ def _parts_of(url: str) -> dict[str, Any]:
         "RABBITMQ_URL must look like amqp://user:password@host:5672/vhost, with /, @, :, ? and # "
         "in a user, password or vhost written as %2F, %40, %3A, %3F and %23"
     )
+    several = SettingsError(
+        "RABBITMQ_URL names several hosts: give one; several need a load balancer or a DNS name"
+    )
+    has_several = False
     try:
         parts = urlsplit(url)
+        has_several = "," in parts.netloc.rpartition("@")[2]
         port = parts.port
-    except ValueError:
-        raise problem from None
-    if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
-        raise problem
-    if "," in parts.netloc.rpartition("@")[2]:
-        raise SettingsError(
-            "RABBITMQ_URL names several hosts: give one; several need a load balancer or a DNS name"
+        user, password, vhost, host = (
+            unquote(each or "", errors="strict")
+            for each in (parts.username, parts.password, parts.path[1:], parts.hostname)
         )
+    except ValueError:
+        raise (several if has_several else problem) from None
+    if parts.scheme not in ("amqp", "amqps") or not host:
+        raise problem
+    if has_several:
+        raise several
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if query and set(query) <= set(_QUERY):
         return _parts_of(url.partition("?")[0]) | _from_query(query)
@@ -338,16 +366,16 @@ def _parts_of(url: str) -> dict[str, Any]:
     if parts.query or parts.fragment or "@" in parts.path:
         raise problem
     tls = parts.scheme == "amqps"
-    values: dict[str, Any] = {"host": parts.hostname, "port": port}
+    values: dict[str, Any] = {"host": host, "port": port}
     if port is None:
         values["port"] = 5671 if tls else 5672
     values["tls"] = tls
     if parts.username is not None:
-        values["user"] = unquote(parts.username)
+        values["user"] = user
     if parts.password is not None:
-        values["password"] = unquote(parts.password)
+        values["password"] = password
     if parts.path not in ("", "/"):
-        values["vhost"] = unquote(parts.path[1:])
+        values["vhost"] = vhost
     return values
 
 

@@ -55,6 +55,10 @@ WORKS = [
     ({"RABBITMQ_HOST": ""}, {"host": "localhost"}),
     ({"RABBITMQ_HOST": "[::1]"}, {"host": "::1"}),
     ({"RABBITMQ_HOST": "::1"}, {"host": "::1"}),
+    ({"RABBITMQ_HOST": "  "}, {"host": "localhost"}),
+    ({"RABBITMQ_VHOST": "\n"}, {"vhost": "/"}),
+    ({"RABBITMQ_URL": "amqp://[fe80::1%25eth0]"}, {"host": "fe80::1%eth0"}),
+    ({"RABBITMQ_URL": "amqp://me:100%@host"}, {"password": "100%"}),
     ({"RABBITMQ_PORT": " 5673\n"}, {"port": 5673}),
     ({"RABBITMQ_PORT": ""}, {"port": 5672}),
     ({"RABBITMQ_USER": "me\n"}, {"user": "me"}),
@@ -97,7 +101,13 @@ REFUSED = [
     ),
     ({"RABBITMQ_URL": '"amqp://me:hunter2@host"'}, "RABBITMQ_URL", "quotes"),
     ({"RABBITMQ_URL": "amqp://me:hunter2@a,b"}, "RABBITMQ_URL", "one"),
-    ({"RABBITMQ_URL": "amqp://me:hunter2@a:1,b:2"}, "RABBITMQ_URL", "amqp://"),
+    ({"RABBITMQ_URL": "amqp://me:hunter2@a:1,b:2"}, "RABBITMQ_URL", "several hosts"),
+    ({"RABBITMQ_URL": "amqp://me:hunter2%FF@host"}, "RABBITMQ_URL", "amqp://"),
+    ({"RABBITMQ_HOST": "[::1]:5672"}, "RABBITMQ_HOST", "RABBITMQ_PORT"),
+    ({"RABBITMQ_HOST": "host\x00"}, "RABBITMQ_HOST", "not a name"),
+    ({"RABBITMQ_VHOST": "%2Fteam"}, "RABBITMQ_VHOST", "/team"),
+    ({"MOUSETRAP_NAMESPACE": "amq"}, "MOUSETRAP_NAMESPACE", "broker's own"),
+    ({"MOUSETRAP_NAMESPACE": "amq.team"}, "MOUSETRAP_NAMESPACE", "broker's own"),
     ({"RABBITMQ_URL": "amqp://me:hunter2@host?heartbeat=often"}, "RABBITMQ_URL", "seconds"),
     ({"RABBITMQ_URL": "amqp://host?heartbeat=-1"}, "RABBITMQ_URL", "heartbeat"),
     ({"RABBITMQ_URL": "amqp://me:hunter2@host?frame_max=9"}, "RABBITMQ_URL", "frame_max"),
@@ -149,6 +159,7 @@ def test_password_is_read_from_a_file(tmp_path, text):
         ("MOUSETRAP_QUEUE_EXPIRE", "MOUSETRAP_QUEUE"),
         ("RABBITMQ_USERNAME", "RABBITMQ_USER"),
         ("RABBITMQ_PASS", "RABBITMQ_PASSWORD"),
+        ("RABBITMQ_URL_FILE", "RABBITMQ_URL"),
     ],
 )
 def test_misspelt_variables_are_warned_of(monkeypatch, written, meant):
@@ -161,3 +172,12 @@ def test_misspelt_variables_are_warned_of(monkeypatch, written, meant):
 
     assert len(caught) == 1
     assert SECRET not in str(caught[0].message)
+
+
+def test_tls_that_the_url_overrides_is_warned_of(monkeypatch):
+    """The password would go out without TLS, where a person asked for it."""
+    monkeypatch.setattr("mousetrap.settings._warned", set())
+
+    with pytest.warns(UserWarning, match="RABBITMQ_TLS is not read: RABBITMQ_URL begins with"):
+        Settings.from_environment({"RABBITMQ_URL": "amqp://host", "RABBITMQ_TLS": "1"})
+    Settings.from_environment({"RABBITMQ_URL": "amqps://host", "RABBITMQ_TLS": "1"})
