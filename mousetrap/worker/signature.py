@@ -98,15 +98,15 @@ def _require_one_argument(function: Any, signature: Signature, name: str) -> Non
             f"{name} cannot handle messages: {call}, and {why}: "
             f"leave the first parameter to the data, as in def {_word(name)}(data){others}"
         )
-    if needed:
-        raise TypeError(
-            f"{name} cannot handle messages: {call}; give {', '.join(needed)} a default, or fill "
-            f"it with functools.partial"
-        )
     if first is not None and first.name in ("self", "cls") and _is_method_of_class(function):
         raise TypeError(
             f"{name} cannot handle messages: its first parameter is {first.name!r}, not the data: "
             f"it is a method, so give the method of an object: TheClass().{_word(name)}"
+        )
+    if needed:
+        raise TypeError(
+            f"{name} cannot handle messages: {call}; give {', '.join(needed)} a default, or fill "
+            f"it with functools.partial"
         )
 
 

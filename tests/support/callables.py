@@ -318,7 +318,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "keywords": (keywords, r"as in def keywords\(data\)"),
     "keywords and default": (keyword_default_and_keywords, "it has no parameter for it"),
     "lambda with keywords": (lambda **data: data, "it has no parameter for it"),
-    "unbound method": (Methods.bound, "give data a default"),
+    "unbound method": (Methods.bound, r"it is a method.*TheClass\(\)"),
     "unbound method of a default": (Methods.without_data, r"it is a method.*TheClass\(\)"),
     "unbound method of nothing": (Methods.nothing, r"it is a method.*TheClass\(\)"),
     "method of keywords": (Methods().keyword_only, "it has no parameter for it"),
