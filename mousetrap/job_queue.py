@@ -29,7 +29,7 @@ from mousetrap.settings import Settings
 QUEUES = ["start_fetch", "data_processing"]
 MAX_DRAIN_PREFETCH = 1000  # unacked messages of `drain` at a time; a guess
 ANSWERS_TIMEOUT = 30.0  # seconds for a request, from opening the connection to the last answer
-RETURN_TIME = 1.0  # seconds at the end of `drain` to return what it prefetched and did not take
+UNTAKEN_TIME = 1.0  # seconds at the end of `drain` to return what it prefetched and did not take
 # seconds after the timeout of `drain` or `delete_unused` for the answer to the last request
 DRAIN_GRACE, DELETE_GRACE = 0.25, 0.5
 PEEK_NOTE = (
@@ -191,7 +191,7 @@ def drain(
             wanted = MAX_DRAIN_PREFETCH if n is None else n - len(taken)
             limit = min(ready or 1, wanted, MAX_DRAIN_PREFETCH)
             before, ready = len(taken), 0
-            stop = deadline - (min(RETURN_TIME, timeout / 4) if limit > MAX_SINGLE_GETS else 0.0)
+            stop = deadline - (min(UNTAKEN_TIME, timeout / 4) if limit > MAX_SINGLE_GETS else 0.0)
             with closing(take(channel, name, limit, stop)) as found:
                 for message, left in found:
                     interrupts.deliver()  # here no message is taken and not acked
