@@ -17,6 +17,10 @@ from mousetrap.runs.run import Run
 from mousetrap.worker.worker import Worker
 
 RETRY_DELAY = 6.0  # seconds; with less, RabbitMQ has written more of the messages before the kill
+# Seconds until everything has returned. If the work queue refuses a message, or is not there yet
+# after a restart of the broker, RabbitMQ tries again when its timer of 180 seconds has run once or
+# twice: only a message that was refused before the timer began is sent when it first ends.
+RETURN_TIMEOUT = 2 * 180 + 60.0
 SLOW = 0.002  # seconds for the second attempt; RabbitMQ needs less to return a message
 
 
@@ -71,7 +75,7 @@ def killed_while_retries_return(rabbit, settings, times):
         rabbit.kill()
         handler.gate.set()
         rabbit.start()
-        trial.settle(120)
+        trial.settle(RETURN_TIMEOUT)
         trial.wait_until_idle(worker)
         return trial.drain_queues()
 
@@ -163,23 +167,25 @@ def test_retries_wait_for_room(rabbit, rabbit_settings):
 @pytest.mark.fault("F31")
 @pytest.mark.parametrize("times", [pytest.param(300, marks=LONG)])
 def test_work_queue_is_full_when_retries_return(rabbit, rabbit_settings, fault_row, times):
-    """What a full work queue refuses comes back when there is room: RabbitMQ tries every 180 s."""
+    """What a full work queue refuses comes back when there is room, by RabbitMQ's timer."""
     settings = rabbit_settings
     handler = FailsOnce()
-    with Trial(settings, Queue("work", (1.0,))) as trial:
-        with Worker(trial.queue, handler, settings, writes="out", prefetch=256) as worker:
+    with Trial(settings, Queue("work", (15.0,))) as trial:
+        with Worker(trial.queue, handler, settings, writes="out") as worker:
             trial.send(f"{n}" for n in range(times))
-            worker.wait_until(retried=times // 3)
+            worker.wait_until(retried=times, timeout=60)
+            # The work queue is empty: RabbitMQ would drop what exceeds the limit of a new policy.
+            assert depth("work", settings).messages == 0
             limit = '{"max-length": 20, "overflow": "reject-publish"}'
             name = trial.wire_name("work").replace(".", "\\.")
             rabbit.rabbitmqctl("set_policy", "full", f"^{name}$", limit, "--apply-to", "queues")
-            worker.wait_until(retried=times, timeout=60)
-            threading.Event().wait(3.0)  # the retries return meanwhile, and most are refused
+            wait_for(lambda: depth("work", settings).messages == 20, 60)
+            threading.Event().wait(3.0)  # the other retries return meanwhile, and are refused
             rabbit.rabbitmqctl("clear_policy", "full")
             handler.gate.set()
             started = time.monotonic()
-            trial.settle(230)
+            trial.settle(RETURN_TIMEOUT)
             fault_row.heal_seconds.append(time.monotonic() - started)
             trial.wait_until_idle(worker)
         fault_row.add(trial.drain_queues())
-    assert fault_row.heal_seconds[0] <= 200
+    assert 3.0 < fault_row.heal_seconds[0] < RETURN_TIMEOUT
