@@ -21,6 +21,7 @@ from support.jupyterlab import chromium
 from support.order import longest_first
 from support.quick import mark_quick
 
+from mousetrap.amqp import new_queues
 from mousetrap.broker import Broker, ensure, probe
 from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.pytest_plugin import missing
@@ -112,6 +113,16 @@ def start_kernel(settings: Settings):
 @pytest.fixture
 def kernel(start_kernel):
     return start_kernel()
+
+
+@pytest.fixture(autouse=True)
+def _confirms_count_at_once(request, monkeypatch):
+    """In this process, confirms of a new quorum queue count at once if no test kills the broker.
+
+    Otherwise each test in which a message fails would wait for `NEW_QUEUE_TIME`.
+    """
+    if not {"rabbit", "node", "cluster"}.intersection(request.fixturenames):
+        monkeypatch.setattr(new_queues, "NEW_QUEUE_TIME", 0.0)
 
 
 # ---- for the tests of faults -------------------------------------------------------------------

@@ -257,6 +257,12 @@ class Publisher(forks.OfOneProcess):
         """
         run_uninterrupted(lambda: self._close(timeout))
 
+    def count_confirms(self) -> None:
+        """Count confirms of new queues at once, also those that came before: a worker stops."""
+        self.connection.call(
+            lambda: self._window.settle(self._on_demand.new.count_all(), "confirmed")
+        )
+
     def refuse_new(self) -> None:
         """Raise an error for each publish from now on: the process ends."""
         self._window.refuse_new(ConnectionLost("the process ends: nothing more can be published"))
@@ -313,6 +319,7 @@ class Publisher(forks.OfOneProcess):
             for declaration in self._declared[len(declared) :]:  # added in the meantime
                 declare(channel, declaration)
             ready()
+            self._on_demand.connected(self.connection)
             self._write()
 
         channel.confirm_delivery(self._on_confirm, callback=on_confirming)
@@ -321,7 +328,7 @@ class Publisher(forks.OfOneProcess):
         """Session: messages that were written and not answered become unknown."""
         self._channel = None
         self._on_demand.lost(error)
-        written = self._unconfirmed.take_all()
+        written = self._unconfirmed.take_all() + self._on_demand.new.take_held()
         if isinstance(error, MessageTooLarge):
             too_large = [each for each in written if len(each.message.body) == error.size]
             written = [each for each in written if each not in too_large]
@@ -331,7 +338,8 @@ class Publisher(forks.OfOneProcess):
     def forked(self, error: MousetrapError) -> None:
         """Session: this is a forked child, which publishes nothing with this publisher."""
         self._channel = None
-        self._window.forked(error, self._unconfirmed.take_all())
+        written = self._unconfirmed.take_all() + self._on_demand.new.take_held()
+        self._window.forked(error, written)
 
     def failed(self, error: MousetrapError) -> None:
         """Session: the connection will not be restored."""
@@ -360,7 +368,7 @@ class Publisher(forks.OfOneProcess):
         method = frame.method
         settled = self._unconfirmed.take(method.delivery_tag, multiple=method.multiple)
         if isinstance(method, spec.Basic.Ack):
-            self._window.settle(settled, "confirmed")
+            self._window.settle(self._on_demand.confirmed(settled, self._last_answer), "confirmed")
         else:
             self._window.settle(settled, "refused", "nack")
 
@@ -368,6 +376,7 @@ class Publisher(forks.OfOneProcess):
         self, _: Channel, method: spec.Basic.Return, properties: AMQPProperties, __: bytes
     ) -> None:
         returned = self._unconfirmed.take_returned(properties.message_id, method.routing_key)
+        self._on_demand.returned(returned)
         self._window.settle(returned, "returned", str(method.reply_text))
 
     @property
@@ -382,8 +391,11 @@ class Publisher(forks.OfOneProcess):
         open and answers no publish; the new connection may reach another node.
         """
         now, timeout = clock.monotonic(), self.settings.confirm_timeout
+        self._window.settle(self._on_demand.new.take(now), "confirmed")
         late = self._unconfirmed.take_late(now)
         is_silent = bool(late) and now - self._last_answer > timeout
+        if self.connection.state == "open":
+            self._on_demand.timed_out(late, timeout, is_silent=is_silent)
         late += self._window.take_late(now)
         state, url = self.connection.state, self.settings.url
         reason = f"no answer in {timeout:g} s; the connection was {state}"

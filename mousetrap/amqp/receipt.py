@@ -13,6 +13,7 @@ from mousetrap.amqp.properties import AMQPProperties
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import OutcomeUnknown, PublishError, PublishRefused, Unroutable
 from mousetrap.model.message import Message
+from mousetrap.model.topology import work_queue_of
 from mousetrap.runtime.interrupt import Waiter
 
 ReceiptState = Literal["waiting", "confirmed", "returned", "refused", "unknown"]
@@ -90,6 +91,12 @@ class Receipt:
                         f"message {self.message.short_id} was returned: no queue is bound to "
                         f"exchange {self.exchange!r} with a key that matches {self.queue!r}; bind "
                         f"one (Queue(bindings=[...])) or check the key and the namespace"
+                    )
+                if work_queue_of(self.queue):
+                    return Unroutable(
+                        f"message {self.message.short_id} was returned: there is no queue "
+                        f"{self.queue!r}; its worker declares it with the arguments that it needs, "
+                        f"as soon as the broker allows that"
                     )
                 known = [repr(safe(name)) for name in similar_names(self.queue)]
                 hint = f" Did you mean {known[0]}?" if known else ""

@@ -20,7 +20,7 @@ PORT_DISTANCE = 10_000  # from the port of AMQP, 5672, to that of the plugin, 15
 MANAGEMENT_TIMEOUT = 2.0  # seconds for all questions of one call
 MAX_PORT = 65_535
 MAX_ANSWER = 1_000_000  # bytes of an answer that are read; that of one queue has a few thousand
-# Seconds after which RabbitMQ has sent a refused dead letter again. Its timer ends every 180 seconds
+# Seconds after which RabbitMQ has sent a refused dead letter again. Its timer ends each 180 seconds
 # (the default) and sends what was refused at least 180 seconds ago; the rest waits another turn.
 RETURN_TIME = 360
 

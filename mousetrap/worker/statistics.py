@@ -51,13 +51,13 @@ def collect(
 ) -> Statistics:
     """Return the figures of a worker that has these parts, and has ended because of *error*.
 
-    *queue_problem*: what is wrong with its queues; shown if nothing more urgent is wrong.
+    *queue_problem*: what is wrong with its queues; it may explain the other problem.
     """
     counts = processor.snapshot()
     problem = str(error or "") or processor.problem
     if consumes.state not in ("open", "closed"):
         problem = problem or str(consumes.error or consumes.state)
-    problem = problem or queue_problem
+    problem = "; ".join(filter(None, (problem, queue_problem)))
     oldest = processor.attempts.oldest
     if not problem and oldest >= LONG_HANDLING:
         problem = f"the oldest message in progress has been handled for {oldest:,.0f} s"

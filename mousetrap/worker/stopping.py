@@ -67,6 +67,7 @@ def finish(
         return is_cancelled or clock.monotonic() > started + CONSUMER_CANCEL_TIMEOUT
 
     processor.stop()
+    publisher.count_confirms()  # or what is confirmed would be given back as well
     by_copy = process_ends or _others_consume(consumer, discovery, processor.in_progress, ask_end)
     may_be_quorum = process_ends or consumer.settings.queue_type == "quorum"
     # no message may arrive while the others are finished

@@ -1,0 +1,110 @@
+"""Quorum queues that were declared a moment ago, whose confirms do not count yet.
+
+RabbitMQ writes the name of a new quorum queue to its disk up to a second after the declaration
+(measured on 3.10, 4.0 and 4.3), and confirms messages before that. If it is killed in between, it
+begins the queue again without these messages; before 4.3 that queue also has no leader and answers
+nothing. So the source of such a message is acked only when the queue has been there for a while.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from pika.channel import Channel
+from pika.exceptions import ChannelClosedByBroker, NoFreeChannels
+
+from mousetrap.amqp.connection import Connection
+from mousetrap.amqp.receipt import Receipt
+from mousetrap.errors import ConnectionLost
+
+NEW_QUEUE_TIME = 2.0  # seconds after the first confirm of a new queue; twice the longest measured
+
+
+class NewQueues:
+    """Keeps the receipts of new quorum queues until their confirms count.
+
+    A queue is new if it was not there when `look` asked, or if it was declared before the answer
+    came. Each new queue makes RabbitMQ postpone the writing, so the last one counts for all.
+
+    Threads: the I/O thread.
+    """
+
+    def __init__(self) -> None:
+        self.is_active = False  # the broker is a RabbitMQ
+        self._existing: set[str] = set()
+        self._until: dict[str, float] = {}  # new queue -> when confirms count; inf: none has come
+        self._declared: set[str] = set()
+        self._held: list[Receipt] = []
+
+    def look(self, connection: Connection, queues: Iterable[str]) -> None:
+        """Ask which of *queues* (on the wire) exist, one after the other, on extra channels."""
+        self.is_active = connection.product.startswith("RabbitMQ")
+        if self.is_active:
+            self._ask(connection, [each for each in queues if each not in self._declared])
+
+    def declared(self, queue: str) -> None:
+        """Remember that *queue* is declared now."""
+        if self.is_active and queue not in self._declared and queue not in self._existing:
+            self._until[queue] = math.inf
+        self._declared.add(queue)
+
+    def counted(self, receipts: list[Receipt], now: float) -> list[Receipt]:
+        """Return those of *receipts*, which the broker has just confirmed, that count at once."""
+        if not self._until:
+            return receipts
+        for receipt in receipts:
+            if not receipt.exchange and self._until.get(receipt.queue) == math.inf:
+                for queue, until in self._until.items():
+                    if queue == receipt.queue or until < math.inf:
+                        self._until[queue] = now + NEW_QUEUE_TIME
+        held = [
+            each
+            for each in receipts
+            if not each.exchange and self._until.get(each.queue, now) > now
+        ]
+        self._held += held
+        return [each for each in receipts if each not in held] if held else receipts
+
+    def take(self, now: float) -> list[Receipt]:
+        """Take the held receipts whose confirms count by *now*."""
+        if not self._until:
+            return []
+        self._until = {queue: until for queue, until in self._until.items() if until > now}
+        taken = [each for each in self._held if each.queue not in self._until]
+        self._held = [each for each in self._held if each.queue in self._until]
+        return taken
+
+    def take_held(self) -> list[Receipt]:
+        """Take all held receipts: their channel is lost."""
+        taken, self._held = self._held, []
+        return taken
+
+    def count_all(self) -> list[Receipt]:
+        """Take all held receipts; from now on every confirm counts."""
+        self.is_active, self._until = False, {}
+        return self.take_held()
+
+    def _ask(self, connection: Connection, queues: list[str]) -> None:
+        if not queues:
+            return
+        queue, *others = queues
+
+        def on_open(channel: Channel) -> None:
+            channel.queue_declare(queue, passive=True, callback=lambda _: on_found(channel))
+
+        def on_found(channel: Channel) -> None:
+            if queue not in self._declared:  # otherwise it may be there because of that
+                self._existing.add(queue)
+            channel.close()
+
+        def on_closed(_: Channel, reason: Any) -> None:
+            by_broker = isinstance(reason, ChannelClosedByBroker)
+            if not by_broker or reason.reply_code in (403, 404):
+                self._ask(connection, others)
+
+        try:
+            connection.extra_channel(on_open).add_on_close_callback(on_closed)
+        except (ConnectionLost, NoFreeChannels):
+            return  # those that were not asked for count as new

@@ -1,0 +1,128 @@
+"""Faults of a retry queue itself: the broker refuses it, forgets it, or it does not answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+from rig.trial import Trial, trial_counts
+from support.waiting import wait_for
+
+from mousetrap.job_queue import depth
+from mousetrap.model.topology import Queue
+from mousetrap.worker.worker import Worker
+
+CONFIRM_TIMEOUT = 3.0  # seconds
+# What RabbitMQ logs when it starts a queue whose name it had not written: 4.3, and before.
+FORGOTTEN = ("name_not_registered", "leader not known")
+
+
+class OddFailsOnce:
+    """A handler that raises at the first attempt of each odd id."""
+
+    def __init__(self) -> None:
+        self.failed: set[str] = set()
+
+    def __call__(self, id: str) -> str:
+        if int(id) % 2 and id not in self.failed:
+            self.failed.add(id)
+            raise ConnectionError("no luck")
+        return id
+
+
+@pytest.mark.fault("F30")
+@trial_counts(1, 10)
+def test_broker_killed_after_the_declaration(rabbit, rabbit_settings, fault_row, times):
+    """Retries of the first moment survive, although RabbitMQ forgets that queue and has confirmed.
+
+    The kill comes after the confirms and before RabbitMQ has written the name of the queue.
+    """
+    triggered = 0
+    for kill in range(5 * times):
+        settings = rabbit_settings.replace(
+            namespace=f"{rabbit_settings.namespace}-{kill}", confirm_timeout=CONFIRM_TIMEOUT
+        )
+        handler = OddFailsOnce()
+        with Trial(settings, Queue("work", (4.0,))) as trial:
+            trial.send(f"{n}" for n in range(100))
+            with Worker(trial.queue, handler, settings, writes="out", prefetch=256) as worker:
+                wait_for(lambda handler=handler: len(handler.failed) == 50)
+                time.sleep(0.1)  # the fault: the confirms come meanwhile
+                rabbit.kill()
+                rabbit.start()
+                trial.settle(60)
+                trial.wait_until_idle(worker)
+            history = trial.drain_queues()
+        if hasattr(rabbit, "log") and not any(each in rabbit.log() for each in FORGOTTEN):
+            fault_row.count_not_triggered(4 * times)
+            continue
+        fault_row.add(history)
+        triggered += 1
+        if triggered == times:
+            return
+
+
+REFUSALS = {
+    "permission": (
+        ["set_permissions", "DEV_USER", r"^(?!.*\.retry\.)", ".*", ".*"],
+        ["set_permissions", "DEV_USER", ".*", ".*", ".*"],
+        "ACCESS_REFUSED",
+    ),
+    "limit": (
+        ["set_vhost_limits", '{"max-queues": 1}'],
+        ["clear_vhost_limits"],
+        "limit in vhost",
+    ),
+}
+
+
+@pytest.mark.fault("F39")
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_retry_queue_is_refused(rabbit, rabbit_settings, fault_row, refusal):
+    """Other messages are done meanwhile; the retries go on when the queue is allowed."""
+    refuse, allow, reason = REFUSALS[refusal]
+    handler = OddFailsOnce()
+    with (
+        Trial(rabbit_settings, Queue("work", (0.2,))) as trial,
+        Worker(trial.queue, handler, rabbit_settings, writes="out", prefetch=64) as worker,
+    ):
+        rabbit.rabbitmqctl(*refuse)
+        try:
+            trial.send(f"{n}" for n in range(40))
+            worker.wait_until(done=20, timeout=20)
+            wait_for(lambda: reason in worker.statistics().problem)
+            assert "job_queue.declare" not in worker.statistics().problem
+        finally:
+            rabbit.rabbitmqctl(*allow)
+        trial.settle(30)
+        trial.wait_until_idle(worker)
+        wait_for(lambda: not worker.statistics().problem)
+        assert worker.statistics().retried == 20
+        fault_row.add(trial.drain_queues())
+
+
+@pytest.mark.fault("F39")
+def test_retry_queue_does_not_answer(rabbit, rabbit_settings, fault_row, caplog):
+    """If a retry queue confirms nothing, as one without a leader, retries wait in another one."""
+    caplog.set_level(logging.WARNING, "mousetrap")
+    settings = rabbit_settings.replace(confirm_timeout=1.0)
+    handler = OddFailsOnce()
+    with (
+        Trial(settings, Queue("work", (0.2,))) as trial,
+        Worker(trial.queue, handler, settings, writes="out", prefetch=64) as worker,
+    ):
+        trial.send(["1"])
+        trial.settle()
+        trial.wait_until_idle(worker)
+        name = trial.wire_name("work.retry.0.2s")
+        rabbit.rabbitmqctl(
+            "eval", f'ra:stop_server(quorum_queues, {{list_to_atom("%2F_{name}"), node()}}).'
+        )
+        trial.send(f"{n}" for n in range(2, 42))
+        trial.settle(30)
+        trial.wait_until_idle(worker)
+        assert f"{name!r} has confirmed no message" in worker.statistics().problem
+        assert caplog.text.count("has confirmed no message") == 1
+        assert depth("work.retry.0.2s.2", settings).messages == 0
+        fault_row.add(trial.drain_queues())
