@@ -116,11 +116,10 @@ def test_retry_queue_does_not_answer(rabbit, rabbit_settings, fault_row, caplog)
         trial.settle()
         trial.wait_until_idle(worker)
         name = trial.wire_name("work.retry.0.2s")
-        rabbit.rabbitmqctl(
-            "eval", f'ra:stop_server(quorum_queues, {{list_to_atom("%2F_{name}"), node()}}).'
-        )
+        rabbit.rabbitmqctl("eval", f'sys:suspend(list_to_atom("%2F_{name}")).')
         trial.send(f"{n}" for n in range(2, 42))
         trial.settle(30)
+        rabbit.rabbitmqctl("eval", f'sys:resume(list_to_atom("%2F_{name}")).')
         trial.wait_until_idle(worker)
         assert f"{name!r} has confirmed no message" in worker.statistics().problem
         assert caplog.text.count("has confirmed no message") == 1
