@@ -259,9 +259,8 @@ class Publisher(forks.OfOneProcess):
 
     def count_confirms(self) -> None:
         """Count confirms of new queues at once, also those that came before: a worker stops."""
-        self.connection.call(
-            lambda: self._window.settle(self._on_demand.new.count_all(), "confirmed")
-        )
+        new = self._on_demand.new
+        self.connection.call(lambda: self._window.settle(new.count_all(), "confirmed"))
 
     def refuse_new(self) -> None:
         """Raise an error for each publish from now on: the process ends."""
@@ -338,8 +337,7 @@ class Publisher(forks.OfOneProcess):
     def forked(self, error: MousetrapError) -> None:
         """Session: this is a forked child, which publishes nothing with this publisher."""
         self._channel = None
-        written = self._unconfirmed.take_all() + self._on_demand.new.take_held()
-        self._window.forked(error, written)
+        self._window.forked(error, self._unconfirmed.take_all() + self._on_demand.new.take_held())
 
     def failed(self, error: MousetrapError) -> None:
         """Session: the connection will not be restored."""
@@ -372,9 +370,7 @@ class Publisher(forks.OfOneProcess):
         else:
             self._window.settle(settled, "refused", "nack")
 
-    def _on_return(
-        self, _: Channel, method: spec.Basic.Return, properties: AMQPProperties, __: bytes
-    ) -> None:
+    def _on_return(self, _: Channel, method: Any, properties: AMQPProperties, __: bytes) -> None:
         returned = self._unconfirmed.take_returned(properties.message_id, method.routing_key)
         self._on_demand.returned(returned)
         self._window.settle(returned, "returned", str(method.reply_text))
@@ -394,13 +390,11 @@ class Publisher(forks.OfOneProcess):
         self._window.settle(self._on_demand.new.take(now), "confirmed")
         late = self._unconfirmed.take_late(now)
         is_silent = bool(late) and now - self._last_answer > timeout
-        if self.connection.state == "open":
+        if (state := self.connection.state) == "open":
             self._on_demand.timed_out(late, timeout, is_silent=is_silent)
         late += self._window.take_late(now)
-        state, url = self.connection.state, self.settings.url
-        reason = f"no answer in {timeout:g} s; the connection was {state}"
-        self._window.settle(late, "unknown", reason)
+        self._window.settle(late, "unknown", f"no answer in {timeout:g} s; connection {state}")
         if is_silent and state == "open":
-            problem = f"{url} answered no publish within {timeout:g} s; connect again"
+            problem = f"{self.settings.url} answered no publish within {timeout:g} s; connect again"
             self.connection.reconnect(ConnectionLost(problem))
         self.connection.call_later(self._deadline_interval, self._check_deadlines)
