@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mousetrap.errors import UndecodableMessage
-from mousetrap.model.message import Message
+from mousetrap.model.message import Message, child_id
 from mousetrap.model.outcome import Outcome, Output, outputs_to, pack, unpack
 
 START = 1_000_000.0  # seconds since 1970
@@ -114,3 +116,57 @@ def test_only_a_retried_outcome_is_not_final():
 
     assert [outcome("m", kind=kind).is_final for kind in kinds] == [True, False, True]
     assert outcome("m").ended == START + 0.01
+
+
+# ---- a deploy that mixes versions ----------------------------------------------------------------
+
+# What the version before exchanges published for four attempts.
+BEFORE = Path(__file__).with_name("events_before.json").read_bytes().strip()
+
+
+class OutputBefore(msgspec.Struct, array_like=True):
+    """An output as that version reads it."""
+
+    id: str
+    queue: str
+    body: bytes | None = None
+
+
+class OutcomeBefore(msgspec.Struct):
+    """The fields of an outcome that matter here, as that version reads them."""
+
+    id: str
+    outputs: tuple[OutputBefore, ...] = ()
+
+
+class BatchBefore(msgspec.Struct):
+    """A body as that version reads it."""
+
+    others: list[OutcomeBefore] = []
+
+
+def test_outcomes_of_the_version_before_are_understood():
+    """A run of this version counts what a worker of that one publishes."""
+    base = {"stage": "st", "queue": "work", "worker": "host:1", "seconds": 0.25}
+    kept = tuple(Output(child_id("m1", "st", n), "next") for n in range(2))
+    again = tuple(Output(child_id("m2", "st", n), "next") for n in range(2))
+
+    assert unpack(BEFORE) == [
+        Outcome("m1", "done", **base, begun=1.5, job="j", parent="j", outputs=kept),
+        Outcome("m2", "done", **base, begun=2.5, attempt=2, outputs=again),
+        Outcome("m3", "retried", **base, begun=3.5, reason="ValueError: no", traceback="trace",
+                delay=5.0),
+        Outcome("m4", "done", **base, begun=4.5,
+                outputs=(Output("x", "side", b"1"), Output("y", "next"))),
+    ]  # fmt: skip
+
+
+def test_the_version_before_understands_outcomes_with_several_targets():
+    """Its run counts the queues; an output to an exchange is a result to it."""
+    outputs = (Output("a", "visits"), Output("b", "order.paid", b"1", "orders"))
+    body = pack([Outcome("m", "done", "st", "work", "host:1", 1.0, 0.1, outputs=outputs)])
+    [found] = msgspec.json.decode(body, type=BatchBefore).others
+
+    assert [(each.id, each.queue, each.body) for each in found.outputs] == [
+        ("a", "visits", None), ("b", "order.paid", b"1"),
+    ]  # fmt: skip
