@@ -230,7 +230,8 @@ class Publisher(forks.OfOneProcess):
     def declare(self, declarations: Iterable[AnyDeclaration]) -> None:
         """Declare *declarations* before the next publish, and again after each reconnect."""
         new = list(declarations)
-        self.connection.exchanges += checked(new)
+        known = self.connection.exchanges
+        known += [each for each in checked(new) if each not in known]
 
         def declare_now() -> None:
             self._declared += [each for each in new if each not in self._declared]

@@ -263,8 +263,12 @@ def unrouted(exchange: str) -> str:
 
 
 def checked(declarations: Iterable[AnyDeclaration]) -> list[ExchangeDeclaration]:
-    """Return the exchanges among *declarations* that are declared only if they are missing."""
-    return [e for e in declarations if isinstance(e, ExchangeDeclaration) and e.is_checked]
+    """Return the exchanges among *declarations* that are declared only if missing, each once."""
+    found: list[ExchangeDeclaration] = []
+    for each in declarations:
+        if isinstance(each, ExchangeDeclaration) and each.is_checked and each not in found:
+            found.append(each)
+    return found
 
 
 def work_queue_of(name: str) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 from support.waiting import wait_for
 
 import mousetrap
-from mousetrap import Exchange, Queue, Worker
+from mousetrap import Exchange, Publisher, Queue, Worker
 from mousetrap.amqp import consumer, queue_reader
 from mousetrap.errors import TopologyMismatch
 from mousetrap.job_queue import declare, depth, drain, short_channel
@@ -155,3 +155,12 @@ def test_exchange_of_another_type_is_named(settings):
                 Worker(BOUND, list, settings).start()
         finally:
             channel.exchange_delete(wire(settings))
+
+
+def test_publisher_asks_for_an_exchange_once_however_often_it_is_declared(lasting):
+    """A worker declares everything again each time that a message was returned."""
+    publisher = Publisher(lasting)
+    for _ in range(3):
+        publisher.declare(lasting.topology.bindings(BOUND))
+
+    assert [each.type for each in publisher.connection.exchanges] == ["topic"]
