@@ -229,8 +229,7 @@ class Publisher(forks.OfOneProcess):
 
     def declare(self, declarations: Iterable[AnyDeclaration]) -> None:
         """Declare *declarations* before the next publish, and again after each reconnect."""
-        new = list(declarations)
-        known = self.connection.exchanges
+        new, known = list(declarations), self.connection.exchanges
         known += [each for each in checked(new) if each not in known]
 
         def declare_now() -> None:
