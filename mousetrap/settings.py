@@ -266,7 +266,11 @@ def _password_from(path: str, environment: Mapping[str, str]) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not valid UTF-8"
         raise SettingsError(f"{PASSWORD_FILE} is {path!r}, which cannot be read: {why}") from None
-    return _clean(text, is_password=True)
+    if not (password := _clean(text, is_password=True)):
+        raise SettingsError(
+            f"{PASSWORD_FILE} is {path!r}, which is empty: write the password into it"
+        )
+    return password
 
 
 def _warn_of_misspelt(environment: Mapping[str, str]) -> None:

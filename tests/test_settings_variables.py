@@ -1,5 +1,7 @@
 """What people write into the variables works as they mean it, or the error says what to write."""
 
+import os
+
 import pytest
 
 from mousetrap.errors import SettingsError
@@ -94,6 +96,7 @@ REFUSED = [
     ({"RABBITMQ_TLS": "perhaps"}, "RABBITMQ_TLS", "1 (yes)"),
     ({"RABBITMQ_PASSWORD_FILE": "/none/there"}, "RABBITMQ_PASSWORD_FILE", "No such file"),
     ({"RABBITMQ_PASSWORD_FILE": "/"}, "RABBITMQ_PASSWORD_FILE", "cannot be read"),
+    ({"RABBITMQ_PASSWORD_FILE": os.devnull}, "RABBITMQ_PASSWORD_FILE", "empty"),
     (
         {"RABBITMQ_PASSWORD_FILE": "/x", "RABBITMQ_PASSWORD": SECRET},
         "RABBITMQ_PASSWORD_FILE",

@@ -145,7 +145,7 @@ def login_refused(user: str, where: str) -> str:
         )
     return (
         f"the broker at {where} refused the login of user {user!r}{hint}: check RABBITMQ_USER and "
-        f"RABBITMQ_PASSWORD"
+        f"RABBITMQ_PASSWORD or RABBITMQ_PASSWORD_FILE, or the login in RABBITMQ_URL"
     )
 
 

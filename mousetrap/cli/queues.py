@@ -43,6 +43,8 @@ def show_queues(
 ) -> None:
     """Show how many messages wait in each queue, and how many consumers it has.
 
+    Messages that a worker handles, or has prefetched, are not counted.
+
     Example: mousetrap queues
 
     Example: mousetrap queues words words.dead --json

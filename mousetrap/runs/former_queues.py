@@ -83,11 +83,11 @@ def remember(settings: Settings, stage: str, queues: Iterable[str], reads: str =
         path = state_folder("stages") / f"{name}.json"
         known = _read(path)
         before = {*known.get("current", ()), *known.get("former", ())}
-        since = known.get("since", 0.0) if known else clock.time()
+        now = clock.time()
         facts = {"address": address, "stage": stage, "current": current, "reads": reads,
-                 "former": sorted(before - set(current)), "since": since}  # fmt: skip
-        if facts != known:
-            write_atomically(path, json.dumps(facts))
+                 "former": sorted(before - set(current)),
+                 "since": known.get("since", 0.0) if known else now, "started": now}  # fmt: skip
+        write_atomically(path, json.dumps(facts))
     except (OSError, SettingsError) as error:
         log.debug("the queues of stage %s are not recorded: %s", stage, error)
 
@@ -113,7 +113,8 @@ def leftovers(settings: Settings, timeout: float = ANSWERS_TIMEOUT) -> list[Left
 def renames(settings: Settings) -> list[Rename]:
     """Return the stages at this broker and namespace that are perhaps older ones with a new name.
 
-    A stage is named for `RENAME_NOTED` after its first start on this machine.
+    A stage is named for `RENAME_NOTED` after its first start on this machine, and not after an
+    older one was started again: then the function has its old name back.
     """
     ours = [each for each in _stages(settings) if each.get("reads")]
     found = []
@@ -122,7 +123,9 @@ def renames(settings: Settings) -> list[Rename]:
         before = sorted(
             other["stage"]
             for other in ours
-            if other["reads"] == each["reads"] and other.get("since", 0.0) < since
+            if other["reads"] == each["reads"]
+            and other.get("since", 0.0) < since
+            and other.get("started", 0.0) < each.get("started", since)
         )
         if before and clock.time() - since < RENAME_NOTED:
             found.append(Rename(each["reads"], each["stage"], tuple(before)))

@@ -187,11 +187,7 @@ class Run(RunFigures):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self.state == "open":
-            sys.stderr.write(
-                f"the queues of {self.namespace} stay. To see them: "
-                f"MOUSETRAP_NAMESPACE={self.namespace} mousetrap queues; to delete them: "
-                f"mousetrap sweep\n"
-            )
+            sys.stderr.write(self._queues.kept_text() + "\n")
         self.stop(keep_queues=kind is not None)
 
     # ---- sending and waiting ---------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from shlex import join, quote
 from typing import TYPE_CHECKING
 
 from mousetrap import job_queue
@@ -134,6 +135,16 @@ class RunQueues:
         if found is None:  # the connection is not open; another one may be had
             return job_queue.depths(names, self._settings, timeout=timeout)
         return [found[name] for name in names]
+
+    def kept_text(self) -> str:
+        """Return where the queues of a run that failed are, for a person with a shell."""
+        work = self.read_by_stages
+        names = [*(q.name for q in work), *(q.dead for q in work), *self.results()]
+        namespace = self._settings.namespace
+        return (
+            f"the queues of {namespace} stay. To see them: MOUSETRAP_NAMESPACE={quote(namespace)} "
+            f"mousetrap queues {join(names)}; to delete them: mousetrap sweep"
+        )
 
     def take_results(self, timeout: float) -> Messages:
         """Take the messages out of the result queues, with *timeout* seconds for each queue.

@@ -10,6 +10,7 @@ from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError
 from mousetrap.worker.processor import Processor
 
+STOPPING = "it was asked to stop: it finishes its messages and begins no other"
 LONG_HANDLING = 60.0  # seconds after which `problem` says how long a message has been handled
 
 
@@ -54,6 +55,7 @@ def collect(
     *queue_problem*: what is wrong with its queues; it may explain the other problem.
     """
     counts = processor.snapshot()
+    alive = is_started and error is None and consumes.state != "closed"
     problem = str(error or "") or processor.problem
     if consumes.state not in ("open", "closed"):
         problem = problem or str(consumes.error or consumes.state)
@@ -61,8 +63,9 @@ def collect(
     oldest = processor.attempts.oldest
     if not problem and oldest >= LONG_HANDLING:
         problem = f"the oldest message in progress has been handled for {oldest:,.0f} s"
+    if not problem and alive and processor.is_stopping:
+        problem = STOPPING
     is_blocked = consumes.is_open and publishes.state == "blocked"
-    alive = is_started and error is None and consumes.state != "closed"
     connected = consumes.is_open and publishes.is_open
     return Statistics(
         state="failed" if error else "blocked" if is_blocked else consumes.state,

@@ -100,8 +100,9 @@ class TimeLimit:
             )
             self._on_stuck(
                 HandlersStuck(
-                    f"{what}, so the worker ends and gives its messages back; start it again (or "
-                    f"use mousetrap work --processes, which replaces it), and give what the "
-                    f"handler waits for a time-out of its own"
+                    f"{what}, so the worker ends and gives its messages back: give what the "
+                    f"handler waits for a time-out of its own, or make the handler `async def`, "
+                    f"which can be cancelled; a higher concurrency lets more of them hang, and "
+                    f"mousetrap work --processes replaces a worker that ended so"
                 )
             )

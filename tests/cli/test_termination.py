@@ -27,6 +27,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
 from mousetrap.worker.health import Health
+from mousetrap.worker.statistics import STOPPING
 from mousetrap.worker.worker import Worker
 
 FLOW = """
@@ -248,6 +249,8 @@ def test_terminated_twice_ends_at_once(work, settings, processes):
     process.reaches("begun")
     process.process.terminate()
     wait_for(lambda: not process.is_well())
+    if processes is None:
+        assert process.health()[1]["problem"] == STOPPING
     code, seconds = process.terminate()
 
     assert code == 128 + signal.SIGTERM

@@ -76,6 +76,19 @@ def test_stage_that_took_the_place_of_another_is_named_for_a_week(lasting, own_s
     assert "keep the identity: stage(name='parse')" in str(found)
 
 
+def test_stage_that_has_its_old_name_back_is_named_no_more(lasting, own_state):
+    """The advice was followed; a start under the new name is a rename again."""
+    settings, prefix = lasting
+    queue = f"{prefix}-in"
+    found = []
+    for stage in ("parse", "parse_line", "parse", "parse_line"):
+        remember(settings, stage, [queue], queue)
+        found.append([(each.stage, each.before) for each in renames(settings)])
+
+    renamed = [("parse_line", ("parse",))]
+    assert found == [[], renamed, [], renamed]
+
+
 def test_broken_file_is_passed_over(lasting, own_state):
     """Another program wrote it, or a disk was full."""
     settings, prefix = lasting

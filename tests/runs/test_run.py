@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 import types
@@ -225,7 +226,11 @@ def test_queues_of_a_failed_run_stay_until_they_expire_or_are_swept(settings, ow
         fail()
 
     assert existing_queues(run)
-    assert f"MOUSETRAP_NAMESPACE={run.namespace} mousetrap queues" in capsys.readouterr().err
+    told = re.search(r"MOUSETRAP_NAMESPACE=(\S+) mousetrap queues (.*);", capsys.readouterr().err)
+    assert told, "no command that shows the queues"
+    assert told[1] == run.namespace
+    names = [stubborn.queue.name, stubborn.queue.dead]
+    assert told[2].split()[:2] == names
     retry = run.settings.topology.wire_name(stubborn.queue.retry_queue(30.0))
     deadline = time.monotonic() + 15
     pause = threading.Event()
