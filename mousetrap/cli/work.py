@@ -107,19 +107,16 @@ def work(
     that a stage of this machine used before and no stage uses now.
 
     After the first signal it finishes the messages in progress, or gives them back after --grace.
-    `timeout` sends two signals, unless it has the option --foreground.
 
     With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
     with its exit code. They end when this process ends, however it ends.
 
-    With --timeout, or the stage's own, a message whose handler takes longer has failed and is
-    retried. When as many handlers hang as run at a time (--concurrency), it gives its messages back
-    and ends with exit code 1.
+    With --timeout, or a stage's, a message that takes longer has failed and is retried. When as many
+    handlers hang as run at a time, it gives its messages back and ends with exit code 1.
 
     With --health, GET / answers 200 while the worker is alive, connected and consuming, else 503;
-    GET /live checks only that it is alive. The body is JSON; `problem` says why. By
-    default it listens on 127.0.0.1.
+    GET /live checks only that it is alive. The body is JSON. By default it listens on 127.0.0.1.
 
     With RESULTS_SINK in the environment (a file, or postgresql://...) the messages that are sent to
     the queue `results` are stored there as well, each once.
