@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from mousetrap.cli.work_warnings import WorkWarnings
 from mousetrap.display.progress import write_values
 from mousetrap.display.safe_text import safe
 from mousetrap.embedded_broker import PRODUCT
+from mousetrap.runtime import clock
 from mousetrap.runtime.signals import (
     HANDLERS_EXIT_TIMEOUT,
     STOP_TIMEOUT,
@@ -107,6 +109,7 @@ def work(
     that a stage of this machine used before and no stage uses now.
 
     After the first signal it finishes the messages in progress, or gives them back after --grace.
+    Threads that the handlers have left behind have --grace to end, too.
 
     With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
@@ -163,6 +166,7 @@ class _Work:
         self._report = report
         self._json = json
         self._is_working = False
+        self._stopping = -math.inf  # when the signal came, on the monotonic clock
         self._warnings = WorkWarnings(worker, settings, log.warning)
 
     def run(self, health: str | None, with_parent: bool) -> None:
@@ -189,9 +193,13 @@ class _Work:
             self._write_report()
             if self._is_working and self._report is None:
                 self._print_summary()
+            # Threads that handlers have started, and those of `to_thread`, may never end, also
+            # after their handlers have returned.
             if self._worker.abandoned or self._worker.statistics().in_progress:
-                # threads that these handlers have started, and those of `to_thread`, may never end
                 exit_within(HANDLERS_EXIT_TIMEOUT, code, lambda: finish_publishers(0.0))
+            else:
+                left = max(HANDLERS_EXIT_TIMEOUT, clock.remaining(self._stopping + self._grace))
+                exit_within(left, code, finish_publishers)
 
     def _log_to_stderr(self) -> None:
         handler = logging.StreamHandler()
@@ -218,6 +226,7 @@ class _Work:
             )
 
     def _on_stopping(self) -> None:
+        self._stopping = clock.monotonic()
         if self._report is None and (in_progress := self._worker.statistics().in_progress):
             print_message(
                 f"stopping: {in_progress} in progress, which may take up to {self._grace:g} s; "

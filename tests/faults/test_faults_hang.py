@@ -25,6 +25,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", ())
+LONG = pytest.mark.long
 GRACE = 0.3  # seconds
 LIMIT = 0.5  # seconds
 
@@ -68,6 +69,7 @@ def test_stopped_in_a_long_handler(
 
 
 FLOW = """
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from mousetrap import stage
@@ -77,18 +79,33 @@ def hang(id: str) -> str:
     if id.startswith("hang"):
         ThreadPoolExecutor(1).submit(threading.Event().wait).result()  # joined at the exit
     return id
+
+# Each leaves a thread behind that never ends, and that the interpreter joins at its exit.
+
+@stage(reads="work", retry_delays=())
+async def waits_for_a_thread(id: str) -> None:
+    await asyncio.to_thread(threading.Event().wait)
+
+@stage(reads="work", retry_delays=())
+async def waits_no_longer(id: str) -> None:
+    await asyncio.wait_for(asyncio.to_thread(threading.Event().wait), 0.1)
+
+@stage(reads="work", retry_delays=())
+def leaves_a_pool_behind(id: str) -> None:
+    ThreadPoolExecutor(1).submit(threading.Event().wait)
 """
 
 
 class WorkCommand:
     """``mousetrap work`` with a health endpoint, in a folder of its own."""
 
-    def __init__(self, settings, folder, *options):
+    def __init__(self, settings, folder, *options, stage="hang"):
         (folder / "flow.py").write_text(FLOW)
         self.log = folder / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mousetrap", "work", "flow:hang", "--health", "0", *options],
+                [sys.executable, "-m", "mousetrap", "work", f"flow:{stage}", "--health", "0",
+                 *options],
                 cwd=folder, env=os.environ | settings.to_environment(), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -117,8 +134,8 @@ def work(tmp_path):
     """Start ``mousetrap work``; it ends with the test."""
     running = []
 
-    def work(settings, *options):
-        running.append(WorkCommand(settings, tmp_path, *options))
+    def work(settings, *options, **stage):
+        running.append(WorkCommand(settings, tmp_path, *options, **stage))
         return running[-1]
 
     yield work
@@ -222,4 +239,32 @@ def test_stopped_with_the_default_grace(settings, work, fault_row, tmp_path, pro
         fault_row.heal_seconds.append(seconds)
         assert (code, seconds < 9) == (0, True), (seconds, worker.log.read_text())
         assert found_in("work", settings) == dict.fromkeys(ids, 0)
+        fault_row.trials += 1
+
+
+@pytest.mark.fault("F37")
+@trial_counts(1, 5)
+@pytest.mark.parametrize(
+    ("stage", "ended", "processes"),
+    [
+        pytest.param("waits_for_a_thread", None, None, id="that it waits for"),
+        pytest.param("waits_no_longer", "dead", None, id="that it gave up"),
+        pytest.param("leaves_a_pool_behind", "done", None, id="of its pool"),
+        pytest.param("leaves_a_pool_behind", "done", 1, id="in a worker process", marks=LONG),
+    ],
+)
+def test_stopped_while_a_thread_of_a_handler_hangs(
+    settings, work, fault_row, stage, ended, processes, times
+):
+    """SIGTERM ends the process in time, whether the handler still waits for it or has returned."""
+    for n in range(times):
+        options = [] if processes is None else ["--processes", str(processes)]
+        worker = work(settings, "--grace", str(GRACE), *options, stage=stage)
+        send(settings, f"m{n}")
+        wait_for(lambda: worker.health("")[1].get(ended or "in_progress") == 1, 40)  # noqa: B023
+        code, seconds = worker.stop()
+        fault_row.heal_seconds.append(seconds)
+        assert (code, seconds < 9) == (0, True), (seconds, worker.log.read_text())
+        left = {} if ended else {f"m{n}": 0}
+        assert found_in("work", settings) == left
         fault_row.trials += 1
