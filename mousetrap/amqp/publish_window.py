@@ -24,8 +24,8 @@ class PublishWindow:
     New receipts wait in an outbox until the I/O thread writes their messages: *write* is called
     there, once per batch. The window is full at ``settings.max_in_flight`` waiting receipts.
 
-    Threads: `wait_for_room`, `submit`, `wait_until_empty` and `fail` from any, the rest on the I/O
-    thread.
+    Threads: `wait_for_room`, `has_room`, `full`, `submit`, `wait_until_empty` and `fail` from any,
+    the rest on the I/O thread.
     """
 
     def __init__(
@@ -66,14 +66,21 @@ class PublishWindow:
         limit = self._settings.max_in_flight
         if self.in_flight < limit or self._connection.io_thread.is_current_thread:
             return
-        if not self._room.wait_for(
-            lambda: self.in_flight < limit or self._failure is not None, clock.remaining(deadline)
-        ):
-            raise OutcomeUnknown(
-                f"{self.in_flight:,} messages got no answer within "
-                f"{self._settings.confirm_timeout:g} s; the connection is "
-                f"{self._connection.state}. This message was not sent: publish it again later"
-            )
+        if not self._room.wait_for(lambda: self.has_room(1), clock.remaining(deadline)):
+            raise self.full()
+
+    def has_room(self, number: int) -> bool:
+        """Return whether *number* receipts can be submitted without waiting, or are refused."""
+        is_over = self.in_flight + number > self._settings.max_in_flight
+        return not is_over or self._failure is not None
+
+    def full(self) -> OutcomeUnknown:
+        """Return the error that says that the window stays full."""
+        return OutcomeUnknown(
+            f"{self.in_flight:,} messages got no answer within "
+            f"{self._settings.confirm_timeout:g} s; the connection is "
+            f"{self._connection.state}. This message was not sent: publish it again later"
+        )
 
     def submit(self, receipts: Iterable[Receipt]) -> None:
         """Put *receipts* into the outbox; the I/O thread writes them soon. Never blocks.

@@ -65,7 +65,7 @@ class Publisher(forks.OfOneProcess):
         self.settings = settings or Settings.from_environment()
         self.connection = Connection(self.settings, purpose, self, io_thread, lost_queues)
         self._receipt = NewReceipts(self.settings).make
-        self._window = PublishWindow(self.settings, self.connection, self._write)
+        self.window = PublishWindow(self.settings, self.connection, self._write)
         self._on_failed = on_failed
         # A worker's does not: its messages come of others that are not acked, so none gets lost.
         self._is_finished_at_exit = io_thread is None
@@ -82,16 +82,16 @@ class Publisher(forks.OfOneProcess):
         A publisher that was closed, has failed or did not open before raises the reason again.
         """
         if self.connection.state in ("closed", "failed"):
-            raise self._window.failure or ConnectionLost(CLOSED)
+            raise self.window.failure or ConnectionLost(CLOSED)
         if self.connection.state == "new":
             try:
                 self.connection.open()
             except BaseException as error:
                 self.connection.close(timeout=0.0)
                 closed = ConnectionLost(CLOSED)
-                self._window.fail(error if isinstance(error, MousetrapError) else closed)
+                self.window.fail(error if isinstance(error, MousetrapError) else closed)
                 raise
-            self._window.accept()
+            self.window.accept()
             self.connection.call_later(self._deadline_interval, self._check_deadlines)
             if self._is_finished_at_exit:
                 finish_at_exit(self)
@@ -121,8 +121,8 @@ class Publisher(forks.OfOneProcess):
             MousetrapError: the publisher is not open, or has failed permanently.
         """
         receipt = self._receipt(message, queue, properties, callback)
-        self._window.wait_for_room(receipt.deadline)
-        self._window.submit((receipt,))
+        self.window.wait_for_room(receipt.deadline)
+        self.window.submit((receipt,))
         return receipt
 
     def publish_many(
@@ -148,13 +148,13 @@ class Publisher(forks.OfOneProcess):
             with interrupts_postponed():  # a receipt is submitted and in the list, or neither
                 submitted = batch[:]
                 batch.clear()  # first: whatever raises, these are not submitted a second time
-                self._window.submit(submitted)
+                self.window.submit(submitted)
                 receipts.extend(submitted)
                 on_submitted(submitted)
 
         def wait_and_submit() -> None:
             try:
-                self._window.wait_for_room(batch[0].deadline)
+                self.window.wait_for_room(batch[0].deadline)
                 submit()
             except MousetrapError:  # these messages cannot be sent now
                 batch.clear()
@@ -204,7 +204,7 @@ class Publisher(forks.OfOneProcess):
         again = type(receipt)(receipt.message, receipt.queue, receipt.sent, receipt.base,
                         clock.monotonic() + self.settings.confirm_timeout,
                         receipt._callback, receipt.exchange)  # fmt: skip
-        self._window.submit((again,))
+        self.window.submit((again,))
         return again
 
     def publish_to_exchange(
@@ -225,7 +225,7 @@ class Publisher(forks.OfOneProcess):
         deadline = clock.monotonic() + self.settings.confirm_timeout
         receipt = Receipt(Message(body=body), key, int(clock.time()), properties, deadline,
                           callback, exchange)  # fmt: skip
-        self._window.submit((receipt,))
+        self.window.submit((receipt,))
 
     def declare(self, declarations: Iterable[AnyDeclaration]) -> None:
         """Declare *declarations* before the next publish, and again after each reconnect."""
@@ -246,7 +246,7 @@ class Publisher(forks.OfOneProcess):
         Raises:
             TimeoutError: some still wait after *timeout* seconds; says how many.
         """
-        if not self._window.wait_until_empty(timeout):
+        if not self.window.wait_until_empty(timeout):
             problem = f"{self.in_flight:,} messages have no answer after {timeout:g} s"
             raise TimeoutError(f"{problem}; the connection is {self.connection.state}")
 
@@ -260,18 +260,18 @@ class Publisher(forks.OfOneProcess):
     def count_confirms(self) -> None:
         """Count confirms of new queues at once, also those that came before: a worker stops."""
         new = self._on_demand.new
-        self.connection.call(lambda: self._window.settle(new.count_all(), "confirmed"))
+        self.connection.call(lambda: self.window.settle(new.count_all(), "confirmed"))
 
     def refuse_new(self) -> None:
         """Raise an error for each publish from now on: the process ends."""
-        self._window.refuse_new(ConnectionLost("the process ends: nothing more can be published"))
+        self.window.refuse_new(ConnectionLost("the process ends: nothing more can be published"))
 
     def finish(self, timeout: float) -> int:
         """Close within *timeout* seconds; return how many messages were not confirmed meanwhile."""
-        before = self._window.unconfirmed
+        before = self.window.unconfirmed
         if self.connection.state not in ("new", "closed", "failed"):
-            self._window.wait_until_empty(timeout)
-            missing = self.in_flight + self._window.unconfirmed - before
+            self.window.wait_until_empty(timeout)
+            missing = self.in_flight + self.window.unconfirmed - before
             self.connection.close(0.0 if missing else 0.5)
             return missing
         return self.in_flight
@@ -279,7 +279,7 @@ class Publisher(forks.OfOneProcess):
     @property
     def in_flight(self) -> int:
         """How many receipts wait."""
-        return self._window.in_flight
+        return self.window.in_flight
 
     def __enter__(self) -> Publisher:
         return self.open()
@@ -294,9 +294,9 @@ class Publisher(forks.OfOneProcess):
     def _close(self, timeout: float) -> None:
         deadline = clock.monotonic() + timeout
         if self.connection.is_open:
-            self._window.wait_until_empty(timeout)
+            self.window.wait_until_empty(timeout)
         self.connection.close(max(CLOSE_HANDSHAKE_TIMEOUT, clock.remaining(deadline)))
-        self._window.fail(ConnectionLost(CLOSED))
+        self.window.fail(ConnectionLost(CLOSED))
 
     # ---- I/O thread ----------------------------------------------------------------------------
 
@@ -331,32 +331,32 @@ class Publisher(forks.OfOneProcess):
         if isinstance(error, MessageTooLarge):
             too_large = [each for each in written if len(each.message.body) == error.size]
             written = [each for each in written if each not in too_large]
-            self._window.settle(too_large, "refused", str(error), is_final=True)
-        self._window.settle(written, "unknown", str(error))
+            self.window.settle(too_large, "refused", str(error), is_final=True)
+        self.window.settle(written, "unknown", str(error))
 
     def forked(self, error: MousetrapError) -> None:
         """Session: this is a forked child, which publishes nothing with this publisher."""
         self._channel = None
-        self._window.forked(error, self._unconfirmed.take_all() + self._on_demand.new.take_held())
+        self.window.forked(error, self._unconfirmed.take_all() + self._on_demand.new.take_held())
 
     def failed(self, error: MousetrapError) -> None:
         """Session: the connection will not be restored."""
-        self._window.fail(error)
+        self.window.fail(error)
         self._on_failed(error)
 
     def _write(self) -> None:
-        batch, queues = self._window.take(self._channel is not None), self._on_demand.batch()
+        batch, queues = self.window.take(self._channel is not None), self._on_demand.batch()
         for position, receipt in enumerate(batch):
             channel = self._channel
             if channel is None or not channel.is_open:  # lost while writing: keep the rest
-                self._window.put_back(list(batch)[position:])
+                self.window.put_back(list(batch)[position:])
                 return
             if receipt.queue in queues:
                 self._on_demand.prepare(channel, receipt, queues)
             try:
                 write(channel, receipt)
             except Exception as error:  # noqa: BLE001 -- any error of pika's encoder: nothing was sent
-                self._window.settle([receipt], "refused", why_unsent(receipt, error), is_final=True)
+                self.window.settle([receipt], "refused", why_unsent(receipt, error), is_final=True)
                 continue
             self._unconfirmed.add(receipt)
 
@@ -366,14 +366,14 @@ class Publisher(forks.OfOneProcess):
         method = frame.method
         settled = self._unconfirmed.take(method.delivery_tag, multiple=method.multiple)
         if isinstance(method, spec.Basic.Ack):
-            self._window.settle(self._on_demand.confirmed(settled, self._last_answer), "confirmed")
+            self.window.settle(self._on_demand.confirmed(settled, self._last_answer), "confirmed")
         else:
-            self._window.settle(settled, "refused", "nack")
+            self.window.settle(settled, "refused", "nack")
 
     def _on_return(self, _: Channel, method: Any, properties: AMQPProperties, __: bytes) -> None:
         returned = self._unconfirmed.take_returned(properties.message_id, method.routing_key)
         self._on_demand.returned(returned)
-        self._window.settle(returned, "returned", str(method.reply_text))
+        self.window.settle(returned, "returned", str(method.reply_text))
 
     @property
     def _deadline_interval(self) -> float:
@@ -387,13 +387,13 @@ class Publisher(forks.OfOneProcess):
         open and answers no publish; the new connection may reach another node.
         """
         now, timeout = clock.monotonic(), self.settings.confirm_timeout
-        self._window.settle(self._on_demand.new.take(now), "confirmed")
+        self.window.settle(self._on_demand.new.take(now), "confirmed")
         late = self._unconfirmed.take_late(now)
         is_silent = bool(late) and now - self._last_answer > timeout
         if (state := self.connection.state) == "open":
             self._on_demand.timed_out(late, timeout, is_silent=is_silent)
-        late += self._window.take_late(now)
-        self._window.settle(late, "unknown", f"no answer in {timeout:g} s; connection {state}")
+        late += self.window.take_late(now)
+        self.window.settle(late, "unknown", f"no answer in {timeout:g} s; connection {state}")
         if is_silent and state == "open":
             problem = f"{self.settings.url} answered no publish within {timeout:g} s; connect again"
             self.connection.reconnect(ConnectionLost(problem))

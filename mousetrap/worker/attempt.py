@@ -19,6 +19,7 @@ from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.handling import Handling, current_handling, current_task, pass_on
 from mousetrap.worker.hooks import Hooks
+from mousetrap.worker.publications import OnOutcome, Publication
 
 
 class Attempt:
@@ -26,6 +27,7 @@ class Attempt:
 
     __slots__ = (
         "begun", "delivery", "handler", "has_ended", "is_given_to_publisher", "message", "started",
+        "unpublished",
     )  # fmt: skip
 
     def __init__(self, delivery: Delivery, message: Message, handler: Handler) -> None:
@@ -38,6 +40,8 @@ class Attempt:
         # raises, the time limit is over, the message is given back.
         self.has_ended = False
         self.is_given_to_publisher = False  # what came of it
+        # What came of it, and the callback, while a coroutine has to wait for room to publish it.
+        self.unpublished: tuple[Sequence[Publication], OnOutcome] | None = None
 
     def outcome(
         self,

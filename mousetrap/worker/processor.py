@@ -17,7 +17,6 @@ from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import class_name, safe
 from mousetrap.errors import HandlersStuck, HandlerTimedOut, Reject, SinkError
 from mousetrap.model import retry_policy
@@ -33,10 +32,15 @@ from mousetrap.worker.events import Events
 from mousetrap.worker.executors import AsyncExecutor, Executor, ThreadExecutor
 from mousetrap.worker.give_back import GiveBack
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import inherit_in_threads
+from mousetrap.worker.handling import current_task, inherit_in_threads
 from mousetrap.worker.hooks import Hooks
 from mousetrap.worker.moves import ACK_DELAY, Moves, move_rule
-from mousetrap.worker.publications import Publication, Publications
+from mousetrap.worker.publications import (
+    OnOutcome,
+    OutputConfirms,
+    Publication,
+    Publications,
+)
 from mousetrap.worker.time_limit import TimeLimit
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -183,9 +187,13 @@ class Processor:
     async def _handle_async(self, delivery: Delivery) -> None:
         if (attempt := self._begin(delivery)) is not None:
             message, handler = attempt.message, attempt.handler
-            with HandlerCall(attempt, self, asyncio.current_task()) as call:
-                call.outputs = await handler.call_async(message, call)
-            self.attempts.running.pop(delivery, None)
+            try:
+                with HandlerCall(attempt, self, asyncio.current_task()) as call:
+                    call.outputs = await handler.call_async(message, call)
+                if attempt.unpublished is not None:
+                    await self._publish_when_there_is_room(attempt, *attempt.unpublished)
+            finally:
+                self.attempts.running.pop(delivery, None)
 
     def _begin(self, delivery: Delivery) -> Attempt | None:
         """Return the attempt to handle *delivery*; None if it is not to be handled here and now."""
@@ -326,14 +334,31 @@ class Processor:
         outputs: list[Publication],
         outcome: Outcome,
     ) -> None:
-        """Publish all *outputs*; when the last one is confirmed, publish the *outcome*."""
-        confirms = _OutputConfirms(self, attempt, outcome, len(outputs))
-        for output in outputs:
-            if not self.publications.publish(*output, confirms.on_outcome):
-                self._drop(attempt.delivery)
-                break
+        """Publish all *outputs*; when the last one is confirmed, publish the *outcome*.
+
+        A coroutine does so later if there is no room now: it must not stop its event loop.
+        """
+        delivery = attempt.delivery
+        confirms = OutputConfirms(
+            self.publications, delivery, len(outputs),
+            on_all=lambda: self.events.publish(delivery, outcome),
+            on_impossible=(lambda error: self._fail(attempt, Reject(str(error))))
+            if outcome.kind == "done" else None,
+        )  # fmt: skip
         if not outputs:
-            self.events.publish(attempt.delivery, outcome)
+            self.events.publish(delivery, outcome)
+        elif current_task() is not None and not self.publications.has_room(len(outputs)):
+            attempt.unpublished = outputs, confirms.on_outcome
+            return
+        elif not self.publications.publish_all(outputs, confirms.on_outcome):
+            self._drop(delivery)
+        attempt.is_given_to_publisher = True
+
+    async def _publish_when_there_is_room(
+        self, attempt: Attempt, outputs: Sequence[Publication], on_outcome: OnOutcome
+    ) -> None:
+        if not await self.publications.publish_all_in_turn(outputs, on_outcome):
+            self._drop(attempt.delivery)
         attempt.is_given_to_publisher = True
 
     # ---- on the publisher's I/O thread ---------------------------------------------------------
@@ -368,32 +393,3 @@ class Processor:
         """
         self.attempts.remove(delivery)
         self.changed.notify_all()
-
-
-class _OutputConfirms:
-    """Waits for the confirms of the outputs of one attempt.
-
-    Threads: `on_outcome` on the publisher's I/O thread.
-    """
-
-    __slots__ = ("attempt", "left", "outcome", "processor")
-
-    def __init__(self, processor: Processor, attempt: Attempt, outcome: Outcome, left: int) -> None:
-        self.processor = processor
-        self.attempt = attempt
-        self.outcome = outcome
-        self.left = left  # outputs that are not confirmed yet; below 0: one can never be published
-
-    def on_outcome(self, receipt: Receipt) -> None:
-        processor = self.processor
-        if receipt.confirmed:
-            processor.publications.report(receipt)
-            self.left -= 1
-            if not self.left:
-                processor.events.publish(self.attempt.delivery, self.outcome)
-        elif receipt.is_final and self.outcome.kind == "done":
-            if self.left > 0:
-                self.left = -1
-                processor._fail(self.attempt, Reject(str(receipt.error)))
-        else:
-            processor.publications.send_again_later(self.attempt.delivery, receipt)

@@ -7,6 +7,7 @@ the source again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -35,6 +36,9 @@ log = logging.getLogger("mousetrap.worker.worker")
 
 Publication: TypeAlias = tuple[Message, Address, AMQPProperties | None]
 """A message to publish, where to, and the properties that it has beside ours."""
+OnOutcome: TypeAlias = Callable[[Receipt], None]
+
+ROOM_CHECK_INTERVAL = 0.005  # seconds; a broker under load takes longer to confirm half a window
 
 
 class Publications:
@@ -75,7 +79,7 @@ class Publications:
         message: Message,
         target: Address,
         properties: AMQPProperties | None,
-        callback: Callable[[Receipt], None],
+        callback: OnOutcome,
     ) -> bool:
         """Publish *message* to *target*; return False if the publisher is closed or has failed.
 
@@ -89,6 +93,28 @@ class Publications:
                 self.problem = str(error)
             except MousetrapError:
                 return False
+
+    def publish_all(self, publications: Sequence[Publication], callback: OnOutcome) -> bool:
+        """Publish each of *publications* as `publish` does; return False if one cannot be."""
+        return all(self.publish(*each, callback) for each in publications)
+
+    async def publish_all_in_turn(
+        self, publications: Sequence[Publication], callback: OnOutcome
+    ) -> bool:
+        """Publish each of *publications* when there is room, while the event loop goes on."""
+        for each in publications:
+            problem_at = clock.monotonic() + self._publisher.settings.confirm_timeout
+            while not self.has_room(1):
+                await asyncio.sleep(ROOM_CHECK_INTERVAL)
+                if clock.monotonic() > problem_at:
+                    self.problem = str(self._publisher.window.full())
+            if not self.publish(*each, callback):
+                return False
+        return True
+
+    def has_room(self, number: int) -> bool:
+        """Return whether *number* messages can be published now without waiting."""
+        return self._publisher.window.has_room(number)
 
     def of(self, sent: SentMessage) -> Publication:
         """Return *sent* as it is published; have its queue or exchange declared if it is missing.
@@ -160,6 +186,48 @@ class Publications:
             # a queue was deleted
             self._publisher.declare([*self._declarations, *self._targets.values()])
         self._publisher.send_again(receipt)
+
+
+class OutputConfirms:
+    """Waits for the confirms of the outputs of one attempt, whose message is *delivery*.
+
+    *on_all* is called when the broker has confirmed the last of *left*. *on_impossible* is called
+    once, with the error, if one can never be published; without it, that one is published again
+    like the others.
+
+    Threads: `on_outcome` on the publisher's I/O thread.
+    """
+
+    __slots__ = ("_delivery", "_left", "_on_all", "_on_impossible", "_publications")
+
+    def __init__(
+        self,
+        publications: Publications,
+        delivery: Delivery,
+        left: int,
+        *,
+        on_all: Callable[[], object],
+        on_impossible: Callable[[MousetrapError | None], object] | None,
+    ) -> None:
+        self._publications = publications
+        self._delivery = delivery
+        self._left = left  # outputs that are not confirmed yet; below 0: one is impossible
+        self._on_all = on_all
+        self._on_impossible = on_impossible
+
+    def on_outcome(self, receipt: Receipt) -> None:
+        """Count a confirm; have the message of *receipt* published again after another answer."""
+        if receipt.confirmed:
+            self._publications.report(receipt)
+            self._left -= 1
+            if not self._left:
+                self._on_all()
+        elif receipt.is_final and self._on_impossible is not None:
+            if self._left > 0:
+                self._left = -1
+                self._on_impossible(receipt.error)
+        else:
+            self._publications.send_again_later(self._delivery, receipt)
 
 
 def new_publisher(

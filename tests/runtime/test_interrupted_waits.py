@@ -151,7 +151,7 @@ def test_interrupt_of_a_publish_leaves_no_message_unsent(settings):
 
     declare("work", settings=settings)
     with Publisher(settings) as publisher:
-        publisher._window._outbox = Outbox()
+        publisher.window._outbox = Outbox()
         with pytest.raises(KeyboardInterrupt):
             publisher.publish(Message(1), "work")
 

@@ -216,6 +216,47 @@ def test_coroutine_that_blocks_the_event_loop_ends_the_worker(settings, gate):
     assert depth("work.dead", settings).messages == 1
 
 
+def many_outputs(word: str) -> Iterator[str]:
+    yield from [word] * 3
+
+
+def one_failure(word: str) -> str:
+    raise ValueError(word)
+
+
+@pytest.mark.parametrize("ends", [many_outputs, one_failure])
+def test_coroutine_that_waits_for_room_to_publish_does_not_stop_its_neighbours(
+    settings, proxy, ends
+):
+    """The broker confirms nothing for a while; the other coroutine goes on and ends in time."""
+    send(settings, "many", "many", "slow")
+    held, slow_has_ended = asyncio.Event(), threading.Event()
+
+    async def handler(word: str) -> object:
+        await held.wait()
+        if word == "many":
+            return ends(word)
+        for _ in range(5):
+            await asyncio.sleep(0.05)  # the work
+        slow_has_ended.set()
+        return None
+
+    narrow = proxy.settings.replace(max_in_flight=1, confirm_timeout=2.0)
+    with Worker(WORK, handler, narrow, writes="out", concurrency=3, timeout=2.0) as worker:
+        wait_for(lambda: worker.statistics().in_progress == 3)
+        proxy.hold("from broker")
+        worker._processor.executor._call(held.set)
+        assert slow_has_ended.wait(1.5)
+        wait_for(lambda: worker.statistics().oldest > 2.5)  # the limit does not count the wait
+        proxy.release()
+        wait_for(lambda: worker.statistics().in_progress == 0)
+
+        now = worker.statistics()
+    kinds = {many_outputs: (3, 0), one_failure: (1, 2)}
+    assert ((now.done, now.dead), now.stuck, worker.error) == (kinds[ends], 0, None)
+    assert all("HandlerTimedOut" not in m.reason for m in drain("work.dead", settings=settings))
+
+
 def test_coroutine_that_outlives_its_loop_is_destroyed_silently(settings):
     """The garbage collector may close it in any thread, also in code that holds locks of ours."""
 
