@@ -109,7 +109,6 @@ def work(
     that a stage of this machine used before and no stage uses now.
 
     After the first signal it finishes the messages in progress, or gives them back after --grace.
-    Threads that the handlers have left behind have --grace to end, too.
 
     With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
