@@ -114,7 +114,7 @@ def work(
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
     with its exit code. They end when this process ends, however it ends.
 
-    With --timeout, or a stage's, a message that takes longer has failed and is retried. When as many
+    With --timeout, or a stage's, what takes longer has failed and is retried. When as many
     handlers hang as run at a time, it gives its messages back and ends with exit code 1.
 
     With --health, GET / answers 200 while the worker is alive, connected and consuming, else 503;
