@@ -21,6 +21,7 @@ from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.new_queues import NewQueues
 from mousetrap.amqp.receipt import Receipt
+from mousetrap.amqp.reply_codes import how_to_delete
 from mousetrap.errors import MousetrapError, TopologyMismatch
 from mousetrap.model.topology import SUBSTITUTE, Declaration
 from mousetrap.runtime import clock
@@ -144,7 +145,8 @@ class QueuesOnDemand:
     def _replace(self, declaration: Declaration, reason: str) -> None:
         name = declaration.name
         if name.endswith(SUBSTITUTE):
-            self._report(name, f"{reason}; delete it: nothing can be retried until then")
+            how = how_to_delete(name)
+            self._report(name, f"{reason}; delete it ({how}): nothing can be retried until then")
             return
         substitute = Declaration(name + SUBSTITUTE, declaration.arguments)
         self._declarations[substitute.name] = substitute
@@ -155,7 +157,7 @@ class QueuesOnDemand:
             name,
             f"{reason}. Retries wait in {substitute.name!r} instead. What is in {name!r} already "
             f"may stay there: look (mousetrap queues, mousetrap peek). When it is empty, delete it "
-            f"(mousetrap.job_queue.delete) and start the workers again",
+            f"({how_to_delete(name)}) and start the workers again",
         )
 
     def _report(self, queue: str, problem: str) -> None:

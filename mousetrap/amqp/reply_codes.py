@@ -40,9 +40,13 @@ _REMEDIES = {  # what to do, by the argument that a setting of ours determines
 
 
 _NO_ARGUMENTS = (
-    "mousetrap declares queues without {0}, and no setting of it changes that. Functions that "
-    "declare nothing (mousetrap.send, peek, drain, depth) can use the queue as it is; for a "
-    "worker, move its messages to a queue without {0}"
+    "mousetrap declares queues {0}, and no setting of it changes that. Functions that declare "
+    "nothing (mousetrap.send, peek, drain, depth) can use the queue as it is; for a worker, move "
+    "its messages to a queue {0}"
+)
+_EXCHANGE = (
+    "another program has declared it: within a namespace, runs, checks and tests declare "
+    "exchanges of their own, {0}"
 )
 _STREAM = (
     "a stream keeps its messages when they are read: mousetrap cannot take, return, purge or "
@@ -67,7 +71,15 @@ def channel_closed(code: int, text: str) -> MousetrapError:
         # It will be ready later.
         return ChannelLost(f"the broker is not ready with a queue ({text}); try again")
     if code == 404:
-        return QueueMissing(f"{text}; declare it first (mousetrap.job_queue.declare)")
+        how = "mousetrap.job_queue.declare"
+        if "no exchange" in text:  # of plain pika; a stage's exchange is declared with it
+            how = "exchange_declare of mousetrap.open_channel()"
+        return QueueMissing(f"{text}; declare it first ({how}), or check its name")
+    if code == 405:
+        return ChannelLost(
+            f"{text} Only the connection that declared it can use it, as long as that is open: use "
+            f"another name or namespace"
+        )
     if code == 530 and _LIMIT.search(text):
         return LimitReached(f"{text}: close channels that are not needed, or raise the limit")
     if code == 403:
@@ -149,11 +161,19 @@ def login_refused(user: str, where: str) -> str:
     )
 
 
+def how_to_delete(name: str, kind: str = "queue") -> str:
+    """Return what deletes a queue or an exchange; *name* is the one at the broker."""
+    return f"mousetrap.open_channel().{kind}_delete({name!r})"
+
+
 def _mismatch(name: str, kind: str, which: str, ours: str, theirs: str) -> str:
     ours, theirs = _value(ours), _value(theirs)
     width = max(len("argument"), len(name))
     between = max(len("ours"), len(ours))
-    remedy = _REMEDIES.get(name, _NO_ARGUMENTS.format(name))
+    declared = f"without {name}" if ours == "none" else f"with {name} {ours}"
+    remedy = _REMEDIES.get(name, _NO_ARGUMENTS.format(declared))
+    if kind == "exchange":
+        remedy = _EXCHANGE.format(declared)
     if name == "type" and kind == "exchange":
         remedy = (
             "give its `Exchange` the type that the broker has; for the exchange of the outcomes, "
@@ -161,12 +181,13 @@ def _mismatch(name: str, kind: str, which: str, ours: str, theirs: str) -> str:
         )
     if name == "x-queue-type" and theirs == "stream":
         remedy = f"{which!r} is a stream, and {_STREAM}"
+    unneeded = "nothing in it is needed" if kind == "queue" else "nobody else uses it"
     return (
         f"the {kind} {which!r} exists with another {name} than ours (406):\n"
         f"  {'argument':<{width}}  {'ours':<{between}}  the broker's\n"
         f"  {name:<{width}}  {ours:<{between}}  {theirs}\n"
-        f"{remedy[0].upper()}{remedy[1:]}; or use another name or namespace; or, if nothing in it "
-        f"is needed, delete it (mousetrap.job_queue.delete), and it is declared again"
+        f"{remedy[0].upper()}{remedy[1:]}; or use another name or namespace; or, if {unneeded}, "
+        f"delete it ({how_to_delete(which, kind)}), and it is declared again"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import ssl
 import subprocess
@@ -20,6 +21,7 @@ from mousetrap.errors import (
     ChannelLost,
     ConnectionLost,
     LimitReached,
+    QueueMissing,
     TopologyMismatch,
     Unroutable,
 )
@@ -143,9 +145,71 @@ def test_argument_that_no_setting_gives_names_a_way_that_works(settings):
     assert [each.data for each in mousetrap.peek("work", settings=settings)] == [1]
     assert [each.data for each in mousetrap.drain("work", settings=settings)] == [1]
     assert mousetrap.depth("work", settings).messages == 0
-    assert "mousetrap.job_queue.delete" in text
-    delete("work", settings=settings)
+    follow(text, settings)
     declare("work", settings=settings)
+
+
+def follow(text: str, settings: Settings) -> None:
+    """Delete what *text* says can be deleted, exactly as it says so."""
+    [kind, name] = re.findall(r"\(mousetrap\.open_channel\(\)\.(\w+)_delete\('(.*?)'\)\)", text)[0]
+    with mousetrap.open_channel(settings) as channel:
+        getattr(channel, f"{kind}_delete")(name)
+
+
+OTHERS = {  # what another program declared: the kind, with which properties; what the text says
+    "queue that is not durable": ("queue", {"durable": False}, "queues with durable true"),
+    "queue deleted when unused": (
+        "queue", {"durable": True, "auto_delete": True}, "queues with auto_delete false",
+    ),
+    "exchange that is not durable": (
+        "exchange", {"durable": False, "exchange_type": "topic"}, "of their own, with durable true",
+    ),
+    "exchange that stays": (
+        "exchange", {"durable": True, "exchange_type": "topic"}, "declare exchanges of their own",
+    ),
+    "exchange of another type": (
+        "exchange", {"durable": True, "exchange_type": "fanout"}, "Give its `Exchange` the type",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_advice_on_a_mismatch_is_about_its_kind(settings, other):
+    """A queue's or an exchange's own properties: no word on arguments, and what it says works."""
+    kind, properties, expected = OTHERS[other]
+    name = settings.topology.wire_name("other")
+    with mousetrap.open_channel(settings) as channel:
+        getattr(channel, f"{kind}_declare")(name, **properties)
+    exchange = mousetrap.Exchange("other")
+    queue = "other" if kind == "queue" else mousetrap.Queue("q", bindings=[exchange["a"]])
+    with pytest.raises(TopologyMismatch) as mismatch:
+        declare(queue, settings=settings)
+    text = str(mismatch.value)
+
+    assert expected in text
+    assert "queues without" not in text
+    follow(text, settings)
+    declare(queue, settings=settings)
+
+
+def test_a_queue_of_another_connection_is_no_reason_for_a_new_channel(settings):
+    """Its declaration is refused with 405, and on each new channel again."""
+    with mousetrap.open_channel(settings) as channel:
+        channel.queue_declare(settings.topology.wire_name("private"), exclusive=True)
+
+        with pytest.raises(
+            ChannelLost, match=r"Only the connection that declared it.*another name"
+        ):
+            declare("private", settings=settings)
+
+
+def test_a_missing_exchange_is_not_declared_as_a_queue(settings):
+    """The text names what declares exchanges."""
+    with (
+        pytest.raises(QueueMissing, match=r"no exchange 'nowhere'.*exchange_declare of mousetrap"),
+        short_channel(settings) as channel,
+    ):
+        channel.exchange_declare("nowhere", passive=True)
 
 
 @pytest.mark.parametrize(
