@@ -16,6 +16,7 @@ import msgspec
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.composed_types import Composed, convert, for_msgspec
 from mousetrap.model.decode_errors import UndecodableType, WrongType, text_of
+from mousetrap.model.empty_types import why_empty
 
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 _TOO_LARGE = ("Number out of range", "Integer value out of range")  # msgspec's words
@@ -134,12 +135,15 @@ def _check(found: Any, field: str, seen: dict[int, Any]) -> None:
             _check_type(part, label or field, seen)
         return
     cls = getattr(cls, "__origin__", cls)  # of a generic class
-    name = getattr(cls, "__qualname__", str(cls)) + f", the type of {field}" * bool(field)
+    within = f", the type of {field}" * bool(field)
+    name = getattr(cls, "__qualname__", str(cls)) + within
     if type(found).__name__ == "CustomType" and not _is_class_of_json(cls):
         raise TypeError(
             f"no JSON value can become {name}: use a dataclass, a msgspec.Struct, a TypedDict, or "
             f"plain types such as dict, list, str and int"
         )
+    if reason := why_empty(found):
+        raise TypeError(f"no JSON value can fill {_class_name(found, cls)}{within}: {reason}")
     for each in getattr(found, "fields", ()):
         if _is_read(cls, each.name):
             _check(each.type, f"{getattr(cls, '__name__', cls)}.{each.name}", seen)
@@ -150,6 +154,10 @@ def _check(found: Any, field: str, seen: dict[int, Any]) -> None:
 
 
 _Class = type
+
+
+def _class_name(found: Any, cls: Any) -> str:
+    return str(getattr(cls, "__qualname__", type(found).__name__.removesuffix("Type").lower()))
 
 
 def _is_class_of_json(cls: Any) -> bool:
