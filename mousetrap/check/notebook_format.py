@@ -54,7 +54,7 @@ def _complete(document: Any) -> None:
     _require(isinstance(document.get("cells"), list), "it has no list of cells")
     document.setdefault("nbformat_minor", _FIRST_MINOR_WITH_IDS)
     metadata = _table_in(document, "metadata")
-    for name in ("kernelspec", "language_info"):
+    for name in ("kernelspec", "language_info", "papermill", "mousetrap"):
         if not isinstance(metadata.get(name, {}), dict):
             del metadata[name]
     for number, cell in enumerate(document.cells, start=1):
@@ -64,6 +64,8 @@ def _complete(document: Any) -> None:
         _require(isinstance(source, str), f"cell {number} has no source")
         if not isinstance(_table_in(cell, "metadata").get("tags", []), list):
             del cell.metadata["tags"]
+        if not isinstance(cell.metadata.get("papermill", {}), dict):
+            del cell.metadata["papermill"]
         if is_code:
             cell["outputs"] = list(_outputs(cell.get("outputs", [])))
             cell.setdefault("execution_count", None)

@@ -9,6 +9,7 @@ import pytest
 from papermill.iorw import load_notebook_node
 
 from mousetrap.check import check, parameters_of
+from mousetrap.check.executed_notebook import read
 from mousetrap.check.notebook_format import insert_cell, parse, text_of
 from mousetrap.check.parameters import read_notebook
 from mousetrap.errors import CheckError
@@ -56,6 +57,10 @@ PAPERMILL_OPENS = {
 
 ONLY_WE_OPEN = {
     "byte order mark": "\ufeff" + json.dumps(DOCUMENT),
+    "metadata of papermill that is null": json.dumps(
+        DOCUMENT | {"metadata": {"papermill": None, "mousetrap": "x"}}
+    ),
+    "metadata of a cell that is null": json.dumps(with_cell(metadata={"papermill": None})),
     "tags that are null": json.dumps(with_cell(metadata={"tags": None})),
     "no minor": json.dumps({n: v for n, v in DOCUMENT.items() if n != "nbformat_minor"}),
 }
@@ -90,6 +95,7 @@ def test_notebooks_that_editors_damage_are_read(tmp_path, text):
     path.write_text(text, encoding="utf-8")
 
     assert read_notebook(path).cells[0].source == "1 + 1"
+    assert read(path).notebook == path
 
 
 @pytest.mark.parametrize("document", NOBODY_OPENS.values(), ids=NOBODY_OPENS)
