@@ -31,7 +31,11 @@ def target_of(notebook: Path, output: str | Path | None) -> Path:
     target = Path(output) if output is not None else default_output(notebook)
     if is_standard_output(output):
         return target
-    if target.resolve() == notebook.absolute().resolve():
+    try:
+        place = target.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle; not a name of a file
+        raise CheckError(f"output {str(target)!r} cannot be used: {error}") from None
+    if place == notebook.absolute().resolve():
         raise CheckError(f"the executed copy would overwrite {notebook}: give another output")
     try:
         if not is_replaceable(target) and not os.access(target, os.W_OK):

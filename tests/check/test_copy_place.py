@@ -175,3 +175,13 @@ def test_grid_leaves_a_pipe_in_its_folder(tmp_path, pipe):
     assert not (folder / "results.json").exists()
     assert (folder / "index.html").is_symlink()
     assert not Path(tmp_path / "elsewhere.html").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a permission there")
+@pytest.mark.parametrize("name", ["circle", "a\0b", "\ud800"])
+def test_a_path_that_can_never_be_a_file_is_refused(tmp_path, name):
+    """Links in a circle, and names that no file system takes: an error of a check."""
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+
+    with pytest.raises(CheckError, match=r"output .* cannot be used"):
+        target_of(tmp_path / "a.ipynb", tmp_path / name)
