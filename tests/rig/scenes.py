@@ -190,10 +190,7 @@ def retry_queue_deleted(here: Place) -> int:
         return id
 
     found: Counter[str] = Counter()
-    with contextlib.ExitStack() as stack:
-        worker = Worker(queue, fails_first, here.settings, writes="undone.out")
-        here.until_it_works(worker.start)
-        stack.callback(worker.stop)
+    with here.worker(queue, fails_first, writes="undone.out"):
         for round in (["first"], ids):
             here.send(queue.name, round)
             found += here.taken("undone.out", set(round))
