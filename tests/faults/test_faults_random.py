@@ -88,9 +88,9 @@ def test_all_at_random(
         fault_row.add(trial.drain_queues(), random_faults.triggered.total())
     fault_row.messages += played.total()
 
+    print(f"{dict(random_faults.triggered)}; {dict(played)}; {slope(memory):+.2f} MB/h")
     assert not trial.history.dead, "random faults must not dead-letter a message"
     assert not swept & place.live_runs, "a live run was taken for a dead one"
-    print(f"{dict(random_faults.triggered)}; {dict(played)}; {slope(memory):+.2f} MB/h")
     if minutes >= SOAK:
         assert swept >= place.dead_runs
         assert slope(memory) < SLOPE
