@@ -9,15 +9,8 @@ nothing. So the source of such a message is acked only when the queue has been t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
 
-from pika.channel import Channel
-from pika.exceptions import ChannelClosedByBroker, NoFreeChannels
-
-from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.errors import ConnectionLost
 
 NEW_QUEUE_TIME = 2.0  # seconds after the first confirm of a new queue; twice the longest measured
 
@@ -25,28 +18,26 @@ NEW_QUEUE_TIME = 2.0  # seconds after the first confirm of a new queue; twice th
 class NewQueues:
     """Keeps the receipts of new quorum queues until their confirms count.
 
-    A queue is new if it was not there when `look` asked, or if it was declared before the answer
-    came. Each new queue makes RabbitMQ postpone the writing, so the last one counts for all.
+    A queue is taken for new when this object hears of its first declaration: to ask whether it was
+    there already would cost every worker a question, and this costs the first retries nothing but
+    a later ack. Each new queue makes RabbitMQ postpone the writing, so the last one counts for all.
 
     Threads: the I/O thread.
     """
 
     def __init__(self) -> None:
         self.is_active = False  # the broker is a RabbitMQ
-        self._existing: set[str] = set()
         self._until: dict[str, float] = {}  # new queue -> when confirms count; inf: none has come
         self._declared: set[str] = set()
         self._held: list[Receipt] = []
 
-    def look(self, connection: Connection, queues: Iterable[str]) -> None:
-        """Ask which of *queues* (on the wire) exist, one after the other, on extra channels."""
-        self.is_active = connection.product.startswith("RabbitMQ")
-        if self.is_active:
-            self._ask(connection, [each for each in queues if each not in self._declared])
+    def connected(self, product: str) -> None:
+        """Remember what the broker calls itself: only RabbitMQ confirms too early."""
+        self.is_active = product.startswith("RabbitMQ")
 
     def declared(self, queue: str) -> None:
         """Remember that *queue* is declared now."""
-        if self.is_active and queue not in self._declared and queue not in self._existing:
+        if self.is_active and queue not in self._declared:
             self._until[queue] = math.inf
         self._declared.add(queue)
 
@@ -85,26 +76,3 @@ class NewQueues:
         """Take all held receipts; from now on every confirm counts."""
         self.is_active, self._until = False, {}
         return self.take_held()
-
-    def _ask(self, connection: Connection, queues: list[str]) -> None:
-        if not queues:
-            return
-        queue, *others = queues
-
-        def on_open(channel: Channel) -> None:
-            channel.queue_declare(queue, passive=True, callback=lambda _: on_found(channel))
-
-        def on_found(channel: Channel) -> None:
-            if queue not in self._declared:  # otherwise it may be there because of that
-                self._existing.add(queue)
-            channel.close()
-
-        def on_closed(_: Channel, reason: Any) -> None:
-            by_broker = isinstance(reason, ChannelClosedByBroker)
-            if not by_broker or reason.reply_code in (403, 404):
-                self._ask(connection, others)
-
-        try:
-            connection.extra_channel(on_open).add_on_close_callback(on_closed)
-        except (ConnectionLost, NoFreeChannels):
-            return  # those that were not asked for count as new

@@ -318,7 +318,7 @@ class Publisher(forks.OfOneProcess):
             for declaration in self._declared[len(declared) :]:  # added in the meantime
                 declare(channel, declaration)
             ready()
-            self._on_demand.connected(self.connection)
+            self._on_demand.connected(self.connection.product)
             self._write()
 
         channel.confirm_delivery(self._on_confirm, callback=on_confirming)

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 
 from pika.channel import Channel
 
-from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.new_queues import NewQueues
 from mousetrap.amqp.receipt import Receipt
@@ -63,10 +62,9 @@ class QueuesOnDemand:
         """What is wrong with these queues, and what to do; "" if nothing is. Threads: any."""
         return "; ".join(list(self.problems.values()))
 
-    def connected(self, connection: Connection) -> None:
-        """Find out which of the queues exist already on the broker of *connection*."""
-        self.new.look(connection, [each.name for each in self._declarations.values()
-                                   if _is_quorum(each)])  # fmt: skip
+    def connected(self, product: str) -> None:
+        """Remember what the broker calls itself."""
+        self.new.connected(product)
 
     def batch(self) -> dict[str, Declaration]:
         """Return the queues for which `prepare` is to be called before a publish, by name."""

@@ -6,24 +6,14 @@ import pytest
 
 from mousetrap.amqp.new_queues import NEW_QUEUE_TIME, NewQueues
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.errors import ConnectionLost
 from mousetrap.model.message import Message
-
-
-class FakeConnection:
-    """A connection that has no extra channels."""
-
-    product = "RabbitMQ 4.3.6"
-
-    def extra_channel(self, _):
-        raise ConnectionLost("no channel")
 
 
 @pytest.fixture
 def new(monkeypatch):
     monkeypatch.setattr("mousetrap.amqp.new_queues.NEW_QUEUE_TIME", NEW_QUEUE_TIME)
     new = NewQueues()
-    new.look(FakeConnection(), ["a", "b"])
+    new.connected("RabbitMQ 4.3.6")
     return new
 
 
@@ -80,10 +70,8 @@ def test_receipts_of_a_lost_channel_are_taken(new):
 
 def test_only_rabbitmq_forgets_queues():
     """The embedded broker keeps everything in memory anyway."""
-    embedded = FakeConnection()
-    embedded.product = "mousetrap"
     new = NewQueues()
-    new.look(embedded, ["a"])
+    new.connected("mousetrap")
     new.declared("a")
     confirmed = [receipt("a")]
 

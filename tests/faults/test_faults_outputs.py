@@ -33,8 +33,10 @@ def archive(n: int) -> None: ...
 
 def publish(channel, run, number):
     """Publish as another program does: the run does not know of these messages."""
+    work = f"{run.namespace}.work"
     for n in range(number):
-        channel.basic_publish("", f"{run.namespace}.work", str(n).encode())
+        channel.basic_publish("", work, str(n).encode())
+    channel.queue_declare(work, passive=True)  # its answer shows that they are in the queue
 
 
 @pytest.mark.fault("F41")
