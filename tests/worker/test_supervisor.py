@@ -202,7 +202,7 @@ def test_a_wrong_password_ends_the_supervisor(start, settings):
     process = start("--processes", 3, settings=settings.replace(password="wrong"))
 
     assert process.ends(20) == 4
-    assert process.output.count("RABBITMQ_PASSWORD") == 1
+    assert process.output.count("RABBITMQ_PASSWORD_FILE") == 1
     assert "wrong" not in process.output
 
 
