@@ -1,7 +1,7 @@
 """Notices that a queue is gone when a connection is restored, before it is declared again.
 
-Clients declare their queues again after each reconnect. So a queue that an empty broker has lost,
-or that somebody deleted, is there again at once, empty, and no error says that it is another one.
+Clients declare their queues again after each reconnect. If the broker has lost a queue, or somebody
+has deleted it, this makes a new, empty queue of the same name, and the client gets no error.
 """
 
 from __future__ import annotations

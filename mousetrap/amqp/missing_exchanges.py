@@ -1,8 +1,8 @@
 """Declares exchanges that do not exist yet, and leaves those that exist as they are.
 
-An exchange of somebody else may have arguments that are not known here, and declaring it needs a
-permission that this user may not have. So the broker is asked first. It closes a channel on which
-it is asked for an exchange that does not exist, so each question has a channel of its own.
+An exchange that somebody else has declared may have arguments that a flow does not name, and a user
+may lack the permission to declare. So the client first asks whether the exchange exists. If it does
+not, the broker closes the channel of the question: each question has a channel of its own.
 """
 
 from __future__ import annotations

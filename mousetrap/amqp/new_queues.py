@@ -18,9 +18,10 @@ NEW_QUEUE_TIME = 2.0  # seconds after the first confirm of a new queue; twice th
 class NewQueues:
     """Keeps the receipts of new quorum queues until their confirms count.
 
-    A queue is taken for new when this object hears of its first declaration: to ask whether it was
-    there already would cost every worker a question, and this costs the first retries nothing but
-    a later ack. Each new queue makes RabbitMQ postpone the writing, so the last one counts for all.
+    A queue is taken for new at its first declaration on each connection: the broker may have been
+    killed and have forgotten it. To ask whether it exists would cost every worker a question; this
+    only makes the acks of the first retries later. Each new queue makes RabbitMQ postpone the
+    writing, so the last one counts for all.
 
     Threads: the I/O thread.
     """
@@ -32,8 +33,13 @@ class NewQueues:
         self._held: list[Receipt] = []
 
     def connected(self, product: str) -> None:
-        """Remember what the broker calls itself: only RabbitMQ confirms too early."""
+        """Begin with no queue declared; *product* is what the broker calls itself.
+
+        Only RabbitMQ confirms too early.
+        """
         self.is_active = product.startswith("RabbitMQ")
+        self._declared.clear()
+        self._until.clear()
 
     def declared(self, queue: str) -> None:
         """Remember that *queue* is declared now."""
@@ -50,13 +56,11 @@ class NewQueues:
                 for queue, until in self._until.items():
                     if queue == receipt.queue or until < math.inf:
                         self._until[queue] = now + NEW_QUEUE_TIME
-        held = [
-            each
-            for each in receipts
-            if not each.exchange and self._until.get(each.queue, now) > now
-        ]
-        self._held += held
-        return [each for each in receipts if each not in held] if held else receipts
+        counted: list[Receipt] = []
+        for receipt in receipts:
+            is_held = not receipt.exchange and self._until.get(receipt.queue, now) > now
+            (self._held if is_held else counted).append(receipt)
+        return counted
 
     def take(self, now: float) -> list[Receipt]:
         """Take the held receipts whose confirms count by *now*."""

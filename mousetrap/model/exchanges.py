@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 from mousetrap.errors import SettingsError
@@ -99,7 +98,7 @@ class RoutingKey:
             return True
         if self.exchange.type == "direct":
             return self.key == key
-        return isinstance(self.key, str) and topic_matches(self.key, key)
+        return isinstance(self.key, str) and _topic_matches(self.key, key)
 
     def __str__(self) -> str:
         key = self.key if isinstance(self.key, str) else f"{_function_name(self.key)}(...)"
@@ -116,19 +115,11 @@ def key_problem(key: Any) -> str | None:
         return "is not valid UTF-8"
 
 
-@lru_cache(maxsize=10_000)
-def topic_matches(pattern: str, key: str) -> bool:
-    """Return whether the *pattern* of a binding of a topic exchange matches the routing *key*."""
-    words = key.split(".") if key else []  # as in RabbitMQ: the empty key has no words
-    reached = {0}  # how many words the pattern so far can match
-    for part in pattern.split(".") if pattern else []:
-        if part == "#":
-            reached = set(range(min(reached), len(words) + 1))
-        else:
-            reached = {n + 1 for n in reached if n < len(words) and part in ("*", words[n])}
-        if not reached:
-            return False
-    return len(words) in reached
+def _topic_matches(pattern: str, key: str) -> bool:
+    # imported here: only a topic exchange needs it, and it brings the whole broker
+    from mousetrap.embedded_broker.exchange import topic_matches
+
+    return topic_matches(pattern, tuple(key.split(".")) if key else ())
 
 
 def _function_name(function: Any) -> str:

@@ -1,9 +1,9 @@
 """Unions of dataclasses, attrs classes and structs: which of them a JSON object is.
 
-msgspec decodes only unions of structs with tags. Others are told apart here by a field whose type
-is a `Literal`, and by the names of their fields. As an encoded dataclass has all its fields, an
-object always becomes the class again that it was encoded from; a union for which that cannot be
-promised is refused.
+msgspec decodes only unions of structs with tags. For the other unions this module chooses the
+class: by a field whose type is a `Literal`, or by the names of the fields. An encoded dataclass has
+all its fields, so an object becomes the class again that it was encoded from. If the classes of a
+union do not differ in this way, the union is refused.
 """
 
 from __future__ import annotations

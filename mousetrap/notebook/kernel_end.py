@@ -42,7 +42,7 @@ def at_end(step: EndStep, action: Callable[[], None]) -> None:
 def _end() -> None:
     if _process == os.getpid():
         for step in sorted(_actions):
-            # ipykernel may have closed the main thread's way to stderr, so that a mere warning
-            # raises: the other steps must still be done, and nobody can be told
+            # When Python ends, ipykernel closes the socket for stderr, and then a log line raises.
+            # The other steps run all the same. There is no output left to report an error on.
             with suppress(Exception):
                 _actions[step]()

@@ -25,6 +25,7 @@ MAX_IDLE = 3600.0  # seconds without a change, after which the display stops; a 
 MEASURE_INTERVAL = 0.6  # seconds between two measurements at the broker
 MAX_UPDATES_PER_SECOND = 4  # from the thread and from the ends of cells together
 JOIN_TIMEOUT = 5.0  # seconds that `LiveDisplay.stop` waits for the thread
+HELD_TIMEOUT = 10.0  # seconds after which the consumers have ended, or the process has
 LAST_STATE_TIMEOUT = 1.0  # seconds that the end of a process waits for all threads together
 
 STOPPED = "no longer updated"
@@ -162,10 +163,9 @@ class LiveDisplay(Generic[State]):
                 if stopped.wait(interval) or idle > MAX_IDLE:
                     self._show_stopped()
                     break
-            if self._is_held:
-                # The main thread cannot send any more: as soon as Python ends, ipykernel takes it
-                # for a thread that is gone, and closes its socket.
-                self._released.wait()
+            # The main thread cannot send any more: as soon as Python ends, ipykernel takes it for a
+            # thread that is gone, and closes its socket.
+            if self._is_held and self._released.wait(HELD_TIMEOUT):
                 self._show_end()
         finally:
             self._is_over.set()
@@ -231,5 +231,5 @@ def _show_last_states() -> None:
     for each in _held:
         each.release()
     for each in _held:
-        with suppress(Exception):  # the kernel's output is closed: nobody can be told
+        with suppress(Exception):  # ipykernel may have closed the output, so it cannot be reported
             each.wait_for_last_state(clock.remaining(deadline))

@@ -256,7 +256,7 @@ class Settlement:
                 for each in depths
                 if each is not None and (each.messages or each.queue in self._flow.reads)
             ]
-        except WireError as error:  # the time-out is the news; what is known is told all the same
+        except WireError as error:  # the report goes on: it lists what the run knows by itself
             places = [f"  the queues could not be read: {error}"]
         left = min(DISCOVERY_TIMEOUT, clock.remaining(end))
         holdings = self._holders.ask(self._consumers, left)

@@ -68,6 +68,18 @@ def test_receipts_of_a_lost_channel_are_taken(new):
     assert new.take(100.0 + NEW_QUEUE_TIME) == [again]
 
 
+def test_a_queue_is_new_again_on_the_next_connection(new):
+    """The broker may have been killed, and have forgotten it."""
+    new.declared("a")
+    new.counted([receipt("a")], 100.0)
+    assert len(new.take(100.0 + NEW_QUEUE_TIME)) == 1
+
+    new.connected("RabbitMQ 4.3.6")
+    new.declared("a")
+
+    assert new.counted([receipt("a")], 200.0) == []
+
+
 def test_only_rabbitmq_forgets_queues():
     """The embedded broker keeps everything in memory anyway."""
     new = NewQueues()

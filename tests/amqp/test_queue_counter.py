@@ -65,7 +65,7 @@ def test_more_queues_than_channels(counter, settings):
     for each in threads:
         each.start()
     for each in threads:
-        each.join()
+        each.join(TIMEOUT)
 
     assert answers == [expected] * 4
 
@@ -96,7 +96,7 @@ def test_connection_that_breaks_meanwhile_ends_the_question(counter, publisher, 
     cut.start()
     with pytest.raises(ConnectionLost, match="broke"):
         counter.read(["one"], TIMEOUT)
-    cut.join()
+    cut.join(TIMEOUT)
     assert publisher.publish(Message("x"), "one").wait(TIMEOUT).confirmed
 
     assert counter.read(["one"], TIMEOUT) == {"one": Depth("one", 1, 0)}

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mousetrap.embedded_broker import exchange as embedded
 from mousetrap.errors import SettingsError
 from mousetrap.model.exchanges import Exchange, RoutingKey
-
-words = st.lists(st.sampled_from(["a", "b", "", "*", "#"]), max_size=5).map(".".join)
 
 
 def country(order):
@@ -49,14 +44,14 @@ def test_exchange_with_a_key_is_a_value():
     assert str(orders[lambda _: ""]) == "orders[key(...)]"
 
 
-@given(pattern=words, key=words)
-def test_topic_patterns_match_as_in_the_embedded_broker(pattern, key):
-    """The conformance tests compare the embedded broker with RabbitMQ."""
-    topic = Exchange("orders", "topic")[pattern]
-
-    assert topic.matches(key) == embedded.topic_matches(
-        pattern, tuple(key.split(".")) if key else ()
-    )
+@pytest.mark.parametrize(
+    ("pattern", "key", "found"),
+    [("order.*.paid", "order.de.paid", True), ("order.*.paid", "order.paid", False),
+     ("order.#", "order", True), ("#", "", True), ("*", "", False), ("", "", True)],
+)  # fmt: skip
+def test_topic_patterns(pattern, key, found):
+    """The rule is the embedded broker's, whose tests compare it with RabbitMQ."""
+    assert Exchange("orders", "topic")[pattern].matches(key) is found
 
 
 @pytest.mark.parametrize(("type", "found"), [("direct", [True, False]), ("fanout", [True, True])])

@@ -124,7 +124,7 @@ def test_install_commands_name_the_distribution():
     wrong = []
     for name in filter(None, listed.stdout.decode().split("\0")):
         path = ROOT / name
-        if not path.is_file() or path.samefile(__file__):
+        if not path.is_file():
             continue
         text = path.read_text(encoding="utf-8", errors="ignore")
         wrong += [f"{name}: {found[0]}" for found in INSTALLS.finditer(text)]
@@ -135,8 +135,9 @@ def test_install_commands_name_the_distribution():
         ]
 
     assert wrong == []
-    assert INSTALLS.search("pip install 'mousetrap[postgres]'")
-    assert INSTALLS.search("pip install -U mousetrap")
+    other = "mousetrap"  # no file has a command that installs it, not even this one
+    assert INSTALLS.search(f"pip install '{other}[postgres]'")
+    assert INSTALLS.search(f"pip install -U {other}")
     assert not INSTALLS.search("pip install 'mousetrap-mq[postgres]'")
 
 

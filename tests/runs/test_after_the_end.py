@@ -29,9 +29,20 @@ ENDED = {
 }
 
 
+def check_refusals(it, name, error, words):
+    """It can be neither started nor used again, and to end it again is no error."""
+    _, start, use, end = MAKE[name]
+    with pytest.raises(error, match=words):
+        getattr(it, start)()
+    if use is not None:
+        with pytest.raises(error, match=words):
+            use(it)
+    getattr(it, end)()
+
+
 @pytest.mark.parametrize("name", MAKE)
 def test_started_again_after_it_ended(settings, name):
-    make, start, use, end = MAKE[name]
+    make, start, _, end = MAKE[name]
     error, words = ENDED[name]
     declare("work", settings=settings)
     it = make(settings)
@@ -40,17 +51,12 @@ def test_started_again_after_it_ended(settings, name):
 
     getattr(it, end)()
 
-    with pytest.raises(error, match=words):
-        getattr(it, start)()
-    if use is not None:
-        with pytest.raises(error, match=words):
-            use(it)
-    getattr(it, end)()
+    check_refusals(it, name, error, words)
 
 
 @pytest.mark.parametrize("name", MAKE)
 def test_started_again_after_it_did_not_start(name):
-    make, start, use, end = MAKE[name]
+    make, start, _, _ = MAKE[name]
     it = make(NOWHERE)
     with pytest.raises(BrokerUnreachable):
         getattr(it, start)()
@@ -58,12 +64,7 @@ def test_started_again_after_it_did_not_start(name):
     error, words = ENDED[name]
     if name == "publisher":
         error, words = BrokerUnreachable, "no broker listens"  # the same reason again
-    with pytest.raises(error, match=words):
-        getattr(it, start)()
-    if use is not None:
-        with pytest.raises(error, match=words):
-            use(it)
-    getattr(it, end)()
+    check_refusals(it, name, error, words)
 
 
 @pytest.mark.parametrize("name", ["publisher", "run"])
