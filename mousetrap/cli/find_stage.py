@@ -1,10 +1,11 @@
-"""Finds the stage that a person names on the command line: ``fetch``, or ``module:attribute``."""
+"""Finds the stage or the flow that a person names: ``fetch``, ``module:attribute``, or a module."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import os
+import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from mousetrap.errors import SettingsError
+from mousetrap.flows.flow import Flow
 from mousetrap.flows.stage import Stage, stage
 from mousetrap.model.retry_policy import reason_of
 
@@ -36,8 +38,6 @@ def find_stage(
         raise SettingsError(
             f"there is no stage {name!r}{hint}: use {', '.join(BUILT_IN)}, or module:attribute"
         )
-    if os.getcwd() not in sys.path:  # `python -m` puts it there, an installed script does not
-        sys.path.insert(0, os.getcwd())
     value = _attribute(_import(module_name), attribute)
     if isinstance(value, Stage):
         if reads is not None or writes:
@@ -57,7 +57,57 @@ def find_stage(
         raise SettingsError(str(error)) from error
 
 
+def find_flow(names: Sequence[str]) -> Flow:
+    """Return the flow of all stages that *names* name.
+
+    A name is that of a stage (see `find_stage`), of a list of stages or a `Flow`
+    (``module:attribute``), or of a module or package that contains stages.
+
+    Raises:
+        SettingsError: there is none, or the stages cannot be a flow; says what to give.
+    """
+    stages = [each for name in names for each in _stages_of(name)]
+    return Flow(list(dict.fromkeys(stages)))
+
+
+def _stages_of(name: str) -> list[Stage[Any, Any]]:
+    module_name, _, attribute = BUILT_IN.get(name, name).partition(":")
+    if not module_name:
+        raise SettingsError(f"there is no flow {name!r}: use a module, or module:attribute")
+    value: Any = _import(module_name)
+    if attribute:
+        value = _attribute(value, attribute)
+    if isinstance(value, ModuleType):
+        return _stages_in(value)
+    if isinstance(value, Flow):
+        return value.stages
+    listed = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not listed or not all(isinstance(each, Stage) for each in listed):
+        raise SettingsError(
+            f"{name} is no stage and no list of stages, but {type(value).__name__}: name a "
+            f"function decorated with @stage, a list of those, or their module"
+        )
+    return listed
+
+
+def _stages_in(module: ModuleType) -> list[Stage[Any, Any]]:
+    """Return the stages of *module*; of a package without any, those of its modules."""
+    found = [each for each in vars(module).values() if isinstance(each, Stage)]
+    if not found and hasattr(module, "__path__"):
+        names = [each.name for each in pkgutil.iter_modules(module.__path__)]
+        inside = [_import(f"{module.__name__}.{each}") for each in names if each != "__main__"]
+        found = [each for one in inside for each in vars(one).values() if isinstance(each, Stage)]
+    if not found:
+        raise SettingsError(
+            f"module {module.__name__!r} has no stage: decorate a function with @stage, or name "
+            f"module:attribute"
+        )
+    return found
+
+
 def _import(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path:  # `python -m` puts it there, an installed script does not
+        sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
