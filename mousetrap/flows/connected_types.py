@@ -1,72 +1,112 @@
-"""Compares the types of connected stages: what one sends with what the next one reads."""
+"""Compares the types of connected stages: what one stage sends with what the next one reads."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args, get_origin
 
-from mousetrap.display.safe_text import safe
-from mousetrap.errors import SettingsError
-from mousetrap.flows.stage import Stage
+from mousetrap.flows.edges import AnyStage, Edge
+from mousetrap.flows.finding import FlowFinding
 from mousetrap.model.composed_types import is_union
 from mousetrap.model.message import Message
 from mousetrap.model.targets import Send
-from mousetrap.model.type_comparison import compare
+from mousetrap.model.type_comparison import Comparison, compare
 from mousetrap.worker.signature import output_type
 
 # What a stage sends is not of these types: bytes are a ready-made body.
-_NOT_COMPARED = (Message, Send, bytes, bytearray, memoryview)
+_NOT_COMPARED = (Message, bytes, bytearray, memoryview)
 
 
-def check_types(stages: Sequence[Stage[..., Any]]) -> None:
-    """Compare what each stage sends to a queue with what the stage that reads it takes.
+def check_types(connected: Sequence[Edge]) -> Iterator[FlowFinding]:
+    """Compare what is sent over each connection with what the stage that reads it takes.
 
-    A pair of which some values cannot be decoded is warned of.
-
-    Raises:
-        SettingsError: no value that one stage sends can be decoded by the next one.
+    A plain output goes to every target in ``writes``. To a route goes only a `Send`, whose type is
+    known if the annotation has it, as in ``Iterator[Score | Send[Visit]]``.
     """
-    readers = {each.queue.name: each for each in stages}
-    for stage in stages:
-        written = _compared(output_type(stage.function))
-        for queue in stage.targets.writes if written is not Any else ():
-            reader = readers.get(queue) if isinstance(queue, str) else None
-            if reader is not None and reader.message_type is not Message:
-                _check(stage, reader, written, reader.message_type)
+    for each in connected:
+        if each.reader is None or each.reader.message_type is Message:
+            continue
+        found = _compared_sends(each) if each.is_route else _compared_plain(each)
+        if found is not None:
+            yield found
 
 
-def _compared(type: Any) -> Any:
+def members(type: Any) -> tuple[Any, ...]:
+    """Return the members of a union; another type is its only member."""
+    return get_args(type) if is_union(type) else (type,)
+
+
+def is_send(type: Any) -> bool:
+    """Return whether *type* is `Send` or ``Send[T]``."""
+    return type is Send or get_origin(type) is Send
+
+
+def plain_type(stage: AnyStage) -> Any:
+    """Return the type of the plain outputs of *stage*: of those that are no `Send`; or Any."""
+    kept = [each for each in members(output_type(stage.function)) if not is_send(each)]
+    return _union(kept)
+
+
+def sent_type(stage: AnyStage) -> Any:
+    """Return the type of the values that *stage* sends by a `Send`; Any if it is not known."""
+    sends = [each for each in members(output_type(stage.function)) if is_send(each)]
+    return _union([get_args(each)[0] for each in sends]) if all(map(get_args, sends)) else Any
+
+
+def _compared_plain(each: Edge) -> FlowFinding | None:
+    written = _comparable(plain_type(each.writer))
+    if written is Any:
+        return None
+    found = compare(written, _read(each))
+    if each.is_certain:
+        return _finding(each, found, "returns", written)
+    # the key of each message decides which of the bound queues gets it
+    return _finding(each, found.at_most("may fail"), "returns", written) if found.rank > 1 else None
+
+
+def _compared_sends(each: Edge) -> FlowFinding | None:
+    """Compare the types of Sends: one of them has to fit a route, the others may go elsewhere."""
+    sent = _comparable(sent_type(each.writer))
+    if sent is Any:
+        return None
+    found = [compare(one, _read(each)) for one in members(sent)]
+    best = min(found, key=lambda one: one.rank)
+    return _finding(each, best if each.is_certain else best.at_most("may fail"), "sends", sent)
+
+
+def _read(each: Edge) -> Any:
+    assert each.reader is not None
+    return each.reader.message_type
+
+
+def _comparable(type: Any) -> Any:
     """Return *type* without what is not compared; Any if there is nothing else."""
-    for member in get_args(type) if is_union(type) else (type,):
-        if member in _NOT_COMPARED:
-            kept = [each for each in get_args(type) if each not in _NOT_COMPARED]
-            return _union(kept) if kept else Any
-    return type
+    return _union([each for each in members(type) if each not in _NOT_COMPARED])
 
 
-def _union(members: list[Any]) -> Any:
-    found = members[0]
-    for each in members[1:]:
+def _union(types: list[Any]) -> Any:
+    found = types[0] if types else Any
+    for each in types[1:]:
         found |= each
     return found
 
 
-def _check(writer: Stage[..., Any], reader: Stage[..., Any], written: Any, read: Any) -> None:
-    found = compare(written, read)
+def _finding(each: Edge, found: Comparison, verb: str, written: Any) -> FlowFinding | None:
     if not found.rank:
-        return
+        return None
+    writer, reader = each.writer, each.reader
+    assert reader is not None
     never = found.finding == "never fits"
     what = "can never" if never else "may not always"
-    text = safe(
-        f"what {writer.name} writes to {reader.queue.name!r} {what} be decoded by {reader.name}: "
-        f"{found.why} ({writer.name} returns {_name(written)}, {reader.name} takes {_name(read)}); "
-        f"change one of the two annotations"
+    through = "" if each.exchange is None else f", through the exchange {each.exchange.name!r},"
+    return FlowFinding(
+        "error" if never else "warning",
+        f"what {writer.name} writes to {reader.queue.name!r}{through} {what} be decoded by "
+        f"{reader.name}: {found.why} ({writer.name} {verb} {type_name(written)}, {reader.name} "
+        f"takes {type_name(reader.message_type)}); change one of the two annotations",
     )
-    if never:
-        raise SettingsError(text)
-    warnings.warn(text, stacklevel=5)
 
 
-def _name(type: Any) -> str:
+def type_name(type: Any) -> str:
+    """Return the name of *type* as people write it."""
     return str(type) if get_args(type) else str(getattr(type, "__name__", type))

@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from mousetrap.errors import SettingsError
-from mousetrap.flows.connected_types import check_types
+from mousetrap.flows.edges import edges, routed
+from mousetrap.flows.flow_checks import FlowFinding, check
 from mousetrap.flows.stage import Stage
-from mousetrap.model.exchanges import Exchange, RoutingKey
-from mousetrap.model.topology import unrouted
+from mousetrap.model.exchanges import Exchange
 
 
 class Step(NamedTuple):
@@ -33,11 +33,13 @@ class Step(NamedTuple):
 class Flow:
     """A flow of *stages*: a list of stages, a single stage, or a module that contains stages.
 
+    It is checked when it is made: `mousetrap.flows.flow_checks` has the rules. `findings` has what
+    was found and is no error.
+
     Raises:
         SettingsError: there is no stage, something is not a stage, two have the same name, or two
-            read the same queue: a message goes to one reader of a queue only. Or no value that
-            one stage sends can be decoded to the type that the next one takes (a pair of which
-            some values cannot is warned of).
+            read the same queue: a message goes to one reader of a queue only. Or a rule of the
+            checks is an error, as when no value that one stage sends can be decoded by the next.
     """
 
     def __init__(
@@ -60,13 +62,19 @@ class Flow:
             readers = [each.name for each in self.stages if each.queue.name == queue]
             if len(readers) > 1:
                 raise SettingsError(_several_readers(queue, readers))
-        if not isinstance(stages, Flow):
-            check_types(self.stages)
+        self.findings: tuple[FlowFinding, ...] = (
+            stages.findings if isinstance(stages, Flow) else check(self.stages)
+        )
 
     @property
     def steps(self) -> list[Step]:
         """The stages as steps."""
-        return [Step(each.name, each.queue.name, self._written_by(each)) for each in self.stages]
+        found = edges(self.stages)
+        return [
+            Step(stage.name, stage.queue.name,
+                 tuple(dict.fromkeys(each.queue for each in found if each.writer is stage)))
+            for stage in self.stages
+        ]  # fmt: skip
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -78,25 +86,6 @@ class Flow:
     def routed(self, exchange: str, key: str) -> list[str]:
         """Return the queues of this flow that *exchange* passes a message with *key* to."""
         return routed(self.stages, exchange, key)
-
-    def _written_by(self, stage: Stage[..., Any]) -> tuple[str, ...]:
-        """Return the queues that may get an output of *stage*."""
-        found: list[str] = []
-        for target in stage.targets.all:
-            if isinstance(target, str):
-                found.append(target)
-                continue
-            exchange = target if isinstance(target, Exchange) else target.exchange
-            key = target.key if isinstance(target, RoutingKey) else None
-            if isinstance(key, str) or exchange.type == "fanout":
-                found += self.routed(exchange.name, str(key)) or [unrouted(exchange.name)]
-            else:  # any key
-                found += [
-                    each.queue.name for each in self.stages
-                    if any(binding.exchange == exchange for binding in each.queue.bindings)
-                ]  # fmt: skip
-                found.append(unrouted(exchange.name))
-        return tuple(dict.fromkeys(found))
 
     def _check_exchanges(self) -> None:
         types: dict[str, str] = {}
@@ -140,13 +129,6 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"<Flow {'; '.join(repr(each)[7:-1] for each in self.stages)}>"
-
-
-def routed(stages: Iterable[Stage[..., Any]], exchange: str, key: str) -> list[str]:
-    """Return the queues of *stages* that *exchange* passes a message with *key* to."""
-    bindings = [(each.queue.name, binding) for each in stages for binding in each.queue.bindings]
-    found = [q for q, each in bindings if each.exchange.name == exchange and each.matches(key)]
-    return list(dict.fromkeys(found))
 
 
 def _several_readers(queue: str, readers: list[str]) -> str:

@@ -23,7 +23,7 @@ import msgspec
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SettingsError, UndecodableMessage
-from mousetrap.flows.flow import routed
+from mousetrap.flows.edges import routed
 from mousetrap.flows.stage import Stage
 from mousetrap.model.decoding import decode
 from mousetrap.model.ledger import Ledger

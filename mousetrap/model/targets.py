@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from mousetrap.errors import SettingsError
 from mousetrap.model.exchanges import Exchange, RoutingKey
 from mousetrap.model.headers import ROUTING_HEADERS, unsendable
 from mousetrap.model.message import Message, child_id
 from mousetrap.model.topology import Queue, check_queue_name
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # with a default: `Send` alone is ``Send[Any]``
+
+    T_co = TypeVar("T_co", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)
 
 MAX_PRIORITY = 255  # AMQP sends a priority in 8 bits
 # Between the parts of the name from which an id is computed; no name contains these characters.
@@ -30,8 +39,11 @@ Target: TypeAlias = str | Queue | Exchange | RoutingKey
 Targets: TypeAlias = Target | Sequence[Target] | None
 
 
-class Send:
+class Send(Generic[T_co]):
     """An output with a target or properties of its own: ``yield Send(visit, to="errors")``.
+
+    In an annotation it may have the type of its value: ``Iterator[Score | Send[Visit]]``. Then a
+    flow compares that with what the stages take that read the routes.
 
     *to* is one of the targets that the stage names, in ``writes`` or in ``routes``; without it the
     value goes to each target in ``writes``, as a plain output. *key* is the routing key for an
@@ -46,7 +58,7 @@ class Send:
 
     def __init__(
         self,
-        value: Any = None,
+        value: T_co = None,  # type: ignore[assignment]  # without a value the type is Any
         to: Target | None = None,
         *,
         key: str | None = None,

@@ -274,11 +274,49 @@ def _word(name: str) -> str:
 # ---- the type of the outputs ---------------------------------------------------------------------
 
 
+_ITERATORS = (Iterator, Generator, AsyncIterator, AsyncGenerator)
+_ITERABLES = (Iterable, AsyncIterable)  # a list, which is one value, or an iterator
+
+
 def output_type(function: Any) -> Any:
     """Return the type of each value that *function* sends on; Any if that is not certain.
 
     It is the annotated one, of an iterator that of its items. A returned None sends nothing.
     """
+    found = returned_type(function)
+    if get_origin(found) in _ITERATORS:
+        return get_args(found)[0]
+    if get_origin(found) in _ITERABLES:
+        return Any
+    kept = [each for each in _members(found) if each not in (None, types.NoneType)]
+    return Union[tuple(kept)] if kept else Any  # noqa: UP007 -- of a tuple
+
+
+def returns_a_value(function: Any) -> bool | None:
+    """Return whether each call of *function* that ends gives a value to send on.
+
+    None: its annotation does not say. An iterator may be empty, so of one it is False.
+    """
+    found = returned_type(function)
+    members = _members(found)
+    if get_origin(found) in _ITERATORS or any(e in (None, types.NoneType) for e in members):
+        return False
+    return all(map(_is_one_value, members)) or None
+
+
+def _is_one_value(type: Any) -> bool:
+    """Return whether a value of *type* is certainly neither None nor an iterator."""
+    cls = get_origin(type) or type
+    is_known = inspect.isclass(cls) and cls not in (object, Any)
+    return is_known and not inspect.isabstract(cls) and not getattr(cls, "_is_protocol", False)
+
+
+def _members(type: Any) -> tuple[Any, ...]:
+    return get_args(type) if get_origin(type) in (Union, types.UnionType) else (type,)
+
+
+def returned_type(function: Any) -> Any:
+    """Return the annotated type of what *function* returns, awaited; Any if it is not certain."""
     if hasattr(function, "__wrapped__"):  # a decorator may change what comes back
         return Any
     try:
@@ -288,10 +326,4 @@ def output_type(function: Any) -> Any:
         return Any
     while get_origin(found) in (Awaitable, Coroutine):
         found = get_args(found)[-1]
-    if get_origin(found) in (Iterator, Generator, AsyncIterator, AsyncGenerator):
-        return get_args(found)[0]
-    if get_origin(found) in (Iterable, AsyncIterable):  # a list, which is one value, or an iterator
-        return Any
-    members = get_args(found) if get_origin(found) in (Union, types.UnionType) else (found,)
-    kept = [each for each in members if each not in (None, types.NoneType)]
-    return Union[tuple(kept)] if kept else Any  # noqa: UP007 -- of a tuple
+    return found

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from mousetrap import Message, Send, stage
+from mousetrap import Exchange, Message, Queue, Send, stage
 from mousetrap.errors import SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.worker.signature import output_type
@@ -33,10 +33,8 @@ def flow_of(returns: Any, takes: Any, **options: Any) -> Flow:
 
     parse.__annotations__["return"] = returns
     score.__annotations__["visit"] = takes
-    writes = options.get("writes", "visits")
-    return Flow(
-        [stage(reads="lines", writes=writes, routes="other")(parse), stage("visits")(score)]
-    )
+    targets = {"writes": "visits", "routes": "other"} | options
+    return Flow([stage(reads="lines", **targets)(parse), stage("visits")(score)])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +70,7 @@ def test_flow_whose_types_may_not_fit_warns(returns, takes, why):
     [(Visit, Visit), (Scored, Visit), (Iterator[Visit], Visit), (Any, Scored), (None, Scored),
      (dict, Scored), (bytes, Scored), (Message, Scored), (Send, Scored), (Scored | Send, Scored),
      (Iterator[bytes | Send], Scored), (Iterable[Visit], Scored), (Visit, Any), (Visit, Message),
-     ("Missing", Scored), (Visit, dict[str, str])],
+     ("Missing", Scored), (Visit, dict[str, str]), (Scored | Send[Visit], Scored)],
 )  # fmt: skip
 def test_flow_whose_types_fit_or_are_not_known_is_accepted(returns, takes):
     """Without a warning; bytes are a body that is ready."""
@@ -81,9 +79,72 @@ def test_flow_whose_types_fit_or_are_not_known_is_accepted(returns, takes):
         flow_of(returns, takes)
 
 
-def test_only_plain_outputs_are_compared():
-    """What goes to a route is what its `Send` has; a queue outside of the flow has no type."""
+def test_a_queue_that_no_stage_reads_has_no_type():
+    """Whatever is written there is a result."""
     assert flow_of(Visit, Scored, writes="elsewhere")
+
+
+TO_TWO = {"writes": "other", "routes": ["visits", "third"]}
+LEVELS = ["accepted", "warning", "error"]
+
+
+@pytest.mark.parametrize(
+    ("returns", "level"),
+    [
+        (Visit | Send, "accepted"),  # it may have any type
+        (Visit, "accepted"),  # a plain output goes to `other`
+        (Visit | Send[Scored], "accepted"),
+        (Iterator[Visit | Send[Scored]], "accepted"),
+        (Visit | Send[Visit] | Send[Scored], "accepted"),  # each to its own route
+        (Visit | Send[Visit | Scored], "accepted"),
+        (Visit | Send[bytes], "accepted"),
+        (Visit | Send[Visit], "error"),
+        (Iterator[Visit | Send[Visit] | Send[int]], "error"),
+        (Visit | Send[Visit] | Send, "accepted"),
+    ],
+)
+def test_types_of_a_route(returns, level):
+    """A route gets nothing but Sends: an error says that none of their types fits its reader."""
+    assert outcome_of(lambda: flow_of(returns, Scored, **TO_TWO)) == level
+
+
+orders = Exchange("orders", "topic")
+
+
+@pytest.mark.parametrize(
+    ("writes", "returns", "level"),
+    [
+        (orders["a.b"], Scored, "accepted"),
+        (orders["a.b"], Visit, "error"),
+        (orders["a.b"], Visit | Scored, "warning"),
+        (orders["x.y"], Visit, "accepted"),  # no queue of the flow gets it
+        (orders[lambda _: "a.b"], Scored, "accepted"),
+        (orders[lambda _: "a.b"], Visit, "warning"),  # the key may say otherwise
+        (orders[lambda _: "a.b"], Visit | Scored, "accepted"),  # each with a key of its own
+    ],
+)
+def test_types_that_go_through_an_exchange(writes, returns, level):
+    """They are compared with those of the stages whose queues are bound by that key."""
+
+    def parse(line: str) -> None: ...
+    def score(visit: Scored) -> None: ...
+
+    parse.__annotations__["return"] = returns
+    bound = Queue("visits", bindings=[orders["a.*"]])
+    stages = [stage("lines", writes)(parse), stage(bound)(score)]
+
+    assert outcome_of(lambda: Flow(stages)) == level
+
+
+def outcome_of(make: Callable[[], Flow]) -> str:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            make()
+        except SettingsError as error:
+            return "error" if "can never be decoded by score" in str(error) else str(error)
+    assert all("may not always be decoded by score" in str(each.message) for each in caught)
+    return LEVELS[len(caught)]
 
 
 def _decorated(function: Callable[..., Any]) -> Callable[..., Any]:

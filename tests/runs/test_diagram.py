@@ -17,7 +17,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def one(name, reads, writes=None):
-    def function(n: int) -> int:
+    def function(n: int) -> int | None:
         return n
 
     function.__name__ = name
