@@ -18,6 +18,7 @@
     ├── UndecodableMessage     a body is not what the stage reads (also a ValueError)
     ├── WorkerLost             several workers were lost while they had this message
     ├── AckTimedOut            handling this message took longer than the broker waits for an ack
+    ├── Expired                no worker began with this message in the time that its sender gave
     ├── HandlerTimedOut        handling this message took longer than the stage's time limit
     ├── HandlersStuck          a worker ends, because its handlers do not return
     ├── Reject                 raised *by a handler*: dead-letter this message, do not retry it
@@ -175,6 +176,17 @@ class AckTimedOut(MousetrapError):
 
     Make the handler faster, or raise the broker's ``consumer_timeout``, then replay it.
     """
+
+
+class Expired(MousetrapError):
+    """The reason of a dead letter: no worker began with the message before it expired.
+
+    Its sender said how long (``expires=``). Start more workers, or give it more time; a replay of
+    the dead letter is handled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("no worker began with it in the time that its sender gave (expires=)")
 
 
 class HandlerTimedOut(MousetrapError):

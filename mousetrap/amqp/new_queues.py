@@ -41,6 +41,10 @@ class NewQueues:
         self._declared.clear()
         self._until.clear()
 
+    def known(self, queue: str) -> None:
+        """Remember that *queue* is no new one, until the connection is lost. Threads: any."""
+        self._declared.add(queue)
+
     def declared(self, queue: str) -> None:
         """Remember that *queue* is declared now."""
         if self.is_active and queue not in self._declared:

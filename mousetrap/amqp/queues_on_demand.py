@@ -1,4 +1,4 @@
-"""Queues that are declared when the first message is published to them: retry and dead queues.
+"""Queues that are declared when the first message is published to them: of retries, delays, deaths.
 
 They are declared again before each batch of publishes to them, on the same channel. So if another
 program has deleted one, it is there again; and if another program has declared one with other
@@ -66,10 +66,16 @@ class QueuesOnDemand:
         """Remember what the broker calls itself."""
         self.new.connected(product)
 
+    def add(self, declaration: Declaration) -> None:
+        """Declare *declaration* from now on, before the messages to it. Threads: any."""
+        name = declaration.name
+        if name not in self._declarations and name not in self.substitutes:
+            self._declarations[name] = declaration  # at once: `batch` copies in one step
+
     def batch(self) -> dict[str, Declaration]:
         """Return the queues for which `prepare` is to be called before a publish, by name."""
         if not self._declarations:
-            return self._declarations
+            return {}
         due = dict(self._declarations)
         for name, earliest in self._postponed.items():
             if name not in self._missing or clock.monotonic() < earliest:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Iterable
 from urllib.parse import quote
 
+from mousetrap.model.delays import delayed_target
 from mousetrap.model.topology import Queue, work_queue_of
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
@@ -77,7 +78,7 @@ def held_back_lines(queues: Collection[str], settings: Settings) -> list[str]:
 
     Those with the default delays are looked at for every work queue. Raises nothing.
     """
-    names = [name for name in queues if ".retry." in name]
+    names = [name for name in queues if ".retry." in name or delayed_target(name)]
     names += [retry for name in queues if work_queue_of(name) is None
               for retry in Queue(name).retry_queues()]  # fmt: skip
     return [

@@ -11,15 +11,18 @@ from typing import Annotated
 import typer
 
 from mousetrap import job_queue
+from mousetrap.amqp.properties import sent_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.broker import probe
 from mousetrap.cli.console import print_error, print_json, print_message
 from mousetrap.cli.errors import ExitCode
-from mousetrap.cli.options import Json, Name
+from mousetrap.cli.options import Json, Name, finite
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.errors import PublishError, SettingsError, UndecodableMessage
+from mousetrap.flows.delayed import waiting_queue
 from mousetrap.model.decoding import decode
+from mousetrap.model.delays import SendOptions
 from mousetrap.model.encoding import encode
 from mousetrap.model.message import Message
 from mousetrap.runtime.postponed_interrupts import PostponedInterrupts, postponed
@@ -43,24 +46,34 @@ def send(
     declare: Annotated[
         bool, typer.Option("--declare", help="Declare the queue first, if it is missing.")
     ] = False,
+    delay: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Deliver it so many seconds later.")
+    ] = 0.0,
+    priority: Annotated[
+        int | None, typer.Option(min=0, max=255, help="For a queue that has priorities.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Send messages to QUEUE and wait until the broker has confirmed each.
 
-    Without BODY the body is empty; a stage then runs its default job.
+    Without BODY the body is empty; a stage then runs its default job. A delay of up to 604800
+    seconds (7 days) is kept within 5 % or 0.1 seconds.
 
     Example: mousetrap send start_fetch '{"seed": 1}' --count 100
 
     Example: mousetrap send words --file words.jsonl --declare
+
+    Example: mousetrap send reminders '"call back"' --delay 3600
     """
     settings = Settings.from_environment()
+    options = _options(delay, priority)
     bodies = _bodies(body, file, raw)
     if declare:
         job_queue.declare(queue, settings=settings)
     tally = _Outcomes()
     with postponed() as interrupts:  # each message that is published is counted
         try:
-            _send(queue, bodies, count, settings, tally, interrupts)
+            _send(queue, bodies, count, settings, tally, interrupts, options)
         finally:  # also after an interrupt: some messages were confirmed
             outcomes = tally.sum_up()
             if json:
@@ -82,15 +95,18 @@ def _send(
     settings: Settings,
     tally: _Outcomes,
     interrupts: PostponedInterrupts,
+    options: SendOptions,
 ) -> None:
     total = len(bodies) * count
     with (
         Publisher(settings, "send") as out,
         ProgressDisplay(f"sending to {queue}", total) as display,
     ):
+        place = waiting_queue(out, queue, options.delay) if options.delay else queue
         for each in (each for _ in range(count) for each in bodies):
             interrupts.deliver()
-            tally.add(out.publish(Message(body=each), queue))
+            properties = None if options.priority is None else sent_properties(options.priority)
+            tally.add(out.publish(Message(body=each), place, properties=properties))
             display.advance(tally.settled)
         out.flush(settings.confirm_timeout + 1)
 
@@ -126,6 +142,13 @@ class _Outcomes:
     def _count(self, receipt: Receipt) -> None:
         self._outcomes[receipt.state] += 1
         self.problem = self.problem or receipt.error
+
+
+def _options(delay: float, priority: int | None) -> SendOptions:
+    try:
+        return SendOptions.checked(priority, delay)
+    except ValueError as error:
+        raise SettingsError(f"--delay or --priority: {error}") from None
 
 
 def _bodies(body: str | None, file: Path | None, raw: bool) -> list[bytes]:

@@ -20,10 +20,12 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.progress import UPDATE_INTERVAL, ProgressDisplay
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.errors import MousetrapError, PublishError
+from mousetrap.flows.delayed import remember, waiting_queue
 from mousetrap.flows.stage import Stage
+from mousetrap.model.delays import SendOptions
 from mousetrap.model.message import Message
 from mousetrap.model.one_or_many import is_many
-from mousetrap.model.targets import Address, Target, address_of
+from mousetrap.model.targets import Address, Target, address_of, check_can_wait
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.worker.handling import Handling, current_handling
@@ -92,6 +94,10 @@ def send(
     data: Any = None,
     count: int = 1,
     settings: Settings | None = None,
+    *,
+    delay: float | None = None,
+    priority: int | None = None,
+    expires: float | None = None,
 ) -> SendResult:
     """Send *data* to *queue*, *count* times, and return when the broker has answered for all.
 
@@ -103,6 +109,12 @@ def send(
     dataclass, a model, a named tuple; without *data* the body is empty. What JSON cannot represent
     is an error that says what to send: for a data frame, ``frame.to_dict("records")``. A `Message`
     is sent unchanged.
+
+    *delay*: a worker gets the messages so many seconds later, up to seven days, within 5 % or
+    100 ms. They wait in ``remind.delay.60s``; the target must be a queue that exists. The first
+    call with a delay takes two seconds: then they survive a kill of the broker. *priority*: 0 to
+    255, for a queue that has priorities. *expires*: a worker that begins with a message later than
+    so many seconds after this call dead-letters it, with the reason ``Expired``.
 
     If the broker does not confirm a message, no exception is raised: the returned result says how
     many were not confirmed and why, and a warning is logged.
@@ -122,31 +134,51 @@ def send(
             exception as of all others, ``receipts`` has the receipts of what was sent.
         MousetrapError: this code belongs to a handling that has ended, or to a process that a
             handler forked; nothing was sent.
-        ValueError: a `Message` cannot be sent more than once; nothing was sent.
+        ValueError: a `Message` cannot be sent more than once; *delay*, *priority* or *expires* is
+            out of range; an exchange cannot be sent to later; nothing was sent.
+        QueueMissing: there is no such queue to send to later; nothing was sent.
         BrokerUnreachable, AccessRefused: the error names the setting to check.
         OutcomeUnknown: the broker stopped answering; a note on the error says how many messages it
             had confirmed.
     """
-    address = queue.queue.name if isinstance(queue, Stage) else address_of(queue)
-    has_many = is_many(data)
     try:
-        if count > 1:
-            if isinstance(data, Message):
-                raise ValueError("a Message has one id and is sent once: give its data, or count=1")
-            data = list(data) if has_many else data
-        handling = current_handling.get(None)
-        if handling is not None and handling.includes(settings):
-            return _add_to(handling, address, list(_messages(data, count, has_many)))
-        total = count * (len(data) if isinstance(data, Sized) else 0) if has_many else count
-        publisher = Publisher(settings or Settings.from_environment(), "send").open()
-        return _send_now(publisher, address, _messages(data, count, has_many), total)
+        options = SendOptions.checked(priority, delay, expires)
+        return _send(queue, data, count, settings, options)
     except BaseException as error:
         vars(error).setdefault("receipts", [])  # nothing was sent
         raise
 
 
+def _send(
+    queue: Target | Stage[..., Any],
+    data: Any,
+    count: int,
+    settings: Settings | None,
+    options: SendOptions,
+) -> SendResult:
+    address = queue.queue.name if isinstance(queue, Stage) else address_of(queue)
+    check_can_wait(address, options)
+    has_many = is_many(data)
+    if count > 1:
+        if isinstance(data, Message):
+            raise ValueError("a Message has one id and is sent once: give its data, or count=1")
+        data = list(data) if has_many else data
+    handling = current_handling.get(None)
+    if handling is not None and handling.includes(settings):
+        values = list(_messages(data, count, has_many, options))
+        return _add_to(handling, address, values, options)
+    total = count * (len(data) if isinstance(data, Sized) else 0) if has_many else count
+    publisher = Publisher(settings or Settings.from_environment(), "send").open()
+    messages = _messages(data, count, has_many, options)
+    return _send_now(publisher, address, messages, total, options)
+
+
 def _send_now(
-    publisher: Publisher, address: Address, values: Iterator[Message], total: int
+    publisher: Publisher,
+    address: Address,
+    values: Iterator[Message],
+    total: int,
+    options: SendOptions,
 ) -> SendResult:
     """Send *values*, *total* of them if it is not 0, and wait for the answers; show progress."""
     name = str(address)
@@ -170,8 +202,10 @@ def _send_now(
         result.seconds = clock.monotonic() - started
 
     try:
+        if isinstance(address, str) and options.delay:
+            address = waiting_queue(publisher, address, options.delay)
         try:
-            publisher.publish_many(values, address, on_submitted=add)
+            publisher.publish_many(values, address, priority=options.priority, on_submitted=add)
         except Exception:  # of a value: those before it were sent, and their outcome can be known
             wait_for_answers()
             raise
@@ -184,17 +218,21 @@ def _send_now(
     finally:
         show(is_last=True)
     publisher.close()
+    if options.delay and result.error is None:
+        remember(publisher.settings, str(address))
     if result.error is not None:
         log.warning("%s", result)
     return result
 
 
-def _add_to(handling: Handling, address: Address, messages: list[Message]) -> SendResult:
+def _add_to(
+    handling: Handling, address: Address, messages: list[Message], options: SendOptions
+) -> SendResult:
     """Add *messages* to the outputs of a handling."""
     name = str(address)
     receipts: list[Receipt] = [
         _OutputReceipt(each, name, int(clock.time()), None, math.inf, None)
-        for each in handling.add(messages, address)
+        for each in handling.add(messages, address, options)
     ]
     return SendResult(name, receipts, 0.0, is_output=True)
 
@@ -212,7 +250,13 @@ class _OutputReceipt(Receipt):
         )
 
 
-def _messages(data: Any, count: int, has_many: bool) -> Iterator[Message]:
+def _messages(data: Any, count: int, has_many: bool, options: SendOptions) -> Iterator[Message]:
+    headers = options.headers()
     for _ in range(count):
         for value in data if has_many else (data,):
-            yield value if isinstance(value, Message) else Message(value)
+            if not isinstance(value, Message):
+                yield Message(value, headers=headers)
+            elif headers:
+                yield value.copy(value.attempt, {**value.headers, **headers})
+            else:
+                yield value

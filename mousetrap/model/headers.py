@@ -22,6 +22,7 @@ DEAD_SINCE, REPLAYED, DROPPED = "mousetrap-died", "mousetrap-replayed", "mousetr
 EDITED = "mousetrap-edited"
 LOSSES, TIMEOUTS = "mousetrap-losses", "mousetrap-timeouts"
 ROUTED = "mousetrap-routed"
+EXPIRES = "mousetrap-expires"  # when, in seconds since 1970 on the sender's clock
 DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")  # of a quorum queue
 FIELD_HEADERS = frozenset((ATTEMPT, PARENT, JOB, RETRIES))  # a `Message` has fields for them
 

@@ -68,11 +68,13 @@ class Ledger:
 
     # ---- facts -----------------------------------------------------------------------------------
 
-    def sent(self, job: str, queue: str, at: float, body: bytes | None = None) -> None:
-        """Record that *job* was given to the publisher for *queue* at time *at*."""
+    def sent(
+        self, job: str, queue: str, at: float, body: bytes | None = None, delay: float = 0.0
+    ) -> None:
+        """Record that *job* was given to the publisher at time *at*: for *queue*, in *delay* s."""
         with self._lock:
             entry = self._entry(job)
-            entry.queue, entry.job = queue, job
+            entry.queue, entry.job, entry.delay = queue, job, delay
             entry.sent = at if entry.sent is None else min(entry.sent, at)
             entry.body = body or entry.body
             self._update_open(entry)
@@ -165,6 +167,7 @@ class Ledger:
             if not child.origins:
                 self._published[output.queue] += 1
             child.queue, child.parent, child.job = output.queue, outcome.id, entry.job
+            child.delay = output.delay
             child.origins += (outcome,)
             child.body = child.body or output.body
             self._update_open(child)
@@ -266,6 +269,11 @@ class Ledger:
         times = [self.time(origin, origin.ended) for origin in entry.origins]
         return min([*times, *([] if entry.sent is None else [entry.sent])], default=None)
 
+    def due_at(self, entry: LedgerEntry) -> float | None:
+        """Return when *entry* could first be delivered: after its delay."""
+        at = self.queued_at(entry)
+        return None if at is None else at + entry.delay
+
     def first_queued_at(self) -> float:
         """Return when the first message of the run was put into its queue; 0.0 if none was."""
         with self._lock:
@@ -284,10 +292,10 @@ class Ledger:
         """Yield attempts at *entry*, each with the seconds that the message had waited for it.
 
         The first attempt and retries are yielded, if it is known when the wait for them began. The
-        wait for a retry begins at the end of its delay. A wait is never negative, even if the
+        wait begins at the end of a delay. A wait is never negative, even if the
         clocks of two machines differ.
         """
-        since = self.queued_at(entry)
+        since = self.due_at(entry)
         for outcome in sorted(entry.outcomes, key=lambda outcome: (outcome.attempt, outcome.begun)):
             if since is not None:
                 yield outcome, max(0.0, self.time(outcome, outcome.begun) - since)

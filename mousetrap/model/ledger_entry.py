@@ -23,6 +23,7 @@ class LedgerEntry(msgspec.Struct, gc=False):
     job: str = ""
     parent: str | None = None
     sent: float | None = None  # when this run sent it
+    delay: float = 0.0  # seconds after which it is first delivered
     is_confirmed: bool = False  # this run sent it, and the broker confirmed it
     origins: tuple[Outcome, ...] = ()  # the outcomes of the attempts that published it
     outcomes: tuple[Outcome, ...] = ()

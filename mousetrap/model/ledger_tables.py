@@ -62,6 +62,24 @@ def late_retries(
     return found
 
 
+def delayed(
+    ledger: Ledger, now: float, late: float
+) -> dict[tuple[str, float], tuple[int, float, float]]:
+    """Count the delayed messages without an outcome, by queue and delay; due ones if *late*.
+
+    Each value is their number, and when the first and the last of them is due, in seconds since
+    1970. One that was due less than *late* seconds before *now* is left out.
+    """
+    found: dict[tuple[str, float], tuple[int, float, float]] = {}
+    for entry in ledger.open_entries():
+        if not entry.delay or entry.outcomes or (due := ledger.due_at(entry)) is None:
+            continue
+        if due > now or due + late < now:
+            number, first, last = found.get((entry.queue, entry.delay), (0, due, due))
+            found[entry.queue, entry.delay] = number + 1, min(first, due), max(last, due)
+    return found
+
+
 def last_failure(ledger: Ledger) -> Outcome | None:
     """Return the latest failure of a message that is not settled; None if there is none."""
     failures = [
@@ -112,7 +130,9 @@ def _row(
 
 
 def _open_row(ledger: Ledger, entry: LedgerEntry, now: float) -> tuple[Any, ...]:
-    place, attempt, since, reason = entry.queue, 1, ledger.queued_at(entry), None
+    place, attempt, since, reason = entry.queue, 1, ledger.due_at(entry), None
+    if entry.delay:
+        place = f"{entry.queue}, after {entry.delay:g} s"
     if (outcome := entry.outcome) is not None and outcome.kind == "retried":
         place, attempt = f"{entry.queue}, after {outcome.delay:g} s", outcome.attempt + 1
         since, reason = ledger.time(outcome, outcome.ended) + outcome.delay, outcome.reason

@@ -18,6 +18,7 @@ import msgspec
 
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.decoding import decode
+from mousetrap.model.delays import waiting_time
 from mousetrap.model.message import child_id
 from mousetrap.model.targets import Address
 
@@ -29,13 +30,14 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     A worker may leave the id empty: it stands for the id that `Message.child` gives. `unpack`
     returns every output with its id. If it was published to an *exchange* (its plain name), `queue`
-    is the routing key.
+    is the routing key. It reaches its queue *delay* seconds later.
     """
 
     id: str
     queue: str
     body: bytes | None = None
     exchange: str = ""
+    delay: float = 0.0
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -112,10 +114,10 @@ def outputs_to(queue: str, number: int) -> tuple[Output, ...]:
     return (Output("", queue),) * number
 
 
-def output_to(address: Address, id: str, body: bytes | None) -> Output:
+def output_to(address: Address, id: str, body: bytes | None, delay: float = 0.0) -> Output:
     """Return the output with this *id* to *address*, which a `SentMessage` has."""
     if isinstance(address, str):
-        return Output(id, address, body)
+        return Output(id, address, body, "", waiting_time(delay) if delay else 0.0)
     return Output(id, str(address.key), body, address.exchange.name)
 
 
@@ -192,7 +194,9 @@ def _with_output_ids(outcome: Outcome) -> Outcome:
     if all(each.id for each in outcome.outputs):
         return outcome
     outputs = tuple(
-        Output(each.id or child_id(outcome.id, outcome.stage, n), each.queue, each.body)
+        each
+        if each.id
+        else msgspec.structs.replace(each, id=child_id(outcome.id, outcome.stage, n))
         for n, each in enumerate(outcome.outputs)
     )
     return msgspec.structs.replace(outcome, outputs=outputs)

@@ -11,12 +11,21 @@ from dataclasses import dataclass
 from types import FrameType
 
 from mousetrap.display.safe_text import class_name, text_of
-from mousetrap.errors import AckTimedOut, Reject, UndecodableMessage, WorkerLost
-from mousetrap.model.headers import DEAD_SINCE, ORIGIN, REASON, TRACEBACK, cut, kept_headers
+from mousetrap.errors import AckTimedOut, Expired, Reject, UndecodableMessage, WorkerLost
+from mousetrap.model.headers import (
+    DEAD_SINCE,
+    EXPIRES,
+    ORIGIN,
+    REASON,
+    TRACEBACK,
+    cut,
+    kept_headers,
+)
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
 
+FINAL = (Reject, UndecodableMessage, WorkerLost, AckTimedOut, Expired)  # errors without a retry
 MAX_TRACEBACK = 12_000  # bytes of UTF-8, as everything that must fit one frame (see `headers`)
 MAX_REASON = 2_000  # bytes of UTF-8
 _CALLERS = ("mousetrap.worker.", "asyncio.")  # modules that call handlers; their frames say nothing
@@ -52,10 +61,10 @@ def decide(attempt: int, error: BaseException, queue: Queue) -> RetryAfter | Dea
 
     After attempt n the message waits ``queue.retry_delays[n - 1]`` seconds. When the delays are
     used up, or when a retry cannot help (`Reject`, `UndecodableMessage`, `WorkerLost`,
-    `AckTimedOut`), the message is dead-lettered.
+    `AckTimedOut`, `Expired`), the message is dead-lettered.
     """
     # by its type: `isinstance` would also ask for its ``__class__``, which may raise
-    is_final = issubclass(type(error), (Reject, UndecodableMessage, WorkerLost, AckTimedOut))
+    is_final = issubclass(type(error), FINAL)
     if is_final or attempt > len(queue.retry_delays):
         return DeadLetter(reason=reason_of(error))
     return RetryAfter(queue.retry_delays[attempt - 1])
@@ -69,6 +78,7 @@ def after_failure(message: Message, error: BaseException, queue: Queue) -> Repla
     if isinstance(decision, RetryAfter):
         copy = message.copy(message.attempt + 1, headers)
         return Replacement(copy, queue.retry_queue(decision.delay), decision.delay, reason, trace)
+    headers.pop(EXPIRES, None)  # a dead letter that a person replays is to be handled
     headers |= {REASON: reason, ORIGIN: queue.name, TRACEBACK: trace, DEAD_SINCE: int(clock.time())}
     return Replacement(message.copy(message.attempt, headers), queue.dead, None, reason, trace)
 

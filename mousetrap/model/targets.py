@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from mousetrap.errors import SettingsError
+from mousetrap.model.delays import DEFAULT, SendOptions
 from mousetrap.model.exchanges import Exchange, RoutingKey
 from mousetrap.model.headers import ROUTING_HEADERS, unsendable
 from mousetrap.model.message import Message, child_id
@@ -26,7 +27,6 @@ else:
 
     T_co = TypeVar("T_co", covariant=True)
 
-MAX_PRIORITY = 255  # AMQP sends a priority in 8 bits
 # Between the parts of the name from which an id is computed; no name contains these characters.
 _COPY, _SENT, _KEY = "\x1f", "\x1e", "\x1d"
 
@@ -47,14 +47,16 @@ class Send(Generic[T_co]):
 
     *to* is one of the targets that the stage names, in ``writes`` or in ``routes``; without it the
     value goes to each target in ``writes``, as a plain output. *key* is the routing key for an
-    exchange. *priority* is from 0 to 255, for a queue that has priorities. *headers* are AMQP
-    headers.
+    exchange. *priority* is from 0 to 255, for a queue that has priorities. A queue gets the value
+    *delay* seconds later (up to seven days, within 5 % or 100 ms). If no worker begins with it
+    within *expires* seconds, it is dead-lettered. *headers* are AMQP headers.
 
     Raises:
-        ValueError: *priority* or a header cannot be sent.
+        ValueError: *priority*, *delay*, *expires* or a header cannot be sent, or an exchange cannot
+            be sent to later.
     """
 
-    __slots__ = ("headers", "key", "priority", "to", "value")
+    __slots__ = ("headers", "key", "options", "to", "value")
 
     def __init__(
         self,
@@ -63,16 +65,17 @@ class Send(Generic[T_co]):
         *,
         key: str | None = None,
         priority: int | None = None,
+        delay: float | None = None,
+        expires: float | None = None,
         headers: Mapping[str, Any] | None = None,
     ) -> None:
-        is_number = isinstance(priority, int) and not isinstance(priority, bool)
-        if priority is not None and not (is_number and 0 <= priority <= MAX_PRIORITY):
-            raise ValueError(f"priority {priority!r}: it must be a whole number in 0..255")
         self.value = value
         self.to = to
         self.key = key
-        self.priority = priority
+        self.options = SendOptions.checked(priority, delay, expires)
         self.headers = _checked_headers(headers)
+        if isinstance(to, (Exchange, RoutingKey)):
+            check_can_wait(to, self.options)
 
     def __repr__(self) -> str:
         """Return where it goes; the value is never shown without a request for it."""
@@ -81,11 +84,11 @@ class Send(Generic[T_co]):
 
 
 class SentMessage(NamedTuple):
-    """A message that a handler sends to *target*, with *priority* if it has one."""
+    """A message that a handler sends to *target*: with a priority, or later."""
 
     message: Message
     target: Address
-    priority: int | None = None
+    options: SendOptions = DEFAULT
 
 
 class OutputTargets:
@@ -243,6 +246,19 @@ def address_of(target: Target) -> Address:
     return address
 
 
+def check_can_wait(address: Exchange | Address, options: SendOptions) -> None:
+    """Refuse a delay for an exchange.
+
+    Raises:
+        SettingsError: *address* is one; the text says what to do instead.
+    """
+    if options.delay and not isinstance(address, str):
+        raise SettingsError(
+            f"a message cannot be sent to the exchange {address} later: only queues have delay "
+            f"queues. Send it later to a queue whose stage writes to the exchange"
+        )
+
+
 def _many(targets: Targets) -> Sequence[Any]:
     if targets is None:
         return ()
@@ -279,9 +295,11 @@ def _resolved(target: str | Exchange | RoutingKey, value: Any) -> Address:
 def _output(body: bytes, id: str, address: Address, send: Send, parent: Message) -> SentMessage:
     message = Message(
         body=body, id=id, parent=parent.id, job=parent.job, past_retries=parent.retries,
-        headers=send.headers,
+        headers=send.options.headers(send.headers),
     )  # fmt: skip
-    return SentMessage(message, address, send.priority)
+    if send.options.delay:
+        check_can_wait(address, send.options)
+    return SentMessage(message, address, send.options)
 
 
 def _text(address: Address) -> str:

@@ -22,7 +22,7 @@ DEFAULT_RETRY_DELAYS = (1.0, 5.0, 25.0)  # seconds; three tries outlast a broker
 EVENTS_EXCHANGE = "mousetrap.events"
 MAX_DELAY = 86_400.0  # seconds: a day; longer waits are a scheduler's job, not a queue's
 SUBSTITUTE = ".2"  # ends the name of the queue used instead of one that exists with other arguments
-_FOR_FAILURES = re.compile(r"(?P<work>.+)\.(?:dead|retry\.[0-9.e+-]+s(?:\.2)?)")
+_FOR_FAILURES = re.compile(r"(?P<work>.+)\.(?:dead|(?:retry|delay)\.[0-9.e+-]+s(?:\.2)?)")
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def checked(declarations: Iterable[AnyDeclaration]) -> list[ExchangeDeclaration]
 
 
 def work_queue_of(name: str) -> str | None:
-    """Return the work queue whose retry queue or dead queue is *name*; None for other names."""
+    """Return the work queue whose retry, delay or dead queue is *name*; None for other names."""
     found = _FOR_FAILURES.fullmatch(name)
     return found["work"] if found else None
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from mousetrap.amqp.confirming import RESEND_DELAY
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.errors import Unroutable
+from mousetrap.errors import QueueMissing, Unroutable
+from mousetrap.model.delays import DEFAULT, SendOptions, waiting_time
 from mousetrap.model.exchanges import Exchange
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
-from mousetrap.model.targets import Address, Target, address_of
+from mousetrap.model.targets import Address, Target, address_of, check_can_wait
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.settings import Settings
 
@@ -21,10 +22,21 @@ from mousetrap.settings import Settings
 class JobSender:
     """Sends jobs, records each in *ledger*, and keeps the receipts that are not confirmed.
 
+    *queues* returns the names of the run's queues; *on_delay_queue* is called with the name of each
+    delay queue before a message is published to it. All are plain names.
+
     Threads: every method from any thread.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        queues: Callable[[], Collection[str]] = tuple,
+        on_delay_queue: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._queues = queues
+        self._on_delay_queue = on_delay_queue
         self.publisher = Publisher(settings, f"run {settings.namespace}")
         self._settings = settings
         self._ledger = ledger
@@ -32,23 +44,31 @@ class JobSender:
         self._receipts: dict[str, Receipt] = {}  # the unconfirmed ones, by message id
         self._resend_due = 0.0  # on the monotonic clock
 
-    def send_many(self, jobs: Iterable[Any], to: Target) -> list[Receipt]:
+    def send_many(
+        self, jobs: Iterable[Any], to: Target, options: SendOptions = DEFAULT
+    ) -> list[Receipt]:
         """Send jobs (data, or whole messages) to *to* without waiting for confirms.
 
         If *jobs* raises, those before are sent: ``receipts`` of the exception has their receipts.
         """
-        target = address_of(to)
-        messages = (job if isinstance(job, Message) else Message(job) for job in jobs)
+        target = place = address_of(to)
+        check_can_wait(target, options)
+        waits = waiting_time(options.delay) if options.delay else 0.0
+        if isinstance(target, str) and waits:
+            place = self._delayed(target, waits)
+        headers = options.headers()
+        messages = (_message(job, headers) for job in jobs)
         sent: list[Receipt] = []
 
         def on_submitted(receipts: list[Receipt]) -> None:
             sent.extend(receipts)
-            self._record(receipts, target)
+            self._record(receipts, target, waits)
 
         try:
             return self.publisher.publish_many(
                 messages,
-                target,
+                place,
+                priority=options.priority,
                 callback=self._on_outcome,
                 on_submitted=on_submitted,
             )
@@ -99,7 +119,22 @@ class JobSender:
         with suppress(TimeoutError):
             self.publisher.flush(timeout)
 
-    def _record(self, receipts: list[Receipt], target: Address) -> None:
+    def _delayed(self, queue: str, waits: float) -> str:
+        """Return the delay queue of *queue*.
+
+        Raises:
+            QueueMissing: the run has no queue *queue*.
+        """
+        if queue not in self._queues():
+            raise QueueMissing(
+                f"this run has no queue {queue!r}, so a message could not reach it later: send to "
+                f"a queue that a stage of its flow reads or writes"
+            )
+        name = self.publisher.delayed(queue, waits)
+        self._on_delay_queue(name)
+        return name
+
+    def _record(self, receipts: list[Receipt], target: Address, delay: float) -> None:
         """Record the jobs that will be sent; a job that never left this process is none."""
         # a receipt's deadline says when it was made: so the jobs of a batch keep their order
         offset = clock.steady_time() - clock.monotonic() - self._settings.confirm_timeout
@@ -108,7 +143,7 @@ class JobSender:
             body = message.readable_body
             kept = body if len(body) <= self._settings.keep_bodies else None
             for queue, id in self._copies(target, message.id):
-                self._ledger.sent(id, queue, receipt.deadline + offset, kept)
+                self._ledger.sent(id, queue, receipt.deadline + offset, kept, delay)
         with self._lock:
             self._receipts |= {each.message.id: each for each in receipts if not each.confirmed}
 
@@ -124,6 +159,12 @@ class JobSender:
         if isinstance(target, str):
             return [(target, id)]
         return self._ledger.copies(target.exchange.name, str(target.key), id)
+
+
+def _message(job: Any, headers: Mapping[str, Any] | None) -> Message:
+    if not isinstance(job, Message):
+        return Message(job, headers=headers)
+    return job.copy(job.attempt, {**job.headers, **headers}) if headers else job
 
 
 def _address(receipt: Receipt, settings: Settings) -> Address:

@@ -24,8 +24,8 @@ from mousetrap.errors import BrokerUnreachable, MousetrapError, QueuesLost, RunE
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import Recording
 from mousetrap.flows.stage import Stage, with_delays
+from mousetrap.model.delays import SendOptions
 from mousetrap.model.ledger import Ledger
-from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.one_or_many import many
 from mousetrap.model.summary import RunSummary
@@ -36,6 +36,7 @@ from mousetrap.runs.holders import Holders
 from mousetrap.runs.job_sender import JobSender
 from mousetrap.runs.run_marker import MARKER, RunMarker
 from mousetrap.runs.run_queues import RunQueues
+from mousetrap.runs.send_recording import send_recording
 from mousetrap.runs.settle import Settlement
 from mousetrap.runs.workers import RunWorkers, WorkerKind
 from mousetrap.runtime import clock, randomness
@@ -104,12 +105,13 @@ class Run(RunFigures):
         self._state, self._process = "new", 0  # of the process that started it; a fork is another
         self.queues_lost: QueuesLost | None = None  # why the run cannot go on
         self._product = ""
-        self._sender = JobSender(self.settings, self.ledger)
+        own = self._queues
+        self._sender = JobSender(self.settings, self.ledger, own.known, own.add)
         holders = Holders(self.settings, self._sender.publisher)
         self._settlement = Settlement(
             self.namespace, self.ledger, self._sender, self.flow, queues, self._workers,
             depths=self._queues.depths, holders=holders, settings=self.settings,
-            look=lambda: self._marker.look(),
+            look=lambda: self._marker.look(), delay_queues=own.delay_queues,
         )  # fmt: skip
         self._events = Consumer(
             self.settings,
@@ -192,19 +194,26 @@ class Run(RunFigures):
 
     # ---- sending and waiting ---------------------------------------------------------------------
 
-    def send(self, data: Any = None, to: Target | None = None) -> Receipt:
+    def send(self, data: Any = None, to: Target | None = None, **options: float | None) -> Receipt:
         """Send one job, by default to the flow's entry queue; without *data* the body is empty.
+
+        *options* are ``delay``, ``priority`` and ``expires``, as in `mousetrap.send`; `settle`
+        waits for what was sent with a delay.
 
         Raises:
             SettingsError: *to* is not given, and the flow has several entry queues or none.
-            TypeError, ValueError: the data cannot be JSON.
+            TypeError, ValueError: the data cannot be JSON, or an option is out of range.
             MousetrapError: the run is not open.
         """
-        [receipt] = self.send_many([data], to)
+        [receipt] = self.send_many([data], to, **options)
         return receipt
 
-    def send_many(self, jobs: Iterable[Any], to: Target | None = None) -> list[Receipt]:
+    def send_many(
+        self, jobs: Iterable[Any], to: Target | None = None, **options: float | None
+    ) -> list[Receipt]:
         """Send jobs (data, or whole `Message`s) and return a receipt for each, without waiting.
+
+        *options* as in `send`.
 
         Raises:
             TypeError: *jobs* is one value, such as a data frame; the text says what to send.
@@ -214,7 +223,8 @@ class Run(RunFigures):
         """
         jobs = many(jobs, "send_many")
         self._require_open()
-        return self._sender.send_many(jobs, to or self.flow.entry())
+        how = SendOptions.checked(**options)
+        return self._sender.send_many(jobs, to or self.flow.entry(), how)
 
     def send_recording(self, recording: Recording, *, speed: float | None = None) -> list[Receipt]:
         """Send the jobs of *recording* again, with their ids.
@@ -224,23 +234,7 @@ class Run(RunFigures):
         Raises:
             SettingsError: a job's body was not kept.
         """
-        jobs = recording.jobs
-        if missing := sum(job.body is None for job in jobs):
-            raise SettingsError(
-                f"{missing:,} of {len(jobs):,} bodies were not kept: record the run again, with "
-                f"keep_bodies=100_000"
-            )
-        started = clock.monotonic()
-        receipts: list[Receipt] = []
-        try:
-            for job in jobs:
-                if speed is not None:
-                    clock.sleep(max(0.0, started + job.at / speed - clock.monotonic()))
-                receipts += self.send_many([Message(body=job.body, id=job.id)], job.queue)
-        except BaseException as error:
-            vars(error)["receipts"] = [*receipts, *getattr(error, "receipts", ())]
-            raise
-        return receipts
+        return send_recording(self.send_many, recording, speed)
 
     def settle(self, timeout: float = 60.0, *, fail_fast: bool = False) -> RunSummary:
         """Wait until every message has a final outcome, and return the summary.

@@ -11,11 +11,18 @@ from mousetrap import job_queue
 from mousetrap.amqp.queue_counter import QueueCounter
 from mousetrap.errors import QueueMissing, SettingsError, WireError
 from mousetrap.flows.flow import Flow
+from mousetrap.model.delays import delayed_target
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.outcome import declared_in
-from mousetrap.model.topology import AnyDeclaration, Declaration, Queue, check_queue_name
+from mousetrap.model.topology import (
+    SUBSTITUTE,
+    AnyDeclaration,
+    Declaration,
+    Queue,
+    check_queue_name,
+)
 from mousetrap.runs.delete_exchanges import delete_exchanges
 from mousetrap.runs.run_marker import MARKER
 from mousetrap.runtime import clock
@@ -64,8 +71,17 @@ class RunQueues:
         """
         named = {name for queue in self.read_by_stages for name in queue.possible_names()}
         named.update(self._flow.results)
-        others = dict.fromkeys([*self._added, *self._ledger.published()])
+        added = (name for name in self._added if delayed_target(name) is None)
+        others = dict.fromkeys([*added, *self._ledger.published()])
         return [*self._flow.results, *(name for name in others if name not in named)]
+
+    def delay_queues(self) -> list[str]:
+        """Return the plain names of the queues where messages wait for their delay."""
+        return [name for name in self._added if delayed_target(name) is not None]
+
+    def known(self) -> set[str]:
+        """Return the plain names of the queues that stages read, and of the result queues."""
+        return {queue.name for queue in self.read_by_stages} | set(self.results())
 
     def declarations(self) -> list[AnyDeclaration]:
         """Return the queues to declare at the start, and the exchange of the outcomes.
@@ -86,6 +102,7 @@ class RunQueues:
         names = [each.name for each in self.declarations() if isinstance(each, Declaration)]
         wire_name = self._settings.topology.wire_name
         possible = [name for queue in self.read_by_stages for name in queue.possible_names()]
+        possible += [each for name in self.delay_queues() for each in (name, name + SUBSTITUTE)]
         return list(dict.fromkeys([*names, *map(wire_name, possible)]))
 
     def exchanges(self) -> list[str]:
@@ -104,18 +121,22 @@ class RunQueues:
         self._lock = RunLock(self._settings, self.wire_names(), self.exchanges())
 
     def add_declared(self, body: bytes) -> bool:
-        """Record the queue that a worker declared for a handler's message, if *body* says so.
-
-        Its name goes into the run's file at once, for a `sweep` after this process was killed.
-        """
+        """Record the queue that a worker declared for a handler's message, if *body* says so."""
         if (queue := declared_in(body)) is None:
             return False
         with suppress(SettingsError):  # no name of a queue: another program published it
-            if check_queue_name(queue) not in self._added:
-                self._added.append(queue)
-                if self._lock is not None:
-                    self._lock.add({"queues": self.wire_names()})
+            self.add(check_queue_name(queue))
         return True
+
+    def add(self, queue: str) -> None:
+        """Record the queue *queue*, which the run deletes.
+
+        Its name goes into the run's file at once, for a `sweep` after this process was killed.
+        """
+        if queue not in self._added:
+            self._added.append(queue)
+            if self._lock is not None:
+                self._lock.add({"queues": self.wire_names()})
 
     def note_broker(self, product: str) -> None:
         """Let `sweep` know if the broker, and all queues with it, ends with its process."""

@@ -20,6 +20,7 @@ from mousetrap.errors import (
     WireError,
 )
 from mousetrap.model import ledger_tables
+from mousetrap.model.delays import delay_queue
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.outcome import Outcome
 from mousetrap.model.topology import Queue
@@ -48,7 +49,7 @@ class Settlement:
     It asks *sender* to send unconfirmed jobs again, checks *workers*, asks *depths* how many
     messages are in the *queues* that the stages of *flow* read, and asks *holders* how many
     messages the workers hold, in whatever process they are. *look* is called again and again, and
-    calls `fail` if the run cannot go on.
+    calls `fail` if the run cannot go on. *delay_queues* returns the queues of delayed messages.
 
     Threads: any.
     """
@@ -65,6 +66,7 @@ class Settlement:
         holders: Holders,
         settings: Settings,
         look: Callable[[], object],
+        delay_queues: Callable[[], list[str]] = list,
     ) -> None:
         self._namespace = namespace
         self._ledger = ledger
@@ -77,6 +79,7 @@ class Settlement:
         self._settings = settings
         self._topology = settings.topology
         self._look = look
+        self._delay_queues = delay_queues
         self._consumers: dict[str, int] = {}  # of each stage's queue, by its wire name
         self._failure: MousetrapError | None = None
 
@@ -148,6 +151,7 @@ class Settlement:
 
     def _queues_are_empty(self, deadline: float) -> bool:
         names = [name for queue in self._queues for name in queue.names() if name != queue.dead]
+        names += self._delay_queues()
         try:
             found = self._depths(names, clock.remaining(deadline))
             depths = [each for each in found if each is not None]
@@ -197,6 +201,7 @@ class Settlement:
             repr(table),
             *self._places(end),
             *self._late_retries(end),
+            *self._delayed(),
             *self._alarm(),
             "A message that waits in no queue is with a worker, or lost: look at the workers, or "
             "give a longer timeout",
@@ -234,6 +239,19 @@ class Settlement:
             f"(RabbitMQ's timer)"
             for name, (number, seconds) in retries.items()
         ]
+
+    def _delayed(self) -> list[str]:
+        """Return a line for each delay with messages that wait for it, or that are late."""
+        now = clock.steady_time()
+        lines = []
+        waiting = ledger_tables.delayed(self._ledger, now, LATE)
+        for (queue, delay), (number, first, last) in waiting.items():
+            name = delay_queue(queue, delay)
+            until = " and ".join(dict.fromkeys(map(clock.local_date_time, (first, last))))
+            line = f"  {name}: {number:,} were sent to come later, until {until}"
+            late = f"; that was {now - first:.0f} s ago: {queue!r} is full, or has no free worker"
+            lines.append(line + late * (first < now))
+        return lines
 
     def _alarm(self) -> list[str]:
         """Return a line that names the broker's alarm, if it has one; otherwise none."""

@@ -48,9 +48,9 @@ def local_time(at: float | None = None) -> str:
     return _time.strftime("%H:%M:%S", _time.localtime(time() if at is None else at))
 
 
-def local_date_time() -> str:
-    """Return the local date and time now as ``YYYY-MM-DD HH:MM:SS``, for people."""
-    return _time.strftime("%Y-%m-%d %H:%M:%S", _time.localtime(time()))
+def local_date_time(at: float | None = None) -> str:
+    """Return *at*, as in `local_time`, as local ``YYYY-MM-DD HH:MM:SS``, for people."""
+    return _time.strftime("%Y-%m-%d %H:%M:%S", _time.localtime(time() if at is None else at))
 
 
 def remaining(deadline: float) -> float:

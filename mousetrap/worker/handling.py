@@ -18,7 +18,8 @@ from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 
 from mousetrap import settings as settings_module
-from mousetrap.errors import MousetrapError
+from mousetrap.errors import MousetrapError, SettingsError
+from mousetrap.model.delays import DEFAULT, SendOptions
 from mousetrap.model.headers import MAX_FOREIGN_HEADERS, carried, fit, without_failure_headers
 from mousetrap.model.message import Message, child_id
 from mousetrap.model.targets import NO_TARGETS, Address, OutputTargets, SentMessage
@@ -87,15 +88,23 @@ class Handling:
         """
         self._returned = tuple(self.targets.outputs(values, self.message, self.name))
 
-    def add(self, values: Sequence[object], target: Address) -> list[Message]:
+    def add(
+        self, values: Sequence[object], target: Address, options: SendOptions = DEFAULT
+    ) -> list[Message]:
         """Add *values* as outputs to *target*, all or none, and return them as messages.
 
         Of a `Message` the body and the headers are sent; it gets an id like the other outputs.
 
         Raises:
             TypeError, ValueError: a value cannot be JSON.
+            SettingsError: they are sent later, to a queue that is no target of the stage.
             MousetrapError: the handling has ended, or this is another process.
         """
+        if options.delay and target not in self.targets.queues:
+            raise SettingsError(
+                f"{self.name} sends to {target!r} later, which it does not name: if there were no "
+                f"such queue, nobody would learn it. Name it in routes=[...] of the stage"
+            )
         sources = [each if isinstance(each, Message) else Message(each) for each in values]
         for each in sources:
             each.body  # noqa: B018 -- encodes now, so that an error adds none of them
@@ -114,7 +123,7 @@ class Handling:
                 id = child_id(self.message.id, stem, self._numbers[stem])
                 self._numbers[stem] += 1
                 messages.append(self._output(each, id))
-            self._sent += [SentMessage(each, target) for each in messages]
+            self._sent += [SentMessage(each, target, options) for each in messages]
         return messages
 
     def end(self) -> Sequence[SentMessage]:

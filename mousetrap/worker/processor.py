@@ -18,8 +18,9 @@ from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.display.safe_text import class_name, safe
-from mousetrap.errors import HandlersStuck, HandlerTimedOut, Reject, SinkError
+from mousetrap.errors import Expired, HandlersStuck, HandlerTimedOut, Reject, SinkError
 from mousetrap.model import retry_policy
+from mousetrap.model.delays import has_expired
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Outcome, Output, output_to, outputs_to
 from mousetrap.model.targets import OutputTargets, SentMessage
@@ -213,6 +214,9 @@ class Processor:
         if (rule := move_rule(delivery)) is not None:
             self.moves.move(attempt, rule)
             return None
+        if message.headers and has_expired(message.headers):
+            self._fail(attempt, Expired())
+            return None
         self.attempts.running[delivery] = attempt
         delivery.handling_started = attempt.started
         return attempt
@@ -238,7 +242,8 @@ class Processor:
         published: list[Publication] = [(each, writes, None) for each in outputs]
         if sent:  # after the returned ones, whose position is part of their ids
             recorded += tuple(
-                [output_to(e.target, e.message.id, self._kept_body(e.message.body)) for e in sent]
+                output_to(e.target, e.message.id, self._kept_body(e.message.body), e.options.delay)
+                for e in sent
             )
             published += [self.publications.of(each) for each in sent]
         outcome = attempt.outcome(

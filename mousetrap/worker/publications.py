@@ -67,6 +67,7 @@ class Publications:
         self._on_given_up = on_given_up
         self._targets: dict[str, Declaration] = {}  # of messages that handlers send, by wire name
         self._exchanges: set[Exchange] = set()  # to which handlers have sent messages
+        self._delay_queues: set[str] = set()  # that the run of this namespace knows
         self._declared: dict[str, float] = {}  # those that were missing: when they were declared
 
     @property
@@ -122,14 +123,23 @@ class Publications:
         A queue is declared in the namespace of a run, a check or a test. Elsewhere a message to a
         queue that does not exist stays unconfirmed, and its source unacked, until it is declared.
         """
-        if isinstance(sent.target, str):
-            self._add_target(sent.target)
-        elif sent.target.exchange not in self._exchanges:
-            self._exchanges.add(sent.target.exchange)
+        target, options = sent.target, sent.options
+        if isinstance(target, str):
+            self._add_target(target)
+            target = self._delayed(target, options.delay) if options.delay else target
+        elif target.exchange not in self._exchanges:
+            self._exchanges.add(target.exchange)
             topology = self._publisher.settings.topology
-            self._publisher.declare(topology.exchange(sent.target.exchange))
-        properties = None if sent.priority is None else sent_properties(sent.priority)
-        return sent.message, sent.target, properties
+            self._publisher.declare(topology.exchange(target.exchange))
+        properties = None if options.priority is None else sent_properties(options.priority)
+        return sent.message, target, properties
+
+    def _delayed(self, queue: str, delay: float) -> str:
+        name = self._publisher.delayed(queue, delay)
+        if self._publisher.settings.queues_expire and name not in self._delay_queues:
+            self._delay_queues.add(name)
+            self._announce(self._publisher.settings.topology.wire_name(name))
+        return name
 
     def _add_target(self, queue: str) -> None:
         settings = self._publisher.settings

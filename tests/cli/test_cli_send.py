@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from mousetrap.job_queue import declare, drain
+from mousetrap.job_queue import declare, drain, open_channel
 from mousetrap.run_fetch_worker import fetch
 
 
@@ -34,6 +34,29 @@ def test_send_without_a_body_triggers_a_stage(run, settings):
     with fetch.start(settings) as worker:
         assert run("send", "start_fetch").exit_code == 0
         worker.wait_until(done=1)
+
+
+def test_send_later_and_first(run, settings):
+    """It waits in the delay queue, with its priority; a queue that is missing is named."""
+    declare("work", settings=settings)
+
+    assert run("send", "work", '"later"', "--delay", 3600, "--priority", 3).exit_code == 0
+    missing = run("send", "wrk", '"later"', "--delay", 3600)
+
+    assert missing.exit_code != 0
+    assert "there is no queue 'wrk'" in missing.output
+    with open_channel(settings) as channel:
+        name = settings.topology.wire_name("work.delay.3600s")
+        _, properties, body = channel.basic_get(name, True)
+    assert (body, properties.priority) == (b'"later"', 3)
+
+
+def test_send_refuses_a_delay_beyond_a_week(run):
+    """The text says what is possible."""
+    result = run("send", "work", "--delay", 604801)
+
+    assert result.exit_code == 2
+    assert "seven days" in result.output
 
 
 def test_send_names_the_bad_line(run, tmp_path):

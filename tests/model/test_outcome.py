@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.message import Message, child_id
-from mousetrap.model.outcome import Outcome, Output, outputs_to, pack, unpack
+from mousetrap.model.outcome import Outcome, Output, output_to, outputs_to, pack, unpack
 
 START = 1_000_000.0  # seconds since 1970
 
@@ -69,6 +69,18 @@ def test_outputs_without_ids_get_the_ids_of_children(shapes):
         expected.append(outcome(**facts, outputs=outputs))
 
     assert same(unpack(pack(batch)), expected)
+
+
+def test_output_with_an_id_stays_as_it_is_beside_one_without():
+    """A handler returned one value and sent another to an exchange, or later, itself."""
+    sent = (Output("b", "order.paid", b"1", "orders"), output_to("visits", "c", None, 60.0))
+    outcome = Outcome(
+        "m", "done", "st", "work", "host:1", 1.0, 0.1, outputs=(*outputs_to("out", 1), *sent)
+    )
+
+    [found] = unpack(pack([outcome]))
+
+    assert found.outputs == (Output(child_id("m", "st", 0), "out"), *sent)
 
 
 def test_outcomes_that_share_their_fields_take_a_third_of_the_bytes():
@@ -162,11 +174,15 @@ def test_outcomes_of_the_version_before_are_understood():
 
 
 def test_the_version_before_understands_outcomes_with_several_targets():
-    """Its run counts the queues; an output to an exchange is a result to it."""
-    outputs = (Output("a", "visits"), Output("b", "order.paid", b"1", "orders"))
+    """Its run counts the queues; an output to an exchange is a result to it, a delayed one open."""
+    outputs = (
+        Output("a", "visits"),
+        Output("b", "order.paid", b"1", "orders"),
+        output_to("visits", "c", None, 60.0),
+    )
     body = pack([Outcome("m", "done", "st", "work", "host:1", 1.0, 0.1, outputs=outputs)])
     [found] = msgspec.json.decode(body, type=BatchBefore).others
 
     assert [(each.id, each.queue, each.body) for each in found.outputs] == [
-        ("a", "visits", None), ("b", "order.paid", b"1"),
+        ("a", "visits", None), ("b", "order.paid", b"1"), ("c", "visits", None),
     ]  # fmt: skip

@@ -117,7 +117,7 @@ def test_outputs_are_children_with_their_properties():
     message = each.message
 
     assert (message.parent, message.job, message.past_retries) == ("parent", "job", 2)
-    assert (message.body, dict(message.headers), each.priority) == (b'"x"', {"h": 1}, 7)
+    assert (message.body, dict(message.headers), each.options.priority) == (b'"x"', {"h": 1}, 7)
 
 
 def test_a_plain_output_has_the_same_id_with_a_priority_or_another_target_behind_it():
