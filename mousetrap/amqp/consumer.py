@@ -22,6 +22,7 @@ from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.lost_queues import LostQueues
+from mousetrap.amqp.prefetch import QUIET_TIME, AutomaticPrefetch, FixedPrefetch, cancel
 from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.reply_codes import ack_timed_out
@@ -30,11 +31,6 @@ from mousetrap.model.topology import AnyDeclaration, Binding, Declaration, check
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
-
-# Seconds without an ack before a consumer is cancelled. After an ack a quorum queue assigns another
-# message to the consumer. If the cancel comes before its delivery, the message never arrives, and
-# is marked as redelivered (seen with RabbitMQ 4.3, where a few milliseconds were enough).
-QUIET_TIME = 0.1
 
 # Seconds between two declarations of the bindings. The broker does not say when an exchange or a
 # binding was deleted; a consumer without its bindings would wait for ever.
@@ -64,7 +60,7 @@ class Consumer:
         self,
         settings: Settings,
         queue: str,
-        prefetch: int,
+        prefetch: FixedPrefetch | int,
         declarations: Sequence[AnyDeclaration],
         *,
         on_delivery: Callable[[Delivery], object],
@@ -80,7 +76,7 @@ class Consumer:
         self.connection = Connection(settings, f"worker {queue}", self, io_thread, lost_queues)
         self.settings = settings
         self.queue = queue  # the name on the wire
-        self.prefetch = prefetch
+        self.prefetch = FixedPrefetch(prefetch) if isinstance(prefetch, int) else prefetch
         self._declarations = declarations
         self.connection.exchanges = checked(declarations)
         self._on_delivery = on_delivery
@@ -96,8 +92,10 @@ class Consumer:
         self._flush_is_due = False
         # I/O thread only:
         self._channel: Channel | None = None
-        self._consumer_tags: list[str] = []
+        self._consumer_tags: list[str] = []  # of the quarantine
         self._outstanding: dict[int, Delivery] = {}  # not yet acked, in order of tags
+        if isinstance(self.prefetch, AutomaticPrefetch):
+            self.prefetch.attach(self.connection, self._outstanding, lambda held: self.ack(*held))
         self._has_consumed = False
         self._holds_acks = False  # until the consumer is cancelled
         self._last_ack = 0.0  # when acks were sent last, on the monotonic clock
@@ -144,7 +142,7 @@ class Consumer:
         answered = Waiter()
 
         def on_answer(frame: Any) -> None:
-            answer.append(frame.method.consumer_count)
+            answer.append(frame.method.consumer_count - self.prefetch.is_switching)
             answered.notify_all()
 
         def ask() -> None:
@@ -194,7 +192,6 @@ class Consumer:
             # In RabbitMQ, basic.qos sets the prefetch of each consumer that is started after it.
             channel.basic_qos(prefetch_count=1)
             self._consumer_tags.append(channel.basic_consume(self._quarantine, self._on_message))
-        channel.basic_qos(prefetch_count=self.prefetch)
 
         def on_consuming(_: Any) -> None:
             ready()
@@ -202,9 +199,7 @@ class Consumer:
                 self._on_reconnected()
             self._has_consumed = True
 
-        self._consumer_tags.append(
-            channel.basic_consume(self.queue, self._on_message, callback=on_consuming)
-        )
+        self.prefetch.begin(channel, self.queue, self._on_message, on_consuming)
         if self._exclusive_queue is not None:
             self._exclusive_queue.open(channel.connection)
 
@@ -261,6 +256,8 @@ class Consumer:
             exchange=method.exchange,
         )
         self._outstanding[delivery.tag] = delivery
+        if self.prefetch.is_switching:
+            self.prefetch.delivered(method.consumer_tag, delivery.tag)
         self._on_delivery(delivery)
 
     def _on_cancelled(self, _: Any) -> None:
@@ -275,11 +272,8 @@ class Consumer:
         channel = self._channel
         if channel is None or not channel.is_open:
             return
-        for tag in self._consumer_tags:
-            # Not `basic_cancel`: with that, pika rejects what is still on its way. The broker would
-            # mark these messages as redelivered, and the next process count them as losses.
-            cancel: Any = spec.Basic.Cancel(tag, nowait=True)  # type: ignore[no-untyped-call]
-            channel._send_method(cancel)
+        for tag in (*self._consumer_tags, *self.prefetch.end()):
+            cancel(channel, tag)
         self._consumer_tags = []
         self._release_acks()
 
@@ -315,10 +309,12 @@ class Consumer:
             batch, self._settled = self._settled, deque()
         if self._channel is None or not self._channel.is_open:
             return
+        self.prefetch.observe(len(self._outstanding), len(batch))
+        settled = self.prefetch.held_back(batch) if self.prefetch.is_switching else batch
         # one that was given back while its outcome was published is acked twice: once is enough
         tags = [
             each.tag
-            for each in batch
+            for each in settled
             if self.is_current(each) and self._outstanding.pop(each.tag, None) is not None
         ]
         if not tags:

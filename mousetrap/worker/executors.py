@@ -60,6 +60,10 @@ class Executor(Protocol[T]):
         """
 
     @property
+    def is_idle(self) -> bool:
+        """Whether fewer items are being handled than could be."""
+
+    @property
     def abandoned(self) -> int:
         """How many items were abandoned, whether they have been handled since or not."""
 
@@ -116,6 +120,11 @@ class ThreadExecutor(Generic[T]):
     def busy(self) -> list[T]:
         """Return the items that are being handled, without those that were abandoned."""
         return list(self._busy)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether fewer items are being handled than there are threads."""
+        return len(self._busy) < len(self._threads)
 
     def abandon(self, item: T) -> None:
         """Have another thread take the place of the one that handles *item*, if one still does."""
@@ -225,6 +234,11 @@ class AsyncExecutor(Generic[T]):
     def busy(self) -> list[T]:
         """Return the items that are being handled, without those that were abandoned."""
         return list(self._busy)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether fewer items are being handled than there are coroutines."""
+        return len(self._busy) < self._concurrency
 
     def abandon(self, item: T) -> None:
         """Cancel the coroutine that handles *item*; another one takes its place."""

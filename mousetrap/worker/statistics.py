@@ -25,6 +25,7 @@ class Statistics:
     dead: int  # failed and sent to the dead queue, confirmed
     in_progress: int  # begun, and the broker has not confirmed an outcome yet
     prefetched: int  # delivered by the broker and not begun
+    prefetch: int  # how many messages may be delivered and not acked, at present
     reconnects: int
     alive: bool  # started, neither closed nor unable to go on
     connected: bool  # both connections are open, perhaps blocked by an alarm
@@ -48,6 +49,7 @@ def collect(
     error: MousetrapError | None,
     *,
     is_started: bool,
+    prefetch: int,
     queue_problem: str,
 ) -> Statistics:
     """Return the figures of a worker that has these parts, and has ended because of *error*.
@@ -74,6 +76,7 @@ def collect(
         # open means that the broker has accepted the consumer
         consuming=alive and connected and not processor.is_stopping,
         prefetched=max(0, processor.unacked - counts["in_progress"]),
+        prefetch=prefetch,
         reconnects=consumes.reconnects + publishes.reconnects,
         problem=problem,
         oldest=round(oldest, 3),

@@ -14,6 +14,7 @@ from typing import Any
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.lost_queues import LostQueues
+from mousetrap.amqp.prefetch import new_prefetch
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import ConnectionLost, MousetrapError
@@ -36,7 +37,6 @@ from mousetrap.worker.stopping import finish, one_at_a_time
 log = logging.getLogger("mousetrap.worker.worker")
 
 WORKER_STOP_TIMEOUT = 6.0  # seconds for the messages in progress when a worker is stopped
-MIN_PREFETCH = 16
 
 
 class Worker(forks.OfOneProcess):
@@ -56,10 +56,9 @@ class Worker(forks.OfOneProcess):
     worker ends (see `mousetrap.worker.time_limit`). None: handlers may take as long as they want.
 
     *concurrency* is how many messages are handled at a time. *prefetch* is how many messages may be
-    delivered and not acked yet (default: twice the concurrency, at least 16, so that the next
-    message is there when one is done). An ack takes a few milliseconds, during which more messages
-    are needed: for handlers quicker than a millisecond, a prefetch of 256 is three times as fast
-    (measured); with slow handlers it would keep messages from other workers.
+    delivered and not acked yet. By default it follows the work: one more than are handled at a time
+    if handlers are slow, so that other workers get the rest; as many as arrive during one round
+    trip to the broker if they are quick (see `mousetrap.amqp.prefetch`).
 
     A worker has two connections, one that consumes and one that publishes, because a broker with a
     memory alarm stops reading from connections that publish, and acks must still reach it. Both
@@ -84,8 +83,7 @@ class Worker(forks.OfOneProcess):
         check_options(concurrency, prefetch, timeout)
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.settings = settings or Settings.from_environment()
-        self.concurrency, self.timeout = concurrency, timeout
-        self.prefetch = prefetch or max(MIN_PREFETCH, 2 * concurrency)
+        self.concurrency, self.prefetch, self.timeout = concurrency, prefetch, timeout
         self.error: MousetrapError | None = None  # why it stopped for good
         self._hooks = Hooks(self.queue.name, hooks)
         topology = self.settings.topology
@@ -103,7 +101,7 @@ class Worker(forks.OfOneProcess):
         self._consumer = Consumer(
             self.settings,
             name,
-            self.prefetch,
+            new_prefetch(prefetch, concurrency, lambda: self._processor.load),
             declarations,
             on_delivery=lambda delivery: self._processor.submit(delivery),
             on_failed=self.fail,
@@ -245,7 +243,7 @@ class Worker(forks.OfOneProcess):
         """Return the counts and the state of this moment."""
         return collect(
             self._processor, self._consumer.connection, self._publisher.connection, self.error,
-            is_started=self._is_started,
+            is_started=self._is_started, prefetch=self._consumer.prefetch.number,
             queue_problem=self._lost_queues.problem or self._failure_queues.problem,
         )  # fmt: skip
 

@@ -97,7 +97,7 @@ def test_messages_that_were_not_begun_are_given_back_when_the_process_ends(
     settings = settings.replace(queue_type=queue_type)
     send(settings, *range(20))
     worker = Worker(QUICK, hanging.in_thread, settings, writes="out").start()
-    wait_for(lambda: worker.unacked == worker.prefetch)
+    wait_for(lambda: worker.unacked == worker.statistics().prefetch)
     worker.stop(0.1, process_ends=True)
 
     found = set()
