@@ -45,7 +45,11 @@ Concurrency = Annotated[
 ]
 Prefetch = Annotated[
     int | None,
-    typer.Option(min=1, max=65_535, help="Unacked messages that the broker may deliver."),
+    typer.Option(
+        min=1,
+        max=65_535,
+        help="Unacked messages that the broker may deliver. Default: as many as the handlers need.",
+    ),
 ]
 RetryDelays = Annotated[
     str | None, typer.Option(metavar="SECONDS", help="Waits between attempts: 0.2,1,5")

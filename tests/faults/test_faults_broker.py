@@ -129,7 +129,9 @@ def test_publish_refused(rabbit_trial, rabbit, fault_row, full, times):
             threading.Event().wait(4)
             seconds = time.monotonic() - began
             attempts = byte_proxy.passed["Basic.Publish", "to broker"] - before
-            assert 0 < attempts <= worker.statistics().prefetch * (seconds + 1)  # each at most once a second
+            assert (
+                0 < attempts <= worker.statistics().prefetch * (seconds + 1)
+            )  # each at most once a second
             assert worker.unacked > 0
         finally:
             rabbit.rabbitmqctl("clear_policy", "full")

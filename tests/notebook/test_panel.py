@@ -94,7 +94,7 @@ def test_panel_of_workers_counts_what_waits_and_since_when(settings, watch):
         gate.wait(TIMEOUT)
 
     declare("work", settings=settings)
-    with Worker("work", handle, settings) as worker:
+    with Worker("work", handle, settings, prefetch=16) as worker:
         shown = watch(worker)
         shown.measure()
         send("work", range(20), settings=settings)
