@@ -238,10 +238,8 @@ def test_messages_are_given_back_by_a_worker_that_is_signalled_while_it_starts(s
 def test_block_that_an_interrupt_leaves_gives_its_messages_back(settings, hanging):
     """Ctrl-C in ``with Worker(...)``: the program ends, and another process gets the messages."""
     send(settings, *range(6))
-    with (
-        pytest.raises(SystemExit),
-        Worker(QUICK, hanging.in_thread, settings, prefetch=6) as worker,
-    ):  # noqa: PT012 -- what raises is the subject
+    worker = Worker(QUICK, hanging.in_thread, settings, prefetch=6)
+    with pytest.raises(SystemExit), worker:  # noqa: PT012 -- what raises is the subject
         threading.Timer(0.2, hanging.gate.set).start()
         wait_for(lambda: worker.unacked == 6)
         sys.exit()

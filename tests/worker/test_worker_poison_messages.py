@@ -168,7 +168,7 @@ def stop_with_one_in_progress(settings: Settings, handled: list[int], received: 
         gate.wait(20)
         handled.append(n)
 
-    with Worker(WORK, handler, settings) as worker:
+    with Worker(WORK, handler, settings, prefetch=16) as worker:
         assert begun.wait(10)
         wait_for(lambda: worker.statistics().received >= received)
         wait_for(lambda: not worker._processor.moves.under_way)
