@@ -139,8 +139,9 @@ def consumers(settings, number):
 
 def test_processes_share_the_work(start, settings):
     """Two processes: one line at the start, and the sum of both at the end."""
-    send(settings, *["wait 0.1"] * 20)
     process = start("--processes", 2, "--prefetch", 1)
+    consumers(settings, 2)
+    send(settings, *["wait 0.1"] * 20)
     pids = set(results(settings, 20))
     process.says("2 processes of flow:work")
     process.terminate()
