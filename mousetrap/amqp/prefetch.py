@@ -27,7 +27,7 @@ QUIET_TIME = 0.1
 
 MAX_AUTOMATIC = 1024  # messages; more is not faster (measured)
 MAX_BYTES = 16_777_216  # of bodies, estimated by the mean of those that are not acked
-CHECK_INTERVAL = 1.0  # seconds between two checks whether fewer are enough
+SHRINK_INTERVAL = 1.0  # seconds between two checks whether fewer are enough
 
 # A queue with a single active consumer delivers nothing to the second one. After so many messages
 # for the first one alone the number stays as it is: a switch would make another worker active.
@@ -224,7 +224,7 @@ class AutomaticPrefetch(FixedPrefetch):
     def _check_soon(self) -> None:
         if not self._check_is_due:
             self._check_is_due = True
-            self._connection.call_later(CHECK_INTERVAL, self._check)
+            self._connection.call_later(SHRINK_INTERVAL, self._check)
 
     def _check(self) -> None:
         """Shrink to what was needed since the last check."""

@@ -154,11 +154,6 @@ class Processor:
         return self._consumer.unacked
 
     @property
-    def load(self) -> tuple[int, bool]:
-        """How many messages are in progress, and whether a handler has nothing to do."""
-        return len(self.attempts), self.executor.is_idle
-
-    @property
     def is_stopping(self) -> bool:
         """Whether no more messages are begun."""
         return self.attempts.is_closed

@@ -83,3 +83,8 @@ def collect(
         stuck=processor.executor.stuck_for(0.0),
         **counts,
     )
+
+
+def load_of(processor: Processor) -> tuple[int, bool]:
+    """Return how many messages are in progress, and whether a handler has nothing to do."""
+    return processor.in_progress, processor.executor.is_idle

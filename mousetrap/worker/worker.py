@@ -31,7 +31,7 @@ from mousetrap.worker.options import check_options
 from mousetrap.worker.processor import Processor
 from mousetrap.worker.publications import new_publisher
 from mousetrap.worker.running import started
-from mousetrap.worker.statistics import Statistics, collect
+from mousetrap.worker.statistics import Statistics, collect, load_of
 from mousetrap.worker.stopping import finish, one_at_a_time
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -101,7 +101,7 @@ class Worker(forks.OfOneProcess):
         self._consumer = Consumer(
             self.settings,
             name,
-            new_prefetch(prefetch, concurrency, lambda: self._processor.load),
+            new_prefetch(prefetch, concurrency, lambda: load_of(self._processor)),
             declarations,
             on_delivery=lambda delivery: self._processor.submit(delivery),
             on_failed=self.fail,

@@ -154,7 +154,7 @@ class _the_same:  # noqa: N801 -- a context manager like `ensure`
 
 def test_it_shrinks_when_handlers_become_slow_or_idle(settings, consume, handlers, monkeypatch):
     """Otherwise a burst of long jobs after a quick one would wait at one worker."""
-    monkeypatch.setattr(prefetch, "CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr(prefetch, "SHRINK_INTERVAL", 0.2)
     send(settings, *range(3_000))
     consume(settings)
     wait_for(lambda: len(handlers.deliveries) == 3_000)
