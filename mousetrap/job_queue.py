@@ -144,7 +144,7 @@ def peek(
     with short_channel(settings, clock.remaining(deadline)) as channel:
         found = get(channel, name, n)
         messages = [Message.from_wire(body, properties) for _, properties, body in found]
-        redeliveries.remember(name, [(message.id, False) for message in messages])
+        redeliveries.remember(name, [redeliveries.Held(m.id, m.losses) for m in messages])
         requeue(channel, queue, found, settings, clock.remaining(deadline) / 2)
     return Messages(messages, f" at the head of {queue}", PEEK_NOTE)
 

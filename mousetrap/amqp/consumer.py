@@ -214,9 +214,9 @@ class Consumer:
         if not isinstance(error, ConnectionLost):
             mark_ack_timeouts(self._outstanding.values(), self._being_handled())
         held = [
-            (id, each.has_ack_timed_out)
+            each.as_held
             for each in self._outstanding.values()
-            if (id := each.properties.message_id)
+            if each.properties.message_id
             and not each.is_possible_poison  # its earlier loss is not counted yet
         ]
         redeliveries.remember(self.queue, held)
@@ -241,20 +241,19 @@ class Consumer:
         body: bytes,
     ) -> None:
         self.connection.reset_backoff()
-        is_possible_poison, has_ack_timed_out = method.redelivered, None
-        if is_possible_poison and properties.message_id:
-            has_ack_timed_out = redeliveries.recall(self.queue, properties.message_id)
-            is_possible_poison = has_ack_timed_out is None
         delivery = Delivery(
             self._generation,
             method.delivery_tag,
             properties,
             body,
-            is_possible_poison=is_possible_poison,
-            has_ack_timed_out=bool(has_ack_timed_out),
+            is_possible_poison=method.redelivered,
             is_near_delivery_limit=method.redelivered and is_near_delivery_limit(properties),
             exchange=method.exchange,
         )
+        if delivery.is_possible_poison and properties.message_id:
+            has_ack_timed_out = redeliveries.recall(self.queue, properties.message_id)
+            if has_ack_timed_out is not None:
+                delivery.was_survived(has_ack_timed_out=has_ack_timed_out)
         self._outstanding[delivery.tag] = delivery
         if self.prefetch.is_switching:
             self.prefetch.delivered(method.consumer_tag, delivery.tag)

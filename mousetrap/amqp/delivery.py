@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mousetrap.amqp.properties import AMQPProperties
+from mousetrap.amqp.redeliveries import Held
 from mousetrap.model.message import Message
 from mousetrap.runtime import clock
 
@@ -18,8 +19,8 @@ class Delivery:
 
     `is_possible_poison`: it was delivered before to a consumer that was lost, as far as this
     process knows; the message may be what crashed it.
-    `has_ack_timed_out`: this process handled it for longer than the broker allows, before or in
-    this delivery.
+    `has_ack_timed_out`: a process that is alive handled it for longer than the broker allows,
+    before or in this delivery.
     `is_near_delivery_limit`: its quorum queue will soon drop it because of its delivery count.
     """
 
@@ -50,6 +51,16 @@ class Delivery:
         self.exchange = exchange  # that it was published to; "": to its queue
         self.received = clock.monotonic()
         self.handling_started: float | None = None  # when its handler started, on the same clock
+
+    @property
+    def as_held(self) -> Held:
+        """The message as it is held here, for `mousetrap.amqp.redeliveries`."""
+        losses = Message.from_wire(self.body, self.properties).losses
+        return Held(str(self.properties.message_id), losses, self.has_ack_timed_out)
+
+    def was_survived(self, *, has_ack_timed_out: bool) -> None:
+        """Note that the process which held the message before is alive: it is no loss."""
+        self.is_possible_poison, self.has_ack_timed_out = False, has_ack_timed_out
 
     def message(self, queue: str) -> Message:
         """Return the message that *queue* (plain name) has delivered.

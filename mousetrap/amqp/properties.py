@@ -74,8 +74,13 @@ def _form(id: int, job: int, parent: int) -> tuple[struct.Struct, int]:
 
 def is_near_delivery_limit(properties: AMQPProperties) -> bool:
     """Return whether a quorum queue has delivered this so often that it will drop it soon."""
+    return delivery_count(properties) >= NEAR_DELIVERY_LIMIT
+
+
+def delivery_count(properties: AMQPProperties) -> int:
+    """Return how often a quorum queue has delivered this before; 0 in any other queue."""
     count = (properties.headers or {}).get("x-delivery-count")
-    return isinstance(count, int) and count >= NEAR_DELIVERY_LIMIT
+    return count if isinstance(count, int) else 0
 
 
 def kept_properties(properties: AMQPProperties) -> AMQPProperties:

@@ -42,9 +42,10 @@ def after_loss(message: Message, queue: Queue) -> Move | WorkerLost:
 
     One crashing message can add at most `ALONE_FROM` losses to another message; after that it is
     handled alone. `MAX_LOSSES` is three times as many, so one or two crashing messages cannot get a
-    harmless one dead-lettered. A redelivery does not count if this process held the message before
-    and survived (see `mousetrap.amqp.redeliveries`), or if the message, from the quarantine queue,
-    only waited in a worker that stopped normally (see `uncounted`).
+    harmless one dead-lettered. A redelivery does not count if the process that held the message
+    before is alive: this one (see `mousetrap.amqp.redeliveries`) or another one, which is asked
+    from the second loss on (see `mousetrap.worker.loss_queries`). Nor does it count if the message,
+    from the quarantine queue, only waited in a worker that stopped normally (see `uncounted`).
     """
     losses = message.losses + 1
     if losses >= MAX_LOSSES:
@@ -54,6 +55,14 @@ def after_loss(message: Message, queue: Queue) -> Move | WorkerLost:
         )
     target = queue.quarantine if losses >= ALONE_FROM else queue.name
     return Move(_copy(message, losses, message.timeouts), target)
+
+
+def is_first_loss(losses: int) -> bool:
+    """Say whether a message that was lost *losses* times before stays in its queue once more.
+
+    Nothing follows from such a loss, so it is counted at once, whatever its cause.
+    """
+    return losses + 1 < ALONE_FROM
 
 
 def after_ack_timeout(message: Message, queue: Queue) -> Move | AckTimedOut:

@@ -6,7 +6,8 @@ worker that asked. Without a query nothing is sent. Where the broker forbids suc
 are switched off, there are numbers and no names.
 
 A run asks a second question, to all workers of its namespace at once: how many messages each of
-them holds (see `mousetrap.runs.holders`).
+them holds (see `mousetrap.runs.holders`). A worker asks a third one, before it counts a lost worker
+(see `mousetrap.worker.loss_queries`). A worker of an older version ignores what it does not know.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
+from mousetrap.amqp import redeliveries
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.properties import request_properties
 from mousetrap.amqp.publisher import Publisher
@@ -82,6 +84,23 @@ class HeldAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
 
     def __str__(self) -> str:
         return safe(f"{self.program} ({self.stage}) on {self.host}, pid {self.pid}", 200)
+
+
+class SurvivorQuery(msgspec.Struct, frozen=True, tag="survived?"):
+    """Asks which of *messages* of *queue*, each as it is now, a living process held before."""
+
+    queue: str  # its name on the wire
+    process: str  # an id that no other process has: the one that has them now
+    messages: Sequence[tuple[str, int]]  # their ids, and how many losses each has now
+
+
+class SurvivorAnswer(msgspec.Struct, frozen=True, tag="survived"):
+    """Those that the answering process held when it lost its connection."""
+
+    messages: Sequence[tuple[str, int, bool]]  # id, losses, and whether its ack has timed out
+
+
+_FROM_WORKERS = ConsumerQuery | ConsumerInfo | HeldQuery | SurvivorQuery | SurvivorAnswer
 
 
 @dataclass(frozen=True)
@@ -153,6 +172,8 @@ class ConsumerDiscovery:
         self._asking = threads.Lock()  # one query at a time
         self._changed = Waiter()
         self._answers: dict[str, ConsumerInfo] = {}  # by worker
+        self._on_survivor: Callable[[SurvivorAnswer], object] = lambda _: None
+        self._on_ready: Callable[[], object] = lambda: None
         self.own_queue: ExclusiveQueue | None = None  # None where events are switched off
         if self._exchange:
             self.own_queue = ExclusiveQueue(
@@ -226,21 +247,56 @@ class ConsumerDiscovery:
 
     # ---- I/O thread ------------------------------------------------------------------------------
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is, or soon will be, a queue for answers: the broker has not refused it."""
+        return self.own_queue is not None and not self.own_queue.is_refused
+
+    @property
+    def can_publish(self) -> bool:
+        """Whether the broker accepts messages now."""
+        return self._publisher.connection.state == "open"
+
+    def when_survived(
+        self,
+        on_answer: Callable[[SurvivorAnswer], object],
+        on_ready: Callable[[], object],
+    ) -> None:
+        """Call *on_answer* with each answer to `ask_survivors`, *on_ready* when it can be asked."""
+        self._on_survivor, self._on_ready = on_answer, on_ready
+
+    def ask_survivors(self, messages: Sequence[tuple[str, int]]) -> None:
+        """Ask all processes of the namespace for those of *messages* that they held before.
+
+        These are ids, each with its losses now. Nothing is asked while there is no queue for the
+        answers.
+        """
+        if self.own_queue is not None and self.own_queue.name:
+            query = SurvivorQuery(self._queue, _process_id(), messages)
+            with suppress(MousetrapError):  # the publisher is closed: so is this worker
+                self._send(query, self._exchange, self._key, self.own_queue.name)
+
     def _on_change(self) -> None:
         self._changed.notify_all()
-        if self.own_queue is not None and self.own_queue.is_refused:
+        if self.own_queue is not None and self.own_queue.name:
+            self._on_ready()
+        elif self.own_queue is not None and self.own_queue.is_refused:
             reason = self.own_queue.refusal
             log.debug("%s: others cannot ask for this consumer: %s", self._queue, reason)
 
     def _on_message(self, body: bytes, reply_to: str | None) -> None:
         try:
-            message = decode(body, ConsumerQuery | ConsumerInfo | HeldQuery)
+            message = decode(body, _FROM_WORKERS)
         except UndecodableMessage:  # another client published it to our exchange
             return
         if isinstance(message, ConsumerQuery):
             self._on_query(message, reply_to)
         elif isinstance(message, HeldQuery):
             self._on_held_query(message, reply_to)
+        elif isinstance(message, SurvivorQuery):
+            self._on_survivor_query(message, reply_to)
+        elif isinstance(message, SurvivorAnswer):
+            self._on_survivor(message)
         elif message.process != _process_id() and len(self._answers) < MAX_ANSWERS:
             self._answers[message.worker] = message
             self._changed.notify_all()
@@ -281,9 +337,20 @@ class ConsumerDiscovery:
         with suppress(MousetrapError):
             self._send(answer, "", reply_to)
 
+    def _on_survivor_query(self, query: SurvivorQuery, reply_to: str | None) -> None:
+        # Also about queues of other workers of this process, and while this one stops. For the
+        # name see `_on_query`.
+        if reply_to is None or not reply_to.startswith(_stem(query.queue)):
+            return
+        found = redeliveries.hand_over(query.queue, query.messages, query.process)
+        if found:
+            answer = SurvivorAnswer([(e.id, e.losses, e.has_ack_timed_out) for e in found])
+            with suppress(MousetrapError):
+                self._send(answer, "", reply_to)
+
     def _send(
         self,
-        message: ConsumerQuery | ConsumerInfo | HeldAnswer,
+        message: ConsumerQuery | ConsumerInfo | HeldAnswer | SurvivorQuery | SurvivorAnswer,
         exchange: str,
         key: str,
         reply_to: str | None = None,

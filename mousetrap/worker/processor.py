@@ -29,19 +29,16 @@ from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 from mousetrap.worker.attempt import Attempt, HandlerCall
 from mousetrap.worker.attempts import Attempts
+from mousetrap.worker.consumer_discovery import ConsumerDiscovery
 from mousetrap.worker.events import Events
 from mousetrap.worker.executors import AsyncExecutor, Executor, ThreadExecutor
 from mousetrap.worker.give_back import GiveBack
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.handling import current_task, inherit_in_threads
 from mousetrap.worker.hooks import Hooks
+from mousetrap.worker.loss_queries import LossQueries
 from mousetrap.worker.moves import ACK_DELAY, Moves, move_rule
-from mousetrap.worker.publications import (
-    OnOutcome,
-    OutputConfirms,
-    Publication,
-    Publications,
-)
+from mousetrap.worker.publications import OnOutcome, OutputConfirms, Publication, Publications
 from mousetrap.worker.time_limit import TimeLimit
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -69,6 +66,7 @@ class Processor:
         consumer: Consumer,
         declarations: Sequence[AnyDeclaration],
         *,
+        discovery: ConsumerDiscovery,
         targets: OutputTargets,
         concurrency: int,
         timeout: float | None,
@@ -100,6 +98,7 @@ class Processor:
         self._consumer = consumer
         self.publications = Publications(publisher, consumer, declarations, hooks, self._give_up)
         self.moves = Moves(queue, consumer, self.publications, self._fail, self._drop)
+        self._loss_queries = LossQueries(consumer, discovery, self._begin, self._route)
         inherit_in_threads()
         self.give_back = GiveBack(
             queue.name, consumer, self.attempts, self.moves, self.publications, self.executor,
@@ -128,7 +127,8 @@ class Processor:
         ):
             # Published again or dead-lettered at once, on this thread: all handlers may hang, and
             # more connections may break before it is handled.
-            self._begin(delivery)
+            if not self._loss_queries.ask(delivery):
+                self._begin(delivery)
         elif self.is_stopping:
             self.give_back.waiting(delivery)
         else:

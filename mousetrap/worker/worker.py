@@ -115,8 +115,8 @@ class Worker(forks.OfOneProcess):
         )
         self._processor = Processor(
             self.queue, Handler.of(handler), self.settings, self._publisher, self._consumer,
-            declarations, targets=targets, concurrency=concurrency, timeout=timeout,
-            hooks=self._hooks, on_crash=self._on_crash, on_stuck=self._on_stuck,
+            declarations, discovery=self._discovery, targets=targets, concurrency=concurrency,
+            timeout=timeout, hooks=self._hooks, on_crash=self._on_crash, on_stuck=self._on_stuck,
         )  # fmt: skip
         self._changed = self._processor.changed  # also notified when the worker ends
         self._lock = forks.released_in_child(threads.Lock())  # guards `error`, `_has_stopped`

@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from mousetrap.amqp import redeliveries
+from mousetrap.amqp.redeliveries import Held
 
 
 @pytest.fixture(autouse=True)
@@ -16,21 +17,34 @@ def nothing_yet(monkeypatch):
 
 
 def test_each_is_recalled_once_in_its_queue():
-    redeliveries.remember("here", [("a", False), ("b", True)])
+    redeliveries.remember("here", [Held("a", 0), Held("b", 0, has_ack_timed_out=True)])
 
     assert redeliveries.recall("there", "a") is None
     assert (redeliveries.recall("here", "a"), redeliveries.recall("here", "b")) == (False, True)
     assert redeliveries.recall("here", "a") is None
 
 
+def test_one_that_was_handed_over_is_not_recalled():
+    """The process that has it now may have crashed; only that one gets the same answer again."""
+    redeliveries.remember("q", [Held("a", 1), Held("b", 1)])
+
+    assert [each.id for each in redeliveries.hand_over("q", [("a", 1), ("b", 2)], "first")] == ["a"]
+    assert redeliveries.hand_over("q", [("a", 1)], "second") == []
+    assert [each.id for each in redeliveries.hand_over("q", [("a", 1)], "first")] == ["a"]
+    assert (redeliveries.recall("q", "a"), redeliveries.recall("q", "b")) == (None, False)
+
+    redeliveries.remember("q", [Held("a", 1)])  # it was here again since then
+    assert redeliveries.recall("q", "a") is False
+
+
 def test_the_oldest_are_forgotten(monkeypatch):
     """But never one of the latest `remember`, however many those are."""
     monkeypatch.setattr(redeliveries, "MAX_REMEMBERED_IDS", 3)
-    redeliveries.remember("q", [("a", False), ("b", False)])
-    redeliveries.remember("q", [("a", False), ("c", False), ("d", False)])  # a is new again
+    redeliveries.remember("q", [Held("a", 0), Held("b", 0)])
+    redeliveries.remember("q", [Held("a", 0), Held("c", 0), Held("d", 0)])  # a is new again
 
     assert [redeliveries.recall("q", id) for id in "abcd"] == [False, None, False, False]
-    redeliveries.remember("q", [(id, False) for id in "efghi"])
+    redeliveries.remember("q", [Held(id, 0) for id in "efghi"])
     assert all(redeliveries.recall("q", id) is False for id in "efghi")
 
 
@@ -38,7 +52,7 @@ def test_the_oldest_are_forgotten(monkeypatch):
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_child_remembers_nothing():
     """A message that its parent survived may crash it; a lock of the parent does not block it."""
-    redeliveries.remember("q", [("a", False)])
+    redeliveries.remember("q", [Held("a", 0)])
     with redeliveries._lock:
         child = os.fork()
         if child == 0:

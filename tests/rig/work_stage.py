@@ -3,8 +3,10 @@
 The body of a message is its id. ``fail-...`` raises at each attempt; ``exit`` and ``crash`` end the
 process; what `FIRST` names happens at the first attempt only. Environment variables: ``RIG_KILL``
 names the point of the handler at which the process kills itself, ``RIG_SECONDS`` is how many
-seconds a message takes, ``RIG_GATE`` a file that the handler waits for, and ``RIG_SINK`` a sink
-that stores each id. With ``RIG_TARGETS`` the workers run the stage `fan_out`, which sends each id
+seconds a message takes, ``RIG_GATE`` a file that the handler waits for (``.begun`` beside it has a
+line for each begin: the process and the losses of the message so far), and ``RIG_SINK`` a sink
+that stores each id. ``RIG_SURVIVOR_TIMEOUT`` is how many seconds an answer is waited for before a
+loss is counted. With ``RIG_TARGETS`` the workers run the stage `fan_out`, which sends each id
 to two queues and an exchange.
 """
 
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import mousetrap
 from mousetrap.model.message import current_message
+from mousetrap.worker import loss_queries
 
 KILL = os.environ.get("RIG_KILL", "")
 WORK_SECONDS = float(os.environ.get("RIG_SECONDS", "0"))
@@ -31,6 +34,10 @@ HANGS_FOR = 2.0  # seconds, longer than the time limit of workers that have one
 LONG = 0.5  # seconds, longer than the grace period of workers that are stopped
 
 sink = mousetrap.Sink(SINK) if SINK else None
+
+loss_queries.SURVIVOR_TIMEOUT = float(
+    os.environ.get("RIG_SURVIVOR_TIMEOUT", loss_queries.SURVIVOR_TIMEOUT)
+)
 
 
 class Hostile(ValueError):
@@ -66,7 +73,8 @@ def kill_at(point: str) -> None:
 def work(id: str) -> str:
     kill_at("handler begins")
     if GATE:
-        Path(GATE + ".begun").touch()
+        with open(GATE + ".begun", "a") as begun:  # one line in one write
+            begun.write(f"{os.getpid()} {current_message.get().losses}\n")
         deadline = time.monotonic() + GATE_TIMEOUT
         while not Path(GATE).exists() and time.monotonic() < deadline:
             time.sleep(0.01)  # the work, which lasts until the test creates the file
