@@ -22,7 +22,7 @@ from mousetrap.worker.consumer_discovery import ConsumerDiscovery, SurvivorAnswe
 # Seconds for an answer. A worker whose connection broke answers when it is connected again, and the
 # longest delay between two tries to connect is five seconds (see `mousetrap.model.backoff`).
 SURVIVOR_TIMEOUT = 6.0
-REPEAT_INTERVAL = 0.5  # seconds between two queries: one that connects now did not get the last
+ASK_AGAIN_INTERVAL = 0.5  # seconds between two queries: one that connects now did not get the last
 MAX_ASKED = 500  # messages in one query
 # A quorum queue drops a message at its 21st delivery. Each connection that breaks while an answer
 # is waited for is one delivery more, so from this one on the message is published again at once.
@@ -75,7 +75,7 @@ class LossQueries:
             self._consumer.connection.call_soon(self._query)
         if not self._is_repeating:
             self._is_repeating = True
-            self._consumer.connection.call_later(REPEAT_INTERVAL, self._repeat)
+            self._consumer.connection.call_later(ASK_AGAIN_INTERVAL, self._repeat)
         return True
 
     def _query(self) -> None:
@@ -101,7 +101,7 @@ class LossQueries:
         self._is_repeating = bool(self._deadlines)
         if self._is_repeating:
             self._query()
-            self._consumer.connection.call_later(REPEAT_INTERVAL, self._repeat)
+            self._consumer.connection.call_later(ASK_AGAIN_INTERVAL, self._repeat)
 
     def _on_answer(self, answer: SurvivorAnswer) -> None:
         survived = {(id, losses): timed_out for id, losses, timed_out in answer.messages}
