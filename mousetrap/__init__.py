@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same as `_HOMES`, for type checkers and editors
     from mousetrap.amqp.publisher import Publisher
     from mousetrap.amqp.receipt import Receipt
-    from mousetrap.errors import MousetrapError, Reject
+    from mousetrap.errors import FailedItems, MousetrapError, Reject
     from mousetrap.fault_injection.injector import Faults, faults
     from mousetrap.flows.recording import Recording
     from mousetrap.flows.send import SendResult, send
     from mousetrap.flows.stage import Stage, stage
     from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
+    from mousetrap.model.batch import Batch
     from mousetrap.model.exchanges import Exchange
     from mousetrap.model.ledger import Ledger
     from mousetrap.model.message import Message
@@ -41,7 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
-    "stage", "Stage", "Queue", "Exchange", "Send", "Reject",
+    "stage", "Stage", "Queue", "Exchange", "Send", "Reject", "Batch", "FailedItems",
     # messages, sending and handling them
     "send", "SendResult", "Message", "Messages", "Publisher", "Receipt", "Worker",
     # a consumer in the background of a notebook; the cell can be run again
@@ -61,11 +62,12 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
 ]  # fmt: skip
 
 _HOMES = {
-    "errors": ("MousetrapError", "Reject"),
+    "errors": ("FailedItems", "MousetrapError", "Reject"),
     "settings": ("Settings",),
     "model.topology": ("Queue",),
     "model.message": ("Message",),
     "model.message_list": ("Messages",),
+    "model.batch": ("Batch",),
     "model.exchanges": ("Exchange",),
     "model.ledger": ("Ledger",),
     "model.summary": ("RunSummary",),

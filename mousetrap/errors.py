@@ -22,6 +22,7 @@
     ├── HandlerTimedOut        handling this message took longer than the stage's time limit
     ├── HandlersStuck          a worker ends, because its handlers do not return
     ├── Reject                 raised *by a handler*: dead-letter this message, do not retry it
+    ├── FailedItems            raised *by the handler of a batch*: these of its messages failed
     ├── RunError               a run of a flow
     │   ├── NotSettled         messages have no final outcome in time (also a TimeoutError)
     │   ├── QueuesLost         its queues expired or were deleted, with what was in them
@@ -46,6 +47,8 @@ password and no body. pika's exceptions are translated to these errors in one mo
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -210,6 +213,38 @@ class Reject(MousetrapError):
 
     For messages that no retry can help: ``raise Reject("no such customer")``.
     """
+
+
+class FailedItems(MousetrapError):
+    """Raise it in the handler of a batch if some of its messages failed; the others are done.
+
+        raise FailedItems({3: ValueError("no such city")}, results=scores)
+
+    *errors* maps positions in the list that the handler got, from 0, to exceptions; each decides
+    about its own message, as if a handler of this message alone had raised it. *results* is what
+    the handler would have returned: one element for each message, of which those of failed messages
+    are not read, or None if there are no outputs.
+
+    Raises:
+        TypeError, ValueError: *errors* is something else.
+    """
+
+    def __init__(
+        self, errors: Mapping[int, BaseException], results: Iterable[object] | None = None
+    ) -> None:
+        if not isinstance(errors, Mapping):
+            raise TypeError("FailedItems takes a dict: {position in the list: exception}")
+        self.errors = {operator.index(position): error for position, error in errors.items()}
+        self.results = results
+        for position, error in self.errors.items():
+            if position < 0:
+                raise ValueError(f"FailedItems: position {position}; positions begin at 0")
+            if not isinstance(error, BaseException):
+                raise TypeError(
+                    f"FailedItems: position {position} has a {type(error).__name__}: give an "
+                    f"exception, as in {{{position}: ValueError('why')}}"
+                )
+        super().__init__(f"{len(self.errors)} messages of a batch failed")
 
 
 class RunError(MousetrapError):

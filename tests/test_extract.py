@@ -200,3 +200,20 @@ def test_extract_takes_the_exchanges_and_targets_of_a_stage(here, monkeypatch):
     untagged = write_notebook(here / "b.ipynb", "import mousetrap", exchange, (shape, tagged))
     with pytest.raises(ExtractError, match="'AUDIT' comes from cell 3"):
         extract(untagged, "audit", "other.py")
+
+
+def test_extract_takes_the_batch_of_a_stage(here, monkeypatch):
+    """The decorator is taken as it is, and `Batch` is imported."""
+    cell = (
+        '@stage(reads="words", batch=Batch(100, within=2.0))\n'
+        "def insert(words: list[str]) -> None: ..."
+    )
+    write_notebook(
+        here / "mine.ipynb", "from mousetrap import Batch, stage", (cell, ["extract:insert"])
+    )
+
+    extract("mine.ipynb", "insert", "table_flow.py")
+    monkeypatch.syspath_prepend(here)
+    insert = importlib.import_module("table_flow").insert
+
+    assert (insert.batch.size, insert.batch.within, insert.message_type) == (100, 2.0, str)

@@ -11,7 +11,6 @@ from mousetrap.model.composed_types import is_union
 from mousetrap.model.message import Message
 from mousetrap.model.targets import Send
 from mousetrap.model.type_comparison import Comparison, compare
-from mousetrap.worker.signature import output_type
 
 # What a stage sends is not of these types: bytes are a ready-made body.
 _NOT_COMPARED = (Message, bytes, bytearray, memoryview)
@@ -43,13 +42,13 @@ def is_send(type: Any) -> bool:
 
 def plain_type(stage: AnyStage) -> Any:
     """Return the type of the plain outputs of *stage*: of those that are no `Send`; or Any."""
-    kept = [each for each in members(output_type(stage.function)) if not is_send(each)]
+    kept = [each for each in members(stage.handler.output_type) if not is_send(each)]
     return _union(kept)
 
 
 def sent_type(stage: AnyStage) -> Any:
     """Return the type of the values that *stage* sends by a `Send`; Any if it is not known."""
-    sends = [each for each in members(output_type(stage.function)) if is_send(each)]
+    sends = [each for each in members(stage.handler.output_type) if is_send(each)]
     return _union([get_args(each)[0] for each in sends]) if all(map(get_args, sends)) else Any
 
 

@@ -15,13 +15,14 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import SettingsError
+from mousetrap.model.batch import Batch
 from mousetrap.model.headers import check_carried
 from mousetrap.model.message import Message, current_message
 from mousetrap.model.targets import OutputTargets, SentMessage, Targets
 from mousetrap.model.topology import Queue
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
-from mousetrap.worker.handler import Handler
+from mousetrap.worker.batch_handler import new_handler
 from mousetrap.worker.handling import Handling, current_handling, inherit_in_threads, pass_on
 from mousetrap.worker.options import check_options
 from mousetrap.worker.service import WorkerService
@@ -45,10 +46,11 @@ class Stage(Generic[P, R]):
         timeout: float | None = None,
         routes: Targets = None,
         carry: Sequence[str] = (),
+        batch: Batch | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.handler = Handler(function, name, check_carried(carry))
+        self.handler = new_handler(function, name, check_carried(carry), batch)
         self.name = self.handler.name
         self.queue = queue
         self.writes: Any = writes
@@ -56,6 +58,7 @@ class Stage(Generic[P, R]):
         self.concurrency = concurrency
         self.prefetch = prefetch
         self.timeout = timeout
+        self.batch = batch
         self._check()
 
     def replace(self, **changes: Any) -> Stage[P, R]:
@@ -72,12 +75,14 @@ class Stage(Generic[P, R]):
         new = copy.copy(self)
         vars(new).update(changes)
         new._check()
+        if "batch" in changes:
+            new.handler = new_handler(self.function, self.name, self.handler.carry, new.batch)
         if "function" in changes:
-            new.handler = self.handler.replace(new.function)
+            new.handler = new.handler.replace(new.function)
         return new
 
     def _check(self) -> None:
-        check_options(self.concurrency, self.prefetch, self.timeout)
+        check_options(self.concurrency, self.prefetch, self.timeout, self.batch)
         if not isinstance(self.queue, Queue):
             raise SettingsError(
                 f"{self.name} reads {self.queue!r}: give the name of a queue, or a Queue"
@@ -168,7 +173,8 @@ class Stage(Generic[P, R]):
 
     def __repr__(self) -> str:
         path = safe(f"{self.queue.name} → {self.name}{self.targets}")
-        return f"<Stage {path}, concurrency {self.concurrency}>"
+        batches = "" if self.batch is None else f", batches of {self.batch.size}"
+        return f"<Stage {path}, concurrency {self.concurrency}{batches}>"
 
 
 # What a worker of a stage is started with; the others are those of its handler.
@@ -206,6 +212,7 @@ def stage(
     name: str | None = None,
     timeout: float | None = None,
     carry: Sequence[str] = (),
+    batch: Batch | None = None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Bind a plain function to the queue it *reads* and the queue or queues it *writes*.
 
@@ -232,22 +239,26 @@ def stage(
     ``tracestate``, also when it was retried or replayed. *carry* names further headers that they
     get: ``carry=["tenant"]``.
 
-    *name* (default: the function's) is the stage's identity: outcomes carry it, and the ids of the
-    outputs are computed from it. **Renaming a function gives its outputs other ids**, and then a
-    sink stores a result twice if its message is handled before and after the change. So after a
-    renaming give the old name: ``@stage(reads="start_fetch", name="fetch")``.
+    With ``batch=Batch(100, within=2.0)`` the function gets a list of messages and returns None, or
+    one element for each (see `Batch` and `mousetrap.worker.batch_handler`). Each has its own
+    outcome: `FailedItems` fails those that it names; after any other error each is handled alone.
+
+    *name* (default: the function's) is the stage's identity: the ids of the outputs are computed
+    from it. **Renaming a function gives its outputs other ids**, and a sink stores a result twice
+    if its message is handled before and after. Then give the old name: ``name="fetch"``.
 
     Raises:
-        SettingsError: a target, a retry delay, *timeout*, *name* or *carry* is not allowed.
+        SettingsError: a target, a retry delay or another option is not allowed.
         ValueError: *concurrency* or *prefetch* is out of range.
-        TypeError: the function cannot be called with the message's data and nothing else, or no
-            JSON can become the type of its parameter (see `Handler`).
+        TypeError: the function cannot take the data, or no JSON can become its type (`Handler`).
     """
     queue = with_delays(reads, retry_delays)
     if name is not None and not (isinstance(name, str) and name.strip() and name.isprintable()):
         raise SettingsError(f"the name {name!r} of a stage: use a word, mostly the function's")
 
     def bind(function: Callable[P, R]) -> Stage[P, R]:
-        return Stage(function, queue, writes, concurrency, prefetch, name, timeout, routes, carry)
+        return Stage(
+            function, queue, writes, concurrency, prefetch, name, timeout, routes, carry, batch
+        )
 
     return bind

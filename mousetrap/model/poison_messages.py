@@ -81,6 +81,15 @@ def after_ack_timeout(message: Message, queue: Queue) -> Move | AckTimedOut:
     return Move(_copy(message, message.losses, timeouts), queue.quarantine)
 
 
+def after_batch_timeout(message: Message, queue: Queue) -> Move:
+    """Return the move of a *message* of a batch that took longer than the time limit of its stage.
+
+    Any one of them may be why. Each is handled alone, from the quarantine queue; there the limit
+    holds for it alone. It counts as one time-out, which keeps it out of further batches.
+    """
+    return Move(_copy(message, message.losses, max(1, message.timeouts)), queue.quarantine)
+
+
 def uncounted(message: Message, queue: Queue) -> Move:
     """Return the move of a *message* whose delivery is not counted as a loss: the counts stay.
 

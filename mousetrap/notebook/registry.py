@@ -15,6 +15,7 @@ from typing import Any
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError
 from mousetrap.flows.stage import Stage, stage, with_delays
+from mousetrap.model.batch import Batch
 from mousetrap.model.targets import Targets
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.handle import Handle
@@ -107,6 +108,7 @@ def consume(
     retry_delays: tuple[float, ...] | None = None,
     prefetch: int | None = None,
     timeout: float | None = None,
+    batch: Batch | None = None,
 ) -> Handle:
     """Run *handler* on the messages of *queue* in the background, and return a handle at once.
 
@@ -125,14 +127,14 @@ def consume(
         SettingsError, TypeError, ValueError: an argument is wrong; a consumer that runs goes on.
     """
     of_caller = {"writes": writes, "routes": routes, "concurrency": concurrency,
-                 "prefetch": prefetch, "timeout": timeout}  # fmt: skip
+                 "prefetch": prefetch, "timeout": timeout, "batch": batch}  # fmt: skip
     changes = {each: value for each, value in of_caller.items() if value is not None}
     if isinstance(handler, Stage):
         if isinstance(queue, str):  # another queue, perhaps, but the stage's retry delays
             queue = dataclasses.replace(handler.queue, name=queue)
         started = handler.replace(queue=with_delays(queue, retry_delays), **changes)
     else:
-        started = stage(queue, retry_delays=retry_delays)(handler).replace(**changes)
+        started = stage(queue, retry_delays=retry_delays, batch=batch)(handler).replace(**changes)
     settings = settings or Settings.from_environment()
     function, queue = started.handler, started.queue
     options = (settings, started.options)

@@ -12,18 +12,20 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SinkBusy, SinkError
+from mousetrap.model.batch import current_batch
 from mousetrap.model.decoding import decode
 from mousetrap.model.encoding import encode
 from mousetrap.model.message import Message, current_message
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.sink.sqlite import SqliteStore
+from mousetrap.sink.store import Store
 
 SINK_COLUMNS = ("id", "job", "stored", "data")
 COLUMN_TYPES = "id TEXT PRIMARY KEY, job TEXT NOT NULL, stored DOUBLE PRECISION NOT NULL, data TEXT"
@@ -34,38 +36,6 @@ OPENED_TIME = 0.5  # seconds at least that a call has after it has connected, if
 _connections_of_parent: list[Any] = []  # never closed here, not even when they are collected
 
 Execute = Callable[[str, Sequence[Any]], Any]
-
-
-class Store(Protocol):
-    """What a sink needs from a database; *connection* is an object that `connect` returned."""
-
-    place: str  # where the database is, without a password
-    errors: tuple[type[Exception], ...]  # the exceptions of its driver
-    placeholder: str  # for a parameter in SQL
-
-    def connect(self, deadline: float) -> Any:
-        """Open the file, or log in to the server, until *deadline*; then do what `limit` does."""
-
-    def limit(self, connection: Any, deadline: float) -> None:
-        """Let the statements that follow wait until *deadline* (monotonic) at most."""
-
-    def begin(self, seconds: float) -> str:
-        """Return what begins a transaction whose statements wait up to *seconds* for others."""
-
-    def make_table(self, connection: Any, name: str, columns: str) -> list[str]:
-        """Create the table if it does not exist; return its column names, the key first."""
-
-    def is_usable(self, connection: Any) -> bool:
-        """Return False if the connection is known to be lost."""
-
-    def is_in_transaction(self, connection: Any) -> bool:
-        """Return whether a transaction was begun and is neither committed nor rolled back."""
-
-    def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> Any:
-        """Run one statement and return its cursor."""
-
-    def translate(self, error: BaseException) -> SinkError:
-        """Return a `SinkError` or `SinkBusy` for an exception of the driver."""
 
 
 class Transaction:
@@ -139,21 +109,30 @@ class Sink(forks.OfOneProcess):
                 safe in each case.
             ValueError, TypeError: *data* cannot be JSON.
         """
-        if isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(
-                "bytes cannot be JSON: decode them, or store the path of a file with them"
+        [is_new] = self.store_each([data], [_message_or_current(message)])
+        return is_new
+
+    def store_each(
+        self, values: Iterable[Any], messages: Sequence[Message] | None = None
+    ) -> list[bool]:
+        """Store each of *values* as the result of its message, all in one transaction.
+
+        Without *messages* they are those of the batch that is being handled, in its order. Return
+        for each whether it was stored: False if its message has a result already, which stays.
+
+        Raises:
+            SinkBusy, SinkError, ValueError, TypeError: as for `store`; nothing was stored. Also
+                SinkError, if there is not one value for each message.
+        """
+        texts = [_json(each) for each in values]
+        messages = _batch_or_given(messages)
+        if len(texts) != len(messages):
+            raise SinkError(
+                f"{len(texts)} values for {len(messages)} messages: give one for each, in order"
             )
-        text = "null" if data is None else encode(data).decode()
         deadline = clock.monotonic() + self.timeout
-        with self._once(message, lambda: deadline) as transaction:
-            if transaction is None:
-                return False
-            mark = self._store.placeholder
-            transaction.execute(
-                f'UPDATE "{self.name}" SET data = {mark} WHERE id = {mark}',  # noqa: S608 -- name is checked
-                (text, _message_or_current(message).id),
-            )
-        return True
+        with self._transaction(messages, texts, lambda: deadline) as (_, are_new):
+            return are_new
 
     @contextmanager
     def once(self, message: Message | None = None) -> Iterator[Transaction | None]:
@@ -169,33 +148,43 @@ class Sink(forks.OfOneProcess):
         Raises:
             SinkBusy, SinkError: as for `store`.
         """
-        with self._once(message, lambda: clock.monotonic() + self.timeout) as transaction:
-            yield transaction
+        messages = [_message_or_current(message)]
+        new_deadline = lambda: clock.monotonic() + self.timeout  # noqa: E731 -- short
+        with self._transaction(messages, [None], new_deadline) as (transaction, [is_new]):
+            yield transaction if is_new else None
 
     @contextmanager
-    def _once(
-        self, message: Message | None, new_deadline: Callable[[], float]
-    ) -> Iterator[Transaction | None]:
-        """Do what `once` does; *new_deadline* is called for the begin, and for each step after."""
-        message = _message_or_current(message)
-        row = (message.id, message.job, clock.time())
-        marks = ", ".join([self._store.placeholder] * len(row))
+    def _transaction(
+        self,
+        messages: Sequence[Message],
+        texts: Sequence[str | None],
+        new_deadline: Callable[[], float],
+    ) -> Iterator[tuple[Transaction, list[bool]]]:
+        """Store the ids of *messages* with their *texts*; provide the transaction, and who is new.
+
+        *new_deadline* is called for the begin and these rows, and for each step after.
+        """
+        marks = ", ".join([self._store.placeholder] * len(SINK_COLUMNS))
+        insert = (
+            f'INSERT INTO "{self.name}" ({", ".join(SINK_COLUMNS)}) VALUES ({marks}) '  # noqa: S608 -- name is checked
+            f"ON CONFLICT (id) DO NOTHING"
+        )
+        stored = clock.time()
         deadline = new_deadline()
         with self._connected(lambda: deadline) as execute:
             try:
                 execute(self._store.begin(clock.remaining(deadline)), ())
-                is_new = execute(
-                    f'INSERT INTO "{self.name}" (id, job, stored) VALUES ({marks}) '  # noqa: S608 -- name is checked
-                    f"ON CONFLICT (id) DO NOTHING",
-                    row,
-                ).rowcount
+                are_new = [
+                    bool(execute(insert, (each.id, each.job, stored, text)).rowcount)
+                    for each, text in zip(messages, texts, strict=True)
+                ]
 
                 def execute_later(*statement: Any) -> Any:
                     nonlocal deadline
                     deadline = new_deadline()
                     return execute(*statement)
 
-                yield Transaction(execute_later) if is_new else None
+                yield Transaction(execute_later), are_new
                 deadline = new_deadline()
                 if not self._store.is_in_transaction(self._connection):
                     raise SinkError(
@@ -361,11 +350,33 @@ def _store(place: str | os.PathLike[str], timeout: float) -> Store:
     return SqliteStore(place, timeout)
 
 
+def _json(data: Any) -> str:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError("bytes cannot be JSON: decode them, or store the path of a file with them")
+    return "null" if data is None else encode(data).decode()
+
+
+def _batch_or_given(messages: Sequence[Message] | None) -> Sequence[Message]:
+    if messages is None:
+        messages = current_batch()
+    if messages is None:
+        raise SinkError(
+            "no batch is being handled here: give the messages, as in "
+            "sink.store_each(values, messages)"
+        )
+    return [_message_or_current(each) for each in messages]
+
+
 def _message_or_current(message: Message | None) -> Message:
     if isinstance(message, Message):
         return message
     if message is not None:
         raise SinkError(f"message is a {type(message).__name__}: give a mousetrap.Message")
+    if current_batch() is not None:
+        raise SinkError(
+            "a batch has several messages: sink.store_each(values) stores one value for each; or "
+            "annotate the list as list[Message] and pass one, as in sink.store(data, message)"
+        )
     try:
         return current_message.get()
     except LookupError:

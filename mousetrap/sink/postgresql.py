@@ -60,7 +60,7 @@ class _Connection(psycopg.Connection[Any]):
 
 
 class PostgresqlStore:
-    """A database on a server; `place` is its name without the password. See `mousetrap.sink.Store`.
+    """A database on a server; `place` is its name without the password. See `Store`.
 
     After a lost connection, the next use of the sink connects again.
     """

@@ -16,7 +16,7 @@ WAL_RETRY_INTERVAL = 0.01  # seconds between two attempts to switch a new file t
 
 
 class SqliteStore:
-    """An SQLite file, created if it does not exist. See `mousetrap.sink.Store`."""
+    """An SQLite file, created if it does not exist. See `mousetrap.sink.store.Store`."""
 
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     placeholder = "?"

@@ -23,12 +23,13 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from mousetrap.errors import UndecodableMessage
+from mousetrap.model.batch import Batch
 from mousetrap.model.decoding import decode
 from mousetrap.model.message import Message
 from mousetrap.model.one_or_many import outputs_of
 from mousetrap.model.targets import Send
 from mousetrap.worker.handling import Handling, current_handling
-from mousetrap.worker.signature import data_parameter, is_async
+from mousetrap.worker.signature import DataParameter, data_parameter, is_async, output_type
 
 log = logging.getLogger("mousetrap.worker.handler")
 
@@ -48,6 +49,8 @@ class Handler:
             stage, whose queues and options would be lost.
     """
 
+    batch: Batch | None = None  # of a `mousetrap.worker.batch_handler.BatchHandler`
+
     def __init__(
         self, function: Callable[..., Any], name: str | None = None, carry: Sequence[str] = ()
     ) -> None:
@@ -59,7 +62,7 @@ class Handler:
         self.function = function
         self.carry = carry
         self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
-        parameter = data_parameter(function, self.name)
+        parameter = self._data_parameter()
         self.is_async = is_async(function)
         self.accepts: Any = Any if parameter is None else parameter.type
         self._takes_data = parameter is not None
@@ -70,6 +73,30 @@ class Handler:
     def of(cls, function: Callable[..., Any] | Handler) -> Handler:
         """Return a handler of *function*, which may be one already."""
         return function if isinstance(function, Handler) else cls(function)
+
+    def _data_parameter(self) -> DataParameter | None:
+        return data_parameter(self.function, self.name)
+
+    @property
+    def output_type(self) -> Any:
+        """The type of each value that is sent on; Any if it is not certain."""
+        return output_type(self.function)
+
+    def check_replaces(self, old: Handler) -> None:
+        """Raise an error if a worker that was started with *old* cannot go on with this handler.
+
+        Raises:
+            TypeError: one of them is a coroutine function, or handles batches, and the other not.
+        """
+        for kind, is_new, was_old in (
+            ("coroutine functions", self.is_async, old.is_async),
+            ("functions of batches", self.batch is not None, old.batch is not None),
+        ):
+            if is_new is not was_old:
+                raise TypeError(
+                    f"{self.name} and {old.name} are not both plain functions, nor both {kind}: "
+                    f"stop this worker and start another"
+                )
 
     def replace(self, function: Callable[..., Any]) -> Handler:
         """Return a handler that calls *function*, which wraps this one's, with the same data."""
@@ -85,7 +112,7 @@ class Handler:
         """
         result = self.function(*self.arguments(message))
         if must_be_awaited(result):
-            result = _run(result)
+            result = finish_here(result)
         return self.outputs(result, message, handling)
 
     async def call_async(self, message: Message, handling: Handling | None = None) -> list[Message]:
@@ -171,7 +198,7 @@ async def finished(result: Any) -> Any:
     return result
 
 
-def _run(result: Any) -> Any:
+def finish_here(result: Any) -> Any:
     """Await *result* on a new event loop: of this thread, or of another if this one has a loop."""
 
     async def finish() -> Any:

@@ -7,16 +7,18 @@ import numbers
 from typing import Any
 
 from mousetrap.errors import SettingsError
+from mousetrap.model.batch import MAX_PREFETCH, Batch
 
-MAX_PREFETCH = 65_535  # messages: AMQP sends the prefetch in 16 bits
 
-
-def check_options(concurrency: int, prefetch: int | None, timeout: Any = None) -> None:
+def check_options(
+    concurrency: int, prefetch: int | None, timeout: Any = None, batch: Any = None
+) -> None:
     """Raise an error if a worker cannot have one of these options.
 
     Raises:
         ValueError: *concurrency* or *prefetch* is out of range.
-        SettingsError: *timeout* is neither None nor a number of seconds above 0.
+        SettingsError: *timeout* is neither None nor a number of seconds above 0, *batch* neither
+            None nor a `Batch`, or such batches cannot fill.
     """
     if concurrency < 1 or (prefetch is not None and not 1 <= prefetch <= MAX_PREFETCH):
         raise ValueError("concurrency must be at least 1 and prefetch lie in 1..65535")
@@ -25,6 +27,18 @@ def check_options(concurrency: int, prefetch: int | None, timeout: Any = None) -
             f"timeout {repr(timeout)[:40]}: it must be a number of seconds above 0, like 30; leave "
             f"it out for no limit"
         )
+    if batch is None:
+        return
+    if not isinstance(batch, Batch):
+        raise SettingsError(
+            f"batch {repr(batch)[:40]}: give a Batch, as in batch=Batch(100, within=2.0)"
+        )
+    batch.check_prefetch(prefetch, concurrency)
+
+
+def prefetch_for(batch: Batch | None, prefetch: int | None, concurrency: int) -> int | None:
+    """Return *prefetch*; without it, that of batches, or None: it follows the work."""
+    return prefetch if prefetch or batch is None else batch.prefetch(concurrency)
 
 
 def _is_time_limit(value: Any) -> bool:

@@ -82,11 +82,8 @@ class Processor:
         self.changed = Waiter()  # notified when a count changes
         self.counts = dict.fromkeys(("received", "done", "retried", "dead"), 0)
         self.attempts = Attempts()
-        self.executor: Executor[Delivery] = (
-            AsyncExecutor(self._handle_async, concurrency, handler.name, on_crash)
-            if handler.is_async
-            else ThreadExecutor(self._handle, concurrency, handler.name, on_crash)
-        )
+        self._consumer = consumer
+        self.executor = self._new_executor(handler, concurrency, on_crash)
         self.time_limit = TimeLimit(
             timeout, concurrency, self.executor, call_later=consumer.connection.call_later,
             time_out=self._time_out, make_void=self._make_void, on_stuck=on_stuck,
@@ -95,7 +92,6 @@ class Processor:
         self.events = Events(publisher, self._settle)
         self._queue = queue
         self._max_kept_body = settings.keep_bodies
-        self._consumer = consumer
         self.publications = Publications(publisher, consumer, declarations, hooks, self._give_up)
         self.moves = Moves(queue, consumer, self.publications, self._fail, self._drop)
         self._loss_queries = LossQueries(consumer, discovery, self._begin, self._route)
@@ -104,6 +100,13 @@ class Processor:
             queue.name, consumer, self.attempts, self.moves, self.publications, self.executor,
             lambda: self.handler,
         )  # fmt: skip
+
+    def _new_executor(
+        self, handler: Handler, concurrency: int, on_crash: Callable[[BaseException], object]
+    ) -> Executor[Delivery]:
+        if handler.is_async:
+            return AsyncExecutor(self._handle_async, concurrency, handler.name, on_crash)
+        return ThreadExecutor(self._handle, concurrency, handler.name, on_crash)
 
     def start(self) -> None:
         """Begin to handle messages, and to check the time limit."""

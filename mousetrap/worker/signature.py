@@ -15,16 +15,19 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Awaitable,
+    Callable,
     Coroutine,
     Generator,
     Iterable,
     Iterator,
+    Sequence,
 )
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 from typing import Any, ParamSpecArgs, Union, get_args, get_origin, get_type_hints
 
 from mousetrap.display.safe_text import safe
+from mousetrap.model.composed_types import is_union
 from mousetrap.model.decoding import check_decodable
 from mousetrap.model.message import Message
 
@@ -41,10 +44,13 @@ class DataParameter:
     is_required: bool
 
 
-def data_parameter(function: Any, name: str) -> DataParameter | None:
+def data_parameter(
+    function: Any, name: str, part: Callable[[Any], Any] = lambda found: found
+) -> DataParameter | None:
     """Return the parameter of *function* that gets the data; None: it has no parameter at all.
 
-    *name* is for people.
+    *name* is for people. *part* returns the part of the annotated type that is one message's, or
+    raises a TypeError that says what the annotation must be.
 
     Raises:
         TypeError: *function* cannot be called with one argument, or no JSON can become the type of
@@ -64,7 +70,7 @@ def data_parameter(function: Any, name: str) -> DataParameter | None:
     if first is None or described is None:
         return None
     is_required = first.default is first.empty and first.kind not in _VARIABLE
-    return DataParameter(_type_of(described, function, name), is_required)
+    return DataParameter(_type_of(described, function, name, part), is_required)
 
 
 def is_async(function: Any) -> bool:
@@ -169,7 +175,7 @@ def _bare(function: Any) -> Any:
 # ---- the type of the data ------------------------------------------------------------------------
 
 
-def _type_of(parameter: Parameter, function: Any, name: str) -> Any:
+def _type_of(parameter: Parameter, function: Any, name: str, part: Callable[[Any], Any]) -> Any:
     """Return the type of *parameter*, or `Message`; a type that no JSON can become is refused."""
     if parameter.annotation is parameter.empty:
         return Any
@@ -184,17 +190,20 @@ def _type_of(parameter: Parameter, function: Any, name: str) -> Any:
         ) from error
     if isinstance(found, ParamSpecArgs):  # ``*args: P.args`` of a decorator
         return Any
-    if any(each is Message for each in (found, *get_args(found))):
-        others = set(get_args(found)) - {Message, type(None)}
-        if found is Message or not others or hasattr(found, "__metadata__"):
-            return Message
+    annotated = found
     try:
+        found = part(found)
+        members = get_args(found) if is_union(found) or hasattr(found, "__metadata__") else ()
+        if found is Message or any(each is Message for each in members):
+            others = set(members) - {Message, type(None)}
+            if not others or hasattr(found, "__metadata__") or found is Message:
+                return Message
         check_decodable(found)
     except TypeError as error:
-        shown = getattr(found, "__name__", None) or str(found)
+        shown = getattr(annotated, "__name__", None) or str(annotated)
         raise TypeError(
             f"{name} cannot handle messages: its parameter {parameter.name!r} is annotated "
-            f"{str(found) if get_args(found) else shown}, and {error}"
+            f"{str(annotated) if get_args(annotated) else shown}, and {error}"
         ) from None
     return found
 
@@ -278,12 +287,13 @@ _ITERATORS = (Iterator, Generator, AsyncIterator, AsyncGenerator)
 _ITERABLES = (Iterable, AsyncIterable)  # a list, which is one value, or an iterator
 
 
-def output_type(function: Any) -> Any:
+def output_type(function: Any, *, of_batch: bool = False) -> Any:
     """Return the type of each value that *function* sends on; Any if that is not certain.
 
-    It is the annotated one, of an iterator that of its items. A returned None sends nothing.
+    It is the annotated one, of an iterator that of its items. A returned None sends nothing. For
+    *of_batch* see `returned_type`.
     """
-    found = returned_type(function)
+    found = returned_type(function, of_batch=of_batch)
     if get_origin(found) in _ITERATORS:
         return get_args(found)[0]
     if get_origin(found) in _ITERABLES:
@@ -292,12 +302,12 @@ def output_type(function: Any) -> Any:
     return Union[tuple(kept)] if kept else Any  # noqa: UP007 -- of a tuple
 
 
-def returns_a_value(function: Any) -> bool | None:
+def returns_a_value(function: Any, *, of_batch: bool = False) -> bool | None:
     """Return whether each call of *function* that ends gives a value to send on.
 
     None: its annotation does not say. An iterator may be empty, so of one it is False.
     """
-    found = returned_type(function)
+    found = returned_type(function, of_batch=of_batch)
     members = _members(found)
     if get_origin(found) in _ITERATORS or any(e in (None, types.NoneType) for e in members):
         return False
@@ -315,8 +325,11 @@ def _members(type: Any) -> tuple[Any, ...]:
     return get_args(type) if get_origin(type) in (Union, types.UnionType) else (type,)
 
 
-def returned_type(function: Any) -> Any:
-    """Return the annotated type of what *function* returns, awaited; Any if it is not certain."""
+def returned_type(function: Any, *, of_batch: bool = False) -> Any:
+    """Return the annotated type of what *function* returns, awaited; Any if it is not certain.
+
+    If it handles batches (*of_batch*), the type of what it returns for one message.
+    """
     if hasattr(function, "__wrapped__"):  # a decorator may change what comes back
         return Any
     try:
@@ -326,4 +339,13 @@ def returned_type(function: Any) -> Any:
         return Any
     while get_origin(found) in (Awaitable, Coroutine):
         found = get_args(found)[-1]
-    return found
+    return _of_one_message(found) if of_batch else found
+
+
+def _of_one_message(found: Any) -> Any:
+    """Return the type of an element of *found*, which is returned for a batch."""
+    lists = [each for each in _members(found) if each not in (None, types.NoneType)]
+    if len(lists) != 1 or get_origin(lists[0]) not in (list, Sequence, *_ITERABLES, *_ITERATORS):
+        return Any if lists else found
+    element = get_args(lists[0])[0]
+    return element if lists[0] is found else Union[element, None]  # noqa: UP007 -- of any type

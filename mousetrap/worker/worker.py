@@ -24,11 +24,11 @@ from mousetrap.runtime import forks, threads
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import INTERRUPTED_TIMEOUT, run_uninterrupted, start_in_thread
 from mousetrap.settings import Settings
+from mousetrap.worker.batching import processor_class
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached, ConsumerDiscovery
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.hooks import Hook, Hooks
-from mousetrap.worker.options import check_options
-from mousetrap.worker.processor import Processor
+from mousetrap.worker.options import check_options, prefetch_for
 from mousetrap.worker.publications import new_publisher
 from mousetrap.worker.running import started
 from mousetrap.worker.statistics import Statistics, collect, load_of
@@ -58,7 +58,8 @@ class Worker(forks.OfOneProcess):
     *concurrency* is how many messages are handled at a time. *prefetch* is how many messages may be
     delivered and not acked yet. By default it follows the work: one more than are handled at a time
     if handlers are slow, so that other workers get the rest; as many as arrive during one round
-    trip to the broker if they are quick (see `mousetrap.amqp.prefetch`).
+    trip to the broker if they are quick (see `mousetrap.amqp.prefetch`). For batches it is twice
+    as many as are handled at a time.
 
     A worker has two connections, one that consumes and one that publishes, because a broker with a
     memory alarm stops reading from connections that publish, and acks must still reach it. Both
@@ -80,9 +81,11 @@ class Worker(forks.OfOneProcess):
         timeout: float | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        check_options(concurrency, prefetch, timeout)
+        handler = Handler.of(handler)
+        check_options(concurrency, prefetch, timeout, handler.batch)
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.settings = settings or Settings.from_environment()
+        prefetch = prefetch_for(handler.batch, prefetch, concurrency)
         self.concurrency, self.prefetch, self.timeout = concurrency, prefetch, timeout
         self.error: MousetrapError | None = None  # why it stopped for good
         self._hooks = Hooks(self.queue.name, hooks)
@@ -113,8 +116,8 @@ class Worker(forks.OfOneProcess):
             io_thread=io_thread,
             lost_queues=self._lost_queues,
         )
-        self._processor = Processor(
-            self.queue, Handler.of(handler), self.settings, self._publisher, self._consumer,
+        self._processor = processor_class(handler)(
+            self.queue, handler, self.settings, self._publisher, self._consumer,
             declarations, discovery=self._discovery, targets=targets, concurrency=concurrency,
             timeout=timeout, hooks=self._hooks, on_crash=self._on_crash, on_stuck=self._on_stuck,
         )  # fmt: skip
@@ -178,15 +181,11 @@ class Worker(forks.OfOneProcess):
         """Call *handler* from the next message on; messages in progress keep the old handler.
 
         Raises:
-            TypeError: it takes no message, or one of the two is a coroutine function and the
-                other is not: that needs a new worker.
+            TypeError: it takes no message, or one of the two is a coroutine function, or handles
+                batches, and the other is not: that needs a new worker.
         """
         new = Handler.of(handler)
-        if new.is_async is not self.handler.is_async:
-            raise TypeError(
-                f"{new.name} and {self.handler.name} are not both plain functions, nor both "
-                f"coroutine functions: stop this worker and start another"
-            )
+        new.check_replaces(self.handler)
         self._processor.swap(new)
         self._discovery.rename(new.name)
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mousetrap import Sink, stage
+from mousetrap import Batch, Sink, stage
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import SinkBusy, SinkError
 from mousetrap.job_queue import declare, depth, drain
@@ -130,6 +130,51 @@ def test_stage_stores_for_the_message_being_handled(sink):
     answers = [keep.handle(message)[0].data for _ in range(2)]
 
     assert answers == [True, False]
+
+
+def test_batch_is_stored_in_one_transaction(sink):
+    """Each value with the id of its message; a message that has a result keeps it."""
+    messages = [Message(n, id=f"m{n}") for n in range(3)]
+    sink.store("first", messages[1])
+
+    assert sink.store_each([0, None, {"n": 2}], messages) == [True, False, True]
+    assert {row["id"]: row["data"] for row in sink.rows()} == {
+        "m0": 0, "m1": "first", "m2": {"n": 2},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "words"),
+    [
+        ([1], SinkError, "1 values for 2 messages"),
+        ([1, b"2"], TypeError, "bytes cannot be JSON"),
+        ([1, object()], TypeError, "object"),
+    ],
+    ids=["too few", "bytes", "object"],
+)
+def test_batch_that_cannot_be_stored_stores_nothing(sink, values, error, words):
+    """All of it or none."""
+    with pytest.raises(error, match=words):
+        sink.store_each(values, [Message(1, id="a"), Message(2, id="b")])
+
+    assert len(sink) == 0
+
+
+def test_handler_of_a_batch_stores_each_of_its_messages(sink):
+    """`store` has no single message there, and says what to use."""
+
+    @stage(reads="work", batch=Batch(10))
+    def keep(values: list[int]) -> None:
+        with pytest.raises(SinkError, match="store_each"):
+            sink.store(values)
+        sink.store_each(values)
+
+    keep.handle(Message(7, id="a"))
+    keep.handle(Message(8, id="a"))
+
+    assert [(row["id"], row["data"]) for row in sink.rows()] == [("a", 7)]
+    with pytest.raises(SinkError, match="no batch is being handled here"):
+        sink.store_each([1])
 
 
 def test_ten_threads_store_each_message_once(sink):
