@@ -228,9 +228,6 @@ def stage(
     *retry_delays* are the seconds between attempts (default: those of *reads*, if it is a `Queue`);
     *concurrency* is the number of messages that one worker handles at a time.
 
-        @stage(reads="start_fetch", writes="data_processing", concurrency=4)
-        def fetch(job: FetchJob = FetchJob()) -> list[Place]: ...
-
     *timeout* is the time limit of the function in seconds (default: none). A message that takes
     longer has failed: it is retried, and dead-lettered when its retries are used up. What the
     function returns later is dropped; a coroutine is cancelled (see `Worker`).

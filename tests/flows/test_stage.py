@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mousetrap import Queue, Recording, Send, Settings, Stage, consume, run, send, stage
+from mousetrap import Batch, Queue, Recording, Send, Settings, Stage, consume, run, send, stage
 from mousetrap.cli.find_stage import find_stage
 from mousetrap.errors import SettingsError, UndecodableMessage
 from mousetrap.flows.flow import Flow, reference
@@ -147,16 +147,16 @@ DELAYS = (0.25, 3.5)
 
 @stage(
     reads="points", writes="results", routes=["errors", "late"], retry_delays=DELAYS,
-    concurrency=3, prefetch=7, timeout=45,
+    concurrency=3, prefetch=7, timeout=45, batch=Batch(2),
 )  # fmt: skip
-def scale(n: int) -> int:
-    return 2 * n
+def scale(numbers: list[int]) -> list[int]:
+    return [2 * n for n in numbers]
 
 
 def attributes_of(worker):
     return {
         "queue": worker.queue, "routes": worker.targets.routes, "concurrency": worker.concurrency,
-        "prefetch": worker.prefetch, "name": worker.handler.name,
+        "prefetch": worker.prefetch, "name": worker.handler.name, "batch": worker.handler.batch,
         **{each: getattr(worker, each) for each in OPTIONS if hasattr(worker, each)},
     }  # fmt: skip
 
@@ -218,7 +218,7 @@ def test_worker_has_all_attributes_of_its_stage(way, settings, tmp_path):
     assert found == {"name": "scale", **scale.options}
     assert scale.options == {
         **scale.options, "queue": Queue("points", DELAYS), "writes": "results", "concurrency": 3,
-        "prefetch": 7, "timeout": 45, "routes": ("errors", "late"),
+        "prefetch": 7, "timeout": 45, "routes": ("errors", "late"), "batch": Batch(2),
     }  # fmt: skip
 
 
