@@ -38,7 +38,6 @@ from mousetrap.flows.edges import AnyStage, Edge, bound_to, edges, exchange_of
 from mousetrap.flows.finding import FlowFinding as FlowFinding  # re-exported for the flow
 from mousetrap.flows.near_names import is_near
 from mousetrap.model.exchanges import RoutingKey
-from mousetrap.worker.signature import output_type, returned_type, returns_a_value
 
 
 def check(stages: Sequence[AnyStage]) -> tuple[FlowFinding, ...]:
@@ -72,9 +71,9 @@ def findings(stages: Sequence[AnyStage]) -> Iterator[FlowFinding]:
 
 
 def _check_outputs(stage: AnyStage) -> Iterator[FlowFinding]:
-    targets, written = stage.targets, members(output_type(stage.function))
+    targets, written = stage.targets, members(stage.handler.output_type)
     has_send = any(map(is_send, written))
-    returns_none = returned_type(stage.function) in (None, NoneType)
+    returns_none = stage.handler.returned_type in (None, NoneType)
     if has_send and not targets.all:
         yield FlowFinding(
             "error",
@@ -86,13 +85,13 @@ def _check_outputs(stage: AnyStage) -> Iterator[FlowFinding]:
             "hint", f"{stage.name} returns None, so nothing but mousetrap.send goes to "
             f"{targets.names}",
         )  # fmt: skip
-    elif returns_a_value(stage.function) and not targets.all and not has_send:
+    elif stage.handler.returns_a_value and not targets.all and not has_send:
         yield FlowFinding(
             "hint",
             f"{stage.name} returns {type_name(plain_type(stage))}, which is dropped: it names no "
             f"target in writes",
         )
-    elif targets.routes and not has_send and returns_a_value(stage.function) is not None:
+    elif targets.routes and not has_send and stage.handler.returns_a_value is not None:
         routes = ", ".join(map(str, targets.routes))
         yield FlowFinding(
             "hint",
@@ -138,9 +137,9 @@ def _endless(path: str) -> str:
 
 def _passes_on(stage: AnyStage) -> bool | None:
     """Return whether each message makes a plain output of *stage*; None: it is not known."""
-    if any(map(is_send, members(output_type(stage.function)))):
+    if any(map(is_send, members(stage.handler.output_type))):
         return False
-    return returns_a_value(stage.function)
+    return stage.handler.returns_a_value
 
 
 def _circle(ahead: dict[str, list[str]]) -> list[str]:

@@ -24,7 +24,7 @@ from mousetrap.model.targets import NO_TARGETS, Address
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler, finish_here, finished, must_be_awaited
 from mousetrap.worker.handling import Handling, current_handling
-from mousetrap.worker.signature import DataParameter, data_parameter, output_type
+from mousetrap.worker.signature import DataParameter, data_parameter
 
 Element: TypeAlias = tuple[Any, ...] | BaseException
 """What came of one message of a batch: the values to send, or why it failed."""
@@ -59,11 +59,6 @@ class BatchHandler(Handler):
                 f"as in def {self.name}(values: list)"
             )
         return parameter
-
-    @property
-    def output_type(self) -> Any:
-        """The type of each value that is sent on; Any if it is not certain."""
-        return output_type(self.function, of_batch=True)
 
     def item(self, message: Message) -> tuple[Any, int]:
         """Return what the list has for *message*, and the bytes of its content.

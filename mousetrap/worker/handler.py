@@ -29,7 +29,14 @@ from mousetrap.model.message import Message
 from mousetrap.model.one_or_many import outputs_of
 from mousetrap.model.targets import Send
 from mousetrap.worker.handling import Handling, current_handling
-from mousetrap.worker.signature import DataParameter, data_parameter, is_async, output_type
+from mousetrap.worker.signature import (
+    DataParameter,
+    data_parameter,
+    is_async,
+    output_type,
+    returned_type,
+    returns_a_value,
+)
 
 log = logging.getLogger("mousetrap.worker.handler")
 
@@ -78,9 +85,19 @@ class Handler:
         return data_parameter(self.function, self.name)
 
     @property
+    def returned_type(self) -> Any:
+        """The type of what comes of one message, as the function's annotation says; or Any."""
+        return returned_type(self.function, of_batch=self.batch is not None)
+
+    @property
     def output_type(self) -> Any:
         """The type of each value that is sent on; Any if it is not certain."""
-        return output_type(self.function)
+        return output_type(self.function, of_batch=self.batch is not None)
+
+    @property
+    def returns_a_value(self) -> bool | None:
+        """Whether each message has an output, unless it fails; None if it is not known."""
+        return returns_a_value(self.function, of_batch=self.batch is not None)
 
     def check_replaces(self, old: Handler) -> None:
         """Raise an error if a worker that was started with *old* cannot go on with this handler.

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from mousetrap import Exchange, Message, Queue, Send, stage
+from mousetrap import Batch, Exchange, Message, Queue, Send, stage
 from mousetrap.errors import SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.worker.signature import output_type
@@ -175,3 +175,25 @@ def test_output_type_is_that_of_each_value_that_is_sent():
     assert output_type(coroutine) is int
     assert output_type(plain) is output_type(_decorated(coroutine)) is output_type(print) is Any
     assert AsyncIterator
+
+
+@pytest.mark.parametrize(
+    ("returns", "sends", "always"),
+    [
+        (list[Visit], Visit, True), (Iterator[Visit], Visit, True),
+        (list[Visit | None], Visit, False), (list[Visit] | None, Visit, False),
+        (list[Iterator[Visit]], Visit, False), (None, Any, False), (list, Any, None),
+        (Visit, Any, None), (list[Visit] | Iterator[Scored], Any, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_output_type_of_a_batch_is_that_of_an_element(returns, sends, always):
+    """It returns one element for each message: what a handler of one message returns."""
+
+    def insert(visits: list[Visit]) -> None: ...
+
+    insert.__annotations__["return"] = returns
+    handler = stage("visits", batch=Batch(10))(insert).handler
+
+    assert handler.output_type == sends
+    assert handler.returns_a_value is always
