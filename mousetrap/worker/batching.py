@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -25,7 +25,7 @@ from mousetrap.runtime import clock
 from mousetrap.worker.attempt import Attempt, HandlerCall
 from mousetrap.worker.batch_executor import BatchExecutor, Work
 from mousetrap.worker.batch_handler import BatchHandler, BatchScope, Element
-from mousetrap.worker.executors import AsyncExecutor, Executor, ThreadExecutor
+from mousetrap.worker.executors import AsyncExecutor, Executor, OnCrash, ThreadExecutor
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.handling import Handling, current_task, pass_on
 from mousetrap.worker.processor import Processor
@@ -135,14 +135,12 @@ class BatchProcessor(Processor):
         """The plain name of the queue that it reads."""
         return self._queue.name
 
-    def _new_executor(
-        self, handler: Handler, concurrency: int, on_crash: Callable[[BaseException], object]
-    ) -> BatchExecutor:
+    def _new_executor(self, handler: Handler, size: int, on_crash: OnCrash) -> BatchExecutor:
         assert handler.batch is not None
         inner: Executor[Work] = (
-            AsyncExecutor(self._handle_work_async, concurrency, handler.name, on_crash)
+            AsyncExecutor(self._handle_work_async, size, handler.name, on_crash)
             if handler.is_async
-            else ThreadExecutor(self._handle_work, concurrency, handler.name, on_crash)
+            else ThreadExecutor(self._handle_work, size, handler.name, on_crash)
         )
         later = self._consumer.connection.call_later
         return BatchExecutor(inner, handler.batch, later, self._is_handled_alone)

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from itertools import count
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 
 _loops_of_parent: list[asyncio.AbstractEventLoop] = []  # never closed here
 T = TypeVar("T")
+OnCrash: TypeAlias = Callable[[BaseException], object]
 
 # What `stuck_for` returns if the event loop itself hangs in a handler: no coroutine can go on.
 ALL_STUCK = sys.maxsize
@@ -82,7 +83,7 @@ class ThreadExecutor(Generic[T]):
         handle: Callable[[T], None],
         concurrency: int,
         name: str,
-        on_crash: Callable[[BaseException], object],
+        on_crash: OnCrash,
     ) -> None:
         self._handle = handle
         self._on_crash = on_crash
@@ -184,7 +185,7 @@ class AsyncExecutor(Generic[T]):
         handle: Callable[[T], Coroutine[None, None, None]],
         concurrency: int,
         name: str,
-        on_crash: Callable[[BaseException], object],
+        on_crash: OnCrash,
     ) -> None:
         self._handle = handle
         self._on_crash = on_crash

@@ -31,7 +31,7 @@ from mousetrap.worker.attempt import Attempt, HandlerCall
 from mousetrap.worker.attempts import Attempts
 from mousetrap.worker.consumer_discovery import ConsumerDiscovery
 from mousetrap.worker.events import Events
-from mousetrap.worker.executors import AsyncExecutor, Executor, ThreadExecutor
+from mousetrap.worker.executors import AsyncExecutor, Executor, OnCrash, ThreadExecutor
 from mousetrap.worker.give_back import GiveBack
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.handling import current_task, inherit_in_threads
@@ -71,7 +71,7 @@ class Processor:
         concurrency: int,
         timeout: float | None,
         hooks: Hooks,
-        on_crash: Callable[[BaseException], object],
+        on_crash: OnCrash,
         on_stuck: Callable[[HandlersStuck], object],
     ) -> None:
         self.handler = handler  # of the next message; an attempt keeps the one it began with
@@ -101,12 +101,10 @@ class Processor:
             lambda: self.handler,
         )  # fmt: skip
 
-    def _new_executor(
-        self, handler: Handler, concurrency: int, on_crash: Callable[[BaseException], object]
-    ) -> Executor[Delivery]:
+    def _new_executor(self, handler: Handler, size: int, on_crash: OnCrash) -> Executor[Delivery]:
         if handler.is_async:
-            return AsyncExecutor(self._handle_async, concurrency, handler.name, on_crash)
-        return ThreadExecutor(self._handle, concurrency, handler.name, on_crash)
+            return AsyncExecutor(self._handle_async, size, handler.name, on_crash)
+        return ThreadExecutor(self._handle, size, handler.name, on_crash)
 
     def start(self) -> None:
         """Begin to handle messages, and to check the time limit."""
@@ -117,8 +115,7 @@ class Processor:
         """Have *delivery* handled when the executor is free; never blocks."""
         self.counts["received"] += 1
         if self.hooks.received:
-            has_id = bool(delivery.properties.message_id)
-            id = delivery.message(self._queue.name).id if has_id else ""
+            id = delivery.message(self._queue.name).id if delivery.properties.message_id else ""
             self.hooks.call(self.hooks.received, id)
         self._route(delivery)
 

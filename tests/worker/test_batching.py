@@ -171,7 +171,7 @@ def test_call_gets_a_batch_or_what_came_in_time(settings, is_async):
         each.id: 2 * each.data for each in sent
     }
     assert all(outputs[each.id].id == each.child(0, "double", 0).id for each in sent)
-    assert running.prefetch == 16
+    assert running.prefetch == 10
 
 
 def test_failed_items_fail_alone(settings):
