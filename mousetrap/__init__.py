@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the same as `_HOMES`, for type checkers and editors
     from mousetrap.amqp.receipt import Receipt
     from mousetrap.errors import FailedItems, MousetrapError, Reject
     from mousetrap.fault_injection.injector import Faults, faults
+    from mousetrap.flows.call import call, call_async
     from mousetrap.flows.recording import Recording
     from mousetrap.flows.send import SendResult, send
     from mousetrap.flows.stage import Stage, stage
@@ -44,7 +45,8 @@ __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
     "stage", "Stage", "Queue", "Exchange", "Send", "Reject", "Batch", "FailedItems",
     # messages, sending and handling them
-    "send", "SendResult", "Message", "Messages", "Publisher", "Receipt", "Worker",
+    "send", "SendResult", "call", "call_async",
+    "Message", "Messages", "Publisher", "Receipt", "Worker",
     # a consumer in the background of a notebook; the cell can be run again
     "consume", "Handle",
     # reading, filling and emptying a queue once
@@ -80,6 +82,7 @@ _HOMES = {
     ),
     "flows.stage": ("Stage", "stage"),
     "flows.send": ("SendResult", "send"),
+    "flows.call": ("call", "call_async"),
     "flows.recording": ("Recording",),
     "runs.run": ("Run", "run"),
     "runs.dead_letter_list": ("DeadLetterList", "dead"),

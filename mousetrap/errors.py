@@ -23,6 +23,9 @@
     ├── HandlersStuck          a worker ends, because its handlers do not return
     ├── Reject                 raised *by a handler*: dead-letter this message, do not retry it
     ├── FailedItems            raised *by the handler of a batch*: these of its messages failed
+    ├── CallError              a request of `mousetrap.call` got no answer
+    │   ├── CallFailed         the request was dead-lettered; has the reason
+    │   └── CallTimedOut       no answer came in time (also a TimeoutError)
     ├── RunError               a run of a flow
     │   ├── NotSettled         messages have no final outcome in time (also a TimeoutError)
     │   ├── QueuesLost         its queues expired or were deleted, with what was in them
@@ -245,6 +248,35 @@ class FailedItems(MousetrapError):
                     f"exception, as in {{{position}: ValueError('why')}}"
                 )
         super().__init__(f"{len(self.errors)} messages of a batch failed")
+
+
+class CallError(MousetrapError):
+    """A request of `mousetrap.call` got no answer; the subclasses say why.
+
+    `id` is the id of the request's message.
+    """
+
+    def __init__(self, text: str, id: str = "") -> None:
+        super().__init__(text)
+        self.id = id
+
+
+class CallFailed(CallError):
+    """A worker dead-lettered the request; `reason` says why, as ``ValueError: no luck``.
+
+    The dead letter has the traceback. A replay of it is handled, and answers nobody.
+    """
+
+    def __init__(self, text: str, id: str = "", reason: str = "") -> None:
+        super().__init__(text, id)
+        self.reason = reason
+
+
+class CallTimedOut(CallError, TimeoutError):
+    """No answer came within the time-out of a call; the text says what is known of the request.
+
+    It may be handled or not. A worker that would begin with it only now dead-letters it.
+    """
 
 
 class RunError(MousetrapError):

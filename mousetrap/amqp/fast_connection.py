@@ -59,7 +59,8 @@ class FastConnection(pika.SelectConnection):
         self._call_soon = call_soon  # runs a function at the end of the I/O loop's turn
         self._outgoing: list[bytes] = []
         # The encoded method frames of publishes by channel, exchange and routing key. Not by
-        # `mandatory`: it is the same for all publishes to one exchange.
+        # `mandatory`: it is the same for all publishes to one exchange, except for answers, which
+        # have names that are used once or a few times: they are not kept.
         self._method_frames: dict[tuple[int, str, str], bytes] = {}
         super().__init__(*args, **kwargs)
 
@@ -121,13 +122,14 @@ class FastConnection(pika.SelectConnection):
             properties = basic_properties(message, sent, base)
             channel.basic_publish(exchange, routing_key, body, properties, mandatory)
             return
-        head = self._method_frames.get((number, exchange, routing_key))
+        is_kept = mandatory or exchange
+        head = self._method_frames.get((number, exchange, routing_key)) if is_kept else None
         if head is None:
             method: Any = spec.Basic.Publish(  # type: ignore[no-untyped-call]  # pika's
                 exchange=exchange, routing_key=routing_key, mandatory=mandatory
             )
             head = frame.Method(number, method).marshal()
-            if len(self._method_frames) < MAX_CACHED_METHOD_FRAMES:
+            if is_kept and len(self._method_frames) < MAX_CACHED_METHOD_FRAMES:
                 self._method_frames[number, exchange, routing_key] = head
         head += _FRAME_HEADER.pack(spec.FRAME_HEADER, number, len(content)) + content + _END
         if size:

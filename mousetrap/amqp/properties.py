@@ -24,6 +24,7 @@ AMQPProperties: TypeAlias = pika.BasicProperties
 """The type of a message's AMQP properties, for the other folders, which do not import pika."""
 
 PERSISTENT = 2
+REPLY_TO = "amq.rabbitmq.reply-to"  # the broker replaces it by a name of the channel
 # Deliveries of one message. A quorum queue drops a message after 20 deliveries that were not acked,
 # unless it has another limit (measured on RabbitMQ 4.0 and 4.3). From half of that on we publish a
 # copy, whose count starts at 0.
@@ -104,6 +105,20 @@ def request_properties(reply_to: str | None, ttl: int) -> AMQPProperties:
     *reply_to* names the queue for the reply; None: no reply is expected.
     """
     properties: Any = pika.BasicProperties(reply_to=reply_to, expiration=str(ttl))  # type: ignore[no-untyped-call]  # pika's
+    return properties  # type: ignore[no-any-return]  # as above
+
+
+def call_properties(correlation_id: str, priority: int | None) -> AMQPProperties:
+    """Return properties of a request whose answer comes by `REPLY_TO` to the same channel."""
+    properties: Any = pika.BasicProperties(  # type: ignore[no-untyped-call]  # pika's
+        reply_to=REPLY_TO, correlation_id=correlation_id, priority=priority
+    )
+    return properties  # type: ignore[no-any-return]  # as above
+
+
+def answer_properties(correlation_id: str | None) -> AMQPProperties:
+    """Return properties of the answer to a request with this *correlation_id*."""
+    properties: Any = pika.BasicProperties(correlation_id=correlation_id)  # type: ignore[no-untyped-call]  # pika's
     return properties  # type: ignore[no-any-return]  # as above
 
 

@@ -146,6 +146,17 @@ class Receipt:
         return f"<Receipt {self.message.short_id} → {safe(self.target)}: {self.state}{why}>"
 
 
+class AnswerReceipt(Receipt):
+    """The receipt of an answer: it is dropped if the one that asked is gone."""
+
+    __slots__ = ()
+
+    @property
+    def is_mandatory(self) -> bool:
+        """Never: RabbitMQ before 4.3 returns an answer that it also delivers (measured)."""
+        return False
+
+
 class ExchangeReceipt(Receipt):
     """The receipt of a message to an exchange from which at least one queue must get it."""
 

@@ -19,8 +19,9 @@ from mousetrap.embedded_broker.amqp_error import AmqpError
 from mousetrap.embedded_broker.arguments import priority_of_consumer
 from mousetrap.embedded_broker.channel_output import ChannelConnection, ChannelOutput
 from mousetrap.embedded_broker.consumer import Consumer
-from mousetrap.embedded_broker.declarations import REPLY_TO, Declarations
+from mousetrap.embedded_broker.declarations import Declarations
 from mousetrap.embedded_broker.deliveries import Deliveries, UnackedDelivery, apply
+from mousetrap.embedded_broker.direct_reply import REPLY_TO, DirectReply
 from mousetrap.embedded_broker.frames import FrameWriter
 from mousetrap.embedded_broker.publishes import Publishes
 from mousetrap.embedded_broker.queue import Queue, QueueConsumer
@@ -43,9 +44,10 @@ class Channel:
         self.prefetch = 0
         self.consumers: dict[str, QueueConsumer] = {}  # by tag
         self.output = ChannelOutput(writer, number)
-        self.publishes = Publishes(connection, vhost, self.output)
-        self._declarations = Declarations(connection, vhost, self.output)
         self._deliveries = Deliveries(self.output, self.consumers)
+        self._replies = DirectReply(vhost, self.output, self._deliveries)
+        self.publishes = Publishes(connection, vhost, self.output, self._replies)
+        self._declarations = Declarations(connection, vhost, self.output)
         self._handlers = self._find_handlers()
 
     def _find_handlers(self) -> dict[str, Callable[..., None]]:
@@ -109,10 +111,13 @@ class Channel:
         arguments: dict[str, Any],
     ) -> None:
         """Start a consumer of *queue*."""
-        if queue.startswith(REPLY_TO):
-            raise AmqpError(540, "the embedded broker has no direct reply-to: declare a queue")
         if consumer_tag in self.consumers:
             raise AmqpError(530, f"attempt to reuse consumer tag '{consumer_tag}'")
+        if queue == REPLY_TO:
+            tag = self._replies.consume(consumer_tag, no_ack=no_ack)
+            if not nowait:
+                self.output.send("basic.consume_ok", tag)
+            return
         found = self._declarations.usable_queue(queue)
         priority = priority_of_consumer(
             arguments, found.arguments.type, found.name, self.vhost.name
@@ -152,6 +157,8 @@ class Channel:
 
     def basic_cancel(self, consumer_tag: str, nowait: bool) -> None:
         """End a consumer; the client can still settle what was delivered to it."""
+        if consumer_tag == self._replies.tag:
+            self._replies.cancel()
         consumer = self.consumers.pop(consumer_tag, None)
         if not nowait:
             self.output.send("basic.cancel_ok", consumer_tag)
@@ -213,6 +220,7 @@ class Channel:
 
     def release(self) -> None:
         """Remove all consumers and requeue what is not settled, in RabbitMQ's order."""
+        self._replies.cancel()
         consumers = list(self.consumers.values())
         self.consumers.clear()
         by_queue: dict[Queue, list[UnackedDelivery]] = {}

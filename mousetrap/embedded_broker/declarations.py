@@ -12,11 +12,11 @@ from typing import Any
 from mousetrap.embedded_broker import arguments as queue_arguments
 from mousetrap.embedded_broker.amqp_error import AmqpError
 from mousetrap.embedded_broker.channel_output import ChannelConnection, ChannelOutput
+from mousetrap.embedded_broker.direct_reply import REPLY_TO
 from mousetrap.embedded_broker.exchange import TYPES, Binding, Exchange
 from mousetrap.embedded_broker.queue import Queue
 from mousetrap.embedded_broker.vhost import VirtualHost
 
-REPLY_TO = "amq.rabbitmq.reply-to"
 MAX_HASHES = 2  # "#" wildcards in the binding key of a topic exchange, since RabbitMQ 4.3
 
 
@@ -143,8 +143,8 @@ class Declarations:
         arguments: dict[str, Any],
     ) -> None:
         """Declare a queue; if it exists, check that it is the same."""
-        if passive and queue == REPLY_TO:  # as in RabbitMQ; basic.consume from it fails
-            self._output.send("queue.declare_ok", queue, 0, 1)
+        if queue == REPLY_TO or (passive and queue in self._vhost.reply_consumers):
+            self._output.send("queue.declare_ok", queue, 0, 1)  # as in RabbitMQ
             return
         if passive:
             found = self.usable_queue(queue)

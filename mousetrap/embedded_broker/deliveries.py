@@ -70,7 +70,7 @@ class Deliveries:
         is_settled: bool,
     ) -> int:
         """Return the delivery tag of a new delivery; keep it unless it *is_settled* already."""
-        self._last_tag += 1
+        self.next_tag()
         if is_settled:
             queue.ack([queued])
         else:
@@ -79,6 +79,11 @@ class Deliveries:
                 consumer.unacked += 1
             else:
                 queue.unacked_gets += 1
+        return self._last_tag
+
+    def next_tag(self) -> int:
+        """Return the delivery tag of a delivery that needs no ack."""
+        self._last_tag += 1
         return self._last_tag
 
     def consumer_of(self, queue: Queue, tag: str) -> QueueConsumer | None:

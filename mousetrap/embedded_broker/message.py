@@ -122,6 +122,12 @@ class Message:
             raise codec.Malformed("the properties are longer or shorter than their flags say")
         return offsets
 
+    def with_reply_to(self, name: str) -> Message:
+        """Return a copy of this message, which has the property ``reply_to``, with another one."""
+        start, end = self.property_offsets()["reply_to"]
+        properties = self.properties[:start] + codec.short_text(name) + self.properties[end:]
+        return Message(self.exchange, self.routing_key, properties, self.body, self.history)
+
     def replace(
         self,
         *,

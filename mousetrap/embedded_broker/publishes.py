@@ -14,6 +14,7 @@ from mousetrap.embedded_broker import arguments as queue_arguments
 from mousetrap.embedded_broker import codec, methods
 from mousetrap.embedded_broker.amqp_error import AmqpError
 from mousetrap.embedded_broker.channel_output import ChannelConnection, ChannelOutput
+from mousetrap.embedded_broker.direct_reply import DirectReply, answer, is_direct
 from mousetrap.embedded_broker.message import Message
 from mousetrap.embedded_broker.vhost import VirtualHost
 
@@ -22,8 +23,13 @@ class Publishes:
     """Receives the messages that are published on one channel, routes and confirms them."""
 
     def __init__(
-        self, connection: ChannelConnection, vhost: VirtualHost, output: ChannelOutput
+        self,
+        connection: ChannelConnection,
+        vhost: VirtualHost,
+        output: ChannelOutput,
+        direct_reply: DirectReply,
     ) -> None:
+        self._direct_reply = direct_reply
         self._connection = connection
         self._vhost = vhost
         self._output = output
@@ -101,6 +107,10 @@ class Publishes:
             where = f"exchange '{exchange.name}' in vhost '{self._vhost.name}'"
             raise AmqpError(403, f"cannot publish to internal {where}")
         self._check(message)
+        message = self._direct_reply.addressed(message)
+        if is_direct(message):
+            self._output_answer(message)
+            return
         queues = self._vhost.route(message)
         if b"BCC" in message.properties and "BCC" in message.headers:
             message = message.replace(headers={"BCC": None})
@@ -118,6 +128,12 @@ class Publishes:
                 self._output.send("basic.nack", self._published, False, False)
             elif self._published - self._confirmed == 1:
                 self._connection.confirm_later(self.flush_confirms)
+
+    def _output_answer(self, message: Message) -> None:
+        answer(self._vhost, message)
+        if self._confirms:
+            self._published += 1
+            self._connection.confirm_later(self.flush_confirms)
 
     def _check(self, message: Message) -> None:
         if message.has("user_id") and message.get("user_id") != self._connection.user:

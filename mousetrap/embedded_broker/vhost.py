@@ -36,6 +36,8 @@ class VirtualHost:
         self.count_memory = count_memory  # called with each change of the bytes in use
         self.random_token = random_token  # for the names that the broker makes
         self.queues: dict[str, Queue] = {}
+        # who receives the answers to the requests of a channel, by the name that stands for it
+        self.reply_consumers: dict[str, Callable[[Message], None]] = {}
         self.exchanges = {name: Exchange(name, kind) for name, kind in PREDECLARED.items()}
         # message, reason, the queue that keeps it until it is accepted (None: it keeps none)
         self._dead_letters: deque[tuple[Message, str, Queue | None]] = deque()

@@ -26,9 +26,11 @@ class Attempt:
     """An attempt to handle *message* by *handler*, which begins when this object is made."""
 
     __slots__ = (
-        "begun", "delivery", "handler", "has_ended", "is_given_to_publisher", "message", "started",
-        "unpublished",
+        "begun", "delivery", "handler", "has_ended", "is_given_to_publisher", "message", "returned",
+        "started", "unpublished",
     )  # fmt: skip
+
+    returned: Sequence[object]
 
     def __init__(self, delivery: Delivery, message: Message, handler: Handler) -> None:
         self.delivery = delivery
@@ -40,6 +42,7 @@ class Attempt:
         # raises, the time limit is over, the message is given back.
         self.has_ended = False
         self.is_given_to_publisher = False  # what came of it
+        # `returned` has what the handler returned, if its outputs have targets; else it is not set.
         # What came of it, and the callback, while a coroutine has to wait for room to publish it.
         self.unpublished: tuple[Sequence[Publication], OnOutcome] | None = None
 
@@ -90,7 +93,22 @@ class AttemptEnd(Protocol):
         """Have the message retried or dead-lettered."""
 
 
-class HandlerCall(Handling):
+class AttemptHandling(Handling):
+    """The handling of the message of *attempt*, which gets what the handler returned."""
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt, settings: Settings, targets: OutputTargets) -> None:
+        super().__init__(attempt.message, attempt.handler.name, settings, targets)
+        self._attempt = attempt
+
+    def add_returned(self, values: Sequence[object]) -> None:
+        """Set the outputs that the handler returned; an answer is made of *values*."""
+        self._attempt.returned = values
+        super().add_returned(values)
+
+
+class HandlerCall(AttemptHandling):
     """What comes before and after a call of the handler, for functions and coroutine functions.
 
     A context manager around the call; the caller assigns `outputs` inside. It calls the hooks and
@@ -99,17 +117,16 @@ class HandlerCall(Handling):
     this message and is not raised further. *coroutine* calls the handler, if it is one.
     """
 
-    __slots__ = ("_attempt", "_coroutine", "_end", "_entered", "_tokens", "outputs")
+    __slots__ = ("_coroutine", "_end", "_entered", "_tokens", "outputs")
 
     def __init__(
         self, attempt: Attempt, end: AttemptEnd, coroutine: asyncio.Task[None] | None = None
     ) -> None:
-        super().__init__(attempt.message, attempt.handler.name, end.settings, end.targets)
+        super().__init__(attempt, end.settings, end.targets)
         self._coroutine = coroutine
         if coroutine is not None:
             self.follow_task()
         self.outputs: list[Message] = []
-        self._attempt = attempt
         self._end = end
 
     def __enter__(self) -> HandlerCall:

@@ -22,12 +22,12 @@ from mousetrap.display.safe_text import class_name, safe
 from mousetrap.model import poison_messages
 from mousetrap.model.headers import LOSSES, TIMEOUTS
 from mousetrap.runtime import clock
-from mousetrap.worker.attempt import Attempt, HandlerCall
+from mousetrap.worker.attempt import Attempt, AttemptHandling, HandlerCall
 from mousetrap.worker.batch_executor import BatchExecutor, Work
 from mousetrap.worker.batch_handler import BatchHandler, BatchScope, Element
 from mousetrap.worker.executors import AsyncExecutor, Executor, OnCrash, ThreadExecutor
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import Handling, current_task, pass_on
+from mousetrap.worker.handling import current_task, pass_on
 from mousetrap.worker.processor import Processor
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -103,7 +103,7 @@ class BatchCall:
     def _publish(self, attempt: Attempt, element: Element) -> None:
         """Publish what came of one message, or have it fail alone."""
         message, end = attempt.message, self._end
-        handling = Handling(message, self.handler.name, end.settings, end.targets)
+        handling = AttemptHandling(attempt, end.settings, end.targets)
         try:
             outputs = self.handler.outputs_of(element, message, handling)
             sent = handling.end()

@@ -81,7 +81,7 @@ class Handling:
             and all(getattr(settings, each) == getattr(ours, each) for each in _PLACE)
         )
 
-    def add_returned(self, values: Iterable[object]) -> None:
+    def add_returned(self, values: Sequence[object]) -> None:
         """Set the outputs that the handler returned, each with its target.
 
         Raises what `OutputTargets.outputs` raises.

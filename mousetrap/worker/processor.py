@@ -22,11 +22,12 @@ from mousetrap.errors import Expired, HandlersStuck, HandlerTimedOut, Reject, Si
 from mousetrap.model import retry_policy
 from mousetrap.model.delays import has_expired
 from mousetrap.model.message import Message
-from mousetrap.model.outcome import Outcome, Output, output_to, outputs_to
+from mousetrap.model.outcome import Outcome
 from mousetrap.model.targets import OutputTargets, SentMessage
 from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
+from mousetrap.worker.answers import Answers
 from mousetrap.worker.attempt import Attempt, HandlerCall
 from mousetrap.worker.attempts import Attempts
 from mousetrap.worker.consumer_discovery import ConsumerDiscovery
@@ -39,6 +40,7 @@ from mousetrap.worker.hooks import Hooks
 from mousetrap.worker.loss_queries import LossQueries
 from mousetrap.worker.moves import ACK_DELAY, Moves, move_rule
 from mousetrap.worker.publications import OnOutcome, OutputConfirms, Publication, Publications
+from mousetrap.worker.recorder import Recorder
 from mousetrap.worker.time_limit import TimeLimit
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -91,7 +93,8 @@ class Processor:
         self.targets = targets
         self.events = Events(publisher, self._settle)
         self._queue = queue
-        self._max_kept_body = settings.keep_bodies
+        self._recorder = Recorder(settings.keep_bodies)
+        self.answers = Answers(publisher)
         self.publications = Publications(publisher, consumer, declarations, hooks, self._give_up)
         self.moves = Moves(queue, consumer, self.publications, self._fail, self._drop)
         self._loss_queries = LossQueries(consumer, discovery, self._begin, self._route)
@@ -232,22 +235,16 @@ class Processor:
         if not self._end(attempt):
             return
         writes = self.targets.plain
+        if attempt.delivery.properties.reply_to:
+            self.answers.keep(attempt.delivery, outputs, getattr(attempt, "returned", None))
         if not writes:
             outputs = []
-        recorded = outputs_to(writes, len(outputs))
-        if self._max_kept_body:
-            recorded = tuple(
-                [Output(each.id, writes, self._kept_body(each.body)) for each in outputs]
-            )
+        recorded = self._recorder.outputs(writes, outputs, sent)
         published: list[Publication] = [(each, writes, None) for each in outputs]
         if sent:  # after the returned ones, whose position is part of their ids
-            recorded += tuple(
-                output_to(e.target, e.message.id, self._kept_body(e.message.body), e.options.delay)
-                for e in sent
-            )
             published += [self.publications.of(each) for each in sent]
         outcome = attempt.outcome(
-            "done", self._queue.name, recorded, body=self._kept_job_body(attempt)
+            "done", self._queue.name, recorded, body=self._recorder.job_body(attempt.message)
         )
         self._publish(attempt, published, outcome)
 
@@ -311,7 +308,7 @@ class Processor:
             reason=failure.reason,
             traceback=failure.traceback,
             delay=failure.delay or 0.0,
-            body=self._kept_job_body(attempt),
+            body=self._recorder.job_body(attempt.message),
         )
         self.failures.append((message.id, error))
         # by its type: `isinstance` asks the error for its class, which may be the user's code. The
@@ -325,13 +322,9 @@ class Processor:
             message.attempt, class_name(error), safe(failure.target),
         )  # fmt: skip
         properties = kept_properties(attempt.delivery.properties)
+        if failure.delay is None and properties.reply_to:
+            self.answers.keep_failure(attempt.delivery, failure.reason)
         self._publish(attempt, [(failure.copy, failure.target, properties)], outcome)
-
-    def _kept_job_body(self, attempt: Attempt) -> bytes | None:
-        return None if attempt.message.parent else self._kept_body(attempt.message.readable_body)
-
-    def _kept_body(self, body: bytes) -> bytes | None:
-        return body if 0 < self._max_kept_body >= len(body) else None
 
     def _publish(
         self,
@@ -346,18 +339,23 @@ class Processor:
         delivery = attempt.delivery
         confirms = OutputConfirms(
             self.publications, delivery, len(outputs),
-            on_all=lambda: self.events.publish(delivery, outcome),
+            on_all=lambda: self._publish_outcome(delivery, outcome),
             on_impossible=(lambda error: self._fail(attempt, Reject(str(error))))
             if outcome.kind == "done" else None,
         )  # fmt: skip
         if not outputs:
-            self.events.publish(delivery, outcome)
+            self._publish_outcome(delivery, outcome)
         elif current_task() is not None and not self.publications.has_room(len(outputs)):
             attempt.unpublished = outputs, confirms.on_outcome
             return
         elif not self.publications.publish_all(outputs, confirms.on_outcome):
             self._drop(delivery)
         attempt.is_given_to_publisher = True
+
+    def _publish_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
+        if self.answers.kept:
+            self.answers.send(delivery)
+        self.events.publish(delivery, outcome)
 
     async def _publish_when_there_is_room(
         self, attempt: Attempt, outputs: Sequence[Publication], on_outcome: OnOutcome
@@ -397,4 +395,5 @@ class Processor:
         The broker has the message: a copy that was moved, or the original, which is not acked.
         """
         self.attempts.remove(delivery)
+        self.answers.kept.pop(delivery, None)
         self.changed.notify_all()

@@ -35,6 +35,7 @@ class Statistics:
     # without a message in progress
     oldest: float = 0.0
     stuck: int = 0  # handlers that were given up after a time-out and still run
+    dropped_answers: int = 0  # answers to requests that the broker did not accept
 
     def table(self, worker: str, queues: Sequence[tuple[str, object]]) -> Table:
         """Return the figures as a table of *worker*, after what it reads and writes."""
@@ -81,6 +82,7 @@ def collect(
         problem=problem,
         oldest=round(oldest, 3),
         stuck=processor.executor.stuck_for(0.0),
+        dropped_answers=processor.answers.dropped,
         **counts,
     )
 

@@ -148,15 +148,6 @@ def test_get_without_ack_removes_the_message(channel, connect, queue):
     assert take_bodies(channel, queue) == [b"two"]
 
 
-def test_direct_reply_to(channel, target):
-    """The embedded broker has no direct reply-to and fails with 540; RabbitMQ has it."""
-    if target.is_embedded:
-        with expect_error(540, CONNECTION, "no direct reply-to"):
-            channel.basic_consume("amq.rabbitmq.reply-to", print, auto_ack=True)
-    else:
-        channel.basic_consume("amq.rabbitmq.reply-to", print, auto_ack=True)
-
-
 def test_deleting_a_queue_while_it_is_consumed(channel, name):
     """The queue is deleted at once."""
     queue = name()
