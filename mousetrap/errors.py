@@ -191,8 +191,10 @@ class Expired(MousetrapError):
     the dead letter is handled.
     """
 
-    def __init__(self) -> None:
-        super().__init__("no worker began with it in the time that its sender gave (expires=)")
+    def __init__(
+        self, text: str = "no worker began with it in the time that its sender gave (expires=)"
+    ) -> None:
+        super().__init__(text)
 
 
 class HandlerTimedOut(MousetrapError):

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import uuid
 
 import hypothesis
@@ -125,6 +126,14 @@ def _confirms_count_at_once(request, monkeypatch):
     fixtures = set(request.fixturenames)
     if "short_ack_timeout" in fixtures or not {"rabbit", "node", "cluster"} & fixtures:
         monkeypatch.setattr(new_queues, "NEW_QUEUE_TIME", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_calls_are_left():
+    """The connection of calls, which a process keeps, ends with the test."""
+    yield
+    if (module := sys.modules.get("mousetrap.flows.call")) is not None:
+        module.close_calls()
 
 
 # ---- for the tests of faults -------------------------------------------------------------------

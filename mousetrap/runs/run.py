@@ -34,6 +34,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.runs.figures import RunFigures
 from mousetrap.runs.holders import Holders
 from mousetrap.runs.job_sender import JobSender
+from mousetrap.runs.run_calls import RunCalls
 from mousetrap.runs.run_marker import MARKER, RunMarker
 from mousetrap.runs.run_queues import RunQueues
 from mousetrap.runs.send_recording import send_recording
@@ -54,7 +55,7 @@ EVENTS_PREFETCH = 500  # messages, each with many outcomes; a guess
 _started: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
-class Run(RunFigures):
+class Run(RunFigures, RunCalls):
     """One execution of *flow* (a list of stages, a single stage, or a module that contains them).
 
     *workers* says where the workers run: on ``"threads"`` of this process; in ``"processes"``, with

@@ -48,15 +48,14 @@ class Answers:
     ) -> None:
         """Keep the answer to *delivery*: its *outputs*, or the *values* that were returned."""
         if values is None:
-            bodies = [each.body for each in outputs]
+            found = [each.body for each in outputs]
         else:
-            plain = [each.value if isinstance(each, Send) else each for each in values
+            found = [encode(each.value if isinstance(each, Send) else each) for each in values
                      if not isinstance(each, Send) or each.to is None]  # fmt: skip
-            bodies = [encode(each) for each in plain]
-        if len(bodies) == 1:
-            self.kept[delivery] = _Answer(bodies[0] or b"null")
-        else:
-            self.kept[delivery] = _Answer(b"[%b]" % b",".join(bodies) if bodies else b"null")
+        bodies = [each or b"null" for each in found]  # the body of None is empty
+        is_one = len(bodies) == 1
+        body = bodies[0] if is_one else b"[%b]" % b",".join(bodies) if bodies else b"null"
+        self.kept[delivery] = _Answer(body)
 
     def keep_failure(self, delivery: Delivery, reason: str) -> None:
         """Keep the answer that the request *delivery* was dead-lettered for *reason*."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from importlib import import_module
@@ -12,10 +13,10 @@ from importlib import import_module
 from typer.main import get_command
 
 import mousetrap
-from mousetrap import broker, cli, doctor, job_queue, run, send, stage
+from mousetrap import broker, call, call_async, cli, doctor, job_queue, run, send, stage
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import probe
-from mousetrap.errors import BrokerUnreachable, ConnectionLost, OutcomeUnknown
+from mousetrap.errors import BrokerUnreachable, CallTimedOut, ConnectionLost, OutcomeUnknown
 from mousetrap.flows import dead_letters
 from mousetrap.job_queue import drain, peek
 from mousetrap.model.message import Message
@@ -30,6 +31,7 @@ CONNECT, CONFIRM = 1.0, 1.5  # seconds; the time-outs of the settings
 LIMIT = 2.0  # seconds; the time-out of each call that has one
 DOCTOR = 30.0  # seconds, as documented
 GONE = (BrokerUnreachable, ConnectionLost)
+NO_ANSWER = (*GONE, OutcomeUnknown, CallTimedOut)
 
 
 def double(n: int) -> int:
@@ -73,6 +75,8 @@ CONNECTING = {
     "dead_letters": (lambda at: dead_letters.dead_letters("q", 9, at, timeout=LIMIT), LIMIT, GONE),
     "replay": (lambda at: dead_letters.replay("q", settings=at), CONFIRM, GONE),
     "send": (lambda at: send("q", 1, settings=at), CONNECT, GONE),
+    "call": (lambda at: call("q", 1, LIMIT, at), LIMIT, GONE),
+    "call_async": (lambda at: asyncio.run(call_async("q", 1, LIMIT, at)), LIMIT, GONE),
     "start_fetch": (lambda at: start_fetch(settings=at), CONNECT, GONE),
     "Publisher.open": (lambda at: Publisher(at).open(), CONNECT, GONE),
     "Worker.start": (lambda at: Worker(Queue("q"), double, at).start(), CONNECT, GONE),
@@ -104,6 +108,8 @@ CONNECTED = {
     "replay": ("Basic.Publish", 3, CONNECTING["replay"][0], CONFIRM + 1, (*GONE, OutcomeUnknown)),
     "replay, get": ("Basic.Get", 3, CONNECTING["replay"][0], CONFIRM, GONE),
     "send": ("Basic.Publish", 1, CONNECTING["send"][0], CONFIRM + 1, ()),
+    "call": ("Basic.Publish", 1, CONNECTING["call"][0], LIMIT, NO_ANSWER),
+    "call_async": ("Basic.Publish", 1, CONNECTING["call_async"][0], LIMIT, NO_ANSWER),
     "Worker.start": ("Basic.Consume", 1, CONNECTING["Worker.start"][0], CONNECT, GONE),
     "leftovers": ("Queue.Declare", 1, former, LIMIT, GONE),
     "examine": ("Basic.Publish", 1, doctors_findings, DOCTOR, ()),
@@ -158,6 +164,7 @@ OTHER = {  # those that wait for something else than a broker that is silent, an
     "Publisher.finish": "called at the end of the process, by `mousetrap.amqp.process_end`",
     "Faults.kill_worker": "for a process to end",
     "Faults.wait_until_healed": "for a worker, until it has recovered from an injected fault",
+    "Run.call": "for an answer, as `call` does",
     "Stage.worker": "for nothing: the time limit of the handler",
     "stage": "for nothing: the time limit of the handler",
     "private": "for a node that it starts",
