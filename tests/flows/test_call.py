@@ -16,7 +16,7 @@ from support.messages import existing_queues
 from support.waiting import wait_for
 
 import mousetrap
-from mousetrap import Queue, Reject, Send, call, call_async, stage
+from mousetrap import Batch, FailedItems, Queue, Reject, Send, call, call_async, stage
 from mousetrap.broker import ensure
 from mousetrap.errors import (
     CallFailed,
@@ -219,6 +219,22 @@ def test_connection_lost_while_a_call_waits(settings, proxy):
         release.set()
         worker.wait_until(done=1)
         assert call("ask", 2, 20, proxy.settings) == 2
+
+
+def test_messages_of_a_batch_are_answered_one_by_one(settings):
+    """Each with its own element; one that failed, with its reason."""
+
+    @stage(reads="ask", writes=["first", "second"], batch=Batch(10, within=0.2), retry_delays=())
+    def doubled(values: list[int]) -> list[object]:
+        if 3 in values:
+            raise FailedItems({values.index(3): Reject("three")}, [2 * n for n in values])
+        return [Send(2 * n, priority=1) if n == 1 else 2 * n for n in values]
+
+    with doubled.start(settings), ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(call, "ask", n, 20, settings) for n in (1, 2, 3)]
+        assert [each.result() for each in asked[:2]] == [2, 4]
+        with pytest.raises(CallFailed, match="Reject: three"):
+            asked[2].result()
 
 
 # ---- other programs ------------------------------------------------------------------------------
