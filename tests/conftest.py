@@ -22,7 +22,7 @@ from support.jupyterlab import chromium
 from support.order import longest_first
 from support.quick import mark_quick
 
-from mousetrap.amqp import new_queues
+from mousetrap.amqp import new_queues, overdue_acks
 from mousetrap.broker import Broker, ensure, probe
 from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.pytest_plugin import missing
@@ -162,9 +162,13 @@ def rabbit_settings(rabbit):
 
 
 @pytest.fixture
-def short_ack_timeout(rabbit):
-    """A broker that waits two seconds for an ack, and checks twice a second."""
+def short_ack_timeout(rabbit, monkeypatch):
+    """A broker that waits two seconds for an ack, and checks twice a second.
+
+    Workers in this process look after overdue acks as often, in proportion.
+    """
     limit = 2.0
+    monkeypatch.setattr(overdue_acks, "INTERVAL", limit / 4)
     ticks = dict.fromkeys(("channel_tick_interval", "quorum_tick_interval"), round(250 * limit))
     with brokers.parameters(rabbit, consumer_timeout=round(1000 * limit), **ticks):
         yield limit

@@ -15,13 +15,14 @@ from typing import Any
 from pika import spec
 from pika.channel import Channel
 
-from mousetrap.amqp import redeliveries
+from mousetrap.amqp import overdue_acks, redeliveries
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.delivery import Delivery, mark_ack_timeouts
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.lost_queues import LostQueues
+from mousetrap.amqp.overdue_acks import OverdueAcks, quorum_queues
 from mousetrap.amqp.prefetch import QUIET_TIME, AutomaticPrefetch, FixedPrefetch, cancel
 from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
@@ -117,6 +118,11 @@ class Consumer:
             self.connection.call_later(self._renewal_interval, self._renew)
         if any(isinstance(each, Binding) for each in self._declarations):
             self.connection.call_later(BINDING_INTERVAL, self._bind_again)
+        if queues := quorum_queues(self._declarations, (self.queue, self._quarantine)):
+            overdue = OverdueAcks(queues, self._on_message, lambda: bool(self._consumer_tags))
+            self.connection.call_later(
+                overdue_acks.INTERVAL, lambda: self._look_for_overdue(overdue)
+            )
 
     def ack(self, *deliveries: Delivery) -> None:
         """Ack *deliveries* soon; those settled at the same time are acked together."""
@@ -355,6 +361,18 @@ class Consumer:
                 if isinstance(each, Binding):
                     declare(self._channel, each)
         self.connection.call_later(BINDING_INTERVAL, self._bind_again)
+
+    def _look_for_overdue(self, overdue: OverdueAcks) -> None:
+        """If a message is held for long, make the broker look whether its ack is overdue."""
+        oldest = next(iter(self._outstanding.values()), None)
+        if (
+            oldest is not None
+            and clock.monotonic() - oldest.received >= overdue_acks.INTERVAL
+            and self._channel is not None
+            and self._channel.is_open
+        ):
+            overdue.look(self._channel)
+        self.connection.call_later(overdue_acks.INTERVAL, lambda: self._look_for_overdue(overdue))
 
     def _count_watched(self, channel: Channel) -> None:
         if self._watched:

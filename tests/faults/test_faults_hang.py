@@ -14,9 +14,12 @@ import urllib.error
 import urllib.request
 
 import pytest
+from rig import brokers
+from rig.ack_timer import LATER, lose_ack_timer
 from rig.trial import trial_counts
 from support.waiting import wait_for
 
+from mousetrap.amqp import overdue_acks
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import declare, depth, drain
@@ -221,6 +224,46 @@ def test_handler_that_never_returns_since_before_a_cut(
     with Proxy(settings) as proxy:
         for n in range(times):
             hang_until_dead(settings, proxy.settings, fault_row, n, proxy.cut)
+
+
+@pytest.mark.fault("F33")
+@trial_counts(1, 20)
+def test_handler_that_never_returns_and_the_broker_forgets(
+    rabbit, rabbit_settings, monkeypatch, fault_row, times
+):
+    """RabbitMQ 4.3 loses the timer of its acks: the worker makes it look, and it takes it back."""
+    if not fault_row.broker.startswith("4.3"):
+        pytest.skip("only RabbitMQ 4.3 has a timer for each queue")
+    monkeypatch.setattr(overdue_acks, "INTERVAL", 1.0)
+    settings = rabbit_settings.replace(queue_type="quorum")
+    begun = threading.Semaphore(0)
+    with brokers.parameters(rabbit, consumer_timeout=8000):
+        while fault_row.trials < times:
+            gates = {"before": threading.Event(), "hang": threading.Event()}
+
+            def hang(id, gates=gates):
+                begun.release()
+                gates[id].wait(100)
+
+            with Worker(WORK, hang, settings) as worker:
+                send(settings, "before")
+                assert begun.acquire(timeout=20)
+                wait_for(lambda: worker.statistics().oldest > 2 * LATER / 1000)
+                gates["before"].set()
+                worker.wait_until(done=1)
+                send(settings, "hang")
+                assert begun.acquire(timeout=20)
+                is_lost = lose_ack_timer(rabbit, settings.topology.wire_name("work"))
+                started = time.monotonic()
+                began_again = begun.acquire(timeout=30) if is_lost else None
+                gates["hang"].set()
+                worker.wait_until(done=2)
+            if is_lost:
+                assert began_again, worker.statistics()
+                fault_row.heal_seconds.append(time.monotonic() - started)
+                fault_row.trials += 1
+            else:
+                fault_row.count_not_triggered(5 * times)
 
 
 @pytest.mark.fault("F37")
