@@ -165,7 +165,8 @@ def rabbit_settings(rabbit):
 def short_ack_timeout(rabbit, monkeypatch):
     """A broker that waits two seconds for an ack, and checks twice a second.
 
-    Workers in this process look after overdue acks as often, in proportion.
+    The broker reads the limit when a consumer starts (4.3) or a channel opens (before). Workers in
+    this process have it look for overdue acks as often, in proportion.
     """
     limit = 2.0
     monkeypatch.setattr(overdue_acks, "INTERVAL", limit / 4)

@@ -120,8 +120,9 @@ def test_ack_timed_out(rabbit_settings, short_ack_timeout, fault_row, times):
     The messages behind it are done. Classic queues have no such timeout on RabbitMQ 4.3, so these
     are quorum queues. With one worker the message is dead-lettered after the third time; a second
     worker cannot know why it was redelivered, and counts a lost worker. An ack that comes too late
-    would close the channel, or ack another message. RabbitMQ 4.3.6 sometimes never takes back what
-    the second of two workers holds: then the fault is not triggered.
+    would close the channel, or ack another message. RabbitMQ 4.3.6 sometimes loses the timer for
+    that (see `mousetrap.amqp.overdue_acks`). While messages are ready in the queue, no worker makes
+    it look; then the fault is not triggered.
     """
     numbers = itertools.count()
 
