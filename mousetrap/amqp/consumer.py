@@ -119,7 +119,7 @@ class Consumer:
         if any(isinstance(each, Binding) for each in self._declarations):
             self.connection.call_later(BINDING_INTERVAL, self._bind_again)
         if queues := quorum_queues(self._declarations, (self.queue, self._quarantine)):
-            overdue = OverdueAcks(queues, self._on_message, lambda: bool(self._consumer_tags))
+            overdue = OverdueAcks(queues, self._on_message, lambda: bool(self.prefetch.tags))
             self.connection.call_later(
                 overdue_acks.INTERVAL, lambda: self._look_for_overdue(overdue)
             )

@@ -68,9 +68,12 @@ class OverdueAcks:
         def on_empty(_: Any) -> None:
             self._asked = None
 
-        def on_message(*message: Any) -> None:
+        def on_message(channel: Channel, got: spec.Basic.GetOk, *content: Any) -> None:
             self._asked = None
-            self._on_message(*message)
+            delivered: Any = spec.Basic.Deliver(  # type: ignore[no-untyped-call]  # pika's
+                "", got.delivery_tag, got.redelivered, got.exchange, got.routing_key
+            )
+            self._on_message(channel, delivered, *content)
 
         channel.queue_declare(queue, passive=True, callback=on_counts)
 
