@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # the same as `_HOMES`, for type checkers and editors
     from mousetrap.notebook.panel import Panel, panel
     from mousetrap.notebook.registry import consume
     from mousetrap.runs.dead_letter_list import DeadLetterList, dead
+    from mousetrap.runs.flow_description import FlowDescription, describe
     from mousetrap.runs.run import Run, run
     from mousetrap.settings import Settings
     from mousetrap.sink import Sink
@@ -44,6 +45,8 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
     "stage", "Stage", "Queue", "Exchange", "Send", "Reject", "Batch", "FailedItems",
+    # what a flow consists of: a picture, and an AsyncAPI document
+    "describe", "FlowDescription",
     # messages, sending and handling them
     "send", "SendResult", "call", "call_async",
     "Message", "Messages", "Publisher", "Receipt", "Worker",
@@ -84,6 +87,7 @@ _HOMES = {
     "flows.send": ("SendResult", "send"),
     "flows.call": ("call", "call_async"),
     "flows.recording": ("Recording",),
+    "runs.flow_description": ("FlowDescription", "describe"),
     "runs.run": ("Run", "run"),
     "runs.dead_letter_list": ("DeadLetterList", "dead"),
     "sink": ("Sink",),

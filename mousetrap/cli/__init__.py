@@ -10,7 +10,18 @@ from __future__ import annotations
 import io
 import sys
 
-from mousetrap.cli import broker, check, dead, doctor, extract, queues, send, sweep, work
+from mousetrap.cli import (
+    broker,
+    check,
+    dead,
+    describe,
+    doctor,
+    extract,
+    queues,
+    send,
+    sweep,
+    work,
+)
 from mousetrap.cli.errors import EXIT_CODES, handle_signals, new_app
 from mousetrap.cli.help import NotebookCommand
 
@@ -22,6 +33,7 @@ app = new_app(
 app.command()(check.demo)
 app.command("check", cls=NotebookCommand)(check.check_notebooks)
 app.command()(work.work)
+app.command()(describe.describe)
 app.command()(send.send)
 app.command("queues")(queues.show_queues)
 app.command("peek")(queues.peek_queue)

@@ -13,7 +13,7 @@ class FlowFinding:
     """Something about a flow that is wrong, or may be, and what to do about it.
 
     An *error* is certain: the flow is refused. A *warning* is shown when the flow is made. A *hint*
-    is right in many flows, so it is in `Flow.findings` only.
+    is right in many flows, so only ``mousetrap describe`` shows it.
     """
 
     level: Level

@@ -15,14 +15,23 @@ from mousetrap.flows.edges import edges, routed
 from mousetrap.flows.flow_checks import FlowFinding, check
 from mousetrap.flows.stage import Stage
 from mousetrap.model.exchanges import Exchange
+from mousetrap.model.targets import OutputTargets
+from mousetrap.model.topology import Queue
 
 
 class Step(NamedTuple):
-    """The name of a stage, and the queues that it reads and writes: what a picture shows."""
+    """The name of a stage, and the queues that it reads and writes: what a picture shows.
+
+    *exchanges* are those that it sends to, and *routed* the queues of *writes* that get a message
+    only by one of them. *bound* are the exchanges to which the queue that it reads is bound.
+    """
 
     name: str
     reads: str
     writes: tuple[str, ...] = ()
+    exchanges: tuple[str, ...] = ()
+    routed: tuple[str, ...] = ()
+    bound: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -71,8 +80,8 @@ class Flow:
         """The stages as steps."""
         found = edges(self.stages)
         return [
-            Step(stage.name, stage.queue.name,
-                 tuple(dict.fromkeys(each.queue for each in found if each.writer is stage)))
+            step_of(stage.name, stage.queue, stage.targets,
+                    dict.fromkeys(each.queue for each in found if each.writer is stage))
             for stage in self.stages
         ]  # fmt: skip
 
@@ -129,6 +138,17 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"<Flow {'; '.join(repr(each)[7:-1] for each in self.stages)}>"
+
+
+def step_of(name: str, queue: Queue, targets: OutputTargets, writes: Iterable[str]) -> Step:
+    """Return the step of the stage *name*, whose outputs may get into the queues *writes*."""
+    names = tuple(writes)
+    return Step(
+        name, queue.name, names,
+        tuple(each.name for each in targets.exchanges),
+        tuple(each for each in names if each not in targets.queues),
+        tuple(dict.fromkeys(each.exchange.name for each in queue.bindings)),
+    )  # fmt: skip
 
 
 def _several_readers(queue: str, readers: list[str]) -> str:

@@ -6,10 +6,8 @@ It is a picture as SVG and a table below it, without a script. Prototyped in
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import html
-import re
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -314,15 +312,7 @@ def _picture(view: View, drawn: int) -> str:
         oldest={e.step.reads: e.oldest for e in stages if e.oldest not in ("", "0 s")},
         end=view.queue_label,
     )  # fmt: skip
-    svg = diagram.svg()
-    data = base64.b64encode(svg.encode()).decode()
-    words = html.escape(repr(diagram)[:500].replace("\n", "; "))
-    # with a size, the page does not move when it loads
-    size = " ".join(re.findall(r'(?:width|height)="[\d.]+"', svg)[:2])
-    return (
-        f'<img alt="{words}" src="data:image/svg+xml;base64,{data}" {size} decoding="sync" '
-        f'style="max-width:100%;height:auto;margin:4px 0">'
-    )
+    return diagram.image()
 
 
 def _cells(stage: StageView) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mousetrap.amqp.queue_depth import Depth
-from mousetrap.flows.flow import Step
+from mousetrap.flows.flow import Step, step_of
 from mousetrap.notebook.handle import Handle
 from mousetrap.notebook.rate import ArrivalHistory, RateMeter
 from mousetrap.runs.run import Run
@@ -260,7 +260,7 @@ class WorkersStatsSource(StatsSource):
         for member in self.members:
             worker = worker_of(member)
             name = member.function_name if isinstance(member, Handle) else worker.handler.name
-            step = Step(name, worker.queue.name, tuple(worker.targets.queues))
+            step = step_of(name, worker.queue, worker.targets, worker.targets.queues)
             if names.setdefault(step.name, step) != step:  # the same name, for another queue
                 step = step._replace(name=f"{step.name} of {step.reads}")
             steps.setdefault(step, []).append(member)

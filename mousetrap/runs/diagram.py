@@ -1,30 +1,42 @@
 """Draws a flow with counts as SVG, for the output of a notebook cell.
 
-The picture consists of plain shapes and text on a transparent background, legible on white and on
-black. It contains no script, no style sheet and no font. Names are escaped.
+The picture consists of plain shapes and text on a transparent background. It is legible on white
+and on black, and follows a dark theme where the page says that it has one. It contains no script
+and no font. Names are escaped.
 """
 
 from __future__ import annotations
 
+import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mousetrap.display import sparkline
-from mousetrap.display.safe_text import safe
+from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.flows.flow import Step
+from mousetrap.model.exchanges import UNROUTED
 from mousetrap.model.summary import StageSummary
+from mousetrap.runs.diagram_layout import Box, Node, edges_of, layout
 
 # pixels
-STAGE_WIDTH, STAGE_HEIGHT = 150, 62
-LIVE_STAGE_WIDTH, LIVE_STAGE_HEIGHT = 190, 104  # of a stage that shows its activity
-QUEUE_WIDTH, QUEUE_HEIGHT = 130, 46
-COLUMN_GAP, ROW_GAP = 46, 30
+QUEUE_WIDTH, STAGE_WIDTH, EXCHANGE_WIDTH = 104, 124, 104
+QUEUE_HEIGHT, STAGE_HEIGHT, LIVE_STAGE_HEIGHT = 44, 64, 124
+PLAIN_HEIGHT, LINE = 34, 14  # of a box without counts; of a further line of text
+MAX_FAILED = 23  # characters of "3 retried · 2 dead" at 11 pixels
+NARROW = 0.6  # width of a character, in parts of its height: an average of the fonts of browsers
 
-DONE_COLOR, RETRIED_COLOR, DEAD_COLOR = "#2b6cb0", "#c05621", "#c53030"
-LINE_COLOR, LABEL_COLOR, DETAIL_COLOR = "#718096", "#1a202c", "#4a5568"
+DONE_COLOR, RETRIED_COLOR, DEAD_COLOR = "#0b5cad", "#8f4700", "#b3261e"
+LINE_COLOR, LABEL_COLOR, DETAIL_COLOR = "#767d88", "#1f2328", "#57606a"
+# In a dark theme, by the class of a shape or a text
+_DARK = (
+    "<style>@media(prefers-color-scheme:dark){"
+    ".q{fill:#20242b}.s{fill:#12233a;stroke:#3b7fd4}.x{fill:#2a2338}.t{stroke:#d3453d}"
+    ".l{fill:#e6e9ef}.d{fill:#a3adba}.done{fill:#78b4ff}.retried{fill:#f2a44b}"
+    ".dead{fill:#ff8a80}.a{fill:#1d3c66}}</style>"
+)
 _NO_COUNTS = StageSummary(0, 0, 0, {}, {})
-_Node = tuple[str, str]  # "queue" or "stage", and its name
 
 
 @dataclass(frozen=True)
@@ -40,12 +52,13 @@ class Activity:
 
 
 class Diagram:
-    """A picture of a flow: queues are rounded boxes, stages are square ones, from left to right.
+    """A picture of a flow: queues are rounded boxes, stages are square ones, exchanges are oblique.
 
     *stages* has the counts of each step. *queues* has the number of messages in each queue, or
     None if it is unknown; for a queue that no step reads, it is the number of messages that were
     sent to it, and *end* is the word for them. With *activity* each stage shows what it is doing
-    now, and with *oldest* each queue shows the age of its oldest message.
+    now, and with *oldest* each queue shows the age of its oldest message. With *is_counted* False
+    it has no counts at all.
     """
 
     def __init__(
@@ -57,6 +70,7 @@ class Diagram:
         activity: Mapping[str, Activity] | None = None,
         oldest: Mapping[str, str] | None = None,
         end: str = "out",
+        is_counted: bool = True,
     ) -> None:
         self.steps = steps
         self.stages = stages
@@ -64,144 +78,156 @@ class Diagram:
         self.activity = activity or {}
         self.oldest = oldest or {}
         self.end = end
+        self.is_counted = is_counted
         self._reads = {step.reads for step in steps}
-        self._stage_width, self._stage_height = (
-            (LIVE_STAGE_WIDTH, LIVE_STAGE_HEIGHT) if activity else (STAGE_WIDTH, STAGE_HEIGHT)
-        )
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        return {"text/plain": repr(self), "image/svg+xml": self.svg()}
+        return {
+            "text/plain": repr(self),
+            "text/html": f"<div class='{NO_FORMULAS}'>{self.image()}</div>",
+            "image/svg+xml": self.svg(),
+        }
 
     def __repr__(self) -> str:
         lines = []
         for step in self.steps:
             now = self.stages.get(step.name, _NO_COUNTS)
             path = f"{self._queue(step.reads)} → {step.name}"
-            if step.writes:
-                path += f" → {', '.join(map(self._queue, step.writes))}"
+            targets = [self._queue(name) for name in step.writes if not self._is_hidden(name)]
+            targets += [f"exchange {name}" for name in step.exchanges]
+            if targets:
+                path += f" → {', '.join(targets)}"
             counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
-            lines.append(f"{safe(path)}: {counts}")
+            lines.append(safe(path) + f": {counts}" * self.is_counted)
         return "\n".join(lines)
 
     def _queue(self, name: str) -> str:
-        return f"{name} ({self.queues.get(name) or 0:,})"
+        return f"{name} ({self.queues.get(name) or 0:,})" if self.is_counted else name
+
+    def _is_hidden(self, name: str) -> bool:
+        """Return whether *name* is the queue for what matches no binding, and nothing is in it."""
+        is_unrouted = any(name == f"{x}{UNROUTED}" for step in self.steps for x in step.exchanges)
+        return is_unrouted and not self.queues.get(name)
+
+    def image(self) -> str:
+        """Return the picture as an image in HTML, which is shown in a notebook without trust."""
+        svg = self.svg()
+        data = base64.b64encode(svg.encode()).decode()
+        words = html.escape(repr(self)[:500].replace("\n", "; "))
+        # with a size, the page does not move when it loads
+        size = " ".join(re.findall(r'(?:width|height)="[\d.]+"', svg)[:2])
+        return (
+            f'<img alt="{words}" src="data:image/svg+xml;base64,{data}" {size} decoding="sync" '
+            f'style="max-width:100%;height:auto;margin:4px 0">'
+        )
 
     def svg(self) -> str:
-        """Return the picture as an SVG document."""
-        columns = self._columns()
-        places: dict[_Node, tuple[float, float, float]] = {}  # x, y of the middle, width
-        shapes: list[str] = []
-        row_height = self._stage_height + ROW_GAP
-        x = 4.0
-        for number, column in enumerate(columns):
-            width = QUEUE_WIDTH if number % 2 == 0 else self._stage_width
-            for row, (kind, name) in enumerate(column):
-                y = 4.0 + row * row_height
-                places[kind, name] = (x, y + self._stage_height / 2, width)
-                shapes.append(
-                    self._draw_queue(name, x, y)
-                    if kind == "queue"
-                    else self._draw_stage(name, x, y)
-                )
-            x += width + COLUMN_GAP
-        arrows = [
-            _arrow(places[start], places[end], is_back=places[start][0] >= places[end][0])
-            for start, end in self._edges()
-        ]
-        right, bottom = x - COLUMN_GAP + 4, 8 + row_height * max(map(len, columns)) - ROW_GAP
+        """Return the picture as an SVG document, at most 848 pixels wide."""
+        found = layout(edges_of(self.steps, self._is_hidden), self._size)
+        dash = ' stroke-dasharray="4 3"'
+        arrows = "".join(
+            f'<path d="{each.path}" fill="none" stroke="{LINE_COLOR}" stroke-width="1.5"'
+            f"{dash if each.is_back else ''}/>"
+            f'<path d="M{each.tip[0] - 7:g} {each.tip[1] - 4:g}l7 4l-7 4Z" fill="{LINE_COLOR}"/>'
+            for each in found.arrows
+        )
+        shapes = "".join(self._draw(node, box) for node, box in found.boxes.items())
+        width, height = found.width, found.height
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{right:g}" height="{bottom:g}" '
-            f'viewBox="0 0 {right:g} {bottom:g}" font-family="sans-serif" font-size="12">'
-            f"{''.join(arrows)}{''.join(shapes)}</svg>"
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+            f'viewBox="0 0 {width:g} {height:g}" font-family="sans-serif" font-size="12">'
+            f"{_DARK}{arrows}{shapes}</svg>"
         )
 
-    def _edges(self) -> list[tuple[_Node, _Node]]:
-        edges: list[tuple[_Node, _Node]] = []
-        for step in self.steps:
-            edges.append((("queue", step.reads), ("stage", step.name)))
-            edges += [(("stage", step.name), ("queue", name)) for name in step.writes]
-        return edges
+    def _size(self, node: Node) -> tuple[float, float]:
+        kind, name = node
+        width = {"queue": QUEUE_WIDTH, "stage": STAGE_WIDTH, "exchange": EXCHANGE_WIDTH}[kind]
+        height = {"queue": QUEUE_HEIGHT, "stage": STAGE_HEIGHT, "exchange": QUEUE_HEIGHT}[kind]
+        if not self.is_counted and kind != "exchange":
+            height = PLAIN_HEIGHT
+        elif kind == "stage" and self.activity:
+            height = LIVE_STAGE_HEIGHT
+        if kind == "queue" and self.oldest.get(name):
+            height += LINE
+        return width, height + LINE * (len(_label(name, width)) - 1)
 
-    def _columns(self) -> list[list[_Node]]:
-        """Return the nodes by column: queues in even ones, stages in odd ones.
+    # ---- boxes -----------------------------------------------------------------------------------
 
-        The column of a node is the length of the longest path to it.
-        """
-        written = [name for step in self.steps for name in step.writes]
-        queues = dict.fromkeys([*(step.reads for step in self.steps), *written])
-        rank: dict[_Node, int] = {("queue", name): 0 for name in queues}
-        rank |= {("stage", step.name): 1 for step in self.steps}
-        # the longest path is found after as many rounds as there are nodes; a circle is cut off
-        for _ in rank:
-            for start, end in self._edges():
-                rank[end] = max(rank[end], min(rank[start] + 1, 2 * len(self.steps)))
-        columns: list[list[_Node]] = [[] for _ in range(max(rank.values(), default=0) + 1)]
-        for node, column in rank.items():
-            if (column % 2 == 0) != (node[0] == "queue"):  # where a circle was cut
-                column -= 1
-            columns[column].append(node)
-        return [column for column in columns if column] or [[]]
+    def _draw(self, node: Node, box: Box) -> str:
+        kind, name = node
+        return f"<g>{_title(name)}{getattr(self, f'_draw_{kind}')(name, box)}</g>"
 
-    def _draw_queue(self, name: str, x: float, y: float) -> str:
-        number = self.queues.get(name, 0)
-        words = ["–" if number is None else f"{number:,}"]
-        words.append("waiting" if name in self._reads else self.end)
-        oldest = self.oldest.get(name, "")
-        height = QUEUE_HEIGHT + (14 if oldest else 0)
-        top = y + (self._stage_height - height) / 2
-        label = _text(x + QUEUE_WIDTH / 2, top + 20, html.escape(safe(name, 19)), LABEL_COLOR)
-        count = _text(x + QUEUE_WIDTH / 2, top + 36, " ".join(words), DETAIL_COLOR, 11)
-        if oldest:
-            age = f"oldest {html.escape(safe(oldest, 12))}"
-            count += _text(x + QUEUE_WIDTH / 2, top + 50, age, RETRIED_COLOR, 10)
-        return (
-            f'<g>{_title(name)}<rect x="{x:g}" y="{top:g}" width="{QUEUE_WIDTH}" '
-            f'height="{height}" rx="{QUEUE_HEIGHT / 2:g}" fill="#edf2f7" stroke="{LINE_COLOR}"/>'
-            f"{label}{count}</g>"
+    def _draw_queue(self, name: str, box: Box) -> str:
+        lines = [_Line(_label(name, QUEUE_WIDTH), "l")]
+        if self.is_counted:
+            number = self.queues.get(name, 0)
+            word = "waiting" if name in self._reads else self.end
+            count = "–" if number is None else f"{number:,}"
+            lines.append(_Line([f"{count} {word}"], "d", 11))
+        if oldest := self.oldest.get(name, ""):
+            lines.append(_Line([f"oldest {safe(oldest, 9)}"], "retried", 11))
+        shape = (
+            f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" '
+            f'rx="{min(box.height, QUEUE_HEIGHT) / 2:g}" fill="#edf2f7" stroke="{LINE_COLOR}" '
+            f'class="q"/>'
         )
+        return shape + _lines(lines, box, _centered(lines, box))
 
-    def _draw_stage(self, name: str, x: float, y: float) -> str:
-        now = self.stages.get(name, _NO_COUNTS)
-        parts = [(f"{now.done:,} done", DONE_COLOR)]
-        parts += [(f"{now.retried:,} retried", RETRIED_COLOR)] if now.retried else []
-        parts += [(f"{now.dead:,} dead", DEAD_COLOR)] if now.dead else []
-        counts = '<tspan fill="#718096"> · </tspan>'.join(
-            f'<tspan fill="{color}">{text}</tspan>' for text, color in parts
+    def _draw_exchange(self, name: str, box: Box) -> str:
+        lines = [_Line(_label(name, EXCHANGE_WIDTH), "l"), _Line(["exchange"], "d", 11)]
+        x, y, right, bottom = box.x, box.y, box.x + box.width, box.y + box.height
+        shape = (
+            f'<path d="M{x + 9:g} {y:g}H{right:g}L{right - 9:g} {bottom:g}H{x:g}Z" '
+            f'fill="#f3eefb" stroke="{LINE_COLOR}" class="x"/>'
         )
-        length = sum(len(text) + 3 for text, _ in parts)
-        size = next((size for size in (11, 10) if length * size * 0.55 < self._stage_width), 9)
-        middle = x + self._stage_width / 2
-        top, bottom = (20, 10) if self.activity else (26, 16)
-        label = _text(middle, y + top, _name(name), LABEL_COLOR, 13, bold=True)
-        inside = _text(middle, y + self._stage_height - bottom, counts, LABEL_COLOR, size)
+        return shape + _lines(lines, box, _centered(lines, box))
+
+    def _draw_stage(self, name: str, box: Box) -> str:
         activity = self.activity.get(name)
-        edge = DEAD_COLOR if activity is not None and activity.trouble else DONE_COLOR
+        is_troubled = activity is not None and bool(activity.trouble)
+        lines = [_Line(_label(name, STAGE_WIDTH), "l", 12, is_bold=True)]
+        inside = ""
         if activity is not None:
-            inside += self._draw_activity(activity, x, y)
+            lines += _activity_lines(activity)
+            inside = self._draw_minute(activity, box)
+        counts = self._counts(name) if self.is_counted else []
+        if not activity:
+            lines += counts
+            inside = _lines(lines, box, _centered(lines, box))
+        else:
+            inside += _lines(lines, box, box.y + 17)
+            inside += _lines(counts, box, box.y + box.height - 22)
+        edge = DEAD_COLOR if is_troubled else DONE_COLOR
         return (
-            f'<g>{_title(name)}<rect x="{x:g}" y="{y:g}" width="{self._stage_width}" '
-            f'height="{self._stage_height}" rx="6" fill="#ebf8ff" stroke="{edge}" '
-            f'stroke-width="1.5"/>{label}{inside}</g>'
+            f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" '
+            f'rx="6" fill="#ebf4ff" stroke="{edge}" stroke-width="1.5" '
+            f'class="s{" t" if is_troubled else ""}"/>{inside}'
         )
 
-    def _draw_activity(self, activity: Activity, x: float, y: float) -> str:
-        """Draw the rate, the number of messages in progress, and a sparkline of the last minute."""
-        words = f"{format_rate(activity.rate)}/s"
-        if activity.in_progress is not None:
-            words += f" · {activity.in_progress:,} in progress"
-        color = DETAIL_COLOR
-        if activity.trouble:
-            words, color = html.escape(safe(activity.trouble, 24)), DEAD_COLOR
-        left, top, width, height = x + 10, y + 46, self._stage_width - 20, 32
-        shapes = _text(x + self._stage_width / 2, y + 37, words, color, 11)
-        if corners := sparkline.points(activity.minute, left, top, width, height):
-            line = " ".join(f"{cx:.0f},{cy:.1f}" for cx, cy in corners)
-            area = f"{left:g},{top + height:g} {line} {corners[-1][0]:.0f},{top + height:g}"
-            shapes += (
-                f'<polygon points="{area}" fill="#bee3f8"/>'
-                f'<polyline points="{line}" fill="none" stroke="#4299e1" stroke-width="1.5"/>'
-            )
-        return shapes
+    def _counts(self, name: str) -> list[_Line]:
+        now = self.stages.get(name, _NO_COUNTS)
+        failed = [(f"{now.retried:,} retried", "retried")] if now.retried else []
+        failed += [(f"{now.dead:,} dead", "dead")] if now.dead else []
+        if sum(len(text) + 3 for text, _ in failed) > MAX_FAILED:
+            failed = [(f"↻ {now.retried:,}", "retried"), (f"✕ {now.dead:,}", "dead")]
+        parts = '<tspan class="d" fill="#57606a"> · </tspan>'.join(
+            f'<tspan class="{kind}" fill="{_COLORS[kind]}">{text}</tspan>' for text, kind in failed
+        )
+        return [_Line([f"{now.done:,} done"], "done", 11), _Line([parts], "d", 11, is_ready=True)]
+
+    def _draw_minute(self, activity: Activity, box: Box) -> str:
+        """Draw a sparkline of the last minute."""
+        left, width, height = box.x + 8, box.width - 16, 26
+        top = box.y + box.height - 36 - height
+        corners = sparkline.points(activity.minute, left, top, width, height)
+        if not corners:
+            return ""
+        line = " ".join(f"{cx:.0f},{cy:.1f}" for cx, cy in corners)
+        area = f"{left:g},{top + height:g} {line} {corners[-1][0]:.0f},{top + height:g}"
+        return (
+            f'<polygon points="{area}" fill="#bee3f8" class="a"/>'
+            f'<polyline points="{line}" fill="none" stroke="#3b7fd4" stroke-width="1.5"/>'
+        )
 
 
 def format_rate(value: float) -> str:
@@ -209,33 +235,75 @@ def format_rate(value: float) -> str:
     return f"{value:.1f}" if 0 < value < 10 else f"{value:,.0f}"
 
 
-def _name(name: str) -> str:
-    return html.escape(safe(name, 20))
+# ---- text ----------------------------------------------------------------------------------------
+
+_COLORS = {"l": LABEL_COLOR, "d": DETAIL_COLOR, "done": DONE_COLOR, "retried": RETRIED_COLOR,
+           "dead": DEAD_COLOR}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A text in a box, perhaps in several lines; *kind* is its class. *is_ready*: it is SVG."""
+
+    parts: Sequence[str]
+    kind: str
+    size: int = 12
+    is_bold: bool = False
+    is_ready: bool = False
+
+
+def _activity_lines(activity: Activity) -> list[_Line]:
+    if activity.trouble:
+        return [_Line(_label(activity.trouble, STAGE_WIDTH, 11), "dead", 11)]
+    lines = [_Line([f"{format_rate(activity.rate)}/s"], "d", 11)]
+    if activity.in_progress is not None:
+        lines.append(_Line([f"{activity.in_progress:,} in progress"], "d", 11))
+    return lines
+
+
+def _centered(lines: Sequence[_Line], box: Box) -> float:
+    """Return the y of the first line if all of them stand in the middle of *box*."""
+    number = sum(len(each.parts) for each in lines if any(each.parts))
+    return box.middle - (number - 1) * LINE / 2 + 4
+
+
+def _lines(lines: Sequence[_Line], box: Box, y: float) -> str:
+    x, found = box.x + box.width / 2, ""
+    for each in lines:
+        parts = [part if each.is_ready else html.escape(part) for part in each.parts]
+        if not any(parts):
+            continue
+        inner = "".join(
+            part if not n else f'<tspan x="{x:g}" dy="{LINE}">{part}</tspan>'
+            for n, part in enumerate(parts)
+        )
+        weight = ' font-weight="bold"' if each.is_bold else ""
+        found += (
+            f'<text x="{x:g}" y="{y:g}" text-anchor="middle" class="{each.kind}" '
+            f'fill="{_COLORS[each.kind]}" font-size="{each.size}"{weight}>{inner}</text>'
+        )
+        y += LINE * len(parts)
+    return found
+
+
+def _label(name: str, width: float, size: int = 12) -> list[str]:
+    """Return *name* in one line or two of this width, each cut in its middle if it is too long."""
+    text = safe(name, 80)
+    room = int((width - 10) / (size * NARROW))
+    if len(text) <= room:
+        return [text]
+    places = [found.end() for found in re.finditer(r"[._\-/ ]", text)]
+    split = min(places, key=lambda at: max(at, len(text) - at), default=0)
+    if not 0 < split < len(text):
+        return [_cut(text, room)]
+    return [_cut(text[:split], room), _cut(text[split:], room)]
+
+
+def _cut(text: str, room: int) -> str:
+    """Return *text* in *room* characters, without its middle if it is longer."""
+    head = (room - 1) // 2
+    return text if len(text) <= room else f"{text[:head]}…{text[len(text) - (room - 1 - head) :]}"
 
 
 def _title(name: str) -> str:
     return f"<title>{html.escape(safe(name, 80))}</title>"
-
-
-def _text(x: float, y: float, text: str, color: str, size: int = 12, *, bold: bool = False) -> str:
-    weight = ' font-weight="bold"' if bold else ""
-    return (
-        f'<text x="{x:g}" y="{y:g}" text-anchor="middle" fill="{color}" '
-        f'font-size="{size}"{weight}>{text}</text>'
-    )
-
-
-def _arrow(
-    start: tuple[float, float, float], end: tuple[float, float, float], *, is_back: bool
-) -> str:
-    """Draw an arrow from the right edge of *start* to the left edge of *end*."""
-    x1, y1 = start[0] + start[2], start[1]
-    x2, y2 = end[0] - 2, end[1]
-    dash = ' stroke-dasharray="4 3"' if is_back else ""
-    bend = COLUMN_GAP / 2 if not is_back else COLUMN_GAP
-    path = f"M{x1:g} {y1:g}C{x1 + bend:g} {y1:g} {x2 - bend:g} {y2:g} {x2 - 6:g} {y2:g}"
-    head = f"M{x2 - 7:g} {y2 - 4:g}L{x2:g} {y2:g}L{x2 - 7:g} {y2 + 4:g}Z"
-    return (
-        f'<path d="{path}" fill="none" stroke="{LINE_COLOR}" stroke-width="1.5"{dash}/>'
-        f'<path d="{head}" fill="{LINE_COLOR}"/>'
-    )

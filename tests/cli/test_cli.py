@@ -26,6 +26,7 @@ from mousetrap.model.topology import Queue
         "demo",
         "check",
         "work",
+        "describe",
         "send",
         "queues",
         "peek",

@@ -51,7 +51,7 @@ def test_diagram_shows_queues_stages_and_counts():
     diagram, _, texts, _ = picture([fetch, process], records, {"results": 7})
 
     assert {"start_fetch", "fetch", "data_processing", "process", "results"} <= set(texts)
-    assert "1,200 done · 3 retried · 2 dead" in texts
+    assert {"1,200 done", "3 retried · 2 dead"} <= set(texts)
     assert "7 out" in texts
     assert "start_fetch (0) → fetch → data_processing (0): 1,200 done, 3 retried, 2 dead" in repr(
         diagram
@@ -86,7 +86,7 @@ def test_diagram_draws_every_shape_of_flow(stages):
 
 def test_diagram_escapes_names():
     """Whatever a queue is called, its name is only text in the picture."""
-    _, root, texts, _ = picture([one("<script>", "<b>&amp;\u202e", "$x$")])
+    _, root, texts, _ = picture([one("<script>", "<b>&lt;\u202e", "$x$")])
 
     assert root.findall(f".//{SVG}script") == []
-    assert "<b>&amp;\\u202e" in texts
+    assert "<b>&lt;\\u202e" in texts
