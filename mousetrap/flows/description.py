@@ -14,7 +14,6 @@ from mousetrap.model.composed_types import is_union
 from mousetrap.model.exchanges import UNROUTED, Exchange, RoutingKey
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
-from mousetrap.worker.signature import output_type, returned_type
 
 
 @dataclass(frozen=True)
@@ -127,9 +126,9 @@ def shown_type(type: Any) -> str:
 
 
 def _returned(stage: AnyStage) -> str:
-    if returned_type(stage.function) in (None, NoneType):
+    if stage.handler.returned_type in (None, NoneType):
         return "None"
-    return shown_type(output_type(stage.function))
+    return shown_type(stage.handler.output_type)
 
 
 def _options(stage: AnyStage) -> dict[str, Any]:

@@ -33,7 +33,7 @@ LINE_COLOR, LABEL_COLOR, DETAIL_COLOR = "#767d88", "#1f2328", "#57606a"
 _DARK = (
     "<style>@media(prefers-color-scheme:dark){"
     ".q{fill:#20242b}.s{fill:#12233a;stroke:#3b7fd4}.x{fill:#2a2338}.t{stroke:#d3453d}"
-    ".l{fill:#e6e9ef}.d{fill:#a3adba}.done{fill:#78b4ff}.retried{fill:#f2a44b}"
+    ".l,.stage{fill:#e6e9ef}.d{fill:#a3adba}.done{fill:#78b4ff}.retried{fill:#f2a44b}"
     ".dead{fill:#ff8a80}.a{fill:#1d3c66}}</style>"
 )
 _NO_COUNTS = StageSummary(0, 0, 0, {}, {})
@@ -158,7 +158,7 @@ class Diagram:
         return f"<g>{_title(name)}{getattr(self, f'_draw_{kind}')(name, box)}</g>"
 
     def _draw_queue(self, name: str, box: Box) -> str:
-        lines = [_Line(_label(name, QUEUE_WIDTH), "l")]
+        lines = [_Line(_label(name, QUEUE_WIDTH), "l", is_name=True)]
         if self.is_counted:
             number = self.queues.get(name, 0)
             word = "waiting" if name in self._reads else self.end
@@ -174,7 +174,10 @@ class Diagram:
         return shape + _lines(lines, box, _centered(lines, box))
 
     def _draw_exchange(self, name: str, box: Box) -> str:
-        lines = [_Line(_label(name, EXCHANGE_WIDTH), "l"), _Line(["exchange"], "d", 11)]
+        lines = [
+            _Line(_label(name, EXCHANGE_WIDTH), "l", is_name=True),
+            _Line(["exchange"], "d", 11),
+        ]
         x, y, right, bottom = box.x, box.y, box.x + box.width, box.y + box.height
         shape = (
             f'<path d="M{x + 9:g} {y:g}H{right:g}L{right - 9:g} {bottom:g}H{x:g}Z" '
@@ -185,7 +188,7 @@ class Diagram:
     def _draw_stage(self, name: str, box: Box) -> str:
         activity = self.activity.get(name)
         is_troubled = activity is not None and bool(activity.trouble)
-        lines = [_Line(_label(name, STAGE_WIDTH), "l", 12, is_bold=True)]
+        lines = [_Line(_label(name, STAGE_WIDTH), "stage", is_name=True)]
         inside = ""
         if activity is not None:
             lines += _activity_lines(activity)
@@ -237,24 +240,26 @@ def format_rate(value: float) -> str:
 
 # ---- text ----------------------------------------------------------------------------------------
 
-_COLORS = {"l": LABEL_COLOR, "d": DETAIL_COLOR, "done": DONE_COLOR, "retried": RETRIED_COLOR,
-           "dead": DEAD_COLOR}  # fmt: skip
+_COLORS = {
+    "l": LABEL_COLOR, "stage": LABEL_COLOR, "d": DETAIL_COLOR, "done": DONE_COLOR,
+    "retried": RETRIED_COLOR, "dead": DEAD_COLOR,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A text in a box, perhaps in several lines; *kind* is its class. *is_ready*: it is SVG."""
+    """A text in a box, perhaps in two lines; *kind* is its class. *is_ready*: it is SVG."""
 
     parts: Sequence[str]
     kind: str
     size: int = 12
-    is_bold: bool = False
+    is_name: bool = False
     is_ready: bool = False
 
 
 def _activity_lines(activity: Activity) -> list[_Line]:
     if activity.trouble:
-        return [_Line(_label(activity.trouble, STAGE_WIDTH, 11), "dead", 11)]
+        return [_Line(_label(activity.trouble, STAGE_WIDTH, 11), "dead", 11, is_name=True)]
     lines = [_Line([f"{format_rate(activity.rate)}/s"], "d", 11)]
     if activity.in_progress is not None:
         lines.append(_Line([f"{activity.in_progress:,} in progress"], "d", 11))
@@ -273,11 +278,13 @@ def _lines(lines: Sequence[_Line], box: Box, y: float) -> str:
         parts = [part if each.is_ready else html.escape(part) for part in each.parts]
         if not any(parts):
             continue
+        if each.is_name and len(parts) == 1:
+            parts.append("")  # the same elements, whatever the name is
         inner = "".join(
             part if not n else f'<tspan x="{x:g}" dy="{LINE}">{part}</tspan>'
             for n, part in enumerate(parts)
         )
-        weight = ' font-weight="bold"' if each.is_bold else ""
+        weight = ' font-weight="bold"' if each.kind == "stage" else ""
         found += (
             f'<text x="{x:g}" y="{y:g}" text-anchor="middle" class="{each.kind}" '
             f'fill="{_COLORS[each.kind]}" font-size="{each.size}"{weight}>{inner}</text>'

@@ -36,7 +36,8 @@ def test_describe_draws_the_flow(run):
     assert result.exit_code == 0, result.output
     assert PICTURE in result.output
     assert result.output.startswith(
-        "◇ company  direct exchange; other programs write it\n○ news  entry; bound by a, b\n■ listen"
+        "◇ company  direct exchange; other programs write it\n"
+        "○ news  entry; bound by a, b\n■ listen"
     )
     assert "Retries after 1, 5, 25 s, where no others are named." in result.output
 
