@@ -7,7 +7,7 @@ seconds a message takes, ``RIG_GATE`` a file that the handler waits for (``.begu
 line for each begin: the process and the losses of the message so far), and ``RIG_SINK`` a sink
 that stores each id. ``RIG_SURVIVOR_TIMEOUT`` is how many seconds an answer is waited for before a
 loss is counted. With ``RIG_TARGETS`` the workers run the stage `fan_out`, which sends each id
-to two queues and an exchange.
+to two queues and an exchange; with ``RIG_BATCH`` the stage `table`, which handles batches.
 """
 
 from __future__ import annotations
@@ -114,5 +114,24 @@ def fan_out(id: str) -> Iterator[str | mousetrap.Send]:
     yield mousetrap.Send(id, to="routed")
 
 
+BATCH = mousetrap.Batch(4, within=0.2)
+
+
+@mousetrap.stage(reads="work", writes="out", retry_delays=DELAYS, name="work", batch=BATCH)
+def table(ids: list[str]) -> list[str]:
+    kill_at("handler begins")
+    if any(id.startswith("crash") for id in ids):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if any(id.startswith("bad") for id in ids):  # one bad row: no other may fail for it
+        raise ValueError("no luck")
+    if sink is not None:
+        sink.store_each(ids)
+    kill_at("handler ends")
+    failed = {n: ValueError("no luck") for n, id in enumerate(ids) if id.startswith("fail")}
+    raise mousetrap.FailedItems(failed, ids)
+
+
 if os.environ.get("RIG_TARGETS"):
     work = fan_out
+if os.environ.get("RIG_BATCH"):
+    work = table
