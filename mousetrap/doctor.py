@@ -166,7 +166,12 @@ def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
             reason = "the message did not come back"
             raise MousetrapError(f"{reason}: look for another program in this namespace")
     except (MousetrapError, TimeoutError, ValueError) as error:
-        yield _bad("rights", error)
+        if "ACCESS_REFUSED" in str(error) and f"'{queue}'" in str(error):
+            text = "may not declare queues: workers use those that exist; runs and checks cannot"
+            fix = "mousetrap topology STAGE ... prints what an administrator has to make"
+            yield Finding("rights", "note", text, fix)
+        else:
+            yield _bad("rights", error)
     else:
         yield Finding("rights", "good", "may declare, publish, consume and publish events")
     finally:

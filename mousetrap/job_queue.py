@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from mousetrap.amqp import redeliveries
 from mousetrap.amqp.bindings import declare_bindings
 from mousetrap.amqp.blocking_channel import JobChannel, connect
-from mousetrap.amqp.declared_queues import note
+from mousetrap.amqp.blocking_declaring import declare_all, exclusive_queue
 from mousetrap.amqp.error_translation import translated
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader, is_not_needed_yet
 from mousetrap.amqp.queue_reader import MAX_SINGLE_GETS, get, requeue, take
@@ -44,13 +44,13 @@ def open_channel(settings: Settings | None = None) -> JobChannel:
     Raises:
         BrokerUnreachable, AccessRefused: the text names the variable to check.
         TopologyMismatch: one of the queues exists with other arguments.
+        QueueMissing: some do not exist, and may not be declared.
     """
     settings = settings or Settings.from_environment()
     channel = connect(settings, "channel")
     try:
         with translated(settings):
-            for name in QUEUES:
-                _declare(channel, settings.topology.work_queue(name))
+            declare_all(channel, map(settings.topology.work_queue, QUEUES), settings)
     except BaseException:
         channel.close()
         raise
@@ -67,13 +67,12 @@ def declare(
 
     Raises:
         TopologyMismatch: one exists with other arguments; the text names the argument.
+        QueueMissing: some do not exist, and may not be declared (see `Settings.declare`).
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
     settings = settings or Settings.from_environment()
     with short_channel(settings, timeout) as channel:
-        for queue in queues:
-            for declaration in _declarations(queue, settings):
-                _declare(channel, declaration)
+        declare_all(channel, [e for q in queues for e in _declarations(q, settings)], settings)
     bindings = [e for q in queues if isinstance(q, Queue) for e in settings.topology.bindings(q)]
     declare_bindings(bindings, settings, timeout)
 
@@ -301,7 +300,8 @@ def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
     """Send a message through the broker and receive it; return the seconds that this took.
 
     This proves that the broker is ready; an open port or a greeting does not. The queue is
-    exclusive and is deleted with the connection.
+    exclusive and is deleted with the connection. Where the user may not declare one, the broker's
+    refusal has to suffice.
 
     Raises:
         BrokerUnreachable, AccessRefused: the text names the variable to check.
@@ -310,7 +310,8 @@ def ping(settings: Settings | None = None, timeout: float = 3.0) -> float:
     settings = (settings or Settings.from_environment()).replace(connect_timeout=timeout)
     started = clock.monotonic()
     with short_channel(settings, timeout) as channel:
-        name = str(channel.queue_declare("", exclusive=True).method.queue)
+        if not (name := exclusive_queue(channel)):
+            return clock.monotonic() - started
         token = randomness.urandom(16)
         channel.basic_publish("", name, token)
         while clock.remaining(started + timeout):
@@ -352,12 +353,6 @@ def take_one(queue: str, settings: Settings) -> bytes:
     except ChannelLost as error:
         raise QueueMissing(f"no message can be taken from {queue!r}: {error}") from error
     return body or b""
-
-
-def _declare(channel: JobChannel, declaration: Declaration) -> None:
-    note(declaration.name)
-    arguments = dict(declaration.arguments) or None
-    channel.queue_declare(declaration.name, durable=True, arguments=arguments)
 
 
 def _declarations(queue: Queue | str, settings: Settings) -> list[Declaration]:

@@ -53,6 +53,7 @@ class Settings:
 
     namespace: str = ""  # prefix of all queue names: "run-7f3a" -> "run-7f3a.start_fetch"
     queue_type: str = "classic"  # or "quorum"
+    declare: str = "missing"  # what is declared outside of runs; "never": all must exist already
     # Runs, checks and tests set it, and their child processes inherit it; a namespace alone never
     # makes queues expire, because it may be a team's prefix for queues that must stay.
     queues_expire: bool = False
@@ -90,6 +91,8 @@ class Settings:
                 raise SettingsError(f"{name} is not valid UTF-8: check how the variable was set")
         if self.queue_type not in ("classic", "quorum"):
             raise SettingsError(f"queue_type is {self.queue_type!r}: use 'classic' or 'quorum'")
+        if self.declare not in ("missing", "never"):
+            raise SettingsError(f"declare is {self.declare!r}: use 'missing' or 'never'")
         if not re.fullmatch(r"[A-Za-z0-9_.:-]{0,100}", self.events_exchange):
             raise SettingsError(
                 f"events_exchange is {self.events_exchange[:60]!r}: use up to 100 letters, digits, "
@@ -178,7 +181,7 @@ class Settings:
     def topology(self) -> Topology:
         """The topology that these settings describe."""
         expiry = self.queue_expiry if self.queues_expire else None
-        return Topology(self.namespace, self.queue_type, expiry, self.events_exchange)
+        return Topology(self.namespace, self.queue_type, expiry, self.events_exchange, self.declare)
 
     def _url(self, password: str) -> str:
         scheme = "amqps" if self.tls else "amqp"
@@ -303,6 +306,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "tls": ("RABBITMQ_TLS", _yes_or_no),
     "namespace": ("MOUSETRAP_NAMESPACE", str),
     "queue_type": ("MOUSETRAP_QUEUE_TYPE", str),
+    "declare": ("MOUSETRAP_DECLARE", str),
     "queues_expire": ("MOUSETRAP_QUEUES_EXPIRE", _yes_or_no),
     "queue_expiry": ("MOUSETRAP_QUEUE_EXPIRY", _number(float)),
     "events_exchange": ("MOUSETRAP_EVENTS_EXCHANGE", str),

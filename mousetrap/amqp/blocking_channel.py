@@ -162,6 +162,11 @@ class JobChannel(forks.OfOneProcess):
         with self._shared.held(), self._shared.connection.waiting_for_messages():
             self._channel.basic_publish(*args, **kwargs)
 
+    def reopen(self) -> None:
+        """Open another channel on the connection, in place of one that the broker has closed."""
+        with self._shared.held():
+            self._channel = self._shared.connection.channel()
+
     def limited(self, deadline: float | None) -> AbstractContextManager[None]:
         """Let all waits inside the block end at *deadline* (monotonic); None: no other limit."""
         return self._shared.connection.limited(deadline)

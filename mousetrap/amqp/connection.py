@@ -14,11 +14,11 @@ from typing import Literal
 
 from pika.channel import Channel
 
+from mousetrap.amqp.declarer import Declarer
 from mousetrap.amqp.error_translation import parameters, translate
 from mousetrap.amqp.fast_connection import FastConnection
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.lost_queues import LostQueues
-from mousetrap.amqp.missing_exchanges import declare_missing
 from mousetrap.amqp.session import Session
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import (
@@ -30,7 +30,6 @@ from mousetrap.errors import (
     TopologyMismatch,
 )
 from mousetrap.model.backoff import backoff
-from mousetrap.model.topology import ExchangeDeclaration
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -44,9 +43,8 @@ log = logging.getLogger("mousetrap.amqp.connection")
 # 4.3, declaring a queue; measured); electing a new leader for a quorum queue takes a few seconds.
 CHANNEL_SETUP_TIMEOUT = 15.0
 
-# Seconds in which the broker notices that a connection broke and delivers its messages again. A
-# guess for a busy machine: mostly the broker notices at once, but in about one of 30 runs the new
-# connection was open before that.
+# Seconds in which the broker notices that a connection broke and delivers its messages again: a
+# guess. Mostly it notices at once; in about one of 30 runs the new connection was open before that.
 REDELIVERY_DELAY = 0.5
 CLOSE_HANDSHAKE_TIMEOUT = 0.2  # seconds at least for the handshake that ends a connection
 STABLE_CONNECTION_TIME = 5.0  # seconds after which a connection counts as working, even if idle
@@ -62,8 +60,7 @@ class Connection:
     raises. A lost connection is restored, without a limit to the tries. The delays between them are
     those of `backoff`. They start again from the shortest when a message was delivered or confirmed
     (see `reset_backoff`), or when the connection was open for `STABLE_CONNECTION_TIME`. Refused
-    access and channels that cannot be set up (403, 404, 406) are not tried again: the state becomes
-    ``failed`` and the session's `failed` is called.
+    access, and what `declarer` cannot declare or find, is not tried again: the session is `failed`.
 
     The connection runs on *io_thread*, which other connections may share, or on a new thread. A
     channel that replaces another one is given to the session after a check of *lost_queues*.
@@ -88,7 +85,7 @@ class Connection:
         self.alarm = ""  # why the broker accepts no messages: "low on memory"
         self.reconnects = 0
         self.io_thread = io_thread or IOThread(purpose)
-        self.exchanges: list[ExchangeDeclaration] = []  # declared on each channel if missing
+        self.declarer = Declarer(settings)  # the session calls it with each channel
         self._session = session
         self._lost_queues = lost_queues
         self._lock = forks.released_in_child(threads.Lock())
@@ -299,7 +296,7 @@ class Connection:
         def begin(channel: Channel) -> None:
             if channel is self._channel:  # it was not lost meanwhile
                 opened = partial(self._session.opened, channel, lambda: self._ready(channel))
-                declare_missing(channel, self.exchanges, opened)
+                self.declarer.begin(channel, opened, self._fail)
 
         channel = self._connection.channel(on_open_callback=on_open)
         channel.add_on_close_callback(self._on_channel_closed)
@@ -332,9 +329,12 @@ class Connection:
             return
         error, self._cause = translate(reason, self.settings), None
         setting_up = not self.is_open
+        if self.declarer.learn(reason, is_setup=setting_up) and setting_up:
+            self._open_channel()
+            return
         self._lose_channel(error)
         if setting_up and isinstance(error, PERMANENT_ERRORS):
-            self._fail(error)
+            self._fail(self.declarer.explained(error))
         elif self._connection is not None and self._connection.is_open and not self._closing:
             self._retry_later(self._open_channel)
 

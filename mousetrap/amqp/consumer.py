@@ -28,7 +28,7 @@ from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
-from mousetrap.model.topology import AnyDeclaration, Binding, Declaration, checked
+from mousetrap.model.topology import AnyDeclaration, Binding, Declaration
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
@@ -79,7 +79,7 @@ class Consumer:
         self.queue = queue  # the name on the wire
         self.prefetch = FixedPrefetch(prefetch) if isinstance(prefetch, int) else prefetch
         self._declarations = declarations
-        self.connection.exchanges = checked(declarations)
+        self.connection.declarer.add(declarations)
         self._on_delivery = on_delivery
         self._on_failed = on_failed
         self._on_reconnected = on_reconnected
@@ -190,8 +190,7 @@ class Consumer:
         self._outstanding.clear()
         self._channel = channel
         channel.add_on_cancel_callback(self._on_cancelled)
-        for declaration in self._declarations:
-            declare(channel, declaration)
+        self.connection.declarer.declare(channel)
         self._count_watched(channel)
         self._consumer_tags = []
         if self._quarantine:
@@ -205,6 +204,9 @@ class Consumer:
                 self._on_reconnected()
             self._has_consumed = True
 
+        # A stream refuses it, and cannot be worked on; everywhere else 0 is the default.
+        is_known = self.connection.declarer.is_declared(self.queue)
+        self.prefetch.arguments = None if is_known else {"x-priority": 0}
         self.prefetch.begin(channel, self.queue, self._on_message, on_consuming)
         if self._exclusive_queue is not None:
             self._exclusive_queue.open(channel.connection)

@@ -68,19 +68,23 @@ def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
     )
 
 
-def declare(channel: Channel, declaration: AnyDeclaration) -> None:
+def declare(channel: Channel, declaration: AnyDeclaration, *, passive: bool = False) -> None:
     """Declare a durable queue or exchange, or bind; if refused, the broker closes the channel.
 
     Does not wait for an answer: without a callback, pika asks for none (no-wait). So pika sends the
-    declaration at once, before the next publish, even while pika waits for another answer. An
-    exchange that is to be declared only if it is missing is left to `missing_exchanges`.
+    declaration at once, before the next publish, even while pika waits for another answer. If
+    *passive*, nothing is declared: the broker refuses a queue or exchange that does not exist.
     """
     if isinstance(declaration, Declaration):
+        if passive:
+            channel.queue_declare(declaration.name, passive=True)
+            return
         note(declaration.name)
         arguments = dict(declaration.arguments) or None
         channel.queue_declare(declaration.name, durable=True, arguments=arguments)
     elif isinstance(declaration, ExchangeDeclaration):
-        if declaration.is_checked:
+        if passive:
+            channel.exchange_declare(declaration.name, passive=True)
             return
         note_exchange(declaration.name)
         channel.exchange_declare(

@@ -5,6 +5,7 @@ Prototyped in ``notebooks/03_worker.ipynb``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,11 @@ from pika.exceptions import ChannelClosedByBroker, NoFreeChannels
 
 from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.properties import AMQPProperties
+from mousetrap.display.safe_text import safe
 from mousetrap.model.topology import ExchangeDeclaration
 from mousetrap.runtime import randomness
+
+log = logging.getLogger("mousetrap.amqp.exclusive_queue")
 
 
 class ExclusiveQueue:
@@ -52,6 +56,8 @@ class ExclusiveQueue:
         self._on_message = on_message
         self._on_change = on_change
         self._channel: Channel | None = None
+        self._is_reported = False  # that the broker forbids it
+        self._declares_exchange = True  # until the broker forbids it: then it exists, or not
 
     @property
     def is_forbidden(self) -> bool:
@@ -78,13 +84,26 @@ class ExclusiveQueue:
             self._on_change()
 
         channel.queue_declare(name, exclusive=True, arguments={"x-message-ttl": self._ttl})
-        declare(channel, ExchangeDeclaration(self._exchange))
+        if self._declares_exchange:
+            declare(channel, ExchangeDeclaration(self._exchange))
         channel.queue_bind(name, self._exchange, self._key)
         channel.basic_consume(name, self._on_delivery, auto_ack=True, callback=on_consuming)
 
     def _on_delivery(self, _: Channel, __: Any, properties: AMQPProperties, body: bytes) -> None:
         self._on_message(body, properties.reply_to)
 
-    def _on_closed(self, _: Channel, reason: Exception) -> None:
+    def _on_closed(self, channel: Channel, reason: Exception) -> None:
+        is_about_exchange = f"exchange '{self._exchange}'" in str(reason)
+        if self._declares_exchange and is_about_exchange and channel.connection.is_open:
+            self._declares_exchange = False
+            self.open(channel.connection)
+            return
         self.name, self.is_refused, self.refusal = "", True, reason
+        if "ACCESS_REFUSED" in str(reason) and not self._is_reported:
+            self._is_reported = True
+            log.warning(
+                "this user may declare no queue %s*, for questions and answers, so workers of this "
+                "queue do not know of each other, only their number. Everything else works",
+                safe(self._stem),
+            )
         self._on_change()

@@ -48,13 +48,15 @@ class FixedPrefetch:
     def __init__(self, number: int) -> None:
         self.number = number
         self.tags: list[str] = []
+        self.arguments: dict[str, Any] | None = None  # of the consumer
 
     def begin(
         self, channel: Channel, queue: str, on_message: OnMessage, on_ok: Callable[[Any], None]
     ) -> None:
         """Consume *queue* on a new *channel*; *on_ok* is called when the broker has accepted it."""
         channel.basic_qos(prefetch_count=self.number)
-        self.tags = [channel.basic_consume(queue, on_message, callback=on_ok)]
+        arguments = self.arguments
+        self.tags = [channel.basic_consume(queue, on_message, arguments=arguments, callback=on_ok)]
 
     def observe(self, unacked: int, settled: int) -> None:
         """Decide whether the number is right; called before *settled* of *unacked* are acked."""

@@ -17,7 +17,6 @@ from pika.channel import Channel
 
 from mousetrap.amqp.confirming import confirm_all
 from mousetrap.amqp.connection import CLOSE_HANDSHAKE_TIMEOUT, Connection
-from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.lost_queues import LostQueues
 from mousetrap.amqp.new_receipts import NewReceipts
@@ -33,7 +32,7 @@ from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError
 from mousetrap.model.delays import delay_queue, waiting_time
 from mousetrap.model.message import Message
 from mousetrap.model.targets import Address
-from mousetrap.model.topology import AnyDeclaration, checked
+from mousetrap.model.topology import AnyDeclaration
 from mousetrap.runtime import clock, forks
 from mousetrap.runtime.interrupt import run_uninterrupted
 from mousetrap.settings import Settings
@@ -74,8 +73,8 @@ class Publisher(forks.OfOneProcess):
         self._channel: Channel | None = None
         self._unconfirmed = UnconfirmedPublishes()
         self._last_answer = 0.0  # when the broker last answered a publish, on the monotonic clock
-        self._declared: list[AnyDeclaration] = []
         self.on_demand = on_demand or QueuesOnDemand()
+        self.connection.declarer.add_later(self.on_demand.declarations)
 
     def open(self) -> Publisher:
         """Connect; safe to call while it is open. Raises what `Connection.open` raises.
@@ -194,7 +193,7 @@ class Publisher(forks.OfOneProcess):
         again = type(receipt)(receipt.message, receipt.queue, receipt.sent, receipt.base,
                         clock.monotonic() + self.settings.confirm_timeout,
                         receipt._callback, receipt.exchange)  # fmt: skip
-        self.window.submit((again,))
+        self._submit(again)
         return again
 
     def publish_to_exchange(
@@ -215,20 +214,19 @@ class Publisher(forks.OfOneProcess):
         deadline = clock.monotonic() + self.settings.confirm_timeout
         receipt = Receipt(Message(body=body), key, int(clock.time()), properties, deadline,
                           callback, exchange)  # fmt: skip
-        self.window.submit((receipt,))
+        self._submit(receipt)
+
+    def _submit(self, receipt: Receipt) -> None:
+        if receipt.exchange in self.connection.declarer.absent:  # nobody is bound to it
+            receipt.state = "confirmed"
+            self.connection.call_soon(lambda: receipt._callback and receipt._callback(receipt))
+        else:
+            self.window.submit((receipt,))
 
     def declare(self, declarations: Iterable[AnyDeclaration]) -> None:
         """Declare *declarations* before the next publish, and again after each reconnect."""
-        new, known = list(declarations), self.connection.exchanges
-        known += [each for each in checked(new) if each not in known]
-
-        def declare_now() -> None:
-            self._declared += [each for each in new if each not in self._declared]
-            if self._channel is not None:
-                for each in new:
-                    declare(self._channel, each)
-
-        self.connection.call_soon(declare_now)
+        new, declarer = list(declarations), self.connection.declarer
+        self.connection.call_soon(lambda: declarer.add_now(new, self._channel))
 
     def flush(self, timeout: float = 30.0) -> None:
         """Return when every receipt is settled, whatever its outcome.
@@ -298,17 +296,15 @@ class Publisher(forks.OfOneProcess):
         connection fail permanently, instead of reconnecting for ever.
         """
         channel.add_on_return_callback(self._on_return)
-        declared = list(self._declared)
-        for declaration in declared:
-            declare(channel, declaration)
+        declarer = self.connection.declarer
+        number = declarer.declare(channel)
 
         def on_confirming(_: Any) -> None:
             self._channel = channel
             self._last_answer = clock.monotonic()
-            for declaration in self._declared[len(declared) :]:  # added in the meantime
-                declare(channel, declaration)
+            declarer.declare(channel, number)  # those that were added in the meantime
             ready()
-            self.on_demand.connected(self.connection.product)
+            self.on_demand.connected(self.connection.product, declares=declarer.declares_later)
             self._write()
 
         channel.confirm_delivery(self._on_confirm, callback=on_confirming)

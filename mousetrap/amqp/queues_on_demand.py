@@ -46,6 +46,7 @@ class QueuesOnDemand:
         self.substitutes: dict[str, str] = {}  # queue that must not be used -> what to use instead
         self.problems: dict[str, str] = {}  # queue -> what is wrong with it, and what to do
         self.new = NewQueues()
+        self._declares = True
         self._declarations = {each.name: each for each in declarations}
         self._used: dict[str, Declaration] = {}  # those that were declared so far
         self._postponed: dict[str, float] = {}  # queue -> when to declare it again at the earliest
@@ -62,13 +63,26 @@ class QueuesOnDemand:
         """What is wrong with these queues, and what to do; "" if nothing is. Threads: any."""
         return "; ".join(list(self.problems.values()))
 
-    def connected(self, product: str) -> None:
-        """Remember what the broker calls itself."""
+    @property
+    def declarations(self) -> list[Declaration]:
+        """The queues that can be declared."""
+        return list(self._declarations.values())
+
+    def connected(self, product: str, *, declares: bool = True) -> None:
+        """Remember what the broker calls itself, and if it allows to declare these queues.
+
+        If it does not, they exist (see `Declarer`), and are used as they are.
+        """
         self.new.connected(product)
+        self._declares = declares
+        if not declares:
+            self._declarations = {}
 
     def add(self, declaration: Declaration) -> None:
         """Declare *declaration* from now on, before the messages to it. Threads: any."""
         name = declaration.name
+        if not self._declares or declaration.how == "exists":
+            return  # it is used as it is; a message to a queue that does not exist is returned
         if name not in self._declarations and name not in self.substitutes:
             self._declarations[name] = declaration  # at once: `batch` copies in one step
 

@@ -26,6 +26,9 @@ _INEQUIVALENT = re.compile(
     r"received (?P<ours>.*?) but current is (?P<theirs>.*)",
     re.DOTALL,
 )
+_INVALID = re.compile(
+    r"invalid arg '(?P<name>[^']*)' for queue '(?P<which>.*?)' in vhost '.*?'(?P<why>.*)", re.DOTALL
+)
 _LIMIT = re.compile(  # of connections: of a user, a vhost, a node; of channels: of a user, a node
     r"(user |node |)connection limit \(\d+\) is reached"
     r"|number of channels opened .*? has reached the maximum allowed (user )?limit of \(?\d+\)?"
@@ -39,11 +42,11 @@ _REMEDIES = {  # what to do, by the argument that a setting of ours determines
 }
 
 
-_NO_ARGUMENTS = (
-    "mousetrap declares queues {0}, and no setting of it changes that. Functions that declare "
-    "nothing (mousetrap.send, peek, drain, depth) can use the queue as it is; for a worker, move "
-    "its messages to a queue {0}"
+_ARGUMENT = (
+    "give the queue the arguments that it has, at every stage that names it: "
+    "Queue({which!r}, arguments={{...}}); or use it as it is: Queue({which!r}, declare=False)"
 )
+_PROPERTY = "mousetrap declares queues {declared}. Use it as it is: Queue({which!r}, declare=False)"
 _EXCHANGE = (
     "another program has declared it: within a namespace, runs, checks and tests declare "
     "exchanges of their own, {0}"
@@ -59,6 +62,8 @@ def not_supported(text: str) -> ChannelLost:
     """Return the error for a request that the broker does not support (540 NOT_IMPLEMENTED)."""
     if found := re.search(r"not supported by stream queues(?: queue)? '(.*?)' in vhost", text):
         return TopologyMismatch(f"queue {safe(found[1])!r} is a stream, and {_STREAM}")
+    if found := re.search(r"the embedded broker has no .*\((x-[a-z-]+)\)", text):
+        return TopologyMismatch(f"{safe(text)}, or leave {found[1]} out of the queue's arguments")
     return ChannelLost(f"the broker does not support this request ({safe(text)})")
 
 
@@ -86,6 +91,8 @@ def channel_closed(code: int, text: str) -> MousetrapError:
         return AccessRefused(f"{text}; ask for the permission: rabbitmqctl set_permissions")
     if code == 406 and (found := _INEQUIVALENT.search(text)):
         return TopologyMismatch(_mismatch(**found.groupdict()))
+    if code == 406 and (found := _INVALID.search(text)):
+        return TopologyMismatch(_invalid(**found.groupdict()))
     if code == 406 and (found := re.search(r"timed out. Timeout value used: (-?\d+) ms", text)):
         return ChannelLost(ack_timed_out(int(found[1]) / 1000))
     if code == 406 and (found := re.search(r"message size (\d+) .* max size (\d+)", text)):
@@ -171,7 +178,8 @@ def _mismatch(name: str, kind: str, which: str, ours: str, theirs: str) -> str:
     width = max(len("argument"), len(name))
     between = max(len("ours"), len(ours))
     declared = f"without {name}" if ours == "none" else f"with {name} {ours}"
-    remedy = _REMEDIES.get(name, _NO_ARGUMENTS.format(declared))
+    otherwise = _ARGUMENT if name.startswith("x-") else _PROPERTY
+    remedy = _REMEDIES.get(name, otherwise.format(which=which, declared=declared))
     if kind == "exchange":
         remedy = _EXCHANGE.format(declared)
     if name == "type" and kind == "exchange":
@@ -188,6 +196,16 @@ def _mismatch(name: str, kind: str, which: str, ours: str, theirs: str) -> str:
         f"  {name:<{width}}  {ours:<{between}}  {theirs}\n"
         f"{remedy[0].upper()}{remedy[1:]}; or use another name or namespace; or, if {unneeded}, "
         f"delete it ({how_to_delete(which, kind)}), and it is declared again"
+    )
+
+
+def _invalid(name: str, which: str, why: str) -> str:
+    if name == "x-priority" and "stream" in why:  # of a consumer
+        return f"queue {which!r} is a stream, and {_STREAM}"
+    why = why.replace(" of queue type rabbit_", " of the type ").strip(" :")
+    return (
+        f"the broker refuses {name} of the queue {which!r} (406{f': {why}' if why else ''}): this "
+        f"version, or this type of queue, does not have it. Leave it out of the queue's arguments"
     )
 
 

@@ -20,6 +20,7 @@ from mousetrap.cli import (
     queues,
     send,
     sweep,
+    topology,
     work,
 )
 from mousetrap.cli.errors import EXIT_CODES, handle_signals, new_app
@@ -38,6 +39,7 @@ app.command()(send.send)
 app.command("queues")(queues.show_queues)
 app.command("peek")(queues.peek_queue)
 app.command("drain")(queues.drain_queue)
+app.command()(topology.topology)
 app.command()(extract.extract)
 app.command()(sweep.sweep)
 app.command()(doctor.doctor)

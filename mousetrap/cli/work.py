@@ -23,6 +23,7 @@ from mousetrap.cli.work_warnings import WorkWarnings
 from mousetrap.display.progress import write_values
 from mousetrap.display.safe_text import safe
 from mousetrap.embedded_broker import PRODUCT
+from mousetrap.flows.known_queues import unpacked
 from mousetrap.runtime import clock
 from mousetrap.runtime.signals import (
     HANDLERS_EXIT_TIMEOUT,
@@ -105,12 +106,14 @@ def work(
     health: HealthAddress = None,
     with_parent: WithParent = False,
     report: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    queue_arguments: Annotated[str | None, typer.Option(hidden=True)] = None,
     json: Json = False,
 ) -> None:
     """Run STAGE on the messages of its queue until Ctrl-C or SIGTERM; a second one ends at once.
 
-    It warns if workers of another stage consume the same queue, and if messages are left in a queue
-    that a stage of this machine used before and no stage uses now.
+    Queues that exist are used as they are. If it may declare none, or MOUSETRAP_DECLARE=never, it
+    names at its start all that is missing (see mousetrap topology). It warns if workers of another
+    stage consume the same queue, and if messages are left in a queue that no stage uses any more.
 
     After the first signal it finishes the messages in progress, or gives them back after --grace.
 
@@ -145,12 +148,10 @@ def work(
                   with_parent=with_parent, json=json)  # fmt: skip
         return
     worker = with_results_sink(find_stage(name, reads, writes)).worker(
-        settings,
-        concurrency=concurrency,
-        prefetch=prefetch,
+        settings, concurrency=concurrency, prefetch=prefetch, timeout=timeout,
         retry_delays=None if retry_delays is None else parse_delays(retry_delays),
-        timeout=timeout,
-    )
+        queues=None if queue_arguments is None else unpacked(queue_arguments),
+    )  # fmt: skip
     _Work(worker, settings, grace, report, json).run(health, with_parent)
 
 

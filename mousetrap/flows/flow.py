@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mousetrap.errors import SettingsError
 from mousetrap.flows.edges import edges, routed
 from mousetrap.flows.flow_checks import FlowFinding, check
+from mousetrap.flows.known_queues import check_queues, known_queues
 from mousetrap.flows.stage import Stage
 from mousetrap.model.exchanges import Exchange
 from mousetrap.model.targets import OutputTargets
@@ -71,6 +72,7 @@ class Flow:
             readers = [each.name for each in self.stages if each.queue.name == queue]
             if len(readers) > 1:
                 raise SettingsError(_several_readers(queue, readers))
+        check_queues(self.stages)
         self.findings: tuple[FlowFinding, ...] = (
             stages.findings if isinstance(stages, Flow) else check(self.stages)
         )
@@ -91,6 +93,11 @@ class Flow:
         written = [each for stage in self.stages for each in stage.targets.exchanges]
         bound = [each.exchange for stage in self.stages for each in stage.queue.bindings]
         return list(dict.fromkeys([*written, *bound]))
+
+    @property
+    def known_queues(self) -> dict[str, Queue]:
+        """The queues that have arguments or exist already, by their names."""
+        return known_queues(self.stages)
 
     def routed(self, exchange: str, key: str) -> list[str]:
         """Return the queues of this flow that *exchange* passes a message with *key* to."""

@@ -10,11 +10,12 @@ import copy
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import SettingsError
+from mousetrap.flows.known_queues import known_beside
 from mousetrap.model.batch import Batch
 from mousetrap.model.headers import check_carried
 from mousetrap.model.message import Message, current_message
@@ -87,7 +88,10 @@ class Stage(Generic[P, R]):
             raise SettingsError(
                 f"{self.name} reads {self.queue!r}: give the name of a queue, or a Queue"
             )
+        before: OutputTargets | None = vars(self).get("targets")
         self.targets = OutputTargets(self.writes, self.routes)
+        if before is not None:  # a copy, which has the names of these queues only
+            self.targets.named = before.named | self.targets.named
         self.writes, self.routes = self.targets.given, self.targets.routes
 
     @property
@@ -146,14 +150,21 @@ class Stage(Generic[P, R]):
         prefetch: int | None = None,
         retry_delays: tuple[float, ...] | None = None,
         timeout: float | None = None,
+        queues: Mapping[str, Queue] | None = None,
     ) -> Worker:
-        """Return a worker for this stage, not started; arguments replace the decorator's values."""
+        """Return a worker for this stage, not started; arguments replace the decorator's values.
+
+        *queues* are those of its flow that have arguments or exist already, by their names. Without
+        it they are those of the stages in the same module.
+        """
+        known = known_beside(self) if queues is None else queues
+        writes, routes = self.targets.with_known(known)
         return Worker(
             with_delays(self.queue, retry_delays),
             self.handler,
             settings,
-            writes=self.writes,
-            routes=self.routes,
+            writes=writes,
+            routes=routes,
             concurrency=self.concurrency if concurrency is None else concurrency,
             prefetch=self.prefetch if prefetch is None else prefetch,
             timeout=self.timeout if timeout is None else timeout,

@@ -117,6 +117,9 @@ class OutputTargets:
         self.given: Any = None if writes is None else self.writes
         if len(self.writes) == 1 and not isinstance(writes, (list, tuple)):
             [self.given] = self.writes
+        self.named = {  # the queues that were given as a `Queue`, by name
+            each.name: each for each in (*_many(writes), *_many(routes)) if isinstance(each, Queue)
+        }
         self.plain = ""  # the queue of plain outputs, if they go to one queue and nowhere else
         if len(self.writes) == 1 and isinstance(only := self.writes[0], str):
             self.plain = only
@@ -136,6 +139,17 @@ class OutputTargets:
     def queues(self) -> list[str]:
         """The plain names of the queues among the targets."""
         return [each for each in self.all if isinstance(each, str)]
+
+    def as_queues(self) -> list[Queue | str]:
+        """Return the queues among the targets, each as a `Queue` if it was given as one."""
+        return [self.named.get(name, name) for name in self.queues]
+
+    def with_known(self, known: Mapping[str, Queue]) -> tuple[Any, Any]:
+        """Return *writes* and *routes* as they were given, with each *known* queue as a `Queue`."""
+        queues = {**self.named, **known}
+        writes = tuple([queues.get(each, each) for each in self.writes])  # type: ignore[arg-type]
+        routes = tuple([queues.get(each, each) for each in self.routes])  # type: ignore[arg-type]
+        return (writes if isinstance(self.given, tuple) or not writes else writes[0]), routes
 
     @property
     def exchanges(self) -> list[Exchange]:

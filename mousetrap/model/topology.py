@@ -1,9 +1,10 @@
 """Queues as values: which queues belong to a work queue, and with which arguments.
 
 A work queue is declared durable and **without arguments**, so that a notebook that declares it in
-plain pika gets no 406; only the queue type quorum, and the expiry of runs, checks and tests, add
-arguments. Retries and dead letters have queues of their own beside it, which are declared when the
-first message needs them. Outcomes are published to one exchange. Nothing here talks to a broker.
+plain pika gets no 406; only its `Queue`, the queue type quorum, and the expiry of runs, checks and
+tests, add arguments. Retries and dead letters have queues of their own beside it, which are
+declared when the first message needs them. Outcomes are published to one exchange. Nothing here
+talks to a broker; each declaration says how it is made (`How`).
 Prototyped in ``notebooks/05_failures.ipynb``.
 """
 
@@ -11,18 +12,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
 from mousetrap.errors import SettingsError
 from mousetrap.model.exchanges import UNROUTED, Exchange, RoutingKey
 from mousetrap.model.names import name_problem
+from mousetrap.model.queue_arguments import (
+    DEAD_LETTER_EXCHANGE,
+    DEAD_LETTER_KEY,
+    check_arguments,
+    check_queue_type,
+)
 
 DEFAULT_RETRY_DELAYS = (1.0, 5.0, 25.0)  # seconds; three tries outlast a broker restart
 EVENTS_EXCHANGE = "mousetrap.events"
 MAX_DELAY = 86_400.0  # seconds: a day; longer waits are a scheduler's job, not a queue's
 SUBSTITUTE = ".2"  # ends the name of the queue used instead of one that exists with other arguments
 _FOR_FAILURES = re.compile(r"(?P<work>.+)\.(?:dead|(?:retry|delay)\.[0-9.e+-]+s(?:\.2)?)")
+
+How: TypeAlias = Literal["now", "missing", "compare", "exists"]
+"""How a queue or an exchange is declared.
+
+- ``now``: it is declared. It belongs to a run, a check or a test.
+- ``missing``: it is declared if it does not exist. One that exists keeps its arguments.
+- ``compare``: it is declared, so that the broker compares its arguments with those of one that
+  exists. If the user may not declare it, it must exist.
+- ``exists``: it must exist, and is never declared.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Declaration:
 
     name: str
     arguments: Mapping[str, object] = field(default_factory=dict)
+    how: How = "now"
 
 
 @dataclass(frozen=True)
@@ -41,7 +59,8 @@ class ExchangeDeclaration:
     type: str = "topic"
     arguments: Mapping[str, object] = field(default_factory=dict)
     is_auto_deleted: bool = False  # by the broker, with its last binding
-    is_checked: bool = False  # first whether it exists: then it is not declared
+    how: How = "now"
+    is_optional: bool = False  # without it nothing is published to it, and all else works
 
 
 @dataclass(frozen=True)
@@ -64,14 +83,31 @@ class Queue:
     ``start_fetch.quarantine`` holds messages whose worker was lost more than once, or whose ack
     timed out (see `mousetrap.model.poison_messages`). `bindings` are the exchanges that pass a copy
     of each message with a matching key to this queue: ``[orders["order.*.paid"]]``.
+
+    `arguments` are those that RabbitMQ knows: ``{"x-max-priority": 10}``. The queue is declared
+    with them, also by the stages of its flow that write it; if it exists with others, that is an
+    error. Each stage that names the queue gives it the same ones. RabbitMQ itself moves dead
+    letters out of a classic queue at most once: those under way are lost if it is killed.
+
+    With ``declare=False`` the queue exists already, with whatever arguments and bindings. Outside
+    of runs, checks and tests it is never declared or bound, and a worker that does not find it does
+    not start. A run makes its own, with the bindings and `arguments` that are given here.
+
+    Raises:
+        SettingsError: it cannot have that name, delay, binding or argument; or it would drop
+            messages without a word (see `mousetrap.model.queue_arguments`).
     """
 
     name: str
     retry_delays: tuple[float, ...] = DEFAULT_RETRY_DELAYS
     bindings: tuple[RoutingKey, ...] = ()
+    declare: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
+        checked = check_arguments(self.name, self.arguments, is_declared=self.declare)
+        object.__setattr__(self, "arguments", checked)
         object.__setattr__(self, "bindings", tuple(map(self._binding, _many(self.bindings))))
         object.__setattr__(self, "retry_delays", tuple(float(delay) for delay in self.retry_delays))
         for delay in self.retry_delays:
@@ -139,6 +175,12 @@ class Topology:
     queue_type: str = "classic"
     expiry: float | None = None  # seconds
     events_exchange: str = EVENTS_EXCHANGE  # "": no outcomes are published
+    declare: str = "missing"  # or "never": all queues and exchanges must exist
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the namespace belongs to a run, a check or a test, with all that is in it."""
+        return bool(self.namespace) and self.expiry is not None
 
     def wire_name(self, name: str) -> str:
         """Return *name* as the broker knows it."""
@@ -148,32 +190,51 @@ class Topology:
         """Return the name that people use: the inverse of `wire_name`."""
         return wire_name.removeprefix(f"{self.namespace}.") if self.namespace else wire_name
 
-    def work_queue(self, name: str) -> Declaration:
+    def work_queue(self, queue: Queue | str) -> Declaration:
         """Return the queue that stages read or write; see the module for its arguments.
 
         Raises:
-            SettingsError: a queue cannot have that name (see `check_queue_name`).
+            SettingsError: a queue cannot have that name (see `check_queue_name`), or a queue of
+                the type that the settings name cannot have its arguments.
         """
-        return Declaration(self.wire_name(check_queue_name(name)), self._arguments())
+        if isinstance(queue, str):
+            queue = Queue(queue, ())
+        arguments = self._work_arguments(queue)
+        how = self._how("compare" if arguments else "missing", is_ours=queue.declare)
+        return Declaration(self.wire_name(queue.name), arguments, how)
 
     def declarations(self, queue: Queue) -> list[Declaration]:
         """Return the queues that a worker of *queue* consumes: the work queue and its quarantine.
 
-        The quarantine is there from the start, or other workers would not know of it.
+        The quarantine is there from the start, or other workers would not know of it. With a single
+        active consumer, one worker at a time takes messages from it.
         """
-        quarantine = Declaration(self.wire_name(queue.quarantine), self._arguments())
-        return [self.work_queue(queue.name), quarantine]
+        arguments = self._arguments()
+        if queue.arguments.get("x-single-active-consumer"):
+            arguments["x-single-active-consumer"] = True
+        name = self.wire_name(queue.quarantine)
+        return [self.work_queue(queue), Declaration(name, arguments, self._how("compare"))]
+
+    def not_theirs(self, *queues: Queue | str) -> list[str]:
+        """Return the names on the wire of those of *queues* that are declared if they are gone."""
+        return [each.name for each in map(self.work_queue, queues) if each.how != "exists"]
 
     def of_worker(
-        self, queue: Queue, writes: Iterable[str], exchanges: Iterable[Exchange]
+        self, queue: Queue, writes: Iterable[Queue | str], exchanges: Iterable[Exchange]
     ) -> list[AnyDeclaration]:
         """Return what a worker of *queue* declares that *writes* queues and *exchanges*."""
         targets = [each for exchange in exchanges for each in self.exchange(exchange)]
         queues = [*self.declarations(queue), *map(self.work_queue, writes)]
-        return [*queues, *self.bindings(queue), *targets]
+        dead = self.dead_letter_targets(queue)
+        return [*queues, *dead, *self.bindings(queue), *targets]
 
     def bindings(self, queue: Queue) -> list[AnyDeclaration]:
-        """Return the exchanges that *queue* is bound to, and its bindings."""
+        """Return the exchanges that *queue* is bound to, and its bindings.
+
+        The broker cannot be asked for a binding. So where nothing is declared, none is made.
+        """
+        if self._how("now", is_ours=queue.declare) == "exists":
+            return []
         exchanges = dict.fromkeys(each.exchange for each in queue.bindings)
         bindings = [
             Binding(self.wire_name(queue.name), self.wire_name(e.exchange.name), str(e.key))
@@ -188,8 +249,8 @@ class Topology:
         alternate exchange, to a queue of the run (see `unrouted`); elsewhere the broker returns it.
         """
         name = self.wire_name(exchange.name)
-        if not self.namespace or self.expiry is None:
-            return [ExchangeDeclaration(name, exchange.type, is_checked=True)]
+        if not self.is_own:
+            return [ExchangeDeclaration(name, exchange.type, how=self._how("missing"))]
         rest = self.work_queue(unrouted(exchange.name))
         return [
             ExchangeDeclaration(rest.name, "fanout", is_auto_deleted=True),
@@ -200,6 +261,20 @@ class Topology:
             ),
         ]
 
+    def dead_letter_targets(self, queue: Queue) -> list[AnyDeclaration]:
+        """Return the queue or the exchange to which RabbitMQ moves dead letters of *queue*, if any.
+
+        It drops them where there is none. A run declares the exchange, with its type.
+        """
+        exchange = queue.arguments.get(DEAD_LETTER_EXCHANGE)
+        if exchange is None or (not queue.declare and not self.is_own):
+            return []
+        if not exchange:  # that queue may have arguments, which are not known here
+            found = self.work_queue(queue.arguments[DEAD_LETTER_KEY])
+            return [replace(found, how="missing") if self.is_own else found]
+        how: How = "missing" if self.is_own else "exists"
+        return [ExchangeDeclaration(self.wire_name(exchange), how=how)]
+
     def failure_queues(self, queue: Queue) -> list[Declaration]:
         """Return the queues that are declared when a message of *queue* first needs one.
 
@@ -209,7 +284,8 @@ class Topology:
             self.waiting_queue(name, queue.name, delay)
             for name, delay in queue.retry_queues().items()
         ]
-        return [*retries, Declaration(self.wire_name(queue.dead), self._arguments())]
+        dead = Declaration(self.wire_name(queue.dead), self._arguments(), self._how("now"))
+        return [*retries, dead]
 
     def waiting_queue(self, name: str, target: str, delay: float) -> Declaration:
         """Return the queue *name* that passes each message to the queue *target* after *delay* s.
@@ -226,7 +302,7 @@ class Topology:
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",  # a condition for at-least-once
         }
-        return Declaration(self.wire_name(name), arguments)
+        return Declaration(self.wire_name(name), arguments, self._how("now"))
 
     @property
     def events_key(self) -> str:
@@ -244,15 +320,38 @@ class Topology:
     def events_queue(self, name: str = "events") -> list[AnyDeclaration]:
         """Return a queue for every outcome of this namespace, the events exchange and a binding."""
         queue = Declaration(self.wire_name(name), self._arguments())
-        exchange = ExchangeDeclaration(self.events_exchange)
+        exchange = self.events()
         return [queue, exchange, Binding(queue.name, exchange.name, self.events_key)]
 
-    def _arguments(self) -> dict[str, object]:
+    def events(self) -> ExchangeDeclaration:
+        """Return the exchange of the outcomes, which all namespaces share."""
+        how: How = "compare" if self.is_own else self._how("compare")
+        return ExchangeDeclaration(self.events_exchange, how=how, is_optional=not self.is_own)
+
+    def _how(self, how: How, *, is_ours: bool = True) -> How:
+        if self.is_own:
+            return "now"
+        return how if is_ours and self.declare != "never" else "exists"
+
+    def _work_arguments(self, queue: Queue) -> dict[str, object]:
+        """Return the arguments of *queue*, with the names in them as the broker knows them."""
+        given = dict(queue.arguments)
+        kind = given.get("x-queue-type", self.queue_type)
+        check_queue_type(queue.name, given, kind)
+        if self.is_own:
+            given.pop("x-expires", None)  # a run has an expiry of its own
+        if exchange := given.get(DEAD_LETTER_EXCHANGE):
+            given[DEAD_LETTER_EXCHANGE] = self.wire_name(exchange)
+        elif DEAD_LETTER_KEY in given:
+            given[DEAD_LETTER_KEY] = self.wire_name(given[DEAD_LETTER_KEY])
+        return self._arguments(kind) | given
+
+    def _arguments(self, kind: str = "") -> dict[str, object]:
         arguments: dict[str, object] = {}
         # classic is the broker's default: without the argument there can be no 406
-        if self.queue_type != "classic":
-            arguments["x-queue-type"] = self.queue_type
-        elif self.namespace and self.expiry is not None:
+        if (kind or self.queue_type) != "classic":
+            arguments["x-queue-type"] = kind or self.queue_type
+        elif self.is_own and self.expiry is not None:
             arguments["x-expires"] = _milliseconds(self.expiry)
         return arguments
 
@@ -260,15 +359,6 @@ class Topology:
 def unrouted(exchange: str) -> str:
     """Return the queue of a run for messages to *exchange* that match no binding."""
     return f"{exchange}{UNROUTED}"
-
-
-def checked(declarations: Iterable[AnyDeclaration]) -> list[ExchangeDeclaration]:
-    """Return the exchanges among *declarations* that are declared only if missing, each once."""
-    found: list[ExchangeDeclaration] = []
-    for each in declarations:
-        if isinstance(each, ExchangeDeclaration) and each.is_checked and each not in found:
-            found.append(each)
-    return found
 
 
 def work_queue_of(name: str) -> str | None:

@@ -11,7 +11,9 @@ from mousetrap import job_queue
 from mousetrap.amqp.queue_counter import QueueCounter
 from mousetrap.errors import QueueMissing, SettingsError, WireError
 from mousetrap.flows.flow import Flow
+from mousetrap.flows.known_queues import dead_letter_exchanges, dead_letter_queues
 from mousetrap.model.delays import delayed_target
+from mousetrap.model.exchanges import Exchange
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
@@ -71,8 +73,9 @@ class RunQueues:
         """
         named = {name for queue in self.read_by_stages for name in queue.possible_names()}
         named.update(self._flow.results)
-        added = (name for name in self._added if delayed_target(name) is None)
-        others = dict.fromkeys([*added, *self._ledger.published()])
+        added = [name for name in self._added if delayed_target(name) is None]
+        dead = dead_letter_queues(self._flow.known_queues.values())
+        others = dict.fromkeys([*added, *dead, *self._ledger.published()])
         return [*self._flow.results, *(name for name in others if name not in named)]
 
     def delay_queues(self) -> list[str]:
@@ -93,8 +96,9 @@ class RunQueues:
             each for queue in self.read_by_stages
             for each in (*topology.declarations(queue), *topology.bindings(queue))
         ]  # fmt: skip
-        exchanges = [each for one in self._flow.exchanges for each in topology.exchange(one)]
-        results = [topology.work_queue(name) for name in (*self.results(), MARKER)]
+        exchanges = [each for one in self._exchanges() for each in topology.exchange(one)]
+        known = self._flow.known_queues
+        results = [topology.work_queue(known.get(e, e)) for e in (*self.results(), MARKER)]
         return [*queues, *exchanges, *results, *topology.events_queue()]
 
     def wire_names(self) -> list[str]:
@@ -108,7 +112,13 @@ class RunQueues:
     def exchanges(self) -> list[str]:
         """Return the names on the broker of the exchanges of the flow."""
         wire_name = self._settings.topology.wire_name
-        return [wire_name(each.name) for each in self._flow.exchanges]
+        return [wire_name(each.name) for each in self._exchanges()]
+
+    def _exchanges(self) -> list[Exchange]:
+        known = self._flow.exchanges
+        names = {each.name for each in known}
+        dead = dead_letter_exchanges(self._flow.known_queues.values())
+        return [*known, *(Exchange(name) for name in dead if name not in names)]
 
     def claim(self) -> None:
         """Let `sweep` know the queues, from before they are declared until `delete`.

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 from mousetrap.flows.flow import reference
+from mousetrap.flows.known_queues import known_queues, packed
 from mousetrap.flows.stage import Stage
 from mousetrap.runtime.environment import is_kernel
 from mousetrap.runtime.interrupt import run_at_once
@@ -42,12 +43,15 @@ class RunWorkers:
     ) -> None:
         self.threads: list[Worker] = []
         self.processes: Supervisor | None = None
+        known = known_queues(stages)
         if kind == "processes":
             references = {each.name: reference(each) for each in stages}
+            if known:  # stages of other modules may name them
+                options = {**options, "queue-arguments": packed(known)}
             self.processes = Supervisor.of(references, processes, settings, options)
         self._stages = stages if kind == "threads" else []
         self._settings = settings
-        self._options = options
+        self._options = {**options, "queues": known}
         self._capture: OutputCapture | None = None
 
     def start(self) -> None:

@@ -2,8 +2,8 @@
 
 A query is one message on the events exchange, with a routing key that no outcome has. Each worker
 receives it in an exclusive queue of its own and sends its answer to the exclusive queue of the
-worker that asked. Without a query nothing is sent. Where the broker forbids such a queue, or events
-are switched off, there are numbers and no names.
+worker that asked. Without a query nothing is sent. Where the user may not declare such a queue, or
+events are switched off, there are numbers and no names.
 
 A run asks a second question, to all workers of its namespace at once: how many messages each of
 them holds (see `mousetrap.runs.holders`). A worker asks a third one, before it counts a lost worker
@@ -174,8 +174,10 @@ class ConsumerDiscovery:
         self._answers: dict[str, ConsumerInfo] = {}  # by worker
         self._on_survivor: Callable[[SurvivorAnswer], object] = lambda _: None
         self._on_ready: Callable[[], object] = lambda: None
-        self.own_queue: ExclusiveQueue | None = None  # None where events are switched off
-        if self._exchange:
+        # None where events are switched off, or nothing may be declared
+        self.own_queue: ExclusiveQueue | None = None
+        topology = settings.topology
+        if self._exchange and (topology.is_own or topology.declare != "never"):
             self.own_queue = ExclusiveQueue(
                 _stem(queue),
                 self._exchange,

@@ -27,7 +27,7 @@ from mousetrap.model.exchanges import Exchange
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import pack_declared
 from mousetrap.model.targets import Address, SentMessage
-from mousetrap.model.topology import AnyDeclaration, Declaration, ExchangeDeclaration
+from mousetrap.model.topology import AnyDeclaration, Declaration
 from mousetrap.runtime import clock, randomness
 from mousetrap.settings import Settings
 from mousetrap.worker.hooks import Hooks
@@ -261,5 +261,5 @@ def new_publisher(
     )  # fmt: skip
     publisher.declare(declarations)
     if settings.events_exchange:
-        publisher.declare([ExchangeDeclaration(settings.events_exchange)])
+        publisher.declare([settings.topology.events()])
     return publisher

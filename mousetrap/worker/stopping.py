@@ -69,7 +69,7 @@ def finish(
     processor.stop()
     publisher.count_confirms()  # or what is confirmed would be given back as well
     by_copy = process_ends or _others_consume(consumer, discovery, processor.in_progress, ask_end)
-    may_be_quorum = process_ends or consumer.settings.queue_type == "quorum"
+    may_be_quorum = process_ends or connection.declarer.may_be_quorum(consumer.queue)
     # no message may arrive while the others are finished
     consumer.cancel(on_cancelled, is_quorum=may_be_quorum)
     discovery.stop_answering()

@@ -91,11 +91,11 @@ class Worker(forks.OfOneProcess):
         self._hooks = Hooks(self.queue.name, hooks)
         topology = self.settings.topology
         targets = OutputTargets(writes, routes)
-        declarations = topology.of_worker(self.queue, targets.queues, targets.exchanges)
+        declarations = topology.of_worker(self.queue, targets.as_queues(), targets.exchanges)
         name = topology.wire_name(self.queue.name)
         io_thread = IOThread(f"worker {self.queue.name}")
         self._failure_queues = QueuesOnDemand(topology.failure_queues(self.queue))
-        self._lost_queues = LostQueues(map(topology.wire_name, (self.queue.name, *targets.queues)))
+        self._lost_queues = LostQueues(topology.not_theirs(self.queue, *targets.as_queues()))
         self._publisher = new_publisher(
             self.settings, self.queue.name, declarations, self._failure_queues, self.fail,
             io_thread, self._lost_queues,

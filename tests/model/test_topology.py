@@ -18,7 +18,6 @@ from mousetrap.model.topology import (
     Queue,
     Topology,
     check_queue_name,
-    checked,
     work_queue_of,
 )
 
@@ -173,13 +172,12 @@ def test_bindings_are_declared_after_their_exchanges():
     queue = Queue("audit", bindings=[orders["a"], alarms, orders["b"]])
 
     assert topology.bindings(queue) == [
-        ExchangeDeclaration("team.orders", "topic", is_checked=True),
-        ExchangeDeclaration("team.alarms", "fanout", is_checked=True),
+        ExchangeDeclaration("team.orders", "topic", how="missing"),
+        ExchangeDeclaration("team.alarms", "fanout", how="missing"),
         Binding("team.audit", "team.orders", "a"),
         Binding("team.audit", "team.alarms", ""),
         Binding("team.audit", "team.orders", "b"),
     ]
-    assert checked(topology.bindings(queue)) == topology.bindings(queue)[:2]
     assert topology.bindings(Queue("plain")) == []
 
 
@@ -195,4 +193,79 @@ def test_exchange_of_a_run_passes_what_nobody_wants_to_a_queue(queue_type):
     assert exchange == ExchangeDeclaration(
         "run-1.orders", "topic", {"alternate-exchange": rest.name}, is_auto_deleted=True
     )
-    assert checked(topology.exchange(orders)) == []
+    assert {each.how for each in topology.exchange(orders) if not isinstance(each, Binding)} == {
+        "now"
+    }
+
+
+# ---- arguments, and queues that exist already ----------------------------------------------------
+
+PLAIN, THEIRS = Queue("q"), Queue("q", declare=False, bindings=[orders["a"]])
+URGENT = Queue("q", arguments={"x-max-priority": 5})
+
+
+@pytest.mark.parametrize(
+    ("topology", "queue", "how", "quarantine", "retry", "events"),
+    [
+        (Topology(), PLAIN, "missing", "compare", "now", "compare"),
+        (Topology("team"), PLAIN, "missing", "compare", "now", "compare"),
+        (Topology(queue_type="quorum"), PLAIN, "compare", "compare", "now", "compare"),
+        (Topology(), URGENT, "compare", "compare", "now", "compare"),
+        (Topology(), THEIRS, "exists", "compare", "now", "compare"),
+        (Topology(declare="never"), PLAIN, "exists", "exists", "exists", "exists"),
+        (Topology(declare="never"), URGENT, "exists", "exists", "exists", "exists"),
+        (Topology("run-1", expiry=9.0), PLAIN, "now", "now", "now", "compare"),
+        (Topology("run-1", expiry=9.0), THEIRS, "now", "now", "now", "compare"),
+        (Topology("run-1", expiry=9.0, declare="never"), THEIRS, "now", "now", "now", "compare"),
+    ],
+)
+def test_how_each_queue_is_declared(topology, queue, how, quarantine, retry, events):
+    """A run declares all of its own; elsewhere it depends on the queue and the setting."""
+    declared = [each.how for each in topology.declarations(queue)]
+    later = {each.how for each in topology.failure_queues(queue)}
+
+    assert (declared, later) == ([how, quarantine], {retry})
+    assert topology.events().how == events
+    assert bool(topology.bindings(THEIRS)) is (topology.is_own)
+    if not topology.is_own:
+        [exchange] = topology.exchange(orders)
+        assert exchange.how == ("exists" if topology.declare == "never" else "missing")
+
+
+@pytest.mark.parametrize("topology", [Topology("run-1", expiry=9.0), Topology("team")])
+def test_names_in_arguments_are_in_the_namespace_too(topology):
+    """Dead letters of a run stay in the run; so do those of a team's namespace."""
+    to_queue = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "late"}
+    to_exchange = {"x-dead-letter-exchange": "dlx", "x-dead-letter-routing-key": "late"}
+
+    [first, second] = (
+        topology.work_queue(Queue("q", arguments=e)) for e in (to_queue, to_exchange)
+    )
+
+    assert first.arguments["x-dead-letter-routing-key"] == topology.wire_name("late")
+    assert second.arguments["x-dead-letter-exchange"] == topology.wire_name("dlx")
+    assert second.arguments["x-dead-letter-routing-key"] == "late"  # a key of their exchange
+    assert [
+        target.name
+        for each in (to_queue, to_exchange)
+        for target in topology.dead_letter_targets(Queue("q", arguments=each))
+    ] == [topology.wire_name("late"), topology.wire_name("dlx")]
+
+
+def test_run_has_an_expiry_of_its_own():
+    """That of a queue that exists already counts outside of runs only."""
+    with pytest.warns(UserWarning, match="x-expires"):
+        theirs = Queue("q", declare=False, arguments={"x-expires": 1000, "x-max-priority": 3})
+
+    assert Topology("run-1", expiry=9.0).work_queue(theirs).arguments == {
+        "x-expires": 9000, "x-max-priority": 3
+    }  # fmt: skip
+
+
+def test_quarantine_of_a_single_active_consumer_has_one_as_well():
+    """Two workers never handle messages of such a queue's quarantine at the same time."""
+    queue = Queue("q", arguments={"x-single-active-consumer": True})
+
+    assert [each.arguments for each in Topology().declarations(queue)] == [
+        {"x-single-active-consumer": True}
+    ] * 2

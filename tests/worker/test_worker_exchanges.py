@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from types import SimpleNamespace
+from unittest.mock import Mock, call
 
 import pika
 import pytest
 from support.waiting import wait_for
 
 import mousetrap
-from mousetrap import Exchange, Publisher, Queue, Worker
+from mousetrap import Exchange, Queue, Worker
 from mousetrap.amqp import consumer, queue_reader
+from mousetrap.amqp.declarer import Declarer
 from mousetrap.errors import TopologyMismatch
 from mousetrap.job_queue import declare, depth, drain, short_channel
 
@@ -126,7 +128,7 @@ def test_copies_that_are_given_back_keep_the_id_of_their_queue(lasting):
     gate = threading.Event()
     declare(BOUND, settings=lasting)
     ids = mousetrap.send(orders["de.paid"], [1, 2, 3], settings=lasting).ids
-    worker = Worker(BOUND, lambda _: gate.wait(20), lasting).start()
+    worker = Worker(BOUND, lambda _: gate.wait(20), lasting, prefetch=16).start()
     wait_for(lambda: worker.unacked == 3)
     worker.stop(0.1, process_ends=True)
     gate.set()
@@ -159,8 +161,10 @@ def test_exchange_of_another_type_is_named(settings):
 
 def test_publisher_asks_for_an_exchange_once_however_often_it_is_declared(lasting):
     """A worker declares everything again each time that a message was returned."""
-    publisher = Publisher(lasting)
+    declarer = Declarer(lasting)
     for _ in range(3):
-        publisher.declare(lasting.topology.bindings(BOUND))
+        declarer.add(lasting.topology.bindings(BOUND))
+    channel = Mock()
+    declarer.declare(channel)
 
-    assert [each.type for each in publisher.connection.exchanges] == ["topic"]
+    assert channel.exchange_declare.call_args_list == [call(wire(lasting), passive=True)]

@@ -1,0 +1,76 @@
+"""``mousetrap topology``: what a flow needs on a broker, as a definitions file."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from shlex import join
+from typing import Annotated
+
+import typer
+
+from mousetrap.cli.console import print_line, print_message, print_table
+from mousetrap.cli.find_stage import find_flow
+from mousetrap.cli.options import Json
+from mousetrap.flows.definitions import Definitions, definitions
+from mousetrap.settings import Settings
+
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="STAGE",
+        help="Stages (fetch, process, module:attribute), a module of stages, or a list of them.",
+    ),
+]
+
+
+def topology(
+    names: Names,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Put the permissions of this user into the file."),
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Print a table for people; the default on a terminal.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Print what a flow needs on a broker: queues, exchanges, bindings, arguments, permissions.
+
+    The output is a definitions file for an administrator of RabbitMQ, who imports it (rabbitmqctl
+    import_definitions, or the management UI). Workers then need no permission to declare anything.
+    What exists already is not changed by the import. Nothing here connects to a broker.
+
+    The permissions are in the file only with --user, because an import replaces those that the user
+    has. They are enough for `work`, `send`, `peek`, `drain` and `dead`; to make runs and checks, a
+    user must be allowed to configure a prefix as well.
+
+    Retry queues are those of the stages' retry delays; MOUSETRAP_NAMESPACE and MOUSETRAP_QUEUE_TYPE
+    count as for `work`. Queues with declare=False are expected to exist, and not in the file.
+
+    Example: mousetrap topology my_flow
+
+    Example: mousetrap topology my_flow:parse my_flow:store --user worker > definitions.json
+    """
+    settings = Settings.from_environment()
+    needed = definitions(find_flow(names), settings)
+    if json or not (table or sys.stdout.isatty()):
+        print_line(json_module.dumps(needed.as_file(settings.vhost, user), indent=2))
+    else:
+        _print_table(needed, settings)
+    for each in needed.existing:
+        print_message(f"expected to exist, and not in the file: {each}")
+    permissions = ["-p", settings.vhost, user or "USER", *needed.permissions.values()]
+    if user is None:
+        print_message(f"permissions: {join(['rabbitmqctl', 'set_permissions', *permissions])}")
+
+
+def _print_table(needed: Definitions, settings: Settings) -> None:
+    rows: list[tuple[str, str, str]] = []
+    for each in needed.queues.values():
+        given = [f"{name}={value!r}" for name, value in each.arguments.items()]
+        rows.append(("queue", each.name, ", ".join(given)))
+    rows += [("exchange", each.name, each.type) for each in needed.exchanges.values()]
+    rows += [("binding", f"{e.exchange} → {e.queue}", f"key {e.key!r}") for e in needed.bindings]
+    rows += [("permission", name, pattern) for name, pattern in needed.permissions.items()]
+    print_table(("kind", "name", "details"), rows, f"vhost {settings.vhost}")
