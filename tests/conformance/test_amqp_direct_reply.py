@@ -29,7 +29,7 @@ def other(target):
         yield channel
 
 
-def test_answer_arrives_where_the_request_came_from(channel, queue, other):
+def test_answer_arrives_where_the_request_came_from(channel, queue, other, target):
     """With all its properties, by the default exchange, not marked as redelivered."""
     name, answers = ask(channel, queue, correlation_id="c", priority=3)
     properties = pika.BasicProperties(correlation_id="c", headers={"a": 1}, expiration="60000")
@@ -43,7 +43,7 @@ def test_answer_arrives_where_the_request_came_from(channel, queue, other):
     assert (method.exchange, method.routing_key, method.redelivered) == ("", name, False)
     assert (found.correlation_id, found.headers, found.expiration) == ("c", {"a": 1}, "60000")
     first, second = (each[0].delivery_tag for each in answers)
-    assert second == first + 1
+    assert second == first + (target.version >= (4, 3))  # before, tags of answers do not count up
 
 
 def test_request_keeps_its_other_properties(channel, queue):

@@ -284,7 +284,7 @@ def test_answer_that_nobody_takes_is_dropped(settings, caplog):
     full = settings.topology.wire_name("full")
     with Worker("ask", answer, settings) as worker, mousetrap.open_channel(settings) as channel:
         limits = {"x-max-length": 0, "x-overflow": "reject-publish", "x-expires": 60_000}
-        channel.queue_declare(full, arguments=limits)
+        channel.queue_declare(full, durable=True, arguments=limits)
         ask = settings.topology.wire_name("ask")
         for reply_to in (full, "nowhere-at-all", "amq.rabbitmq.reply-to.gone"):
             channel.basic_publish("", ask, b"1", pika.BasicProperties(reply_to=reply_to))
