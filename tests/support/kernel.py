@@ -16,6 +16,7 @@ import socket
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import Empty
 
 from jupyter_client.manager import KernelManager
@@ -42,6 +43,7 @@ class Cell:
     error: str = ""  # KeyboardInterrupt, ValueError, ...
     traceback: str = ""
     seconds: float | None = None  # None while it runs
+    ended: float = 0.0  # when the kernel said so, in seconds since the epoch, on its own clock
 
     @property
     def result(self) -> str:
@@ -75,6 +77,12 @@ class Kernel:
     @property
     def pid(self) -> int:
         return self._manager.provisioner.process.pid
+
+    def queued(self) -> float:
+        """Return for how many seconds its main thread has waited for a processor (Linux; or 0)."""
+        with contextlib.suppress(OSError):
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        return 0.0
 
     def run(self, code: str, timeout: float = 60.0) -> Cell:
         """Run a cell to its end; fail if it raises."""
@@ -163,6 +171,7 @@ class Kernel:
                 cell.error, cell.traceback = content["ename"], "\n".join(content["traceback"])
             case "status" if content["execution_state"] == "idle":
                 cell.seconds = time.monotonic() - cell.started
+                cell.ended = message["header"]["date"].timestamp()
 
 
 def _path() -> list[str]:
