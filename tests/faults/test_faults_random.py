@@ -25,7 +25,7 @@ RATE = 50  # messages a second
 MINUTES = float(os.environ.get("RIG_MINUTES", "10"))
 SOAK = 30.0  # minutes; a shorter run shows no trend of memory
 SLOPE = 1.0  # MB an hour at most, of a worker that is never killed
-HELD_BACK = 240.0  # seconds; RabbitMQ tries a queue that was full again after 180
+HELD_BACK = 400.0  # seconds; RabbitMQ sends what a full queue refused within 360 s of room in it
 PAGE = os.sysconf("SC_PAGE_SIZE") / 1e6  # MB
 
 

@@ -19,10 +19,8 @@ from .worker_pool import PoolProcess, WorkerPool
 
 DELAYS = (2.0, 0.05, 0.05, 0.05, 0.05)  # seconds: many retries wait together, and none is the last
 WORK = Queue("work", DELAYS)
-TIMEOUT = 1.0  # seconds, the time limit of the handlers
-# Short times: a connection is cut every few seconds, and six cuts while a message is handled count
-# as six lost workers, because the worker that gets it next cannot know that the one before lives.
-OPTIONS = ("--concurrency", "4", "--grace", "0.2", "--timeout", str(TIMEOUT),
+TIMEOUT = 5.0  # seconds, the time limit of the handlers
+OPTIONS = ("--concurrency", "4", "--grace", "2", "--timeout", str(TIMEOUT),
            "--retry-delays", ",".join(map(str, DELAYS)))  # fmt: skip
 # of so many jobs one does at its first attempt what `work_stage.FIRST` names
 RATES = {"hang": 1999, "wide": 499, "hostile": 307, "long": 293, "once": 5}

@@ -30,8 +30,8 @@ SINK = os.environ.get("RIG_SINK", "")
 DELAYS = (0.05,)  # seconds
 GATE_TIMEOUT = 120.0  # seconds
 
-HANGS_FOR = 2.0  # seconds, longer than the time limit of workers that have one
-LONG = 0.5  # seconds, longer than the grace period of workers that are stopped
+HANGS_FOR = 8.0  # seconds, longer than the time limit of workers that have one
+LONG = 4.0  # seconds, longer than the grace period of workers that are stopped
 
 sink = mousetrap.Sink(SINK) if SINK else None
 
