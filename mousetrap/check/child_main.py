@@ -20,6 +20,7 @@ from typing import Any
 from mousetrap.check import executed_notebook
 from mousetrap.check.descendants import INTERRUPT_TIMEOUT, TERMINATE_TIMEOUT, Descendants
 from mousetrap.check.kernel_reply import failure_in, show_failure
+from mousetrap.check.kernel_sockets import kernel_sockets
 from mousetrap.check.parameters import skip_slow_imports
 from mousetrap.errors import CheckError
 from mousetrap.runtime import threads
@@ -105,7 +106,7 @@ class _Run:
             cwd=self._job["folder"],
             progress_bar=False,
             autosave_cell_every=2,  # seconds: keeps the output of a cell that hangs
-            config=_sockets(Path(self._job["scratch"]), self._job["language"]),
+            config=kernel_sockets(Path(self._job["scratch"]), self._job["language"]),
             on_notebook_start=self._on_notebook_start,
             on_cell_execute=self._on_cell_begun,
             on_cell_executed=self._on_cell_done,
@@ -165,23 +166,6 @@ class _Draft:
 
     def pretty_path(self, path: str) -> str:
         return path
-
-
-def _sockets(scratch: Path, language: str) -> Any:
-    """Return traitlets that connect papermill and the kernel by Unix sockets in *scratch*.
-
-    By default jupyter_client finds five free ports and closes them; the kernel opens them about a
-    second later. Two kernels that start at the same time can get the same port, and then one of
-    them dies (nteract/papermill#511; measured: 17 of 10,000 pairs).
-    """
-    from traitlets.config import Config
-
-    prefix = str(scratch / "kernel")
-    # Some kernels of other languages do not support it. The path of a socket has a maximum length:
-    # 103 bytes on macOS, and zmq adds "-1".
-    if os.name == "nt" or language != "python" or len(os.fsencode(prefix)) > 95:
-        return Config()
-    return Config({"KernelManager": {"transport": "ipc", "ip": prefix}})
 
 
 def _literal(path: str) -> str:

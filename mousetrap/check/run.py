@@ -15,6 +15,7 @@ from mousetrap.check.child_process import PapermillProcess
 from mousetrap.check.copy_place import can_be_read, place_for, target_of
 from mousetrap.check.drift import refuse_drift
 from mousetrap.check.executed_notebook import CheckResult, FailingCell, read
+from mousetrap.check.kernel_sockets import language_of
 from mousetrap.check.notebook_format import text_of
 from mousetrap.check.parameters import INSTALL, convert_parameters, parameters_in, read_notebook
 from mousetrap.check.progress import CheckProgress, read_stage_counts
@@ -148,7 +149,7 @@ class _NotebookRun:
             "output": str(self.target.absolute()),
             "parameters": parameters,
             "kernel": self._document.metadata.get("kernelspec", {}).get("name") or "python3",
-            "language": _language(self._document),
+            "language": language_of(self._document),
             "run_id": self._run_id,
             "facts": self._facts,
         }
@@ -245,12 +246,3 @@ def _first_failing(document: Any, child: PapermillProcess) -> FailingCell | None
 def _place(cell: FailingCell) -> str:
     count = "" if cell.count is None else f" (In [{cell.count}])"
     return f"cell {cell.number}{count}: {cell.line}"
-
-
-def _language(document: Any) -> str:
-    metadata = document.metadata
-    return (
-        metadata.get("language_info", {}).get("name")
-        or metadata.get("kernelspec", {}).get("language")
-        or "python"
-    )

@@ -8,6 +8,7 @@ while the kernel still runs, and an executed copy that is kept.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from mousetrap.check.descendants import (
 )
 from mousetrap.check.executed_notebook import create_draft, default_output, first_line
 from mousetrap.check.kernel_reply import show_failure
+from mousetrap.check.kernel_sockets import kernel_sockets, language_of
 from mousetrap.errors import CheckFailed, DeadlineExceeded, Drifted, MousetrapError, ParameterError
 from mousetrap.pytest_plugin.items import CheckItem, deadline_of, relative_path
 from mousetrap.pytest_plugin.session_broker import session_broker
@@ -136,8 +138,10 @@ class NbmakeRun:
     """The run of a notebook by nbmake: which cell failed, according to the kernel's replies.
 
     nbmake recognises a failure by the cell's error output, and a failed cell can have none. nbmake
-    has no hook for this, but nbclient, which it uses, has one. If nbmake changes, failures are
-    again what nbmake says, and the queues are captured after the kernel has ended.
+    has no hook for this, but nbclient, which it uses, has one. By the same way the kernel gets
+    sockets of its own: kernels that start at the same time can get the same port. If nbmake
+    changes, failures are again what nbmake says, and the queues are captured after the kernel has
+    ended.
     """
 
     def __init__(self, on_failure: Callable[[], object]) -> None:
@@ -159,16 +163,22 @@ class NbmakeRun:
             yield
             return
 
-        def make_client(document: Any, **options: Any) -> Any:
-            self._document = document
-            hooks = {"on_cell_error": self._on_cell_error, "on_cell_execute": self._on_cell_begun}
-            return client(document, **hooks, **options)
+        with tempfile.TemporaryDirectory(prefix="mousetrap-", ignore_cleanup_errors=True) as folder:
 
-        nb_run.NotebookClient = make_client
-        try:
-            yield
-        finally:
-            nb_run.NotebookClient = client
+            def make_client(document: Any, **options: Any) -> Any:
+                self._document = document
+                config = kernel_sockets(Path(folder), language_of(document))
+                hooks = {
+                    "on_cell_error": self._on_cell_error,
+                    "on_cell_execute": self._on_cell_begun,
+                }
+                return client(document, config=config, **hooks, **options)
+
+            nb_run.NotebookClient = make_client
+            try:
+                yield
+            finally:
+                nb_run.NotebookClient = client
         if place := self._refused_cell():
             raise CheckFailed(f"the kernel did not run {place}")
 

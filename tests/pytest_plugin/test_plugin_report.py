@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+from support import verdicts
+from support.notebook_files import write_notebook
 from support.plugin_project import run_pytest, write_project
 from support.processes import is_gone
 
@@ -173,3 +176,14 @@ def test_drifted_notebook_fails_with_a_diff(report):
 
     assert "books/drifted.ipynb, cell 2, same as lengths:measure: it is not the same" in text
     assert "-    return len(word)\n+    return len(word) + 1" in text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such sockets")
+def test_kernel_of_nbmake_has_sockets_of_its_own(tmp_path, broker):
+    """Kernels that start at the same time can get the same port, and then one of them dies."""
+    asks = "from ipykernel.connect import get_connection_info\nimport json"
+    notebook = write_notebook(
+        tmp_path / "a.ipynb", f"{asks}\nassert json.loads(get_connection_info())['ip'][0] == '/'"
+    )
+
+    assert verdicts.of_nbmake(tmp_path, broker.environment()) == {notebook: None}
