@@ -29,6 +29,7 @@ SMALL = {
          "waiting jobs: time / ideal", "computing jobs: 2 processes / 1",
          "two stages, embedded broker / this one"],
     ),
+    "bench_call": ({"messages": 10, "repeats": 1, "calls": 50}, ["call / by hand, p50", "rounds"]),
     "bench_latency": (
         {"messages": 20, "repeats": 1, "largest": 1000, "imports": 1},
         ["two stages / bare pika, p50", "two stages / bare pika, safe, p99", "scaling",
