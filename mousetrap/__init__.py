@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # the same as `_HOMES`, for type checkers and editors
     from mousetrap.job_queue import QUEUES, declare, depth, drain, open_channel, peek, ping, purge
     from mousetrap.model.batch import Batch
     from mousetrap.model.exchanges import Exchange
+    from mousetrap.model.join_groups import Join
+    from mousetrap.model.join_headers import Missing
     from mousetrap.model.ledger import Ledger
     from mousetrap.model.message import Message
     from mousetrap.model.message_list import Messages
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 -- in groups, as a table of contents
     # a flow: functions bound to queues
     "stage", "Stage", "Queue", "Exchange", "Send", "Reject", "Batch", "FailedItems",
+    "Join", "Missing",
     # what a flow consists of: a picture, and an AsyncAPI document
     "describe", "FlowDescription",
     # messages, sending and handling them
@@ -74,6 +77,8 @@ _HOMES = {
     "model.message_list": ("Messages",),
     "model.batch": ("Batch",),
     "model.exchanges": ("Exchange",),
+    "model.join_groups": ("Join",),
+    "model.join_headers": ("Missing",),
     "model.ledger": ("Ledger",),
     "model.summary": ("RunSummary",),
     "model.targets": ("Send",),

@@ -22,6 +22,7 @@
     ├── HandlerTimedOut        handling this message took longer than the stage's time limit
     ├── HandlersStuck          a worker ends, because its handlers do not return
     ├── Reject                 raised *by a handler*: dead-letter this message, do not retry it
+    │   └── JoinFailed         not all parts of a message have come to their join
     ├── FailedItems            raised *by the handler of a batch*: these of its messages failed
     ├── CallError              a request of `mousetrap.call` got no answer
     │   ├── CallFailed         the request was dead-lettered; has the reason
@@ -278,6 +279,13 @@ class CallTimedOut(CallError, TimeoutError):
     """No answer came within the time-out of a call; the text says what is known of the request.
 
     It may be handled or not. A worker that would begin with it only now dead-letters it.
+    """
+
+
+class JoinFailed(Reject):
+    """Not all parts of a message came to their join, or there are more than it takes.
+
+    Its dead letter has all that came; after the cause is mended, replay both.
     """
 
 

@@ -18,7 +18,7 @@ DECLARED_VARIABLE = "MOUSETRAP_DECLARED"
 """The environment variable; its value is the path of a file."""
 
 # not a work queue
-_DERIVED = re.compile(r"\.((retry|delay)\.[0-9.e+-]+s(\.2)?|dead|quarantine)$|(^|\.)events$")
+_DERIVED = re.compile(r"\.((retry|delay)\.[0-9.e+-]+s(\.2)?|dead|quarantine|join)$|(^|\.)events$")
 _declared_here: set[str] = set()  # by this process
 _written: set[tuple[str, str]] = set()  # (path, name) that this process has written
 

@@ -74,8 +74,9 @@ def _compared_sends(each: Edge) -> FlowFinding | None:
 
 
 def _read(each: Edge) -> Any:
+    """Return the type of the messages that come to the reader: of the parts, if it joins."""
     assert each.reader is not None
-    return each.reader.message_type
+    return getattr(each.reader.handler, "part_type", each.reader.message_type)
 
 
 def _comparable(type: Any) -> Any:

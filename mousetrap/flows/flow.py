@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mousetrap.errors import SettingsError
 from mousetrap.flows.edges import edges, routed
 from mousetrap.flows.flow_checks import FlowFinding, check
+from mousetrap.flows.joins import check_joins
 from mousetrap.flows.known_queues import check_queues, known_queues
 from mousetrap.flows.stage import Stage
 from mousetrap.model.exchanges import Exchange
@@ -76,6 +77,7 @@ class Flow:
         self.findings: tuple[FlowFinding, ...] = (
             stages.findings if isinstance(stages, Flow) else check(self.stages)
         )
+        check_joins(self.stages)
 
     @property
     def steps(self) -> list[Step]:
@@ -116,6 +118,11 @@ class Flow:
     def reads(self) -> list[str]:
         """The queues that stages read."""
         return list(dict.fromkeys(each.queue.name for each in self.stages))
+
+    @property
+    def collects(self) -> list[str]:
+        """The queues from which joins collect."""
+        return [each.queue.join for each in self.stages if each.queue.join]
 
     @property
     def writes(self) -> list[str]:

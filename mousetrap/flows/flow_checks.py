@@ -7,6 +7,8 @@ error   two stages read one queue, or have one name; an exchange has two types (
 error   no value that a stage sends, to a queue, by an exchange or by a route, can be decoded
         by the stage that reads it
 error   a stage returns `Send`, and names no target
+error   a join waits for a stage that is not there or does not lead to it, or gets other messages
+        as well (see `mousetrap.flows.joins`)
 warning some values that a stage sends cannot be decoded by the stage that reads them
 warning messages go round for ever: each stage of a circle always returns a value to the next
 warning a stage reads a queue that none writes, and one writes a queue of nearly that name

@@ -10,14 +10,18 @@ import copy
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import SettingsError
+from mousetrap.flows.joins import join_points
 from mousetrap.flows.known_queues import known_beside
 from mousetrap.model.batch import Batch
 from mousetrap.model.headers import check_carried
+from mousetrap.model.join_groups import Join
+from mousetrap.model.join_headers import JoinPoint
 from mousetrap.model.message import Message, current_message
 from mousetrap.model.targets import OutputTargets, SentMessage, Targets
 from mousetrap.model.topology import Queue
@@ -25,6 +29,8 @@ from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.batch_handler import new_handler
 from mousetrap.worker.handling import Handling, current_handling, inherit_in_threads, pass_on
+from mousetrap.worker.join_types import check_no_batch
+from mousetrap.worker.join_worker import JoinHandler, JoinWorker
 from mousetrap.worker.options import check_options
 from mousetrap.worker.service import WorkerService
 from mousetrap.worker.worker import Worker
@@ -48,10 +54,17 @@ class Stage(Generic[P, R]):
         routes: Targets = None,
         carry: Sequence[str] = (),
         batch: Batch | None = None,
+        joins: Join | str | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.handler = new_handler(function, name, check_carried(carry), batch)
+        self.joins = Join(joins) if isinstance(joins, str) else joins
+        headers = check_carried(carry)
+        if self.joins is None:
+            self.handler = new_handler(function, name, headers, batch)
+        else:
+            check_no_batch(batch)
+            self.handler = JoinHandler(function, self.joins, name, headers)
         self.name = self.handler.name
         self.queue = queue
         self.writes: Any = writes
@@ -88,6 +101,8 @@ class Stage(Generic[P, R]):
             raise SettingsError(
                 f"{self.name} reads {self.queue!r}: give the name of a queue, or a Queue"
             )
+        if self.joins is not None:
+            self.queue = dataclasses.replace(self.queue, join=f"{self.queue.name}.join")
         before: OutputTargets | None = vars(self).get("targets")
         self.targets = OutputTargets(self.writes, self.routes)
         if before is not None:  # a copy, which has the names of these queues only
@@ -151,15 +166,21 @@ class Stage(Generic[P, R]):
         retry_delays: tuple[float, ...] | None = None,
         timeout: float | None = None,
         queues: Mapping[str, Queue] | None = None,
+        stages: Iterable[Stage[..., Any]] | None = None,
     ) -> Worker:
         """Return a worker for this stage, not started; arguments replace the decorator's values.
 
-        *queues* are those of its flow that have arguments or exist already, by their names. Without
-        it they are those of the stages in the same module.
+        *queues* are those of its flow that have arguments or exist already, by their names, and
+        *stages* are its stages: one of them may join what this one makes. Without these they are
+        those in the same module.
+
+        Raises:
+            SettingsError: no way leads from this stage to one that joins what it makes.
         """
         known = known_beside(self) if queues is None else queues
         writes, routes = self.targets.with_known(known)
-        return Worker(
+        make: Any = JoinWorker if self.joins else Worker
+        worker: Worker = make(
             with_delays(self.queue, retry_delays),
             self.handler,
             settings,
@@ -169,6 +190,16 @@ class Stage(Generic[P, R]):
             prefetch=self.prefetch if prefetch is None else prefetch,
             timeout=self.timeout if timeout is None else timeout,
         )
+        worker.targets.joins = self.joined_by(stages)
+        return worker
+
+    def joined_by(self, stages: Iterable[Stage[..., Any]] | None = None) -> list[JoinPoint]:
+        """Return the joins among *stages* that name this stage; default: those in its module.
+
+        Raises:
+            SettingsError: none of *stages* leads from this one to such a join.
+        """
+        return join_points(self, _stages_of_module(self) if stages is None else stages)
 
     def start(self, settings: Settings | None = None, **options: Any) -> Worker:
         """Start a worker in the background and return it; *options* are those of `worker`.
@@ -212,6 +243,15 @@ def queue_of(target: Stage[..., Any] | Queue | str) -> Queue:
     return Queue(target) if isinstance(target, str) else target
 
 
+def _stages_of_module(stage: Stage[..., Any]) -> list[Stage[..., Any]]:
+    """Return the stages that the module of *stage*'s function has, or has imported."""
+    names = getattr(inspect.unwrap(stage.function), "__globals__", None)
+    if names is None:
+        names = vars(sys.modules.get(getattr(stage.function, "__module__", ""), sys))
+    found = [each for each in list(names.values()) if isinstance(each, Stage)]
+    return list(dict.fromkeys(found))
+
+
 def stage(
     reads: Queue | str,
     writes: Targets = None,
@@ -224,6 +264,7 @@ def stage(
     timeout: float | None = None,
     carry: Sequence[str] = (),
     batch: Batch | None = None,
+    joins: Join | str | None = None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Bind a plain function to the queue it *reads* and the queue or queues it *writes*.
 
@@ -251,6 +292,8 @@ def stage(
     one element for each (see `Batch` and `mousetrap.worker.batch_handler`). Each has its own
     outcome: `FailedItems` fails those that it names; after any other error each is handled alone.
 
+    *joins* names a stage: the function gets the list of all that came of one message (see `Join`).
+
     *name* (default: the function's) is the stage's identity: the ids of the outputs are computed
     from it. **Renaming a function gives its outputs other ids**, and a sink stores a result twice
     if its message is handled before and after. Then give the old name: ``name="fetch"``.
@@ -265,8 +308,7 @@ def stage(
         raise SettingsError(f"the name {name!r} of a stage: use a word, mostly the function's")
 
     def bind(function: Callable[P, R]) -> Stage[P, R]:
-        return Stage(
-            function, queue, writes, concurrency, prefetch, name, timeout, routes, carry, batch
-        )
+        rest = (timeout, routes, carry, batch, joins)
+        return Stage(function, queue, writes, concurrency, prefetch, name, *rest)
 
     return bind

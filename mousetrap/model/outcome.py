@@ -117,7 +117,8 @@ def outputs_to(queue: str, number: int) -> tuple[Output, ...]:
 def output_to(address: Address, id: str, body: bytes | None, delay: float = 0.0) -> Output:
     """Return the output with this *id* to *address*, which a `SentMessage` has."""
     if isinstance(address, str):
-        return Output(id, address, body, "", waiting_time(delay) if delay else 0.0)
+        delay = waiting_time(delay) if delay else 0.0
+        return Output(id, str(address), body, "", delay)  # msgspec encodes no subclass of str
     return Output(id, str(address.key), body, address.exchange.name)
 
 

@@ -124,6 +124,7 @@ class OutputTargets:
         if len(self.writes) == 1 and isinstance(only := self.writes[0], str):
             self.plain = only
         self.is_plain = bool(self.plain) or not self.writes
+        self.joins: Sequence[Any] = ()  # the `JoinPoint`s that name the stage
 
     @property
     def all(self) -> tuple[str | Exchange | RoutingKey, ...]:

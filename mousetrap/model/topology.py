@@ -103,6 +103,7 @@ class Queue:
     bindings: tuple[RoutingKey, ...] = ()
     declare: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    join: str = ""  # the queue in which a join of this one's messages collects their parts
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
@@ -152,7 +153,8 @@ class Queue:
 
         The retry queues and the dead queue exist only if a message has needed them.
         """
-        return [self.name, *self.retry_queues(), self.dead, self.quarantine]
+        of_join = [self.join] if self.join else []
+        return [self.name, *self.retry_queues(), self.dead, self.quarantine, *of_join]
 
     def possible_names(self) -> list[str]:
         """Return `names`, and those of the queues that can stand in for retry queues."""
@@ -213,7 +215,14 @@ class Topology:
         if queue.arguments.get("x-single-active-consumer"):
             arguments["x-single-active-consumer"] = True
         name = self.wire_name(queue.quarantine)
-        return [self.work_queue(queue), Declaration(name, arguments, self._how("compare"))]
+        quarantine = Declaration(name, arguments, self._how("compare"))
+        of_join = [self.join_queue(queue.join)] if queue.join else []
+        return [self.work_queue(queue), quarantine, *of_join]
+
+    def join_queue(self, name: str) -> Declaration:
+        """Return the queue in which a join collects, one of its workers at a time."""
+        arguments = {**self._arguments(), "x-single-active-consumer": True}
+        return Declaration(self.wire_name(name), arguments, self._how("compare"))
 
     def not_theirs(self, *queues: Queue | str) -> list[str]:
         """Return the names on the wire of those of *queues* that are declared if they are gone."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from mousetrap.display.safe_text import safe
-from mousetrap.errors import MousetrapError
+from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.flows.stage import Stage, stage, with_delays
 from mousetrap.model.batch import Batch
 from mousetrap.model.targets import Targets
@@ -270,6 +270,9 @@ def _on_cell_end(*_: object) -> None:
             now = running.user_ns.get(consumer.notebook_name, consumer.target)
             if now is not consumer.target or digest_of(now) != consumer.version.digest:
                 _swap_redefined(consumer, now)
+            if isinstance(consumer.target, Stage):
+                with suppress(SettingsError):  # a stage on the way is not defined yet
+                    consumer.worker.targets.joins = consumer.target.joined_by()
     finally:
         _lock.release()
 

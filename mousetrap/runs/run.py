@@ -97,7 +97,7 @@ class Run(RunFigures, RunCalls):
         self.namespace = f"{base.namespace[:31] or 'run'}-{randomness.new_id()[:8]}"
         changes: dict[str, Any] = {"keep_bodies": keep_bodies, "queues_expire": True}
         self.settings = base.replace(namespace=self.namespace, **changes)
-        self.ledger = Ledger(self.flow.reads, self.flow.routed)
+        self.ledger = Ledger([*self.flow.reads, *self.flow.collects], self.flow.routed)
         queues = [with_delays(each.queue, retry_delays) for each in self.flow.stages]
         self._queues = RunQueues(self.settings, self.flow, queues, self.ledger)
         delays_and_limit = {"retry_delays": retry_delays, "timeout": timeout}

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 from mousetrap.flows.flow import reference
+from mousetrap.flows.joins import check_importable
 from mousetrap.flows.known_queues import known_queues, packed
 from mousetrap.flows.stage import Stage
 from mousetrap.runtime.environment import is_kernel
@@ -46,6 +47,7 @@ class RunWorkers:
         known = known_queues(stages)
         if kind == "processes":
             references = {each.name: reference(each) for each in stages}
+            check_importable(stages)
             if known:  # stages of other modules may name them
                 options = {**options, "queue-arguments": packed(known)}
             self.processes = Supervisor.of(references, processes, settings, options)
@@ -67,7 +69,7 @@ class RunWorkers:
             self._capture = OutputCapture()
             self._capture.start()
         for each in self._stages:
-            worker = each.worker(self._settings, **self._options)
+            worker = each.worker(self._settings, stages=self._stages, **self._options)
             if self._capture is not None:
                 worker.add_hook(self._capture)
             self.threads.append(worker)

@@ -11,14 +11,16 @@ from types import TracebackType
 from typing import Protocol
 
 from mousetrap.amqp.delivery import Delivery
+from mousetrap.errors import Reject
 from mousetrap.model.message import Message, current_message
 from mousetrap.model.outcome import Outcome, OutcomeKind, Output
 from mousetrap.model.targets import OutputTargets, SentMessage
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import Handling, current_handling, current_task, pass_on
+from mousetrap.worker.handling import Handling, current_handling, current_task
 from mousetrap.worker.hooks import Hooks
+from mousetrap.worker.join_routes import addressed
 from mousetrap.worker.publications import OnOutcome, Publication
 
 
@@ -104,8 +106,12 @@ class AttemptHandling(Handling):
 
     def add_returned(self, values: Sequence[object]) -> None:
         """Set the outputs that the handler returned; an answer is made of *values*."""
-        self._attempt.returned = values
+        self.keep_returned(values)
         super().add_returned(values)
+
+    def keep_returned(self, values: Sequence[object]) -> None:
+        """Keep *values* for an answer."""
+        self._attempt.returned = values
 
 
 class HandlerCall(AttemptHandling):
@@ -146,10 +152,14 @@ class HandlerCall(AttemptHandling):
             return not isinstance(error, GeneratorExit)
         sent = self.end()
         try:
+            outputs = self.outputs
             if error is None:
-                outputs = (*self.outputs, *[each.message for each in sent])
-                pass_on(self.message, self._attempt.handler.carry, outputs)
-                self._end.publish_outputs(self._attempt, self.outputs, sent)
+                try:
+                    outputs, sent = addressed(self, self._attempt.handler.carry, outputs, sent)
+                except Reject as refused:
+                    error = refused
+            if error is None:
+                self._end.publish_outputs(self._attempt, outputs, sent)
             else:
                 self._end.handle_failure(self._attempt, error)
         finally:

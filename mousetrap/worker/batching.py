@@ -27,7 +27,8 @@ from mousetrap.worker.batch_executor import BatchExecutor, Work
 from mousetrap.worker.batch_handler import BatchHandler, BatchScope, Element
 from mousetrap.worker.executors import AsyncExecutor, Executor, OnCrash, ThreadExecutor
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.handling import current_task, pass_on
+from mousetrap.worker.handling import current_task
+from mousetrap.worker.join_routes import addressed
 from mousetrap.worker.processor import Processor
 
 log = logging.getLogger("mousetrap.worker.worker")
@@ -106,8 +107,7 @@ class BatchCall:
         handling = AttemptHandling(attempt, end.settings, end.targets)
         try:
             outputs = self.handler.outputs_of(element, message, handling)
-            sent = handling.end()
-            pass_on(message, self.handler.carry, (*outputs, *[each.message for each in sent]))
+            outputs, sent = addressed(handling, self.handler.carry, outputs, handling.end())
         except BaseException as error:  # noqa: BLE001 -- the handler's own, or of a value to send
             end.handle_failure(attempt, error)
         else:

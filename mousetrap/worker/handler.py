@@ -25,6 +25,7 @@ from typing import Any
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.batch import Batch
 from mousetrap.model.decoding import decode
+from mousetrap.model.join_groups import Join
 from mousetrap.model.message import Message
 from mousetrap.model.one_or_many import outputs_of
 from mousetrap.model.targets import Send
@@ -56,6 +57,7 @@ class Handler:
             stage, whose queues and options would be lost.
     """
 
+    joins: Join | None = None  # of a `mousetrap.worker.join_worker.JoinHandler`
     batch: Batch | None = None  # of a `mousetrap.worker.batch_handler.BatchHandler`
 
     def __init__(
@@ -108,6 +110,7 @@ class Handler:
         for kind, is_new, was_old in (
             ("coroutine functions", self.is_async, old.is_async),
             ("functions of batches", self.batch is not None, old.batch is not None),
+            ("functions of joins", self.joins is not None, old.joins is not None),
         ):
             if is_new is not was_old:
                 raise TypeError(

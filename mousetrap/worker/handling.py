@@ -88,6 +88,9 @@ class Handling:
         """
         self._returned = tuple(self.targets.outputs(values, self.message, self.name))
 
+    def keep_returned(self, values: Sequence[object]) -> None:
+        """Keep what the handler returned, if it is needed for an answer."""
+
     def add(
         self, values: Sequence[object], target: Address, options: SendOptions = DEFAULT
     ) -> list[Message]:

@@ -54,6 +54,7 @@ class Moves:
         self._publications = publications
         self._on_dead = on_dead
         self._on_moved = on_moved
+        self.rule = move_rule  # says by which rule a delivery is published again, if any
         self._lock = forks.released_in_child(threads.Lock())  # guards `under_way`
         self.under_way: dict[str, Delivery] = {}  # by id: published again and not acked yet
 

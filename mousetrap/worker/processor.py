@@ -38,7 +38,7 @@ from mousetrap.worker.handler import Handler
 from mousetrap.worker.handling import current_task, inherit_in_threads
 from mousetrap.worker.hooks import Hooks
 from mousetrap.worker.loss_queries import LossQueries
-from mousetrap.worker.moves import ACK_DELAY, Moves, move_rule
+from mousetrap.worker.moves import ACK_DELAY, Moves
 from mousetrap.worker.publications import OnOutcome, OutputConfirms, Publication, Publications
 from mousetrap.worker.recorder import Recorder
 from mousetrap.worker.time_limit import TimeLimit
@@ -214,7 +214,7 @@ class Processor:
                 return None
             attempt = Attempt(delivery, message, self.handler)
             self.attempts.by_delivery[delivery] = attempt
-        if (rule := move_rule(delivery)) is not None:
+        if (rule := self.moves.rule(delivery)) is not None:
             self.moves.move(attempt, rule)
             return None
         if message.headers and has_expired(message.headers):
@@ -324,7 +324,8 @@ class Processor:
         properties = kept_properties(attempt.delivery.properties)
         if failure.delay is None and properties.reply_to:
             self.answers.keep_failure(attempt.delivery, failure.reason)
-        self._publish(attempt, [(failure.copy, failure.target, properties)], outcome)
+        copy = failure.copy, failure.target, properties
+        self._publish(attempt, [copy, *self.publications.death_notices(failure)], outcome)
 
     def _publish(
         self,

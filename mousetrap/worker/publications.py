@@ -24,8 +24,10 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, OutcomeUnknown
 from mousetrap.model.exchanges import Exchange
+from mousetrap.model.join_headers import JOINS, JoinQueue, death_notices
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import pack_declared
+from mousetrap.model.retry_policy import Replacement
 from mousetrap.model.targets import Address, SentMessage
 from mousetrap.model.topology import AnyDeclaration, Declaration
 from mousetrap.runtime import clock, randomness
@@ -120,8 +122,9 @@ class Publications:
     def of(self, sent: SentMessage) -> Publication:
         """Return *sent* as it is published; have its queue or exchange declared if it is missing.
 
-        A queue is declared in the namespace of a run, a check or a test. Elsewhere a message to a
-        queue that does not exist stays unconfirmed, and its source unacked, until it is declared.
+        A queue is declared in the namespace of a run, a check or a test, that of a join everywhere.
+        Otherwise a message to a queue that does not exist stays unconfirmed, and its source
+        unacked, until it is declared.
         """
         target, options = sent.target, sent.options
         if isinstance(target, str):
@@ -134,6 +137,14 @@ class Publications:
         properties = None if options.priority is None else sent_properties(options.priority)
         return sent.message, target, properties
 
+    def death_notices(self, failure: Replacement) -> list[Publication]:
+        """Return the notices to joins that wait for a message, if it is dead-lettered."""
+        message = failure.copy
+        if failure.delay is not None or JOINS not in message.headers:
+            return []
+        notices = death_notices(message, message.origin or "", failure.reason)
+        return [self.of(SentMessage(*each)) for each in notices]
+
     def _delayed(self, queue: str, delay: float) -> str:
         name = self._publisher.delayed(queue, delay)
         if self._publisher.settings.queues_expire and name not in self._delay_queues:
@@ -143,9 +154,11 @@ class Publications:
 
     def _add_target(self, queue: str) -> None:
         settings = self._publisher.settings
-        topology = settings.topology
-        if settings.queues_expire and topology.wire_name(queue) not in self._targets:
-            self._targets[topology.wire_name(queue)] = topology.work_queue(queue)
+        topology, is_of_join = settings.topology, isinstance(queue, JoinQueue)
+        if settings.queues_expire or is_of_join:
+            make = topology.join_queue if is_of_join else topology.work_queue
+            if topology.wire_name(queue) not in self._targets:
+                self._targets[topology.wire_name(queue)] = make(queue)
 
     def call_later(self, delay: float, function: Callable[[], object]) -> None:
         """Call *function* on the publisher's I/O thread in *delay* seconds."""

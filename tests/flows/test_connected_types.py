@@ -139,6 +139,7 @@ def test_types_that_go_through_an_exchange(writes, returns, level):
 def outcome_of(make: Callable[[], Flow]) -> str:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # of what other tests left unclosed
         try:
             make()
         except SettingsError as error:

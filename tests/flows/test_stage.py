@@ -157,6 +157,7 @@ def attributes_of(worker):
     return {
         "queue": worker.queue, "routes": worker.targets.routes, "concurrency": worker.concurrency,
         "prefetch": worker.prefetch, "name": worker.handler.name, "batch": worker.handler.batch,
+        "joins": worker.handler.joins,
         **{each: getattr(worker, each) for each in OPTIONS if hasattr(worker, each)},
     }  # fmt: skip
 

@@ -1,0 +1,216 @@
+"""Faults of joins: killed at each step of those that split, handle and join, and of the broker."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import pytest
+from rig.checker import History
+from rig.join_stages import QUEUES, ROLES, STAGES, expected
+from rig.trial import LONG
+from support.waiting import wait_for
+from test_faults_worker import kill_at, words
+
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.errors import WireError
+from mousetrap.job_queue import declare, depths, drain
+from mousetrap.model.message import Message
+
+SIZES = (3, 0, 9)  # parts of three messages
+PUBLISH, CONFIRM, DELIVER, ACK = (
+    ("Basic.Publish", "to broker"), ("Basic.Ack", "from broker"),
+    ("Basic.Deliver", "from broker"), ("Basic.Ack", "to broker"),
+)  # fmt: skip
+AROUND = ("before", "after")
+# A worker that takes one message at a time publishes its outputs or notices, then the outcome. The
+# one that joins publishes the joined message, the mark that its group has ended, then outcomes.
+STEPS = [
+    *(("split", (*PUBLISH, when, n)) for n in (1, 3, 4) for when in AROUND),
+    *(("split", (*ACK, when, 1)) for when in AROUND),
+    *(("handle", (*PUBLISH, when, n)) for n in (1, 2) for when in AROUND),
+    *(("handle", (*ACK, when, 1)) for when in AROUND),
+    *(("join", (*DELIVER, "after", n)) for n in (1, 4)),
+    *(("join", (*PUBLISH, when, n)) for n in (1, 2, 3, 4) for when in AROUND),
+    *(("join", (*CONFIRM, when, n)) for n in (1, 2, 3) for when in AROUND),
+    *(("join", (*ACK, when, n)) for n in (1, 2) for when in AROUND),
+    *((role, "handler begins") for role in ROLES),
+]
+
+
+QUICK_STEPS = {  # in every run; the others in the long tier
+    ("split", "Basic.Publish to broker after 3"), ("split", "Basic.Ack to broker before 1"),
+    ("handle", "Basic.Publish to broker after 1"), ("handle", "Basic.Ack to broker before 1"),
+    ("join", "Basic.Deliver from broker after 4"), ("join", "Basic.Publish to broker before 1"),
+    ("join", "Basic.Ack from broker before 1"), ("join", "Basic.Publish to broker after 2"),
+    ("join", "Basic.Publish to broker before 3"), ("join", "Basic.Ack to broker before 1"),
+    ("join", "handler begins"),
+}  # fmt: skip
+
+
+def trials_at(role, step):
+    """Return the parameters of a step: once in every run if it is quick, 30 times in the long."""
+    name = f"{role} {words(step)}"
+    quick = [pytest.param(role, step, 1, id=name)] if (role, words(step)) in QUICK_STEPS else []
+    return [*quick, pytest.param(role, step, 30, id=f"{name}-30", marks=LONG)]
+
+
+class Joins:
+    """Messages that are split and joined, what came of each, and the workers without faults."""
+
+    def __init__(self, settings, **options):
+        self.settings = settings
+        self.options = options
+        self.history = History()
+        self.sizes = {}
+        self.wrong = []
+        declare(*(each.queue for each in STAGES), "out", settings=settings)
+
+    def send(self, sizes):
+        """Publish a message for each of *sizes*, until the broker has confirmed it."""
+        messages = []
+        for size in sizes:
+            id = f"{len(self.sizes)}"
+            self.sizes[id] = size
+            messages.append(Message([id, size], id=id))
+        self.history.attempted |= {each.id for each in messages}
+        with Publisher(self.settings) as publisher:
+            publisher.publish_until_confirmed(messages, "work")
+        self.history.confirmed |= {each.id for each in messages}
+
+    def collect(self):
+        """Take the joined outputs and the dead letters; return whether none is missing."""
+        history = self.history
+        with contextlib.suppress(WireError):
+            for message in drain("out", idle=0.05, timeout=1.0, settings=self.settings):
+                id, parts = message.data
+                history.effects[id] += 1
+                history.names.setdefault(id, set()).add(message.id)
+                if parts != expected(self.sizes[id]):
+                    self.wrong.append((id, parts))
+            for stage in STAGES:
+                dead = stage.queue.dead
+                for message in drain(dead, idle=0.05, timeout=1.0, settings=self.settings):
+                    history.dead[message.id] = message.reason
+        return history.confirmed <= history.effects.keys()
+
+    @contextlib.contextmanager
+    def workers(self):
+        """Workers without faults."""
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(e.worker(self.settings, **self.options)) for e in STAGES]
+
+    def finish(self, timeout=40.0):
+        """Let workers without faults handle what is left, until nothing is held."""
+        with self.workers() as workers:
+            wait_for(self.collect, timeout)
+            wait_for(lambda: self.is_idle(workers) and self.is_idle(workers), timeout)
+        self.collect()
+
+    def is_idle(self, workers):
+        ready = any(each.messages for each in depths(QUEUES, self.settings) if each)
+        return not ready and not any(each.unacked for each in workers)
+
+    def check(self, fault_row):
+        """Check that nothing was lost, dead, early or different, and that each has one id."""
+        assert self.wrong == []
+        assert self.history.dead == {}
+        fault_row.add(self.history, 0)
+
+
+def start(worker_pool, settings, role, prefetch=1, **environment):
+    command = ("work", ROLES[role], "--with-parent", "--prefetch", str(prefetch))
+    return worker_pool.run(settings, *command, **environment)
+
+
+def bring_to(joins, role):
+    """Let the stages before *role* handle all messages; return when they have."""
+    before = STAGES[: list(ROLES).index(role)]
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(each.worker(joins.settings)) for each in before]
+        queues = [name for name in QUEUES for each in before if name in each.queue.names()]
+
+        def is_done():
+            ready = any(each.messages for each in depths(queues, joins.settings) if each)
+            return not ready and not any(each.unacked for each in workers)
+
+        wait_for(lambda: is_done() and is_done(), 30.0)
+
+
+@pytest.mark.fault("F56")
+@pytest.mark.parametrize(
+    ("role", "step", "times"), [each for one in STEPS for each in trials_at(*one)]
+)
+def test_join_killed_at(settings, proxy, worker_pool, fault_row, role, step, times):
+    """After SIGKILL at this step each message is joined, with all parts, always with one id."""
+    joins = Joins(settings)
+    for _ in range(times):
+        joins.send(SIZES)
+        bring_to(joins, role)
+        if isinstance(step, str):
+            killed = start(worker_pool, proxy.settings, role, RIG_KILL=step)
+        else:
+            outcome = kill_at(step, proxy, worker_pool)
+            killed = start(worker_pool, proxy.settings, role)
+            outcome.wait()
+        assert killed.wait() == -9
+        joins.finish()
+
+    fault_row.trials = times
+    joins.check(fault_row)
+
+
+def sizes(seeded_random, number):
+    """Return *number* sizes of 1 to 1,000 parts, 20 on average, log-uniform above that of most."""
+    return [round(1000 ** (seeded_random.random() ** 9)) for _ in range(number)]
+
+
+@pytest.mark.fault("F56")
+@pytest.mark.parametrize(
+    ("kills", "number"),
+    [(6, 60), pytest.param(500, 10_000, marks=[pytest.mark.long, pytest.mark.timeout(14_000)])],
+)
+def test_joins_while_workers_are_killed(
+    settings, worker_pool, fault_row, seeded_random, kills, number
+):
+    """Two processes of each stage, one of them killed at a time, at any moment."""
+    joins = Joins(settings, prefetch=64)
+    processes = [(role, start(worker_pool, settings, role, 32)) for role in ROLES for _ in range(2)]
+    for kill in range(kills):
+        part = number * (kill + 1) // kills - len(joins.sizes)
+        joins.send(sizes(seeded_random, part))
+        threading.Event().wait(seeded_random.uniform(0.0, 1.0))  # the moment
+        position = seeded_random.randrange(len(processes))
+        role, process = processes[position]
+        process.kill()
+        assert process.wait() == -9
+        processes[position] = (role, start(worker_pool, settings, role, 32))
+        if kill % 5 == 0:
+            joins.collect()
+    wait_for(joins.collect, 60 + number / 10)
+    worker_pool.kill_all()
+    joins.finish()
+
+    fault_row.trials = kills
+    joins.check(fault_row)
+
+
+@pytest.mark.fault("F56")
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=LONG)])
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_joins_while_the_broker_is_killed(
+    rabbit_settings, rabbit, fault_row, seeded_random, queue_type, kills
+):
+    """The parts that are held come back from the queue, and their groups are built again."""
+    joins = Joins(rabbit_settings.replace(queue_type=queue_type))
+    with joins.workers():
+        for _ in range(kills):
+            joins.send(sizes(seeded_random, 40))
+            threading.Event().wait(seeded_random.uniform(0.0, 0.3))  # the moment
+            rabbit.kill()
+            rabbit.start()
+            wait_for(joins.collect, 60)
+    joins.finish()
+
+    fault_row.trials = kills
+    joins.check(fault_row)
