@@ -45,6 +45,7 @@ class Declarer:
         self._settings = settings
         self._declarations: list[AnyDeclaration] = []
         self._later: list[Declaration] = []
+        self._hidden: list[str] = []  # what the user may not even ask for
         self._denied: set[tuple[str, str]] = set()  # what the user may not declare
         self._ways: dict[tuple[str, str], Way] = {}  # learned from refusals, by kind and name
 
@@ -141,6 +142,7 @@ class Declarer:
             # The user has no permission for it at all, and so may not know whether it exists: if it
             # is needed, the broker refuses that as well.
             self._ways[key] = "skip"
+            self._hidden.append(f"{key[0]} {key[1]!r}")
         elif code == 406 and way == "declare" and each.how == "missing":
             self._ways[key] = "ask"  # another client has just declared it
         else:
@@ -154,12 +156,14 @@ class Declarer:
         return missing_error(self._settings, self.missing, is_denied=is_denied)
 
     def explained(self, error: MousetrapError) -> MousetrapError:
-        """Return *error*, which ends the connection, with the reason if a run is not allowed."""
+        """Return *error*, which ends the connection, with what is known about permissions."""
         topology = self._settings.topology
         text = str(error)
         is_own = topology.is_own and f"'{topology.wire_name('')}" in text
-        if not isinstance(error, AccessRefused) or not is_own:
+        if not isinstance(error, AccessRefused):
             return error
+        if not is_own:
+            return AccessRefused(text + self._about_hidden) if self._hidden else error
         prefix = topology.namespace.rpartition("-")[0] or topology.namespace
         pattern = quote("^" + prefix.replace(".", r"\.") + "-")
         return AccessRefused(
@@ -169,6 +173,15 @@ class Declarer:
             f"configure, write and read {pattern} (rabbitmqctl set_permissions), or another "
             f"prefix, and set MOUSETRAP_NAMESPACE to it, without the hyphen. The broker said: "
             f"{text.partition(';')[0]}"
+        )
+
+    @property
+    def _about_hidden(self) -> str:
+        lines = "".join(f"\n  {safe(name)}" for name in sorted(self._hidden))
+        return (
+            f"\nUser {self._settings.user!r} has neither read nor write permission for these, so "
+            f"the broker does not say whether they exist:{lines}\n`mousetrap topology STAGE ...` "
+            f"prints the permissions that a flow needs"
         )
 
     def _of(self, kind: str, name: str) -> Declaration | ExchangeDeclaration | None:
