@@ -246,7 +246,8 @@ def delete(
 ) -> None:
     """Delete queues with their messages; a queue that does not exist is no error.
 
-    A `Queue` is deleted with its retry, dead and quarantine queues.
+    A `Queue` is deleted with its retry, dead and quarantine queues. What waits in a delay queue
+    stays there until the queue is declared again.
 
     Raises:
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.

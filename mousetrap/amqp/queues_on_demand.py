@@ -34,7 +34,7 @@ MAX_SILENT = 2  # confirms in a row that a queue may owe, if no other queue answ
 class QueuesOnDemand:
     """Declares queues right before a publish, and says where to publish if one cannot be used.
 
-    If a retry queue exists with other arguments, or answers no publish, the queue with the same
+    If a retry or delay queue has other arguments, or answers no publish, the queue with the same
     name and `SUBSTITUTE` is used instead. A dead queue with other arguments is used as it is,
     because dead letters only wait there. If a queue cannot be declared for another reason, such as
     a missing permission, it is used if it exists. `problems` says so.
@@ -123,13 +123,13 @@ class QueuesOnDemand:
         self._missing.update(each.queue for each in receipts if each.queue in self._postponed)
 
     def timed_out(self, receipts: list[Receipt], timeout: float, *, is_silent: bool) -> None:
-        """Replace retry queues that have not confirmed *receipts* within *timeout* seconds.
+        """Replace waiting queues that have not confirmed *receipts* within *timeout* seconds.
 
         *is_silent*: the broker has not answered for any other queue either.
         """
         for name in {each.queue for each in receipts if not each.exchange}:
             declaration = self._declarations.get(name)
-            if declaration is None or not _is_retry_queue(declaration):
+            if declaration is None or not _is_waiting_queue(declaration):
                 continue
             self._silent[name] += 1
             if not is_silent or self._silent[name] >= MAX_SILENT:
@@ -152,7 +152,7 @@ class QueuesOnDemand:
         if not isinstance(error, TopologyMismatch) and "RESOURCE_LOCKED" not in reason:
             self._postponed[name] = clock.monotonic() + DECLARE_AGAIN
             self._report(name, f"{reason}; until it is declared, {name!r} is used if it exists")
-        elif _is_retry_queue(declaration):
+        elif _is_waiting_queue(declaration):
             self._replace(declaration, f"{reason}: a message might never come back from it")
         else:
             del self._declarations[name]
@@ -173,7 +173,7 @@ class QueuesOnDemand:
         self._used.pop(name, None)
         self._report(
             name,
-            f"{reason}. Retries wait in {substitute.name!r} instead. What is in {name!r} already "
+            f"{reason}. Messages wait in {substitute.name!r} instead. What is in {name!r} already "
             f"may stay there: look (mousetrap queues, mousetrap peek). When it is empty, delete it "
             f"({how_to_delete(name)}) and start the workers again",
         )
@@ -184,7 +184,7 @@ class QueuesOnDemand:
             log.warning("%s", problem)
 
 
-def _is_retry_queue(declaration: Declaration) -> bool:
+def _is_waiting_queue(declaration: Declaration) -> bool:
     return "x-message-ttl" in declaration.arguments
 
 

@@ -226,6 +226,21 @@ def test_handler_that_sends_later_to_a_queue_it_does_not_name_fails(settings):
             run.settle(timeout=20, fail_fast=True)
 
 
+def test_delay_queue_with_other_arguments_is_not_used(anywhere):
+    """A message might never come back from it: another queue stands in, and is deleted, too."""
+    with mousetrap.run([later, first, second], anywhere) as run:
+        with mousetrap.open_channel(run.settings) as channel:
+            taken = f"{run.namespace}.second.delay.0.3s"
+            channel.queue_declare(taken, durable=True)
+        run.send(1, "tasks")
+        summary = run.settle(timeout=30)
+        queues = existing_queues(run)
+
+    assert (summary.done, summary.lost) == (1, 0)
+    assert {taken, f"{taken}.2"} <= queues.keys()
+    assert existing_queues(run) == {}
+
+
 def test_expired_jobs_of_a_run_are_dead_with_one_reason(settings):
     """They count as dead; the summary groups them."""
     release = threading.Event()

@@ -32,6 +32,8 @@ SLOW_PATHS = (
     "fault_injection/test_injector.py",
     "fault_injection/test_proxy.py",
     "faults",
+    "flows/test_call.py",
+    "flows/test_delayed.py",
     "notebook/test_handle.py",
     "notebook/test_live.py",
     "notebook/test_panel.py",
