@@ -107,4 +107,5 @@ def test_broken_connections_of_a_long_job(
     assert not trial.history.dead
     assert max(losses for _, losses in job.begins) < ALONE_FROM
     if how == "cut_its_worker":
-        assert len({pid for pid, _ in job.begins}) == PROCESSES
+        holders = {pid for pid, _ in job.begins}
+        assert len(holders) > ALONE_FROM  # fewer cannot count so many losses
