@@ -168,7 +168,10 @@ def _rights(publisher: Publisher, settings: Settings) -> Iterator[Finding]:
     except (MousetrapError, TimeoutError, ValueError) as error:
         if "ACCESS_REFUSED" in str(error) and f"'{queue}'" in str(error):
             text = "may not declare queues: workers use those that exist; runs and checks cannot"
-            fix = "mousetrap topology STAGE ... prints what an administrator has to make"
+            fix = (
+                "mousetrap topology STAGE ... prints what an administrator has to make, and the "
+                "permissions (rabbitmqctl set_permissions)"
+            )
             yield Finding("rights", "note", text, fix)
         else:
             yield _bad("rights", error)

@@ -29,10 +29,10 @@ def broker_only(monkeypatch):
     monkeypatch.setattr(doctor, "_interpreters", lambda: ())
 
 
-def found(settings, what, **changes):
-    """Return the bad findings on *what* with these settings."""
+def found(settings, what, state="bad", **changes):
+    """Return the findings on *what* with this state and these settings."""
     environment = settings.replace(**changes).to_environment()
-    return [each for each in examine(environment) if each.what == what and each.state == "bad"]
+    return [each for each in examine(environment) if each.what == what and each.state == state]
 
 
 def test_doctor_finds_nothing_in_a_good_setup(settings):
@@ -86,15 +86,16 @@ def test_doctor_distinguishes_login_from_vhost(settings):
 @pytest.mark.local
 @pytest.mark.usefixtures("broker_only")
 def test_doctor_finds_an_alarm_and_missing_rights(node):
-    """A broker with a memory alarm and a user with read permission only are findings."""
+    """A broker with a memory alarm and a user who may declare nothing are findings."""
     settings = node.settings
     node.rabbitmqctl("add_user", "reader", "secret")
     node.rabbitmqctl("set_permissions", "reader", "^$", "^$", ".*")
-    [rights] = found(settings, "rights", user="reader", password="secret")
+    [rights] = found(settings, "rights", "note", user="reader", password="secret")
     node.rabbitmqctl("set_vm_memory_high_watermark", "0")
     [alarm] = found(settings, "alarm")
 
-    assert "access to queue" in rights.text
+    assert "may not declare queues: workers use those that exist" in rights.text
+    assert "mousetrap topology" in rights.fix
     assert "set_permissions" in rights.fix
     assert "low on memory" in alarm.text
 
