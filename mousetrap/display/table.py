@@ -27,8 +27,9 @@ def age(seconds: float) -> str:
 class Table(Sequence[Mapping[str, Any]]):
     """A sequence of rows, each a mapping from column to value; a notebook shows it as a table.
 
-    The first `MAX_TABLE_ROWS` rows are shown, and *note* below them; ``table[n]``, ``len(table)``
-    and `to_pandas` give access to all rows.
+    `MAX_TABLE_ROWS` rows are shown, those of *page* (from 1), and *note* below them; ``table[n]``,
+    ``len(table)`` and `to_pandas` give access to all rows. *more* says how to see the others.
+    *units* are shown with the names of columns: ``wait, s``.
     """
 
     def __init__(
@@ -37,18 +38,26 @@ class Table(Sequence[Mapping[str, Any]]):
         rows: Sequence[Sequence[Any]],
         title: str = "",
         note: str = "",
+        *,
+        page: int = 1,
+        more: str = "",
+        units: Mapping[str, str] | None = None,
     ) -> None:
         self.columns = tuple(columns)
         self.title = title
         self.note = note
+        self._more = more
+        self._units = units or {}
         self._rows = rows
+        pages = max(1, -(-len(rows) // MAX_TABLE_ROWS))
+        self._start = (min(max(1, page), pages) - 1) * MAX_TABLE_ROWS
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Table(self.columns, self._rows[index], self.title, self.note)
+            return Table(self.columns, self._rows[index], self.title, self.note, units=self._units)
         return dict(zip(self.columns, self._rows[index], strict=True))
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
@@ -67,7 +76,7 @@ class Table(Sequence[Mapping[str, Any]]):
         return pandas.DataFrame(list(self._rows), columns=list(self.columns))
 
     def __repr__(self) -> str:
-        rows = [tuple(safe(name) for name in self.columns), *self._shown()]
+        rows = [tuple(self._heads()), *self._shown()]
         widths = [max(len(row[n]) for row in rows) for n in range(len(self.columns))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -77,7 +86,7 @@ class Table(Sequence[Mapping[str, Any]]):
 
     def _repr_html_(self) -> str:
         left = "style='text-align:left'"
-        head = "".join(f"<th {left}>{html.escape(safe(name))}</th>" for name in self.columns)
+        head = "".join(f"<th {left}>{html.escape(name)}</th>" for name in self._heads())
         body = "".join(
             "<tr>"
             + "".join(f"<td {_style(cell)}>{html.escape(cell)}</td>" for cell in row)
@@ -92,11 +101,19 @@ class Table(Sequence[Mapping[str, Any]]):
         )
 
     def _shown(self) -> list[tuple[str, ...]]:
-        return [tuple(_cell(value) for value in row) for row in self._rows[:MAX_TABLE_ROWS]]
+        shown = self._rows[self._start : self._start + MAX_TABLE_ROWS]
+        return [tuple(_cell(value) for value in row) for row in shown]
+
+    def _heads(self) -> list[str]:
+        units = self._units
+        return [safe(f"{each}, {units[each]}" if each in units else each) for each in self.columns]
 
     def _rest(self) -> list[str]:
-        more = len(self) - MAX_TABLE_ROWS
-        rest = [f"... and {more:,} more"] if more > 0 else []
+        number = len(self)
+        rest = [f"... and {number - MAX_TABLE_ROWS:,} more"] if number > MAX_TABLE_ROWS else []
+        if self._more and rest:
+            last = min(number, self._start + MAX_TABLE_ROWS)
+            rest = [f"rows {self._start + 1:,} to {last:,} of {number:,}; {self._more}"]
         return [*rest, *([safe(self.note)] if self.note else [])]
 
 

@@ -264,7 +264,7 @@ def _handled(
         return [dataclasses.replace(recorded, outcome="dead", reason=reason_of(error), outputs=())]
     sent_on = [
         RecordedMessage(id, queue, each.job, each.parent, body=each.body)
-        for each, target, _ in outputs
+        for each, target, *_ in outputs
         for queue, id in (
             [(target, each.id)] if isinstance(target, str)
             else copies(target.exchange.name, str(target.key), each.id)

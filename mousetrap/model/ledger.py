@@ -141,7 +141,8 @@ class Ledger:
         outputs: list[Output] = []
         for each in outcome.outputs:
             copies = self.copies(each.exchange, each.queue, each.id) if each.exchange else ()
-            outputs += [Output(id, queue, each.body) for queue, id in copies] or [each]
+            replace = msgspec.structs.replace
+            outputs += [replace(each, id=id, queue=q, exchange="") for q, id in copies] or [each]
         return msgspec.structs.replace(outcome, outputs=tuple(outputs))
 
     def _record(self, entry: LedgerEntry, outcome: Outcome) -> None:

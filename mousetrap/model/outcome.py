@@ -30,7 +30,8 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     A worker may leave the id empty: it stands for the id that `Message.child` gives. `unpack`
     returns every output with its id. If it was published to an *exchange* (its plain name), `queue`
-    is the routing key. It reaches its queue *delay* seconds later.
+    is the routing key. It reaches its queue *delay* seconds later. *is_own* says that the handler
+    sent it itself, by `mousetrap.send`.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     body: bytes | None = None
     exchange: str = ""
     delay: float = 0.0
+    is_own: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -114,12 +116,14 @@ def outputs_to(queue: str, number: int) -> tuple[Output, ...]:
     return (Output("", queue),) * number
 
 
-def output_to(address: Address, id: str, body: bytes | None, delay: float = 0.0) -> Output:
+def output_to(
+    address: Address, id: str, body: bytes | None, delay: float = 0.0, *, is_own: bool = False
+) -> Output:
     """Return the output with this *id* to *address*, which a `SentMessage` has."""
     if isinstance(address, str):
-        delay = waiting_time(delay) if delay else 0.0
-        return Output(id, str(address), body, "", delay)  # msgspec encodes no subclass of str
-    return Output(id, str(address.key), body, address.exchange.name)
+        wait = waiting_time(delay) if delay else 0.0
+        return Output(id, str(address), body, "", wait, is_own)  # msgspec encodes no subclass of str
+    return Output(id, str(address.key), body, address.exchange.name, 0.0, is_own)
 
 
 def pack(outcomes: Sequence[Outcome]) -> bytes:

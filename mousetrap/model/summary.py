@@ -44,7 +44,8 @@ class RunSummary:
     retried. `seconds` is the time from sending the first job to the last outcome of the run.
     `latency` is the time from sending a done job to the last outcome of its messages, in seconds,
     by percentile. `reasons` counts the dead messages by reason. `broker` names the broker, and says
-    so if it keeps messages in memory only.
+    so if it keeps messages in memory only. `messages` counts the jobs and all messages that came of
+    them, `own_sends` those that handlers sent themselves, by `mousetrap.send`.
     """
 
     sent: int
@@ -59,6 +60,8 @@ class RunSummary:
     reasons: dict[str, int]
     stages: dict[str, StageSummary] = field(default_factory=dict)
     broker: str = ""
+    messages: int = 0
+    own_sends: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as plain values, ready for JSON."""
@@ -75,9 +78,13 @@ class RunSummary:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         rows = self.as_dict()
         stages = rows.pop("stages")
-        shown = {name: _formatted(value) for name, value in rows.items() if value != ""}
+        shown = {name: _with_unit(name, each) for name, each in rows.items() if each != ""}
+        if not self.own_sends:
+            del shown["own_sends"]
+        else:
+            shown["own sends"] = shown.pop("own_sends")
         if (messages := sum(self.reasons.values())) != self.dead:
-            shown["dead"] += f" jobs, by {messages:,} dead messages, which the reasons count"
+            shown["dead"] += f", by {messages:,} dead messages, which the reasons count"
         text = "\n".join(f"{name:>10}  {value}" for name, value in shown.items())
         table = _table(list(shown.items()))
         if stages:
@@ -144,6 +151,23 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+# Of what a figure counts; a latency is in seconds.
+_UNITS = {"sent": "job", "confirmed": "job", "done": "job", "dead": "job", "lost": "job",
+          "retried": "attempt", "duplicates": "outcome", "messages": "message",
+          "own_sends": "message"}  # fmt: skip
+
+
+def _with_unit(name: str, value: Any) -> str:
+    """Return a figure with what it counts: ``1,000 jobs``, ``1 attempt``, ``1.5 s``."""
+    if name == "seconds" and isinstance(value, float):
+        return duration(value)
+    if name == "latency":
+        return ", ".join(f"{key}: {duration(each)}" for key, each in value.items()) or "–"
+    unit = _UNITS.get(name)
+    plural = "" if value == 1 else "s"
+    return f"{_formatted(value)} {unit}{plural}" if unit else _formatted(value)
 
 
 def _formatted(value: Any) -> str:

@@ -84,11 +84,15 @@ class Send(Generic[T_co]):
 
 
 class SentMessage(NamedTuple):
-    """A message that a handler sends to *target*: with a priority, or later."""
+    """A message that a handler sends to *target*: with a priority, or later.
+
+    *is_own* says that it sends it itself, by `mousetrap.send`, and does not return it.
+    """
 
     message: Message
     target: Address
     options: SendOptions = DEFAULT
+    is_own: bool = False
 
 
 class OutputTargets:

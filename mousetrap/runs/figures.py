@@ -35,15 +35,36 @@ class RunFigures(forks.OfOneProcess):
 
     def summary(self) -> RunSummary:
         """Return the counts and times of the run as they are known now."""
-        return dataclasses.replace(self.ledger.summary(), broker=self._product)
+        own = ledger_tables.own_sends(entries := self.ledger.entries())
+        return dataclasses.replace(
+            self.ledger.summary(), broker=self._product, messages=len(entries), own_sends=own
+        )
 
-    def messages(self) -> Table:
+    def messages(
+        self,
+        outcome: str | None = None,
+        stage: str | None = None,
+        *,
+        order: str = "attention",
+        page: int = 1,
+    ) -> Table:
         """Return one row for each message: path, times in seconds, attempts, outcome and reason.
 
-        In a notebook, also the last line that its handler printed, if any.
+        In a notebook, also the last line that its handler printed, if any. Twenty rows are shown:
+        those of *page*, from 1; `to_pandas` has all. *outcome* (``"dead"``, ``"open"``,
+        ``"retried"``, ``"done"``, ``"result"``) and *stage* keep only such messages. The *order* is
+        ``"attention"`` (dead, open and retried ones first, then the slowest), ``"slowest"``, or
+        ``"sent"``: as they were put into their queues.
+
+        Raises:
+            SettingsError: there is no such outcome, stage or order.
         """
         printed = {page.id: page.last_line for page in self._workers.output()}
-        return ledger_tables.messages(self.ledger, self.flow.reads, self.namespace, printed)
+        reads = {each.reads: each.name for each in self.flow.steps}
+        return ledger_tables.messages(
+            self.ledger, reads, self.namespace, printed,
+            outcome=outcome, stage=stage, order=order, page=page,
+        )  # fmt: skip
 
     def plot(self, faults: HasFaultRows | None = None) -> None:
         """Draw how many messages each stage had done over time, and how long the jobs took.

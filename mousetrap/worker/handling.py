@@ -126,7 +126,7 @@ class Handling:
                 id = child_id(self.message.id, stem, self._numbers[stem])
                 self._numbers[stem] += 1
                 messages.append(self._output(each, id))
-            self._sent += [SentMessage(each, target, options) for each in messages]
+            self._sent += [SentMessage(each, target, options, True) for each in messages]
         return messages
 
     def end(self) -> Sequence[SentMessage]:

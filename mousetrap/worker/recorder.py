@@ -24,9 +24,12 @@ class Recorder:
             recorded = tuple([Output(each.id, writes, self._kept(each.body)) for each in outputs])
         if sent:
             recorded += tuple(
-                output_to(e.target, e.message.id, self._kept(e.message.body), e.options.delay)
+                output_to(
+                    e.target, e.message.id, self._kept(e.message.body), e.options.delay,
+                    is_own=e.is_own,
+                )
                 for e in sent
-            )
+            )  # fmt: skip
         return recorded
 
     def job_body(self, message: Message) -> bytes | None:

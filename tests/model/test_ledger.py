@@ -14,6 +14,7 @@ from mousetrap.model.ledger import Ledger
 from mousetrap.model.outcome import Outcome, Output
 
 READS = ["work", "more"]
+STAGES = dict.fromkeys(READS, "stage")
 START = 1_000_000.0  # seconds since 1970
 
 
@@ -73,7 +74,7 @@ def histories(draw):
 def everything(ledger):
     """Return all that a ledger can be asked."""
     return (
-        ledger.summary(), list(ledger_tables.messages(ledger, READS, "x")),
+        ledger.summary(), list(ledger_tables.messages(ledger, STAGES, "x")),
         list(ledger_tables.open_messages(ledger, START)), ledger.counts(), ledger.dead,
     )  # fmt: skip
 
@@ -161,7 +162,7 @@ def test_ledger_settles_a_result_at_once():
     add(ledger, outcome("j", outputs=(Output("j/0", "out"),)))
 
     assert ledger.open == 0
-    assert [row["outcome"] for row in ledger_tables.messages(ledger, READS, "x")] == [
+    assert [row["outcome"] for row in ledger_tables.messages(ledger, STAGES, "x")] == [
         "done",
         "result",
     ]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from mousetrap.errors import SettingsError
 from mousetrap.model.ledger import Ledger
-from mousetrap.model.ledger_tables import first_dead, last_failure, messages, open_messages
+from mousetrap.model.ledger_tables import (
+    first_dead,
+    last_failure,
+    messages,
+    open_messages,
+    own_sends,
+)
 from mousetrap.model.outcome import Outcome, Output
 
-READS = ["work", "more"]
+READS = {"work": "first", "more": "second"}
 START = 1_000_000.0  # seconds since 1970
 
 
@@ -49,6 +58,73 @@ def test_messages_has_a_row_for_each_message(ledger):
     assert rows["a"]["handling"] == pytest.approx(0.01)
     assert (rows["c"]["attempts"], rows["c"]["reason"]) == (2, "ValueError: never")
     assert (rows["d"]["path"], rows["d"]["wait"]) == ("work", None)
+
+
+ROWS = {
+    "attention": ["c", "d", "b", "a", "a/0", "a/0/0"],
+    "slowest": ["c", "b", "a", "a/0", "d", "a/0/0"],
+    "sent": ["a", "b", "c", "d", "a/0", "a/0/0"],
+}
+
+
+@pytest.mark.parametrize("order", ROWS)
+def test_messages_are_in_order(ledger, order):
+    """Dead and open ones first, or the slowest, or as they were sent."""
+    table = messages(ledger, READS, "a run", order=order)
+
+    assert [row["message"] for row in table] == ROWS[order]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [
+        ({"outcome": "dead"}, {"c"}), ({"outcome": "result"}, {"a/0/0"}),
+        ({"stage": "second"}, {"a/0"}), ({"stage": "first", "outcome": "done"}, {"a"}),
+        ({"stage": "second", "outcome": "dead"}, set()),
+    ],
+)  # fmt: skip
+def test_messages_can_be_chosen(ledger, chosen, ids):
+    """By their outcome, by the stage that reads their queue, or both; the title says so."""
+    table = messages(ledger, READS, "a run", **chosen)
+
+    assert {row["message"] for row in table} == ids
+    assert all(word in table.title for word in chosen.values())
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"outcome": "failed"}, {"stage": "third"}, {"order": "name"}, {"order": None}]
+)
+def test_what_cannot_be_chosen_is_refused(ledger, chosen):
+    """The text says what there is."""
+    with pytest.raises(SettingsError, match=r"use one of \w+, \w+"):
+        messages(ledger, READS, "a run", **chosen)
+
+
+def test_messages_says_how_many_there_are_and_how_to_see_more():
+    """The title has totals, the last line the shown rows and what shows others."""
+    ledger = Ledger(READS)
+    for n in range(707):
+        ledger.sent(f"{n:03}", "work", START + n)
+    ledger.add([outcome("007", "dead", seconds=1.47, attempt=3)], START + 5)
+
+    first, second = (repr(messages(ledger, READS, "it", page=page)).splitlines() for page in (1, 2))
+
+    assert first[0] == "707 messages of 707 jobs in it: 1 dead, 706 open, 2 retries, slowest 1.47 s"
+    assert {"sent, s", "wait, s", "handling, s"} <= set(re.split("  +", first[1]))
+    assert first[2].startswith("007")
+    assert first[-1].startswith("rows 1 to 20 of 707; more: page=")
+    assert second[-1].startswith("rows 21 to 40 of 707; ")
+    assert len(messages(ledger, READS, "it", page=2)) == 707
+    assert "rows 701 to 707 of 707; " in repr(messages(ledger, READS, "it", page=99))
+
+
+def test_own_sends_are_counted_once(ledger):
+    """A message that a handler sent itself counts once, however often it was handled."""
+    for at in (1, 2):
+        output = Output("x", "out", is_own=True)
+        ledger.add([outcome("d", at=START + at, outputs=(output, Output("y", "out")))], START + 9)
+
+    assert own_sends(ledger.entries()) == 1
 
 
 def test_messages_has_what_was_printed(ledger):

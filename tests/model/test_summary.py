@@ -21,7 +21,10 @@ def test_summary_shows_its_figures_and_stores_them_as_data():
     """Text for the terminal, a table for the notebook, JSON for programs that read the notebook."""
     bundle = SUMMARY._repr_mimebundle_()
 
-    assert "confirmed  3" in bundle["text/plain"]
+    assert "confirmed  3 jobs\n" in bundle["text/plain"]
+    assert "retried  1 attempt\n" in bundle["text/plain"]
+    assert "latency  p50: 500 ms\n" in bundle["text/plain"]
+    assert "own sends" not in bundle["text/plain"]
     assert bundle["text/plain"] == str(SUMMARY)
     assert "<td style='text-align:left'>2 ms</td>" in bundle["text/html"]
     assert json.loads(json.dumps(bundle[SUMMARY_TYPE])) == SUMMARY.as_dict()
@@ -32,7 +35,15 @@ def test_summary_says_what_it_counts_where_dead_jobs_and_dead_messages_differ():
     several = dataclasses.replace(SUMMARY, dead=34, reasons={"ValueError: a": 50, "KeyError": 1})
 
     assert "dead  34 jobs, by 51 dead messages, which the reasons count\n" in str(several)
-    assert "dead  1\n" in str(SUMMARY)
+    assert "dead  1 job\n" in str(SUMMARY)
+
+
+def test_summary_tells_jobs_and_messages_apart():
+    """Messages are the jobs and all that came of them; own sends are shown if there are any."""
+    text = str(dataclasses.replace(SUMMARY, messages=1000, own_sends=1))
+
+    assert "messages  1,000 messages\n" in text
+    assert "own sends  1 message\n" in text
 
 
 def test_summary_escapes_markup():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import re
+
 import pytest
 
-from mousetrap import Worker, stage
+from mousetrap import Exchange, Panel, Queue, Worker, stage
 from mousetrap.amqp.queue_depth import Depth
 from mousetrap.flows.flow import Step
 from mousetrap.notebook.stats_source import View, WorkersStatsSource
@@ -24,6 +27,21 @@ def test_workers_of_one_function_are_one_stage(settings):
     steps = [each.step for each in source.view(1.0).stages]
 
     assert steps == [Step("measure", "words", ("lengths",)), Step("measure of other", "other")]
+
+
+def test_workers_show_exchanges(settings):
+    """Those that they write, and those to which their queue is bound; the picture has both."""
+    orders, alarms = Exchange("orders"), Exchange("alarms", "fanout")
+    queue = Queue("visits", bindings=[orders["*.paid"]])
+    worker = Worker(queue, measure.handler, settings, writes=["lengths", alarms])
+
+    [step] = [each.step for each in WorkersStatsSource([worker], settings).view(1.0).stages]
+
+    assert step == Step("measure", "visits", ("lengths",), ("alarms",), (), ("orders",))
+    html = Panel(worker).bundle()["text/html"]
+    [data] = re.findall(r'src="data:image/svg\+xml;base64,(.*?)"', html)
+    picture = base64.b64decode(data).decode()
+    assert all(f"<title>{name}</title>" in picture for name in ("orders", "alarms", "lengths"))
 
 
 def test_depths_become_waiting_messages_and_the_age_of_the_oldest(settings):

@@ -133,6 +133,22 @@ def test_run_shows_itself(settings):
     assert settings.password not in repr(run)
 
 
+@stage(reads="numbers", writes="out")
+def tell(n: int) -> int:
+    mousetrap.send("told", [n, n + 1])
+    return n
+
+
+def test_summary_counts_what_handlers_sent_themselves(settings):
+    """Beside the jobs, and all messages that came of them."""
+    with mousetrap.run(tell, settings) as run:
+        run.send_many(range(5))
+        summary = run.settle(timeout=10)
+
+    assert (summary.sent, summary.messages, summary.own_sends) == (5, 20, 10)
+    assert "own sends  10 messages" in str(summary)
+
+
 def test_run_is_shown_by_the_panel_outside_a_kernel_too(settings):
     """The panel registers its view when it is imported; the run imports it when it is shown."""
     run = mousetrap.run(double, settings)
