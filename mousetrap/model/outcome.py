@@ -122,7 +122,9 @@ def output_to(
     """Return the output with this *id* to *address*, which a `SentMessage` has."""
     if isinstance(address, str):
         wait = waiting_time(delay) if delay else 0.0
-        return Output(id, str(address), body, "", wait, is_own)  # msgspec encodes no subclass of str
+        return Output(
+            id, str(address), body, "", wait, is_own
+        )  # msgspec encodes no subclass of str
     return Output(id, str(address.key), body, address.exchange.name, 0.0, is_own)
 
 

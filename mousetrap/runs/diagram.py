@@ -289,7 +289,7 @@ def _lines(lines: Sequence[_Line], box: Box, y: float) -> str:
             f'<text x="{x:g}" y="{y:g}" text-anchor="middle" class="{each.kind}" '
             f'fill="{_COLORS[each.kind]}" font-size="{each.size}"{weight}>{inner}</text>'
         )
-        y += LINE * len(parts)
+        y += LINE * len(each.parts)
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, cycle
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.summary import percentiles
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, RED, ORANGE, GREY = "#2b6cb0", "#c53030", "#dd6b20", "#a0aec0"
-STAGE_COLORS = (BLUE, ORANGE, "#2f855a", "#6b46c1", "#b7791f", "#2c7a7b")
+# A picture has no ground of its own: a notebook shows it on its own one, and may change its theme
+# afterwards. So each colour is legible on white and on JupyterLab's dark ground (contrast above 4).
+BLUE, RED, ORANGE, GREY = "#3b7fd4", "#d3453d", "#b86a00", "#767d88"
+STAGE_COLORS = (BLUE, ORANGE, "#1f8a63", "#b5589a", "#8a7a2f", "#2a8a96")
 BINS = 80  # intervals of time in which messages are counted
 
 Place: TypeAlias = tuple[float | str, float | str, str, str, str]
@@ -69,7 +71,9 @@ def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = 
     axes.scatter(lon, lat, s=130, marker="P", color=ORANGE, edgecolor="white", zorder=4,
                  label=f"centroid: {_degrees(lat, 'NS')}, {_degrees(lon, 'EW')}")  # fmt: skip
     axes.set_title(f"The most northerly of {len(points)} places is {name}")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, frameon=False)
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, frameon=False, labelcolor=GREY
+    )
 
 
 def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
@@ -81,7 +85,7 @@ def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
     axes.set(xlabel="seconds from sending a job to its result", ylabel="jobs done (%)")
     axes.set_title(f"How long {len(seconds):,} jobs took")
     if not seconds:
-        axes.text(0.5, 0.5, "no job was done", ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "no job was done", ha="center", color=GREY, transform=axes.transAxes)
         return
     ranked = sorted(seconds)
     share = [100 * rank / len(ranked) for rank in range(len(ranked) + 1)]
@@ -92,7 +96,7 @@ def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
         axes.axvline(value, color=color, linestyle="--", linewidth=1.2)
         axes.plot(value, height, "o", color=color, label=f"{name} = {value:.2f} s")
     axes.set(xlim=(0, 1.03 * ranked[-1]), ylim=(0, 104))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=GREY)
 
 
 def run(ledger: Ledger) -> None:
@@ -107,7 +111,8 @@ def run(ledger: Ledger) -> None:
     flow.set_title("Messages done by each stage")
     lines = [("sent", sent, GREY)]
     lines += [(*stage, color) for stage, color in zip(stages, cycle(STAGE_COLORS), strict=False)]
-    last = max((moments[-1] for _, moments, _ in lines if moments), default=1.0)
+    ends = [deaths, *(moments for _, moments, _ in lines)]
+    last = max((moments[-1] for moments in ends if moments), default=1.0)
     for name, moments, color in lines:
         steps = [*moments, last] if moments else []
         counts = [*range(1, len(moments) + 1), len(moments)] if moments else []
@@ -116,7 +121,7 @@ def run(ledger: Ledger) -> None:
         flow.plot(deaths, [0] * len(deaths), "x", color=RED, clip_on=False,
                   label=f"{len(deaths):,} dead")  # fmt: skip
     flow.set(xlim=(0, last * 1.02 or 1), ylim=(0, None))
-    flow.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    flow.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=GREY)
     latencies(ledger.latencies(), times)
 
 
@@ -160,7 +165,13 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
         rate.annotate(f"{number}", (at, 1.0), (2, height), xycoords=("data", "axes fraction"),
                       textcoords="offset points", color=RED)  # fmt: skip
     if marks:
-        rate.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, handlelength=0.8)
+        rate.legend(
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+            frameon=False,
+            labelcolor=GREY,
+            handlelength=0.8,
+        )
 
 
 def _ends_of_jobs(ledger: Ledger, first: float) -> list[float]:
@@ -204,10 +215,15 @@ def _figure(size: tuple[float, float], rows: int) -> tuple[Figure, list[Axes]]:
             "matplotlib, which draws the picture, is not installed: "
             "pip install 'mousetrap-mq[notebook]'"
         ) from None
-    figure, grid = pyplot.subplots(rows, figsize=size, layout="constrained", squeeze=False)
+    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    colors: Any = dict.fromkeys(names, GREY)
+    with pyplot.rc_context(colors):
+        figure, grid = pyplot.subplots(rows, figsize=size, layout="constrained", squeeze=False)
+    figure.patch.set_alpha(0)
     found: list[Axes] = list(grid[:, 0])
     for axes in found:
-        axes.grid(color="#e2e8f0")
+        axes.patch.set_alpha(0)
+        axes.grid(color=GREY, alpha=0.25)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, found

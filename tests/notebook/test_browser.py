@@ -10,7 +10,10 @@ from support.jupyterlab import SCREENSHOTS, chromium
 
 from mousetrap import Panel
 from mousetrap.check.report import write_report
+from mousetrap.flows.flow import Step
+from mousetrap.model.summary import StageSummary
 from mousetrap.run_fetch_worker import fetch
+from mousetrap.runs.diagram import Activity, Diagram
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -35,6 +38,66 @@ def test_saved_panel_needs_no_javascript(tmp_path, settings):
     assert is_loaded
     assert box["width"] > 300
     assert "per s" in text
+
+
+OUTSIDE = """() => [...document.querySelectorAll('g')].flatMap(group => {
+  const box = group.querySelector('rect, path').getBBox();
+  const words = [...group.querySelectorAll('text')].map(text => [text.textContent, text.getBBox()]);
+  return words.filter(([, at]) => at.width && (at.x < box.x || at.y < box.y
+    || at.x + at.width > box.x + box.width || at.y + at.height > box.y + box.height));
+})"""
+
+
+@pytest.mark.parametrize("shown", ["counts", "live", "plain"])
+def test_ten_stages_are_legible_in_a_cell(page, shown):
+    """A picture is at most 860 pixels wide, and its words are in their boxes, in 11 pixels."""
+    names = [*(f"queue_{n}" for n in range(10)), "customer_archive_price_normalised_v2"]
+    steps = [Step(f"stage_{n}", names[n], (names[n + 1],), ("exchange_" * 3,)) for n in range(10)]
+    counts = {each.name: StageSummary(1_234_567, 98_765, 4_321, {}, {}) for each in steps}
+    activity = Activity(1234.5, (1, 2), 250)
+    diagram = Diagram(
+        steps, counts, dict.fromkeys(names, 1_234_567), oldest={"queue_3": "> 3600 s"},
+        activity={each.name: activity for each in steps} if shown == "live" else None,
+        is_counted=shown != "plain",
+    )  # fmt: skip
+
+    page.set_content(diagram.svg())
+
+    assert page.evaluate("document.querySelector('svg').width.baseVal.value") <= 860
+    assert page.evaluate(OUTSIDE) == []
+    sizes = page.locator("text").evaluate_all(
+        "all => all.map(t => Number(t.getAttribute('font-size')))"
+    )
+    assert min(sizes) >= 11
+
+
+def test_a_diagram_follows_the_theme(page):
+    """As an image, its words are bright where the page says that its theme is dark."""
+    image = Diagram([Step("measure", "words")], {}, {"words": 1}).image()
+    shades = []
+    for theme, ground in (("light", "#fff"), ("dark", "#111")):
+        page.emulate_media(color_scheme=theme)
+        page.set_content(f"<body style='background:{ground};color-scheme:{theme}'>{image}")
+        page.wait_for_function("document.images[0].complete")
+        shades.append(page.evaluate(INK))
+
+    assert shades[0] < 100 < 150 < shades[1]
+
+
+# Mean brightness, 0 to 255, of the pixels of the picture that differ most from the box around them.
+INK = """() => {
+  const image = document.images[0], canvas = document.createElement('canvas');
+  canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+  const context = canvas.getContext('2d');
+  context.drawImage(image, 0, 0);
+  const data = context.getImageData(30, 20, 60, 40).data;
+  const shades = [];
+  for (let n = 0; n < data.length; n += 4)
+    if (data[n + 3] === 255) shades.push((data[n] + data[n + 1] + data[n + 2]) / 3);
+  shades.sort((one, other) => one - other);
+  const middle = shades[Math.floor(shades.length / 2)];
+  return middle > 128 ? shades[0] : shades[shades.length - 1];
+}"""
 
 
 def test_hostile_text_does_nothing_in_a_browser(page, tmp_path, monkeypatch):
