@@ -1,7 +1,7 @@
 """An executor that collects deliveries to batches, and hands each batch to a thread or coroutine.
 
 A batch is handled when it is full, or when the time is over for which its first message may wait.
-Until a thread is free it goes on filling.
+Until a thread is free it goes on filling. Prototyped in ``notebooks/bench_batch.ipynb``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ of the handler gets several; before and after the call each message is on its ow
 attempt, outputs and an outcome. After an error of the whole call, each message is handled alone, by
 the same thread and as the same attempt: an error of one message is never that of its neighbours.
 Messages that wait for a batch to fill are not begun, and those that are handled alone (from the
-quarantine queue) never wait for others.
+quarantine queue) never wait for others. Prototyped in ``notebooks/bench_batch.ipynb``.
 """
 
 from __future__ import annotations

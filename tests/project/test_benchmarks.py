@@ -30,6 +30,10 @@ SMALL = {
          "two stages, embedded broker / this one"],
     ),
     "bench_call": ({"messages": 10, "repeats": 1, "calls": 50}, ["call / by hand, p50", "rounds"]),
+    "bench_batch": (
+        {"messages": 20, "size": 10},
+        ["batch / single", "batch / single, by hand without a broker"],
+    ),
     "bench_latency": (
         {"messages": 20, "repeats": 1, "largest": 1000, "imports": 1},
         ["two stages / bare pika, p50", "two stages / bare pika, safe, p99", "scaling",
