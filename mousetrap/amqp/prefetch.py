@@ -243,10 +243,10 @@ class AutomaticPrefetch(FixedPrefetch):
 
 
 def new_prefetch(
-    number: int | None, concurrency: int, load: Callable[[], tuple[int, bool]]
+    number: int | None, least: int, load: Callable[[], tuple[int, bool]]
 ) -> FixedPrefetch:
     """Return a prefetch of *number*; with None it follows *load* (see `AutomaticPrefetch`)."""
-    return AutomaticPrefetch(concurrency + 1, load) if number is None else FixedPrefetch(number)
+    return AutomaticPrefetch(least, load) if number is None else FixedPrefetch(number)
 
 
 def cancel(channel: Channel, tag: str) -> None:

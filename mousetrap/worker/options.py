@@ -36,9 +36,9 @@ def check_options(
     batch.check_prefetch(prefetch, concurrency)
 
 
-def prefetch_for(batch: Batch | None, prefetch: int | None, concurrency: int) -> int | None:
-    """Return *prefetch*; without it, that of batches, or None: it follows the work."""
-    return prefetch if prefetch or batch is None else batch.prefetch(concurrency)
+def least_prefetch(concurrency: int, batch: Batch | None) -> int:
+    """Return how many unacked messages a worker needs at least, if nobody says how many."""
+    return concurrency + 1 if batch is None else batch.prefetch(concurrency)
 
 
 def _is_time_limit(value: Any) -> bool:

@@ -28,7 +28,7 @@ from mousetrap.worker.batching import processor_class
 from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, Attached, ConsumerDiscovery
 from mousetrap.worker.handler import Handler
 from mousetrap.worker.hooks import Hook, Hooks
-from mousetrap.worker.options import check_options, prefetch_for
+from mousetrap.worker.options import check_options, least_prefetch
 from mousetrap.worker.publications import new_publisher
 from mousetrap.worker.running import started
 from mousetrap.worker.statistics import Statistics, collect, load_of
@@ -58,8 +58,8 @@ class Worker(forks.OfOneProcess):
     *concurrency* is how many messages are handled at a time. *prefetch* is how many messages may be
     delivered and not acked yet. By default it follows the work: one more than are handled at a time
     if handlers are slow, so that other workers get the rest; as many as arrive during one round
-    trip to the broker if they are quick (see `mousetrap.amqp.prefetch`). For batches it is twice
-    as many as are handled at a time.
+    trip to the broker if they are quick (see `mousetrap.amqp.prefetch`). For batches it is at
+    least twice what is handled at a time.
 
     A worker has two connections, one that consumes and one that publishes, because a broker with a
     memory alarm stops reading from connections that publish, and acks must still reach it. Both
@@ -85,7 +85,6 @@ class Worker(forks.OfOneProcess):
         check_options(concurrency, prefetch, timeout, handler.batch)
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.settings = settings or Settings.from_environment()
-        prefetch = prefetch_for(handler.batch, prefetch, concurrency)
         self.concurrency, self.prefetch, self.timeout = concurrency, prefetch, timeout
         self.error: MousetrapError | None = None  # why it stopped for good
         self._hooks = Hooks(self.queue.name, hooks)
@@ -104,7 +103,11 @@ class Worker(forks.OfOneProcess):
         self._consumer = Consumer(
             self.settings,
             name,
-            new_prefetch(prefetch, concurrency, lambda: load_of(self._processor)),
+            new_prefetch(
+                prefetch,
+                least_prefetch(concurrency, handler.batch),
+                lambda: load_of(self._processor),
+            ),
             declarations,
             on_delivery=lambda delivery: self._processor.submit(delivery),
             on_failed=self.fail,
