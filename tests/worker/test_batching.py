@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gzip
 import threading
 from collections.abc import Callable
@@ -36,7 +37,7 @@ class Calls:
         self.got, self._act = [], act
 
     def __call__(self, values: list) -> list:
-        self.got.append(list(values))
+        self.got.append(copy.deepcopy(values))
         self._act(values)
         return [2 * each for each in values]
 
