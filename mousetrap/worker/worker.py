@@ -83,6 +83,7 @@ class Worker(forks.OfOneProcess):
     ) -> None:
         handler = Handler.of(handler)
         check_options(concurrency, prefetch, timeout, handler.batch)
+        least = least_prefetch(concurrency, handler.batch)
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.settings = settings or Settings.from_environment()
         self.concurrency, self.prefetch, self.timeout = concurrency, prefetch, timeout
@@ -103,11 +104,7 @@ class Worker(forks.OfOneProcess):
         self._consumer = Consumer(
             self.settings,
             name,
-            new_prefetch(
-                prefetch,
-                least_prefetch(concurrency, handler.batch),
-                lambda: load_of(self._processor),
-            ),
+            new_prefetch(prefetch, least, lambda: load_of(self._processor)),
             declarations,
             on_delivery=lambda delivery: self._processor.submit(delivery),
             on_failed=self.fail,

@@ -7,13 +7,14 @@ import copy
 import gzip
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pika
 import pytest
 from support.messages import send
 from support.waiting import wait_for
 
-from mousetrap import Batch, FailedItems, Reject, Send
+from mousetrap import Batch, FailedItems, Reject, Send, call
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.errors import HandlersStuck
 from mousetrap.job_queue import declare, depth, drain, open_channel
@@ -446,3 +447,13 @@ def test_batch_is_handled_again_after_its_connection_was_cut(settings, proxy):
     with open_channel(settings) as channel:
         name = settings.topology.wire_name("work.quarantine")
         assert channel.queue_declare(name, passive=True).method.message_count == 0
+
+
+def test_each_message_of_a_batch_is_answered(settings):
+    """With the element that is its own."""
+    calls = Calls()
+    with worker(calls, settings, batch=Batch(3, within=5)), ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(call, "work", n, timeout=20, settings=settings) for n in range(3)]
+        answers = [each.result() for each in asked]
+
+    assert (answers, calls.sizes) == ([0, 2, 4], [3])
