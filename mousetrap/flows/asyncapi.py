@@ -66,8 +66,10 @@ class _Document:
             self._channels[self._ids[name]] = channel
 
     def _add_operations(self, stage: AnyStage) -> None:
+        # a join gets its parts as messages of their own
+        read = getattr(stage.handler, "part_type", stage.message_type)
         receive = {
-            **self._operation("receive", stage.queue.name, stage.message_type),
+            **self._operation("receive", stage.queue.name, read),
             "summary": f"{stage.name} handles a message",
             "bindings": {"amqp": {"ack": True, "bindingVersion": BINDING}},
         }

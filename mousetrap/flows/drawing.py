@@ -30,6 +30,7 @@ from mousetrap.flows.edges import AnyStage, edges, exchange_of
 from mousetrap.flows.flow import Flow
 from mousetrap.model.batch import Batch
 from mousetrap.model.exchanges import Exchange, RoutingKey
+from mousetrap.model.join_groups import Join
 from mousetrap.model.topology import DEFAULT_RETRY_DELAYS
 
 QUEUE, STAGE, EXCHANGE = "○", "■", "◇"
@@ -165,6 +166,8 @@ def _of_stage(row: StageRow) -> list[str]:
 def _option(value: object) -> str:
     if isinstance(value, Batch):
         return f"of {value.size:,} within {value.within:g} s"
+    if isinstance(value, Join):
+        return f"what {value.stage} made of one message"
     if isinstance(value, float):
         return f"{value:g} s"
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

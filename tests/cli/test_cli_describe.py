@@ -27,6 +27,14 @@ PICTURE = """\
 ◇ orders[order.paid]  topic exchange
 ○ audit  ↑ above
 """
+JOINED = """\
+○ films  entry; exists already
+■ split  str → int
+○ frames  x-max-priority: 5
+■ album  list[int] → str; joins what split made of one message
+○ albums
+■ insert  str; batch of 100 within 2 s
+"""
 
 
 def test_describe_draws_the_flow(run):
@@ -39,6 +47,7 @@ def test_describe_draws_the_flow(run):
         "◇ company  direct exchange; other programs write it\n"
         "○ news  entry; bound by a, b\n■ listen"
     )
+    assert JOINED in result.output
     assert "Retries after 1, 5, 25 s, where no others are named." in result.output
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 import pydantic
 
-from mousetrap import Exchange, Message, Queue, Send, stage
+from mousetrap import Batch, Exchange, Message, Queue, Send, stage
 
 orders = Exchange("orders", "topic")
 alarms = Exchange("alarms", "fanout")
@@ -74,4 +74,16 @@ def repair(visit: Message) -> None: ...
 def listen(news): ...
 
 
-flow = [parse, score, publish, audit, page, repair, listen]
+@stage(reads=Queue("films", declare=False), writes="frames")
+def split(film: str) -> Iterator[int]: ...
+
+
+@stage(reads=Queue("frames", arguments={"x-max-priority": 5}), writes="albums", joins="split")
+def album(frames: list[int]) -> str: ...
+
+
+@stage(reads="albums", batch=Batch(100, within=2.0))
+def insert(albums: list[str]) -> None: ...
+
+
+flow = [parse, score, publish, audit, page, repair, listen, split, album, insert]
