@@ -33,6 +33,7 @@ DEFAULT_AGE = 86_400.0  # seconds: a day, as the longest retry delay
 MAX_AGE = 30 * 86_400.0  # seconds; a guess
 MAX_GROUP_BYTES = MAX_BODY_BYTES - 100_000  # of all reports of a group: its message has them all
 _MISSING = "mousetrap-missing"  # the only field of a missing part in the list of the parts
+_MISSING_PREFIX = b'{"%b":' % _MISSING.encode()
 _REPORT_BYTES = 40  # of the JSON around a report, beside its body, id and path
 
 _NOT_OF_GROUP = (NOTICE, JOINED, REPLAYED, EDITED)  # headers of one message alone
@@ -150,7 +151,7 @@ def joined(entry: JoinEntry, leaves: Iterable[Leaf[Report]], source: Message) ->
     for kind, report in leaves:
         if kind is ReportKind.DEAD:
             missing += 1
-            bodies.append(b'{"%b":%b}' % (_MISSING.encode(), report.body))
+            bodies.append(_MISSING_PREFIX + report.body + b"}")
         elif kind is ReportKind.PART:
             bodies.append(report.body)
     body = b"[" + b",".join(bodies) + b"]"
@@ -201,10 +202,9 @@ def is_for_collection(message: Message) -> bool:
     return JOINED not in message.headers and JOINS in message.headers
 
 
-def missing_parts(message: Message) -> int:
-    """Return how many parts of a joined *message* are `Missing`."""
-    number = message.headers.get(JOINED)
-    return number if isinstance(number, int) else 0
+def has_missing_parts(content: bytes) -> bool:
+    """Return whether one of the parts in the list *content* may be `Missing`."""
+    return _MISSING_PREFIX in content
 
 
 def parts(content: bytes, type: Any) -> list[Any]:
@@ -213,11 +213,10 @@ def parts(content: bytes, type: Any) -> list[Any]:
     Raises:
         UndecodableMessage: it is no list, or a part is not of *type*.
     """
-    prefix = b'{"%b":' % _MISSING.encode()
     found: list[Any] = []
     for position, raw in enumerate(decode(content, list[msgspec.Raw])):
         body = bytes(raw)
-        if body.startswith(prefix):
+        if body.startswith(_MISSING_PREFIX):
             found.append(decode(body, dict[str, Missing])[_MISSING])
             continue
         try:

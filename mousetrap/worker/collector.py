@@ -32,7 +32,7 @@ from mousetrap.model.join_groups import (
     joined,
     received,
 )
-from mousetrap.model.join_headers import Missing, death_notices, with_entries
+from mousetrap.model.join_headers import NOTICE, Missing, death_notices, with_entries
 from mousetrap.model.join_tree import Leaf, ReportKind
 from mousetrap.model.message import Message
 from mousetrap.model.outcome import Output
@@ -262,7 +262,8 @@ class Collector:
         if self._is_stopping:
             return
         group.is_ending = True
-        output = Output(group.entry.group, self._queue.name)
+        body = self._messages.recorder.kept(publications[0][0].body) if kind != "failed" else None
+        output = Output(group.entry.group, self._queue.name, body)
         mark = (end_mark(group.entry, group.first.message, kind), self._queue.join, None)
 
         def on_marked() -> None:
@@ -288,9 +289,11 @@ class Collector:
     ) -> None:
         if failure is not None:
             self._messages.publish_dead(group.first, failure)
-        for position, held in enumerate(group.held.values()):
+        held_parts = [each for each in group.held.values() if NOTICE not in each.message.headers]
+        source = held_parts[0] if held_parts else group.first  # for the ledger of a run
+        for held in group.held.values():
             self._bytes -= len(held.message.body)
-            self._messages.release(held, () if position else (output,))
+            self._messages.release(held, (output,) if held is source else ())
         for held in group.late:
             self._after_end(held, kind)
         self._changed.notify_all()

@@ -26,6 +26,7 @@ from mousetrap.worker.events import Events
 from mousetrap.worker.hooks import Hooks
 from mousetrap.worker.join_group import HeldMessage
 from mousetrap.worker.publications import OutputConfirms, Publication, Publications
+from mousetrap.worker.recorder import Recorder
 
 log = logging.getLogger("mousetrap.worker.worker")
 
@@ -47,6 +48,7 @@ class HeldMessages:
         publisher: Publisher,
         declarations: Sequence[AnyDeclaration],
     ) -> None:
+        self.recorder = Recorder(consumer.settings.keep_bodies)
         self._queue = queue
         self._stage = stage
         self._consumer = consumer
@@ -99,8 +101,8 @@ class HeldMessages:
         self._events.publish(held.delivery, outcome)
 
     def release(self, held: HeldMessage, outputs: tuple[Output, ...] = ()) -> None:
-        """Ack *held* when its outcome is confirmed; a notice of a dead letter has none."""
-        if held.message.headers.get(NOTICE) in (None, "nothing"):
+        """Ack *held* when its outcome is confirmed; a notice without *outputs* has none."""
+        if outputs or NOTICE not in held.message.headers:
             name = self._queue.join
             outcome = self._outcome(held.message, held, "done", name, name, outputs)
             self._events.publish(held.delivery, outcome)

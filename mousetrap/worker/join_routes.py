@@ -34,7 +34,7 @@ def addressed(
         [(each.message, each.target) for each in everything],
     )  # fmt: skip
     kept = [
-        SentMessage(message, target, each.options)
+        each._replace(message=message, target=target)
         for (message, target), each in zip(routed.outputs, everything, strict=True)
     ]
     return [], [*kept, *(SentMessage(*each) for each in routed.notices)]

@@ -8,7 +8,7 @@ from typing import Any
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.headers import kept_headers
-from mousetrap.model.join_groups import Join, missing_parts, parts
+from mousetrap.model.join_groups import Join, has_missing_parts, parts
 from mousetrap.model.join_headers import JOINED, JOINS
 from mousetrap.model.message import Message
 from mousetrap.model.poison_messages import Move
@@ -42,7 +42,7 @@ class JoinHandler(Handler):
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
         """Return the list of the parts, as the only argument."""
-        if self.accepts is not Message and missing_parts(message):
+        if self.accepts is not Message and has_missing_parts(message.content):
             return (parts(message.content, self.part_type),)
         return super().arguments(message)
 

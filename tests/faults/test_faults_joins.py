@@ -51,7 +51,9 @@ QUICK_STEPS = {  # in every run; the others in the long tier
 def trials_at(role, step):
     """Return the parameters of a step: once in every run if it is quick, 30 times in the long."""
     name = f"{role} {words(step)}"
-    quick = [pytest.param(role, step, 1, id=name)] if (role, words(step)) in QUICK_STEPS else []
+    quick = (
+        [pytest.param(role, step, 1, id=f"{name}-1")] if (role, words(step)) in QUICK_STEPS else []
+    )
     return [*quick, pytest.param(role, step, 30, id=f"{name}-30", marks=LONG)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -10,8 +11,10 @@ from support.joins import FLOW, album, resize, split
 
 from mousetrap import Exchange, Join, Message, Missing, Queue, stage
 from mousetrap.errors import SettingsError
+from mousetrap.flows.definitions import definitions
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.joins import check_importable, join_points
+from mousetrap.settings import Settings
 
 events = Exchange("events", "topic")
 
@@ -51,6 +54,14 @@ def test_stage_knows_the_joins_in_its_module():
 
 def vars_of(module):
     return [each for each in vars(module).values() if hasattr(each, "targets")]
+
+
+def test_queue_of_a_join_is_made_for_users_who_may_not_declare_it():
+    """`mousetrap topology` has it, with its argument; workers may read it."""
+    found = definitions(Flow(FLOW), Settings())
+
+    assert found.queues["thumbs.join"].arguments == {"x-single-active-consumer": True}
+    assert re.match(found.read, "thumbs.join")
 
 
 def test_flow_whose_joins_are_inside_each_other():

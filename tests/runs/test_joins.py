@@ -11,7 +11,7 @@ from support.messages import open_messages, send
 from support.waiting import wait_for
 
 import mousetrap
-from mousetrap import Batch, Join, Send, stage
+from mousetrap import Batch, Join, Recording, Send, stage
 from mousetrap.broker import ensure
 from mousetrap.errors import NotSettled
 from mousetrap.flows.dead_letters import replay
@@ -54,6 +54,18 @@ def test_join_gets_all_parts_of_each_message_in_order_once(join_run):
     assert summary.stages["album"].done == len(JOBS)
     assert (summary.done, summary.dead, summary.lost) == (len(JOBS), 0, 0)
     assert left == 0
+
+
+def test_run_with_a_join_as_a_test_without_a_broker(settings, tmp_path):
+    """The recording has the joined message with its parts, also if one is missing."""
+    flow = [split, resize, tolerant]
+    with mousetrap.run(flow, settings, keep_bodies=10_000) as run:
+        run.send_many([[1, 5], [4, BAD], [0], []])
+        run.settle(timeout=30)
+        recording = Recording.load(run.save(tmp_path / "run.jsonl"))
+
+    assert list(recording.differences(recording.replay(*flow))) == []
+    assert sum(each.queue == "thumbs" for each in recording.replay(*flow).messages.values()) > 1
 
 
 def test_dead_part_fails_the_join_until_both_are_replayed(settings, monkeypatch):
