@@ -20,6 +20,7 @@ from pika.channel import Channel
 
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.delivery import Delivery
+from mousetrap.runtime import clock
 
 # Seconds without an ack before a consumer is cancelled (see the module; seen with RabbitMQ 4.3,
 # where a few milliseconds were enough).
@@ -29,10 +30,27 @@ MAX_AUTOMATIC = 1024  # messages; more is not faster (measured)
 MAX_BYTES = 16_777_216  # of bodies, estimated by the mean of those that are not acked
 SHRINK_INTERVAL = 1.0  # seconds between two checks whether fewer are enough
 
+# After so many messages in so many seconds whose handlers then waited for more, the number grows. A
+# few quick messages change nothing; nor do slow handlers that wait once because of a slow broker.
+STARVED_MESSAGES = 16
+STARVED_TIME = 1.0
+
+# Seconds in which a redelivered message counts as returned by our own cancel. A quorum queue may
+# have assigned it to the consumer just before; it never arrived, so it has crashed nobody.
+RETURN_TIME = 1.0
+
 # A queue with a single active consumer delivers nothing to the second one. After so many messages
 # for the first one alone the number stays as it is: a switch would make another worker active.
 MAX_FOR_FIRST_ALONE = 10
 WITHOUT_SWITCHES = 16  # then, from the next connection on
+
+# Seconds after which the second consumer is cancelled if no message has come that decides whether
+# it may take over: an idle worker has one consumer.
+DECISION_TIMEOUT = 0.5
+
+# How many cancelled consumers may still get deliveries. One may come after the answer to what was
+# sent together with the cancel; three switches later, two more answers have come.
+KEPT_CALLBACKS = 3
 
 OnMessage = Callable[..., None]
 
@@ -68,6 +86,11 @@ class FixedPrefetch:
         """Return those of *settled* to ack now; called while it is switching."""
         return settled
 
+    @property
+    def has_just_cancelled(self) -> bool:
+        """Whether a message that is delivered again may be one that never arrived here."""
+        return False
+
     def end(self) -> list[str]:
         """Change the number no more; return the consumers to cancel."""
         tags, self.tags = self.tags, []
@@ -93,6 +116,8 @@ class AutomaticPrefetch(FixedPrefetch):
         self._least = least
         self._load = load
         self._most = MAX_AUTOMATIC
+        self._starved, self._starved_since = 0, 0.0
+        self._cancelled = -RETURN_TIME  # when a consumer was cancelled last, on the monotonic clock
         self._needed = 0  # the most messages in progress since the last check
         self._has_switched = False  # so the queue has not a single active consumer
         self._is_fixed = False
@@ -123,7 +148,7 @@ class AutomaticPrefetch(FixedPrefetch):
         """Consume *queue* on a new *channel*, with the least number again."""
         self._forget_switch()
         self._channel, self._queue, self._on_message = channel, queue, on_message
-        self._retired = ""  # the consumer that was cancelled last
+        self._retired: list[str] = []  # consumers that were cancelled, the last ones
         self._has_switched = False
         self.number = max(self._least, WITHOUT_SWITCHES) if self._is_fixed else self._least
         super().begin(channel, queue, on_message, on_ok)
@@ -133,7 +158,13 @@ class AutomaticPrefetch(FixedPrefetch):
         in_progress, is_idle = self._load()
         begun = in_progress + settled
         self._needed = max(self._needed, begun)
-        if is_idle and begun >= unacked >= self.number and self.number < self._most:
+        if not (is_idle and begun >= unacked >= self.number and self.number < self._most):
+            return
+        now = clock.monotonic()
+        if now > self._starved_since + STARVED_TIME:
+            self._starved, self._starved_since = 0, now
+        self._starved += settled
+        if self._starved >= STARVED_MESSAGES:
             factor = 2 if self.number == self._least else 8
             self._switch(min(factor * self.number, self._limit()))
 
@@ -145,6 +176,7 @@ class AutomaticPrefetch(FixedPrefetch):
             self._held.add(tag)
             self._for_first_alone += self._has_begun
             if self._for_first_alone > MAX_FOR_FIRST_ALONE and not self._is_retiring:
+                self._is_fixed = True
                 self._stay()
 
     def held_back(self, settled: Iterable[Delivery]) -> Iterable[Delivery]:
@@ -155,6 +187,11 @@ class AutomaticPrefetch(FixedPrefetch):
         for each in settled:
             (self._kept if each.tag in self._held else now).append(each)
         return now
+
+    @property
+    def has_just_cancelled(self) -> bool:
+        """Whether a message that is delivered again may be one that never arrived here."""
+        return clock.monotonic() < self._cancelled + RETURN_TIME
 
     def end(self) -> list[str]:
         """Change the number no more, and release the acks that were held back."""
@@ -176,10 +213,11 @@ class AutomaticPrefetch(FixedPrefetch):
             return
         self.number = number
         self.is_switching = True
+        self._starved = 0
         self._held = set(self._unacked)
         self._for_first_alone, self._has_begun = 0, False
-        # deliveries that were on their way to it have come long ago
-        self._channel._consumers.pop(self._retired, None)
+        if len(self._retired) == KEPT_CALLBACKS:
+            self._channel._consumers.pop(self._retired.pop(0), None)
         self._channel.basic_qos(prefetch_count=number)
         switch = self._switches
         self.tags.append(
@@ -194,6 +232,12 @@ class AutomaticPrefetch(FixedPrefetch):
             self._has_begun = True
             if self._has_switched:
                 self._retire_soon()
+            else:
+                self._connection.call_later(DECISION_TIMEOUT, lambda: self._go_back(switch))
+
+    def _go_back(self, switch: int) -> None:
+        if self._is_of_now(switch) and not self._is_retiring and self._channel.is_open:
+            self._stay()
 
     def _is_of_now(self, switch: int) -> bool:
         return self.is_switching and switch == self._switches
@@ -206,13 +250,15 @@ class AutomaticPrefetch(FixedPrefetch):
 
     def _retire(self, switch: int) -> None:
         if self._is_of_now(switch) and self._channel.is_open:
-            self._retired = self.tags.pop(0)
-            cancel(self._channel, self._retired)
+            self._retired.append(self.tags.pop(0))
+            cancel(self._channel, self._retired[-1])
+            self._cancelled = clock.monotonic()
             self._forget_switch()
 
     def _stay(self) -> None:
         cancel(self._channel, self.tags.pop())
-        self.number, self._is_fixed = self._least, True
+        self._cancelled = clock.monotonic()
+        self.number = self._least
         self._forget_switch()
 
     def _forget_switch(self) -> None:

@@ -11,8 +11,9 @@ from support.waiting import wait_for
 from mousetrap.amqp import prefetch
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.prefetch import AutomaticPrefetch
+from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import ensure
-from mousetrap.job_queue import delete, depth, open_channel
+from mousetrap.job_queue import declare, delete, depth, open_channel
 from mousetrap.model.message import Message
 from mousetrap.settings import Settings
 from mousetrap.worker.worker import Worker
@@ -117,12 +118,16 @@ def test_no_switch_loses_or_repeats_a_message(settings, consume, handlers, queue
         settings = broker.settings.replace(
             namespace=settings.namespace, queue_type=queue_type, queues_expire=False
         )
-        send(settings, *[Message(n, id=f"m{n}") for n in range(6_000)])
+        declare("work", settings=settings)
         consumer = consume(settings)
-        automatic = handlers.prefetch
-        automatic._most = 1  # only the switches of this test
-        for number in (16, 256) * 6:
-            _switch(automatic, consumer, number)
+        handlers.prefetch._most = 1  # only the switches of this test
+        left = [16, 256] * 6
+        _switch_to_each(left, handlers.prefetch, consumer)
+        with Publisher(settings) as publisher:
+            for start in range(0, 6_000, 50):
+                messages = [Message(n, id=f"m{n}") for n in range(start, start + 50)]
+                publisher.publish_until_confirmed(messages, "work")
+        wait_for(lambda: not left)
         wait_for(lambda: len(handlers.deliveries) >= 6_000)
         wait_for(lambda: consumer.unacked == 0)
         assert {each.properties.message_id for each in handlers.deliveries} == {
@@ -134,11 +139,18 @@ def test_no_switch_loses_or_repeats_a_message(settings, consume, handlers, queue
         delete("work", settings=settings)
 
 
-def _switch(automatic, consumer, number):
-    """Have the prefetch switch to *number*, and wait until it has."""
-    wait_for(lambda: not automatic.is_switching)
-    consumer.connection.call(lambda: automatic._switch(number))
-    wait_for(lambda: automatic.number == number and not automatic.is_switching)
+def _switch_to_each(numbers, automatic, consumer):
+    """Have the prefetch switch to each of *numbers*, which are removed, the next at once."""
+    retire = automatic._retire
+
+    def retire_and_go_on(switch):
+        retire(switch)
+        if numbers and not automatic.is_switching:
+            automatic._switch(numbers.pop(0))
+
+    automatic._retire = retire_and_go_on
+    automatic._has_switched = True
+    consumer.connection.call(lambda: automatic._switch(numbers.pop(0)))
 
 
 class _the_same:  # noqa: N801 -- a context manager like `ensure`
@@ -177,6 +189,22 @@ def test_large_messages_are_bounded_in_bytes(settings, consume, handlers, monkey
 
 
 @TYPES
+def test_an_idle_worker_has_one_consumer(settings, consume, handlers, queue_type):
+    """Also if the number was about to grow when the last message was handled."""
+    settings = settings.replace(queue_type=queue_type)
+    send(settings, *range(2))
+    consumer = consume(settings)
+    wait_for(lambda: consumer.unacked == 0 and len(handlers.deliveries) == 2)
+    consumer.connection.call(lambda: handlers.prefetch._switch(4))
+    wait_for(lambda: handlers.prefetch.is_switching)
+    wait_for(lambda: depth("work", settings).consumers == 1)
+    assert handlers.prefetch.number == 2
+    send(settings, *range(3_000))
+    wait_for(lambda: len(handlers.deliveries) == 3_002)
+    assert handlers.prefetch.number > 2
+
+
+@TYPES
 def test_a_single_active_consumer_stays_the_same(settings, consume, handlers, queue_type):
     """A switch would make another worker the active one, while this one still has messages."""
     name = settings.topology.wire_name("work")
@@ -198,8 +226,9 @@ def test_a_single_active_consumer_stays_the_same(settings, consume, handlers, qu
         channel.queue_delete(name)
 
 
-def test_a_stop_in_a_switch_leaves_no_message_as_lost(settings, consume, handlers):
+def test_a_stop_in_a_switch_leaves_no_message_as_lost(settings, consume, handlers, monkeypatch):
     """What was on its way, and the acks that were held back, arrive before the consumer ends."""
+    monkeypatch.setattr(prefetch, "QUIET_TIME", 5.0)  # so long the switch lasts
     send(settings, *range(2_000))
     consumer = consume(settings)
     wait_for(lambda: handlers.prefetch.is_switching)
@@ -211,11 +240,13 @@ def test_a_stop_in_a_switch_leaves_no_message_as_lost(settings, consume, handler
     assert left + len(handlers.deliveries) == 2_000
 
 
-def test_after_a_lost_connection_it_begins_again(settings, proxy, consume, handlers):
+def test_after_a_lost_connection_it_begins_again(settings, proxy, consume, handlers, monkeypatch):
     """Each message arrives, and the number grows again."""
+    monkeypatch.setattr(prefetch, "QUIET_TIME", 5.0)  # so long the switch lasts
     send(settings, *range(3_000))
     consumer = consume(proxy.settings)
     wait_for(lambda: handlers.prefetch.is_switching)
+    monkeypatch.undo()
     proxy.cut()
     wait_for(lambda: consumer.connection.reconnects)
     wait_for(lambda: len({each.body for each in handlers.deliveries}) == 3_000)
