@@ -37,7 +37,7 @@ STARVED_TIME = 1.0
 
 # Seconds in which a redelivered message counts as returned by our own cancel. A quorum queue may
 # have assigned it to the consumer just before; it never arrived, so it has crashed nobody.
-RETURN_TIME = 1.0
+CANCEL_RETURN_TIME = 1.0
 
 # A queue with a single active consumer delivers nothing to the second one. After so many messages
 # for the first one alone the number stays as it is: a switch would make another worker active.
@@ -46,7 +46,7 @@ WITHOUT_SWITCHES = 16  # then, from the next connection on
 
 # Seconds after which the second consumer is cancelled if no message has come that decides whether
 # it may take over: an idle worker has one consumer.
-DECISION_TIMEOUT = 0.5
+SWITCH_TIMEOUT = 0.5
 
 # How many cancelled consumers may still get deliveries. One may come after the answer to what was
 # sent together with the cancel; three switches later, two more answers have come.
@@ -117,7 +117,9 @@ class AutomaticPrefetch(FixedPrefetch):
         self._load = load
         self._most = MAX_AUTOMATIC
         self._starved, self._starved_since = 0, 0.0
-        self._cancelled = -RETURN_TIME  # when a consumer was cancelled last, on the monotonic clock
+        self._cancelled = (
+            -CANCEL_RETURN_TIME
+        )  # when a consumer was cancelled last, on the monotonic clock
         self._needed = 0  # the most messages in progress since the last check
         self._has_switched = False  # so the queue has not a single active consumer
         self._is_fixed = False
@@ -191,7 +193,7 @@ class AutomaticPrefetch(FixedPrefetch):
     @property
     def has_just_cancelled(self) -> bool:
         """Whether a message that is delivered again may be one that never arrived here."""
-        return clock.monotonic() < self._cancelled + RETURN_TIME
+        return clock.monotonic() < self._cancelled + CANCEL_RETURN_TIME
 
     def end(self) -> list[str]:
         """Change the number no more, and release the acks that were held back."""
@@ -233,7 +235,7 @@ class AutomaticPrefetch(FixedPrefetch):
             if self._has_switched:
                 self._retire_soon()
             else:
-                self._connection.call_later(DECISION_TIMEOUT, lambda: self._go_back(switch))
+                self._connection.call_later(SWITCH_TIMEOUT, lambda: self._go_back(switch))
 
     def _go_back(self, switch: int) -> None:
         if self._is_of_now(switch) and not self._is_retiring and self._channel.is_open:
