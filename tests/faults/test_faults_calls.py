@@ -48,7 +48,7 @@ def reply(n: int) -> dict[str, int]:
     return {"of": n}
 
 
-@pytest.mark.fault("F56")
+@pytest.mark.fault("F57")
 @trial_counts(1, 20)
 def test_connection_of_the_worker_cut_while_calls_wait(settings, proxy, fault_row, times):
     """The requests are delivered again, to a worker that answers: the caller notices nothing."""
@@ -65,7 +65,7 @@ def test_connection_of_the_worker_cut_while_calls_wait(settings, proxy, fault_ro
         asked.add_to(fault_row)
 
 
-@pytest.mark.fault("F56")
+@pytest.mark.fault("F57")
 @trial_counts(1, 10)
 def test_broker_killed_while_calls_wait(rabbit, rabbit_settings, fault_row, times):
     """Those on their way fail at once and say so; the others, and the next ones, are answered."""
@@ -85,7 +85,7 @@ def test_broker_killed_while_calls_wait(rabbit, rabbit_settings, fault_row, time
         asked.add_to(fault_row)
 
 
-@pytest.mark.fault("F56")
+@pytest.mark.fault("F57")
 @trial_counts(1, 10)
 def test_worker_stopped_while_calls_wait(settings, fault_row, times):
     """What it gives back is answered by the next one: with the request's name for answers."""

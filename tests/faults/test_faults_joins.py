@@ -139,7 +139,7 @@ def bring_to(joins, role):
         wait_for(lambda: is_done() and is_done(), 30.0)
 
 
-@pytest.mark.fault("F56")
+@pytest.mark.fault("F58")
 @pytest.mark.parametrize(
     ("role", "step", "times"), [each for one in STEPS for each in trials_at(*one)]
 )
@@ -167,7 +167,7 @@ def sizes(seeded_random, number):
     return [round(1000 ** (seeded_random.random() ** 9)) for _ in range(number)]
 
 
-@pytest.mark.fault("F56")
+@pytest.mark.fault("F58")
 @pytest.mark.parametrize(
     ("kills", "number"),
     [(6, 60), pytest.param(500, 10_000, marks=[pytest.mark.long, pytest.mark.timeout(14_000)])],
@@ -197,7 +197,7 @@ def test_joins_while_workers_are_killed(
     joins.check(fault_row)
 
 
-@pytest.mark.fault("F56")
+@pytest.mark.fault("F58")
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=LONG)])
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 def test_joins_while_the_broker_is_killed(
