@@ -27,6 +27,7 @@ from mousetrap.amqp.prefetch import QUIET_TIME, AutomaticPrefetch, FixedPrefetch
 from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
 from mousetrap.amqp.reply_codes import ack_timed_out
+from mousetrap.display.safe_text import repr_of
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
 from mousetrap.model.topology import AnyDeclaration, Binding, Declaration
 from mousetrap.runtime import clock, forks, threads
@@ -265,7 +266,14 @@ class Consumer:
         self._outstanding[delivery.tag] = delivery
         if self.prefetch.is_switching:
             self.prefetch.delivered(method.consumer_tag, delivery.tag)
-        self._on_delivery(delivery)
+        try:
+            self._on_delivery(delivery)
+        except Exception as error:  # noqa: BLE001 -- pika would take it for a broken connection
+            problem = MousetrapError(
+                f"{self.queue}: a delivery ended in {repr_of(error)}: a defect"
+            )
+            problem.__cause__ = error
+            self._on_failed(problem)
 
     def _on_cancelled(self, _: Any) -> None:
         self.connection.replace_channel(

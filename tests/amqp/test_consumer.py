@@ -248,3 +248,29 @@ def test_consumer_that_is_refused_says_so(settings, consume, deliveries):
         consume(settings.replace(password="wrong"))
 
     assert isinstance(deliveries.failure, AccessRefused)
+
+
+def test_a_defect_in_what_happens_with_a_delivery_is_reported(settings, deliveries):
+    """It is no broken connection: the message would be delivered again and again."""
+
+    def on_delivery(delivery):
+        deliveries.all.append(delivery)
+        raise ZeroDivisionError("a defect")
+
+    topology = settings.topology
+    with open_channel(settings) as channel:
+        name = topology.wire_name("work")
+        channel.queue_declare(name, durable=True, arguments={"x-expires": 60_000})
+        channel.basic_publish("", name, b"1")
+    consumer = Consumer(
+        settings, topology.wire_name("work"), 1, topology.declarations(WORK),
+        on_delivery=on_delivery, on_failed=deliveries.fail,
+    )  # fmt: skip
+    consumer.open()
+    try:
+        failure = wait_for(lambda: deliveries.failure)
+        assert isinstance(failure.__cause__, ZeroDivisionError)
+        assert "a defect" in str(failure)
+        assert consumer.connection.reconnects == 0
+    finally:
+        consumer.close(5)
