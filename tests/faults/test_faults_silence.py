@@ -256,7 +256,7 @@ def waits_of_a_run(settings, silent):
         return caught and caught.value
 
     short = settings.replace(connect_timeout=CONNECT, confirm_timeout=CONFIRM)
-    running = run(stage(reads="jobs", writes="out")(wait), short).start()
+    running = run(stage(reads="jobs", writes="out", prefetch=3)(wait), short).start()
     handle = consume("cell", wait, running.settings)
     publisher = Publisher(running.settings.replace(confirm_timeout=60.0)).open()
     try:

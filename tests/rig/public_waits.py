@@ -173,10 +173,14 @@ OTHER = {  # those that wait for something else than a broker that is silent, an
     "RabbitMQNode.rabbitmqctl": "for a program",
     "wait_until_ready": "for a broker that starts; also tested by tests/broker",
     "short_channel": "for nothing by itself: the other functions use it",
-    "mousetrap extract": "for nothing: it asks no broker",
+    **dict.fromkeys(
+        ("mousetrap extract", "mousetrap describe", "mousetrap topology"),
+        "for nothing: it asks no broker",
+    ),
     "mousetrap broker down": "for the end of a process or a container",
     **dict.fromkeys(
-        ("Sink.store", "Sink.once", "Sink.rows", "Sink.close"), "for a database: see F49"
+        ("Sink.store", "Sink.store_each", "Sink.once", "Sink.rows", "Sink.close"),
+        "for a database: see F49",
     ),
 }
 
@@ -206,7 +210,11 @@ def found() -> set[str]:
     names = set()
     for each in objects:
         if inspect.isclass(each) and each.__module__.startswith("mousetrap."):
-            methods = {key: value for key, value in vars(each).items() if not key.startswith("_")}
+            methods = {
+                key: value for base in reversed(each.__mro__)
+                if base.__module__.startswith("mousetrap.")
+                for key, value in vars(base).items() if not key.startswith("_")
+            }  # fmt: skip
             names |= {f"{each.__name__}.{key}" for key, value in methods.items() if _waits(value)}
         elif _waits(each):
             names.add(each.__name__)
