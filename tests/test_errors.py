@@ -41,10 +41,17 @@ def test_errors_that_are_builtin_errors_too_say_so_in_the_tree():
         assert set(re.findall(r"\(also a (\w+)\)", line)) == builtin
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", [each for each in CLASSES if each is not errors.FailedItems])
 def test_errors_have_the_text_they_were_made_with(kind):
     """No class loses its text, whatever its other base classes are."""
     assert str(kind("the queue is full")) == "the queue is full"
+
+
+def test_failed_items_says_how_many():
+    """It is made of the errors, not of a text."""
+    error = errors.FailedItems({0: ValueError("no"), 3: KeyError("name")})
+
+    assert str(error) == "2 messages of a batch failed"
 
 
 def test_undecodable_message_says_where():

@@ -73,7 +73,7 @@ def test_drain_fails_when_too_few_came(run, settings):
     """Exit code 1 if two were wanted and one came; the one is printed."""
     send(settings, 1)
 
-    result = run("drain", "work", "-n", 2, "--timeout", 0.3, "--json")
+    result = run("drain", "work", "-n", 2, "--timeout", 2, "--json")
 
     assert result.exit_code == 1
     assert json.loads(result.stdout)["data"] == 1
