@@ -255,7 +255,7 @@ class Consumer:
             method.delivery_tag,
             properties,
             body,
-            is_possible_poison=method.redelivered and not self.prefetch.has_just_cancelled,
+            is_possible_poison=method.redelivered,
             is_near_delivery_limit=method.redelivered and is_near_delivery_limit(properties),
             exchange=method.exchange,
         )

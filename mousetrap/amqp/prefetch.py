@@ -7,7 +7,9 @@ RabbitMQ applies ``basic.qos`` to the consumers that begin after it. To change t
 consumer is begun on the same channel. When it has got its first message, the first one is
 cancelled; so nothing pauses, and no unacked delivery is lost. Before that, its acks are held back
 for a moment: after an ack, a quorum queue assigns another message to the consumer, and if the
-cancel comes before its delivery, the message never arrives.
+cancel comes before its delivery, the message never arrives. That can still happen to a message that
+comes while a consumer with room is cancelled. The broker marks it as redelivered, so it counts as
+lost once, as after a crash: nobody can tell the two apart.
 """
 
 from __future__ import annotations
@@ -34,10 +36,6 @@ SHRINK_INTERVAL = 1.0  # seconds between two checks whether fewer are enough
 # few quick messages change nothing; nor do slow handlers that wait once because of a slow broker.
 STARVED_MESSAGES = 16
 STARVED_TIME = 1.0
-
-# Seconds in which a redelivered message counts as returned by our own cancel. A quorum queue may
-# have assigned it to the consumer just before; it never arrived, so it has crashed nobody.
-CANCEL_RETURN_TIME = 1.0
 
 # A queue with a single active consumer delivers nothing to the second one. After so many messages
 # for the first one alone the number stays as it is: a switch would make another worker active.
@@ -86,11 +84,6 @@ class FixedPrefetch:
         """Return those of *settled* to ack now; called while it is switching."""
         return settled
 
-    @property
-    def has_just_cancelled(self) -> bool:
-        """Whether a message that is delivered again may be one that never arrived here."""
-        return False
-
     def end(self) -> list[str]:
         """Change the number no more; return the consumers to cancel."""
         tags, self.tags = self.tags, []
@@ -117,9 +110,6 @@ class AutomaticPrefetch(FixedPrefetch):
         self._load = load
         self._most = MAX_AUTOMATIC
         self._starved, self._starved_since = 0, 0.0
-        self._cancelled = (
-            -CANCEL_RETURN_TIME
-        )  # when a consumer was cancelled last, on the monotonic clock
         self._needed = 0  # the most messages in progress since the last check
         self._has_switched = False  # so the queue has not a single active consumer
         self._is_fixed = False
@@ -190,11 +180,6 @@ class AutomaticPrefetch(FixedPrefetch):
             (self._kept if each.tag in self._held else now).append(each)
         return now
 
-    @property
-    def has_just_cancelled(self) -> bool:
-        """Whether a message that is delivered again may be one that never arrived here."""
-        return clock.monotonic() < self._cancelled + CANCEL_RETURN_TIME
-
     def end(self) -> list[str]:
         """Change the number no more, and release the acks that were held back."""
         self._is_fixed = True
@@ -254,12 +239,10 @@ class AutomaticPrefetch(FixedPrefetch):
         if self._is_of_now(switch) and self._channel.is_open:
             self._retired.append(self.tags.pop(0))
             cancel(self._channel, self._retired[-1])
-            self._cancelled = clock.monotonic()
             self._forget_switch()
 
     def _stay(self) -> None:
         cancel(self._channel, self.tags.pop())
-        self._cancelled = clock.monotonic()
         self.number = self._least
         self._forget_switch()
 

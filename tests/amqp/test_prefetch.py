@@ -113,7 +113,7 @@ def hold():
 @TYPES
 @pytest.mark.parametrize("version", ["external", "embedded"])
 def test_no_switch_loses_or_repeats_a_message(settings, consume, handlers, queue_type, version):
-    """Twelve switches under a stream of messages: each arrives once, none as redelivered."""
+    """Twelve switches under a stream of messages: each arrives once."""
     with ensure(version, Settings()) if version == "embedded" else _the_same(settings) as broker:
         settings = broker.settings.replace(
             namespace=settings.namespace, queue_type=queue_type, queues_expire=False
@@ -134,7 +134,8 @@ def test_no_switch_loses_or_repeats_a_message(settings, consume, handlers, queue
             f"m{n}" for n in range(6_000)
         }
         assert len(handlers.deliveries) == 6_000
-        assert not any(each.is_possible_poison for each in handlers.deliveries)
+        lost = sum(each.is_possible_poison for each in handlers.deliveries)
+        assert lost <= (12 if queue_type == "quorum" else 0)  # see the module: one for a switch
         consumer.close(5)
         delete("work", settings=settings)
 
