@@ -87,6 +87,16 @@ def settings(broker: Broker, namespace: str) -> Settings:
     return broker.settings.replace(namespace=namespace, queues_expire=True, queue_expiry=60.0)
 
 
+@pytest.fixture(params=["rabbitmq", "embedded"])
+def anywhere(request):
+    """Settings of a RabbitMQ, and of the embedded broker."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("settings")
+        return
+    with ensure("embedded", Settings()) as broker:
+        yield broker.settings.replace(namespace="anywhere", queues_expire=True, queue_expiry=60.0)
+
+
 @pytest.fixture
 def proxy(settings: Settings):
     """A proxy in front of the broker that can inject faults: connect by ``proxy.settings``."""

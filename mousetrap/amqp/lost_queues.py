@@ -1,7 +1,7 @@
 """Notices that a queue is gone when a connection is restored, before it is declared again.
 
-Clients declare their queues again after each reconnect. If the broker has lost a queue, or somebody
-has deleted it, this makes a new, empty queue of the same name, and the client gets no error.
+Clients declare their queues again after each reconnect. If a queue has been deleted meanwhile, or
+lost by the broker, the declaration makes an empty one of that name, and the client gets no error.
 """
 
 from __future__ import annotations

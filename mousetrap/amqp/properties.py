@@ -109,7 +109,7 @@ def request_properties(reply_to: str | None, ttl: int) -> AMQPProperties:
 
 
 def call_properties(correlation_id: str, priority: int | None) -> AMQPProperties:
-    """Return properties of a request whose answer comes by `REPLY_TO` to the same channel."""
+    """Return the properties of a request; the channel that publishes it gets the answer."""
     properties: Any = pika.BasicProperties(  # type: ignore[no-untyped-call]  # pika's
         reply_to=REPLY_TO, correlation_id=correlation_id, priority=priority
     )

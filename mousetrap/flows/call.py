@@ -1,7 +1,7 @@
 """Request and reply: sends a request to a stage, and waits for what its function returns.
 
 All calls of a process to one broker share a connection, which is opened by the first call. Answers
-come by RabbitMQ's direct reply-to, so a call needs no queue of its own. Workers answer in
+come by RabbitMQ's direct reply-to, so no queue is declared for them. Workers send them in
 `mousetrap.worker.answers`.
 """
 

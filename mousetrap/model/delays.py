@@ -1,7 +1,7 @@
 """How a message is sent later: how long it waits, in which queue, and when it expires.
 
 RabbitMQ expires messages only at the head of a queue, so all messages in one queue must wait for
-the same time. A queue for each delay that somebody asks for would be any number of queues. So a
+the same time. One queue for each different delay would make the number of queues unlimited. So a
 delay is rounded to one of 223 waiting times, by less than 5 % or 100 ms; only those that are used
 have a queue. Each target has delay queues of its own, ``remind.delay.60s``: a target that is full
 or was deleted holds up no message for another target. Nothing here talks to a broker.

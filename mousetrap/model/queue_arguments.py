@@ -1,8 +1,8 @@
 """The arguments that RabbitMQ knows for a queue, and which of them make it drop messages.
 
-They are checked when a `mousetrap.model.topology.Queue` is made, because the broker ignores what it
-does not know (``x-max-prio``), and drops messages without a word where it is told to. The rules are
-those of RabbitMQ 3.10 to 4.3. Nothing here talks to a broker.
+They are checked when a `mousetrap.model.topology.Queue` is made, because the broker ignores
+arguments that it does not know (``x-max-prio``), and some that it knows make it drop messages. The
+rules are those of RabbitMQ 3.10 to 4.3. Nothing here talks to a broker.
 """
 
 from __future__ import annotations

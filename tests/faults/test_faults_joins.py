@@ -163,7 +163,7 @@ def test_join_killed_at(settings, proxy, worker_pool, fault_row, role, step, tim
 
 
 def sizes(seeded_random, number):
-    """Return *number* sizes of 1 to 1,000 parts, 20 on average, log-uniform above that of most."""
+    """Return *number* sizes of 1 to 1,000 parts: few parts are more probable, 20 are the mean."""
     return [round(1000 ** (seeded_random.random() ** 9)) for _ in range(number)]
 
 

@@ -17,7 +17,6 @@ from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import Batch, FailedItems, Queue, Reject, Send, call, call_async, stage
-from mousetrap.broker import ensure
 from mousetrap.errors import (
     CallFailed,
     CallTimedOut,
@@ -28,20 +27,9 @@ from mousetrap.errors import (
 )
 from mousetrap.flows import call as calls
 from mousetrap.job_queue import declare, drain, peek
-from mousetrap.settings import Settings
 from mousetrap.worker.worker import Worker
 
 THREADS, EACH = 8, 40  # of the test with many calls at a time
-
-
-@pytest.fixture(params=["rabbitmq", "embedded"])
-def anywhere(request):
-    """Settings of a RabbitMQ, and of the embedded broker."""
-    if request.param == "rabbitmq":
-        yield request.getfixturevalue("settings")
-        return
-    with ensure("embedded", Settings()) as broker:
-        yield broker.settings.replace(namespace="calls", queues_expire=True, queue_expiry=60.0)
 
 
 def answer(n: object) -> Iterator[object]:

@@ -12,25 +12,13 @@ from support.waiting import wait_for
 import mousetrap
 from mousetrap import Exchange, Queue, Send, stage
 from mousetrap.amqp import new_queues
-from mousetrap.broker import ensure
 from mousetrap.errors import MessageDied, NotSettled, QueueMissing, SettingsError
 from mousetrap.flows.send import send
 from mousetrap.job_queue import declare, depth, peek
 from mousetrap.model.delays import delay_queue, waiting_time
-from mousetrap.settings import Settings
 from mousetrap.worker.worker import Worker
 
 LATE = 0.5  # seconds that a busy machine may take beside the delay
-
-
-@pytest.fixture(params=["rabbitmq", "embedded"])
-def anywhere(request):
-    """Settings of a RabbitMQ, and of the embedded broker."""
-    if request.param == "rabbitmq":
-        yield request.getfixturevalue("settings")
-        return
-    with ensure("embedded", Settings()) as broker:
-        yield broker.settings.replace(namespace="delayed", queues_expire=True, queue_expiry=60.0)
 
 
 class Arrivals:

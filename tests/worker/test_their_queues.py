@@ -7,6 +7,7 @@ import json
 import logging
 
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 from support import their_flow
 from support.waiting import wait_for
 
@@ -68,7 +69,7 @@ def exists(name, settings, arguments=None):
         try:
             channel.queue_declare(settings.topology.wire_name(name), durable=True,
                                   passive=arguments is None, arguments=arguments)  # fmt: skip
-        except Exception:
+        except ChannelClosedByBroker:  # 404, or 406 for other arguments
             return False
     return True
 
