@@ -4,7 +4,7 @@ Makes .venv, finds or starts a RabbitMQ, and runs pytest on tests/ and notebooks
 lists the slowest tests. Arguments that are not listed below go to pytest:
 ``python3 deploy/test.py tests/worker/test_worker.py -x``.
 
-``--quick`` answers in about two minutes, for a person who has changed a line: ruff, mypy, and the
+``--quick`` answers in about four minutes, for a person who has changed a line: ruff, mypy, and the
 tests with the marker `quick`, on the embedded broker. Those are the tests that need no kernel,
 browser, container, worker process or private RabbitMQ node; ``tests/support/quick.py`` sets the
 marker by this rule.
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="lint, types and the quick tests, in about two minutes",
+        help="lint, types and the quick tests, in about four minutes",
     )
     parser.add_argument(
         "--broker",
