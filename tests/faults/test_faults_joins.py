@@ -6,12 +6,15 @@ import contextlib
 import threading
 
 import pytest
+from rig import join_stages
 from rig.checker import History
-from rig.join_stages import QUEUES, ROLES, STAGES, expected
+from rig.join_stages import QUEUES, ROLES, ROLES_WITH_SINK, STAGES, expected
 from rig.trial import LONG
+from support.postgres import Postgres
 from support.waiting import wait_for
 from test_faults_worker import kill_at, words
 
+from mousetrap import Sink
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import WireError
 from mousetrap.job_queue import declare, depths, drain
@@ -60,13 +63,15 @@ def trials_at(role, step):
 class Joins:
     """Messages that are split and joined, what came of each, and the workers without faults."""
 
+    stages = STAGES
+
     def __init__(self, settings, **options):
         self.settings = settings
         self.options = options
         self.history = History()
         self.sizes = {}
         self.wrong = []
-        declare(*(each.queue for each in STAGES), "out", settings=settings)
+        declare(*(each.queue for each in self.stages), "out", settings=settings)
 
     def send(self, sizes):
         """Publish a message for each of *sizes*, until the broker has confirmed it."""
@@ -84,23 +89,29 @@ class Joins:
         """Take the joined outputs and the dead letters; return whether none is missing."""
         history = self.history
         with contextlib.suppress(WireError):
-            for message in drain("out", idle=0.05, timeout=1.0, settings=self.settings):
-                id, parts = message.data
+            for message_id, (id, parts) in self.joined():
                 history.effects[id] += 1
-                history.names.setdefault(id, set()).add(message.id)
+                history.names.setdefault(id, set()).add(message_id)
                 if parts != expected(self.sizes[id]):
                     self.wrong.append((id, parts))
-            for stage in STAGES:
+            for stage in self.stages:
                 dead = stage.queue.dead
                 for message in drain(dead, idle=0.05, timeout=1.0, settings=self.settings):
                     history.dead[message.id] = message.reason
         return history.confirmed <= history.effects.keys()
 
+    def joined(self):
+        """Take the joined outputs: return the id and the data of each."""
+        found = drain("out", idle=0.05, timeout=1.0, settings=self.settings)
+        return [(message.id, message.data) for message in found]
+
     @contextlib.contextmanager
     def workers(self):
         """Workers without faults."""
         with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(e.worker(self.settings, **self.options)) for e in STAGES]
+            yield [
+                stack.enter_context(e.worker(self.settings, **self.options)) for e in self.stages
+            ]
 
     def finish(self, timeout=40.0):
         """Let workers without faults handle what is left, until nothing is held."""
@@ -110,8 +121,11 @@ class Joins:
         self.collect()
 
     def is_idle(self, workers):
-        ready = any(each.messages for each in depths(QUEUES, self.settings) if each)
-        return not ready and not any(each.unacked for each in workers)
+        queues = [name for each in self.stages for name in each.queue.names()]
+        dead = {each.queue.dead for each in self.stages}
+        ready = depths([name for name in queues if name not in dead], self.settings)
+        is_ready = any(each.messages for each in ready if each)
+        return not is_ready and not any(each.unacked for each in workers)
 
     def check(self, fault_row):
         """Check that nothing was lost, dead, early or different, and that each has one id."""
@@ -120,8 +134,31 @@ class Joins:
         fault_row.add(self.history, 0)
 
 
+class StoredJoins(Joins):
+    """The same, with a stage that stores each joined output in *sink*."""
+
+    stages = (*STAGES, join_stages.keep)
+
+    def __init__(self, settings, sink, **options):
+        self.sink = sink
+        self.seen = set()
+        super().__init__(settings, **options)
+
+    def joined(self):
+        """Return the rows that are new in the sink."""
+        rows = self.sink.rows()
+        new = [(row["id"], row["data"]) for row in rows if row["id"] not in self.seen]
+        self.seen |= {id for id, _ in new}
+        return new
+
+    def check(self, fault_row):
+        """Check also that each message is joined and stored once."""
+        super().check(fault_row)
+        assert len(self.sink) == len(self.sizes)
+
+
 def start(worker_pool, settings, role, prefetch=1, **environment):
-    command = ("work", ROLES[role], "--with-parent", "--prefetch", str(prefetch))
+    command = ("work", ROLES_WITH_SINK[role], "--with-parent", "--prefetch", str(prefetch))
     return worker_pool.run(settings, *command, **environment)
 
 
@@ -163,21 +200,56 @@ def test_join_killed_at(settings, proxy, worker_pool, fault_row, role, step, tim
 
 
 def sizes(seeded_random, number):
-    """Return *number* sizes of 1 to 1,000 parts: few parts are more probable, 20 are the mean."""
-    return [round(1000 ** (seeded_random.random() ** 9)) for _ in range(number)]
+    """Return *number* sizes, 20 parts in the mean: 200,000 parts for 10,000 joins.
+
+    All are log-uniform: one in ten is between 1 and 1,000, the others are between 1 and 20. With 1
+    and 1,000 for all, the mean would be 145.
+    """
+
+    def size():
+        largest = 1000 if seeded_random.random() < 0.1 else 20
+        return round(largest ** seeded_random.random())
+
+    return [size() for _ in range(number)]
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def place(request, tmp_path, database):
+    """The file or the URL of a new database."""
+    if database == "sqlite":
+        return str(tmp_path / "joined.db")
+    return request.getfixturevalue("postgres").url()
+
+
+LONG_KILLS = [pytest.mark.long, pytest.mark.timeout(14_000)]
 
 
 @pytest.mark.fault("F58")
 @pytest.mark.parametrize(
-    ("kills", "number"),
-    [(6, 60), pytest.param(500, 10_000, marks=[pytest.mark.long, pytest.mark.timeout(14_000)])],
+    ("database", "kills", "number"),
+    [
+        ("sqlite", 8, 60),
+        pytest.param("sqlite", 500, 10_000, marks=LONG_KILLS),
+        pytest.param("postgresql", 40, 800, marks=LONG_KILLS),
+    ],
 )
 def test_joins_while_workers_are_killed(
-    settings, worker_pool, fault_row, seeded_random, kills, number
+    settings, worker_pool, fault_row, seeded_random, monkeypatch, place, kills, number
 ):
-    """Two processes of each stage, one of them killed at a time, at any moment."""
-    joins = Joins(settings, prefetch=64)
-    processes = [(role, start(worker_pool, settings, role, 32)) for role in ROLES for _ in range(2)]
+    """Two processes of each stage and of the sink, one of them killed at a time, at any moment."""
+    monkeypatch.setattr(join_stages, "sink", sink := Sink(place))  # of the workers without faults
+    joins = StoredJoins(settings, sink, prefetch=64)
+
+    def started(role):
+        return role, start(worker_pool, settings, role, 32, RIG_SINK=place)
+
+    processes = [started(role) for role in ROLES_WITH_SINK for _ in range(2)]
     for kill in range(kills):
         part = number * (kill + 1) // kills - len(joins.sizes)
         joins.send(sizes(seeded_random, part))
@@ -186,7 +258,7 @@ def test_joins_while_workers_are_killed(
         role, process = processes[position]
         process.kill()
         assert process.wait() == -9
-        processes[position] = (role, start(worker_pool, settings, role, 32))
+        processes[position] = started(role)
         if kill % 5 == 0:
             joins.collect()
     wait_for(joins.collect, 60 + number / 10)
@@ -195,6 +267,7 @@ def test_joins_while_workers_are_killed(
 
     fault_row.trials = kills
     joins.check(fault_row)
+    sink.close()
 
 
 @pytest.mark.fault("F58")

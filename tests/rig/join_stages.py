@@ -1,7 +1,7 @@
 """The stages of the rig that split, handle and join: a message ``[id, n]`` becomes n parts.
 
 Part i is dropped, doubled, or fails at the first attempt, as `what_comes_of` says. The joined
-output is ``[id, parts]``.
+output is ``[id, parts]``; the stage `keep` stores it in the sink that ``RIG_SINK`` names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import mousetrap
 from mousetrap.model.message import current_message
 
-from .work_stage import DELAYS, kill_at
+from .work_stage import DELAYS, kill_at, sink
 
 Part = tuple[str, int]
 
@@ -40,6 +40,14 @@ def join(parts: list[Part]) -> tuple[str, list[int]]:
     return str(source), [i for _, i in parts]
 
 
+@mousetrap.stage(reads="out", retry_delays=DELAYS)
+def keep(joined: tuple[str, list[int]]) -> None:
+    kill_at("handler begins")
+    assert sink is not None
+    sink.store(joined)
+    kill_at("handler ends")
+
+
 def what_comes_of(i: int) -> list[int]:
     return {3: [], 5: [i, i]}.get(i % 7, [i])
 
@@ -51,3 +59,4 @@ def expected(n: int) -> list[int]:
 STAGES = [split, handle, join]
 QUEUES = [name for each in STAGES for name in each.queue.names() if not name.endswith(".dead")]
 ROLES = {each.name: f"rig.join_stages:{each.name}" for each in STAGES}
+ROLES_WITH_SINK = ROLES | {"keep": "rig.join_stages:keep"}
