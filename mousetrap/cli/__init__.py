@@ -10,42 +10,19 @@ from __future__ import annotations
 import io
 import sys
 
-from mousetrap.cli import (
-    broker,
-    check,
-    dead,
-    describe,
-    doctor,
-    extract,
-    queues,
-    send,
-    sweep,
-    topology,
-    work,
-)
+from mousetrap.cli.commands import LazyGroup
 from mousetrap.cli.errors import EXIT_CODES, handle_signals, new_app
-from mousetrap.cli.help import NotebookCommand
 
 app = new_app(
     "Prototype RabbitMQ flows in Jupyter, ship the same functions as workers, prove that it works.",
     epilog=EXIT_CODES,
+    group=LazyGroup,
 )
 
-app.command()(check.demo)
-app.command("check", cls=NotebookCommand)(check.check_notebooks)
-app.command()(work.work)
-app.command()(describe.describe)
-app.command()(send.send)
-app.command("queues")(queues.show_queues)
-app.command("peek")(queues.peek_queue)
-app.command("drain")(queues.drain_queue)
-app.command()(topology.topology)
-app.command()(extract.extract)
-app.command()(sweep.sweep)
-app.command()(doctor.doctor)
-app.add_typer(dead.app, name="dead")
-app.add_typer(broker.app, name="broker")
-app.command()(broker.version)
+
+@app.callback()
+def _no_options() -> None:
+    """Make typer build the group although no command is registered here."""
 
 
 def main() -> None:

@@ -12,8 +12,9 @@ import typer
 
 from mousetrap import broker as brokers
 from mousetrap.cli.console import print_error, print_json, print_message, print_pairs, print_table
-from mousetrap.cli.errors import ExitCode, code_of
+from mousetrap.cli.errors import ExitCode, code_of, new_app
 from mousetrap.cli.grid import run_grid
+from mousetrap.cli.help import NotebookCommand
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.progress import watch_notebook
 from mousetrap.errors import CheckError, SettingsError
@@ -62,6 +63,8 @@ ShowParameters = Annotated[
     bool, typer.Option("--parameters", help="List the parameters as a table and end.")
 ]
 
+app = new_app("")  # of `check`, whose help has the parameters of its notebooks
+
 
 def demo(
     broker: Kind = None,
@@ -84,6 +87,7 @@ def demo(
         _run(notebook, given, None, deadline, found.environment(), json)
 
 
+@app.command("check", cls=NotebookCommand)
 def check_notebooks(
     notebooks: Notebooks,
     parameters: Parameters = None,

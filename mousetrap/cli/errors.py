@@ -11,7 +11,6 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mousetrap.cli.console import print_error
 from mousetrap.errors import (
     AccessRefused,
     BrokerSetupError,
@@ -89,17 +88,17 @@ class Group(TyperGroup):
             finally:
                 _running -= 1
         except (MousetrapError, TimeoutError) as error:
-            print_error(str(error))
+            _print_error(str(error))
             raise typer.Exit(code_of(error)) from None
         except BrokenPipeError:  # as of `| head`; what was not printed was not taken
             _silence_stdout()
-            print_error("the program that reads the output has ended")
+            _print_error("the program that reads the output has ended")
             raise typer.Exit(ExitCode.FAILED) from None
         except Terminated:
-            print_error("terminated")
+            _print_error("terminated")
             raise typer.Exit(ExitCode.TERMINATED) from None
         except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C at a question
-            print_error("interrupted")
+            _print_error("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
@@ -110,10 +109,16 @@ def _silence_stdout() -> None:
     os.close(nowhere)
 
 
-def new_app(help: str, epilog: str | None = None) -> typer.Typer:
+def _print_error(text: str) -> None:
+    from mousetrap.cli.console import print_error  # late: `mousetrap --help` needs no rich
+
+    print_error(text)
+
+
+def new_app(help: str, epilog: str | None = None, group: type[Group] = Group) -> typer.Typer:
     """Return an app whose commands report errors as `Group` does."""
     return typer.Typer(
-        cls=Group,
+        cls=group,
         help=help,
         epilog=epilog,
         no_args_is_help=True,

@@ -15,6 +15,7 @@ from support.command_line import send
 from support.waiting import wait_for
 
 from mousetrap import errors
+from mousetrap.cli.commands import COMMANDS
 from mousetrap.cli.errors import ExitCode, code_of
 from mousetrap.job_queue import declare, depth, open_channel
 from mousetrap.model.topology import Queue
@@ -244,12 +245,33 @@ def test_silent_listener_is_one_error_message(run):
     assert "canary-1" not in result.output
 
 
-def test_help_imports_nothing_slow():
-    """`mousetrap --help` imports no papermill, IPython, matplotlib or faker."""
-    program = "import sys, mousetrap.cli; print(*sys.modules)"
+def test_help_imports_no_command():
+    """`mousetrap --help` costs little more than `import typer`: neither rich nor our commands."""
+    program = """
+import sys
+from mousetrap.__main__ import main
+sys.argv = ["mousetrap", "--help"]
+try:
+    main()
+finally:
+    print("modules:", *sys.modules)
+"""
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
+    text, _, modules = done.stdout.partition("modules:")
+    ours = {each for each in modules.split() if each.startswith("mousetrap.")}
 
-    heavy = {"papermill", "nbformat", "IPython", "matplotlib", "faker", "mousetrap.check"}
-    assert not heavy & set(done.stdout.split())
+    assert all(f"  {name} " in text for name in COMMANDS)
+    assert ours <= {
+        "mousetrap.__main__", "mousetrap.errors", "mousetrap.cli", "mousetrap.cli.commands",
+        "mousetrap.cli.errors", "mousetrap.runtime", "mousetrap.runtime.exit_codes",
+    }  # fmt: skip
+    assert not {"rich", "asyncio", "email", "importlib.metadata"} & set(modules.split())
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_every_command_of_the_table_exists(run):
+    """A command is imported when it is looked up, so a wrong home shows only then."""
+    for name in COMMANDS:
+        assert f" {name} [OPTIONS]" in run(name, "--help").output
