@@ -37,6 +37,7 @@ def find_stage(
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise SettingsError(
             f"there is no stage {name!r}{hint}: use {', '.join(BUILT_IN)}, or module:attribute"
+            f"{_stages_to_choose(module_name)}"
         )
     value = _attribute(_import(module_name), attribute)
     if isinstance(value, Stage):
@@ -128,8 +129,18 @@ def _attribute(module: ModuleType, name: str) -> Any:
         return getattr(module, name)
     except AttributeError:
         near = difflib.get_close_matches(name, dir(module), 1)
-        hint = f": did you mean {near[0]}?" if near else ""
+        hint = f": did you mean {near[0]}?" if near else _stages_to_choose(module.__name__)
         raise SettingsError(f"module {module.__name__!r} has no {name!r}{hint}") from None
+
+
+def _stages_to_choose(module_name: str) -> str:
+    """Return a hint that names the stages of the module, or nothing if there is none."""
+    try:
+        stages = _stages_in(_import(module_name)) if module_name else []
+    except SettingsError:
+        return ""
+    named = ", ".join(f"{each.function.__module__}:{each.function.__name__}" for each in stages)
+    return f" (its stages are {named}; one command works on one of them)" if named else ""
 
 
 def parse_delays(text: str) -> tuple[float, ...]:

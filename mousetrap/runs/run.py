@@ -263,8 +263,8 @@ class Run(RunFigures, RunCalls):
 
     # ---- results and state ---------------------------------------------------------------------
 
-    def results(self, timeout: float = 10.0) -> Messages:
-        """Take the messages out of the result queues, which no stage reads.
+    def results(self, timeout: float = 10.0, *, queue: str | None = None) -> Messages:
+        """Take the messages out of the result queues, which no stage reads, or out of one *queue*.
 
         Queues to which handlers sent messages themselves are among them. If messages are not there
         that stages published to these queues, and that no earlier call took, then another consumer
@@ -272,11 +272,12 @@ class Run(RunFigures, RunCalls):
 
         Raises:
             QueuesLost: the queues expired or were deleted; ``taken`` has what is there.
+            SettingsError: *queue* is no result queue; the text names those that are.
         """
         self._require_own_process()
         if self._state == "open":
             timeout = max(0.1, timeout - self._marker.ask())
-        found = self._queues.take_results(timeout)
+        found = self._queues.take_results(timeout, queue)
         if self.queues_lost is not None:
             vars(self.queues_lost)["taken"] = found
             raise self.queues_lost

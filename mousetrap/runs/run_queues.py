@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from shlex import join, quote
 from typing import TYPE_CHECKING
 
 from mousetrap import job_queue
 from mousetrap.amqp.queue_counter import QueueCounter
+from mousetrap.display.safe_text import safe
 from mousetrap.errors import QueueMissing, SettingsError, WireError
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.known_queues import dead_letter_exchanges, dead_letter_queues
@@ -177,14 +178,22 @@ class RunQueues:
             f"mousetrap queues {join(names)}; to delete them: mousetrap sweep"
         )
 
-    def take_results(self, timeout: float) -> Messages:
+    def take_results(self, timeout: float, queue: str | None = None) -> Messages:
         """Take the messages out of the result queues, with *timeout* seconds for each queue.
 
-        The `note` of the list says how many are missing, each time that there are more of them.
-        Raises what `drain` raises; ``taken`` of the exception has what was taken before.
+        With *queue* it takes those of this one. The `note` of the list says how many are missing,
+        each time that there are more of them. Raises what `drain` raises; ``taken`` of the
+        exception has what was taken before. SettingsError: *queue* is no result queue.
         """
-        expected = self.results_left()
         names = self.results()
+        if queue is not None and queue not in names:
+            raise SettingsError(
+                f"{safe(queue, 80)!r} is no result queue of this run: use one that no stage reads "
+                f"({', '.join(names) or 'there is none'}); for others use mousetrap.peek or drain "
+                f"with settings=run.settings"
+            )
+        names = names if queue is None else [queue]
+        expected = self.results_left(names)
         found: list[Message] = []
         for name in names:
             try:
@@ -196,7 +205,7 @@ class RunQueues:
                 raise
         self._settled_results.update(message.id for message in found)
         note = ""
-        if missing := expected & self.results_left():
+        if missing := expected & self.results_left(names):
             try:
                 depths = self.depths(names, timeout)
             except WireError as error:  # what was taken is returned all the same
@@ -212,9 +221,9 @@ class RunQueues:
                 self._settled_results |= missing
         return Messages(found, f" out of {', '.join(names)}", note)
 
-    def results_left(self) -> set[str]:
+    def results_left(self, queues: Iterable[str] | None = None) -> set[str]:
         """Return the ids of the results that were published and that no call has taken so far."""
-        names = set(self.results())
+        names = set(self.results() if queues is None else queues)
         expected = {each.id for each in self._ledger.entries() if each.queue in names}
         return expected - self._settled_results
 

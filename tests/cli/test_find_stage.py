@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mousetrap.cli.find_stage import find_flow
+from mousetrap.cli.find_stage import find_flow, find_stage
 from mousetrap.errors import SettingsError
 
 PARSE = """
@@ -83,3 +83,10 @@ def test_find_flow_says_what_to_name(name, says):
     """What is no flow is refused with what to give."""
     with pytest.raises(SettingsError, match=says):
         find_flow([name])
+
+
+@pytest.mark.parametrize("name", ["their_flow", "their_flow.store", "their_flow:work"])
+def test_find_stage_names_the_stages_of_a_module(name):
+    """A command works on one stage: who names the module is told which there are."""
+    with pytest.raises(SettingsError, match=r"their_flow\.parse:parse, their_flow\.store:store;"):
+        find_stage(name, None)

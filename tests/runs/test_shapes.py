@@ -59,6 +59,21 @@ def test_fan_out_and_routing_in_a_run(shape_run, tmp_path):
     assert list(recording.differences(recording.replay(*FLOW))) == []
 
 
+def test_results_of_one_queue(settings):
+    """They are taken out of that one; the others stay for a later call, and none is missed."""
+    with mousetrap.run([parse, score, store], settings) as run:
+        run.send("1 2 3")
+        run.settle(timeout=20)
+        of_errors = run.results(queue="errors")
+        with pytest.raises(SettingsError, match=r"no result queue of this run.*errors, late"):
+            run.results(queue="visits")
+        others = run.results()
+
+    assert sorted(each.data for each in of_errors) == [1, 3]
+    assert [each.data for each in others] == [20]
+    assert (of_errors.note, others.note) == ("", "")
+
+
 def test_run_with_several_targets_leaves_no_queue(settings):
     """The queues of routes are declared from the start, and deleted like all others."""
     with mousetrap.run(FLOW, settings) as run:
