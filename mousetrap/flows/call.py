@@ -2,7 +2,7 @@
 
 All calls of a process to one broker share a connection, which is opened by the first call. Answers
 come by RabbitMQ's direct reply-to, so no queue is declared for them. Workers send them in
-`mousetrap.worker.answers`.
+`mousetrap.worker.answers`. Prototyped in ``notebooks/09_shapes.ipynb``.
 """
 
 from __future__ import annotations

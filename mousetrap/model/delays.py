@@ -4,7 +4,8 @@ RabbitMQ expires messages only at the head of a queue, so all messages in one qu
 the same time. One queue for each different delay would make the number of queues unlimited. So a
 delay is rounded to one of 223 waiting times, by less than 5 % or 100 ms; only those that are used
 have a queue. Each target has delay queues of its own, ``remind.delay.60s``: a target that is full
-or was deleted holds up no message for another target. Nothing here talks to a broker.
+or was deleted holds up no message for another target. Nothing here talks to a broker. Prototyped in
+``notebooks/09_shapes.ipynb``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 ``orders = Exchange("orders", "topic")`` names an exchange; ``orders["order.paid"]`` is a target of
 messages, or, with a pattern as its key, a binding of a queue. Nothing here talks to a broker.
+Prototyped in ``notebooks/09_shapes.ipynb``.
 """
 
 from __future__ import annotations

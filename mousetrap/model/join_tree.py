@@ -7,7 +7,7 @@ root down to it. A step that makes one message of one adds nothing to the path.
 
 So the tree needs no report of an inner node: each child says how many siblings it has. The tree is
 complete when every child of every branching has a report below it or of its own. Bookkeeping only;
-nothing here talks to a broker.
+nothing here talks to a broker. Prototyped in ``notebooks/09_shapes.ipynb``.
 """
 
 from __future__ import annotations

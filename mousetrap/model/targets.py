@@ -2,7 +2,7 @@
 
 Each plain output goes to every target in *writes*. A `Send` goes to the target that it names, which
 must be one of *writes* or *routes*. A target is a queue by its plain name, or an exchange with a
-routing key. Nothing here talks to a broker.
+routing key. Nothing here talks to a broker. Prototyped in ``notebooks/09_shapes.ipynb``.
 """
 
 from __future__ import annotations

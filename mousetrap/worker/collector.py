@@ -5,7 +5,7 @@ keeps no other state: when it ends, the broker delivers them to another worker, 
 same groups again. A complete group is published as one message with the list of its parts, to the
 work queue of the join, where it is handled like any other message; when the broker has confirmed
 that, all parts are acked. The messages here are not handled: they never count as lost with a
-worker.
+worker. Prototyped in ``notebooks/09_shapes.ipynb``.
 """
 
 from __future__ import annotations
