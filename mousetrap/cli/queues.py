@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -32,6 +32,7 @@ from mousetrap.run_processing_worker import process
 from mousetrap.runs.former_queues import leftovers
 from mousetrap.runtime.postponed_interrupts import postponed
 from mousetrap.settings import Settings
+from mousetrap.worker.worker_loads import WorkerLoad, worker_loads
 
 
 def show_queues(
@@ -41,9 +42,11 @@ def show_queues(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show how many messages wait in each queue, and how many consumers it has.
+    """Show how many messages wait in each queue, and what its consumers hold.
 
-    Messages that a worker handles, or has prefetched, are not counted.
+    *messages* wait in the queue. *held* have been delivered to workers and are not acked;
+    *prefetch* is how many one worker may hold at present. Both are known of workers of mousetrap
+    only: a "+" means that other consumers may hold more.
 
     Example: mousetrap queues
 
@@ -56,12 +59,18 @@ def show_queues(
         if found[name] is None and is_not_needed_yet(name, settings):
             found[name] = Depth(name, 0, 0)
     existing = [each for each in found.values() if each]
+    consumers = {settings.topology.wire_name(e.queue): e.consumers for e in existing if e.consumers}
+    loads = worker_loads(consumers, settings)
+    rows = [
+        _row(each, loads.get(settings.topology.wire_name(each.queue), WorkerLoad()))
+        for each in existing
+    ]
     if json:
-        print_json([asdict(each) for each in existing])
+        print_json(rows)
     elif existing:
         print_table(
-            ("queue", "messages", "consumers"),
-            ((each.queue, f"{each.messages:,}", each.consumers) for each in existing),
+            ("queue", "messages", "held", "consumers", "prefetch"),
+            (_cells(each) for each in rows),
             f"{settings.url}{probe.memory_note(settings)}"
             + f", namespace {settings.namespace}" * bool(settings.namespace),
         )
@@ -76,6 +85,25 @@ def show_queues(
         print_message(f"none of the demo's queues exists on {settings.url} yet"
             f"{probe.memory_note(settings)}: run mousetrap demo, or name "
             f"the queues to show")  # fmt: skip
+
+
+def _row(depth: Depth, load: WorkerLoad) -> dict[str, Any]:
+    """Return the figures of a queue; None where no worker has said them."""
+    is_known = load.answered or not depth.consumers
+    return {
+        **asdict(depth),
+        "workers": load.answered,
+        "held": load.held if is_known else None,
+        "prefetch": [load.least, load.most] if load.most else None,
+    }
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    held = "?" if row["held"] is None else f"{row['held']:,}"
+    if row["held"] is not None and row["workers"] < row["consumers"]:
+        held += "+"
+    prefetch = " to ".join(dict.fromkeys(f"{each:,}" for each in row["prefetch"] or ()))
+    return row["queue"], f"{row['messages']:,}", held, f"{row['consumers']:,}", prefetch
 
 
 def peek_queue(

@@ -323,6 +323,8 @@ def _cells(stage: StageView) -> tuple[str, ...]:
     if stage.waiting_retry:
         waiting += f" + {stage.waiting_retry:,} for a retry"
     in_progress = number(stage.in_progress)
+    if stage.prefetch and stage.in_progress is not None:
+        in_progress += f" (prefetch {stage.prefetch:,})"
     if stage.in_work >= 1.0:
         in_progress += f", for {stage.in_work:,.0f} s"
     return (

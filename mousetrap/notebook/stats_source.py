@@ -41,6 +41,7 @@ class StageView:
     history: tuple[float, ...]  # settled in each of up to sixty parts of the last minute
     waiting: int | None = None  # in the queue, or prefetched and not begun
     in_progress: int | None = None
+    prefetch: int | None = None  # how many messages a worker may hold; the largest of several
     waiting_retry: int | None = None
     oldest: str = ""  # age of the message that waits longest, as "5 s"; "> 5 s": at least
     in_work: float = 0.0  # seconds since the oldest message in progress was begun
@@ -148,6 +149,7 @@ class RunStatsSource(StatsSource):
                     step, **rates, waiting=waiting, in_progress=in_progress,
                     waiting_retry=retries, oldest=oldest,
                     in_work=worker.oldest if worker else 0.0,
+                    prefetch=worker.prefetch if worker else None,
                     state=worker.state if worker else "", problem=worker.problem if worker else "",
                 )
             )  # fmt: skip
@@ -250,6 +252,7 @@ class WorkersStatsSource(StatsSource):
             step, **self._rates(step.name, counts, now, is_finished=has_ended),
             waiting=waiting, in_progress=in_progress, waiting_retry=sum(retries), oldest=oldest,
             in_work=max((each.oldest for each in statistics), default=0.0),
+            prefetch=max((each.prefetch for each in statistics), default=None),
             state=_worst_state(each.state for each in statistics),
             problem="; ".join(dict.fromkeys(e.problem for e in statistics if e.problem)),
         )  # fmt: skip

@@ -24,13 +24,8 @@ from mousetrap.model.decoding import decode
 from mousetrap.runtime import clock
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
-from mousetrap.worker.consumer_discovery import (
-    DISCOVERY_TIMEOUT,
-    QUERY_TTL,
-    HeldAnswer,
-    HeldQuery,
-    held_reply_stem,
-)
+from mousetrap.worker.consumer_discovery import DISCOVERY_TIMEOUT, QUERY_TTL, held_reply_stem
+from mousetrap.worker.discovery_messages import HeldAnswer, HeldQuery
 
 # seconds that `ask` waits for a worker whose connection is open: a handler may keep Python busy
 BUSY_TIMEOUT = 5.0

@@ -26,13 +26,20 @@ from mousetrap.amqp import redeliveries
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.properties import request_properties
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, UndecodableMessage
 from mousetrap.model.decoding import decode
 from mousetrap.runtime import clock, forks, randomness, threads
 from mousetrap.runtime.environment import is_kernel, program_name
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
+from mousetrap.worker.discovery_messages import (
+    ConsumerInfo,
+    ConsumerQuery,
+    HeldAnswer,
+    HeldQuery,
+    SurvivorAnswer,
+    SurvivorQuery,
+)
 
 log = logging.getLogger("mousetrap.worker.consumer_discovery")
 
@@ -40,64 +47,6 @@ DISCOVERY_TIMEOUT = 0.5  # seconds for answers; a worker's I/O thread needs a fe
 MAX_ANSWERS = 100  # that are kept; nobody reads a longer list
 QUERY_TTL = 2000  # milliseconds after which a query or an answer that nobody received expires
 _SHARES = {1 / 2: "half", 1 / 3: "a third", 2 / 3: "two thirds", 1 / 4: "a quarter"}
-
-
-class ConsumerQuery(msgspec.Struct, frozen=True, tag="query"):
-    """Asks for the workers that consume *queue* (its name on the wire)."""
-
-    queue: str
-
-
-class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True, tag="info"):
-    """One worker, as it answers a query."""
-
-    worker: str  # an id that no other worker has
-    process: str  # an id that no other process has; pids repeat from container to container
-    host: str
-    pid: int
-    program: str  # analysis.ipynb, mousetrap work, ...
-    stage: str
-
-    def __str__(self) -> str:
-        return safe(f"{self.program} ({self.stage}) on {self.host}, pid {self.pid}", 200)
-
-
-class HeldQuery(msgspec.Struct, frozen=True, tag="held?"):
-    """Asks every worker of the namespace how many messages it holds; *number* is in the answer."""
-
-    number: int
-
-
-class HeldAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
-    """How many messages a worker has received and not acked, as it answers a `HeldQuery`."""
-
-    query: int
-    worker: str  # an id that no other worker has
-    address: str  # its exclusive queue, which exists as long as its connection
-    queue: str  # the one that it consumes, by its name on the wire
-    held: int
-    received: int  # since it was started
-    host: str
-    pid: int
-    program: str
-    stage: str
-
-    def __str__(self) -> str:
-        return safe(f"{self.program} ({self.stage}) on {self.host}, pid {self.pid}", 200)
-
-
-class SurvivorQuery(msgspec.Struct, frozen=True, tag="survived?"):
-    """Asks which of *messages* of *queue*, each as it is now, a living process held before."""
-
-    queue: str  # its name on the wire
-    process: str  # an id that no other process has: the one that has them now
-    messages: Sequence[tuple[str, int]]  # their ids, and how many losses each has now
-
-
-class SurvivorAnswer(msgspec.Struct, frozen=True, tag="survived"):
-    """Those that the answering process held when it lost its connection."""
-
-    messages: Sequence[tuple[str, int, bool]]  # id, losses, and whether its ack has timed out
 
 
 _FROM_WORKERS = ConsumerQuery | ConsumerInfo | HeldQuery | SurvivorQuery | SurvivorAnswer
@@ -144,7 +93,8 @@ class Attached:
 class ConsumerDiscovery:
     """Sends queries about *queue* (its name on the wire) and answers those of other workers.
 
-    *held* returns how many messages the worker holds, and how many it has received since its start.
+    *held* returns how many messages the worker holds, how many it has received since its start, and
+    how many it may hold.
 
     The worker's consumer opens `own_queue` on its connection. Queries and answers are sent on the
     connection that publishes: a broker with an alarm stops reading from it, which must not happen
@@ -158,7 +108,7 @@ class ConsumerDiscovery:
         settings: Settings,
         queue: str,
         publisher: Publisher,
-        held: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        held: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0),
     ) -> None:
         self._stage = ""
         self._held = held
@@ -323,7 +273,7 @@ class ConsumerDiscovery:
         # Also while the worker stops: it may still hold messages. For the name see `_on_query`.
         if reply_to is None or not reply_to.startswith(held_reply_stem(self._settings)):
             return
-        held, received = self._held()
+        held, received, prefetch = self._held()
         answer = HeldAnswer(
             query=query.number,
             worker=self._worker,
@@ -331,6 +281,7 @@ class ConsumerDiscovery:
             queue=self._queue,
             held=held,
             received=received,
+            prefetch=prefetch,
             host=socket.gethostname(),
             pid=os.getpid(),
             program=program_name(),

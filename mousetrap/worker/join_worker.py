@@ -83,9 +83,9 @@ class JoinWorker(Worker):
         """A connection broke, and the broker may not have delivered its messages again yet."""
         return super().is_recovering or self.collector.is_recovering
 
-    def _held(self) -> tuple[int, int]:
-        held, received = super()._held()
-        return held, received + self.collector.received
+    def _held(self) -> tuple[int, int, int]:
+        held, received, prefetch = super()._held()
+        return held, received + self.collector.received, prefetch
 
 
 def _rule(delivery: Delivery) -> MoveRule | None:

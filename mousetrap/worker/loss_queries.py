@@ -17,7 +17,8 @@ from mousetrap.amqp.properties import delivery_count
 from mousetrap.display.safe_text import safe
 from mousetrap.model import poison_messages
 from mousetrap.runtime import clock
-from mousetrap.worker.consumer_discovery import ConsumerDiscovery, SurvivorAnswer
+from mousetrap.worker.consumer_discovery import ConsumerDiscovery
+from mousetrap.worker.discovery_messages import SurvivorAnswer
 
 # Seconds for an answer. A worker whose connection broke answers when it is connected again, and the
 # longest delay between two tries to connect is five seconds (see `mousetrap.model.backoff`).

@@ -320,9 +320,10 @@ class Worker(forks.OfOneProcess):
         counts = f"{now.done:,} done, {now.retried:,} retried, {now.dead:,} dead"
         return f"<Worker {safe(way)}: {now.state}, {counts}, {now.in_progress} in progress>"
 
-    def _held(self) -> tuple[int, int]:
-        """Return how many messages it holds, or may get again soon, and how many it received."""
-        return max(self.unacked, int(self.is_recovering)), self._processor.counts["received"]
+    def _held(self) -> tuple[int, int, int]:
+        """Return how many messages it holds, or may get again; has received; and may hold."""
+        held = max(self.unacked, int(self.is_recovering))
+        return held, self._processor.counts["received"], self._consumer.prefetch.number
 
     def _stop(self, timeout: float, *, process_ends: bool = False) -> None:
         with one_at_a_time(self._closing, timeout, self.queue.name):

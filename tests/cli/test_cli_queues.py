@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import threading
 
 import pytest
 from support.command_line import read_until, send
 from support.waiting import wait_for
 
+import mousetrap
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.job_queue import declare, depth
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
+from mousetrap.worker.worker import Worker
 
 
 def test_queues_shows_depths(run, settings):
@@ -22,9 +26,56 @@ def test_queues_shows_depths(run, settings):
     send(settings, 1, 2)
 
     assert json.loads(run("queues", "work", "--json").stdout) == [
-        {"queue": "work", "messages": 2, "consumers": 0}
+        {
+            "queue": "work",
+            "messages": 2,
+            "consumers": 0,
+            "workers": 0,
+            "held": 0,
+            "prefetch": None,
+        }
     ]
     assert "work.dead" in run("queues", "work", "work.dead").output
+
+
+@pytest.mark.parametrize("prefetches", [(None,), (3, 7)])
+def test_queues_shows_what_workers_hold(run, settings, prefetches):
+    """What was delivered to workers is in no queue, and yet it is shown."""
+    send(settings, *range(9))
+    gate = threading.Event()
+    with contextlib.ExitStack() as stack:
+        for prefetch in prefetches:
+            worker = Worker(Queue("work"), lambda _: gate.wait(60), settings, prefetch=prefetch)
+            stack.enter_context(worker)
+        stack.callback(gate.set)
+        expected = 9 if len(prefetches) > 1 else 2  # one is handled, and one is prefetched
+        wait_for(lambda: depth("work", settings).messages == 9 - expected)
+
+        [shown] = json.loads(run("queues", "work", "--json").stdout)
+        text = run("queues", "work").output
+
+    assert shown["held"] == expected
+    assert shown["workers"] == shown["consumers"] == len(prefetches)
+    assert shown["prefetch"] == ([2, 2] if prefetches == (None,) else [3, 7])
+    assert f" {expected} " in text
+    assert ("3 to 7" if prefetches != (None,) else " 2") in text
+
+
+def test_queues_says_that_consumers_of_other_libraries_may_hold_more(run, settings):
+    """They do not answer: alone they are "?", beside a worker of ours the number has a plus."""
+    send(settings, *range(9))
+    with mousetrap.open_channel(settings) as channel:
+        channel.basic_qos(prefetch_count=2)
+        channel.basic_consume(settings.topology.wire_name("work"), lambda *_: None)
+        alone = run("queues", "work")
+        gate = threading.Event()
+        with Worker(Queue("work"), lambda _: gate.wait(60), settings):
+            wait_for(lambda: depth("work", settings).messages == 5)
+            both = run("queues", "work")
+            gate.set()
+
+    assert " ? " in alone.output
+    assert " 2+ " in both.output
 
 
 def test_peek_leaves_and_drain_takes(run, settings):

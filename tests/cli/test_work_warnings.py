@@ -11,7 +11,7 @@ from support.waiting import wait_for
 from mousetrap import doctor, job_queue
 from mousetrap.cli.work_warnings import WorkWarnings
 from mousetrap.model.topology import Queue
-from mousetrap.worker.consumer_discovery import ConsumerInfo
+from mousetrap.worker.discovery_messages import ConsumerInfo
 from mousetrap.worker.worker import Worker
 
 

@@ -101,6 +101,7 @@ def test_panel_of_workers_counts_what_waits_and_since_when(settings, watch):
         wait_for(lambda: worker.statistics().prefetched == 15)
         shown.measure()
         [view] = shown.poll()
+        text = str(shown)
         gate.set()
         worker.wait_until(done=20)
         [after] = shown.poll()
@@ -108,6 +109,8 @@ def test_panel_of_workers_counts_what_waits_and_since_when(settings, watch):
     [busy], [idle] = view.stages, after.stages
     assert (busy.waiting, busy.in_progress, busy.done) == (4 + 15, 1, 0)
     assert busy.oldest in ("0 s", "1 s")
+    assert busy.prefetch == 16
+    assert "1 (prefetch 16)" in text
     assert (idle.in_progress, idle.done) == (0, 20)
     [ended] = shown.poll()
     assert (ended.state, ended.stages[0].rate > 0) == ("closed", True)

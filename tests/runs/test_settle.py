@@ -26,7 +26,7 @@ from mousetrap.runs.settle import Settlement
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.start_fetch import FetchJob
-from mousetrap.worker.consumer_discovery import HeldAnswer
+from mousetrap.worker.discovery_messages import HeldAnswer
 
 DELAYS = (0.02, 0.05)  # seconds
 TIMEOUT = 60.0  # seconds

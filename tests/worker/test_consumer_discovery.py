@@ -14,7 +14,8 @@ from support.processes import other_process
 from support.waiting import wait_for
 
 from mousetrap.job_queue import declare, depth, depths, open_channel
-from mousetrap.worker.consumer_discovery import Attached, ConsumerInfo
+from mousetrap.worker.consumer_discovery import Attached
+from mousetrap.worker.discovery_messages import ConsumerInfo
 from mousetrap.worker.worker import Worker
 
 

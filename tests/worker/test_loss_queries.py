@@ -21,7 +21,7 @@ from mousetrap.model.poison_messages import ALONE_FROM
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
 from mousetrap.worker import loss_queries
-from mousetrap.worker.consumer_discovery import SurvivorAnswer, SurvivorQuery
+from mousetrap.worker.discovery_messages import SurvivorAnswer, SurvivorQuery
 from mousetrap.worker.loss_queries import LAST_ASKED_DELIVERY, MAX_ASKED
 from mousetrap.worker.worker import Worker
 
