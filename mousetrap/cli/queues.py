@@ -30,9 +30,9 @@ from mousetrap.model.message import Message
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.run_processing_worker import process
 from mousetrap.runs.former_queues import leftovers
+from mousetrap.runs.worker_loads import WorkerLoad, worker_loads
 from mousetrap.runtime.postponed_interrupts import postponed
 from mousetrap.settings import Settings
-from mousetrap.worker.worker_loads import WorkerLoad, worker_loads
 
 
 def show_queues(
