@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,47 +19,47 @@ from peers.race import Race  # noqa: E402
 from rig.byte_proxy import ByteProxy  # noqa: E402
 from rig.guarantees import GuaranteeObserver  # noqa: E402
 
-SMALL = {
-    "bench_publish": (
-        {"messages": 40, "repeats": 1},
-        ["publish_many / bare socket", "publish_many / fastest peer"],
-    ),
-    "bench_flow": (
-        {"messages": 60, "repeats": 1, "jobs": 100, "burns": 4, "peers": "ours,aio_pika,tutorial"},
-        ["hop / fastest peer", "hop / aio-pika", "hop / tutorial's loop",
-         "waiting jobs: time / ideal", "computing jobs: 2 processes / 1",
-         "two stages, embedded broker / this one"],
-    ),
-    "bench_call": ({"messages": 10, "repeats": 1, "calls": 50}, ["call / by hand, p50", "rounds"]),
-    "bench_batch": (
-        {"messages": 20, "size": 10},
-        ["batch / single", "batch / single, by hand without a broker"],
-    ),
-    "bench_latency": (
-        {"messages": 20, "repeats": 1, "largest": 1000, "imports": 1},
-        ["two stages / bare pika, p50", "two stages / bare pika, safe, p99", "scaling",
-         "import mousetrap / import pika"],
-    ),
+FIGURES = {  # of each, some that it must have computed
+    "bench_publish": ["publish_many / bare socket", "publish_many / fastest peer"],
+    "bench_flow": [
+        "hop / fastest peer", "hop / aio-pika", "hop / tutorial's loop",
+        "waiting jobs: time / ideal", "computing jobs: 2 processes / 1",
+        "two stages, embedded broker / this one",
+    ],
+    "bench_call": ["call / by hand, p50", "rounds"],
+    "bench_batch": ["batch / single", "batch / single, by hand without a broker"],
+    "bench_latency": [
+        "two stages / bare pika, p50", "two stages / bare pika, safe, p99", "scaling",
+        "import mousetrap / import pika",
+    ],
 }  # fmt: skip
 
 
-@pytest.mark.long  # in every run of the tests they run as they are, by nbmake
-@pytest.mark.parametrize("name", SMALL)
-def test_bench_runs_small_and_keeps_its_figures(name, settings, tmp_path):
-    """`mousetrap check` runs it, and each figure of it is in the JSON, computed."""
-    parameters, wanted = SMALL[name]
-    options = [text for key, value in parameters.items() for text in ("-p", f"{key}={value}")]
-
+@pytest.mark.long  # in every run of the tests they run small, as pyproject.toml says
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", FIGURES)
+def test_bench_runs_and_keeps_its_figures(name, settings, tmp_path):
+    """`mousetrap check` runs it with its defaults; its figures are in the JSON, computed."""
     done = subprocess.run(
         [sys.executable, "-m", "mousetrap", "check", ROOT / "notebooks" / f"{name}.ipynb",
-         "--output", tmp_path / "executed.ipynb", *options],
+         "--output", tmp_path / "executed.ipynb"],
         env=os.environ | settings.to_environment() | {"BENCH_FIGURES": str(tmp_path)},
-        capture_output=True, text=True, timeout=100,
+        capture_output=True, text=True, timeout=360,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr[-3000:]
     figures = json.loads((tmp_path / f"{name}.json").read_text())
-    assert all(figures[key] for key in wanted), figures
+    assert all(figures[key] for key in FIGURES[name]), figures
+
+
+def test_every_bench_runs_small_in_every_run():
+    """A new one has a table of parameters, too: else it would run with its defaults."""
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mousetrap"]["notebooks"]
+    benches = {path.stem for path in (ROOT / "notebooks").glob("bench_*.ipynb")}
+
+    assert benches == set(FIGURES)
+    for name in benches:
+        assert tables[f"notebooks/{name}.ipynb"]["parameters"].keys() == {"small"}
 
 
 class Watched(Race):

@@ -7,6 +7,9 @@ xdist's own order, which is by the number of tests.
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 from support.quick import TESTS
 
 LONGEST_FIRST = (  # below tests/, by measured durations; a folder stands for its files
@@ -29,13 +32,14 @@ LONGEST_FIRST = (  # below tests/, by measured durations; a folder stands for it
 
 def longest_first(items):
     """Sort *items* in place: notebooks and the longest files first, the rest as they were."""
-    items.sort(key=_rank)
+    items.sort(key=lambda item: _rank(item.path))
 
 
-def _rank(item) -> int:
-    if not item.path.is_relative_to(TESTS):
+@cache  # there are twenty tests to a file
+def _rank(path: Path) -> int:
+    if not path.is_relative_to(TESTS):
         return 1  # a notebook: only JupyterLab's tests take longer
-    path = item.path.relative_to(TESTS)
+    path = path.relative_to(TESTS)
     for rank, each in enumerate(LONGEST_FIRST):
         if path.is_relative_to(each):
             return 2 * rank

@@ -8,6 +8,7 @@ the conformance tests only the embedded broker is quick.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -68,13 +69,18 @@ def mark_quick(items):
 
 def is_quick(item: pytest.Item) -> bool:
     """Return whether `--quick` runs the test."""
-    if not item.path.is_relative_to(TESTS):  # a notebook
-        return False
-    path = item.path.relative_to(TESTS)
     target = getattr(getattr(item, "callspec", None), "params", {}).get("target", "embedded")
     return (
         target == "embedded"
+        and _is_quick_file(item.path)
         and not SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
         and not SLOW_MARKERS & {marker.name for marker in item.iter_markers()}
-        and not any(path.is_relative_to(each) for each in SLOW_PATHS)
     )
+
+
+@cache  # there are twenty tests to a file
+def _is_quick_file(path: Path) -> bool:
+    if not path.is_relative_to(TESTS):  # a notebook
+        return False
+    path = path.relative_to(TESTS)
+    return not any(path.is_relative_to(each) for each in SLOW_PATHS)
