@@ -1,7 +1,7 @@
 """Shared by `demo.py` and `test.py`: make ``.venv`` from the lock, check the broker, run a command.
 
-It needs the standard library only. The environment is made once; a stamp in it records which lock
-and which pyproject.toml it was made from.
+Run as a program, it only makes ``.venv``. It needs the standard library only. The environment is
+made once; a stamp in it records which lock and which pyproject.toml it was made from.
 """
 
 from __future__ import annotations
@@ -182,3 +182,7 @@ def _apt_install(packages: list[str], reason: str) -> None:
         if done.returncode:
             sys.stderr.write(done.stdout[-2000:])
             sys.exit(f"mousetrap: apt-get {step[0]} failed; run it yourself: {command}")
+
+
+if __name__ == "__main__":
+    make_environment()

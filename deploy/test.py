@@ -20,9 +20,9 @@ import bootstrap
 
 CHECKS = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
 SLOWEST = "--durations=25"
-# Most of the time is waiting, and many fixtures are those of a file. tests/support/order.py puts
-# the longest files first.
-IN_PARALLEL = ["--numprocesses", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
+# Most of the time is waiting, so two processors keep four processes busy. Many fixtures are those
+# of a file; tests/support/order.py puts the longest files first.
+IN_PARALLEL = ["--numprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def main() -> int:
