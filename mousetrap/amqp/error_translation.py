@@ -120,7 +120,7 @@ def translate(
     if isinstance(error, pika_errors.ConnectionClosedByBroker):
         return _connection_closed(error.reply_code, error.reply_text, settings)
     if isinstance(error, pika_errors.ChannelClosedByBroker):
-        return channel_closed(error.reply_code, error.reply_text)
+        return channel_closed(error.reply_code, error.reply_text, settings.namespace)
     if isinstance(error, pika_errors.NoFreeChannels):
         return LimitReached(
             f"a connection to {where} may have no more channels: raise channel_max in rabbitmq.conf"

@@ -67,8 +67,11 @@ def not_supported(text: str) -> ChannelLost:
     return ChannelLost(f"the broker does not support this request ({safe(text)})")
 
 
-def channel_closed(code: int, text: str) -> MousetrapError:
-    """Return the error for a channel that the broker closed with *code* and *text*."""
+def channel_closed(code: int, text: str, namespace: str = "") -> MousetrapError:
+    """Return the error for a channel that the broker closed with *code* and *text*.
+
+    What to write into a program names a queue without the prefix of *namespace*.
+    """
     text = safe(text)
     if code == 404 and "down or inaccessible" in text:
         # The queue exists, but its process does not: its node is down, or another client declares
@@ -90,7 +93,7 @@ def channel_closed(code: int, text: str) -> MousetrapError:
     if code == 403:
         return AccessRefused(f"{text}; ask for the permission: rabbitmqctl set_permissions")
     if code == 406 and (found := _INEQUIVALENT.search(text)):
-        return TopologyMismatch(_mismatch(**found.groupdict()))
+        return TopologyMismatch(_mismatch(**found.groupdict(), namespace=namespace))
     if code == 406 and (found := _INVALID.search(text)):
         return TopologyMismatch(_invalid(**found.groupdict()))
     if code == 406 and (found := re.search(r"timed out. Timeout value used: (-?\d+) ms", text)):
@@ -173,13 +176,14 @@ def how_to_delete(name: str, kind: str = "queue") -> str:
     return f"mousetrap.open_channel().{kind}_delete({name!r})"
 
 
-def _mismatch(name: str, kind: str, which: str, ours: str, theirs: str) -> str:
+def _mismatch(name: str, kind: str, which: str, ours: str, theirs: str, namespace: str) -> str:
+    plain = which.removeprefix(f"{namespace}.") if namespace else which
     ours, theirs = _value(ours), _value(theirs)
     width = max(len("argument"), len(name))
     between = max(len("ours"), len(ours))
     declared = f"without {name}" if ours == "none" else f"with {name} {ours}"
     otherwise = _ARGUMENT if name.startswith("x-") else _PROPERTY
-    remedy = _REMEDIES.get(name, otherwise.format(which=which, declared=declared))
+    remedy = _REMEDIES.get(name, otherwise.format(which=plain, declared=declared))
     if kind == "exchange":
         remedy = _EXCHANGE.format(declared)
     if name == "type" and kind == "exchange":
