@@ -4,7 +4,7 @@ Some queues and exchanges are declared only if they are missing, or must exist (
 `mousetrap.model.topology.How`). So the client asks for them, on the same channel and without
 waiting for an answer: if all exist, that costs no round trip. If the broker refuses something, it
 closes the channel and names what it refused. The next channel is opened at once, and does that one
-in another way, until nothing is refused.
+in another way, until nothing is refused. Prototyped in ``notebooks/10_their_queues.ipynb``.
 """
 
 from __future__ import annotations

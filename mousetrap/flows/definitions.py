@@ -2,7 +2,7 @@
 
 ``rabbitmqctl import_definitions`` and the management plugin take such a file
 (https://www.rabbitmq.com/docs/definitions). They leave queues and exchanges alone that exist.
-Nothing here talks to a broker.
+Nothing here talks to a broker. Prototyped in ``notebooks/10_their_queues.ipynb``.
 """
 
 from __future__ import annotations

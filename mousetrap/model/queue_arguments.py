@@ -2,7 +2,8 @@
 
 They are checked when a `mousetrap.model.topology.Queue` is made, because the broker ignores
 arguments that it does not know (``x-max-prio``), and some that it knows make it drop messages. The
-rules are those of RabbitMQ 3.10 to 4.3. Nothing here talks to a broker.
+rules are those of RabbitMQ 3.10 to 4.3. Nothing here talks to a broker. Prototyped in
+``notebooks/10_their_queues.ipynb``.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ TESTED_ELSEWHERE = {"08_watching.ipynb"}  # by the test of panels
 SLOW = {"06_bad_day.ipynb": pytest.mark.long}  # it kills a broker of its own
 NUMBERED = [
     pytest.param(name, marks=SLOW.get(name, ()))
-    for name in sorted({path.name for path in NOTEBOOKS.glob("0*.ipynb")} - TESTED_ELSEWHERE)
+    for name in sorted({path.name for path in NOTEBOOKS.glob("[0-9]*.ipynb")} - TESTED_ELSEWHERE)
 ]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SIZE = "image => [image.naturalWidth, image.naturalHeight]"
