@@ -243,6 +243,7 @@ def test_joins_while_workers_are_killed(
     settings, worker_pool, fault_row, seeded_random, monkeypatch, place, kills, number
 ):
     """Two processes of each stage and of the sink, one of them killed at a time, at any moment."""
+    settings = settings.replace(connect_timeout=60.0)  # the processes keep the machine busy
     monkeypatch.setattr(join_stages, "sink", sink := Sink(place))  # of the workers without faults
     joins = StoredJoins(settings, sink, prefetch=64)
 
