@@ -10,6 +10,8 @@ for a moment: after an ack, a quorum queue assigns another message to the consum
 cancel comes before its delivery, the message never arrives. That can still happen to a message that
 comes while a consumer with room is cancelled. The broker marks it as redelivered, so it counts as
 lost once, as after a crash: nobody can tell the two apart.
+
+Prototyped in ``notebooks/bench_prefetch.ipynb``.
 """
 
 from __future__ import annotations
