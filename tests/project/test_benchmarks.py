@@ -28,6 +28,7 @@ FIGURES = {  # of each, some that it must have computed
     ],
     "bench_call": ["call / by hand, p50", "rounds"],
     "bench_batch": ["batch / single", "batch / single, by hand without a broker"],
+    "bench_prefetch": ["default / best", "prefetch found", "shares of 12 slow messages"],
     "bench_latency": [
         "two stages / bare pika, p50", "two stages / bare pika, safe, p99", "scaling",
         "import mousetrap / import pika",
