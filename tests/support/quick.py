@@ -42,6 +42,7 @@ SLOW_PATHS = (
     "project/test_benchmarks.py",
     "project/test_notebooks.py",
     "project/test_readme.py",
+    "project/test_readme_recipes.py",
     "pytest_plugin",
     "runs",
     "runtime/test_interrupt.py",
