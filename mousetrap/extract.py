@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.check.notebook_format import insert_cell, text_of
+from mousetrap.check.notebook_joins import NotebookCell, import_of, imports_for_joins
 from mousetrap.check.parameters import read_notebook
 from mousetrap.errors import ExtractError
 from mousetrap.runtime.atomic_file import write_atomically
@@ -42,13 +43,6 @@ class Extracted:
     names: tuple[str, ...]  # of its definitions, in their order
     is_formatted: bool  # ruff is installed
     is_importable: bool  # by a kernel in the notebook's folder
-
-
-@dataclass(frozen=True)
-class _Cell:
-    number: int  # among all cells of the notebook, from 1
-    cell: Any
-    tree: ast.Module
 
 
 def extract(
@@ -88,7 +82,8 @@ def extract(
             f"{', '.join(names) or 'nothing'}: tag the cell that defines it"
         )
     _require_plain(tagged, source)
-    text = _module_text(tagged, _imports_for(tagged, cells, source), source, stage)
+    imports = [*_imports_for(tagged, cells, source), *imports_for_joins(tagged, cells, source)]
+    text = _module_text(tagged, imports, source, stage)
     text, is_formatted = _formatted(text)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, text)
@@ -110,12 +105,12 @@ def _module_name(path: Path) -> str:
     return ".".join(parts)
 
 
-def _python_cells(document: Any, path: Path) -> Iterator[_Cell]:
+def _python_cells(document: Any, path: Path) -> Iterator[NotebookCell]:
     for number, cell in enumerate(document.cells, start=1):
         if cell.cell_type != "code":
             continue
         try:
-            yield _Cell(number, cell, ast.parse(cell.source))
+            yield NotebookCell(number, cell, ast.parse(cell.source))
         except (SyntaxError, ValueError) as error:
             if any(tag.startswith(TAG) for tag in cell.metadata.get("tags", [])):
                 raise ExtractError(
@@ -124,7 +119,7 @@ def _python_cells(document: Any, path: Path) -> Iterator[_Cell]:
                 ) from None
 
 
-def _require_plain(tagged: list[_Cell], path: Path) -> None:
+def _require_plain(tagged: list[NotebookCell], path: Path) -> None:
     for each in tagged:
         for node in each.tree.body:
             if not isinstance(node, _DEFINITIONS):
@@ -135,14 +130,14 @@ def _require_plain(tagged: list[_Cell], path: Path) -> None:
                 )
 
 
-def _imports_for(tagged: list[_Cell], cells: list[_Cell], path: Path) -> list[str]:
+def _imports_for(tagged: list[NotebookCell], cells: list[NotebookCell], path: Path) -> list[str]:
     """Return the import statements that the tagged cells need and do not contain."""
     own = {name for each in tagged for name in _defined_in(each.tree)}
     found: dict[str, str] = {}
     for each in tagged:
         for name in sorted(_free_names(each.tree) - own - _ALWAYS_DEFINED):
             statement = next(
-                (line for other in reversed(cells) if (line := _import_of(name, other.tree))), None
+                (line for other in reversed(cells) if (line := import_of(name, other.tree))), None
             )
             if statement is None:
                 raise ExtractError(_state_error(name, each, cells, path))
@@ -150,7 +145,7 @@ def _imports_for(tagged: list[_Cell], cells: list[_Cell], path: Path) -> list[st
     return list(found.values())
 
 
-def _state_error(name: str, user: _Cell, cells: list[_Cell], path: Path) -> str:
+def _state_error(name: str, user: NotebookCell, cells: list[NotebookCell], path: Path) -> str:
     source = next((each for each in cells if name in _defined_in(each.tree, imports=False)), None)
     if source is None:
         return (
@@ -162,23 +157,6 @@ def _state_error(name: str, user: _Cell, cells: list[_Cell], path: Path) -> str:
         f"{source.number}. Pass it to the function as an argument with a default, or tag that "
         f"cell as well"
     )
-
-
-def _import_of(name: str, tree: ast.Module) -> str | None:
-    """Return a statement that imports *name* alone, if *tree* imports it."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            for alias in node.names:
-                bound = alias.asname or (
-                    alias.name.partition(".")[0] if isinstance(node, ast.Import) else alias.name
-                )
-                if bound == name:
-                    only = (
-                        ast.Import([alias]) if isinstance(node, ast.Import)
-                        else ast.ImportFrom(node.module, [alias], node.level)
-                    )  # fmt: skip
-                    return ast.unparse(only)
-    return None
 
 
 def _defined_in(tree: ast.Module, *, imports: bool = True) -> list[str]:
@@ -216,7 +194,7 @@ def _free_names(tree: ast.Module) -> set[str]:
     return free
 
 
-def _module_text(tagged: list[_Cell], imports: list[str], path: Path, stage: str) -> str:
+def _module_text(tagged: list[NotebookCell], imports: list[str], path: Path, stage: str) -> str:
     """Return the module: a docstring with its notebook, the imports, then the cells unchanged."""
     own = [
         ast.unparse(node) for each in tagged for node in each.tree.body
@@ -228,7 +206,7 @@ def _module_text(tagged: list[_Cell], imports: list[str], path: Path, stage: str
     return "\n\n".join(part for part in parts if part.strip()) + "\n"
 
 
-def _without_imports(cell: _Cell) -> str:
+def _without_imports(cell: NotebookCell) -> str:
     lines = cell.cell.source.splitlines()
     for node in cell.tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -256,7 +234,7 @@ def _formatted(text: str) -> tuple[str, bool]:
 
 
 def _import_module(
-    document: Any, path: Path, tagged: list[_Cell], module: str, names: list[str]
+    document: Any, path: Path, tagged: list[NotebookCell], module: str, names: list[str]
 ) -> None:
     """Mark the definitions in the cells, and import the module's in a cell after the last one."""
     import nbformat

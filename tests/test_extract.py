@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+import mousetrap
 from mousetrap.check import check
 from mousetrap.errors import CheckError, ExtractError
 from mousetrap.extract import extract
@@ -217,3 +218,71 @@ def test_extract_takes_the_batch_of_a_stage(here, monkeypatch):
     insert = importlib.import_module("table_flow").insert
 
     assert (insert.batch.size, insert.batch.within, insert.message_type) == (100, 2.0, str)
+
+
+JOINED = {
+    "split": '@stage(reads="files", writes="images")\n'
+             "def split(file: list[int]) -> Iterator[int]:\n    yield from file",
+    "shrink": '@stage(reads="images", writes="thumbs", routes=["odd"], batch=Batch(2, 0.1))\n'
+              "def shrink(images: list[int]) -> list:\n"
+              '    return [Send(each, to="odd") if each % 2 else each for each in images]',
+    "album": '@stage(reads="thumbs", joins="split", writes="albums")\n'
+             "def album(parts: list[int]) -> list[int]:\n    return parts",
+}  # fmt: skip
+IMPORTS_OF_JOINS = "from collections.abc import Iterator\nfrom mousetrap import Batch, Send, stage"
+
+
+def write_join_notebook(path, tags):
+    """Write a notebook with a join; *tags* are the stages whose modules each stage goes to."""
+    cells = [(JOINED[name], [f"extract:{each}" for each in tags[name]]) for name in JOINED]
+    return write_notebook(path, IMPORTS_OF_JOINS, *cells)
+
+
+def works(settings, modules):
+    """Check that a worker for each of *modules*, a process each, joins a file."""
+    declare("files", "albums", "odd", settings=settings)
+    command = [sys.executable, "-m", "mousetrap", "work"]
+    environment = os.environ | settings.to_environment()
+    workers = [subprocess.Popen([*command, each], env=environment) for each in modules]
+    try:
+        mousetrap.send("files", mousetrap.Message([2, 3, 4]), settings=settings)
+        [album] = drain("albums", 1, timeout=40, settings=settings)
+        assert album.data == [2, 4]
+    finally:
+        for each in workers:
+            each.kill()
+            each.wait(10)
+
+
+def test_extract_puts_the_stages_of_a_join_into_one_module(here, settings):
+    """With one tag; batches and routes between work there, too, each stage in its own process."""
+    notebook = write_join_notebook(here / "n.ipynb", {each: ["split"] for each in JOINED})
+    found = extract(notebook, "split", "albums/stages.py")
+
+    assert found.names == tuple(JOINED)
+    works(settings, [f"albums.stages:{each}" for each in JOINED])
+
+
+def test_extract_imports_the_join_into_the_module_of_its_split(here, settings):
+    """Each stage in its own module: the join and the stages before it are extracted first."""
+    notebook = write_join_notebook(here / "n.ipynb", {each: [each] for each in JOINED})
+    with pytest.raises(ExtractError, match=r"cell 4: album joins what split makes.* know shrink"):
+        extract(notebook, "split", "albums/split.py")
+    extract(notebook, "shrink", "albums/shrink.py")
+    with pytest.raises(ExtractError, match=r"cell 6: album joins what split makes.* know album"):
+        extract(notebook, "split", "albums/split.py")
+    extract(notebook, "album", "albums/album.py")
+    text = extract(notebook, "split", "albums/split.py").path.read_text()
+
+    assert "from albums.album import album  # noqa: F401" in text
+    assert "Batch" not in text
+    works(settings, [f"albums.{each}:{each}" for each in JOINED])
+
+
+def test_extract_of_what_is_not_joined_imports_no_stage(here):
+    """Only the stage that a join names must know it."""
+    notebook = write_join_notebook(here / "n.ipynb", {each: [each] for each in JOINED})
+    text = extract(notebook, "shrink", "shrink_flow.py").path.read_text()
+
+    assert "def shrink" in text
+    assert "album" not in text
