@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pika.frame
 import pytest
 from client import CHANNEL, CONNECTION, expect_error
@@ -427,9 +425,8 @@ def test_a_client_that_still_writes_reads_the_answer_to_its_close(connect_raw, n
     raw.declare(queue)
     close = pika.frame.Method(0, spec.Connection.Close(200, "", 0, 0)).marshal()
     raw.socket.sendall(close)
-    for _ in range(5):
-        raw.publish(queue, b"x" * 10_000)  # written before the client has read the answer
-        time.sleep(0.05)
+    for _ in range(160):  # more than the buffers of both sockets hold: the broker must read it
+        raw.publish(queue, b"x" * 100_000, size=100_000)  # the client has not read the answer
 
     assert isinstance(raw.next().method, spec.Connection.CloseOk)
 
