@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import threading
 import time
 
 import nbformat
@@ -82,11 +83,12 @@ def open_notebook(lab):
 
 def eventually(condition, timeout):
     """Wait until *condition* holds; return the seconds that it took."""
-    started = time.monotonic()
+    started, pause = time.monotonic(), threading.Event()
     while not condition():
         assert time.monotonic() - started < timeout, (
             f"the condition was not met within {timeout:g} s"
         )
+        pause.wait(0.1)  # a look takes a round trip to the browser, or a picture
     return time.monotonic() - started
 
 
@@ -183,6 +185,7 @@ def test_panel_lives_and_stays_when_it_is_reloaded(open_notebook, broker):
             page.evaluate("document.querySelector('.mousetrap').scrollIntoView()")
             page.screenshot(path=SCREENSHOTS / "08_watching_live.png")
         seen[text] = picture
+        page.wait_for_timeout(50)
     assert page.locator(ERROR).all_inner_texts() == []
     last, _ = page.evaluate(FIRST_PANEL)
     save(page, open_notebook.folder / "08_watching.ipynb")

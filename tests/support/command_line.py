@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import select
 import time
 
 from mousetrap.amqp.publisher import Publisher
@@ -22,12 +22,10 @@ def read_until(terminal, text, timeout=10.0):
     """Read from a terminal until it has printed *text*."""
     seen = b""
     deadline = time.monotonic() + timeout
-    os.set_blocking(terminal, False)
-    while text not in seen and time.monotonic() < deadline:
-        with contextlib.suppress(BlockingIOError):
-            seen += os.read(terminal, 4096)
-    os.set_blocking(terminal, True)
-    assert text in seen
+    while text not in seen:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"{text!r} was not printed within {timeout:g} s: {seen!r}"
+        seen += os.read(terminal, 4096)
     return seen
 
 

@@ -148,7 +148,7 @@ def shown(text: str) -> dict[str, object]:
         "diagram of a run": run.diagram(),
         "dead of a run": dead(run),
         "died": run._settlement.message_died(),
-        "not settled": run._settlement.not_settled(1.0, clock.monotonic() + 1),
+        "not settled": run._settlement.not_settled(1.0, clock.monotonic()),  # asks no broker
         "settings": Settings(password=PASSWORD),
         "recording": Recording([RecordedMessage(text, text, text, reason=text)]).differences(
             Recording([RecordedMessage(text, text, text, outcome="done", reason=text)])

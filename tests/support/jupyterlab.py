@@ -139,4 +139,4 @@ def save(page, file: Path) -> None:
 def run_all_cells(page) -> None:
     """Run all cells and wait until each has its number, or one has failed."""
     start_all_cells(page)
-    page.wait_for_function(ALL_DONE)
+    page.wait_for_function(ALL_DONE, polling=100)  # milliseconds; else with each frame
