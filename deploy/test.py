@@ -55,6 +55,7 @@ def main() -> int:
 
     bootstrap.make_environment()
     bootstrap.require_broker(kind)
+    bootstrap.compile_package()
     command = [str(bootstrap.PYTHON), "-m", "pytest", SLOWEST]
     if arguments.coverage:
         command += ["--cov", "--cov-report=term"]

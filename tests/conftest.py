@@ -45,6 +45,16 @@ def pytest_collection_modifyitems(items):
     longest_first(items)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """From now on no bytecode is written: a test may write a module, and change it in a second.
+
+    The second module would have the time of the first one, and Python would run that again.
+    """
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
 def pytest_configure(config):
     """Run all tests on a container of one version, if ``RIG_RABBITMQ=3.10`` is set."""
     session_seed()
