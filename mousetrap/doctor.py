@@ -21,6 +21,7 @@ from typing import Literal
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import probe
 from mousetrap.broker.management import held_back_lines
+from mousetrap.display.counted import counted
 from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.job_queue import delete, drain, ping
 from mousetrap.model.message import Message
@@ -276,7 +277,7 @@ def _stale_runs() -> Finding:
         return _bad("stale runs", error)
     if stale:
         names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
-        text = f"{len(stale)} runs were killed and left queues behind: {names}"
+        text = f"left behind by {counted(len(stale), 'killed run')}: the queues of {names}"
         return Finding("stale runs", "note", text, "mousetrap sweep")
     return Finding("stale runs", "good", "none: no killed run has left queues behind")
 

@@ -250,7 +250,7 @@ class FailedItems(MousetrapError):
                     f"FailedItems: position {position} has a {type(error).__name__}: give an "
                     f"exception, as in {{{position}: ValueError('why')}}"
                 )
-        super().__init__(f"{len(self.errors)} messages of a batch failed")
+        super().__init__(f"{len(self.errors)} of the messages of a batch failed")
 
 
 class CallError(MousetrapError):

@@ -18,6 +18,7 @@ from mousetrap.amqp.blocking_declaring import declare_all, exclusive_queue
 from mousetrap.amqp.error_translation import translated
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader, is_not_needed_yet
 from mousetrap.amqp.queue_reader import MAX_SINGLE_GETS, get, requeue, take
+from mousetrap.display.counted import counted
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
@@ -218,8 +219,8 @@ def _attached_to_errors(taken: list[Message], queue: str) -> Iterator[None]:
         if taken:
             vars(error)["taken"] = Messages(taken, f" out of {queue}")
             error.add_note(
-                f"{len(taken):,} messages were taken out of {queue} before: they are in `taken` of "
-                f"this exception (in a notebook: sys.last_value.taken)"
+                f"taken out of {queue} before this: {counted(len(taken), 'message')}, in `taken` "
+                f"of this exception (in a notebook: sys.last_value.taken)"
             )
         raise
 
@@ -283,7 +284,7 @@ def delete_unused(
                     break
                 if not clock.remaining(deadline):
                     raise TimeoutError(
-                        f"queue {name!r} still has {found.consumers} consumers after "
+                        f"queue {name!r} still has {counted(found.consumers, 'consumer')} after "
                         f"{timeout:g} s: stop them first"
                     )
                 clock.sleep(0.1)

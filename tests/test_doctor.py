@@ -131,7 +131,7 @@ def test_doctor_names_killed_runs_and_touches_nothing(settings, monkeypatch):
     alive.delete()
 
     assert first == second
-    assert first.text == "1 runs were killed and left queues behind: dead"
+    assert first.text == "left behind by 1 killed run: the queues of dead"
     assert first.fix.startswith("mousetrap sweep")
 
 

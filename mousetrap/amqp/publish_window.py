@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.receipt import Receipt, ReceiptState
+from mousetrap.display.counted import counted
 from mousetrap.errors import ConnectionLost, MousetrapError, OutcomeUnknown
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
@@ -77,7 +78,7 @@ class PublishWindow:
     def full(self) -> OutcomeUnknown:
         """Return the error that says that the window stays full."""
         return OutcomeUnknown(
-            f"{self.in_flight:,} messages got no answer within "
+            f"{counted(self.in_flight, 'message')} got no answer within "
             f"{self._settings.confirm_timeout:g} s; the connection is "
             f"{self._connection.state}. This message was not sent: publish it again later"
         )

@@ -28,6 +28,7 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.amqp.submitting import submit_all
 from mousetrap.amqp.unconfirmed import UnconfirmedPublishes
 from mousetrap.amqp.writing import why_unsent, write
+from mousetrap.display.counted import counted
 from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError
 from mousetrap.model.delays import delay_queue, waiting_time
 from mousetrap.model.message import Message
@@ -235,7 +236,7 @@ class Publisher(forks.OfOneProcess):
             TimeoutError: some still wait after *timeout* seconds; says how many.
         """
         if not self.window.wait_until_empty(timeout):
-            problem = f"{self.in_flight:,} messages have no answer after {timeout:g} s"
+            problem = f"no answer after {timeout:g} s for {counted(self.in_flight, 'message')}"
             raise TimeoutError(f"{problem}; the connection is {self.connection.state}")
 
     def close(self, timeout: float = 5.0) -> None:

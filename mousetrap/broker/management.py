@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Iterable
 from urllib.parse import quote
 
+from mousetrap.display.counted import counted
 from mousetrap.model.delays import delayed_target
 from mousetrap.model.topology import Queue, work_queue_of
 from mousetrap.runtime import clock
@@ -82,8 +83,8 @@ def held_back_lines(queues: Collection[str], settings: Settings) -> list[str]:
     names += [retry for name in queues if work_queue_of(name) is None
               for retry in Queue(name).retry_queues()]  # fmt: skip
     return [
-        f"{name}: {number:,} messages are past their delay, but {work_queue_of(name)!r} is full, "
-        f"refuses them or does not exist; they come back up to {RETURN_TIME} s after there is room "
-        f"(RabbitMQ's timer)"
+        f"{name}: {counted(number, 'message')} past the delay, but {work_queue_of(name)!r} is "
+        f"full, refuses them or does not exist; they come back up to {RETURN_TIME} s after "
+        f"there is room (RabbitMQ's timer)"
         for name, number in held_back(dict.fromkeys(names), settings).items()
     ]

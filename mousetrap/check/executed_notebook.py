@@ -15,6 +15,7 @@ from typing import Any
 from mousetrap.check.notebook_format import insert_cell, text_of
 from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.check.safe_text import plain_text
+from mousetrap.display.counted import counted
 from mousetrap.errors import CheckError, ParameterError
 from mousetrap.model.summary import SUMMARY_TYPE
 from mousetrap.runtime.atomic_file import write_atomically
@@ -73,7 +74,7 @@ class CheckResult:
         summary = "no summary" if fields is None else f"a summary of {len(fields)} fields"
         how = "passed" if self.passed else "failed"
         return (
-            f"<CheckResult {self.notebook.name} {how}: {self.cells} cells in "
+            f"<CheckResult {self.notebook.name} {how}: {counted(self.cells, 'cell')} in "
             f"{self.seconds:.1f} s, {summary}>"
         )
 

@@ -10,6 +10,7 @@ from mousetrap import job_queue
 from mousetrap.cli.console import err, out, print_error, print_json, print_message, print_table
 from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Name
+from mousetrap.display.counted import counted
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import age
@@ -49,7 +50,9 @@ def list_dead_letters(
          f"{len(each.body):,} B", each.reason or "no reason given")
         for each in found
     )  # fmt: skip
-    print_table(("id", "attempts", "age", "size", "reason"), rows, f"{len(found):,} dead letters")
+    print_table(
+        ("id", "attempts", "age", "size", "reason"), rows, counted(len(found), "dead letter")
+    )
     if traceback:
         for each in found:
             lines = [safe(line) for line in (each.traceback or "no traceback").splitlines()]
@@ -112,7 +115,7 @@ def purge(
         if not err().is_terminal:
             print_error("this is no terminal, so the question cannot be asked: give --yes")
             raise typer.Exit(ExitCode.USAGE)
-        if not typer.confirm(f"Delete {count:,} messages of {safe(name)}?", err=True):
+        if not typer.confirm(f"Delete {counted(count, 'message')} of {safe(name)}?", err=True):
             print_message("nothing was deleted")
             raise typer.Exit(ExitCode.FAILED)
     with postponed():

@@ -23,6 +23,7 @@ from mousetrap.cli.console import (
 )
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Full, Json, Name, finite, queue_names
+from mousetrap.display.counted import counted
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import UndecodableMessage
@@ -166,7 +167,7 @@ def drain_queue(
                 queue, n, idle=idle, timeout=timeout, settings=settings, on_message=take
             )
         finally:
-            print_message(f"{count:,} messages out of {queue}")
+            print_message(f"{counted(count, 'message')} out of {queue}")
     if n is not None and not idle and count < n:
         print_error(f"{count:,} of {n:,} messages came to {queue} in {timeout:g} s")
         raise typer.Exit(ExitCode.FAILED)
@@ -181,7 +182,7 @@ def _print_messages(messages: list[Message], full: bool, json: bool) -> None:
         (message.id[:8], message.attempt, f"{len(message.body):,} B", _body(message, full))
         for message in messages
     )
-    print_table(("id", "attempt", "size", "body"), rows, f"{len(messages):,} messages")
+    print_table(("id", "attempt", "size", "body"), rows, counted(len(messages), "message"))
 
 
 def _as_line(message: Message, full: bool) -> str:

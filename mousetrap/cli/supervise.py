@@ -10,6 +10,7 @@ from typing import Any
 
 from mousetrap.broker import probe
 from mousetrap.cli.console import print_json, print_message
+from mousetrap.display.counted import counted
 from mousetrap.display.progress import ProgressDisplay, Row
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
@@ -89,7 +90,7 @@ class _Supervision:
         settings = self._settings
         namespace = f", namespace {settings.namespace}" if settings.namespace else ""
         self._display.print(
-            f"{self._number} processes of {self._name}, on "
+            f"{counted(self._number, 'process', 'processes')} of {self._name}, on "
             f"{settings.url}{probe.memory_note(settings)}{namespace}"
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from mousetrap.display.counted import counted
 from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
 from mousetrap.fault_injection.fault import Fault, table
@@ -104,7 +105,9 @@ class Faults:
         """Reset all connections (RST), as a network device does that forgets them."""
         links = self._running_proxy.links()
         lost = sum(link.consumers for link in links)
-        fault = self._add("cut", f"{len(links)} connections, {lost} consumers")
+        fault = self._add(
+            "cut", f"{counted(len(links), 'connection')}, {counted(lost, 'consumer')}"
+        )
         opened = dict(self._running_proxy.opened)  # before: a client may be back in a millisecond
         if self._running_proxy.cut():
             fault.mark_triggered(lost, opened)
@@ -197,7 +200,7 @@ class Faults:
                 f"others may use it: start one with mousetrap.faults(mousetrap.broker.private())"
             )
         lost = sum(link.consumers for link in self._running_proxy.links())
-        fault = self._add("restart_broker", f"pid {node.pid}, {lost} consumers")
+        fault = self._add("restart_broker", f"pid {node.pid}, {counted(lost, 'consumer')}")
         opened = dict(self._running_proxy.opened)
         if node.pid is None:
             fault.mark_not_triggered("the broker did not run")

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mousetrap.display.counted import counted
 from mousetrap.fault_injection.frames import (
     COMMAND_NAMES,
     Command,
@@ -178,7 +179,9 @@ class Proxy:
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self.connections >= number, timeout):
-                raise TimeoutError(f"{self.connections} connections in {timeout:g} s, not {number}")
+                raise TimeoutError(
+                    f"{counted(self.connections, 'connection')} in {timeout:g} s, not {number}"
+                )
 
     def links(self) -> list[Link]:
         """Return the connections that are open now."""

@@ -12,6 +12,7 @@ from mousetrap.amqp.error_translation import PIKA_ERRORS
 from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_reader import GotMessage, requeue
+from mousetrap.display.counted import counted
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.flows.stage import queue_of
 from mousetrap.job_queue import ANSWERS_TIMEOUT, depth, peek, short_channel
@@ -155,8 +156,8 @@ def attach_replayed(error: BaseException, ids: list[str]) -> None:
     """Attach the *ids* of the dead letters that were sent back before *error*, and a note."""
     if ids and "replayed" not in vars(error):
         error.add_note(
-            f"{len(ids):,} dead letters were sent back before: their ids are in `replayed` of "
-            f"this exception (in a notebook: sys.last_value.replayed)"
+            f"sent back before this: {counted(len(ids), 'dead letter')}, whose ids are in "
+            f"`replayed` of this exception (in a notebook: sys.last_value.replayed)"
         )
     vars(error)["replayed"] = ids
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from mousetrap.display.counted import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SettingsError, UndecodableMessage
@@ -113,8 +114,9 @@ class Recording:
                 raise SettingsError(f"{where}, is not of a recording: {error}") from None
         if len(found) != expected:
             raise SettingsError(
-                f"{path} has {len(found):,} messages, and its first line says {expected:,}: lines "
-                f"are missing, or were added; save the recording again, or copy the whole file"
+                f"{path} has {counted(len(found), 'message')}, and its first line says "
+                f"{expected:,}: lines are missing, or were added; save the recording again, or "
+                f"copy the whole file"
             )
         return cls(found)
 
@@ -190,13 +192,13 @@ class Recording:
                     was, now = (f"{e.outcome} {e.reason}".strip() for e in (old, new))
                     rows.append((new.id[:8], new.queue, "outcome", was, now))
                 elif sorted(old.outputs) != sorted(new.outputs):  # threads send in any order
-                    was, now = f"{len(old.outputs)} messages", f"{len(new.outputs)} messages"
+                    was, now = (counted(len(each.outputs), "message") for each in (old, new))
                     rows.append((new.id[:8], new.queue, "outputs", was, now))
             if None not in (old.body, new.body) and _value(old.body) != _value(new.body):
                 sizes = (f"{len(each.body or b''):,} bytes" for each in (old, new))
                 rows.append((new.id[:8], new.queue, "body", *sizes))
         columns = ("message", "queue", "what", "recorded", "now")
-        return Table(columns, rows, f"{len(rows):,} differences")
+        return Table(columns, rows, counted(len(rows), "difference"))
 
     def test(self, *stages: Stage[..., Any]) -> Callable[[], None]:
         """Return a test function that replays the recording and fails if there are differences."""
@@ -212,8 +214,8 @@ class Recording:
 
     def __repr__(self) -> str:
         kept = sum(each.body is not None for each in self.messages.values())
-        counts = f"{len(self.jobs):,} jobs, {len(self):,} messages, {kept:,} with bodies"
-        return f"<Recording of {counts}>"
+        jobs, messages = counted(len(self.jobs), "job"), counted(len(self), "message")
+        return f"<Recording of {jobs}, {messages}, {kept:,} with bodies>"
 
 
 def test_module(messages: Iterable[Message], module: str, name: str) -> str:

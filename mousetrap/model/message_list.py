@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from mousetrap.display.counted import counted
 from mousetrap.display.safe_text import repr_of
 from mousetrap.display.table import MAX_CELL_CHARS, Table, age
 from mousetrap.errors import UndecodableMessage
@@ -41,7 +42,7 @@ class Messages(list[Message]):
             columns.append("reason")
             for row, each in zip(rows, self, strict=True):
                 row.append(each.reason)
-        return Table(columns, rows, f"{len(self):,} messages{self.title}", self.note)
+        return Table(columns, rows, counted(len(self), "message") + self.title, self.note)
 
     def bodies(self, type: Any = None) -> Table:
         """Return a row for each message with the beginning of its body.
@@ -52,7 +53,7 @@ class Messages(list[Message]):
             (each.id[:8], f"{len(each.body):,} B", preview(each.readable_body, type))
             for each in self
         ]
-        return Table(("message", "size", "body"), rows, f"{len(self):,} messages{self.title}")
+        return Table(("message", "size", "body"), rows, counted(len(self), "message") + self.title)
 
     def _age(self, message: Message) -> str | None:
         seconds = message.age_at(self._taken)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mousetrap.display.counted import counted
 from mousetrap.display.safe_text import SafeText, class_name, safe
 from mousetrap.display.table import Table, age
 from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
@@ -101,13 +102,14 @@ class DeadLetterList(Messages):
             "replayed": lambda each: f"{each.replayed}×" if each.replayed else None,
             "edited": lambda each: "yes" if each.is_edited else None,
         }
-        if len({queue.name for queue in self._queues.values()}) < 2:
-            del columns["queue"]
         for name in ("replayed", "edited"):
             if not any(map(columns[name], self)):
                 del columns[name]
+        if len({queue.name for queue in self._queues.values()}) < 2:
+            del columns["queue"]
         rows = [tuple(value(each) for value in columns.values()) for each in self]
-        return Table(tuple(columns), rows, f"{len(self):,} dead letters{self.title}", self.note)
+        title = counted(len(self), "dead letter") + self.title
+        return Table(tuple(columns), rows, title, self.note)
 
     def bodies(self, type: Any = None) -> Table:
         """Return one row for each with its body, truncated; decoded to *type*, if one is given."""
@@ -145,7 +147,7 @@ class DeadLetterList(Messages):
         """
         found = self._selected([id])
         if len({each.id for each in found}) > 1:
-            raise SettingsError(f"{len(found)} dead letters begin with {id!r}: give more of the id")
+            raise SettingsError(f"{id!r} begins the ids of {len(found)} dead letters: give more")
         return found[0]
 
     # ---- editing and replaying -------------------------------------------------------------------
@@ -195,11 +197,8 @@ class DeadLetterList(Messages):
                 "run.send_many(dead_letters), if the run kept their bodies (keep_bodies=100_000)"
             )
         waiting = {each.id: each for each in self._selected(ids)}
-        kept = {
-            id: f"replayed {each.replayed} times already (cap={cap})"
-            for id, each in waiting.items()
-            if each.replayed >= cap
-        }
+        again = {id: each.replayed for id, each in waiting.items() if each.replayed >= cap}
+        kept = {id: f"replayed {n} times already (cap={cap})" for id, n in again.items()}
         waiting = {id: each for id, each in waiting.items() if id not in kept}
         sent: list[str] = []
         for queue in {self._queues[id].name: self._queues[id] for id in waiting}.values():

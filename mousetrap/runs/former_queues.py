@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.broker.paths import state_folder
+from mousetrap.display.counted import counted
 from mousetrap.errors import SettingsError
 from mousetrap.job_queue import ANSWERS_TIMEOUT, depths
 from mousetrap.runtime import clock
@@ -61,7 +62,7 @@ class Leftover:
 
     def __str__(self) -> str:
         return (
-            f"{self.messages:,} messages are in {self.queue!r}, which stage {self.stage} used "
+            f"{counted(self.messages, 'message')} in {self.queue!r}, which stage {self.stage} used "
             f"before and no stage uses now: start a stage that reads it, or take them out "
             f"(mousetrap drain {self.queue})"
         )

@@ -18,6 +18,7 @@ from mousetrap import job_queue
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.properties import request_properties
 from mousetrap.amqp.publisher import Publisher
+from mousetrap.display.counted import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, QueueMissing, UndecodableMessage, WireError
 from mousetrap.model.decoding import decode
@@ -61,7 +62,7 @@ class Holdings:
                 for each in self.silent
             ],
             *[
-                f"{number:,} consumers of {safe(queue)} have not answered so far"
+                f"no answer so far from {counted(number, 'consumer')} of {safe(queue)}"
                 for queue, number in self.strangers.items()
             ],
         ]

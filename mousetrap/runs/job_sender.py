@@ -9,6 +9,7 @@ from typing import Any
 from mousetrap.amqp.confirming import RESEND_DELAY
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
+from mousetrap.display.counted import counted
 from mousetrap.errors import QueueMissing, Unroutable
 from mousetrap.model.delays import DEFAULT, SendOptions, waiting_time
 from mousetrap.model.exchanges import Exchange
@@ -76,8 +77,8 @@ class JobSender:
             vars(error)["receipts"] = sent  # an interrupt after the last one has none yet
             if sent:
                 error.add_note(
-                    f"{len(sent):,} jobs were sent before, and count: their receipts are in "
-                    f"`receipts` of this exception (in a notebook: sys.last_value.receipts)"
+                    f"sent before this: {counted(len(sent), 'job')}, which count; receipts are "
+                    f"in `receipts` of this exception (in a notebook: sys.last_value.receipts)"
                 )
             raise
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate, cycle
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
+from mousetrap.display.counted import counted
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.summary import percentiles
 
@@ -83,7 +84,7 @@ def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
     """
     axes = axes or _axes((9, 3.8))
     axes.set(xlabel="seconds from sending a job to its result", ylabel="jobs done (%)")
-    axes.set_title(f"How long {len(seconds):,} jobs took")
+    axes.set_title(f"How long {counted(len(seconds), 'job')} took")
     if not seconds:
         axes.text(0.5, 0.5, "no job was done", ha="center", color=GREY, transform=axes.transAxes)
         return
@@ -145,7 +146,7 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
     edges = [width * n for n in range(BINS + 1)]
     rate.stairs([count / width for count in counts], edges, fill=True, color=BLUE, alpha=0.7)
     rate.set(ylabel="messages done per second", ylim=(0, None))
-    rate.set_title(f"{len(ends):,} messages; faults: {len(marks)}")
+    rate.set_title(f"{counted(len(ends), 'message')}; faults: {len(marks)}")
 
     steps = sorted([(at, 1) for at in sent] + [(at, -1) for at in _ends_of_jobs(ledger, first)])
     open_jobs = list(accumulate((step for _, step in steps), initial=0))

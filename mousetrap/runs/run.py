@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.receipt import Receipt
+from mousetrap.display.counted import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import BrokerUnreachable, MousetrapError, QueuesLost, RunError, SettingsError
 from mousetrap.flows.flow import Flow
@@ -344,8 +345,8 @@ class Run(RunFigures, RunCalls):
             f"the queues of run {self.namespace} are gone: they were deleted, or they expired "
             f"because this machine slept, or had no connection, for more than "
             f"{self.settings.queue_expiry:g} s (MOUSETRAP_QUEUE_EXPIRY). "
-            f"{self.ledger.open:,} messages without a final outcome are lost, and "
-            f"{len(self._queues.results_left()):,} results: start a new run"
+            f"Lost: {counted(self.ledger.open, 'message')} without a final outcome, and "
+            f"{counted(len(self._queues.results_left()), 'result')}. Start a new run"
         )
         self.queues_lost = error
         self._settlement.fail(error)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mousetrap.broker.management import MANAGEMENT_TIMEOUT, RETURN_TIME, held_back
+from mousetrap.display.counted import counted
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe, safe_lines
 from mousetrap.errors import (
@@ -196,7 +197,7 @@ class Settlement:
         table = ledger_tables.open_messages(self._ledger, clock.steady_time())
         last = ledger_tables.last_failure(self._ledger)
         lines = [
-            f"{len(table):,} messages have no final outcome after {timeout:g} s, and "
+            f"no final outcome of {counted(len(table), 'message')} after {timeout:g} s, and "
             f"{len(self._sender.unconfirmed()):,} are not confirmed:",
             repr(table),
             *self._places(end),
@@ -270,7 +271,7 @@ class Settlement:
         try:
             depths = self._depths(names, clock.remaining(end))
             places = [
-                f"  {each.queue}: {each.messages:,} wait, {each.consumers} consumers"
+                f"  {each.queue}: {each.messages:,} wait, {counted(each.consumers, 'consumer')}"
                 for each in depths
                 if each is not None and (each.messages or each.queue in self._flow.reads)
             ]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from mousetrap.display.counted import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SinkBusy, SinkError
@@ -128,7 +129,8 @@ class Sink(forks.OfOneProcess):
         messages = _batch_or_given(messages)
         if len(texts) != len(messages):
             raise SinkError(
-                f"{len(texts)} values for {len(messages)} messages: give one for each, in order"
+                f"{counted(len(texts), 'value')} for {counted(len(messages), 'message')}: give "
+                f"one for each, in order"
             )
         deadline = clock.monotonic() + self.timeout
         with self._transaction(messages, texts, lambda: deadline) as (_, are_new):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, MutableSequence, Seq
 from contextvars import Token
 from typing import Any, TypeAlias, get_args, get_origin
 
+from mousetrap.display.counted import counted
 from mousetrap.errors import FailedItems, MousetrapError, UndecodableMessage
 from mousetrap.model.batch import Batch, HandledTogether
 from mousetrap.model.decoding import decode
@@ -141,7 +142,8 @@ class BatchHandler(Handler):
         elements = list(result)
         if len(elements) != number:
             raise ValueError(
-                f"{self.name} returned {len(elements)} elements for a batch of {number} messages: "
+                f"{self.name} returned {counted(len(elements), 'element')} for a batch of "
+                f"{counted(number, 'message')}: "
                 f"return None, or one element for each, in their order (None for no output); "
                 f"messages that failed are named by raising FailedItems"
             )

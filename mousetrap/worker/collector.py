@@ -18,6 +18,7 @@ from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
+from mousetrap.display.counted import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import JoinFailed, MousetrapError, UndecodableMessage
 from mousetrap.model import retry_policy
@@ -190,8 +191,9 @@ class Collector:
             if newest is not None:
                 self._fail(
                     newest,
-                    f"{self._consumer.unacked:,} messages of {len(self._groups):,} unfinished "
-                    f"groups wait for their joins; this group is the newest. Send less at a time, "
+                    f"{counted(self._consumer.unacked, 'message')} of "
+                    f"{len(self._groups):,} unfinished groups wait for their joins; this group is "
+                    f"the newest. Send less at a time, "
                     f"or find out what keeps the oldest ones",
                 )
 

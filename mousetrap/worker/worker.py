@@ -16,6 +16,7 @@ from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.lost_queues import LostQueues
 from mousetrap.amqp.prefetch import new_prefetch
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
+from mousetrap.display.counted import counted
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import ConnectionLost, MousetrapError
 from mousetrap.model.targets import OutputTargets, Targets
@@ -334,13 +335,13 @@ class Worker(forks.OfOneProcess):
             )  # fmt: skip
         self._call_stopped(self.error)
         if is_first and (given_back := self.given_back - left):
-            log.warning("worker of %r: %d messages were not finished after %g s and were given "
-                        "back to their queue", self.queue.name, given_back, timeout)  # fmt: skip
+            log.warning("worker of %r: not finished after %g s and given back to the queue: %s",
+                        self.queue.name, timeout, counted(given_back, "message"))  # fmt: skip
         if left:
             raise TimeoutError(
-                f"worker of {self.queue.name!r} still had {left} messages in progress after "
-                f"{timeout:g} s, and the broker did not confirm that they were given back; they "
-                f"will be delivered again"
+                f"worker of {self.queue.name!r} still had {counted(left, 'message')} in progress "
+                f"after {timeout:g} s, and the broker did not confirm that they were given back; "
+                f"they will be delivered again"
             )
 
     def _abandon(self) -> None:

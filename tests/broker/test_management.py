@@ -47,7 +47,7 @@ def test_lines_name_the_retry_queues_that_hold_messages_back(plugin):
 
     [line] = management.held_back_lines(["work", "work.dead"], settings)
 
-    assert line.startswith("work.retry.5s: 1,234 messages are past their delay, but 'work' is full")
+    assert line.startswith("work.retry.5s: 1,234 messages past the delay, but 'work' is full")
 
 
 @pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b'{"messages_dlx": "many"}', b"\xff"])

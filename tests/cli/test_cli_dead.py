@@ -58,7 +58,7 @@ def test_purge_asks_a_person(start, settings, answer, code, left):
 
     assert process.wait(10) == code
     assert depth("work.dead", settings).messages == left
-    assert b"Delete 1 messages of work.dead?" in seen
+    assert b"Delete 1 message of work.dead?" in seen
     os.close(side)
     os.close(terminal)
 

@@ -83,7 +83,7 @@ def test_work_warns_of_messages_in_the_queue_that_it_wrote_before(
     finally:
         job_queue.delete(reads, f"{prefix}-old", f"{prefix}-new", settings=lasting)
 
-    assert f"10 messages are in '{prefix}-old', which stage parse used before" in text
+    assert f"10 messages in '{prefix}-old', which stage parse used before" in text
     assert f"mousetrap drain {prefix}-old" in finding.fix
 
 

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from mousetrap import Message, Publisher, Reject, Sink, declare, depth, drain, send, stage
+from mousetrap.display.counted import counted
 from mousetrap.errors import ConnectionLost, SettingsError, Unroutable
 from mousetrap.flows import dead_letters
 from mousetrap.flows.recording import RecordedMessage, Recording
@@ -192,7 +193,9 @@ def test_replayed_ids_are_those_of_the_messages_that_went_back(five_dead, replay
     assert stopped.value.replayed == back
     assert len(back) == number
     assert depth("work.dead", five_dead).messages == 5 - number
-    assert f"{number} dead letters were sent back before" in "".join(stopped.value.__notes__)
+    assert f"sent back before this: {counted(number, 'dead letter')}, whose" in "".join(
+        stopped.value.__notes__
+    )
 
 
 def test_sweep_names_the_queues_that_it_deleted_before_a_problem(settings, tmp_path, monkeypatch):
@@ -210,7 +213,7 @@ def test_sweep_names_the_queues_that_it_deleted_before_a_problem(settings, tmp_p
 
     assert kept.value.deleted == []
     assert stale.queues == (names[0],)
-    assert "still has 1 consumers" in stale.problem
+    assert "still has 1 consumer " in stale.problem
 
 
 def test_results_that_were_taken_are_returned_when_the_broker_falls_silent(settings, monkeypatch):

@@ -91,7 +91,7 @@ def test_recording_finds_what_changed(monday):
     assert ("body", "1 bytes", "1 bytes") in found
     assert ("outcome", "done", "dead ValueError: new") in found
     assert ("outcome", "dead Reject: five again", "done") in found
-    assert ("outputs", "1 messages", "2 messages") in found
+    assert ("outputs", "1 message", "2 messages") in found
     with pytest.raises(AssertionError, match="the replay differs from the recording"):
         recording.test(halve)()
 

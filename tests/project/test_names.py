@@ -22,6 +22,9 @@ IN_A_NAME = re.compile(
 SAME_MEANING = {"T", "T_contra", "P", "R", "INSTALL_HINT", "LISTEN_QUEUE", "PUSH_QUEUE"}
 
 
+COUNTED = re.compile(r" (messages|jobs|dead letters|results|consumers|connections|processes)\b")
+
+
 def test_no_constant_or_class_has_the_name_of_another():
     """A public constant or class of one module is not the name of a different one elsewhere.
 
@@ -61,6 +64,29 @@ def test_no_name_has_a_word_of_our_own_invention():
                     found.add(f"{name(path)}: {each}")
 
     assert sorted(found) == []
+
+
+def test_what_is_counted_is_written_by_counted():
+    """Nobody reads "1 messages": a number that may be one stands before no plural.
+
+    A constant is never one; "1 of 1 messages" is read as it is meant.
+    """
+    found = []
+    for path in FILES:
+        for text in (each for each in ast.walk(tree(path)) if isinstance(each, ast.JoinedStr)):
+            for before, number, after in zip(
+                [ast.Constant(""), *text.values], text.values, text.values[1:], strict=False
+            ):
+                if (
+                    isinstance(number, ast.FormattedValue)
+                    and isinstance(after, ast.Constant)
+                    and COUNTED.match(after.value)
+                    and not ast.unparse(number.value).isupper()
+                    and not (isinstance(before, ast.Constant) and before.value.endswith(" of "))
+                ):
+                    found.append(f"{name(path)}: {ast.unparse(text)}")
+
+    assert found == []
 
 
 def test_prose_avoids_words_that_a_stranger_reads_twice():

@@ -77,7 +77,7 @@ def test_dead_shows_the_traceback_and_the_body_on_request(two_dead):
 
 def test_dead_says_how_many_more_there_are(two_dead):
     """The list has at most *n*; the title says how many the queue has."""
-    assert repr(dead("words", 1, two_dead)).startswith("1 dead letters of words, the first of 2")
+    assert repr(dead("words", 1, two_dead)).startswith("1 dead letter of words, the first of 2")
 
 
 def test_dead_raises_for_a_missing_queue(settings):
@@ -100,7 +100,7 @@ def test_dead_letters_are_found_by_the_beginning_of_their_ids(settings):
     assert found.dead_letter("b").id == "b1"
     assert [each.id for each in found[:2]] == ["a1", "a2"]
     assert isinstance(found[:2], mousetrap.DeadLetterList)
-    for id, says in (("a", "2 dead letters begin with"), ("c", "no dead letter"), ("", "empty")):
+    for id, says in (("a", "the ids of 2 dead letters"), ("c", "no dead letter"), ("", "empty")):
         with pytest.raises(SettingsError, match=says):
             found.dead_letter(id)
     assert found.replay("a1").sent == ["a1"]

@@ -229,7 +229,7 @@ def test_settlement_says_after_the_timeout_where_the_messages_are():
         waiting.wait(0.01, fail_fast=False)
 
     text = str(caught.value)
-    assert text.startswith("2 messages have no final outcome after 0.01 s, and 0 are not confirmed")
+    assert text.startswith("no final outcome of 2 messages after 0.01 s, and 0 are not confirmed")
     assert "numbers: 0 wait, 0 consumers" in text
     assert "numbers.retry.0.02s: 1 wait" in text
     assert "in count" in text

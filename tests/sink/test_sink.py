@@ -146,7 +146,7 @@ def test_batch_is_stored_in_one_transaction(sink):
 @pytest.mark.parametrize(
     ("values", "error", "words"),
     [
-        ([1], SinkError, "1 values for 2 messages"),
+        ([1], SinkError, "1 value for 2 messages"),
         ([1, b"2"], TypeError, "bytes cannot be JSON"),
         ([1, object()], TypeError, "object"),
     ],

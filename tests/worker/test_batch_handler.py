@@ -104,7 +104,7 @@ def test_result_has_one_element_for_each_message(result, elements):
 @pytest.mark.parametrize(
     ("result", "kind", "words"),
     [
-        ([1], ValueError, "returned 1 elements for a batch of 2 messages"),
+        ([1], ValueError, "returned 1 element for a batch of 2 messages"),
         ([1, 2, 3], ValueError, "returned 3 elements"),
         ([], ValueError, "named by raising FailedItems"),
         ({0: 1, 1: 2}, TypeError, "returned a dict for a batch: return None, or a list"),
@@ -146,7 +146,7 @@ def test_failed_items_fail_alone(results, expected):
     ("arguments", "words"),
     [
         (({2: ValueError()},), "position 2 of a batch of 2"),
-        (({0: ValueError()}, [1]), "1 elements"),
+        (({0: ValueError()}, [1]), "1 element for"),
     ],
 )
 def test_failed_items_that_do_not_fit_the_batch_are_an_error(arguments, words):
