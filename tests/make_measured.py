@@ -1,8 +1,9 @@
 """Write the tables of tests/MEASURED.md and README.md: ``python tests/make_measured.py``.
 
 They come from the results files in ``tests/measured``: ``bench_*.json`` as the benchmarks write
-them, and ``long_tier.json``, to which figures of the long tier are added by hand. A test compares
-the documents with what this module renders.
+them, and ``long_tier.json``, to which figures of the long tier are added by hand. A benchmark of
+`SHAPES` without a file there has no row. A test compares the documents with what this module
+renders.
 """
 
 from __future__ import annotations
@@ -17,15 +18,39 @@ MEASURED = TESTS / "MEASURED.md"
 README = TESTS.parent / "README.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
+SPEED = "Speed, as ratios in one run"  # the section
 PUBLISH = "mousetrap check notebooks/bench_publish.ipynb -p messages=20000 -p repeats=4"
 FLOW = "mousetrap check notebooks/bench_flow.ipynb -p messages=10000 -p rounds=3 -p repeats=3"
 LATENCY = "mousetrap check notebooks/bench_latency.ipynb -p messages=1000 -p largest=100000"
+BATCH = "mousetrap check notebooks/bench_batch.ipynb -p messages=2000 -p repeats=3"
+CALL = "mousetrap check notebooks/bench_call.ipynb -p messages=1000 -p calls=10000"
+JOIN = "mousetrap check notebooks/bench_join.ipynb -p parts=20000 -p repeats=5"
+# Of the shapes of a flow: the benchmark, what it measures, its figure, its format, the command.
+SHAPES = (
+    ("batch", "messages into SQLite, in batches of 100 ÷ one at a time (rate)",
+     "batch / single", "{:.1f}", BATCH),
+    ("call", "a call ÷ a request by hand in plain pika, with nothing confirmed (median)",
+     "call / by hand, p50", "{:.2f}", CALL),
+    ("join", "a part of a join, in groups of 100 ÷ one hop (time)",
+     "part / hop", "{:.2f}", JOIN),
+)  # fmt: skip
 
 
 def rows() -> list[dict[str, Any]]:
     """Return every measured figure: section, what, figure, command, and whether README has it."""
     found = json.loads((RESULTS / "long_tier.json").read_text(encoding="utf-8"))
-    return [*_speed(), *found]
+    return [*_speed(), *_shapes(), *found]
+
+
+def _shapes() -> list[dict[str, Any]]:
+    found = []
+    for name, what, figure, form, command in SHAPES:
+        results = RESULTS / f"bench_{name}.json"
+        if results.exists():
+            value = json.loads(results.read_text(encoding="utf-8"))[figure]
+            found.append({"section": SPEED, "what": what, "figure": form.format(value),
+                          "command": command, "readme": False})  # fmt: skip
+    return found
 
 
 def _speed() -> list[dict[str, Any]]:
@@ -42,7 +67,7 @@ def _speed() -> list[dict[str, Any]]:
     two_stages = latency["two stages / bare pika, safe, p50"]
 
     def row(what: str, figure: str, command: str, *, readme: bool = False) -> dict[str, Any]:
-        return {"section": "Speed, as ratios in one run", "what": what, "figure": figure,
+        return {"section": SPEED, "what": what, "figure": figure,
                 "command": command, "readme": readme}  # fmt: skip
 
     return [

@@ -1,4 +1,7 @@
-"""The worker of a stage that joins: it collects groups of parts, and handles the complete ones."""
+"""The worker of a stage that joins: it collects groups of parts, and handles the complete ones.
+
+Prototyped in ``notebooks/bench_join.ipynb``.
+"""
 
 from __future__ import annotations
 

@@ -100,6 +100,12 @@ class Joins:
                     history.dead[message.id] = message.reason
         return history.confirmed <= history.effects.keys()
 
+    def collect_all(self):
+        """Collect until no joined output is missing; fail if none comes for two minutes."""
+        while not self.collect():
+            before = len(self.history.effects)
+            wait_for(lambda n=before: self.collect() or len(self.history.effects) > n, 120.0)
+
     def joined(self):
         """Take the joined outputs: return the id and the data of each."""
         found = drain("out", idle=0.05, timeout=1.0, settings=self.settings)
@@ -116,7 +122,7 @@ class Joins:
     def finish(self, timeout=40.0):
         """Let workers without faults handle what is left, until nothing is held."""
         with self.workers() as workers:
-            wait_for(self.collect, timeout)
+            self.collect_all()
             wait_for(lambda: self.is_idle(workers) and self.is_idle(workers), timeout)
         self.collect()
 
@@ -262,7 +268,7 @@ def test_joins_while_workers_are_killed(
         processes[position] = started(role)
         if kill % 5 == 0:
             joins.collect()
-    wait_for(joins.collect, 60 + number / 10)
+    joins.collect_all()
     worker_pool.kill_all()
     joins.finish()
 

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import make_measured
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,7 @@ FIGURES = {  # of each, some that it must have computed
     ],
     "bench_call": ["call / by hand, p50", "rounds"],
     "bench_batch": ["batch / single", "batch / single, by hand without a broker"],
+    "bench_join": ["part / hop", "rounds, seconds"],
     "bench_prefetch": ["default / best", "prefetch found", "shares of 12 slow messages"],
     "bench_latency": [
         "two stages / bare pika, p50", "two stages / bare pika, safe, p99", "scaling",
@@ -61,6 +63,21 @@ def test_every_bench_runs_small_in_every_run():
     assert benches == set(FIGURES)
     for name in benches:
         assert tables[f"notebooks/{name}.ipynb"]["parameters"].keys() == {"small"}
+
+
+def test_measured_table_has_the_shapes_that_were_measured(tmp_path, monkeypatch):
+    """A results file is enough for a row; the figure is one that the benchmark computes."""
+    for path in make_measured.RESULTS.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(make_measured, "RESULTS", tmp_path)
+    for name, _, figure, *_ in make_measured.SHAPES:
+        assert figure in FIGURES[f"bench_{name}"]
+        (tmp_path / f"bench_{name}.json").unlink(missing_ok=True)
+    without = make_measured.measured_table()
+    (tmp_path / "bench_join.json").write_text('{"part / hop": 1.234}')
+    new = set(make_measured.measured_table().splitlines()) - set(without.splitlines())
+
+    assert [row.split("|")[2].strip() for row in new] == ["1.23"]
 
 
 class Watched(Race):
