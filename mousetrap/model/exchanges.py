@@ -7,9 +7,9 @@ Prototyped in ``notebooks/09_shapes.ipynb``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mousetrap.errors import SettingsError
 from mousetrap.model.names import name_problem
@@ -104,6 +104,21 @@ class RoutingKey:
     def __str__(self) -> str:
         key = self.key if isinstance(self.key, str) else f"{_function_name(self.key)}(...)"
         return f"{self.exchange.name}[{key}]"
+
+
+if TYPE_CHECKING:
+
+    class Bindings:
+        """The bindings of a `Queue`, for type checkers: what it takes, and what it then has."""
+
+        def __get__(self, queue: object, owner: object = None) -> tuple[RoutingKey, ...]: ...
+
+        def __set__(
+            self, queue: object, given: Sequence[RoutingKey | Exchange] | RoutingKey | Exchange
+        ) -> None: ...
+
+else:
+    Bindings = tuple
 
 
 def key_problem(key: Any) -> str | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from mousetrap.errors import SettingsError
-from mousetrap.model.exchanges import UNROUTED, Exchange, RoutingKey
+from mousetrap.model.exchanges import UNROUTED, Bindings, Exchange, RoutingKey
 from mousetrap.model.names import name_problem
 from mousetrap.model.queue_arguments import (
     DEAD_LETTER_EXCHANGE,
@@ -100,7 +100,7 @@ class Queue:
 
     name: str
     retry_delays: tuple[float, ...] = DEFAULT_RETRY_DELAYS
-    bindings: tuple[RoutingKey, ...] = ()
+    bindings: Bindings = ()  # type: ignore[assignment]  # none; see `Bindings`
     declare: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     join: str = ""  # the queue in which a join of this one's messages collects their parts

@@ -154,6 +154,37 @@ def test_recipe_of_a_stage(names, beginning, tmp_path):
     sink.close()
 
 
+KNOWN = """
+import asyncio
+from collections.abc import Iterator
+from typing import Any, Literal
+import pydantic
+import mousetrap
+from readme_flow import measure
+my_flow = [measure]
+sink = mousetrap.Sink("results.db")
+handle = mousetrap.consume(measure.queue, measure)
+class Refunded(pydantic.BaseModel):
+    kind: Literal["refunded"]
+class Receipt(pydantic.BaseModel): ...
+"""
+
+
+@pytest.mark.long
+def test_type_checker_accepts_the_recipes(names, tmp_path):
+    """Who copies a block into a program with types gets no error from the arguments."""
+    del names
+    mypy_api = pytest.importorskip("mypy.api")
+    for number, code in enumerate(blocks().values()):
+        inside = "".join(f"    {line}\n" for line in code.splitlines())
+        (tmp_path / f"block{number}.py").write_text(f"{KNOWN}async def block() -> None:\n{inside}")
+    quiet = ["--disable-error-code=empty-body", "--disable-error-code=func-returns-value"]
+
+    found, errors, exit_code = mypy_api.run([*quiet, "--check-untyped-defs", str(tmp_path)])
+
+    assert (exit_code, errors) == (0, ""), found
+
+
 def test_every_recipe_is_tested():
     """A new block needs a test here."""
     others = ["Know when a flow is finished", "Turn a run into a test", "Break your own flow"]
