@@ -11,23 +11,24 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import msgspec
 
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.ledger_entry import LedgerEntry, precedence
+from mousetrap.model.ledger_figures import LedgerFigures
+from mousetrap.model.ledger_rows import LedgerRows
+from mousetrap.model.ledger_times import LedgerTimes
 from mousetrap.model.message import copy_id
-from mousetrap.model.outcome import Outcome, Output, unpack
-from mousetrap.model.summary import RunSummary, StageSummary, percentiles
+from mousetrap.model.outcome import DecodedBatch, Outcome, Output, unpack_batch
+from mousetrap.model.summary import RunSummary
 from mousetrap.model.topology import unrouted
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter
 
-MAX_REASONS = 20  # of a summary, the most frequent; each may have a thousand characters
-# Seconds. A worker's clock counts as right if the shortest time from the end of an attempt to the
-# arrival of its outcome lies in 0..MAX_CLOCK_ERROR; otherwise the worker's times are corrected.
-MAX_CLOCK_ERROR = 0.5
+MAX_BACKLOG = 250_000  # bytes of outcomes, decoded in some 20 ms, while nobody asks
 IDLE_BEFORE_CHECK = 0.01  # seconds without an outcome after which `wait_for` checks the ledger
 MAX_CHECK_INTERVAL = 0.25  # seconds after which it checks anyway; more often slows the workers down
 
@@ -35,7 +36,7 @@ Routed: TypeAlias = Callable[[str, str], Sequence[str]]
 """Returns the queues that an exchange (by plain name) passes a message with a routing key to."""
 
 
-class Ledger:
+class Ledger(LedgerTimes):
     """Keeps a `LedgerEntry` for each message of a run.
 
     *reads* are the queues that stages of the run read, by plain name. A message in any other queue
@@ -44,7 +45,8 @@ class Ledger:
     *routed* returns for it, or, if it returns none, as a result in the queue `unrouted` names.
 
     `add_packed` only stores the bytes; they are decoded when a caller next asks the ledger
-    anything. So the ledger costs very little while workers run at full rate.
+    anything, or by a thread when they are many. What is known about a message takes 73 bytes for
+    nearly all of them (see `LedgerRows`); an entry is made of them when one is asked for.
 
     Threads: any.
     """
@@ -52,17 +54,16 @@ class Ledger:
     def __init__(
         self, reads: Collection[str] | None = None, routed: Routed = lambda _, __: ()
     ) -> None:
+        super().__init__()
         self._lock = forks.released_in_child(threads.RLock())
         self._waiter = Waiter()  # notified when facts were added
-        self._reads = None if reads is None else frozenset(reads)
         self._routed = routed
-        self._entries: dict[str, LedgerEntry] = {}
-        self._open: dict[str, LedgerEntry] = {}  # in the order in which they became open
-        self._offsets: dict[str, float] = {}  # worker -> shortest time from its `ended` to us
+        self._rows = LedgerRows(None if reads is None else frozenset(reads))
         self._counts: Counter[tuple[str, str]] = Counter()  # attempts by stage and outcome
         self._published: Counter[str] = Counter()  # messages that stages published, by queue
         self._dead = 0
         self._packed: deque[tuple[bytes, float]] = deque()  # not decoded so far
+        self._backlog = 0  # bytes that were received since the last decoding began
         self._received_at = 0.0  # on the monotonic clock
         self.error: UndecodableMessage | None = None  # a body did not hold outcomes
 
@@ -73,21 +74,30 @@ class Ledger:
     ) -> None:
         """Record that *job* was given to the publisher at time *at*: for *queue*, in *delay* s."""
         with self._lock:
-            entry = self._entry(job)
+            if not (body or delay) and self._rows.add_sent(job, queue, at):
+                return
+            entry = self._rows.take(job)
             entry.queue, entry.job, entry.delay = queue, job, delay
             entry.sent = at if entry.sent is None else min(entry.sent, at)
             entry.body = body or entry.body
-            self._update_open(entry)
+            self._put(entry)
 
     def confirmed(self, job: str) -> None:
         """Record that the broker confirmed *job*."""
         with self._lock:
-            self._entry(job).is_confirmed = True
+            if not self._rows.confirm(job):
+                entry = self._rows.take(job)
+                entry.is_confirmed = True
+                self._rows.put(entry)
         self._waiter.notify_all()
 
     def add_packed(self, body: bytes, at: float) -> None:
         """Record the packed outcomes in *body*, received at time *at*; never blocks."""
         self._packed.append((body, at))
+        self._backlog += len(body)
+        if self._backlog > MAX_BACKLOG:
+            self._backlog = 0
+            threads.Thread(target=self._decode, name="mousetrap-ledger", daemon=True).start()
         self._received_at = clock.monotonic()
         self._waiter.notify_all()
 
@@ -100,18 +110,39 @@ class Ledger:
     def replayed(self, id: str) -> None:
         """Record that message *id*, which was dead, was put into its queue again."""
         with self._lock:
-            entry = self._entry(id)
+            entry = self._rows.take(id)
             entry.replays += 1
-            self._update_open(entry)
+            self._put(entry)
+
+    def _decode(self) -> None:
+        with self._lock:
+            self._unpack_all()
 
     def _unpack_all(self) -> None:
         """Decode and record the stored bodies; the caller holds `_lock`."""
         for _ in range(len(self._packed)):  # bodies that arrive meanwhile wait for the next call
             body, at = self._packed.popleft()
+            self._backlog = 0
             try:
-                self._add(unpack(body), at)
+                batch = unpack_batch(body)
             except UndecodableMessage as error:  # another program published to our exchange
                 self.error = error
+                continue
+            self._add_done(batch, at)
+            self._add(batch.others, at)
+
+    def _add_done(self, batch: DecodedBatch, at: float) -> None:
+        """Record the outcomes that are done; most of them without making an `Outcome`."""
+        if not batch.done:
+            return
+        common = self._rows.batch(batch.stage, batch.queue, batch.worker, batch.writes)
+        special = [each for each in batch.done if not self._rows.add_done(common, each, at)]
+        if number := len(batch.done) - len(special):
+            self._counts[batch.stage, "done"] += number
+            for queue in batch.writes:
+                self._published[queue] += number
+        self.note_clock(batch.worker, max([each.begun + each.seconds for each in batch.done]), at)
+        self._add(map(batch.outcome, special), at)
 
     def _add(self, outcomes: Iterable[Outcome], at: float) -> None:
         newest: dict[str, float] = {}
@@ -120,16 +151,16 @@ class Ledger:
                 if each.exchange:
                     outcome = self._with_copies(outcome)
                     break
-            entry = self._entry(outcome.id)
-            ended = outcome.begun + outcome.seconds
-            if ended > newest.get(outcome.worker, 0.0):
-                newest[outcome.worker] = ended
+            entry = self._rows.take(outcome.id)
+            newest[outcome.worker] = max(outcome.ended, newest.get(outcome.worker, 0.0))
             if outcome.kind != "retried" and (entry.ended is None or at < entry.ended):
                 entry.ended = at
-            if outcome not in entry.outcomes:
+            if outcome in entry.outcomes:
+                self._rows.put(entry)
+            else:
                 self._record(entry, outcome)
         for worker, ended in newest.items():
-            self._offsets[worker] = min(self._offsets.get(worker, at - ended), at - ended)
+            self.note_clock(worker, ended, at)
 
     def copies(self, exchange: str, key: str, id: str) -> list[tuple[str, str]]:
         """Return the queue and the id of each copy of message *id* that *exchange* passes on."""
@@ -147,6 +178,8 @@ class Ledger:
 
     def _record(self, entry: LedgerEntry, outcome: Outcome) -> None:
         self._counts[outcome.stage, outcome.kind] += 1
+        # Taken before the outcome is added to *entry*, from which an entry may know its origins.
+        children = {each.id: self._rows.take(each.id) for each in outcome.outputs}
         entry.queue, entry.parent, entry.job = (
             outcome.queue,
             outcome.parent,
@@ -162,29 +195,21 @@ class Ledger:
             self._dead += entry.is_dead - (known.kind == "dead")
         if outcome.kind != "retried":
             entry.finals += 1
-        self._update_open(entry)
         for output in outcome.outputs:
-            child = self._entry(output.id)
+            child = children[output.id]
             if not child.origins:
                 self._published[output.queue] += 1
             child.queue, child.parent, child.job = output.queue, outcome.id, entry.job
             child.delay = output.delay
             child.origins += (outcome,)
             child.body = child.body or output.body
-            self._update_open(child)
+        for each in ({entry.id: entry} | children).values():
+            self._put(each)
 
-    def _entry(self, id: str) -> LedgerEntry:
-        if (entry := self._entries.get(id)) is None:
-            entry = self._entries[id] = LedgerEntry(id)
-        return entry
-
-    def _update_open(self, entry: LedgerEntry) -> None:
-        """Record whether *entry* is open: a stage reads its queue, and a copy is not settled."""
-        is_read = self._reads is None or entry.queue in self._reads
-        if is_read and not (entry.finals and entry.finals >= entry.copies):  # copies are 1 or more
-            self._open[entry.id] = entry
-        else:
-            self._open.pop(entry.id, None)
+    def _put(self, entry: LedgerEntry) -> None:
+        """Keep *entry*; it is open if a stage reads its queue, and a copy is not settled."""
+        is_settled = entry.finals and entry.finals >= entry.copies  # copies are 1 or more
+        self._rows.put(entry, is_open=self._rows.reads(entry.queue) and not is_settled)
 
     # ---- questions -------------------------------------------------------------------------------
 
@@ -193,7 +218,7 @@ class Ledger:
         """How many messages are not settled yet."""
         with self._lock:
             self._unpack_all()
-            return len(self._open)
+            return self._rows.open
 
     @property
     def dead(self) -> int:
@@ -222,17 +247,43 @@ class Ledger:
         }
 
     def open_entries(self) -> list[LedgerEntry]:
-        """Return the messages that are not settled, in the order in which they became open."""
+        """Return the messages that are not settled, in the order in which they became known."""
+        return list(self.each_open())
+
+    def each_open(self) -> Iterator[LedgerEntry]:
+        """Yield the messages that are not settled, one at a time; they may be settled meanwhile."""
         with self._lock:
             self._unpack_all()
-            return list(self._open.values())
+            rows = self._rows.open_rows()
+        return self.each_of(rows)
+
+    def entry(self, id: str) -> LedgerEntry | None:
+        """Return what is known about the message *id*; None if nothing is."""
+        with self._lock:
+            row = self._rows.ids.find(id)
+            return None if row < 0 else self._rows.entry(row)
+
+    def dead_entries(self) -> list[LedgerEntry]:
+        """Return the dead messages, by the time at which they were put into their queues."""
+        with self.figures() as figures:
+            return figures.dead()
 
     def entries(self) -> list[LedgerEntry]:
-        """Return every message, by the time at which it was put into a queue: jobs come first."""
+        """Return every message, by the time at which it was put into a queue: jobs come first.
+
+        That takes a kilobyte for each; `figures` and `each_of` do not.
+        """
         with self._lock:
             self._unpack_all()
-            known = list(self._entries.values())
+            known = list(self._rows.entries())
         return sorted(known, key=lambda e: (self.queued_at(e) or self.begun_at(e) or 0.0, e.id))
+
+    def each_of(self, rows: Iterable[int]) -> Iterator[LedgerEntry]:
+        """Yield the message in each of *rows*, which `figures` returned, as it is known then."""
+        for row in rows:
+            with self._lock:
+                entry = self._rows.entry(row)
+            yield entry
 
     def wait_for(self, reached: Callable[[], bool], timeout: float) -> bool:
         """Wait until *reached* returns True; say whether it did within *timeout* seconds.
@@ -256,53 +307,10 @@ class Ledger:
 
         return self._waiter.wait_for(check, timeout)
 
-    def time(self, outcome: Outcome, at: float) -> float:
-        """Convert *at* from the clock of *outcome*'s worker to the ledger's clock.
-
-        The shortest time between the end of an attempt of this worker and the arrival of its
-        outcome is taken as the difference of the clocks, unless it lies in 0..`MAX_CLOCK_ERROR`.
-        """
-        offset = self._offsets[outcome.worker]
-        return at if 0 <= offset < MAX_CLOCK_ERROR else at + offset
-
-    def queued_at(self, entry: LedgerEntry) -> float | None:
-        """Return when *entry* was first put into its queue."""
-        times = [self.time(origin, origin.ended) for origin in entry.origins]
-        return min([*times, *([] if entry.sent is None else [entry.sent])], default=None)
-
-    def due_at(self, entry: LedgerEntry) -> float | None:
-        """Return when *entry* could first be delivered: after its delay."""
-        at = self.queued_at(entry)
-        return None if at is None else at + entry.delay
-
     def first_queued_at(self) -> float:
         """Return when the first message of the run was put into its queue; 0.0 if none was."""
-        with self._lock:
-            self._unpack_all()
-            return self._first_queued_at(self._entries.values())
-
-    def _first_queued_at(self, entries: Iterable[LedgerEntry]) -> float:
-        times = [self.queued_at(each) for each in entries]
-        return min((at for at in times if at is not None), default=0.0)
-
-    def begun_at(self, entry: LedgerEntry) -> float | None:
-        """Return when the first attempt at *entry* began."""
-        return min((self.time(outcome, outcome.begun) for outcome in entry.outcomes), default=None)
-
-    def waits(self, entry: LedgerEntry) -> Iterator[tuple[Outcome, float]]:
-        """Yield attempts at *entry*, each with the seconds that the message had waited for it.
-
-        The first attempt and retries are yielded, if it is known when the wait for them began. The
-        wait begins at the end of a delay. A wait is never negative, even if the
-        clocks of two machines differ.
-        """
-        since = self.due_at(entry)
-        for outcome in sorted(entry.outcomes, key=lambda outcome: (outcome.attempt, outcome.begun)):
-            if since is not None:
-                yield outcome, max(0.0, self.time(outcome, outcome.begun) - since)
-            since = None
-            if outcome.kind == "retried":
-                since = self.time(outcome, outcome.ended) + outcome.delay
+        with self.figures() as figures:
+            return figures.first_queued_at()
 
     def latencies(self) -> list[float]:
         """Return, for each done job of this run, the seconds from sending it to its last outcome.
@@ -310,85 +318,17 @@ class Ledger:
         The last outcome is that of the job or of any message that came from it. A job that was
         sent to a queue that no stage reads has none, and is left out.
         """
-        with self._lock:
-            self._unpack_all()
-            jobs = self._jobs()
-        return [
-            max(ends) - root.sent
-            for job, family in jobs.items()
-            if (root := self._entries[job]).sent is not None
-            and self._state(family) == "done"
-            and (ends := [entry.ended or 0.0 for entry in family if entry.outcomes])
-        ]
+        with self.figures() as figures:
+            return figures.latencies()
 
     def summary(self) -> RunSummary:
         """Return the figures of the run, as far as they are known now."""
+        with self.figures() as figures:
+            return figures.summary(self._counts)
+
+    @contextmanager
+    def figures(self) -> Iterator[LedgerFigures]:
+        """Enter with what is computed from all messages; no fact is added until the exit."""
         with self._lock:
             self._unpack_all()
-            jobs = self._jobs()
-            outcomes = {job: self._state(family) for job, family in jobs.items()}
-            ours = [self._entries[job] for job in jobs]
-            first = self._first_queued_at(ours)
-            last = max((each.ended or first for each in self._entries.values()), default=first)
-            done = sum(outcome == "done" for outcome in outcomes.values())
-            dead = sum(outcome == "dead" for outcome in outcomes.values())
-            confirmed = sum(entry.is_confirmed or bool(entry.outcomes) for entry in ours)
-            return RunSummary(
-                sent=len(jobs),
-                confirmed=confirmed,
-                done=done,
-                retried=sum(n for (_, what), n in self._counts.items() if what == "retried"),
-                dead=dead,
-                lost=confirmed - done - dead,
-                duplicates=sum(
-                    max(0, each.finals - 1 - each.replays) for each in self._entries.values()
-                ),
-                seconds=round(max(0.0, last - first), 3),
-                latency=percentiles(self.latencies()),
-                reasons=self._reasons(),
-                stages=self._stages(),
-            )
-
-    def _jobs(self) -> dict[str, list[LedgerEntry]]:
-        families: dict[str, list[LedgerEntry]] = {}
-        for entry in self._entries.values():
-            families.setdefault(entry.job or entry.id, []).append(entry)
-        return {job: family for job, family in families.items() if job in self._entries}
-
-    def _state(self, family: list[LedgerEntry]) -> str:
-        if any(entry.id in self._open for entry in family):
-            return "open"
-        return "dead" if any(entry.is_dead for entry in family) else "done"
-
-    def _reasons(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for entry in self._entries.values():
-            if entry.is_dead and (outcome := entry.outcome) is not None:
-                reason = outcome.reason or "no reason given"
-                counts[reason] = counts.get(reason, 0) + 1
-        ranked = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-        rest = sum(count for _, count in ranked[MAX_REASONS:])
-        return dict(ranked[:MAX_REASONS]) | ({"other reasons": rest} if rest else {})
-
-    def _stages(self) -> dict[str, StageSummary]:
-        waits: dict[str, list[float]] = {}
-        for entry in self._entries.values():
-            for outcome, wait in self.waits(entry):
-                waits.setdefault(outcome.stage, []).append(wait)
-        outcomes: dict[str, list[Outcome]] = {}
-        for entry in self._entries.values():
-            for outcome in entry.outcomes:
-                outcomes.setdefault(outcome.stage, []).append(outcome)
-        order = sorted(
-            outcomes, key=lambda stage: min(self.time(f, f.begun) for f in outcomes[stage])
-        )
-        return {
-            stage: StageSummary(
-                done=sum(outcome.kind == "done" for outcome in outcomes[stage]),
-                retried=sum(outcome.kind == "retried" for outcome in outcomes[stage]),
-                dead=sum(outcome.kind == "dead" for outcome in outcomes[stage]),
-                wait=percentiles(waits.get(stage, [])),
-                handling=percentiles([outcome.seconds for outcome in outcomes[stage]]),
-            )
-            for stage in order
-        }
+            yield LedgerFigures(self, self._rows)

@@ -39,6 +39,11 @@ class LedgerEntry(msgspec.Struct, gc=False):
         return ((len(self.origins) + (self.sent is not None)) or 1) + self.replays
 
     @property
+    def of_job(self) -> str:
+        """The id of the job that it belongs to; its own, as long as that is not known."""
+        return self.job or self.id
+
+    @property
     def is_dead(self) -> bool:
         """It was dead-lettered and never done; a replay alone does not change that."""
         return self.outcome is not None and self.outcome.kind == "dead"

@@ -78,8 +78,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return self.begun + self.seconds
 
 
-class _Row(msgspec.Struct, array_like=True, gc=False):
-    """The fields in which the outcomes of a `_Batch` differ."""
+class DoneRow(msgspec.Struct, array_like=True, gc=False):
+    """The fields in which the outcomes of a batch that are done differ."""
 
     id: str
     begun: float
@@ -99,12 +99,20 @@ class _Batch(msgspec.Struct, omit_defaults=True):
     queue: str = ""
     worker: str = ""
     writes: tuple[str, ...] = ()  # the queue of each output
-    done: Sequence[Any] = ()  # `_Row`s
+    done: Sequence[Any] = ()  # `DoneRow`s
     others: Sequence[Outcome] = ()
 
 
-class _DecodedBatch(_Batch):
-    done: Sequence[_Row] = ()
+class DecodedBatch(_Batch):
+    """The outcomes of one body, as they are encoded; `outcome` makes one of a row of `done`."""
+
+    done: Sequence[DoneRow] = ()
+
+    def outcome(self, row: DoneRow) -> Outcome:
+        """Return the outcome that *row* stands for; every output has its id again."""
+        return Outcome(row.id, "done", self.stage, self.queue, self.worker, row.begun, row.seconds,
+                       row.attempt, row.job, row.job if row.parent == "" else row.parent,
+                       outputs_of(row.id, self.stage, self.writes))  # fmt: skip
 
 
 @functools.lru_cache(maxsize=1000)
@@ -159,14 +167,14 @@ def unpack(body: bytes) -> list[Outcome]:
     Raises:
         UndecodableMessage: *body* does not hold outcomes.
     """
-    batch: _DecodedBatch = decode(body, _DecodedBatch)
-    done = [
-        Outcome(row.id, "done", batch.stage, batch.queue, batch.worker, row.begun, row.seconds,
-             row.attempt, row.job, row.job if row.parent == "" else row.parent,
-             _outputs(row.id, batch))
-        for row in batch.done
-    ]  # fmt: skip
-    return [*done, *batch.others]
+    batch = unpack_batch(body)
+    return [*map(batch.outcome, batch.done), *batch.others]
+
+
+def unpack_batch(body: bytes) -> DecodedBatch:
+    """Return what `pack` put into *body*, still encoded compactly; raises what `unpack` does."""
+    batch: DecodedBatch = decode(body, DecodedBatch)
+    return batch
 
 
 def pack_declared(queue: str) -> bytes:
@@ -182,7 +190,7 @@ def declared_in(body: bytes) -> str | None:
     if not body.startswith(_DECLARED_PREFIX):
         return None
     with suppress(UndecodableMessage):
-        batch: _DecodedBatch = decode(body, _DecodedBatch)
+        batch = unpack_batch(body)
         return next(iter(batch.writes), None)
     return None
 
@@ -191,10 +199,9 @@ def declared_in(body: bytes) -> str | None:
 _DECLARED_PREFIX = b'{"writes":'
 
 
-def _outputs(id: str, batch: _Batch) -> tuple[Output, ...]:
-    return tuple([
-        Output(child_id(id, batch.stage, n), queue) for n, queue in enumerate(batch.writes)
-    ])  # fmt: skip
+def outputs_of(id: str, stage: str, queues: Sequence[str]) -> tuple[Output, ...]:
+    """Return the outputs to *queues* that most handlings of message *id* in *stage* have."""
+    return tuple([Output(child_id(id, stage, n), queue) for n, queue in enumerate(queues)])
 
 
 def _with_output_ids(outcome: Outcome) -> Outcome:

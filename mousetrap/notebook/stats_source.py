@@ -162,7 +162,7 @@ class RunStatsSource(StatsSource):
 
     def _count_open(self) -> None:
         found: dict[str, tuple[int, float | None]] = {}
-        for entry in self.run.ledger.open_entries():
+        for entry in self.run.ledger.each_open():
             number, since = found.get(entry.queue, (0, None))
             found[entry.queue] = (number + 1, since or self.run.ledger.queued_at(entry))
         now = clock.steady_time()

@@ -337,7 +337,7 @@ def dead(
 
 
 def _of_run(run: Run, n: int) -> DeadLetterList:
-    entries = [each for each in run.ledger.entries() if each.is_dead]
+    entries = run.ledger.dead_entries()
     queues = {queue.name: queue for queue in run.queues}
     listed = [each for each in entries if each.queue in queues][:n]
     return DeadLetterList(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -35,10 +36,7 @@ class RunFigures(forks.OfOneProcess):
 
     def summary(self) -> RunSummary:
         """Return the counts and times of the run as they are known now."""
-        own = ledger_tables.own_sends(entries := self.ledger.entries())
-        return dataclasses.replace(
-            self.ledger.summary(), broker=self._product, messages=len(entries), own_sends=own
-        )
+        return dataclasses.replace(self.ledger.summary(), broker=self._product)
 
     def messages(
         self,
@@ -81,13 +79,10 @@ class RunFigures(forks.OfOneProcess):
 
     def diagram(self) -> Diagram:
         """Return a picture of the flow with the present counts."""
-        waiting: dict[str, int] = {}
-        for entry in self.ledger.open_entries():
-            waiting[entry.queue] = waiting.get(entry.queue, 0) + 1
-        results = {
-            name: sum(entry.queue == name for entry in self.ledger.entries())
-            for name in self.flow.results
-        }
+        waiting = Counter(entry.queue for entry in self.ledger.each_open())
+        with self.ledger.figures() as figures:
+            known = figures.by_queue()
+        results = {name: known.get(name, 0) for name in self.flow.results}
         return Diagram(self.flow.steps, self.summary().stages, waiting | results)
 
     def save(self, path: str | Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, cycle
+from itertools import accumulate, cycle, pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
 from mousetrap.display.counted import counted
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # afterwards. So each colour is legible on white and on JupyterLab's dark ground (contrast above 4).
 BLUE, RED, ORANGE, GREY = "#3b7fd4", "#d3453d", "#b86a00", "#767d88"
 STAGE_COLORS = (BLUE, ORANGE, "#1f8a63", "#b5589a", "#8a7a2f", "#2a8a96")
+MAX_STEPS = 2000  # of a line, which is some 700 pixels wide
 BINS = 80  # intervals of time in which messages are counted
 
 Place: TypeAlias = tuple[float | str, float | str, str, str, str]
@@ -89,8 +90,9 @@ def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
         axes.text(0.5, 0.5, "no job was done", ha="center", color=GREY, transform=axes.transAxes)
         return
     ranked = sorted(seconds)
-    share = [100 * rank / len(ranked) for rank in range(len(ranked) + 1)]
-    axes.step([ranked[0], *ranked], share, where="post", color=BLUE, linewidth=2)
+    times, ranks = thinned(ranked)
+    share = [100 * rank / len(ranked) for rank in (0, *ranks)]
+    axes.step([ranked[0], *times], share, where="post", color=BLUE, linewidth=2)
     found = percentiles(ranked)
     for name, height, color in (("p50", 50, ORANGE), ("p99", 99, RED)):
         value = found[name]
@@ -106,8 +108,11 @@ def run(ledger: Ledger) -> None:
     The upper picture is a cumulative flow diagram: the vertical distance between two lines is the
     number of messages between the two stages, the horizontal distance the time they took.
     """
-    _, (flow, times) = _figure((9, 6.2), 2)
-    sent, stages, deaths = _moments(ledger)
+    _, (flow, axes_of_times) = _figure((9, 6.2), 2)
+    with ledger.figures() as figures:
+        found = figures.moments()
+        seconds = figures.latencies()
+    sent, stages, deaths = found.sent, found.stages, found.deaths
     flow.set(xlabel="seconds since the first job was sent", ylabel="messages so far")
     flow.set_title("Messages done by each stage")
     lines = [("sent", sent, GREY)]
@@ -115,15 +120,17 @@ def run(ledger: Ledger) -> None:
     ends = [deaths, *(moments for _, moments, _ in lines)]
     last = max((moments[-1] for moments in ends if moments), default=1.0)
     for name, moments, color in lines:
-        steps = [*moments, last] if moments else []
-        counts = [*range(1, len(moments) + 1), len(moments)] if moments else []
+        times, counts = thinned(moments)
+        steps = [*times, last] if moments else []
+        counts = [*counts, len(moments)] if moments else []
         flow.step(steps, counts, where="post", color=color, linewidth=2, label=name)
     if deaths:
-        flow.plot(deaths, [0] * len(deaths), "x", color=RED, clip_on=False,
+        marks, _ = thinned(deaths)
+        flow.plot(marks, [0] * len(marks), "x", color=RED, clip_on=False,
                   label=f"{len(deaths):,} dead")  # fmt: skip
     flow.set(xlim=(0, last * 1.02 or 1), ylim=(0, None))
     flow.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=GREY)
-    latencies(ledger.latencies(), times)
+    latencies(seconds, axes_of_times)
 
 
 def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
@@ -133,9 +140,11 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
     was not triggered is not drawn. Both pictures have the same time axis.
     """
     _, (rate, backlog) = _figure((9, 5.6), 2)
-    first = ledger.first_queued_at()
-    sent, stages, deaths = _moments(ledger)
-    ends = sorted([end for _, moments in stages for end in moments] + deaths)
+    with ledger.figures() as figures:
+        first = figures.first_queued_at()
+        found, ends_of_jobs = figures.moments(), figures.ends_of_jobs()
+    sent = found.sent
+    ends = sorted([end for _, moments in found.stages for end in moments] + [*found.deaths])
     marks = [(each.triggered_at - first, each) for each in faults if each.triggered_at is not None]
     healed = [at + (each.healed_after or 0.0) for at, each in marks]
     last = max([1e-3, *ends[-1:], *sent[-1:], *healed])
@@ -148,9 +157,10 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
     rate.set(ylabel="messages done per second", ylim=(0, None))
     rate.set_title(f"{counted(len(ends), 'message')}; faults: {len(marks)}")
 
-    steps = sorted([(at, 1) for at in sent] + [(at, -1) for at in _ends_of_jobs(ledger, first)])
-    open_jobs = list(accumulate((step for _, step in steps), initial=0))
-    backlog.step([0.0, *(at for at, _ in steps)], open_jobs, where="post", color=BLUE, linewidth=2)
+    changes = sorted([*_changes(sent, 1), *_changes(ends_of_jobs, -1)])
+    open_jobs = list(accumulate((change for _, change in changes), initial=0))
+    moments = [0.0, *(at for at, _ in changes)]
+    backlog.step(moments, open_jobs, where="post", color=BLUE, linewidth=2)
     backlog.set(xlabel="seconds since the first job was sent", ylabel="open jobs")
     backlog.set(ylim=(0, None))
     for axes in (rate, backlog):
@@ -175,33 +185,21 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
         )
 
 
-def _ends_of_jobs(ledger: Ledger, first: float) -> list[float]:
-    """Return when the last message of each settled job was done or dead."""
-    ends: dict[str, float] = {}
-    still_open = {entry.job for entry in ledger.open_entries()}
-    for entry in ledger.entries():
-        # `ended` is the end of the first delivery, not of a duplicate
-        if entry.job not in still_open and entry.ended is not None:
-            ends[entry.job] = max(entry.ended - first, ends.get(entry.job, 0.0))
-    return sorted(ends.values())
+def thinned(moments: Sequence[float]) -> tuple[list[float], list[int]]:
+    """Return at most `MAX_STEPS` of *moments*, with the number of moments up to each.
 
-
-def _moments(ledger: Ledger) -> tuple[list[float], list[tuple[str, list[float]]], list[float]]:
-    """Return when jobs were sent, when each stage was done with a message, and when some died.
-
-    In seconds after the first message was sent, each list in ascending order.
+    The first and the last are among them. More steps than pixels change nothing but the time.
     """
-    entries = ledger.entries()
-    first = ledger.first_queued_at()
-    sent = [each.sent - first for each in entries if each.sent is not None]
-    ends: dict[str, list[float]] = {}
-    deaths: list[float] = []
-    for entry in entries:
-        if (outcome := entry.outcome) is not None and outcome.is_final:
-            end = max(0.0, ledger.time(outcome, outcome.ended) - first)
-            (ends.setdefault(outcome.stage, []) if outcome.kind == "done" else deaths).append(end)
-    stages = sorted(((name, sorted(each)) for name, each in ends.items()), key=lambda s: s[1][0])
-    return sorted(sent), stages, sorted(deaths)
+    step = max(1, -(-len(moments) // MAX_STEPS))
+    ranks = [*range(1, len(moments), step), *([len(moments)] if moments else [])]
+    return [moments[rank - 1] for rank in ranks], ranks
+
+
+def _changes(moments: Sequence[float], sign: int) -> list[tuple[float, int]]:
+    """Return at some of *moments* by how much a count changed since the one before."""
+    times, counts = thinned(moments)
+    steps = (after - before for before, after in pairwise([0, *counts]))
+    return [(at, sign * step) for at, step in zip(times, steps, strict=True)]
 
 
 def _axes(size: tuple[float, float]) -> Axes:

@@ -224,7 +224,8 @@ class RunQueues:
     def results_left(self, queues: Iterable[str] | None = None) -> set[str]:
         """Return the ids of the results that were published and that no call has taken so far."""
         names = set(self.results() if queues is None else queues)
-        expected = {each.id for each in self._ledger.entries() if each.queue in names}
+        with self._ledger.figures() as figures:
+            expected = figures.ids_in(names)
         return expected - self._settled_results
 
     def end(self, publisher: Publisher, events: Consumer, keep_queues: bool) -> None:

@@ -13,7 +13,6 @@ from mousetrap.model.ledger_tables import (
     last_failure,
     messages,
     open_messages,
-    own_sends,
 )
 from mousetrap.model.outcome import Outcome, Output
 
@@ -124,7 +123,7 @@ def test_own_sends_are_counted_once(ledger):
         output = Output("x", "out", is_own=True)
         ledger.add([outcome("d", at=START + at, outputs=(output, Output("y", "out")))], START + 9)
 
-    assert own_sends(ledger.entries()) == 1
+    assert ledger.summary().own_sends == 1
 
 
 def test_messages_has_what_was_printed(ledger):

@@ -1,0 +1,339 @@
+"""What is computed from all messages of a run together, within seconds for a million jobs.
+
+The loops go over the columns of `LedgerRows`; only special messages are looked at as entries.
+Nothing here talks to a broker.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, compress
+from operator import add
+
+from mousetrap.model.ledger_entry import LedgerEntry
+from mousetrap.model.ledger_rows import CONFIRMED, NEVER, OPEN, PUBLISHED, SPECIAL, LedgerRows
+from mousetrap.model.ledger_times import LedgerTimes
+from mousetrap.model.outcome import Outcome
+from mousetrap.model.summary import RunSummary, StageSummary, percentiles
+
+MAX_REASONS = 20  # of a summary, the most frequent; each may have a thousand characters
+
+_MEMBER, _DEAD = 1, 8  # of the state of a job, with `OPEN`: it has messages; one of them is dead
+
+
+@dataclass
+class Moments:
+    """When jobs were sent, when each stage was done with a message, and when messages died.
+
+    In seconds after the first message was put into its queue, in ascending order.
+    """
+
+    sent: array[float]
+    stages: list[tuple[str, array[float]]]
+    deaths: array[float]
+
+
+class _StageTimes:
+    """Times of the attempts of one stage, in seconds; `first` is when its first attempt began."""
+
+    def __init__(self) -> None:
+        self.waits = array("d")
+        self.handling = array("d")
+        self.ends = array("d")  # when it was done with each special message
+        self.first = float("inf")
+
+    def add(self, other: _StageTimes) -> None:
+        """Add the times of other attempts."""
+        self.waits.extend(other.waits)
+        self.handling.extend(other.handling)
+        self.first = min(self.first, other.first)
+
+
+class _SpecialFacts:
+    """What the figures need to know of the special messages, each of which is unpacked once."""
+
+    def __init__(self, times: LedgerTimes, rows: LedgerRows) -> None:
+        self.queued: dict[int, float] = {}  # by row; also of the plain ones that they published
+        self.states: dict[int, int] = {}  # of jobs, by row
+        self.last: dict[int, float] = {}  # when the last of a job's messages was settled, by row
+        self.confirmed: list[int] = []  # rows
+        self.stages: dict[str, _StageTimes] = {}
+        self.reasons: Counter[str] = Counter()
+        self.deaths = array("d")
+        self.own_sends: set[str] = set()
+        self.duplicates = 0
+        self._times = times
+        self._rows = rows
+        for row, entry in rows.special_entries():
+            self._add(row, entry)
+            for outcome in entry.outcomes:
+                self._add_outcome(outcome)
+
+    def _add(self, row: int, entry: LedgerEntry) -> None:
+        times, outcome = self._times, entry.outcome
+        queued = times.queued_at(entry)
+        self.queued[row] = NEVER if queued is None else queued
+        if (job := self._rows.ids.find(entry.of_job)) >= 0:
+            dead = _DEAD if entry.is_dead else 0
+            state = self._rows.flags[row] & OPEN | _MEMBER | dead
+            self.states[job] = self.states.get(job, 0) | state
+            if entry.outcomes:
+                self.last[job] = max(self.last.get(job, 0.0), entry.ended or 0.0)
+        if entry.is_confirmed or entry.outcomes:
+            self.confirmed.append(row)
+        self.duplicates += max(0, entry.finals - 1 - entry.replays)
+        if outcome is not None and outcome.is_final:
+            end = times.time(outcome, outcome.ended)
+            (self.deaths if entry.is_dead else self._stage(outcome.stage).ends).append(end)
+            if entry.is_dead:
+                self.reasons[outcome.reason or "no reason given"] += 1
+        for attempt, wait in times.waits(entry):
+            self._stage(attempt.stage).waits.append(wait)
+
+    def _add_outcome(self, outcome: Outcome) -> None:
+        stage, times = self._stage(outcome.stage), self._times
+        stage.handling.append(outcome.seconds)
+        stage.first = min(stage.first, times.time(outcome, outcome.begun))
+        for output in outcome.outputs:
+            if output.is_own:
+                self.own_sends.add(output.id)
+            row = self._rows.ids.find(output.id)
+            if row >= 0 and self._rows.done[row] != SPECIAL:
+                self.queued[row] = times.time(outcome, outcome.ended)
+
+    def _stage(self, name: str) -> _StageTimes:
+        if (found := self.stages.get(name)) is None:
+            found = self.stages[name] = _StageTimes()
+        return found
+
+
+class LedgerFigures:
+    """Figures of the messages in *rows*, whose times *times* converts.
+
+    Threads: as long as the ledger is locked, see `Ledger.figures`.
+    """
+
+    def __init__(self, times: LedgerTimes, rows: LedgerRows) -> None:
+        rows.trim()
+        self.times = times
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    # ---- one value for each row ------------------------------------------------------------------
+
+    @cached_property
+    def queued(self) -> array[float]:
+        """When each message was put into its queue; `NEVER` if that is not known."""
+        found, ends = array("d", self.rows.sent), self._ends()
+        for row, (flags, parent) in enumerate(zip(self.rows.flags, self.rows.parent, strict=True)):
+            if flags & PUBLISHED:
+                found[row] = ends[parent - 1]
+        for row, at in self._special.queued.items():
+            found[row] = at
+        return found
+
+    @cached_property
+    def _corrections(self) -> dict[int, float]:
+        """The seconds to add to the times of each handling, by its number."""
+        handlings = enumerate(self.rows.handlings)
+        return {n: self.times.correction(each.worker) if each else 0.0 for n, each in handlings}
+
+    def begun(self) -> array[float]:
+        """Return when the handling of each plain message began."""
+        return self._corrected(self.rows.begun)
+
+    def _ends(self) -> array[float]:
+        """Return when the handling of each plain message ended."""
+        return self._corrected(array("d", map(add, self.rows.begun, self.rows.seconds)))
+
+    def _corrected(self, times: array[float]) -> array[float]:
+        if not any(self._corrections.values()):
+            return times
+        corrections = self._corrections | {SPECIAL: 0.0}
+        return array("d", map(add, times, map(corrections.__getitem__, self.rows.done)))
+
+    @cached_property
+    def _states(self) -> bytearray:
+        """What is known of the job with the id of each message; 0: no message is of such a job."""
+        found = bytearray(len(self))
+        for job, flags, number in zip(self.rows.job, self.rows.flags, self.rows.done, strict=True):
+            if number != SPECIAL:
+                found[job - 1] |= flags & OPEN | _MEMBER
+        for job, state in self._special.states.items():
+            found[job] |= state
+        return found
+
+    @cached_property
+    def _special(self) -> _SpecialFacts:
+        return _SpecialFacts(self.times, self.rows)
+
+    # ---- figures of the run ----------------------------------------------------------------------
+
+    def first_queued_at(self) -> float:
+        """Return when the first message of the run was put into its queue; 0.0 if none was."""
+        return min((at for at in self.queued if at == at), default=0.0)
+
+    def latencies(self) -> list[float]:
+        """Return what `Ledger.latencies` returns."""
+        rows = self.rows
+        last = array("d", [-1.0]) * len(rows)
+        for job, number, ended in zip(rows.job, rows.done, rows.ended, strict=True):
+            if number and ended > last[job - 1] and number != SPECIAL:
+                last[job - 1] = ended
+        for row, ended in self._special.last.items():
+            last[row] = max(last[row], ended)
+        return [
+            end - sent
+            for state, end, sent in zip(self._states, last, rows.sent, strict=True)
+            if state == _MEMBER and end >= 0.0 and sent == sent
+        ]
+
+    def summary(self, counts: Mapping[tuple[str, str], int]) -> RunSummary:
+        """Return the figures of the run; *counts* are the attempts by stage and outcome."""
+        rows, states = self.rows, self._states
+        queued = zip(states, self.queued, strict=True)
+        first = min((at for state, at in queued if state and at == at), default=0.0)
+        last = max((at for at in rows.ended if at == at), default=first)
+        done = states.count(_MEMBER)
+        dead = states.count(_MEMBER | _DEAD)
+        confirmed = self._confirmed()
+        return RunSummary(
+            sent=len(states) - states.count(0),
+            confirmed=confirmed,
+            done=done,
+            retried=sum(number for (_, what), number in counts.items() if what == "retried"),
+            dead=dead,
+            lost=confirmed - done - dead,
+            duplicates=self._special.duplicates,
+            seconds=round(max(0.0, last - first), 3),
+            latency=percentiles(self.latencies()),
+            reasons=self._reasons(),
+            stages=self._stages(counts),
+            messages=len(self),
+            own_sends=len(self._special.own_sends),
+        )
+
+    def _confirmed(self) -> int:
+        rows, states = self.rows, self._states
+        plain = sum([
+            1 for state, flags, number in zip(states, rows.flags, rows.done, strict=True)
+            if state and (number or flags & CONFIRMED) and number != SPECIAL
+        ])  # fmt: skip
+        return plain + sum(states[row] > 0 for row in self._special.confirmed)
+
+    def _reasons(self) -> dict[str, int]:
+        ranked = sorted(self._special.reasons.items(), key=lambda each: (-each[1], each[0]))
+        rest = sum(count for _, count in ranked[MAX_REASONS:])
+        return dict(ranked[:MAX_REASONS]) | ({"other reasons": rest} if rest else {})
+
+    def _stages(self, counts: Mapping[tuple[str, str], int]) -> dict[str, StageSummary]:
+        found: dict[str, StageSummary] = {}
+        begun, special, first = self.begun(), self._special.stages, dict[str, float]()
+        done = self._done_by_stage()
+        others = ((stage, b"") for stage in special)  # stages without a plain message
+        for stage, is_done in chain(done, others):  # one at a time, to need little memory
+            if stage in found:
+                continue
+            times = _StageTimes()
+            if is_done:
+                times.first = min(compress(begun, is_done))
+                times.handling.extend(array("d", compress(self.rows.seconds, is_done)))
+                columns = zip(compress(begun, is_done), compress(self.queued, is_done), strict=True)
+                times.waits = array("d", (at - since if at > since else 0.0
+                                          for at, since in columns if since == since))  # fmt: skip
+            times.add(special.get(stage, _StageTimes()))
+            first[stage] = times.first
+            found[stage] = StageSummary(
+                done=counts.get((stage, "done"), 0),
+                retried=counts.get((stage, "retried"), 0),
+                dead=counts.get((stage, "dead"), 0),
+                wait=percentiles(times.waits),
+                handling=percentiles(times.handling),
+            )
+        return {stage: found[stage] for stage in sorted(first, key=first.__getitem__)}
+
+    def _done_by_stage(self) -> Iterator[tuple[str, bytes]]:
+        """Yield each stage, with 1 for each row of a plain message that it has handled, else 0."""
+        names = list(dict.fromkeys(each.stage for each in self.rows.handlings if each))
+        numbers = {0: 0, SPECIAL: 0}  # of the stage, from 1, by number of the handling
+        for number, each in enumerate(self.rows.handlings):
+            if each:
+                numbers[number] = names.index(each.stage) + 1
+        for first in range(0, len(names), 255):  # as many as fit into a byte
+            places = {number: at - first if first < at <= first + 255 else 0
+                      for number, at in numbers.items()}  # fmt: skip
+            column = bytes(map(places.__getitem__, self.rows.done))
+            for at, stage in enumerate(names[first : first + 255], start=1):
+                is_done = column.translate(bytes(each == at for each in range(256)))
+                if 1 in is_done:
+                    yield stage, is_done
+
+    # ---- for pictures and lists ------------------------------------------------------------------
+
+    def moments(self) -> Moments:
+        """Return when jobs were sent, and when each stage was done with each message."""
+        rows, first, special = self.rows, self.first_queued_at(), self._special
+        all_ends = self._ends()
+        ends = {stage: each.ends[:] for stage, each in special.stages.items()}
+        for stage, is_done in self._done_by_stage():
+            ends.setdefault(stage, array("d")).extend(array("d", compress(all_ends, is_done)))
+        stages = [(name, _after(first, each)) for name, each in ends.items() if each]
+        sent = array("d", sorted([at - first for at in rows.sent if at == at]))
+        stages.sort(key=lambda stage: stage[1][0])
+        return Moments(sent, stages, _after(first, special.deaths))
+
+    def ends_of_jobs(self) -> array[float]:
+        """Return when the last message of each settled job was first done or dead, in order.
+
+        In seconds after the first message was put into its queue.
+        """
+        last = array("d", [NEVER]) * len(self)
+        for job, ended in zip(self.rows.job, self.rows.ended, strict=True):
+            if ended == ended and not last[job - 1] >= ended:
+                last[job - 1] = ended
+        states = zip(self._states, last, strict=True)
+        settled = [at for state, at in states if at == at and not state & OPEN]
+        return _after(self.first_queued_at(), settled)
+
+    def by_queue(self) -> dict[str, int]:
+        """Return how many messages were put into each queue, by plain name."""
+        return {self.rows.queues[number]: n for number, n in Counter(self.rows.queue).items()}
+
+    def number_of_jobs(self, rows: Iterable[int]) -> int:
+        """Return of how many jobs the messages in *rows* are."""
+        columns, marks, others = self.rows, bytearray(len(self)), set[str]()
+        for row in rows:
+            if columns.done[row] != SPECIAL:
+                marks[columns.job[row] - 1] = 1
+            elif (found := columns.ids.find(job := columns.entry(row).of_job)) >= 0:
+                marks[found] = 1
+            else:
+                others.add(job)
+        return sum(marks) + len(others)
+
+    def ids_in(self, queues: Collection[str]) -> set[str]:
+        """Return the ids of the messages that were put into one of *queues*, by plain name."""
+        rows = self.rows
+        numbers = {n for n, name in enumerate(rows.queues) if name in queues}
+        return {rows.ids[row] for row, number in enumerate(rows.queue) if number in numbers}
+
+    def dead(self) -> list[LedgerEntry]:
+        """Return the dead messages, by the time at which they were put into their queues."""
+        found = [entry for _, entry in self.rows.special_entries() if entry.is_dead]
+        times = self.times
+        return sorted(found, key=lambda e: (times.queued_at(e) or times.begun_at(e) or 0.0, e.id))
+
+    def special(self) -> Iterator[tuple[int, LedgerEntry]]:
+        """Yield the row and the entry of each message that is not plain."""
+        return self.rows.special_entries()
+
+
+def _after(first: float, times: Iterable[float]) -> array[float]:
+    """Return how long after *first* each of *times* is, at least 0, in ascending order."""
+    return array("d", sorted([at - first if at > first else 0.0 for at in times]))
