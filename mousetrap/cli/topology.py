@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mousetrap.cli.console import print_line, print_message, print_table
-from mousetrap.cli.find_stage import find_flow
+from mousetrap.cli.find_stage import find_flow, parse_delays
 from mousetrap.cli.options import Json
 from mousetrap.flows.definitions import Definitions, definitions
 from mousetrap.settings import Settings
@@ -33,6 +33,14 @@ def topology(
     table: Annotated[
         bool, typer.Option("--table", help="Print a table for people; the default on a terminal.")
     ] = False,
+    retry_delays: Annotated[
+        str | None,
+        typer.Option(metavar="SECONDS", help="As of work, in place of the stages': 0.2,1,5"),
+    ] = None,
+    delay: Annotated[
+        list[float] | None,
+        typer.Option(metavar="SECONDS", help="Of messages that are sent later; repeat it."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Print what a flow needs on a broker: queues, exchanges, bindings, arguments, permissions.
@@ -45,15 +53,19 @@ def topology(
     has. They are enough for `work`, `send`, `peek`, `drain` and `dead`; to make runs and checks, a
     user must be allowed to configure a prefix as well.
 
-    Retry queues are those of the stages' retry delays; MOUSETRAP_NAMESPACE and MOUSETRAP_QUEUE_TYPE
-    count as for `work`. Queues with declare=False are expected to exist, and not in the file.
+    Retry queues are those of the stages' retry delays; if workers are started with other
+    --retry-delays, give them here, too. A message that is sent with a delay waits in a queue for
+    that delay: name each with --delay, or such a message is refused to a user who declares nothing.
+    MOUSETRAP_NAMESPACE and MOUSETRAP_QUEUE_TYPE count as for `work`. Queues with declare=False are
+    expected to exist, and not in the file.
 
     Example: mousetrap topology my_flow
 
     Example: mousetrap topology my_flow:parse my_flow:store --user worker > definitions.json
     """
     settings = Settings.from_environment()
-    needed = definitions(find_flow(names), settings)
+    waits = None if retry_delays is None else parse_delays(retry_delays)
+    needed = definitions(find_flow(names), settings, retry_delays=waits, delays=delay or ())
     if json or not (table or sys.stdout.isatty()):
         print_line(json_module.dumps(needed.as_file(settings.vhost, user), indent=2))
     else:

@@ -8,11 +8,14 @@ Nothing here talks to a broker. Prototyped in ``notebooks/10_their_queues.ipynb`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mousetrap.errors import SettingsError
 from mousetrap.flows.flow import Flow
+from mousetrap.flows.stage import with_delays
+from mousetrap.model.delays import MIN_SEND_DELAY, SendOptions, delay_queue, waiting_time
 from mousetrap.model.topology import AnyDeclaration, Binding, Declaration, ExchangeDeclaration
 from mousetrap.settings import Settings
 
@@ -67,12 +70,23 @@ class Definitions:
         return {"configure": NOTHING, "write": self.write, "read": self.read}
 
 
-def definitions(flow: Flow, settings: Settings) -> Definitions:
+def definitions(
+    flow: Flow,
+    settings: Settings,
+    *,
+    retry_delays: tuple[float, ...] | None = None,
+    delays: Sequence[float] = (),
+) -> Definitions:
     """Return what workers of *flow* need, in the namespace and with the queue type of *settings*.
 
+    *retry_delays* (seconds) replace those of the stages. *delays* are those, in seconds, by which
+    messages are sent later (``delay=``): each queue that a stage reads or writes gets their queues.
+
     Raises:
-        SettingsError: the queue type does not fit the arguments of a queue.
+        SettingsError: the queue type does not fit the arguments of a queue, or a delay is none
+            that a message can have.
     """
+    waits = list(dict.fromkeys(map(_waiting_time, delays)))
     settings = settings.replace(queues_expire=False, declare="missing")
     topology = settings.topology
     found = Definitions()
@@ -81,10 +95,14 @@ def definitions(flow: Flow, settings: Settings) -> Definitions:
     for stage in flow.stages:
         known = [flow.known_queues.get(name, name) for name in stage.targets.queues]
         exchanges = stage.targets.exchanges
-        needed = topology.of_worker(stage.queue, known, exchanges)
-        _add(found, [*needed, *topology.failure_queues(stage.queue)])
+        read = with_delays(stage.queue, retry_delays)
+        needed = topology.of_worker(read, known, exchanges)
+        waiting = {delay_queue(to, seconds): (to, seconds)
+                   for to in (read.name, *stage.targets.queues) for seconds in waits}  # fmt: skip
+        later = [topology.waiting_queue(name, *each) for name, each in waiting.items()]
+        _add(found, [*needed, *topology.failure_queues(read), *later])
         written |= {topology.wire_name(each.name) for each in exchanges}
-        queues = [*map(topology.wire_name, [*stage.queue.names(), *stage.targets.queues])]
+        queues = [*map(topology.wire_name, [*read.names(), *stage.targets.queues, *waiting])]
         names |= dict.fromkeys(queues)
     for each in found.bindings:  # a worker binds its queue again
         written.add(each.queue)
@@ -96,6 +114,13 @@ def definitions(flow: Flow, settings: Settings) -> Definitions:
     found.existing = [each for each in found.existing if each.partition(" ")[2] not in made]
     found.write, found.read = _pattern(sorted(written)), _pattern(names)
     return found
+
+
+def _waiting_time(delay: float) -> float:
+    try:
+        return waiting_time(SendOptions.checked(delay=delay).delay or MIN_SEND_DELAY)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _add(found: Definitions, declarations: Iterable[AnyDeclaration]) -> None:

@@ -49,6 +49,8 @@ class SqliteStore:
 
     def limit(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Let the next statement wait for another writer until *deadline* (monotonic)."""
+        if connection.in_transaction:
+            return  # it has the lock for writing, so its statements wait for nobody
         milliseconds = round(1000 * clock.remaining(deadline))
         connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
 

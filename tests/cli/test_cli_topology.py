@@ -49,6 +49,23 @@ def test_topology_as_a_table(offline):
         assert text in table, text
 
 
+def test_topology_has_the_queues_of_delays(offline):
+    """For each queue that is read or written; retry delays replace those of the stages."""
+    done = offline(f"{FLOW}:price", "--delay", "3600", "--delay", "3601", "--retry-delays", "7,8")
+    queues = {each["name"]: each["arguments"] for each in json.loads(done.stdout)["queues"]}
+    delayed = {name for name in queues if ".delay." in name}
+    [read] = {name.partition(".retry.")[0] for name in queues if ".retry." in name}
+
+    assert {name for name in queues if ".retry." in name} == {f"{read}.retry.{n}s" for n in (7, 8)}
+    assert f"{read}.delay.3600s" in delayed
+    assert len(delayed) >= 2  # a queue for both delays, of each target
+    assert all(name.endswith(".delay.3600s") for name in delayed)
+    assert all(queues[name]["x-message-ttl"] == 3_600_000 for name in delayed)
+    plain = read.rpartition(".")[2]
+    assert f"{plain}\\.delay\\.3600s" in done.stderr  # a permission to read
+    assert offline(f"{FLOW}:price", "--delay", "999999").exit_code == 2
+
+
 def test_topology_explains_itself(offline):
     """The help says how the file is imported, and what it does not change."""
     help = " ".join(offline("--help").stdout.split())

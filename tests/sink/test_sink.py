@@ -143,6 +143,18 @@ def test_batch_is_stored_in_one_transaction(sink):
     }  # fmt: skip
 
 
+def test_batch_in_a_file_costs_one_statement_for_each_row(tmp_path):
+    """Beside them only those of the transaction: who has the lock waits for nobody."""
+    statements = []
+    with Sink(tmp_path / "results.db") as sink:
+        sink.store("first", Message(id="first"))
+        sink._connection.set_trace_callback(statements.append)
+        sink.store_each(range(50), [Message(id=f"{n}") for n in range(50)])
+
+    assert sum(each.startswith("INSERT") for each in statements) == 50
+    assert len(statements) <= 53  # with BEGIN, COMMIT and a time-out
+
+
 @pytest.mark.parametrize(
     ("values", "error", "words"),
     [
