@@ -51,7 +51,7 @@ def test_failed_items_says_how_many():
     """It is made of the errors, not of a text."""
     error = errors.FailedItems({0: ValueError("no"), 3: KeyError("name")})
 
-    assert str(error) == "2 messages of a batch failed"
+    assert str(error) == "2 of the messages of a batch failed"
 
 
 def test_undecodable_message_says_where():
