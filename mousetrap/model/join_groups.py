@@ -47,12 +47,13 @@ class Join:
     """Which stage's outputs a join waits for, and what happens if they do not all come.
 
     The join's function is called when all that came of one message of *stage* is there, was dropped
-    or was dead-lettered. The parts are in the order in which the stages returned them, those of
-    each message in its place.
+    or was dead-lettered. What goes to a queue that does not lead to the join counts as dropped. The
+    parts are in the order in which the stages returned them, those of each message in its place;
+    the list may be empty. The `job` of the output is that of the message of *stage*.
 
     *missing* says what to do if a part was dead-lettered: ``"fail"`` dead-letters the group,
-    ``"pass"`` calls the function with a `Missing` in its place. A group that is not complete after
-    *timeout* seconds is dead-lettered.
+    ``"pass"`` calls the function with a `Missing` in its place, so annotate the parameter as
+    ``list[Part | Missing]``. A group that is not complete after *timeout* seconds is dead-lettered.
 
     Raises:
         SettingsError: a value is not allowed.

@@ -215,7 +215,7 @@ class Run(RunFigures, RunCalls):
     ) -> list[Receipt]:
         """Send jobs (data, or whole `Message`s) and return a receipt for each, without waiting.
 
-        *options* as in `send`.
+        *to* and *options* as in `send`.
 
         Raises:
             TypeError: *jobs* is one value, such as a data frame; the text says what to send.

@@ -33,6 +33,23 @@ def part_type(accepts: Any, name: str) -> Any:
     )
 
 
+def check_takes_missing(accepts: Any, name: str) -> None:
+    """Raise an error if the list type *accepts* has no place for a `Missing`.
+
+    Raises:
+        TypeError: a part may be a `Missing`, and the annotation says that it is not.
+    """
+    [part, *_] = get_args(accepts) or [Any]
+    if accepts is Message or part in (Any, object) or Missing in (part, *get_args(part)):
+        return
+    shown = getattr(part, "__name__", None) or str(part)
+    raise TypeError(
+        f"{name} joins with missing='pass', so a part may be a mousetrap.Missing, but its "
+        f"parameter is annotated {accepts}: use list[{shown} | mousetrap.Missing], or "
+        f"missing='fail'"
+    )
+
+
 def check_no_batch(batch: object) -> None:
     """Raise an error if a stage that joins has a *batch*, too.
 

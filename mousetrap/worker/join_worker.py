@@ -18,7 +18,7 @@ from mousetrap.model.poison_messages import Move
 from mousetrap.model.topology import Queue
 from mousetrap.worker.collector import Collector
 from mousetrap.worker.handler import Handler
-from mousetrap.worker.join_types import part_type
+from mousetrap.worker.join_types import check_takes_missing, part_type
 from mousetrap.worker.moves import MoveRule, move_rule
 from mousetrap.worker.worker import Worker
 
@@ -27,7 +27,8 @@ class JoinHandler(Handler):
     """A function that is called with the list of the parts of a group.
 
     Raises:
-        TypeError: as `Handler`, or its parameter is annotated as something other than a list.
+        TypeError: as `Handler`, or its parameter is annotated as something other than a list, or
+            as a list without `Missing`, which may be in it.
     """
 
     joins: Join
@@ -42,6 +43,8 @@ class JoinHandler(Handler):
         super().__init__(function, name, carry)
         self.joins = joins
         self.part_type: Any = part_type(self.accepts, self.name)
+        if joins.missing == "pass":
+            check_takes_missing(self.accepts, self.name)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
         """Return the list of the parts, as the only argument."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from support import joins as module
@@ -131,6 +132,23 @@ def test_function_of_a_join_takes_a_list():
     for type in (int, dict[str, int], tuple[int, str]):
         with pytest.raises(TypeError, match=r"it is called with the list of the parts.*use list"):
             takes(type)
+
+
+@pytest.mark.parametrize("annotation", [list[str], Sequence[dict[str, int]], tuple[int | str, ...]])
+def test_join_that_passes_missing_parts_has_a_place_for_them(annotation):
+    """A list without `Missing` is refused: at the first dead part the function would fail."""
+
+    def take(parts):
+        return len(parts)
+
+    take.__annotations__ = {"parts": annotation}
+    with pytest.raises(TypeError, match=r"use list\[.* \| mousetrap\.Missing\], or missing='fail'"):
+        stage("thumbs", joins=Join("split", missing="pass"))(take)
+    for good in (list[str | Missing], list, Message, list[Missing | int], list[Any], list[object]):
+        take.__annotations__ = {"parts": good}
+        stage("thumbs", joins=Join("split", missing="pass"))(take)
+    take.__annotations__ = {"parts": annotation}
+    stage("thumbs", joins="split")(take)
 
 
 def test_types_of_parts_are_compared_with_what_the_stage_before_returns():
