@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 
-from mousetrap.amqp import redeliveries
+from mousetrap.amqp import new_queues, redeliveries
 from mousetrap.amqp.bindings import declare_bindings
 from mousetrap.amqp.blocking_channel import JobChannel, connect
-from mousetrap.amqp.blocking_declaring import declare_all, exclusive_queue
+from mousetrap.amqp.blocking_declaring import declare_all, exclusive_queue, lacks_quorum_queue
 from mousetrap.amqp.error_translation import translated
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader, is_not_needed_yet
 from mousetrap.amqp.queue_reader import MAX_SINGLE_GETS, get, requeue, take
@@ -66,16 +66,23 @@ def declare(
     A `Queue` is bound as it says; an exchange that is missing is declared. A worker declares its
     retry queues and its dead queue itself, when it first needs them.
 
+    If a quorum queue is new, this takes two seconds more: RabbitMQ confirms messages that it would
+    forget with that queue if it were killed in the first second (see `mousetrap.amqp.new_queues`).
+
     Raises:
         TopologyMismatch: one exists with other arguments; the text names the argument.
         QueueMissing: some do not exist, and may not be declared (see `Settings.declare`).
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
     settings = settings or Settings.from_environment()
+    needed = [each for queue in queues for each in _declarations(queue, settings)]
     with short_channel(settings, timeout) as channel:
-        declare_all(channel, [e for q in queues for e in _declarations(q, settings)], settings)
+        is_new = lacks_quorum_queue(channel, needed)
+        declare_all(channel, needed, settings)
     bindings = [e for q in queues if isinstance(q, Queue) for e in settings.topology.bindings(q)]
     declare_bindings(bindings, settings, timeout)
+    if is_new:
+        clock.sleep(new_queues.NEW_QUEUE_TIME)
 
 
 def depth(

@@ -8,7 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mousetrap import job_queue
+from mousetrap.amqp import new_queues
 from mousetrap.amqp.publisher import Publisher
+from mousetrap.broker import probe
 from mousetrap.errors import BrokerUnreachable, QueueMissing, TopologyMismatch
 from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import (
@@ -218,3 +221,18 @@ def test_quorum_queues_are_a_setting(settings):
 
     with pytest.raises(TopologyMismatch, match=r"x-queue-type|x-expires"):
         declare("work", settings=settings)
+
+
+def test_declare_returns_when_a_new_quorum_queue_survives_a_kill(anywhere, monkeypatch):
+    """RabbitMQ would forget it at first. Retry queues do not count, and no queue that exists."""
+    slept = []
+    monkeypatch.setattr(new_queues, "NEW_QUEUE_TIME", 123.0)
+    monkeypatch.setattr(job_queue.clock, "sleep", slept.append)
+
+    declare(Queue("classic", (0.5,)), settings=anywhere)
+    assert slept == []
+    for _ in range(2):
+        declare(Queue("work", (0.5,)), settings=anywhere.replace(queue_type="quorum"))
+
+    is_rabbitmq = (probe.version(anywhere) or "").startswith("RabbitMQ")
+    assert slept == ([123.0] if is_rabbitmq else [])

@@ -13,6 +13,7 @@ from pika.exceptions import ChannelClosedByBroker
 from mousetrap.amqp.blocking_channel import JobChannel
 from mousetrap.amqp.declared_queues import note
 from mousetrap.amqp.declarer import missing_error
+from mousetrap.amqp.new_queues import FORGETFUL, is_quorum, is_waiting_queue
 from mousetrap.model.topology import Declaration
 from mousetrap.settings import Settings
 
@@ -40,6 +41,22 @@ def declare_all(
             missing.append(f"queue {each.name!r}")
     if missing:
         raise missing_error(settings, missing, is_denied=is_denied)
+
+
+def lacks_quorum_queue(channel: JobChannel, declarations: Iterable[Declaration]) -> bool:
+    """Return whether one of *declarations* is of a quorum queue that RabbitMQ does not have yet.
+
+    Queues where messages only wait do not count: a publisher knows that they are new. If there is
+    one, *channel* is another channel of the same connection afterwards.
+    """
+    if not channel.connection.product.startswith(FORGETFUL):
+        return False
+    quorum = [
+        each
+        for each in declarations
+        if is_quorum(each) and not is_waiting_queue(each) and each.how != "exists"
+    ]
+    return any(_is_refused(channel, each, _NOT_FOUND, passive=True) for each in quorum)
 
 
 def exclusive_queue(channel: JobChannel) -> str:

@@ -19,6 +19,7 @@ from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker
 
 from mousetrap.amqp.error_translation import declare
+from mousetrap.amqp.new_queues import is_quorum
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import AccessRefused, MousetrapError, QueueMissing
 from mousetrap.model.topology import AnyDeclaration, Binding, Declaration, ExchangeDeclaration, How
@@ -65,7 +66,7 @@ class Declarer:
         found = self._of("queue", queue)
         if not isinstance(found, Declaration) or self._way(found) != "declare":
             return True
-        return found.arguments.get("x-queue-type") == "quorum"
+        return is_quorum(found)
 
     def begin(
         self,
@@ -83,6 +84,14 @@ class Declarer:
             fail(self.error)
 
         channel.basic_qos(prefetch_count=1, callback=on_answer)
+
+    def quorum_queues(self, chosen: Iterable[AnyDeclaration] | None = None) -> list[str]:
+        """Return the names of the quorum queues among *chosen* (None: all) that are declared."""
+        return [
+            each.name
+            for each in (self._declarations if chosen is None else chosen)
+            if isinstance(each, Declaration) and is_quorum(each) and self._way(each) == "declare"
+        ]
 
     def declare(self, channel: Channel, start: int = 0) -> int:
         """Write all declarations from number *start* on to *channel*; return how many there are."""

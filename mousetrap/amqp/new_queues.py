@@ -3,15 +3,19 @@
 RabbitMQ writes the name of a new quorum queue to its disk up to a second after the declaration
 (measured on 3.10, 4.0 and 4.3), and confirms messages before that. If it is killed in between, it
 begins the queue again without these messages; before 4.3 that queue also has no leader and answers
-nothing. So the source of such a message is acked only when the queue has been there for a while.
+nothing. So the source of such a message is acked only when the queue has been there for a while,
+and `mousetrap.job_queue.declare` returns only then.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from mousetrap.amqp.receipt import Receipt
+from mousetrap.model.topology import Declaration
 
+FORGETFUL = "RabbitMQ"  # the product that confirms too early
 NEW_QUEUE_TIME = 2.0  # seconds after the first confirm of a new queue; twice the longest measured
 
 
@@ -37,7 +41,7 @@ class NewQueues:
 
         Only RabbitMQ confirms too early.
         """
-        self.is_active = product.startswith("RabbitMQ")
+        self.is_active = product.startswith(FORGETFUL)
         self._declared.clear()
         self._until.clear()
 
@@ -50,6 +54,25 @@ class NewQueues:
         if self.is_active and queue not in self._declared:
             self._until[queue] = math.inf
         self._declared.add(queue)
+
+    def declared_again(self, queue: str) -> None:
+        """Remember that *queue* is declared now, and was perhaps deleted before.
+
+        The time of one that is new already goes on: what is held must not wait for a next confirm.
+        """
+        if queue not in self._until:
+            self._declared.discard(queue)
+            self.declared(queue)
+
+    def exist(self, queues: Iterable[str], now: float) -> None:
+        """Remember that *queues* were declared at the beginning of a connection, and exist *now*.
+
+        They may be old; that the broker does not say.
+        """
+        for queue in queues:
+            if self.is_active:
+                self._until[queue] = now + NEW_QUEUE_TIME
+            self._declared.add(queue)
 
     def counted(self, receipts: list[Receipt], now: float) -> list[Receipt]:
         """Return those of *receipts*, which the broker has just confirmed, that count at once."""
@@ -84,3 +107,13 @@ class NewQueues:
         """Take all held receipts; from now on every confirm counts."""
         self.is_active, self._until = False, {}
         return self.take_held()
+
+
+def is_quorum(declaration: Declaration) -> bool:
+    """Return whether *declaration* is of a quorum queue."""
+    return declaration.arguments.get("x-queue-type") == "quorum"
+
+
+def is_waiting_queue(declaration: Declaration) -> bool:
+    """Return whether messages only wait in the queue of *declaration*: for a retry, for a delay."""
+    return "x-message-ttl" in declaration.arguments

@@ -226,8 +226,8 @@ class Publisher(forks.OfOneProcess):
 
     def declare(self, declarations: Iterable[AnyDeclaration]) -> None:
         """Declare *declarations* before the next publish, and again after each reconnect."""
-        new, declarer = list(declarations), self.connection.declarer
-        self.connection.call_soon(lambda: declarer.add_now(new, self._channel))
+        new = list(declarations)
+        self.connection.call_soon(lambda: self._declare(new))
 
     def flush(self, timeout: float = 30.0) -> None:
         """Return when every receipt is settled, whatever its outcome.
@@ -306,6 +306,7 @@ class Publisher(forks.OfOneProcess):
             declarer.declare(channel, number)  # those that were added in the meantime
             ready()
             self.on_demand.connected(self.connection.product, declares=declarer.declares_later)
+            self.on_demand.new.exist(declarer.quorum_queues(), self._last_answer)
             self._write()
 
         channel.confirm_delivery(self._on_confirm, callback=on_confirming)
@@ -330,6 +331,13 @@ class Publisher(forks.OfOneProcess):
         """Session: the connection will not be restored."""
         self.window.fail(error)
         self._on_failed(error)
+
+    def _declare(self, new: list[AnyDeclaration]) -> None:
+        declarer = self.connection.declarer
+        declarer.add_now(new, self._channel)
+        if self._channel is not None:
+            for name in declarer.quorum_queues(new):
+                self.on_demand.new.declared_again(name)
 
     def _write(self) -> None:
         batch, queues = self.window.take(self._channel is not None), self.on_demand.batch()

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pika.channel import Channel
 
 from mousetrap.amqp.error_translation import declare
-from mousetrap.amqp.new_queues import NewQueues
+from mousetrap.amqp.new_queues import NewQueues, is_quorum, is_waiting_queue
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.amqp.reply_codes import how_to_delete
 from mousetrap.errors import MousetrapError, TopologyMismatch
@@ -107,7 +107,7 @@ class QueuesOnDemand:
                 self.problems.pop(name, None)
             self._missing.discard(name)
             self._used[name] = declaration
-            if _is_quorum(declaration):
+            if is_quorum(declaration):
                 self.new.declared(name)
             declare(channel, declaration)
 
@@ -129,7 +129,7 @@ class QueuesOnDemand:
         """
         for name in {each.queue for each in receipts if not each.exchange}:
             declaration = self._declarations.get(name)
-            if declaration is None or not _is_waiting_queue(declaration):
+            if declaration is None or not is_waiting_queue(declaration):
                 continue
             self._silent[name] += 1
             if not is_silent or self._silent[name] >= MAX_SILENT:
@@ -152,7 +152,7 @@ class QueuesOnDemand:
         if not isinstance(error, TopologyMismatch) and "RESOURCE_LOCKED" not in reason:
             self._postponed[name] = clock.monotonic() + DECLARE_AGAIN
             self._report(name, f"{reason}; until it is declared, {name!r} is used if it exists")
-        elif _is_waiting_queue(declaration):
+        elif is_waiting_queue(declaration):
             self._replace(declaration, f"{reason}: a message might never come back from it")
         else:
             del self._declarations[name]
@@ -182,11 +182,3 @@ class QueuesOnDemand:
         if self.problems.get(queue) != problem:
             self.problems[queue] = problem
             log.warning("%s", problem)
-
-
-def _is_waiting_queue(declaration: Declaration) -> bool:
-    return "x-message-ttl" in declaration.arguments
-
-
-def _is_quorum(declaration: Declaration) -> bool:
-    return declaration.arguments.get("x-queue-type") == "quorum"

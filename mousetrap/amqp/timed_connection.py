@@ -62,6 +62,11 @@ class TimedConnection(pika.BlockingConnection):
                 raise
             raise connector.failure from error
 
+    @property
+    def product(self) -> str:
+        """What the broker calls itself: "RabbitMQ"."""
+        return str((self._impl.server_properties or {}).get("product", ""))
+
     @contextmanager
     def limited(self, deadline: float | None) -> Iterator[None]:
         """Let all waits inside the block end at *deadline*, or at the present one if it is earlier.

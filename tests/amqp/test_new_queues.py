@@ -80,6 +80,29 @@ def test_a_queue_is_new_again_on_the_next_connection(new):
     assert new.counted([receipt("a")], 200.0) == []
 
 
+def test_queues_of_a_connection_are_new_from_its_beginning(new):
+    """They were declared then; a worker that was idle for so long acks at once."""
+    held, later = receipt("out"), receipt("out")
+    new.exist(["out"], 100.0)
+
+    assert new.counted([held], 101.9) == []
+    assert new.take(100.0 + NEW_QUEUE_TIME) == [held]
+    assert new.counted([later], 102.1) == [later]
+
+
+def test_a_queue_that_was_deleted_is_new_again(new):
+    """What is held already is not held any longer, however often the queue is declared."""
+    first, second = receipt("out"), receipt("out")
+    new.exist(["out"], 0.0)
+    new.take(50.0)
+    new.declared_again("out")
+
+    assert new.counted([first], 100.0) == []
+    new.declared_again("out")
+    assert new.counted([second], 101.0) == []
+    assert new.take(100.0 + NEW_QUEUE_TIME) == [first, second]
+
+
 def test_only_rabbitmq_forgets_queues():
     """The embedded broker keeps everything in memory anyway."""
     new = NewQueues()
