@@ -70,6 +70,21 @@ def parameters(broker: Container | RabbitMQNode, **values: int) -> Iterator[None
         change(before)
 
 
+def has_forgotten(broker: Container | RabbitMQNode, queue: str) -> bool:
+    """Return whether the broker has begun the quorum queue *queue* (on the wire) a second time.
+
+    RabbitMQ 4.3 logs it. Before, the first time has left a folder, whose configuration has the name
+    of the queue.
+    """
+    said = broker.log() if isinstance(broker, Container) else ""
+    if f"member of queue '{queue}' in vhost '/' was not found" in said:
+        return True
+    files = 'filename:join(maps:get(data_dir, ra_system:fetch(quorum_queues)), "*/config")'
+    found = f"F <- filelib:wildcard({files}), {{ok, [#{{id := {{N, _}}}}]}} <- [file:consult(F)]"
+    begun = f'[F || {found}, N == list_to_atom("%2F_{queue}")]'
+    return int(broker.rabbitmqctl("eval", f"length({begun}).")) > 1
+
+
 class Container:
     """RabbitMQ of *version* in a container; it keeps port and messages over `kill` and `start`.
 

@@ -39,16 +39,20 @@ class Trial:
     """A work queue, a queue for its results, and the history of each message id.
 
     *settings* connect to the broker directly, without the proxy that injects faults.
+    *declares_results*: the worker finds its queue for the results; otherwise it declares it.
     """
 
-    def __init__(self, settings: Settings, queue: Queue | None = None) -> None:
+    def __init__(
+        self, settings: Settings, queue: Queue | None = None, *, declares_results: bool = True
+    ) -> None:
         self.settings = settings
         self.queue = queue or Queue("work", ())
         self.history = History()
         self.on_dead_letter: Callable[[Message], object] = lambda _: None
         self._publisher: Publisher | None = None
         # what a worker declares at its start; retry and dead queues come when a message needs them
-        declare(self.queue.name, self.queue.quarantine, "out", settings=settings)
+        results = ["out"] if declares_results else []
+        declare(self.queue.name, self.queue.quarantine, *results, settings=settings)
 
     def wire_name(self, queue: str) -> str:
         return self.settings.topology.wire_name(queue)
