@@ -261,10 +261,12 @@ def delete(
         BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
     """
     settings = settings or Settings.from_environment()
+    names = [
+        settings.topology.wire_name(name) for queue in queues
+        for name in ([queue] if isinstance(queue, str) else queue.possible_names())
+    ]  # fmt: skip
     with short_channel(settings, timeout) as channel:
-        for queue in queues:
-            for name in [queue] if isinstance(queue, str) else queue.possible_names():
-                channel.queue_delete(settings.topology.wire_name(name))
+        channel.delete_queues(names)
 
 
 def delete_unused(

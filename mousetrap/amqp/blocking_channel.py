@@ -7,7 +7,7 @@ no other thread does. Prototyped in ``notebooks/01_channel.ipynb``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
@@ -161,6 +161,16 @@ class JobChannel(forks.OfOneProcess):
         """Publish as pika's method does; an alarm of the broker may block it."""
         with self._shared.held(), self._shared.connection.waiting_for_messages():
             self._channel.basic_publish(*args, **kwargs)
+
+    def delete_queues(self, names: Sequence[str]) -> None:
+        """Delete the queues with these names on the wire, in one round trip.
+
+        One that does not exist is no error. Raises what `queue_delete` raises.
+        """
+        for name in names[:-1]:  # without a callback pika asks for no answer
+            self._shared.guarded(self._channel._impl.queue_delete)(name)
+        for name in names[-1:]:  # the answer comes after all the others are deleted
+            self.queue_delete(name)
 
     def reopen(self) -> None:
         """Open another channel on the connection, in place of one that the broker has closed."""

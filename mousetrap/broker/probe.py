@@ -63,7 +63,12 @@ def version(settings: Settings, timeout: float = 3.0) -> str | None:
         return None
     product, number = (_property(greeting, name) for name in (b"product", b"version"))
     text = " ".join(word for word in (product, number) if word) or "an AMQP broker"
-    return f"{EMBEDDED}: {text}" if product == PRODUCT else text
+    return described(text)
+
+
+def described(product: str) -> str:
+    """Return *product*, a broker's own name and version, with what it means for messages."""
+    return f"{EMBEDDED}: {product}" if product.startswith(PRODUCT) else product
 
 
 class _TimeLimit:

@@ -12,6 +12,7 @@ from itertools import compress
 from operator import ne, neg
 from typing import Any
 
+from mousetrap.display.counted import counted
 from mousetrap.model.ledger_entry import LedgerEntry
 from mousetrap.model.ledger_figures import LedgerFigures
 from mousetrap.model.ledger_times import LedgerTimes
@@ -71,7 +72,7 @@ class MessageOrder:
 
     def totals(self, name: str) -> str:
         """Return the totals: ``1,994 messages of 700 jobs in run-7f: 53 dead, slowest 1.47 s``."""
-        title = f"{_counted(len(self), 'message')} of {_counted(self._jobs, 'job')} in {name}"
+        title = f"{counted(len(self), 'message')} of {counted(self._jobs, 'job')} in {name}"
         counts = {each: self._ranks.count(OUTCOMES.index(each)) for each in ("dead", "open")}
         facts = [f"{number:,} {word}" for word, number in counts.items() if number]
         if retries := -sum(self._attempts) - sum(map(bool, self._attempts)):
@@ -141,7 +142,3 @@ def outcome_of(entry: LedgerEntry, reads: Collection[str]) -> str:
     if entry.outcome is not None:
         return entry.outcome.kind
     return "open" if entry.queue in reads else "result"
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

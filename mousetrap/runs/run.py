@@ -147,7 +147,7 @@ class Run(RunFigures, RunCalls):
         try:
             self._queues.claim()
             self._events.open()  # first: no outcome may be published before its queue is bound
-            self._product = _broker_product(self.settings)
+            self._product = _described(self._events.connection.product)
             self._queues.note_broker(self._product)
             self._sender.publisher.declare(self._queues.declarations())
             self._sender.publisher.open()
@@ -365,10 +365,10 @@ def open_runs() -> list[Run]:
     return [each for each in list(_started) if each.state == "open"]
 
 
-def _broker_product(settings: Settings) -> str:
-    from mousetrap.broker.probe import version  # late, as in `_ensure_broker`
+def _described(product: str) -> str:
+    from mousetrap.broker.probe import described  # late, as in `_ensure_broker`
 
-    return version(settings) or ""
+    return described(product)
 
 
 def _ensure_broker() -> Broker:

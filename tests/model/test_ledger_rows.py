@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -192,7 +193,8 @@ def test_a_million_jobs(tmp_path, retried, capsys):
     """Through two stages, in 400 MB with the picture; prints the seconds of each question."""
     done = subprocess.run(
         [sys.executable, "-c", MILLION, "1000000", str(retried), str(tmp_path / "run.png")],
-        capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout)
     with capsys.disabled():

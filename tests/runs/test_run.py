@@ -44,6 +44,16 @@ def test_run_accounts_for_every_message(settings):
     assert existing_queues(run) == {}
 
 
+def test_a_run_needs_few_connections_and_one_answer_to_delete_its_queues(proxy):
+    """Two connections of the run, two of each worker, one at the end, however many queues."""
+    answers = proxy.at("Queue.DeleteOk", "from broker", number=1000)  # is never reached
+    with mousetrap.run([double, show], proxy.settings) as run:
+        assert proxy.connections == 6
+
+    assert (proxy.connections, 1000 - answers.number) == (7, 1)
+    assert existing_queues(run) == {}
+
+
 def test_run_works_in_processes(settings):
     """The workers are processes of `mousetrap work`, two of them for one stage."""
     options = {"workers": "processes", "processes": {"fetch": 2}, "retry_delays": QUICK}
