@@ -86,6 +86,10 @@ class QueuesOnDemand:
         if name not in self._declarations and name not in self.substitutes:
             self._declarations[name] = declaration  # at once: `batch` copies in one step
 
+    def use(self, name: str) -> None:
+        """Use the queue *name*, which exists, as it is from now on. Threads: any."""
+        self._declarations.pop(name, None)  # at once, as in `add`
+
     def batch(self) -> dict[str, Declaration]:
         """Return the queues for which `prepare` is to be called before a publish, by name."""
         if not self._declarations:

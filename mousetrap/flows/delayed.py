@@ -11,13 +11,15 @@ from __future__ import annotations
 from contextlib import suppress
 
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.errors import MousetrapError, QueueMissing
-from mousetrap.job_queue import depths
+from mousetrap.errors import AccessRefused, MousetrapError, QueueMissing
+from mousetrap.job_queue import depths, short_channel
+from mousetrap.model.delays import waiting_time
 from mousetrap.model.outcome import pack_declared
 from mousetrap.model.topology import ExchangeDeclaration
 from mousetrap.settings import Settings
 
 _old: set[tuple[str, int, str, str]] = set()  # delay queues that this process has waited for
+_forbidden: set[tuple[str, int, str, str]] = set()  # those that exist and it may not declare
 
 
 def waiting_queue(publisher: Publisher, queue: str, delay: float) -> str:
@@ -39,11 +41,34 @@ def waiting_queue(publisher: Publisher, queue: str, delay: float) -> str:
         )
     # It is no new queue even if it was deleted and declared again meanwhile, unless that was less
     # than two seconds ago, and the broker is killed in the next two.
-    if waiting is not None and _key(settings, name) in _old:
+    if waiting is not None and _is_forbidden(settings, name, queue, waiting_time(delay)):
+        publisher.on_demand.use(settings.topology.wire_name(name))
+    elif waiting is not None and _key(settings, name) in _old:
         publisher.on_demand.new.known(settings.topology.wire_name(name))
     if settings.queues_expire:
         announce(publisher, name)
     return name
+
+
+def _is_forbidden(settings: Settings, name: str, queue: str, waits: float) -> bool:
+    """Return whether the user may not declare the delay queue *name*, which exists.
+
+    The broker closes the channel on which it refuses that, and this message would be unknown.
+    """
+    key = _key(settings, name)
+    if key in _old or key in _forbidden:  # it was declared, or refused, before
+        return key in _forbidden
+    declaration = settings.topology.waiting_queue(name, queue, waits)
+    try:
+        with short_channel(settings, settings.confirm_timeout) as channel:
+            channel.queue_declare(
+                declaration.name, durable=True, arguments=dict(declaration.arguments)
+            )
+    except AccessRefused:
+        _forbidden.add(key)
+    except MousetrapError:  # other arguments, a limit: the publisher says what it does about it
+        pass
+    return key in _forbidden
 
 
 def remember(settings: Settings, name: str) -> None:

@@ -18,6 +18,7 @@ from mousetrap.errors import AccessRefused, QueueMissing, TopologyMismatch
 from mousetrap.flows.definitions import definitions
 from mousetrap.flows.flow import Flow
 from mousetrap.job_queue import declare, delete, drain, ping, short_channel
+from mousetrap.model.delays import delay_queue
 
 FLOW = Flow([their_flow.accept, their_flow.price, their_flow.book])
 URGENT = {"x-max-priority": 5}
@@ -30,7 +31,8 @@ def lasting(rabbit_settings):
     yield settings
     names = [name for one in (Queue("work", (0.1,)), *(e.queue for e in FLOW.stages))
              for name in [*one.possible_names(), "out", "company.results"]]  # fmt: skip
-    delete(*names, settings=settings)
+    delayed = [delay_queue(name, 0.1) for name in names if not name.startswith("work")]
+    delete(*names, *delayed, settings=settings)
     with short_channel(settings) as channel:
         for exchange in ("orders", "nowhere"):
             channel.exchange_delete(settings.topology.wire_name(exchange))
@@ -153,7 +155,7 @@ def test_restricted_user_works_a_flow_of_an_administrator(rabbit, lasting, restr
     """
     caplog.set_level(logging.WARNING, "mousetrap")
     make(lasting, "company.orders", "company.results", arguments={"x-max-length": 9999})
-    needed = definitions(FLOW, lasting)
+    needed = definitions(FLOW, lasting, delays=[0.1])
     content = json.dumps(needed.as_file("/")).encode()
     encoded = base64.b64encode(content).decode()
     rabbit.rabbitmqctl("eval", f'rabbit_definitions:import_raw(base64:decode("{encoded}")).')
@@ -163,7 +165,10 @@ def test_restricted_user_works_a_flow_of_an_administrator(rabbit, lasting, restr
     for worker in workers:
         worker.start()
     try:
-        assert mousetrap.send("company.orders", range(1, 101), settings=settings).error is None
+        later = {"settings": settings, "delay": 0.1}
+        assert mousetrap.send("company.orders", range(1, 91), settings=settings).error is None
+        assert mousetrap.send("company.orders", range(91, 96), **later).error is None
+        assert mousetrap.send("company.orders", range(96, 101), **later).error is None
         accept, price, book = workers
         accept.wait_until(done=100, timeout=30)
         price.wait_until(done=100 - 14, dead=14, timeout=30)
