@@ -112,7 +112,7 @@ def test_pipeline_survives_a_broker_restart(node: RabbitMQNode, tmp_path, how):
                 getattr(node, how)()
                 node.start()
                 return
-            pause.wait(0.5)  # each look starts an Erlang machine
+            pause.wait(0.1)
 
     breaker = threading.Thread(target=restart)
     breaker.start()
