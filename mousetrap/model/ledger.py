@@ -319,7 +319,7 @@ class Ledger(LedgerTimes):
         sent to a queue that no stage reads has none, and is left out.
         """
         with self.figures() as figures:
-            return figures.latencies()
+            return list(figures.latencies())
 
     def summary(self) -> RunSummary:
         """Return the figures of the run, as far as they are known now."""
