@@ -254,6 +254,7 @@ LONG_KILLS = [pytest.mark.long, pytest.mark.timeout(14_000)]
     ("database", "kills", "number"),
     [
         ("sqlite", 8, 60),
+        pytest.param("sqlite", 150, 3_000, marks=LONG_KILLS),
         pytest.param("sqlite", 500, 10_000, marks=LONG_KILLS),
         pytest.param("postgresql", 40, 800, marks=LONG_KILLS),
     ],
