@@ -99,12 +99,18 @@ class EntryPacking:
         texts = self._texts
         return Output(self._id_of(id), texts[queue], body, texts[exchange], delay, is_own)
 
-    def _id(self, id: str | None) -> int | str | None:
-        row = -1 if id is None else self._ids.find(id)
-        return row if row >= 0 else id
+    def _id(self, id: str | None) -> int | None:
+        """Return the row of *id*; for an id without a row, a negative number of its text.
 
-    def _id_of(self, packed: int | str) -> str:
-        return self._ids[packed] if isinstance(packed, int) else packed
+        MessagePack could not hold the text of each id: one of another program may be no UTF-8.
+        """
+        if id is None:
+            return None
+        row = self._ids.find(id)
+        return row if row >= 0 else -1 - self._text(id)
+
+    def _id_of(self, packed: int) -> str:
+        return self._ids[packed] if packed >= 0 else self._texts[-1 - packed]
 
     def _text(self, text: str) -> int:
         if (number := self._numbers.get(text)) is None:
