@@ -177,6 +177,10 @@ class LedgerFigures:
 
     def first_queued_at(self) -> float:
         """Return when the first message of the run was put into its queue; 0.0 if none was."""
+        return self._first
+
+    @cached_property
+    def _first(self) -> float:
         return min((at for at in self.queued if at == at), default=0.0)
 
     def latencies(self) -> array[float]:
@@ -277,11 +281,14 @@ class LedgerFigures:
     def moments(self) -> Moments:
         """Return when jobs were sent, and when each stage was done with each message."""
         rows, first, special = self.rows, self.first_queued_at(), self._special
+        self.__dict__.pop(
+            "queued", None
+        )  # 24 MB of a million jobs; it is made again if it is needed
         all_ends = self._ends()
         ends = {stage: each.ends[:] for stage, each in special.stages.items()}
         for stage, is_done in self._done_by_stage():
             ends.setdefault(stage, array("d")).extend(array("d", compress(all_ends, is_done)))
-        del all_ends  # 24 MB of a million jobs; and one stage at a time, for the same reason
+        del all_ends  # as above; and one stage at a time, for the same reason
         stages = [(name, _after(first, ends.pop(name))) for name in list(ends)]
         stages = [(name, each) for name, each in stages if each]
         sent = array("d", sorted(at - first for at in rows.sent if at == at))
