@@ -1,7 +1,7 @@
 """Numbers the messages of a run by their ids, in 25 bytes for each.
 
-A dict of three million ids takes 450 MB. Here an id of 32 hexadecimal digits, as mousetrap makes
-them, is kept as 16 bytes, and found by a hash table of row numbers; other ids are kept in a dict.
+A dict of three million ids takes 450 MB. Here an id of 32 hexadecimal digits, like all of ours, is
+kept as 16 bytes, and found by a hash table of row numbers; other ids are kept in a dict.
 """
 
 from __future__ import annotations
