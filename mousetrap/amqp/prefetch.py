@@ -7,9 +7,10 @@ RabbitMQ applies ``basic.qos`` to the consumers that begin after it. To change t
 consumer is begun on the same channel. When it has got its first message, the first one is
 cancelled; so nothing pauses, and no unacked delivery is lost. Before that, its acks are held back
 for a moment: after an ack, a quorum queue assigns another message to the consumer, and if the
-cancel comes before its delivery, the message never arrives. That can still happen to a message that
-comes while a consumer with room is cancelled. The broker marks it as redelivered, so it counts as
-lost once, as after a crash: nobody can tell the two apart.
+cancel comes before its delivery, the message returns to its queue. That can still happen to
+messages that come while a consumer with room is cancelled, at most as many as it has room for. The
+broker marks them as redelivered, so each counts as lost once, as after a crash: nobody can tell the
+two apart.
 
 Prototyped in ``notebooks/bench_prefetch.ipynb``.
 """
