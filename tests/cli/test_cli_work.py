@@ -101,6 +101,6 @@ def test_work_gives_back_a_message_that_runs_too_long(start, settings):
     _, problems = process.communicate(timeout=10)
 
     assert process.returncode == 0
-    assert "were given back to their queue" in problems
+    assert "given back to the queue: 1 message" in problems
     [message] = drain("work", settings=settings)
     assert message.losses == 0

@@ -86,5 +86,5 @@ def test_run_whose_queues_were_deleted_says_so(settings):
         [worker] = run.workers
 
     assert raised.value.taken == []
-    assert "start a new run" in worker.statistics().problem
+    assert "Start a new run" in worker.statistics().problem
     assert f"the queues of run {run.namespace} are gone" in html
