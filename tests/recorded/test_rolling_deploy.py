@@ -34,6 +34,7 @@ class RecordedWorker:
         self.handlings = handlings(version)
         self.handled, self.deaths = 0, 0
         self._stop = threading.Event()
+        self._error = None
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self):
@@ -43,13 +44,22 @@ class RecordedWorker:
     def __exit__(self, *_):
         self._stop.set()
         self._thread.join()
+        if self._error:
+            raise self._error
+
+    def has_handled(self, number):
+        """Return whether it has handled more than *number*, or has failed."""
+        return self.handled > number or self._error
 
     def _run(self):
-        while not self._stop.is_set():
-            with open_channel(self.settings) as channel:
-                channel.confirm_delivery()
-                channel.basic_qos(prefetch_count=1)
-                self._consume(channel)
+        try:
+            while not self._stop.is_set():
+                with open_channel(self.settings) as channel:
+                    channel.confirm_delivery()
+                    channel.basic_qos(prefetch_count=1)
+                    self._consume(channel)
+        except Exception as error:
+            self._error = error  # raised at its end
 
     def _consume(self, channel):
         """Handle messages until the worker is stopped or dies."""
@@ -58,8 +68,11 @@ class RecordedWorker:
                 return
             if method is None:
                 continue
-            rows = self.handlings[properties.message_id, properties.headers["mousetrap-attempt"]]
-            dies = not method.redelivered and (self.handled + self.deaths) % 2 == 0
+            attempt = properties.message_id, properties.headers["mousetrap-attempt"]
+            number = self.handled + self.deaths
+            rows = [each.of_handling(*attempt, number) if each.has_outcomes else each
+                    for each in self.handlings[attempt]]  # fmt: skip
+            dies = not method.redelivered and number % 2 == 0
             for row in rows[: self.deaths // 2 % (len(rows) + 1)] if dies else rows:
                 self._publish(channel, row)
             if dies:
@@ -93,10 +106,10 @@ def test_rolling_deploy(settings, version):
             RecordedWorker(run.settings, version, "out") as second,
         ):
             run.send_many(jobs[::3])
-            wait_for(lambda: old.handled > 5 and second.handled > 5)
+            wait_for(lambda: old.has_handled(5) and second.has_handled(5))
             with work.worker(run.settings, prefetch=1) as new, double.worker(run.settings):
                 run.send_many(jobs[1::3])
-                wait_for(lambda: new.statistics().done > 2)
+                wait_for(lambda: new.statistics().received)
         with work.worker(run.settings), double.worker(run.settings):
             run.send_many(jobs[2::3])
             summary = run.settle(timeout=30)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,23 @@ class Published:
     @property
     def is_query(self) -> bool:
         return self.exchange == EVENTS and self.key != OUTCOMES
+
+    def of_handling(self, id: str, attempt: int, number: int) -> Published:
+        """Return this publish with the outcome of that attempt alone, as of handling *number*.
+
+        Each real handling begins at a time of its own, by which the ledger knows it from others.
+        """
+        batch = json.loads(self.body)
+        done = [e for e in batch.get("done", ()) if (e[0], e[3]) == (id, attempt)]
+        others = [
+            e for e in batch.get("others", ()) if (e["id"], e.get("attempt", 1)) == (id, attempt)
+        ]
+        for each in done:
+            each[1] += number / 1000
+        for other in others:
+            other["begun"] += number / 1000
+        body = json.dumps({**batch, "done": done, "others": others}).encode()
+        return replace(self, body=body)
 
     def pika_properties(self, **changes: Any) -> pika.BasicProperties:
         return pika.BasicProperties(**{**self.properties, **changes})
