@@ -150,7 +150,7 @@ class RunStatsSource(StatsSource):
                     waiting_retry=retries, oldest=oldest,
                     in_work=worker.oldest if worker else 0.0,
                     prefetch=worker.prefetch if worker else None,
-                    state=worker.state if worker else "", problem=worker.problem if worker else "",
+                    state=_state_in(run, worker), problem=worker.problem if worker else "",
                 )
             )  # fmt: skip
         published = run.ledger.published()
@@ -277,6 +277,14 @@ class WorkersStatsSource(StatsSource):
     def _remarks(self) -> tuple[str, ...]:
         handles = [each for each in self.members if isinstance(each, Handle)]
         return tuple(dict.fromkeys(line for handle in handles for line in handle.remarks))
+
+
+def _state_in(run: Run, worker: Statistics | None) -> str:
+    """Return the state of a worker of *run*; "" if it is in another process."""
+    if worker is None or worker.state == "failed":
+        return worker.state if worker else ""
+    # While a run closes, its workers still close their connections. Its last picture is of the end.
+    return "closed" if run.state == "closed" else worker.state
 
 
 def worker_of(member: WorkerOrHandle) -> Worker:

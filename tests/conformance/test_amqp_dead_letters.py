@@ -295,22 +295,32 @@ def test_a_rerouted_dead_letter_ignores_cc(channel, target, name, source, dead):
     assert ready_count(channel, copy) == 0
 
 
-def test_a_closing_connection_gets_no_dead_letters(channel, connect_raw, name, dead):
+def test_a_closing_connection_gets_no_dead_letters(channel, connect_raw, name, dead, target):
     """A dead letter goes to no consumer of the connection that ends.
 
     The messages that the connection requeues exceed the maximum length, so one is dead-lettered.
+    RabbitMQ ends the channels of a connection in no order: now and then the consumer of the dead
+    letters is the last one and takes it. So it has several chances, and the embedded broker one.
     """
     limits = {"x-max-length": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     source = channel.queue_declare(name(), durable=True, arguments=limits).method.queue
-    ends = connect_raw()
-    ends.call(spec.Basic.Consume(queue=source), spec.Basic.ConsumeOk)
-    ends.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
-    ends.call(spec.Basic.Consume(queue=dead, no_ack=True), spec.Basic.ConsumeOk, channel=2)
-    for body in (b"a", b"b"):
-        publish(channel, source, body)
-        ends.expect(spec.Basic.Deliver)
-    ends.call(spec.Connection.Close(200, "bye", 0, 0), spec.Connection.CloseOk, channel=0)
-    wait_until(channel, lambda: ready_count(channel, source) == 1)
-    wait_until(channel, lambda: ready_count(channel, dead) == 1)
+    for is_last in [True] if target.is_embedded else [False, False, False, True]:
+        ends = connect_raw()
+        ends.call(spec.Basic.Consume(queue=source), spec.Basic.ConsumeOk)
+        ends.call(spec.Channel.Open(), spec.Channel.OpenOk, channel=2)
+        ends.call(spec.Basic.Consume(queue=dead, no_ack=True), spec.Basic.ConsumeOk, channel=2)
+        for body in (b"a", b"b"):
+            publish(channel, source, body)
+            ends.expect(spec.Basic.Deliver)
+        ends.call(spec.Connection.Close(200, "bye", 0, 0), spec.Connection.CloseOk, channel=0)
+        wait_until(channel, lambda: ready_count(channel, source) == 1)
+        try:
+            wait_until(channel, lambda: ready_count(channel, dead) == 1)
+        except AssertionError:
+            if is_last:
+                raise
+            channel.queue_purge(source)
+        else:
+            break
 
     assert (take_bodies(channel, source), take_bodies(channel, dead)) == ([b"b"], [b"a"])

@@ -7,10 +7,11 @@ import re
 
 import pytest
 
+import mousetrap
 from mousetrap import Exchange, Panel, Queue, Worker, stage
 from mousetrap.amqp.queue_depth import Depth
 from mousetrap.flows.flow import Step
-from mousetrap.notebook.stats_source import View, WorkersStatsSource
+from mousetrap.notebook.stats_source import RunStatsSource, View, WorkersStatsSource
 
 
 @stage(reads="words", writes="lengths", retry_delays=(0.05,))
@@ -68,3 +69,17 @@ def test_depths_become_waiting_messages_and_the_age_of_the_oldest(settings):
 def test_view_is_finished_when_it_will_not_change(state, is_finished):
     """A run or worker that has ended, however it ended."""
     assert View("title", "broker", state, (), {}, "out").is_finished is is_finished
+
+
+def test_workers_of_a_closed_run_are_closed(settings):
+    """Also while they still close their connections: the last picture of a run is of its end."""
+    with mousetrap.run(measure, settings) as run:
+        source = RunStatsSource(run)
+        [open_stage] = source.view(0.0).stages
+        run._state = "closed"  # as `stop` does first
+        view = source.view(1.0)
+        run._state = "open"
+
+    assert open_stage.state == "open"
+    assert view.is_finished
+    assert [each.state for each in view.stages] == ["closed"]
