@@ -1,8 +1,8 @@
 """Request and reply: sends a request to a stage, and waits for what its function returns.
 
-All calls of a process to one broker share a connection, which is opened by the first call. Answers
-come by RabbitMQ's direct reply-to, so no queue is declared for them. Workers send them in
-`mousetrap.worker.answers`. Prototyped in ``notebooks/09_shapes.ipynb``.
+All calls of a process to one broker share a connection, which the first call opens. The worker
+answers by RabbitMQ's direct reply-to (see `mousetrap.worker.answers`), so no queue is declared.
+Prototyped in ``notebooks/09_shapes.ipynb``.
 """
 
 from __future__ import annotations

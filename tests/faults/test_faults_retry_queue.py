@@ -5,6 +5,7 @@ It is a retry queue, or another quorum queue that was declared a moment ago.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -45,6 +46,21 @@ def tee(handled: list[str]) -> Callable[[str], str]:
     return handle
 
 
+def repeat(fault_row, times, trial_of):
+    """Call *trial_of* with 0, 1, ... until its fault has happened *times* times.
+
+    It returns the history, and whether the fault happened; if not, the trial does not count.
+    """
+    for number in itertools.count():
+        history, is_triggered = trial_of(number)
+        if not is_triggered:
+            fault_row.count_not_triggered(4 * times)  # fails in the end
+            continue
+        fault_row.add(history)
+        if fault_row.trials == times:
+            return
+
+
 @pytest.mark.fault("F30")
 @trial_counts(1, 10)
 def test_broker_killed_after_the_declaration(rabbit, rabbit_settings, fault_row, times):
@@ -52,29 +68,25 @@ def test_broker_killed_after_the_declaration(rabbit, rabbit_settings, fault_row,
 
     The kill comes after the confirms and before RabbitMQ has written the name of the queue.
     """
-    triggered = 0
-    for kill in range(5 * times):
+
+    def trial_of(number):
         settings = rabbit_settings.replace(
-            namespace=f"{rabbit_settings.namespace}-{kill}", confirm_timeout=CONFIRM_TIMEOUT
+            namespace=f"{rabbit_settings.namespace}-{number}", confirm_timeout=CONFIRM_TIMEOUT
         )
         handler = OddFailsOnce()
         with Trial(settings, Queue("work", (4.0,))) as trial:
             trial.send(f"{n}" for n in range(100))
             with Worker(trial.queue, handler, settings, writes="out", prefetch=256) as worker:
-                wait_for(lambda handler=handler: len(handler.failed) == 50)
+                wait_for(lambda: len(handler.failed) == 50)
                 time.sleep(0.1)  # the fault: the confirms come meanwhile
                 rabbit.kill()
                 rabbit.start()
                 trial.settle(60)
                 trial.wait_until_idle(worker)
             history = trial.drain_queues()
-        if not brokers.has_forgotten(rabbit, trial.wire_name("work.retry.4s")):
-            fault_row.count_not_triggered(4 * times)
-            continue
-        fault_row.add(history)
-        triggered += 1
-        if triggered == times:
-            return
+        return history, brokers.has_forgotten(rabbit, trial.wire_name("work.retry.4s"))
+
+    repeat(fault_row, times, trial_of)
 
 
 @pytest.mark.fault("F30")
@@ -84,18 +96,18 @@ def test_broker_killed_after_the_first_outputs(rabbit, rabbit_settings, fault_ro
 
     Before 4.3 that queue has no leader afterwards: somebody has to delete it.
     """
-    triggered = 0
     needs_deletion = (probe.version(rabbit_settings) or "") < "RabbitMQ 4.3"
-    for kill in range(5 * times):
+
+    def trial_of(number):
         patient = rabbit_settings.replace(
-            namespace=f"{rabbit_settings.namespace}-{kill}", queue_type="quorum"
+            namespace=f"{rabbit_settings.namespace}-{number}", queue_type="quorum"
         )
         settings = patient.replace(confirm_timeout=CONFIRM_TIMEOUT)
         handled = []
         with Trial(settings, declares_results=False) as trial:
             trial.send(f"{n}" for n in range(100))
             with Worker(trial.queue, tee(handled), settings, writes="out", prefetch=256) as worker:
-                wait_for(lambda handled=handled: len(handled) == 100)
+                wait_for(lambda: len(handled) == 100)
                 time.sleep(0.1)  # the fault: the confirms come meanwhile
                 rabbit.kill()
                 rabbit.start()
@@ -104,14 +116,9 @@ def test_broker_killed_after_the_first_outputs(rabbit, rabbit_settings, fault_ro
                     delete("out", settings=patient)  # takes five seconds
                 trial.settle(60)
                 trial.wait_until_idle(worker)
-            history = trial.drain_queues()
-        if not is_forgotten:
-            fault_row.count_not_triggered(4 * times)
-            continue
-        fault_row.add(history)
-        triggered += 1
-        if triggered == times:
-            return
+            return trial.drain_queues(), is_forgotten
+
+    repeat(fault_row, times, trial_of)
 
 
 REFUSALS = {
