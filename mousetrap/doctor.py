@@ -21,7 +21,7 @@ from typing import Literal
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.broker import probe
 from mousetrap.broker.management import held_back_lines
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.job_queue import delete, drain, ping
 from mousetrap.model.message import Message

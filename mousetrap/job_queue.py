@@ -18,7 +18,7 @@ from mousetrap.amqp.blocking_declaring import declare_all, exclusive_queue, lack
 from mousetrap.amqp.error_translation import translated
 from mousetrap.amqp.queue_depth import Depth, QueueDepthReader, is_not_needed_yet
 from mousetrap.amqp.queue_reader import MAX_SINGLE_GETS, get, requeue, take
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import BrokerUnreachable, ChannelLost, QueueMissing
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from mousetrap.amqp.connection import Connection
 from mousetrap.amqp.receipt import Receipt, ReceiptState
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import ConnectionLost, MousetrapError, OutcomeUnknown
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.interrupt import Waiter

@@ -28,7 +28,7 @@ from mousetrap.amqp.receipt import Receipt
 from mousetrap.amqp.submitting import submit_all
 from mousetrap.amqp.unconfirmed import UnconfirmedPublishes
 from mousetrap.amqp.writing import why_unsent, write
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import ConnectionLost, MessageTooLarge, MousetrapError
 from mousetrap.model.delays import delay_queue, waiting_time
 from mousetrap.model.message import Message

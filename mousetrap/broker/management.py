@@ -12,7 +12,7 @@ import json
 from collections.abc import Collection, Iterable
 from urllib.parse import quote
 
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.model.delays import delayed_target
 from mousetrap.model.topology import Queue, work_queue_of
 from mousetrap.runtime import clock

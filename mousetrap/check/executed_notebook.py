@@ -15,7 +15,7 @@ from typing import Any
 from mousetrap.check.notebook_format import insert_cell, text_of
 from mousetrap.check.parameters import parameters_in, read_notebook
 from mousetrap.check.safe_text import plain_text
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import CheckError, ParameterError
 from mousetrap.model.summary import SUMMARY_TYPE
 from mousetrap.runtime.atomic_file import write_atomically

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mousetrap.display.formats import number
 from mousetrap.display.safe_text import safe
 from mousetrap.runtime.postponed_interrupts import PostponedInterrupts
 
@@ -108,5 +109,5 @@ def readable(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {readable(each)}" for key, each in value.items()) or "–"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return number(value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -10,10 +10,9 @@ from mousetrap import job_queue
 from mousetrap.cli.console import err, out, print_error, print_json, print_message, print_table
 from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Name
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import age, counted
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe
-from mousetrap.display.table import age
 from mousetrap.flows import dead_letters
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock

@@ -23,7 +23,7 @@ from mousetrap.cli.console import (
 )
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Full, Json, Name, finite, queue_names
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import UndecodableMessage

@@ -10,7 +10,7 @@ from typing import Any
 
 from mousetrap.broker import probe
 from mousetrap.cli.console import print_json, print_message
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.progress import ProgressDisplay, Row
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings

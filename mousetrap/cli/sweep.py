@@ -9,7 +9,7 @@ import typer
 from mousetrap.cli.console import print_error, print_json, print_message, print_table
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Json
-from mousetrap.display.table import age
+from mousetrap.display.formats import age
 from mousetrap.settings import Settings
 
 

@@ -10,18 +10,11 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mousetrap.display import formats
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 
 MAX_TABLE_ROWS = 20  # rows that are shown; the others are counted
 MAX_CELL_CHARS = 120  # a longer cell is cut
-
-
-def age(seconds: float) -> str:
-    """Return a time span in the unit that people read: ``12 s``, ``3 min``, ``2.5 h``."""
-    seconds = max(0.0, seconds)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class Table(Sequence[Mapping[str, Any]]):
@@ -124,7 +117,7 @@ def _style(cell: str) -> str:
 
 def _cell(value: Any) -> str:
     if value is None:
-        return "–"
+        return formats.UNKNOWN
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return formats.number(value)
     return f"{value:,}" if type(value) is int else safe(value, MAX_CELL_CHARS)

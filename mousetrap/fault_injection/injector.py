@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
 from mousetrap.fault_injection.fault import Fault, table

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.fault_injection.frames import (
     COMMAND_NAMES,
     Command,

@@ -12,7 +12,7 @@ from mousetrap.amqp.error_translation import PIKA_ERRORS
 from mousetrap.amqp.properties import kept_properties
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.queue_reader import GotMessage, requeue
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import BrokerUnreachable, SettingsError
 from mousetrap.flows.stage import queue_of
 from mousetrap.job_queue import ANSWERS_TIMEOUT, depth, peek, short_channel

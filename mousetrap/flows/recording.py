@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SettingsError, UndecodableMessage

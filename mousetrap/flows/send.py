@@ -17,6 +17,7 @@ from typing import Any
 
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
+from mousetrap.display import design_tokens as tokens
 from mousetrap.display.progress import UPDATE_INTERVAL, ProgressDisplay
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.errors import MousetrapError, PublishError
@@ -74,7 +75,7 @@ class SendResult:
         return f"{self._summary()} → {safe(self.queue)}{why}"
 
     def _repr_html_(self) -> str:
-        mark, color = ("✗", "#c53030") if self.error else ("✓", "#2f855a")
+        mark, color = (tokens.DEAD_SIGN, tokens.DEAD_MARK) if self.error else ("✓", tokens.OK_MARK)
         why = f"<br>{html.escape(safe(self.error))}" if self.error else ""
         to = html.escape(safe(self.queue))
         return (

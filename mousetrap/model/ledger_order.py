@@ -12,11 +12,10 @@ from itertools import compress
 from operator import ne, neg
 from typing import Any
 
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted, duration
 from mousetrap.model.ledger_entry import LedgerEntry
 from mousetrap.model.ledger_figures import LedgerFigures
 from mousetrap.model.ledger_times import LedgerTimes
-from mousetrap.model.summary import duration
 
 OUTCOMES = ("dead", "open", "retried", "done", "result")  # of a message; the first need attention
 ORDERS = ("attention", "slowest", "sent")

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from mousetrap.display.formats import age
 from mousetrap.display.safe_text import safe
-from mousetrap.display.table import Table, age
+from mousetrap.display.table import Table
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.content_encoding import decompressed
 from mousetrap.model.decoding import decode as decode  # re-exported: the reverse of `encode`

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import age, counted
 from mousetrap.display.safe_text import repr_of
-from mousetrap.display.table import MAX_CELL_CHARS, Table, age
+from mousetrap.display.table import MAX_CELL_CHARS, Table
 from mousetrap.errors import UndecodableMessage
 from mousetrap.model.decoding import decode
 from mousetrap.model.message import Message

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mousetrap.display.formats import duration
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.display.table import MAX_CELL_CHARS
 
@@ -114,13 +115,6 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     return {
         name: round(ranked[max(0, -(-len(ranked) * p // 100) - 1)], 6) for name, p in ranks.items()
     }
-
-
-def duration(seconds: float) -> str:
-    """Return a time in a unit of its size: ``480 µs``, ``12 ms``, ``1.5 s``."""
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} µs"
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def stage_line(name: str, stage: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from mousetrap.amqp.queue_depth import QueueDepthReader
+from mousetrap.display import design_tokens as tokens
 from mousetrap.display import sparkline
 from mousetrap.display.safe_text import NO_FORMULAS, SafeText, safe
 from mousetrap.display.table import Table
@@ -46,7 +47,6 @@ MAX_SECTIONS = 4  # runs, or groups of workers, that are shown
 MAX_STAGE_ROWS = 20  # stages in the table of each section
 MAX_DRAWN = 12  # stages in the picture of each section
 MAX_TEXT = 60  # characters of a name or a state
-ORANGE, RED, GREY = "#dd6b20", "#e53e3e", "#8795a8"  # on white and on black
 NORMAL_STATES = ("", "–", "new", "open", "replaced", "closed", "ended")  # shown without a colour
 PANEL_COLUMNS = (
     "stage", "connection", "waiting", "oldest", "in progress", "per s", "done", "retried", "dead",
@@ -263,7 +263,7 @@ def _text(view: View, at: AsOf, rows: int) -> str:
 
 
 def _html(view: View, at: AsOf, drawn: int, rows: int) -> str:
-    color = RED if view.state == "failed" else GREY
+    color = tokens.DEAD_MARK if view.state == "failed" else tokens.MUTED_MARK
     mark = f'<span style="color:{color}">■</span>' if view.is_finished else at.mark()
     picture = _picture(view, drawn) if drawn else ""
     left, right = "text-align:left;white-space:nowrap", "text-align:right;white-space:nowrap"
@@ -342,12 +342,12 @@ def _cells(stage: StageView) -> tuple[str, ...]:
 
 
 def _tint(column: str, cell: str) -> str:
-    bad = {"dead": RED, "retried": ORANGE}
+    bad = {"dead": tokens.DEAD_MARK, "retried": tokens.RETRIED_MARK}
     if column in bad and cell != "0":
         return f";color:{bad[column]};font-weight:bold"
     if column == "connection" and cell not in NORMAL_STATES:
-        return f";color:{RED};font-weight:bold"
-    return ";color:#4299e1" if column == PANEL_COLUMNS[-1] else ""
+        return f";color:{tokens.DEAD_MARK};font-weight:bold"
+    return f";color:{tokens.ACCENT_MARK}" if column == PANEL_COLUMNS[-1] else ""
 
 
 def _remarks(view: View, rows: int) -> list[str]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import age, counted
 from mousetrap.display.safe_text import SafeText, class_name, safe
-from mousetrap.display.table import Table, age
+from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
 from mousetrap.flows.dead_letters import attach_replayed, dead_letters, send_back
 from mousetrap.flows.flow import reference

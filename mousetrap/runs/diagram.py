@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mousetrap.display import design_tokens as tokens
 from mousetrap.display import sparkline
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.flows.flow import Step
@@ -27,14 +28,13 @@ PLAIN_HEIGHT, LINE = 34, 14  # of a box without counts; of a further line of tex
 MAX_FAILED = 23  # characters of "3 retried · 2 dead" at 11 pixels
 NARROW = 0.6  # width of a character, in parts of its height: an average of the fonts of browsers
 
-DONE_COLOR, RETRIED_COLOR, DEAD_COLOR = "#0b5cad", "#8f4700", "#b3261e"
-LINE_COLOR, LABEL_COLOR, DETAIL_COLOR = "#767d88", "#1f2328", "#57606a"
 # In a dark theme, by the class of a shape or a text
 _DARK = (
     "<style>@media(prefers-color-scheme:dark){"
-    ".q{fill:#20242b}.s{fill:#12233a;stroke:#3b7fd4}.x{fill:#2a2338}.t{stroke:#d3453d}"
-    ".l,.stage{fill:#e6e9ef}.d{fill:#a3adba}.done{fill:#78b4ff}.retried{fill:#f2a44b}"
-    ".dead{fill:#ff8a80}.a{fill:#1d3c66}}</style>"
+    f".q{{fill:#20242b}}.s{{fill:#12233a;stroke:{tokens.ACCENT_MARK}}}.x{{fill:#2a2338}}"
+    f".t{{stroke:{tokens.DEAD_MARK}}}.l,.stage{{fill:{tokens.TEXT.dark}}}"
+    f".d{{fill:{tokens.MUTED.dark}}}.done{{fill:{tokens.ACCENT.dark}}}"
+    f".retried{{fill:{tokens.RETRIED.dark}}}.dead{{fill:{tokens.DEAD.dark}}}.a{{fill:#1d3c66}}}}</style>"
 )
 _NO_COUNTS = StageSummary(0, 0, 0, {}, {})
 
@@ -126,9 +126,10 @@ class Diagram:
         found = layout(edges_of(self.steps, self._is_hidden), self._size)
         dash = ' stroke-dasharray="4 3"'
         arrows = "".join(
-            f'<path d="{each.path}" fill="none" stroke="{LINE_COLOR}" stroke-width="1.5"'
+            f'<path d="{each.path}" fill="none" stroke="{tokens.MUTED_MARK}" stroke-width="1.5"'
             f"{dash if each.is_back else ''}/>"
-            f'<path d="M{each.tip[0] - 7:g} {each.tip[1] - 4:g}l7 4l-7 4Z" fill="{LINE_COLOR}"/>'
+            f'<path d="M{each.tip[0] - 7:g} {each.tip[1] - 4:g}l7 4l-7 4Z" '
+            f'fill="{tokens.MUTED_MARK}"/>'
             for each in found.arrows
         )
         shapes = "".join(self._draw(node, box) for node, box in found.boxes.items())
@@ -168,8 +169,8 @@ class Diagram:
             lines.append(_Line([f"oldest {safe(oldest, 9)}"], "retried", 11))
         shape = (
             f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" '
-            f'rx="{min(box.height, QUEUE_HEIGHT) / 2:g}" fill="#edf2f7" stroke="{LINE_COLOR}" '
-            f'class="q"/>'
+            f'rx="{min(box.height, QUEUE_HEIGHT) / 2:g}" fill="#edf2f7" '
+            f'stroke="{tokens.MUTED_MARK}" class="q"/>'
         )
         return shape + _lines(lines, box, _centered(lines, box))
 
@@ -181,7 +182,7 @@ class Diagram:
         x, y, right, bottom = box.x, box.y, box.x + box.width, box.y + box.height
         shape = (
             f'<path d="M{x + 9:g} {y:g}H{right:g}L{right - 9:g} {bottom:g}H{x:g}Z" '
-            f'fill="#f3eefb" stroke="{LINE_COLOR}" class="x"/>'
+            f'fill="#f3eefb" stroke="{tokens.MUTED_MARK}" class="x"/>'
         )
         return shape + _lines(lines, box, _centered(lines, box))
 
@@ -200,7 +201,7 @@ class Diagram:
         else:
             inside += _lines(lines, box, box.y + 17)
             inside += _lines(counts, box, box.y + box.height - 22)
-        edge = DEAD_COLOR if is_troubled else DONE_COLOR
+        edge = tokens.DEAD.light if is_troubled else tokens.ACCENT.light
         return (
             f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" '
             f'rx="6" fill="#ebf4ff" stroke="{edge}" stroke-width="1.5" '
@@ -213,7 +214,7 @@ class Diagram:
         failed += [(f"{now.dead:,} dead", "dead")] if now.dead else []
         if sum(len(text) + 3 for text, _ in failed) > MAX_FAILED:
             failed = [(f"↻ {now.retried:,}", "retried"), (f"✕ {now.dead:,}", "dead")]
-        parts = '<tspan class="d" fill="#57606a"> · </tspan>'.join(
+        parts = f'<tspan class="d" fill="{tokens.MUTED.light}"> · </tspan>'.join(
             f'<tspan class="{kind}" fill="{_COLORS[kind]}">{text}</tspan>' for text, kind in failed
         )
         return [_Line([f"{now.done:,} done"], "done", 11), _Line([parts], "d", 11, is_ready=True)]
@@ -229,7 +230,8 @@ class Diagram:
         area = f"{left:g},{top + height:g} {line} {corners[-1][0]:.0f},{top + height:g}"
         return (
             f'<polygon points="{area}" fill="#bee3f8" class="a"/>'
-            f'<polyline points="{line}" fill="none" stroke="#3b7fd4" stroke-width="1.5"/>'
+            f'<polyline points="{line}" fill="none" '
+            f'stroke="{tokens.ACCENT_MARK}" stroke-width="1.5"/>'
         )
 
 
@@ -241,8 +243,8 @@ def format_rate(value: float) -> str:
 # ---- text ----------------------------------------------------------------------------------------
 
 _COLORS = {
-    "l": LABEL_COLOR, "stage": LABEL_COLOR, "d": DETAIL_COLOR, "done": DONE_COLOR,
-    "retried": RETRIED_COLOR, "dead": DEAD_COLOR,
+    "l": tokens.TEXT.light, "stage": tokens.TEXT.light, "d": tokens.MUTED.light,
+    "done": tokens.ACCENT.light, "retried": tokens.RETRIED.light, "dead": tokens.DEAD.light,
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.broker.paths import state_folder
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import SettingsError
 from mousetrap.job_queue import ANSWERS_TIMEOUT, depths
 from mousetrap.runtime import clock

@@ -18,7 +18,7 @@ from mousetrap import job_queue
 from mousetrap.amqp.exclusive_queue import ExclusiveQueue
 from mousetrap.amqp.properties import request_properties
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, QueueMissing, UndecodableMessage, WireError
 from mousetrap.model.decoding import decode

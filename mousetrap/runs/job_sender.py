@@ -9,7 +9,7 @@ from typing import Any
 from mousetrap.amqp.confirming import RESEND_DELAY
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import QueueMissing, Unroutable
 from mousetrap.model.delays import DEFAULT, SendOptions, waiting_time
 from mousetrap.model.exchanges import Exchange

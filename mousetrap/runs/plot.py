@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from itertools import accumulate, cycle, pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
-from mousetrap.display.counted import counted
+from mousetrap.display.design_tokens import (
+    ACCENT_MARK,
+    DEAD_MARK,
+    MUTED_MARK,
+    RETRIED_MARK,
+    SERIES_MARKS,
+)
+from mousetrap.display.formats import counted
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.summary import percentiles
 
@@ -20,10 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A picture has no ground of its own: a notebook shows it on its own one, and may change its theme
-# afterwards. So each colour is legible on white and on JupyterLab's dark ground (contrast above 4).
-BLUE, RED, ORANGE, GREY = "#3b7fd4", "#d3453d", "#b86a00", "#767d88"
-STAGE_COLORS = (BLUE, ORANGE, "#1f8a63", "#b5589a", "#8a7a2f", "#2a8a96")
 MAX_STEPS = 2000  # of a line, which is some 700 pixels wide
 BINS = 80  # intervals of time in which messages are counted
 
@@ -61,20 +64,32 @@ def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = 
     axes.set_xticks(range(-180, 181, 60), [_degrees(lon, "EW", 0) for lon in range(-180, 181, 60)])
     axes.set_yticks(range(-90, 91, 30), [_degrees(lat, "NS", 0) for lat in range(-90, 91, 30)])
     axes.set_aspect("equal")
-    axes.axhline(0, color=GREY, linewidth=1.2, zorder=1)  # the equator
+    axes.axhline(0, color=MUTED_MARK, linewidth=1.2, zorder=1)  # the equator
 
     points = [(float(lat), float(lon)) for lat, lon, *_ in places]
     lats, lons = zip(*points, strict=True) if points else ((), ())
-    axes.scatter(lons, lats, s=40, color=BLUE, alpha=0.8, zorder=3, label=f"{len(points)} places")
+    axes.scatter(
+        lons,
+        lats,
+        s=40,
+        color=ACCENT_MARK,
+        alpha=0.8,
+        zorder=3,
+        label=f"{len(points)} places",
+    )
     north, east, name, country, _ = summary["most_northerly"]
-    axes.scatter(float(east), float(north), s=130, marker="^", color=RED, zorder=4,
+    axes.scatter(float(east), float(north), s=130, marker="^", color=DEAD_MARK, zorder=4,
                  label=f"most northerly: {name}, {country}")  # fmt: skip
     lat, lon = summary["centroid"]
-    axes.scatter(lon, lat, s=130, marker="P", color=ORANGE, edgecolor="white", zorder=4,
+    axes.scatter(lon, lat, s=130, marker="P", color=RETRIED_MARK, edgecolor="white", zorder=4,
                  label=f"centroid: {_degrees(lat, 'NS')}, {_degrees(lon, 'EW')}")  # fmt: skip
     axes.set_title(f"The most northerly of {len(points)} places is {name}")
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, frameon=False, labelcolor=GREY
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.15),
+        ncols=3,
+        frameon=False,
+        labelcolor=MUTED_MARK,
     )
 
 
@@ -87,19 +102,26 @@ def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
     axes.set(xlabel="seconds from sending a job to its result", ylabel="jobs done (%)")
     axes.set_title(f"How long {counted(len(seconds), 'job')} took")
     if not seconds:
-        axes.text(0.5, 0.5, "no job was done", ha="center", color=GREY, transform=axes.transAxes)
+        axes.text(
+            0.5,
+            0.5,
+            "no job was done",
+            ha="center",
+            color=MUTED_MARK,
+            transform=axes.transAxes,
+        )
         return
     ranked = sorted(seconds)
     times, ranks = thinned(ranked)
     share = [100 * rank / len(ranked) for rank in (0, *ranks)]
-    axes.step([ranked[0], *times], share, where="post", color=BLUE, linewidth=2)
+    axes.step([ranked[0], *times], share, where="post", color=ACCENT_MARK, linewidth=2)
     found = percentiles(ranked)
-    for name, height, color in (("p50", 50, ORANGE), ("p99", 99, RED)):
+    for name, height, color in (("p50", 50, RETRIED_MARK), ("p99", 99, DEAD_MARK)):
         value = found[name]
         axes.axvline(value, color=color, linestyle="--", linewidth=1.2)
         axes.plot(value, height, "o", color=color, label=f"{name} = {value:.2f} s")
     axes.set(xlim=(0, 1.03 * ranked[-1]), ylim=(0, 104))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=GREY)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=MUTED_MARK)
 
 
 def run(ledger: Ledger) -> None:
@@ -115,8 +137,8 @@ def run(ledger: Ledger) -> None:
     sent, stages, deaths = found.sent, found.stages, found.deaths
     flow.set(xlabel="seconds since the first job was sent", ylabel="messages so far")
     flow.set_title("Messages done by each stage")
-    lines = [("sent", sent, GREY)]
-    lines += [(*stage, color) for stage, color in zip(stages, cycle(STAGE_COLORS), strict=False)]
+    lines = [("sent", sent, MUTED_MARK)]
+    lines += [(*stage, color) for stage, color in zip(stages, cycle(SERIES_MARKS), strict=False)]
     ends = [deaths, *(moments for _, moments, _ in lines)]
     last = max((moments[-1] for moments in ends if moments), default=1.0)
     for name, moments, color in lines:
@@ -126,10 +148,10 @@ def run(ledger: Ledger) -> None:
         flow.step(steps, counts, where="post", color=color, linewidth=2, label=name)
     if deaths:
         marks, _ = thinned(deaths)
-        flow.plot(marks, [0] * len(marks), "x", color=RED, clip_on=False,
+        flow.plot(marks, [0] * len(marks), "x", color=DEAD_MARK, clip_on=False,
                   label=f"{len(deaths):,} dead")  # fmt: skip
     flow.set(xlim=(0, last * 1.02 or 1), ylim=(0, None))
-    flow.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=GREY)
+    flow.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=MUTED_MARK)
     latencies(seconds, axes_of_times)
 
 
@@ -153,34 +175,34 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
     for end in ends:
         counts[min(BINS - 1, int(end / width))] += 1
     edges = [width * n for n in range(BINS + 1)]
-    rate.stairs([count / width for count in counts], edges, fill=True, color=BLUE, alpha=0.7)
+    rate.stairs([count / width for count in counts], edges, fill=True, color=ACCENT_MARK, alpha=0.7)
     rate.set(ylabel="messages done per second", ylim=(0, None))
     rate.set_title(f"{counted(len(ends), 'message')}; faults: {len(marks)}")
 
     changes = sorted([*_changes(sent, 1), *_changes(ends_of_jobs, -1)])
     open_jobs = list(accumulate((change for _, change in changes), initial=0))
     moments = [0.0, *(at for at, _ in changes)]
-    backlog.step(moments, open_jobs, where="post", color=BLUE, linewidth=2)
+    backlog.step(moments, open_jobs, where="post", color=ACCENT_MARK, linewidth=2)
     backlog.set(xlabel="seconds since the first job was sent", ylabel="open jobs")
     backlog.set(ylim=(0, None))
     for axes in (rate, backlog):
         axes.set(xlim=(min([0.0, *(at for at, _ in marks)]), last * 1.02))
         for (at, _), end in zip(marks, healed, strict=True):
-            axes.axvline(at, color=RED, linewidth=1.2)
+            axes.axvline(at, color=DEAD_MARK, linewidth=1.2)
             if end > at:
-                axes.axvspan(at, end, color=RED, alpha=0.15, linewidth=0)
+                axes.axvspan(at, end, color=DEAD_MARK, alpha=0.15, linewidth=0)
     for number, (at, each) in enumerate(marks, start=1):
         seconds = "not healed" if each.healed_after is None else f"{each.healed_after:.1f} s"
-        rate.plot([], [], color=RED, label=f"{number}  {each.name}, {seconds}")
+        rate.plot([], [], color=DEAD_MARK, label=f"{number}  {each.name}, {seconds}")
         height = -10 * (1 + (number - 1) % 3)  # points; numbers of simultaneous faults stay legible
         rate.annotate(f"{number}", (at, 1.0), (2, height), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", color=RED)  # fmt: skip
+                      textcoords="offset points", color=DEAD_MARK)  # fmt: skip
     if marks:
         rate.legend(
             loc="upper left",
             bbox_to_anchor=(1.0, 1.0),
             frameon=False,
-            labelcolor=GREY,
+            labelcolor=MUTED_MARK,
             handlelength=0.8,
         )
 
@@ -215,14 +237,14 @@ def _figure(size: tuple[float, float], rows: int) -> tuple[Figure, list[Axes]]:
             "pip install 'mousetrap-mq[notebook]'"
         ) from None
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    colors: Any = dict.fromkeys(names, GREY)
+    colors: Any = dict.fromkeys(names, MUTED_MARK)
     with pyplot.rc_context(colors):
         figure, grid = pyplot.subplots(rows, figsize=size, layout="constrained", squeeze=False)
     figure.patch.set_alpha(0)
     found: list[Axes] = list(grid[:, 0])
     for axes in found:
         axes.patch.set_alpha(0)
-        axes.grid(color=GREY, alpha=0.25)
+        axes.grid(color=MUTED_MARK, alpha=0.25)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, found

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.receipt import Receipt
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import BrokerUnreachable, MousetrapError, QueuesLost, RunError, SettingsError
 from mousetrap.flows.flow import Flow

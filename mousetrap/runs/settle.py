@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mousetrap.broker.management import MANAGEMENT_TIMEOUT, RETURN_TIME, held_back
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe, safe_lines
 from mousetrap.errors import (

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SinkBusy, SinkError

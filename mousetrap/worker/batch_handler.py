@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, MutableSequence, Seq
 from contextvars import Token
 from typing import Any, TypeAlias, get_args, get_origin
 
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import FailedItems, MousetrapError, UndecodableMessage
 from mousetrap.model.batch import Batch, HandledTogether
 from mousetrap.model.decoding import decode

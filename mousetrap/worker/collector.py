@@ -18,7 +18,7 @@ from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import JoinFailed, MousetrapError, UndecodableMessage
 from mousetrap.model import retry_policy

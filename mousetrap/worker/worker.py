@@ -16,7 +16,7 @@ from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.lost_queues import LostQueues
 from mousetrap.amqp.prefetch import new_prefetch
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.display.safe_text import repr_of, safe
 from mousetrap.errors import ConnectionLost, MousetrapError
 from mousetrap.model.targets import OutputTargets, Targets

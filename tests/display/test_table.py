@@ -21,7 +21,7 @@ def test_table_is_a_sequence_of_mappings():
 
 def test_table_shows_itself_as_text_and_html():
     """Aligned columns in a terminal, a table in a notebook."""
-    assert repr(TABLE) == "two rows\nname  n      x\na     1,000  0.500\nb     –      2.000"
+    assert repr(TABLE) == "two rows\nname  n      x\na     1,000  0.5\nb     –      2"
     html = TABLE._repr_html_()
     assert html.count("<tr>") == 3
     assert "two rows" in html

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from mousetrap import Message, Publisher, Reject, Sink, declare, depth, drain, send, stage
-from mousetrap.display.counted import counted
+from mousetrap.display.formats import counted
 from mousetrap.errors import ConnectionLost, SettingsError, Unroutable
 from mousetrap.flows import dead_letters
 from mousetrap.flows.recording import RecordedMessage, Recording

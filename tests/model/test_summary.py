@@ -8,7 +8,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap.model.summary import SUMMARY_TYPE, RunSummary, StageSummary, duration, percentiles
+from mousetrap.model.summary import SUMMARY_TYPE, RunSummary, StageSummary, percentiles
 
 SUMMARY = RunSummary(
     sent=3, confirmed=3, done=2, retried=1, dead=1, lost=0, duplicates=0, seconds=1.5,
@@ -70,8 +70,3 @@ def test_percentiles_are_ranked(values):
     assert found == sorted(found)
     assert len(found) == (4 if values else 0)
     assert all(any(abs(each - value) < 1e-5 for value in values) for each in found)
-
-
-def test_duration_uses_the_unit_that_people_read():
-    """Microseconds, milliseconds, seconds."""
-    assert [duration(s) for s in (0.00048, 0.012, 1.5)] == ["480 µs", "12 ms", "1.5 s"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mousetrap.display.design_tokens import MUTED_MARK
 from mousetrap.fetch_data import fetch_data
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.outcome import Outcome
@@ -89,21 +90,6 @@ def test_places_draws_each_place_the_most_northerly_one_and_the_centroid(pyplot)
     assert labels[2].startswith("centroid: ")
 
 
-@pytest.mark.parametrize("color", [plot.RED, plot.GREY, *plot.STAGE_COLORS])
-@pytest.mark.parametrize("ground", ["#ffffff", "#111111"])
-def test_colors_are_legible_in_both_themes(color, ground):
-    """The contrast (WCAG 2) is above 4 on white and on JupyterLab's dark ground."""
-    light, dark = sorted((luminance(color), luminance(ground)), reverse=True)
-
-    assert (light + 0.05) / (dark + 0.05) > 4
-
-
-def luminance(color):
-    parts = [int(color[n : n + 2], 16) / 255 for n in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
 def test_a_picture_has_no_ground_and_no_black_text(pyplot, ledger):
     """It is transparent, and all of its words have the colour that is legible in both themes."""
     plot.run(ledger)
@@ -115,7 +101,7 @@ def test_a_picture_has_no_ground_and_no_black_text(pyplot, ledger):
     for axes in figure.axes:
         words = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()]
         words += axes.get_legend().get_texts()
-        assert {to_hex(each.get_color()) for each in words} == {plot.GREY}
+        assert {to_hex(each.get_color()) for each in words} == {MUTED_MARK}
 
 
 def test_a_death_is_inside_of_the_picture(pyplot, ledger):
