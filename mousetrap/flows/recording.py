@@ -14,7 +14,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import pprint
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mousetrap.flows.edges import routed
 from mousetrap.flows.stage import Stage
 from mousetrap.model.decoding import decode
 from mousetrap.model.ledger import Ledger
+from mousetrap.model.ledger_entry import LedgerEntry
 from mousetrap.model.message import Message
 from mousetrap.model.retry_policy import reason_of
 from mousetrap.runtime.atomic_file import write_atomically
@@ -52,6 +54,9 @@ class RecordedMessage:
     outputs: tuple[str, ...] = ()  # ids of the messages that its handler sent
 
 
+_FIELDS = tuple(each.name for each in dataclasses.fields(RecordedMessage))
+
+
 class Recording:
     """The messages of a run by id, in the order in which they were sent."""
 
@@ -61,28 +66,7 @@ class Recording:
     @classmethod
     def of(cls, ledger: Ledger, reads: Iterable[str]) -> Recording:
         """Return what *ledger* knows of a flow whose stages read the queues *reads*."""
-        reads = set(reads)
-        entries = ledger.entries()
-        first = ledger.first_queued_at()
-        found = []
-        for entry in entries:
-            outcome = entry.outcome if entry.outcome and entry.outcome.is_final else None
-            unhandled = "open" if entry.queue in reads else "result"
-            found.append(
-                RecordedMessage(
-                    id=entry.id,
-                    queue=entry.queue,
-                    job=entry.job or entry.id,
-                    parent=entry.parent,
-                    at=round((ledger.queued_at(entry) or first) - first, 6),
-                    body=entry.body,
-                    outcome=outcome.kind if outcome else unhandled,
-                    attempt=outcome.attempt if outcome else 1,
-                    reason=outcome.reason if outcome else "",
-                    outputs=tuple(each.id for each in outcome.outputs) if outcome else (),
-                )
-            )
-        return cls(found)
+        return cls(recorded(ledger, reads)[1])
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
@@ -127,11 +111,7 @@ class Recording:
             OSError: the file cannot be written; *path* is as it was before, and no temporary file
                 is left.
         """
-        path = Path(path)
-        head = {_HEAD: RECORDING_FORMAT, "messages": len(self.messages)}
-        rows = [head, *(_to_row(each) for each in self.messages.values())]
-        write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-        return path
+        return save_recorded(path, len(self.messages), self.messages.values())
 
     @property
     def jobs(self) -> list[RecordedMessage]:
@@ -218,6 +198,42 @@ class Recording:
         return f"<Recording of {jobs}, {messages}, {kept:,} with bodies>"
 
 
+def recorded(ledger: Ledger, reads: Iterable[str]) -> tuple[int, Iterator[RecordedMessage]]:
+    """Return how many messages *ledger* knows of a flow that reads *reads*, and yield each."""
+    number, entries = ledger.each_entry()
+    return number, _recorded(ledger, set(reads), entries)
+
+
+def save_recorded(path: str | Path, number: int, messages: Iterable[RecordedMessage]) -> Path:
+    """Write *number* *messages* to *path*, one at a time, as `Recording.save` does."""
+    path = Path(path)
+    head = msgspec.json.encode({_HEAD: RECORDING_FORMAT, "messages": number})
+    rows = chain([head], (msgspec.json.encode(_to_row(each)) for each in messages))
+    write_atomically(path, (row + b"\n" for row in rows))
+    return path
+
+
+def _recorded(
+    ledger: Ledger, reads: Collection[str], entries: Iterator[LedgerEntry]
+) -> Iterator[RecordedMessage]:
+    first = ledger.first_queued_at()
+    for entry in entries:
+        outcome = entry.outcome if entry.outcome and entry.outcome.is_final else None
+        unhandled = "open" if entry.queue in reads else "result"
+        yield RecordedMessage(
+            id=entry.id,
+            queue=entry.queue,
+            job=entry.job or entry.id,
+            parent=entry.parent,
+            at=round((ledger.queued_at(entry) or first) - first, 6),
+            body=entry.body,
+            outcome=outcome.kind if outcome else unhandled,
+            attempt=outcome.attempt if outcome else 1,
+            reason=outcome.reason if outcome else "",
+            outputs=tuple(each.id for each in outcome.outputs) if outcome else (),
+        )
+
+
 def test_module(messages: Iterable[Message], module: str, name: str) -> str:
     """Return a Python module that tests the stage *name* of *module* with each of *messages*."""
     entries = []
@@ -285,7 +301,8 @@ def _value(body: bytes | None) -> Any:
 
 
 def _to_row(message: RecordedMessage) -> dict[str, Any]:
-    row = {key: value for key, value in dataclasses.asdict(message).items() if value is not None}
+    row: dict[str, Any] = {key: value for key in _FIELDS
+                           if (value := getattr(message, key)) is not None}  # fmt: skip
     if message.body is not None:
         try:
             row["body"] = message.body.decode()

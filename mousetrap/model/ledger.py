@@ -271,12 +271,18 @@ class Ledger(LedgerTimes):
     def entries(self) -> list[LedgerEntry]:
         """Return every message, by the time at which it was put into a queue: jobs come first.
 
-        That takes a kilobyte for each; `figures` and `each_of` do not.
+        That takes a kilobyte for each; `figures` and `each_entry` do not.
         """
-        with self._lock:
-            self._unpack_all()
-            known = list(self._rows.entries())
-        return sorted(known, key=lambda e: (self.queued_at(e) or self.begun_at(e) or 0.0, e.id))
+        return list(self.each_entry()[1])
+
+    def each_entry(self) -> tuple[int, Iterator[LedgerEntry]]:
+        """Return how many messages there are, and yield them as `entries` returns them.
+
+        Each is as it is known when it is yielded.
+        """
+        with self.figures() as figures:
+            rows = figures.rows_by_time()
+        return len(rows), self.each_of(rows)
 
     def each_of(self, rows: Iterable[int]) -> Iterator[LedgerEntry]:
         """Yield the message in each of *rows*, which `figures` returned, as it is known then."""

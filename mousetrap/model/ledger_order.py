@@ -9,7 +9,7 @@ import heapq
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import compress
-from operator import ne, neg
+from operator import neg
 from typing import Any
 
 from mousetrap.display.formats import counted, duration
@@ -45,7 +45,7 @@ class MessageOrder:
         self._ranks = bytearray(self._ranks_of_plain(reads))  # index of `OUTCOMES`
         self._attempts = array("i", map(neg, rows.attempt))  # negative
         self._seconds = self._seconds_of_plain(figures)  # waited and handled; negative
-        self._queued = self._queued_of_plain(figures)  # or begun, if that is not known
+        self._queued = figures.known_at()
         for row, entry in figures.special():
             self._add_special(row, entry, figures.times, reads)
         self._rows: Sequence[int] = range(len(rows))
@@ -102,17 +102,6 @@ class MessageOrder:
             for number, begun, seconds, queued in columns
         ))  # fmt: skip
 
-    def _queued_of_plain(self, figures: LedgerFigures) -> array[float]:
-        if not any(
-            map(ne, figures.queued, figures.queued)
-        ):  # what is not known differs from itself
-            return figures.queued
-        return array("d", (
-            queued if queued == queued else begun if number and begun == begun else 0.0
-            for number, begun, queued in zip(
-                self._ledger.done, figures.begun(), figures.queued, strict=True)
-        ))  # fmt: skip
-
     def _add_special(
         self, row: int, entry: LedgerEntry, times: LedgerTimes, reads: Collection[str]
     ) -> None:
@@ -121,7 +110,6 @@ class MessageOrder:
         self._ranks[row] = OUTCOMES.index(outcome_of(entry, reads))
         self._attempts[row] = -max((each.attempt for each in entry.outcomes), default=0)
         self._seconds[row] = -((wait or 0.0) + handling)
-        self._queued[row] = times.queued_at(entry) or times.begun_at(entry) or 0.0
 
     def _choose(self, rank: int | None, stage: str | None, reads: Mapping[str, str]) -> None:
         """Keep only the messages with this rank and this stage."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mousetrap.flows.flow import Flow
-from mousetrap.flows.recording import Recording
+from mousetrap.flows.recording import recorded, save_recorded
 from mousetrap.model import ledger_tables
 from mousetrap.runs.diagram import Diagram
 from mousetrap.runtime import forks
@@ -86,8 +86,15 @@ class RunFigures(forks.OfOneProcess):
         return Diagram(self.flow.steps, self.summary().stages, waiting | results)
 
     def save(self, path: str | Path) -> Path:
-        """Write what happened to a ``.jsonl`` file; `Recording.load` reads it back."""
-        return Recording.of(self.ledger, self.flow.reads).save(path)
+        """Write what happened to a ``.jsonl`` file; `Recording.load` reads it back.
+
+        The messages are written one at a time: the memory needed does not grow with their number.
+        While the run goes on, they are those known when this begins.
+
+        Raises:
+            OSError: the file cannot be written; it is as it was before.
+        """
+        return save_recorded(path, *recorded(self.ledger, self.flow.reads))
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         if _view is None:  # imported by name, and only now: most runs are never displayed

@@ -11,14 +11,17 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 READER_TIMEOUT = 10.0  # seconds that a pipe may be full before its reader counts as gone; a guess
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes | Iterable[bytes]) -> None:
     """Write *content* to *path*; a reader sees the old file or the new one, never a part of it.
+
+    Content in parts is written as the parts come, so that it need not fit into memory.
 
     Only the owner can read the new file. A device for characters, such as the null device, and a
     pipe that is being read get the content; they are not replaced.
@@ -26,16 +29,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: the file cannot be written; *path* is unchanged, and no partial file is left.
     """
-    data = content.encode() if isinstance(content, str) else content
+    content = content.encode() if isinstance(content, str) else content
+    parts = [content] if isinstance(content, bytes) else content
     if not is_replaceable(path):
-        _write_through(path, data)
+        _write_through(path, b"".join(parts))
         return
     path = Path(os.path.realpath(path))  # of a link: what it names, even if that does not exist yet
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with open(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
         partial.replace(path)  # in one step
     except BaseException:
         partial.unlink(missing_ok=True)

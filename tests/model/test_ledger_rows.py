@@ -159,6 +159,7 @@ import json, resource, sys, time
 from support.events import READS, feed
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
+from mousetrap.flows.recording import recorded, save_recorded
 from mousetrap.runs import plot
 
 ledger = Ledger(list(READS))
@@ -184,6 +185,7 @@ timed("messages", messages)
 timed("messages, slowest, page 7", lambda: messages(order="slowest", page=7))
 timed("messages, dead", lambda: messages(outcome="dead"))
 timed("messages of a stage", lambda: messages(stage="fetch"))
+timed("save", lambda: save_recorded(sys.argv[4], *recorded(ledger, READS)))
 found["megabytes without a picture"] = megabytes()
 timed("plot", picture)
 found["megabytes"] = megabytes()
@@ -198,7 +200,8 @@ print(json.dumps(found))
 def test_a_million_jobs(tmp_path, retried, capsys):
     """Through two stages, in 400 MB with the picture; prints the seconds of each question."""
     done = subprocess.run(
-        [sys.executable, "-c", MILLION, "1000000", str(retried), str(tmp_path / "run.png")],
+        [sys.executable, "-c", MILLION, "1000000", str(retried), str(tmp_path / "run.png"),
+         str(tmp_path / "run.jsonl")],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip

@@ -56,6 +56,23 @@ def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_write_atomically_takes_content_in_parts(tmp_path):
+    """The parts are written as they come; if they end in an error, the old file stays."""
+    path = tmp_path / "rows.jsonl"
+    write_atomically(path, (f"{n}\n".encode() for n in range(3)))
+
+    def broken():
+        yield b"half"
+        assert path.read_bytes() == b"0\n1\n2\n"
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        write_atomically(path, broken())
+
+    assert path.read_bytes() == b"0\n1\n2\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @posix
 @root
 def test_write_atomically_leaves_a_device_node_in_place(tmp_path):
