@@ -53,11 +53,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 
 
 class MousetrapError(Exception):
-    """The base of all errors here: catch it to catch whatever mousetrap raises on purpose."""
+    """The base of all errors here: catch it to catch whatever mousetrap raises on purpose.
+
+    A cell shows the line of the user's code and the text; ``%tb`` shows all frames.
+    """
+
+    def _render_traceback_(self) -> list[str]:  # IPython looks for this name
+        found: list[str] = import_module("mousetrap.notebook.cell_traceback").lines_of(self)
+        return found
 
 
 class SettingsError(MousetrapError, ValueError):

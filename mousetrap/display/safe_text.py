@@ -1,7 +1,8 @@
 r"""Makes text from messages, exceptions and notebooks safe to show: control characters are escaped.
 
 A body or an error text can hold characters that act instead of being shown: terminal codes, new
-lines, characters that reorder text. `safe` replaces each by its escape sequence, such as ``\x1b``.
+lines, characters that reorder text. `safe` replaces each by its escape sequence, such as ``\x1b``,
+and the end of a line by `NEW_LINE`.
 For HTML the result still has to go through `html.escape`. Nothing here talks to a broker.
 """
 
@@ -15,8 +16,10 @@ from collections.abc import Callable
 # two line separators U+2028 and U+2029; surrogates and the two noncharacters, which neither UTF-8
 # nor XML can hold. Unicode's other format characters are left to the fonts.
 _UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
-_IN_A_LINE = re.compile(f"[{_UNSAFE}]")
+_IN_A_LINE = re.compile(f"\r?\n|[{_UNSAFE}]")
 _IN_A_BLOCK = re.compile(rf"(?![\n\t])[{_UNSAFE}]")
+
+NEW_LINE = " ⏎ "  # what a text of several lines has on one line
 
 # HTML classes: within such an element, text between two dollar signs is not shown as a formula.
 NO_FORMULAS = "tex2jax_ignore mathjax_ignore"
@@ -89,5 +92,7 @@ def _cut(text: str, limit: int | None) -> str:
 
 
 def _escaped(found: re.Match[str]) -> str:
+    if found[0].endswith("\n"):
+        return NEW_LINE
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -5,10 +5,13 @@ Nothing here talks to a broker. Prototyped in ``notebooks/07_runs.ipynb``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mousetrap.display.table import Table
+from mousetrap.display.formats import age, counted
+from mousetrap.display.safe_text import safe
+from mousetrap.display.table import MAX_CELL_CHARS, Table
 from mousetrap.errors import SettingsError
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.ledger_entry import LedgerEntry
@@ -16,6 +19,8 @@ from mousetrap.model.ledger_order import ORDERS, OUTCOMES, MessageOrder, outcome
 from mousetrap.model.outcome import Outcome
 
 MAX_KEPT_ROWS = 10_000  # of a table; of a longer one, a row shows what is known when it is shown
+MAX_GROUPS = 10  # lines of `open_groups`
+MIN_SHOWN_WAIT = 0.5  # seconds; a shorter wait would be shown as 0 s
 
 
 def messages(
@@ -63,11 +68,55 @@ def messages(
 
 
 def open_messages(ledger: Ledger, now: float) -> Table:
-    """Return a row for each message that is not settled at time *now*: where it is, how long."""
+    """Return a row for each message that is not settled at time *now*: where it is, how long.
+
+    The title says of how many jobs they are.
+    """
+    jobs, rows = set(), []
+    for entry in ledger.each_open():
+        jobs.add(entry.of_job)
+        rows.append(_open_row(ledger, entry, now))
     return Table(
         ("message", "job", "stopped in", "attempt", "for s", "last failure"),
-        [_open_row(ledger, entry, now) for entry in ledger.each_open()],
+        rows,
+        f"no final outcome of {counted(len(rows), 'message')} of {counted(len(jobs), 'job')}",
     )
+
+
+def open_groups(table: Table) -> list[str]:
+    """Return a line for each place in which messages of *table*, of `open_messages`, wait.
+
+    Those with the same attempt are one line: ``11 in slow, 2 s each``.
+    """
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in table:
+        groups.setdefault((row["stopped in"], row["attempt"]), []).append(row)
+    largest = sorted(groups.items(), key=lambda group: -len(group[1]))
+    lines = [_group_line(place, attempt, rows) for (place, attempt), rows in largest]
+    if more := lines[MAX_GROUPS:]:
+        lines[MAX_GROUPS:] = [f"and {counted(len(more), 'more place')}"]
+    return lines
+
+
+def _group_line(place: str, attempt: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    line = f"{len(rows):,} in {place}"
+    waited = [row["for s"] for row in rows if row["for s"] is not None]
+    if waited and max(waited) >= MIN_SHOWN_WAIT:
+        shortest, longest = age(min(waited)), age(max(waited))
+        span = longest if shortest == longest else f"{shortest} to {longest}"
+        if ", after " in place:  # the time since the end of its delay
+            line += f", due {span} ago"
+        else:
+            line += f", {span}" + " each" * (len(rows) > 1 and shortest == longest)
+    if attempt > 1:
+        line += f", attempt {attempt}"
+    reasons = Counter(row["last failure"] for row in rows if row["last failure"])
+    if reasons:
+        reason, _ = reasons.most_common(1)[0]
+        line += f"; last failure: {safe(reason, MAX_CELL_CHARS)}"
+        if len(reasons) > 1:
+            line += f" ({len(reasons) - 1:,} more texts)"
+    return line
 
 
 def late_retries(

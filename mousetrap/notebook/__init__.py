@@ -3,6 +3,7 @@
 `registry` keeps the background consumers of this process, and `handle` is what a cell gets for one
 of them. `source_digest` says which source of a handler runs. `panel` draws workers and runs, `live`
 keeps what is drawn up to date in its cell, and `stats_source` and `rate` supply the figures.
+`cell_traceback` is how a cell shows an error of the package.
 None of it needs a notebook: it works in a terminal or a script as well. Nothing here imports
 IPython; a process that is a kernel has imported it already.
 """

@@ -8,7 +8,7 @@ another library never answers, and what it holds cannot be known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -53,16 +53,21 @@ class Holdings:
         """How many messages each worker has received since it started, by its id."""
         return {each.worker: each.received for each in self.answers}
 
-    def lines(self) -> list[str]:
+    def lines(self, plain_name: Callable[[str], str]) -> list[str]:
         """Return a line for each worker that holds a message or does not answer."""
         return [
-            *[f"{each} holds {each.held:,} of {each.queue}" for each in self.answers if each.held],
             *[
-                f"{each} does not answer; it held {each.held:,} of {each.queue} before"
+                f"{each} holds {each.held:,} of {safe(plain_name(each.queue))}"
+                for each in self.answers
+                if each.held
+            ],
+            *[
+                f"{each} does not answer; it held {each.held:,} of {safe(plain_name(each.queue))} "
+                f"before"
                 for each in self.silent
             ],
             *[
-                f"no answer so far from {counted(number, 'consumer')} of {safe(queue)}"
+                f"no answer so far from {counted(number, 'consumer')} of {safe(plain_name(queue))}"
                 for queue, number in self.strangers.items()
             ],
         ]

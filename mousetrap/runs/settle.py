@@ -83,6 +83,7 @@ class Settlement:
         self._delay_queues = delay_queues
         self._consumers: dict[str, int] = {}  # of each stage's queue, by its wire name
         self._failure: MousetrapError | None = None
+        self._last: tuple[str, dict[str, Any]] | None = None  # the progress when `wait` gave up
 
     def fail(self, error: MousetrapError) -> None:
         """Make `wait` raise *error*: the run can receive no more outcomes."""
@@ -91,7 +92,7 @@ class Settlement:
     def wait(self, timeout: float, *, fail_fast: bool) -> None:
         """Wait as `Run.settle` describes, and raise what it says."""
         deadline = clock.monotonic() + timeout
-        progress = ProgressDisplay()
+        progress, self._last = ProgressDisplay(), None
 
         def is_over() -> bool:
             return not self._ledger.open or (fail_fast and bool(self._ledger.dead))
@@ -113,7 +114,7 @@ class Settlement:
                 if not left:
                     raise self.not_settled(timeout, end)
         finally:
-            progress.update(*self._progress(), is_last=True)
+            progress.update(*(self._last or self._progress()), is_last=True)
 
     def _is_settled(self, timeout: float, end: float) -> bool:
         """Return whether no message is left, now that every known outcome is final.
@@ -196,16 +197,19 @@ class Settlement:
         """Return the error that says where each open message is; asks the broker until *end*."""
         table = ledger_tables.open_messages(self._ledger, clock.steady_time())
         last = ledger_tables.last_failure(self._ledger)
+        self._last = self._progress(open=len(table))  # says the same as the error
+        unconfirmed = len(self._sender.unconfirmed())
         lines = [
-            f"no final outcome of {counted(len(table), 'message')} after {timeout:g} s, and "
-            f"{len(self._sender.unconfirmed()):,} are not confirmed:",
-            repr(table),
+            f"{table.title} after {timeout:g} s"
+            + f"; the broker has not confirmed {counted(unconfirmed, 'job')}" * bool(unconfirmed),
+            *[f"  {line}" for line in ledger_tables.open_groups(table)],
+            "At the broker:",
             *self._places(end),
             *self._late_retries(end),
             *self._delayed(),
             *self._alarm(),
             "A message that waits in no queue is with a worker, or lost: look at the workers, or "
-            "give a longer timeout",
+            "give a longer timeout. The table of this error has a row for each message",
             *([f"The last failure was in {last.stage}:", last.traceback] if last else []),
             *(self._printed(last) if last else []),
         ]
@@ -279,14 +283,18 @@ class Settlement:
             places = [f"  the queues could not be read: {error}"]
         left = min(DISCOVERY_TIMEOUT, clock.remaining(end))
         holdings = self._holders.ask(self._consumers, left)
-        return [*places, *[f"  {line}" for line in holdings.lines()]]
+        return [*places, *[f"  {line}" for line in holdings.lines(self._topology.plain_name)]]
 
-    def _progress(self) -> tuple[str, dict[str, Any]]:
-        """Return the progress as a line for people, and as values for a program."""
+    def _progress(self, open: int | None = None) -> tuple[str, dict[str, Any]]:
+        """Return the progress as a line for people, and as values for a program.
+
+        *open* is how many messages are open, if that was counted before.
+        """
+        open = self._ledger.open if open is None else open
         counts = self._ledger.counts()
         done = ", ".join(
             f"{stage} {each['done']:,}" + (f" ({each['dead']:,} dead)" if each["dead"] else "")
             for stage, each in counts.items()
         )
-        line = f"{self._namespace}: {self._ledger.open:,} open; done: {done or 'nothing yet'}"
-        return line, {"namespace": self._namespace, "open": self._ledger.open, "stages": counts}
+        line = f"{self._namespace}: {counted(open, 'message')} open; done: {done or 'nothing yet'}"
+        return line, {"namespace": self._namespace, "open": open, "stages": counts}

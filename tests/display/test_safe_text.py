@@ -14,10 +14,11 @@ any_text = text(characters(codec=None))  # lone surrogates, too
 
 
 def test_safe_escapes_control_characters_and_cuts():
-    """Each control character is shown as its escape sequence; a long text ends with an ellipsis."""
-    assert safe("a\nb\x00\ud800", 100) == "a\\x0ab\\x00\\ud800"
+    """Control characters are shown as escape sequences, line ends as a sign; a long text is cut."""
+    assert safe("a\nb\x00\ud800", 100) == "a ⏎ b\\x00\\ud800"
     assert safe("abcdef", 4) == "abc…"
     assert safe("abcd", 4) == "abcd"
+    assert safe("one\r\ntwo\n\nthree") == "one ⏎ two ⏎  ⏎ three"
 
 
 @pytest.mark.parametrize("character", ["\x1b", "\x9b", "\x7f", "\u202e", "\u2066", "\u2028",

@@ -6,17 +6,21 @@ import re
 
 import pytest
 
+from mousetrap.display.table import Table
 from mousetrap.errors import SettingsError
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.ledger_tables import (
+    MAX_GROUPS,
     first_dead,
     last_failure,
     messages,
+    open_groups,
     open_messages,
 )
 from mousetrap.model.outcome import Outcome, Output
 
 READS = {"work": "first", "more": "second"}
+OPEN_COLUMNS = ("message", "job", "stopped in", "attempt", "for s", "last failure")
 START = 1_000_000.0  # seconds since 1970
 
 
@@ -143,6 +147,63 @@ def test_open_messages_says_where_each_waits(ledger):
     assert rows["b"]["stopped in"] == "work, after 5 s"
     assert (rows["b"]["attempt"], rows["b"]["last failure"]) == (2, "ValueError: no luck")
     assert (rows["d"]["stopped in"], rows["d"]["attempt"], rows["d"]["for s"]) == ("work", 1, 10.0)
+
+
+def test_open_messages_says_of_how_many_jobs_they_are():
+    """Messages are counted, and the jobs that they belong to."""
+    found = Ledger(READS)
+    found.sent("job", "work", START)
+    split = (Output("part 1", "work"), Output("part 2", "work"))
+    found.add([outcome("job", outputs=split)], START + 1)
+
+    assert open_messages(found, START).title == "no final outcome of 2 messages of 1 job"
+
+
+def test_open_groups_has_a_line_for_each_place(ledger):
+    """Equal rows are one line; the place with most messages comes first."""
+    for n in range(11):
+        ledger.sent(f"more {n}", "work", START + n / 10)
+
+    assert open_groups(open_messages(ledger, START + 10)) == [
+        "12 in work, 9 s to 10 s",
+        "1 in work, after 5 s, due 2 s ago, attempt 2; last failure: ValueError: no luck",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("waited", "line"),
+    [
+        ([2.0, 2.1], "2 in work, 2 s each"),
+        ([2.0], "1 in work, 2 s"),
+        ([None, 0.1], "2 in work"),
+        ([0.2, 7000.0], "2 in work, 0 s to 1.9 h"),
+    ],
+)
+def test_open_groups_says_for_how_long(waited, line):
+    """One time if all are alike, nothing if nothing is known or they have just come."""
+    rows = [(str(n), "job", "work", 1, seconds, None) for n, seconds in enumerate(waited)]
+
+    assert open_groups(Table(OPEN_COLUMNS, rows)) == [line]
+
+
+def test_open_groups_names_one_failure_and_counts_the_others():
+    """The most frequent one, on one line; other texts are counted."""
+    reasons = ["ValueError: no\nluck", "ValueError: no\nluck", "OSError: at 1", "OSError: at 2"]
+    rows = [(str(n), "job", "work", 2, 0.0, reason) for n, reason in enumerate(reasons)]
+
+    [line] = open_groups(Table(OPEN_COLUMNS, rows))
+
+    assert line == ("4 in work, attempt 2; last failure: ValueError: no ⏎ luck (2 more texts)")
+
+
+def test_open_groups_are_few():
+    """A flow of many stages, each stuck, is no page of lines."""
+    rows = [(str(n), "job", f"queue{n}", 1, 2.0, None) for n in range(30)]
+
+    lines = open_groups(Table(OPEN_COLUMNS, rows))
+
+    assert len(lines) == MAX_GROUPS + 1
+    assert lines[-1] == "and 20 more places"
 
 
 def test_last_failure_is_of_an_open_message(ledger):

@@ -223,7 +223,7 @@ def test_check_pipeline_fails_when_a_message_is_lost(pipeline, settings, tmp_pat
 
     assert run.returncode != 0
     assert failed_cell(executed) == "run"
-    assert "NotSettled: no final outcome of 1 message after 25 s" in run.stderr
+    assert "NotSettled: no final outcome of 1 message of 1 job after 25 s" in run.stderr
     assert "start_fetch" in run.stderr
 
 

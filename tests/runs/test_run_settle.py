@@ -63,7 +63,7 @@ def test_settle_says_where_each_message_is_after_the_timeout(settings):
     assert [row["stopped in"] for row in rows] == ["numbers, after 30 s"] * 2
     assert [row["attempt"] for row in rows] == [2, 2]
     text = str(stuck.value)
-    assert "no final outcome of 2 messages after 1.5 s" in text
+    assert "no final outcome of 2 messages of 2 jobs after 1.5 s" in text
     assert "numbers.retry.30s: 2 wait" in text
     assert 'raise ConnectionError(f"no answer at {n}")' in text
     assert isinstance(stuck.value.__cause__, ConnectionError)

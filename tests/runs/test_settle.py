@@ -15,6 +15,7 @@ from support.messages import open_messages
 import mousetrap
 from mousetrap import stage
 from mousetrap.amqp.queue_depth import Depth
+from mousetrap.display import progress
 from mousetrap.errors import ConnectionLost, MessageDied, MousetrapError, NotSettled
 from mousetrap.flows.flow import Flow
 from mousetrap.model.ledger import Ledger
@@ -229,12 +230,32 @@ def test_settlement_says_after_the_timeout_where_the_messages_are():
         waiting.wait(0.01, fail_fast=False)
 
     text = str(caught.value)
-    assert text.startswith("no final outcome of 2 messages after 0.01 s, and 0 are not confirmed")
+    assert text.startswith("no final outcome of 2 messages of 2 jobs after 0.01 s\n")
+    assert "  1 in numbers, after 30 s, attempt 2; last failure: OSError: no\n" in text
     assert "numbers: 0 wait, 0 consumers" in text
     assert "numbers.retry.0.02s: 1 wait" in text
     assert "in count" in text
     assert len(caught.value.table) == 2
     assert caught.value.__cause__ is error
+
+
+def test_settlement_reports_one_number(capsys, monkeypatch):
+    """The last line of progress has the number in the error, whatever is settled afterwards."""
+    ledger = ledger_of()
+    monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
+
+    def depths(names, _):  # asked for the error's text, after its messages were counted
+        ledger.add([outcome("a")], clock.steady_time())
+        return [Depth(name, 0, 1) for name in names]
+
+    with pytest.raises(NotSettled) as caught:
+        settlement(ledger, depths=depths).wait(0.01, fail_fast=False)
+
+    text = str(caught.value)
+    assert text.startswith("no final outcome of 2 messages of 2 jobs after")
+    assert "numbers: 0 wait, 1 consumer\n" in text
+    assert capsys.readouterr().err.splitlines()[-1].endswith("2 messages open; done: nothing yet")
+    assert ledger.open == 1
 
 
 def test_settlement_names_an_alarm_of_the_broker():
