@@ -35,7 +35,8 @@ if TYPE_CHECKING:  # the same as `_HOMES`, for type checkers and editors
     from mousetrap.notebook.handle import Handle
     from mousetrap.notebook.panel import Panel, panel
     from mousetrap.notebook.registry import consume
-    from mousetrap.runs.dead_letter_list import DeadLetterList, dead
+    from mousetrap.runs.dead_letter_list import DeadLetterList
+    from mousetrap.runs.find_dead_letters import dead
     from mousetrap.runs.flow_description import FlowDescription, describe
     from mousetrap.runs.run import Run, run
     from mousetrap.settings import Settings
@@ -94,7 +95,8 @@ _HOMES = {
     "flows.recording": ("Recording",),
     "runs.flow_description": ("FlowDescription", "describe"),
     "runs.run": ("Run", "run"),
-    "runs.dead_letter_list": ("DeadLetterList", "dead"),
+    "runs.dead_letter_list": ("DeadLetterList",),
+    "runs.find_dead_letters": ("dead",),
     "sink": ("Sink",),
     "notebook.handle": ("Handle",),
     "notebook.panel": ("Panel", "panel"),

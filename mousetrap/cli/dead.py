@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from mousetrap import job_queue
 from mousetrap.cli.console import err, out, print_error, print_json, print_message, print_table
 from mousetrap.cli.errors import ExitCode, new_app
 from mousetrap.cli.options import Json, Name
-from mousetrap.display.formats import age, counted
+from mousetrap.display.formats import age, counted, size
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.display.safe_text import safe
 from mousetrap.flows import dead_letters
+from mousetrap.model.dead_letter_kinds import kinds_of, shown_kinds
+from mousetrap.model.error_kinds import MAX_KINDS, NO_REASON
+from mousetrap.model.message import Message
+from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
 from mousetrap.runtime import clock
 from mousetrap.runtime.postponed_interrupts import postponed
@@ -26,36 +32,62 @@ app = new_app("Dead letters of a queue: list, replay, delete. QUEUE is the work 
 def list_dead_letters(
     queue: Name,
     n: Annotated[int, typer.Option("-n", min=1, help="How many at most.")] = 100,
+    each: Annotated[
+        bool, typer.Option("--each", help="Show each one, not only the kinds of error.")
+    ] = False,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where in the handler each one failed.")
+        bool, typer.Option("--traceback", help="Show where in the handler it failed.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show reason, attempts and age of each dead letter; `peek QUEUE.dead` shows the bodies.
+    """Show the kinds of error, or each dead letter; `peek QUEUE.dead` shows the bodies.
 
     Example: mousetrap dead list start_fetch --traceback
     """
-    found = dead_letters.dead_letters(queue, n, Settings.from_environment())
-    now = clock.time()
+    settings = Settings.from_environment()
+    found = dead_letters.dead_letters(queue, n, settings)
     if json:
-        for each in found:
-            print_json({"id": each.id, "job": each.job, "reason": each.reason,
-                        "attempts": each.attempt, "origin": each.origin, "died": each.dead_since,
-                        "replayed": each.replayed, "size": len(each.body),
-                        "traceback": each.traceback})  # fmt: skip
+        for letter in found:
+            print_json({"id": letter.id, "job": letter.job, "reason": letter.reason,
+                        "attempts": letter.attempt, "origin": letter.origin,
+                        "died": letter.dead_since, "replayed": letter.replayed,
+                        "size": len(letter.body), "traceback": letter.traceback})  # fmt: skip
         return
+    if not found:
+        print_message(f"no dead letters of {queue}")
+        return
+    total = job_queue.depth(Queue(queue).dead, settings).messages if len(found) == n else n
+    place = f" of {queue}" + (f", the first of {total:,}" if total > n else "")
+    examples = _print_each(found, place) if each else _print_kinds(found, place, queue)
+    for letter in examples if traceback else []:
+        lines = [safe(line) for line in (letter.traceback or "no traceback").splitlines()]
+        out().print(f"\n{letter.short_id}", *lines, sep="\n", markup=False)
+
+
+def _print_each(found: Messages, place: str) -> Sequence[Message]:
+    """Print a line for each dead letter; return them all."""
+    now = clock.time()
     rows = (
-        (each.id[:8], each.attempt, age(now - each.dead_since) if each.dead_since else "?",
-         f"{len(each.body):,} B", each.reason or "no reason given")
+        (each.id[:8], each.attempt, age(now - each.dead_since) if each.dead_since else "–",
+         size(len(each.body)), each.reason or NO_REASON)
         for each in found
     )  # fmt: skip
-    print_table(
-        ("id", "attempts", "age", "size", "reason"), rows, counted(len(found), "dead letter")
+    title = counted(len(found), "dead letter") + place
+    print_table(("id", "attempts", "age", "size", "reason"), rows, title)
+    return found
+
+
+def _print_kinds(found: Messages, place: str, queue: str) -> Sequence[Message]:
+    """Print a line for each kind of error; return an example of each."""
+    console = out()
+    width = console.width if console.is_terminal else None
+    table = shown_kinds(found, clock.time(), place).without("share")
+    console.print(Text(table.text(width)))
+    print_message(
+        f"next: mousetrap dead list {queue} --each, or --traceback; "
+        f"mousetrap peek {queue}.dead; mousetrap dead replay {queue}"
     )
-    if traceback:
-        for each in found:
-            lines = [safe(line) for line in (each.traceback or "no traceback").splitlines()]
-            out().print(f"\n{each.short_id}", *lines, sep="\n", markup=False)
+    return [found[kind.members[0]] for kind in kinds_of(found)[:MAX_KINDS]]
 
 
 @app.command()

@@ -7,14 +7,20 @@ here talks to a broker.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from mousetrap.display import formats
+from mousetrap.display.cells import MAX_CELL_CHARS as MAX_CELL_CHARS
+from mousetrap.display.cells import Plain, TableCell
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 
 MAX_TABLE_ROWS = 20  # rows that are shown; the others are counted
-MAX_CELL_CHARS = 120  # a longer cell is cut
+MIN_WRAPPED = 24  # characters: a narrower column is not wrapped in a terminal
+
+LEFT = "text-align:left"
+RIGHT = "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums"
 
 
 class Table(Sequence[Mapping[str, Any]]):
@@ -22,7 +28,11 @@ class Table(Sequence[Mapping[str, Any]]):
 
     `MAX_TABLE_ROWS` rows are shown, those of *page* (from 1), and *note* below them; ``table[n]``,
     ``len(table)`` and `to_pandas` give access to all rows. *more* says how to see the others.
-    *units* are shown with the names of columns: ``wait, s``.
+
+    Numbers are on the right of their columns, and so are the columns *right*. *units* are shown
+    with the names of columns: ``wait, s``. *shows* has for a column the function that returns what
+    is shown for a value, a text or a `TableCell`: `formats.size`. It is not called for None. In a
+    terminal the column *wrapped* is the last one, and its lines are wrapped.
     """
 
     def __init__(
@@ -35,12 +45,18 @@ class Table(Sequence[Mapping[str, Any]]):
         page: int = 1,
         more: str = "",
         units: Mapping[str, str] | None = None,
+        shows: Mapping[str, Callable[[Any], str | TableCell]] | None = None,
+        right: Collection[str] = (),
+        wrapped: str = "",
     ) -> None:
         self.columns = tuple(columns)
         self.title = title
         self.note = note
         self._more = more
         self._units = units or {}
+        self._shows = shows or {}
+        self._right = right
+        self._wrapped = wrapped
         self._rows = rows
         pages = max(1, -(-len(rows) // MAX_TABLE_ROWS))
         self._start = (min(max(1, page), pages) - 1) * MAX_TABLE_ROWS
@@ -50,11 +66,17 @@ class Table(Sequence[Mapping[str, Any]]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Table(self.columns, self._rows[index], self.title, self.note, units=self._units)
+            return self._like(self.columns, self._rows[index])
         return dict(zip(self.columns, self._rows[index], strict=True))
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         return (self[n] for n in range(len(self)))
+
+    def without(self, *columns: str) -> Table:
+        """Return a table without these columns."""
+        kept = [n for n, name in enumerate(self.columns) if name not in columns]
+        rows = [[row[n] for n in kept] for row in self._rows]
+        return self._like([self.columns[n] for n in kept], rows)
 
     def to_pandas(self) -> Any:
         """Return all rows as a `pandas.DataFrame`.
@@ -69,55 +91,113 @@ class Table(Sequence[Mapping[str, Any]]):
         return pandas.DataFrame(list(self._rows), columns=list(self.columns))
 
     def __repr__(self) -> str:
-        rows = [tuple(self._heads()), *self._shown()]
-        widths = [max(len(row[n]) for row in rows) for n in range(len(self.columns))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        return self.text()
+
+    def text(self, width: int | None = None) -> str:
+        """Return the table as text; the column *wrapped* so that no line exceeds *width*."""
+        cells = [self._heads()]
+        cells += [[each.text() for each in row] for row in self._shown()]
+        is_right = self._sides()
+        order = sorted(range(len(self.columns)), key=lambda n: self.columns[n] == self._wrapped)
+        widths = [max(len(row[n]) for row in cells) for n in range(len(self.columns))]
+        before = sum(widths[n] + 2 for n in order[:-1])
+        lines = []
+        for row in cells:
+            *first, last = [
+                row[n].rjust(widths[n]) if is_right[n] else row[n].ljust(widths[n]) for n in order
+            ]
+            parts = [last]
+            if width and self._wrapped and width - before >= MIN_WRAPPED:
+                parts = textwrap.wrap(last.rstrip(), width - before) or [""]
+            lines.append("  ".join([*first, parts[0]]).rstrip())
+            lines += [" " * before + each for each in parts[1:]]
         return "\n".join([*([safe(self.title)] if self.title else []), *lines, *self._rest()])
 
     def _repr_html_(self) -> str:
-        left = "style='text-align:left'"
-        head = "".join(f"<th {left}>{html.escape(name)}</th>" for name in self._heads())
+        sides = [RIGHT if right else LEFT for right in self._sides()]
+        head = "".join(
+            f"<th scope='col' style='{side}'>{html.escape(name)}</th>"
+            for side, name in zip(sides, self._heads(), strict=True)
+        )
         body = "".join(
-            "<tr>"
-            + "".join(f"<td {_style(cell)}>{html.escape(cell)}</td>" for cell in row)
+            "<tr style='vertical-align:top'>"
+            + "".join(
+                f"<td style='{side}{_wrapping(cell) if side == LEFT else ''}'>{cell.html()}</td>"
+                for side, cell in zip(sides, row, strict=True)
+            )
             + "</tr>"
             for row in self._shown()
         )
-        title = f"<caption {left}>{html.escape(safe(self.title))}</caption>" if self.title else ""
         rest = "".join(f"<p>{html.escape(line)}</p>" for line in self._rest())
-        return (
-            f"<div class='{NO_FORMULAS}'><table>{title}<thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table>{rest}</div>"
-        )
+        table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        return f"<div class='{NO_FORMULAS}'>{scrollable(table, self.title)}{rest}</div>"
 
-    def _shown(self) -> list[tuple[str, ...]]:
-        shown = self._rows[self._start : self._start + MAX_TABLE_ROWS]
-        return [tuple(_cell(value) for value in row) for row in shown]
+    def _like(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+        return Table(
+            columns, rows, self.title, self.note, more=self._more, units=self._units,
+            shows=self._shows, right=self._right, wrapped=self._wrapped,
+        )  # fmt: skip
+
+    def _shown(self) -> list[list[TableCell]]:
+        rows = self._rows[self._start : self._start + MAX_TABLE_ROWS]
+        shows = [self._shows.get(name) for name in self.columns]
+        return [[_cell(*each) for each in zip(row, shows, strict=True)] for row in rows]
+
+    def _sides(self) -> list[bool]:
+        """Return for each column whether it stands on the right."""
+        rows = self._rows[self._start : self._start + MAX_TABLE_ROWS]
+        return [
+            name in self._right or _is_numeric([row[n] for row in rows], self._shows.get(name))
+            for n, name in enumerate(self.columns)
+        ]
 
     def _heads(self) -> list[str]:
         units = self._units
         return [safe(f"{each}, {units[each]}" if each in units else each) for each in self.columns]
 
     def _rest(self) -> list[str]:
-        number = len(self)
-        rest = [f"... and {number - MAX_TABLE_ROWS:,} more"] if number > MAX_TABLE_ROWS else []
-        if self._more and rest:
-            last = min(number, self._start + MAX_TABLE_ROWS)
-            rest = [f"rows {self._start + 1:,} to {last:,} of {number:,}; {self._more}"]
+        more = len(self) - MAX_TABLE_ROWS
+        rest = [f"{more:,} more: {self._more or '.to_pandas()'}"] if more > 0 else []
+        if more > 0 and self._start:
+            last = min(len(self), self._start + MAX_TABLE_ROWS)
+            rest[0] = f"rows {self._start + 1:,} to {last:,}; {rest[0]}"
         return [*rest, *([safe(self.note)] if self.note else [])]
 
 
-def _style(cell: str) -> str:
-    """Return the cell's style: a short cell, such as a size or an age, is never wrapped."""
-    return f"style='text-align:left{'' if len(cell) > 20 else ';white-space:nowrap'}'"
+def scrollable(table: str, title: str) -> str:
+    """Return the element table with the rows *table*; a wide one is scrolled, also by keyboard."""
+    shown = html.escape(safe(title))
+    caption = ""
+    if shown:
+        nowrap = "" if len(shown) > MAX_CELL_CHARS else ";white-space:nowrap"
+        caption = f"<caption style='{LEFT}{nowrap}'>{shown}</caption>"
+    return (
+        f"<div style='overflow-x:auto' tabindex='0' role='region' aria-label='{shown or 'table'}'>"
+        f"<table>{caption}{table}</table></div>"
+    )
 
 
-def _cell(value: Any) -> str:
+def _wrapping(cell: TableCell) -> str:
+    """Return the style of a short cell, such as an id or an age: it is never wrapped."""
+    return ";white-space:nowrap" if len(cell.text()) <= 20 else ""
+
+
+def _is_numeric(values: Sequence[Any], shows: Callable[[Any], str | TableCell] | None) -> bool:
+    found = [value for value in values if value is not None]
+    return bool(found) and all(
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (shows is None or isinstance(shows(value), str))
+        for value in found
+    )
+
+
+def _cell(value: Any, shows: Callable[[Any], str | TableCell] | None) -> TableCell:
     if value is None:
-        return formats.UNKNOWN
+        return Plain(formats.UNKNOWN)
+    if shows is not None:
+        shown = shows(value)
+        return shown if isinstance(shown, TableCell) else Plain(shown)
     if isinstance(value, float):
-        return formats.number(value)
-    return f"{value:,}" if type(value) is int else safe(value, MAX_CELL_CHARS)
+        return Plain(formats.number(value))
+    return Plain(f"{value:,}" if type(value) is int else value)

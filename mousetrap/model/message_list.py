@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mousetrap.display.formats import age, counted
+from mousetrap.display.formats import age, counted, size
 from mousetrap.display.safe_text import repr_of
 from mousetrap.display.table import MAX_CELL_CHARS, Table
 from mousetrap.errors import UndecodableMessage
@@ -33,31 +33,29 @@ class Messages(list[Message]):
         self._taken = clock.time()  # ages are as of this moment, whenever it is shown
 
     def table(self) -> Table:
-        """Return a row for each message, without its body."""
+        """Return a row for each message, without its body; sizes in bytes, ages in seconds."""
         columns = ["message", "attempt", "size", "age"]
+        ages = [each.age_at(self._taken) for each in self]
         rows = [
-            [each.id[:8], each.attempt, f"{len(each.body):,} B", self._age(each)] for each in self
+            [each.id[:8], each.attempt, len(each.body), seconds]
+            for each, seconds in zip(self, ages, strict=True)
         ]
         if any(each.reason for each in self):
             columns.append("reason")
             for row, each in zip(rows, self, strict=True):
                 row.append(each.reason)
-        return Table(columns, rows, counted(len(self), "message") + self.title, self.note)
+        title = counted(len(self), "message") + self.title + _range(ages)
+        shows = {"size": size, "age": age}
+        return Table(columns, rows, title, self.note, shows=shows, wrapped="reason")
 
     def bodies(self, type: Any = None) -> Table:
-        """Return a row for each message with the beginning of its body.
+        """Return a row for each message with its size in bytes and the beginning of its body.
 
         With *type* the body is decoded to it; if that fails, the row has the error instead.
         """
-        rows = [
-            (each.id[:8], f"{len(each.body):,} B", preview(each.readable_body, type))
-            for each in self
-        ]
-        return Table(("message", "size", "body"), rows, counted(len(self), "message") + self.title)
-
-    def _age(self, message: Message) -> str | None:
-        seconds = message.age_at(self._taken)
-        return None if seconds is None else age(seconds)
+        rows = [(each.id[:8], len(each.body), preview(each.readable_body, type)) for each in self]
+        title = counted(len(self), "message") + self.title
+        return Table(("message", "size", "body"), rows, title, shows={"size": size}, wrapped="body")
 
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
@@ -68,6 +66,13 @@ class Messages(list[Message]):
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
+
+
+def _range(ages: Iterable[float | None]) -> str:
+    """Return how old messages are, in words: ``, 12 s to 3 min old``; "" if that is not known."""
+    known = sorted(seconds for seconds in ages if seconds is not None)
+    shown = dict.fromkeys(age(seconds) for seconds in known[:1] + known[-1:])
+    return f", {' to '.join(shown)} old" if shown else ""
 
 
 def preview(body: bytes, type: Any = None) -> str:

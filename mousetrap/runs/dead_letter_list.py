@@ -6,34 +6,31 @@ The list holds copies; no queue changes before `DeadLetterList.replay`. Prototyp
 
 from __future__ import annotations
 
-import inspect
+import html
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mousetrap.display.formats import age, counted
-from mousetrap.display.safe_text import SafeText, class_name, safe
+from mousetrap.display.cells import Code
+from mousetrap.display.formats import age, counted, size
+from mousetrap.display.safe_text import NO_FORMULAS, SafeText, safe
 from mousetrap.display.table import Table
-from mousetrap.errors import MousetrapError, QueueMissing, SettingsError
-from mousetrap.flows.dead_letters import attach_replayed, dead_letters, send_back
+from mousetrap.errors import MousetrapError, SettingsError
+from mousetrap.flows.dead_letters import attach_replayed, send_back
 from mousetrap.flows.flow import reference
 from mousetrap.flows.recording import test_module
-from mousetrap.flows.stage import Stage, queue_of
-from mousetrap.job_queue import ANSWERS_TIMEOUT, depth
+from mousetrap.flows.stage import Stage
+from mousetrap.model.dead_letter_kinds import kinds_of, kinds_table, shown_kinds
 from mousetrap.model.decoding import decode
-from mousetrap.model.encoding import encode
-from mousetrap.model.headers import DEAD_SINCE, EDITED, ORIGIN, REASON, TRACEBACK
-from mousetrap.model.ledger_entry import LedgerEntry
+from mousetrap.model.error_kinds import NO_REASON
 from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
+from mousetrap.runs.edited_messages import edited, editor
 from mousetrap.runs.run import Run
-from mousetrap.runtime import clock
 from mousetrap.settings import Settings
-from mousetrap.worker.handler import Handler
 
-MAX_LISTED = 100  # dead letters, unless the caller asks for more
 HOW_TO_KEEP = (
     "Bodies are kept by run(..., keep_bodies=100_000); while the run is open, "
     "dead(stage, settings=run.settings) reads them from the dead queue."
@@ -61,7 +58,7 @@ class ReplayResult:
 
 
 class DeadLetterList(Messages):
-    """A list of dead letters, shown as a table without their bodies.
+    """A list of dead letters, shown by kind of error and without their bodies.
 
     Methods take an id, or the first characters of one. `edit` returns a new list with edited copies
     and does not change this one.
@@ -90,26 +87,69 @@ class DeadLetterList(Messages):
 
     # ---- looking at them -------------------------------------------------------------------------
 
+    def kinds(self) -> Table:
+        """Return one row for each kind of error: how many, attempts, first and last, an example.
+
+        Reasons that differ only in numbers, ids, quoted values, addresses and paths are of one
+        kind (see `mousetrap.model.error_kinds`).
+        """
+        return kinds_table(self, self._taken, self.title, self.note)
+
+    def where(self, text: str) -> DeadLetterList:
+        """Return a list of the messages whose reason contains *text*: ``where("KeyError")``."""
+        found = self._with([each for each in self if text in (each.reason or NO_REASON)])
+        found.title = f" with {text!r} among the {len(self):,}{self.title}"
+        return found
+
     def table(self) -> Table:
-        """Return one row for each message, without columns that are the same in all rows."""
+        """Return one row for each message, without columns that are the same in all rows.
+
+        `size` is in bytes, `died` in seconds before this list was made.
+        """
         columns: dict[str, Callable[[Message], Any]] = {
             "message": lambda each: each.id[:8],
             "queue": lambda each: self._queues[each.id].name,
-            "reason": lambda each: each.reason or "no reason given",
+            "reason": lambda each: each.reason or NO_REASON,
             "attempts": lambda each: each.attempt,
             "died": lambda each: self._died(each),
-            "size": lambda each: None if each.id in self._without_body else f"{len(each.body):,} B",
-            "replayed": lambda each: f"{each.replayed}×" if each.replayed else None,
+            "size": lambda each: None if each.id in self._without_body else len(each.body),
+            "replayed": lambda each: each.replayed or None,
             "edited": lambda each: "yes" if each.is_edited else None,
         }
         for name in ("replayed", "edited"):
             if not any(map(columns[name], self)):
                 del columns[name]
+        if all(each.id in self._without_body for each in self):
+            del columns["size"]
         if len({queue.name for queue in self._queues.values()}) < 2:
             del columns["queue"]
         rows = [tuple(value(each) for value in columns.values()) for each in self]
         title = counted(len(self), "dead letter") + self.title
-        return Table(tuple(columns), rows, title, self.note)
+        shows = {"size": size, "died": lambda seconds: f"{age(seconds)} ago",
+                 "replayed": lambda times: f"{times}×"}  # fmt: skip
+        return Table(tuple(columns), rows, title, self.note, shows=shows, wrapped="reason")
+
+    def __repr__(self) -> str:
+        if not self:
+            return safe(f"no dead letters{self.title}")
+        table = shown_kinds(self, self._taken, self.title, self.note)
+        return f"{table!r}\nNext: {safe(' · '.join(self._next()))}"
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return f"<div class='{NO_FORMULAS}'>{html.escape(repr(self))}</div>"
+        table = shown_kinds(self, self._taken, self.title, self.note)
+        commands = " · ".join(Code(each).html() for each in self._next())
+        return f"<div class='{NO_FORMULAS}'>{table._repr_html_()}<div>Next: {commands}</div></div>"
+
+    def _next(self) -> list[str]:
+        """Return what a person would call next on this list, by the name ``letters``."""
+        first, *others = kinds_of(self)
+        calls = [f"traceback({self[first.members[0]].id[:8]!r})"]
+        calls += [f"where({first.error!r})"] if others and first.error else []
+        calls += ["bodies()"] if len(self._without_body) < len(self) else []
+        calls += ["replay()"] if self._run is None or self._run.state == "open" else []
+        return ["letters = mousetrap.dead(…)", *(f"letters.{each}" for each in [*calls, "table()"])]
 
     def bodies(self, type: Any = None) -> Table:
         """Return one row for each with its body, truncated; decoded to *type*, if one is given."""
@@ -118,7 +158,8 @@ class DeadLetterList(Messages):
         for n, each in enumerate(self):
             if each.id in self._without_body:
                 rows[n] = (rows[n][0], None, "not kept")
-        return Table(table.columns, rows, table.title, HOW_TO_KEEP if self._without_body else "")
+        note = HOW_TO_KEEP if self._without_body else ""
+        return Table(table.columns, rows, table.title, note, shows={"size": size}, wrapped="body")
 
     def traceback(self, id: str) -> SafeText:
         """Return the traceback of the exception that the handler raised for this message."""
@@ -167,10 +208,10 @@ class DeadLetterList(Messages):
             SettingsError: there is no such message, or its body was not kept.
             TypeError: *function* needs more than one argument.
         """
-        handler = _handler(function)
+        handler = editor(function)
         chosen = {each.id: each for each in self._selected(ids)}
         self._check_bodies(chosen.values())
-        return self._with([_edited(each, handler) if each.id in chosen else each for each in self])
+        return self._with([edited(each, handler) if each.id in chosen else each for each in self])
 
     def replay(
         self,
@@ -295,83 +336,8 @@ class DeadLetterList(Messages):
             raise SettingsError("it is not clear which stage to test: give stage=...")
         return found[0]
 
-    def _died(self, message: Message) -> str | None:
-        seconds = message.age_at(self._taken)
-        return None if seconds is None or message.dead_since is None else f"{age(seconds)} ago"
-
-
-def dead(
-    source: Queue | Stage[..., Any] | str | Run,
-    n: int = MAX_LISTED,
-    settings: Settings | None = None,
-    *,
-    timeout: float = ANSWERS_TIMEOUT,
-) -> DeadLetterList:
-    """Return up to *n* dead letters: of a queue, of the queue that a stage reads, or of a run.
-
-    Dead letters of a queue are read and returned to it (see `mousetrap.peek`). Those of a run come
-    from its ledger, and no queue is read, so this works after the run has ended, too.
-
-    Raises:
-        QueueMissing: there is no such queue.
-        BrokerUnreachable, ConnectionLost: the broker did not answer within *timeout* seconds.
-    """
-    if isinstance(source, Run):
-        return _of_run(source, n)
-    deadline = clock.monotonic() + timeout
-    settings = settings or Settings.from_environment()
-    queue = queue_of(source)
-    try:
-        messages = dead_letters(queue, n, settings, timeout=timeout)
-    except QueueMissing:
-        problem = f"there is no queue {queue.name!r}, and so no dead letter of it"
-        raise QueueMissing(f"{problem}; check the name and the namespace") from None
-    total, left = len(messages), clock.remaining(deadline)
-    total = depth(queue.dead, settings, timeout=left).messages if total == n else total
-    return DeadLetterList(
-        messages, {each.id: queue for each in messages}, settings,
-        stages=[source] if isinstance(source, Stage) else (),
-        title=f" of {queue.name}" + _of_all(n, total),
-        note=messages.note if messages else "",
-    )  # fmt: skip
-
-
-def _of_run(run: Run, n: int) -> DeadLetterList:
-    entries = run.ledger.dead_entries()
-    queues = {queue.name: queue for queue in run.queues}
-    listed = [each for each in entries if each.queue in queues][:n]
-    return DeadLetterList(
-        [_message(run, each) for each in listed],
-        {each.id: queues[each.queue] for each in listed},
-        run.settings, stages=run.flow.stages, run=run,
-        without_body=[each.id for each in listed if each.body is None],
-        title=f" of {run.namespace}" + _of_all(n, len(entries)),
-    )  # fmt: skip
-
-
-def _of_all(n: int, total: int) -> str:
-    return f", the first of {total:,}" if total > n else ""
-
-
-def _message(run: Run, entry: LedgerEntry) -> Message:
-    """Return the message that the dead queue has, made from what the ledger knows of it."""
-    outcome = entry.outcome
-    assert outcome is not None  # `entry.is_dead` is true
-    headers = {REASON: outcome.reason, TRACEBACK: outcome.traceback, ORIGIN: entry.queue,
-               DEAD_SINCE: int(run.ledger.time(outcome, outcome.ended))}  # fmt: skip
-    sent = run.ledger.queued_at(entry)
-    return Message(
-        id=entry.id, body=entry.body or b"", attempt=outcome.attempt, parent=entry.parent,
-        job=entry.job or None, headers=headers, sent=None if sent is None else int(sent),
-    )  # fmt: skip
-
-
-def _handler(function: Callable[[Any], Any]) -> Handler:
-    try:
-        inspect.signature(function)
-    except ValueError:  # built-ins such as `str` and `max` have no signature to read
-        return Handler(lambda data: function(data), getattr(function, "__name__", None))
-    return Handler(function)
+    def _died(self, message: Message) -> float | None:
+        return None if message.dead_since is None else message.age_at(self._taken)
 
 
 def _reference(stage: Stage[..., Any]) -> str:
@@ -382,18 +348,3 @@ def _reference(stage: Stage[..., Any]) -> str:
             f"stage {stage.name} exists only in this notebook, where no test can import it: put it "
             f"into a module and give its name, stage='my_flow:{stage.name}'"
         ) from None
-
-
-def _edited(message: Message, handler: Handler) -> Message:
-    try:
-        data = handler.function(*handler.arguments(message))
-        body = encode(data)
-    except Exception as error:
-        raise MousetrapError(
-            f"{handler.name} failed with message {message.short_id}: {class_name(error)}; "
-            f"nothing was edited: correct the function, or select messages with ids=..."
-        ) from error
-    if data is None and message.content:
-        what = f"{handler.name} returned None for message {message.short_id}"
-        raise MousetrapError(f"{what}: return the data to send; nothing was edited")
-    return message.copy(message.attempt, {**message.headers, EDITED: True}, body)

@@ -28,7 +28,12 @@ def test_dead_list_replay_and_purge(run, start, settings):
 
     listed = json.loads(run("dead", "list", "work", "--json").stdout)
     assert listed["reason"].startswith("UndecodableMessage: wrong type")
-    assert "wrong type" in " ".join(run("dead", "list", "work", "--traceback").output.split())
+    shown = " ".join(run("dead", "list", "work", "--traceback").output.split())
+    assert shown.startswith("✕ 1 dead letter of work: 1 kind of error letters attempts first last")
+    assert "UndecodableMessage: wrong type" in shown
+    assert "next: mousetrap dead list work --each" in shown
+    assert shown.count(listed["id"][:8]) == 2  # in the table, and above the traceback
+    assert "1 dead letter of work" in run("dead", "list", "work", "--each").output
 
     assert json.loads(run("dead", "replay", "work", "--json").stdout) == {"replayed": 1}
     assert depth("work", settings).messages == 1

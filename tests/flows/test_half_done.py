@@ -17,7 +17,7 @@ from mousetrap.flows import dead_letters
 from mousetrap.flows.recording import RecordedMessage, Recording
 from mousetrap.job_queue import delete_unused, open_channel
 from mousetrap.model.message import current_message
-from mousetrap.runs.dead_letter_list import dead
+from mousetrap.runs.find_dead_letters import dead
 from mousetrap.runs.run import Run
 from mousetrap.runs.run_lock import RunLock, sweep
 from mousetrap.worker.worker import Worker

@@ -21,14 +21,23 @@ def messages(monkeypatch):
 def test_messages_show_facts_and_no_bodies(messages):
     """Ids, attempts, sizes and ages; the note is below."""
     assert repr(messages) == (
-        "3 messages in work\n"
-        "message   attempt  size  age\n"
-        "message-  1        1 B   12 s\n"
-        "message-  1        1 B   12 s\n"
-        "message-  1        1 B   12 s\n"
+        "3 messages in work, 12 s old\n"
+        "message   attempt  size   age\n"
+        "message-        1   1 B  12 s\n"
+        "message-        1   1 B  12 s\n"
+        "message-        1   1 B  12 s\n"
         "The messages are back in the queue."
     )
     assert "<table>" in messages._repr_html_()
+
+
+def test_the_title_has_the_range_of_the_ages(monkeypatch):
+    """From the youngest to the oldest; nothing if no message says when it was sent."""
+    monkeypatch.setattr(clock, "time", lambda: 1000.0)
+    found = Messages([Message(1, sent=700), Message(1), Message(1, sent=970)])
+
+    assert repr(found).startswith("3 messages, 30 s to 5 min old\n")
+    assert repr(Messages([Message(1)])).startswith("1 message\n")
 
 
 def test_messages_have_a_column_of_reasons_if_one_has_a_reason():
@@ -43,7 +52,7 @@ def test_messages_keep_their_ages(messages, monkeypatch):
     """An age is as of the moment when the list was made, whenever it is shown."""
     monkeypatch.setattr(clock, "time", lambda: 2_000_000.0)
 
-    assert messages.table()[0]["age"] == "12 s"
+    assert messages.table()[0]["age"] == 12.0
 
 
 def test_a_slice_of_messages_is_a_list_of_messages(messages):

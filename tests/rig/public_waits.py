@@ -22,7 +22,7 @@ from mousetrap.job_queue import drain, peek
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.registry import consume
-from mousetrap.runs.dead_letter_list import dead
+from mousetrap.runs.find_dead_letters import dead
 from mousetrap.runs.former_queues import leftovers, remember
 from mousetrap.start_fetch import start_fetch
 from mousetrap.worker.worker import Worker

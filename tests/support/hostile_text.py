@@ -15,8 +15,9 @@ from mousetrap.model.summary import StageSummary
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.panel import Panel
 from mousetrap.notebook.stats_source import StageView, View
-from mousetrap.runs.dead_letter_list import DeadLetterList, ReplayResult, dead
+from mousetrap.runs.dead_letter_list import DeadLetterList, ReplayResult
 from mousetrap.runs.diagram import Activity, Diagram
+from mousetrap.runs.find_dead_letters import dead
 from mousetrap.runs.run import Run
 from mousetrap.runtime import clock
 
@@ -137,6 +138,8 @@ def shown(text: str) -> dict[str, object]:
         "bodies": Messages([message], text, text).bodies(),
         "typed bodies": Messages([message], text).bodies(str),
         "dead letters": dead_letters,
+        "kinds of dead letters": dead_letters.kinds(),
+        "each dead letter": dead_letters.table(),
         "bodies of dead letters": dead_letters.bodies(int),
         "traceback": dead_letters.traceback(dead_letters[0].id),
         "replayed": ReplayResult([text], {text: text}),
