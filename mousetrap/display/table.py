@@ -160,7 +160,8 @@ class Table(Sequence[Mapping[str, Any]]):
         rest = [f"{more:,} more: {self._more or '.to_pandas()'}"] if more > 0 else []
         if more > 0 and self._start:
             last = min(len(self), self._start + MAX_TABLE_ROWS)
-            rest[0] = f"rows {self._start + 1:,} to {last:,}; {rest[0]}"
+            how = self._more or ".to_pandas()"
+            rest = [f"rows {self._start + 1:,} to {last:,} of {len(self):,}; more: {how}"]
         return [*rest, *([safe(self.note)] if self.note else [])]
 
 

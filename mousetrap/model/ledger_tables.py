@@ -62,7 +62,7 @@ def messages(
             rows = list(rows)
     return Table(
         columns, rows, title, page=page,
-        more=".to_pandas() for all, page=2, outcome='dead', stage='…', order='slowest'",
+        more=".to_pandas() for all, page=…, outcome='dead', stage='…', order='slowest'",
         units={"sent": "s", "wait": "s", "handling": "s"},
     )  # fmt: skip
 

@@ -61,7 +61,7 @@ def test_table_shows_a_page_and_says_which():
     """The rows before and after it are counted, and the caller says how to see them."""
     rows = repr(Table(("n",), [(n,) for n in range(50)], page=3, more="page=…")).splitlines()
 
-    assert rows[1:] == [*(str(n) for n in range(40, 50)), "rows 41 to 50; 30 more: page=…"]
+    assert rows[1:] == [*(str(n) for n in range(40, 50)), "rows 41 to 50 of 50; more: page=…"]
 
 
 def test_columns_can_be_left_out():

@@ -115,7 +115,7 @@ def test_messages_says_how_many_there_are_and_how_to_see_more():
     assert first[0] == "707 messages of 707 jobs in it: 1 dead, 706 open, 2 retries, slowest 1.47 s"
     assert {"sent, s", "wait, s", "handling, s"} <= set(re.split("  +", first[1]))
     assert first[2].startswith("007")
-    assert first[-1].startswith("687 more: .to_pandas() for all, page=2")
+    assert first[-1].startswith("687 more: .to_pandas() for all, page=…")
     assert second[-1].startswith("rows 21 to 40 of 707; ")
     assert len(messages(ledger, READS, "it", page=2)) == 707
     assert "rows 701 to 707 of 707; " in repr(messages(ledger, READS, "it", page=99))
