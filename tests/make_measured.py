@@ -70,7 +70,7 @@ def _speed() -> list[dict[str, Any]]:
         return {"section": SPEED, "what": what, "figure": figure,
                 "command": command, "readme": readme}  # fmt: skip
 
-    return [
+    found = [
         row(f"confirmed publishing ÷ ready-made bytes on a bare socket ({small} B, {large} B)",
             f"{bare[small]:.2f}, {bare[large]:.2f}", PUBLISH, readme=True),
         row(f"confirmed publishing ÷ the fastest other library, {fastest} ({small} B, {large} B)",
@@ -91,6 +91,26 @@ def _speed() -> list[dict[str, Any]]:
             f"{curve[-1]['microseconds']:.0f} µs each; {latency['RSS growth, MB']:.0f} MB more "
             f"than for {curve[0]['messages']:,}", LATENCY),
     ]  # fmt: skip
+    if "rates, defaults" in publish:
+        name = publish["defaults: fastest peer"]
+        found.append(row(
+            f"with everybody's defaults: publishing ÷ the fastest other library, {name}",
+            f"{publish['defaults: publish_many / fastest peer']:.1f}", PUBLISH))  # fmt: skip
+    if "rates, defaults" in flow:
+        name = flow["defaults: fastest peer"]
+        found.append(row(
+            f"with everybody's defaults: one hop ÷ the fastest other library, {name}",
+            f"{flow['defaults: hop / fastest peer']:.1f}", FLOW))  # fmt: skip
+    if hops := latency.get("one hop, defaults"):
+        ours = hops.pop("mousetrap")["p50"]
+        by_hand = hops["pika blocking, one by one"]["p50"]
+        others = [each["p50"] for name, each in hops.items() if "pika blocking" not in name]
+        found.append(row(
+            "with everybody's defaults: one message through one hop ÷ pika's blocking loop, ÷ the "
+            "other libraries and the tutorial's loop (median)",
+            f"{ours / by_hand:.2f}, {ours / max(others):.2f} to {ours / min(others):.2f}",
+            LATENCY))  # fmt: skip
+    return found
 
 
 def measured_table() -> str:

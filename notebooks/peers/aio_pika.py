@@ -30,26 +30,29 @@ class Peer(Base):
         super().__init__(settings)
         self._loop = Loop()
 
-    def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
+    def publish(self, queue: str, body: bytes, messages: int, window: int | None) -> float:
         async def all_of_them() -> float:
             async with await aio_pika.connect_robust(self.url) as connection:
                 channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
                 exchange = channel.default_exchange
                 return await in_windows(
                     lambda: exchange.publish(_message(body), queue, mandatory=True),
-                    messages, min(window, GATHERED),
+                    messages, min(window, GATHERED) if window else 1,
                 )  # fmt: skip
 
         return self._loop.run(all_of_them())
 
     @contextmanager
-    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+    def hop(
+        self, source: str, target: str, prefetch: int | None, handlers: int
+    ) -> Iterator[object]:
         busy: set[Any] = set()
 
         async def begin() -> Any:
             connection = await aio_pika.connect_robust(self.url)
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            await channel.set_qos(prefetch_count=prefetch)
+            if prefetch is not None:
+                await channel.set_qos(prefetch_count=prefetch)
             exchange = channel.default_exchange
 
             async def handle(message: Any) -> None:

@@ -31,6 +31,7 @@ class Peer(Base):
     """Writes one message's frames over and over."""
 
     title = "bare socket (the limit)"
+    has_defaults = False
 
     def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
         with self._connected() as wire:

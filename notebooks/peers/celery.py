@@ -54,7 +54,7 @@ class Peer(Base):
     mandatory = False
     share = 0.08
 
-    def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
+    def publish(self, queue: str, body: bytes, messages: int, window: int | None) -> float:
         text, place = body.decode()[1:-1], queue_of(queue)
         pass_on.apply_async((text,), queue=place)  # opens the connection; it counts as one of them
         started = time.perf_counter()
@@ -63,11 +63,18 @@ class Peer(Base):
         return time.perf_counter() - started
 
     @contextmanager
-    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+    def hop(
+        self, source: str, target: str, prefetch: int | None, handlers: int
+    ) -> Iterator[object]:
         processes = 2  # its default on two cores
+        ahead = (
+            []
+            if prefetch is None
+            else ["--prefetch-multiplier", str(max(1, prefetch // processes))]
+        )
         command = [
             sys.executable, "-m", "celery", "-A", "peers.celery", "worker", "-Q", source,
-            "-c", str(processes), "--prefetch-multiplier", str(max(1, prefetch // processes)),
+            "-c", str(processes), *ahead,
             "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "ERROR",
         ]  # fmt: skip
         places = {"PEER_SOURCE": source, "PEER_TARGET": target, "C_FORCE_ROOT": "1"}

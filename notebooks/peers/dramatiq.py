@@ -32,7 +32,7 @@ class Peer(Base):
         self._broker = RabbitmqBroker(url=self.url, confirm_delivery=True)
         dramatiq.set_broker(self._broker)
 
-    def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
+    def publish(self, queue: str, body: bytes, messages: int, window: int | None) -> float:
         text = body.decode()[1:-1]
         actor = self._actor(queue, None)
         actor.send(text)  # declares the queue and opens the connection; it counts as one of them
@@ -42,11 +42,14 @@ class Peer(Base):
         return time.perf_counter() - started
 
     @contextmanager
-    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+    def hop(
+        self, source: str, target: str, prefetch: int | None, handlers: int
+    ) -> Iterator[object]:
         self._actor(source, self._actor(target, None))
         self._broker.declare_queue(target, ensure=True)
         worker = dramatiq.Worker(self._broker, queues={source}, worker_threads=THREADS)
-        worker.queue_prefetch = prefetch
+        if prefetch is not None:
+            worker.queue_prefetch = prefetch
         worker.start()
         yield worker
         worker.stop()

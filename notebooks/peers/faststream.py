@@ -30,20 +30,22 @@ class Peer(Base):
         super().__init__(settings)
         self._loop = Loop()
 
-    def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
+    def publish(self, queue: str, body: bytes, messages: int, window: int | None) -> float:
         async def all_of_them() -> float:
             async with RabbitBroker(self.url, logger=None) as broker:
                 return await in_windows(
                     lambda: broker.publish(
                         body, queue, persist=True, mandatory=True, content_type="application/json"
                     ),
-                    messages, min(window, GATHERED),
+                    messages, min(window, GATHERED) if window else 1,
                 )  # fmt: skip
 
         return self._loop.run(all_of_them())
 
     @contextmanager
-    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+    def hop(
+        self, source: str, target: str, prefetch: int | None, handlers: int
+    ) -> Iterator[object]:
         async def begin() -> RabbitBroker:
             broker = RabbitBroker(
                 self.url, default_channel=Channel(prefetch_count=prefetch), graceful_timeout=10.0,

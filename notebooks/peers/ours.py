@@ -19,10 +19,14 @@ class Peer(Base):
     """`publish_many`, and a worker."""
 
     title = "mousetrap"
+    default_share = 1.0
 
-    def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
+    def publish(self, queue: str, body: bytes, messages: int, window: int | None) -> float:
         text = body.decode()[1:-1]  # without its quotes: we encode each, as a caller's data is
-        with Publisher(self.settings.replace(namespace="", max_in_flight=window)) as publisher:
+        settings = self.settings.replace(namespace="")
+        if window is not None:
+            settings = settings.replace(max_in_flight=window)
+        with Publisher(settings) as publisher:
             started = time.perf_counter()
             receipts = publisher.publish_many((Message(text) for _ in range(messages)), queue)
             publisher.flush(120)
@@ -31,7 +35,9 @@ class Peer(Base):
         return took
 
     @contextmanager
-    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+    def hop(
+        self, source: str, target: str, prefetch: int | None, handlers: int
+    ) -> Iterator[object]:
         settings = self.settings.replace(namespace="")
         with Worker(source, pass_on, settings, writes=target, prefetch=prefetch,
                     concurrency=handlers) as worker:  # fmt: skip

@@ -26,7 +26,7 @@ class Peer(Base):
     title = "pika blocking, one by one"
     share = 0.08
 
-    def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
+    def publish(self, queue: str, body: bytes, messages: int, window: int | None) -> float:
         with pika.BlockingConnection(self.parameters) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
@@ -36,11 +36,14 @@ class Peer(Base):
             return time.perf_counter() - started
 
     @contextmanager
-    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+    def hop(
+        self, source: str, target: str, prefetch: int | None, handlers: int
+    ) -> Iterator[object]:
         connection = pika.BlockingConnection(self.parameters)
         channel = connection.channel()
         channel.confirm_delivery()
-        channel.basic_qos(prefetch_count=prefetch)
+        if prefetch is not None:
+            channel.basic_qos(prefetch_count=prefetch)
 
         def handle(channel: Any, method: Any, _: Any, body: bytes) -> None:
             data = json.loads(body)

@@ -26,6 +26,7 @@ class Peer(Base):
     """pika's callbacks, written by hand."""
 
     title = "pika SelectConnection"
+    has_defaults = False
 
     def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
         found = {"sent": 0, "confirmed": 0, "started": 0.0, "took": 0.0}

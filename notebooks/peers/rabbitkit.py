@@ -39,17 +39,16 @@ class Peer(Base):
         warnings.filterwarnings("ignore", message=".*discard")  # a dead queue would be left behind
         self._loop = Loop()
 
-    def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
+    def publish(self, queue: str, body: bytes, messages: int, window: int | None) -> float:
         async def all_of_them() -> float:
-            broker = self._broker(1)
+            broker = self._broker(None if window is None else 1)
             await broker.start()
             envelopes = [
                 MessageEnvelope(routing_key=queue, body=body, mandatory=True)
                 for _ in range(messages)
             ]
-            options = BulkPublishOptions(
-                max_in_flight=min(window, CHANNELS), overall_timeout=120, max_items=messages
-            )
+            limit = {} if window is None else {"max_in_flight": min(window, CHANNELS)}
+            options = BulkPublishOptions(**limit, overall_timeout=120, max_items=messages)
             started = time.perf_counter()
             result = await broker.publish_many(envelopes, options)
             took = time.perf_counter() - started
@@ -60,7 +59,9 @@ class Peer(Base):
         return self._loop.run(all_of_them())
 
     @contextmanager
-    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+    def hop(
+        self, source: str, target: str, prefetch: int | None, handlers: int
+    ) -> Iterator[object]:
         async def begin() -> AsyncBroker:
             broker = self._broker(prefetch)
 
@@ -69,18 +70,30 @@ class Peer(Base):
                 envelope = MessageEnvelope(target, json.dumps(body).encode(), mandatory=True)
                 (await broker.publish(envelope)).raise_for_status()
 
-            await broker.start(worker_config=WorkerConfig(worker_count=CHANNELS))
+            await broker.start(
+                **(
+                    {}
+                    if prefetch is None
+                    else {"worker_config": WorkerConfig(worker_count=CHANNELS)}
+                )
+            )
             return broker
 
         broker = self._loop.run(begin())
         yield broker
         self._loop.run(broker.stop())
 
-    def _broker(self, prefetch: int) -> AsyncBroker:
+    def _broker(self, prefetch: int | None) -> AsyncBroker:
         config = RabbitConfig(
             connection=ConnectionConfig(**password_and_name(self.settings)),
             publisher=PublisherConfig(mandatory=True),
-            consumer=ConsumerConfig(prefetch_count=prefetch),
-            pool=PoolConfig(channel_pool_size=CHANNELS),
+            **(
+                {}
+                if prefetch is None
+                else {
+                    "consumer": ConsumerConfig(prefetch_count=prefetch),
+                    "pool": PoolConfig(channel_pool_size=CHANNELS),
+                }
+            ),
         )
         return AsyncBroker(config, serializer=JSONSerializer())

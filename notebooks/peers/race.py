@@ -24,6 +24,7 @@ from mousetrap.settings import Settings
 from peers import NAMES, peer_of
 
 FOLDER = Path(__file__).parents[1]
+WARM_UP = 10  # messages whose time is not counted
 POLL_INTERVAL = 0.005  # seconds between two depth queries
 
 
@@ -116,10 +117,14 @@ class Race:
             channel.queue_delete(each)
         self._connection.close()
 
-    def publish(self, name: str, messages: int, size: int, window: int) -> float:
-        """Confirmed messages a second; all of them are in the queue afterwards."""
+    def publish(self, name: str, messages: int, size: int, window: int | None) -> float:
+        """Confirmed messages a second; all of them are in the queue afterwards.
+
+        *window* publishes may wait for their confirm; None: as many as the library lets by default.
+        """
         racer = self.racers[name]
-        messages = max(2, round(messages * racer.peer.share))
+        share = racer.peer.share if window else racer.peer.default_share
+        messages = max(2, round(messages * share))
         place = self._fresh(name, "published")
         found = racer.ask("publish", queue=place, body=_body(size), messages=messages,
                           window=window)  # fmt: skip
@@ -129,12 +134,13 @@ class Race:
         return messages / found["seconds"]
 
     def hop(
-        self, name: str, messages: int, size: int, prefetch: int, handlers: int, window: int
+        self, name: str, messages: int, size: int, prefetch: int | None, handlers: int, window: int
     ) -> float:
         """Messages a second from one queue to the next, by what arrives there.
 
         The clock runs from the first that the witness sees to the last, so no start-up counts.
-        Afterwards the worker is stopped and the source is empty: every message was acked.
+        Afterwards the worker is stopped and the source is empty: every message was acked. With None
+        for *prefetch* it is what the library has by default.
         """
         racer = self.racers[name]
         messages = max(2, round(messages * racer.peer.share))
@@ -147,6 +153,36 @@ class Race:
         assert left == 0, f"{name}: {left} of {messages} were not acked"
         self._drop(source, target)
         return rate
+
+    def latencies(self, name: str, messages: int, size: int) -> list[float]:
+        """Seconds of one message at a time through a hop with the library's defaults.
+
+        From the publish to the arrival of the output at the witness. The first ten are not counted.
+        """
+        racer = self.racers[name]
+        source, target = self._fresh(name, "source"), self._fresh(name, "target")
+        racer.ask("publish", queue=source, body=_body(size), messages=2, window=1)
+        self._await(name, source, 2)
+        channel = self._connection.channel()
+        # the library's own message, with its envelope, is published again and again
+        _, properties, body = channel.basic_get(source, auto_ack=True)
+        racer.ask("start", source=source, target=target, prefetch=None, handlers=1)
+        arrived: list[object] = []
+        channel.basic_consume(target, lambda *each: arrived.append(each), auto_ack=True)
+        found: list[float] = []
+        for n in range(1 + WARM_UP + messages):
+            begun = time.perf_counter()
+            if n:  # the first is in the queue
+                channel.basic_publish("", source, body, properties)
+            while len(arrived) <= n:
+                self._connection.process_data_events(10.0)
+                late = time.perf_counter() - begun
+                assert late < 60, f"{name}: no output within {late:.0f} s"
+            found.append(time.perf_counter() - begun)
+        channel.close()
+        racer.ask("stop")
+        self._drop(source, target)
+        return found[1 + WARM_UP :]
 
     def _await(self, name: str, place: str, messages: int) -> None:
         """Return when all are in the queue; unconfirmed ones may arrive late."""

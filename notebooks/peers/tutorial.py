@@ -22,9 +22,9 @@ class Peer(Base):
 
     title = "the tutorial's loop (unsafe)"
     persistent = confirmed = mandatory = ack_last = False
-    share = 0.5
+    share = default_share = 0.5
 
-    def publish(self, queue: str, body: bytes, messages: int, window: int) -> float:
+    def publish(self, queue: str, body: bytes, messages: int, window: int | None) -> float:
         with pika.BlockingConnection(self.parameters) as connection:
             channel = connection.channel()
             started = time.perf_counter()
@@ -35,7 +35,9 @@ class Peer(Base):
             return time.perf_counter() - started
 
     @contextmanager
-    def hop(self, source: str, target: str, prefetch: int, handlers: int) -> Iterator[object]:
+    def hop(
+        self, source: str, target: str, prefetch: int | None, handlers: int
+    ) -> Iterator[object]:
         connection = pika.BlockingConnection(self.parameters)
         channel = connection.channel()
 

@@ -21,11 +21,14 @@ from rig.byte_proxy import ByteProxy  # noqa: E402
 from rig.guarantees import GuaranteeObserver  # noqa: E402
 
 FIGURES = {  # of each, some that it must have computed
-    "bench_publish": ["publish_many / bare socket", "publish_many / fastest peer"],
+    "bench_publish": [
+        "publish_many / bare socket", "publish_many / fastest peer",
+        "defaults: publish_many / fastest peer",
+    ],
     "bench_flow": [
         "hop / fastest peer", "hop / aio-pika", "hop / tutorial's loop",
         "waiting jobs: time / ideal", "computing jobs: 2 processes / 1",
-        "two stages, embedded broker / this one",
+        "two stages, embedded broker / this one", "defaults: hop / fastest peer",
     ],
     "bench_call": ["call / by hand, p50", "rounds"],
     "bench_batch": ["batch / single", "batch / single, by hand without a broker"],
@@ -33,7 +36,7 @@ FIGURES = {  # of each, some that it must have computed
     "bench_prefetch": ["default / best", "prefetch found", "shares of 12 slow messages"],
     "bench_latency": [
         "two stages / bare pika, p50", "two stages / bare pika, safe, p99", "scaling",
-        "import mousetrap / import pika",
+        "import mousetrap / import pika", "one hop, defaults",
     ],
 }  # fmt: skip
 
