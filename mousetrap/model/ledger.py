@@ -17,8 +17,10 @@ from typing import TypeAlias
 import msgspec
 
 from mousetrap.errors import UndecodableMessage
+from mousetrap.model import ledger_progress
 from mousetrap.model.ledger_entry import LedgerEntry, precedence
 from mousetrap.model.ledger_figures import LedgerFigures
+from mousetrap.model.ledger_progress import RunProgress
 from mousetrap.model.ledger_rows import LedgerRows
 from mousetrap.model.ledger_times import LedgerTimes
 from mousetrap.model.message import copy_id
@@ -61,7 +63,7 @@ class Ledger(LedgerTimes):
         self._rows = LedgerRows(None if reads is None else frozenset(reads))
         self._counts: Counter[tuple[str, str]] = Counter()  # attempts by stage and outcome
         self._published: Counter[str] = Counter()  # messages that stages published, by queue
-        self._dead = 0
+        self._dead: set[int] = set()  # rows of the messages that are dead
         self._packed: deque[tuple[bytes, float]] = deque()  # not decoded so far
         self._backlog = 0  # bytes that were received since the last decoding began
         self._received_at = 0.0  # on the monotonic clock
@@ -187,12 +189,11 @@ class Ledger(LedgerTimes):
         )
         entry.body = entry.body or outcome.body
         entry.outcomes += (outcome,)
-        if (known := entry.outcome) is None:
-            entry.outcome = outcome
-            self._dead += outcome.kind == "dead"
-        else:
-            entry.outcome = max(known, outcome, key=precedence)
-            self._dead += entry.is_dead - (known.kind == "dead")
+        known = entry.outcome
+        entry.outcome = outcome if known is None else max(known, outcome, key=precedence)
+        if outcome.kind == "dead" or (known is not None and known.kind == "dead"):
+            change = self._dead.add if entry.is_dead else self._dead.discard
+            change(self._rows.ids.find(entry.id))
         if outcome.kind != "retried":
             entry.finals += 1
         for output in outcome.outputs:
@@ -225,7 +226,7 @@ class Ledger(LedgerTimes):
         """How many messages are dead, as far as is known."""
         with self._lock:
             self._unpack_all()
-            return self._dead
+            return len(self._dead)
 
     def published(self) -> dict[str, int]:
         """Return how many messages stages have published to each queue, by plain name."""
@@ -245,6 +246,21 @@ class Ledger(LedgerTimes):
             }
             for stage in stages
         }
+
+    def progress(self) -> RunProgress:
+        """Return how far the run is now: its jobs, and the open messages of each queue."""
+        with self._lock:
+            self._unpack_all()
+            return ledger_progress.progress(self, self._rows, self._dead, clock.steady_time())
+
+    def last_minute(self) -> tuple[float, dict[str, tuple[int, ...]]]:
+        """Return when the last message was settled, and the attempts of the 60 s before that.
+
+        Those are the numbers that ended in each second, by stage.
+        """
+        with self._lock:
+            self._unpack_all()
+            return ledger_progress.last_minute(self, self._rows)
 
     def open_entries(self) -> list[LedgerEntry]:
         """Return the messages that are not settled, in the order in which they became known."""

@@ -17,13 +17,15 @@ from mousetrap.notebook.kernel_end import EndStep, at_end
 from mousetrap.runtime import clock, randomness, threads
 from mousetrap.runtime.environment import ipython_shell, is_kernel
 
-REFRESH_INTERVAL = 0.3  # seconds between two polls
+REFRESH_INTERVAL = 0.5  # seconds between two polls
+MAX_SHARE = 0.02  # of a processor that the thread may use; if polls take long, they come less often
+MAX_REFRESH_INTERVAL = 4.0  # seconds between two polls, however long they take
 IDLE_REFRESH_INTERVAL = 2.0  # seconds between two polls once nothing has changed for IDLE_AFTER
 IDLE_AFTER = 60.0  # seconds
 HEARTBEAT = 3.0  # seconds after which an unchanged state is sent again: it shows its age
 MAX_IDLE = 3600.0  # seconds without a change, after which the display stops; a guess
-MEASURE_INTERVAL = 0.6  # seconds between two measurements at the broker
-MAX_UPDATES_PER_SECOND = 4  # from the thread and from the ends of cells together
+MEASURE_INTERVAL = 1.0  # seconds between two measurements at the broker
+MAX_UPDATES_PER_SECOND = 2  # from the thread and from the ends of cells together
 JOIN_TIMEOUT = 5.0  # seconds that `LiveDisplay.stop` waits for the thread
 HELD_TIMEOUT = 10.0  # seconds after which the consumers have ended, or the process has
 LAST_STATE_TIMEOUT = 1.0  # seconds that the end of a process waits for all threads together
@@ -153,6 +155,7 @@ class LiveDisplay(Generic[State]):
 
     def _run(self, stopped: threads.Event) -> None:
         measure_at = 0.0  # on the monotonic clock
+        used = clock.thread_time()
         try:
             while not self.refresh():
                 if clock.monotonic() >= measure_at:
@@ -160,6 +163,9 @@ class LiveDisplay(Generic[State]):
                     measure_at = clock.monotonic() + MEASURE_INTERVAL
                 idle = clock.monotonic() - self._changed_at
                 interval = REFRESH_INTERVAL if idle < IDLE_AFTER else IDLE_REFRESH_INTERVAL
+                used, before = clock.thread_time(), used
+                needed = min((used - before) / MAX_SHARE, MAX_REFRESH_INTERVAL)
+                interval = max(interval, needed)
                 if stopped.wait(interval) or idle > MAX_IDLE:
                     self._show_stopped()
                     break

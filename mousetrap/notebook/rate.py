@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 
-HISTORY = 60.0  # seconds that a sparkline covers
-BUCKET = 0.25  # seconds that each bucket of the history covers
-MAX_BARS = 60  # values that `RateMeter.history` returns at most
+from mousetrap.display.formats import age
+
+HISTORY = 60  # seconds that a sparkline covers, with a bar for each
 RATE_WINDOW = 5.0  # seconds over which a rate is computed
+MIN_WINDOW = 0.25  # seconds; over less, a rate would be a guess
+STEADY_WINDOW = 10  # seconds, at most, whose two halves must agree in a steady rate
+MIN_STEADY_WINDOW = 4  # seconds, at least
+MIN_STEADY_COUNT = 20  # events in those; fewer are steady or not by chance
+MAX_STEADY_CHANGE = 0.25  # of the rate, between the two halves
 MAX_MEASUREMENTS = 600  # kept to compute an age; an older message has "at least" an age
 
 
@@ -20,66 +25,81 @@ class RateMeter:
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque()  # time and count, of the last RATE_WINDOW
-        self._buckets: deque[float] = deque([0.0], maxlen=int(HISTORY / BUCKET))  # newest last
-        self._bucket = 0  # number of the newest bucket
+        # growth in each second of the clock; the newest comes last, and is not over
+        self._seconds: deque[float] = deque([0.0], maxlen=HISTORY + 1)
+        self._second = 0  # the newest one
         self._growth = 0
         self._first_growth = self._last_growth = 0.0  # times; 0: it has not grown
 
     def add(self, count: int, now: float) -> None:
         """Record that the count was *count* at *now*, on the monotonic clock."""
-        bucket = int(now / BUCKET)
+        now = max(now, self._marks[-1][0] if self._marks else 0.0)  # another thread may be ahead
+        second = int(now)
         if self._marks:
             before, known = self._marks[-1]
-            self._buckets.extend([0.0] * min(bucket - self._bucket, int(HISTORY / BUCKET)))
+            self._seconds.extend([0.0] * min(second - self._second, HISTORY + 1))
             if (growth := count - known) > 0 and now > before:
-                self._spread(growth, before, now, bucket)
+                self._spread(growth, before, now)
                 self._first_growth = self._first_growth or before
                 self._last_growth, self._growth = now, self._growth + growth
-        self._bucket = bucket
+        self._second = second
         self._marks.append((now, count))
         while len(self._marks) > 2 and self._marks[1][0] < now - RATE_WINDOW:
             self._marks.popleft()
 
-    def _spread(self, growth: int, before: float, now: float, last: int) -> None:
+    def _spread(self, growth: int, before: float, now: float) -> None:
         """Distribute *growth* evenly over the time since *before*: the exact times are unknown."""
-        for n in range(min(len(self._buckets), last - int(before / BUCKET) + 1)):
-            start = max(before, (last - n) * BUCKET)
-            end = min(now, (last - n + 1) * BUCKET)
-            self._buckets[-1 - n] += growth * (end - start) / (now - before)
+        last = int(now)
+        for n in range(min(len(self._seconds), last - int(before) + 1)):
+            start, end = max(before, last - n), min(now, last - n + 1)
+            self._seconds[-1 - n] += growth * (end - start) / (now - before)
+
+    def has_counted(self, count: int) -> bool:
+        """Return whether *count* is the latest count."""
+        return bool(self._marks) and self._marks[-1][1] == count
 
     @property
     def rate(self) -> float:
         """Growth per second over the last `RATE_WINDOW` seconds."""
         (start, first), (end, last) = self._marks[0], self._marks[-1]
-        return max(0, last - first) / (end - start) if end - start > BUCKET else 0.0
+        return max(0, last - first) / (end - start) if end - start > MIN_WINDOW else 0.0
 
     @property
     def average(self) -> float:
         """Growth per second between the first and the last time it grew."""
-        return self._growth / max(BUCKET, self._last_growth - self._first_growth)
+        return self._growth / max(MIN_WINDOW, self._last_growth - self._first_growth)
+
+    @property
+    def steady(self) -> float:
+        """The growth per second in the last `STEADY_WINDOW` seconds; 0.0 if it is not steady.
+
+        It is steady if both halves of that time agree. The second in which the first growth came is
+        left out, and so is the present one.
+        """
+        whole = self._second - int(self._first_growth) - 1 if self._growth else 0
+        size = min(whole, STEADY_WINDOW, len(self._seconds) - 1) // 2 * 2
+        latest = list(self._seconds)[-1 - size : -1]
+        older, newer = sum(latest[: size // 2]), sum(latest[size // 2 :])
+        if size < MIN_STEADY_WINDOW or older + newer < MIN_STEADY_COUNT:
+            return 0.0
+        is_steady = abs(newer - older) <= MAX_STEADY_CHANGE * (older + newer) / 2
+        return (older + newer) / size if is_steady else 0.0
 
     def history(self, *, is_finished: bool) -> tuple[float, ...]:
-        """Return the growth in up to `MAX_BARS` equal parts of the last minute, the newest last.
+        """Return the growth in each second of the last minute, the newest last; () if none was.
 
-        The first part is the one in which the count began to grow. Unless *is_finished*, the newest
-        part is left out: it is incomplete, and would look as if the rate were falling.
+        The present second is left out: it is not over, and would look as if the rate were falling.
+        If *is_finished*, the minute is the one that ends with the last growth.
         """
-        buckets = list(self._buckets)
         if self._growth == 0:
             return ()
-        first = max(0, len(buckets) - 2 - self._bucket + int(self._first_growth / BUCKET))
-        buckets = buckets[first:]
-        if len(buckets) > MAX_BARS:
-            per_second = int(1 / BUCKET)
-            seconds: dict[int, float] = {}
-            for n, growth in enumerate(buckets, self._bucket - len(buckets) + 1):
-                seconds[n // per_second] = seconds.get(n // per_second, 0) + growth
-            buckets = list(seconds.values())[-MAX_BARS:]
+        seconds = list(self._seconds)
         if not is_finished:
-            buckets.pop()
-        while is_finished and len(buckets) > 1 and not buckets[-1]:
-            buckets.pop()
-        return tuple(round(each, 1) for each in buckets)
+            seconds.pop()
+        while is_finished and len(seconds) > 1 and not seconds[-1]:
+            seconds.pop()
+        seconds = seconds[-HISTORY:]
+        return tuple([0.0] * (HISTORY - len(seconds)) + [round(each, 1) for each in seconds])
 
 
 class ArrivalHistory:
@@ -105,8 +125,8 @@ class ArrivalHistory:
         self._arrivals.append((now, arrived))
 
     def oldest(self, settled: int, now: float) -> str:
-        """Return the age in seconds of message number *settled* + 1, ``""`` if it is not there."""
+        """Return the age of message number *settled* + 1 in words, ``""`` if it is not there."""
         for n, (at, arrived) in enumerate(self._arrivals):
             if arrived > settled:
-                return f"{'' if n else '> '}{now - at:.0f} s"
+                return f"{'' if n else '> '}{age(now - at)}"
         return ""

@@ -34,6 +34,11 @@ class RunFigures(forks.OfOneProcess):
     _workers: RunWorkers
     _product: str  # the broker's name and version, as the broker gives them
 
+    @property
+    def broker(self) -> str:
+        """What the broker calls itself, as ``RabbitMQ 4.3.6``; empty before the start."""
+        return self._product
+
     def summary(self) -> RunSummary:
         """Return the counts and times of the run as they are known now."""
         return dataclasses.replace(self.ledger.summary(), broker=self._product)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 monotonic = _time.monotonic  # seconds since an arbitrary moment; never decreases
 time = _time.time  # seconds since 1970
 sleep = _time.sleep
+thread_time = _time.thread_time  # seconds of processor time that the calling thread has used
 
 
 def uptime() -> float:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mousetrap.model import ledger_tables
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.outcome import Outcome, Output
+from mousetrap.runtime import clock
 
 READS = ["work", "more"]
 STAGES = dict.fromkeys(READS, "stage")
@@ -127,6 +128,43 @@ def test_ledger_counts_each_loss(history, data):
     assert summary.lost == 1
     assert missing.id in {entry.id for entry in ledger.open_entries()}
     assert summary.done + summary.dead + summary.lost == summary.confirmed == len(jobs)
+
+
+@given(histories(), st.data())
+def test_progress_counts_the_jobs_as_the_summary_does(history, data):
+    """At any moment, whatever the order of facts: total, done and dead; the others are open."""
+    jobs, outcomes = history
+    ledger = Ledger(READS)
+    sent(ledger, *jobs)
+    known = data.draw(st.permutations(outcomes))[: data.draw(st.integers(0, len(outcomes)))]
+
+    add(ledger, *known)
+
+    now, summary = ledger.progress(), ledger.summary()
+    assert (now.jobs.total, now.jobs.done, now.jobs.dead) == (
+        summary.sent, summary.done, summary.dead
+    )  # fmt: skip
+    assert now.jobs.under_way == summary.sent - summary.done - summary.dead
+    assert sum(each.number for each in now.open.values()) == ledger.open
+    add(ledger, *outcomes)  # what is known is not counted again
+    attempts = {stage: sum(each.values()) for stage, each in ledger.counts().items()}
+    assert {name: sum(bars) for name, bars in ledger.last_minute()[1].items()} == attempts
+
+
+def test_progress_knows_what_waits_and_for_what():
+    """Since when the first message of each queue waits, and when the first retry is due."""
+    ledger, now = Ledger(READS), clock.steady_time()
+    ledger.sent("a", "work", now - 9)
+    ledger.sent("b", "work", now - 8)
+    add(ledger, outcome("b", "retried", at=now - 2, delay=30.0))
+    add(ledger, outcome("c", "retried", at=now - 7, delay=5.0))  # it is over
+
+    progress = ledger.progress()
+
+    [waiting] = progress.open.values()
+    assert progress.first == now - 9
+    assert (waiting.number, waiting.since, waiting.retries) == (3, now - 9, 1)
+    assert waiting.next_retry == pytest.approx(now + 28, abs=0.1)
 
 
 def test_ledger_waits_for_every_known_copy():

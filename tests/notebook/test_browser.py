@@ -11,9 +11,12 @@ from support.jupyterlab import SCREENSHOTS, chromium
 from mousetrap import Panel
 from mousetrap.check.report import write_report
 from mousetrap.flows.flow import Step
+from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.model.summary import StageSummary
+from mousetrap.notebook.stats_source import StageView, View
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.runs.diagram import Activity, Diagram
+from mousetrap.runtime import clock
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -30,7 +33,7 @@ def test_saved_panel_needs_no_javascript(tmp_path, settings):
     with chromium() as browser:
         page = browser.new_context(java_script_enabled=False).new_page()
         page.goto((tmp_path / "saved.html").as_uri(), wait_until="domcontentloaded")
-        picture = page.locator(".mousetrap img")
+        picture = page.locator(".mousetrap img").first
         box = picture.bounding_box()
         is_loaded = picture.evaluate("image => image.complete && image.naturalWidth > 300")
         text = page.locator(".mousetrap").inner_text()
@@ -98,6 +101,54 @@ INK = """() => {
   const middle = shades[Math.floor(shades.length / 2)];
   return middle > 128 ? shades[0] : shades[shades.length - 1];
 }"""
+
+
+REPLACE = """async frames => {
+  const shifts = [], boxes = [], cell = document.getElementById('cell');
+  const observer = new PerformanceObserver(list => shifts.push(...list.getEntries()));
+  for (const frame of frames) {
+    cell.innerHTML = frame;
+    await Promise.all([...document.images].map(image => image.decode()));
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+    boxes.push([...document.querySelectorAll('th, td, img, table, #next')].map(part => {
+      const at = part.getBoundingClientRect();
+      return [at.x, at.y, at.width, at.height].map(Math.round).join();
+    }));
+    if (boxes.length === 1) observer.observe({type: 'layout-shift'});
+  }
+  shifts.push(...observer.takeRecords());
+  return [shifts.length, [...new Set(boxes.map(each => each.join(' ')))].length];
+}"""
+JUPYTERLAB = """<style>table {border-collapse: collapse; font-size: 12px; table-layout: fixed}
+td, th {padding: .5em; white-space: normal; max-width: none; vertical-align: middle}</style>"""
+
+
+@pytest.mark.parametrize("width", [800, 1300])
+def test_live_panel_moves_nothing_but_digits(page, width, monkeypatch):
+    """From the first job to the last of a run, no cell, picture or line below it moves."""
+    monkeypatch.setattr(clock, "steady_time", lambda: 10.0)
+    page.set_viewport_size({"width": width, "height": 700})
+    page.set_content(f"{JUPYTERLAB}<div id=cell></div><p id=next>the next cell")
+
+    frames = [Panel([]).render([run_at(n)], end="")["text/html"] for n in range(25)]
+
+    assert page.evaluate(REPLACE, frames) == [0, 1]
+
+
+def run_at(n: int) -> View:
+    """Return a run of 150,000 jobs at its *n*-th of 24 updates."""
+    done = 150_000 * n // 24
+    history = tuple([0.0] * (60 - n) + [12_000.0 + 37 * k for k in range(n)])
+    price = StageView(
+        Step("price", "orders"), done, 31 * n * n, n // 3, 12_345.6 * (n > 2), history,
+        150_000 - done, 16 * (n > 0), 16 * (1 + n % 2), n % 7, f"{n} s", n / 3, "open", "", 0.4,
+    )  # fmt: skip
+    jobs = JobCounts(150_000, done, 150_000 - done - n // 3, n // 3)
+    left = 12.0 if n % 5 == 4 else None
+    return View(
+        "run a-1", "RabbitMQ 4.3.6 on localhost:5672", "open", (price, price), {"out": done},
+        "result", unit="job", jobs=jobs, started=10.0 - n, left=left,
+    )  # fmt: skip
 
 
 def test_hostile_text_does_nothing_in_a_browser(page, tmp_path, monkeypatch):

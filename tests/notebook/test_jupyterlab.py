@@ -168,7 +168,7 @@ def test_toolbar_re_run_interrupt_and_restart(open_notebook, settings):
 
 FIRST_PANEL = """() => {
     const panel = document.querySelector('.mousetrap');
-    return [panel.innerText, panel.querySelector('img').src];
+    return [panel.innerText, [...panel.querySelectorAll('img[src^="data:image/svg"]')].at(-1).src];
 }"""
 
 
@@ -197,7 +197,11 @@ def test_panel_lives_and_stays_when_it_is_reloaded(open_notebook, broker):
     assert len(seen) >= 3  # states
     assert len(set(seen.values())) >= 2  # pictures
     assert again[0] == last
-    assert ["closed" in each for each in again] == [True] * 3  # consumers, a run, one consumer
+    assert [each.split("\n")[0].split(":")[0] for each in again] == [
+        "■ Stopped",
+        "■ Settled",
+        "■ Stopped",
+    ]  # fmt: skip -- consumers, a run, one consumer
     assert broker.settings.password not in "".join([*seen, *again])
     for theme in ("Light", "Dark"):
         page.click(".lm-MenuBar-itemLabel:text-is('Settings')")
@@ -207,9 +211,8 @@ def test_panel_lives_and_stays_when_it_is_reloaded(open_notebook, broker):
         for n in range(len(again)):
             saved.nth(n).scroll_into_view_if_needed()
             page.screenshot(path=SCREENSHOTS / f"08_watching_{n}_{theme.lower()}.png")
-            width, height = saved.nth(n).locator("img").evaluate(SIZE)
+            width, _ = saved.nth(n).locator("img").first.evaluate(SIZE)
             assert width > 400
-            assert height > 90
 
 
 FULL_RATE = """
@@ -266,7 +269,7 @@ def test_panel_of_a_notebook_from_somewhere_else_is_shown(open_notebook, setting
     page = open_notebook("theirs.ipynb")
     panel = page.locator(".mousetrap")
     panel.wait_for()
-    width, _ = panel.locator("img").evaluate(SIZE)
+    width, _ = panel.locator("img").first.evaluate(SIZE)
     text = panel.inner_text()
 
     assert width > 300
@@ -332,7 +335,8 @@ def test_panel_says_that_its_kernel_is_gone(open_notebook, settings):
     page.screenshot(path=SCREENSHOTS / "panel_gone_saved.png")
 
     assert is_green(alive)
-    assert re.search(r"open · as of [\d-]+ [\d:]+ ·", text)
+    assert text.startswith("Waiting for messages")
+    assert re.search(r" as of [\d-]+ [\d:]+\n", text)
 
 
 def test_panel_says_that_its_kernel_was_shut_down(open_notebook, settings):
@@ -350,5 +354,5 @@ def test_panel_says_that_its_kernel_was_shut_down(open_notebook, settings):
     page.locator(".mousetrap:has-text('the kernel has ended')").wait_for(timeout=20_000)
     page.screenshot(path=SCREENSHOTS / "panel_shut_down.png")
 
-    assert "closed · as of" in panel.inner_text()
+    assert panel.inner_text().startswith("■ Stopped")
     assert page.locator(DOT).count() == 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap.notebook.rate import HISTORY, MAX_BARS, ArrivalHistory, RateMeter
+from mousetrap.notebook.rate import HISTORY, ArrivalHistory, RateMeter
 
 
 def test_rate_is_how_fast_a_count_grows():
@@ -23,7 +23,7 @@ def test_rate_is_how_fast_a_count_grows():
 
 @given(st.lists(st.tuples(st.floats(0.05, 9), st.integers(0, 500)), min_size=1, max_size=60))
 def test_history_shows_all_that_came_in_the_last_minute(measurements):
-    """However far apart the measurements are, the history has all growth and is never too long."""
+    """However far apart the measurements are, the history has all growth, in sixty seconds."""
     meter, now, count = RateMeter(), 500.0, 7
     meter.add(count, now)
     for pause, grown in measurements:
@@ -31,7 +31,7 @@ def test_history_shows_all_that_came_in_the_last_minute(measurements):
         meter.add(count, now)
 
     minute = meter.history(is_finished=True)
-    assert len(minute) <= MAX_BARS
+    assert len(minute) in (0, HISTORY)
     assert all(each >= 0 for each in minute)
     if now < 500 + HISTORY - 1:
         assert sum(minute) == pytest.approx(count - 7, abs=0.1 * len(minute))
@@ -45,7 +45,7 @@ def test_history_of_a_constant_count_is_empty():
         assert (meter.rate, meter.history(is_finished=False)) == (0.0, ())
     meter.add(8, 201)
 
-    assert len(meter.history(is_finished=True)) <= 7
+    assert len(meter.history(is_finished=True)) == HISTORY
 
 
 def test_history_of_steady_growth_is_even():
@@ -54,8 +54,28 @@ def test_history_of_steady_growth_is_even():
     for n in range(40):
         meter.add(30 * n, 2000 + 0.3 * n)
 
-    minute = meter.history(is_finished=False)[1:]
+    minute = meter.history(is_finished=False)[-10:]
     assert max(minute) - min(minute) <= 0.1 * max(minute)
+
+
+@pytest.mark.parametrize(
+    ("rates", "steady"),
+    [
+        ([50] * 9, 50),
+        ([50] * 3, 0),  # too short
+        ([2] * 9, 0),  # too few to tell
+        ([10, 20, 30, 40, 50, 60, 70, 80, 90], 0),  # it grows
+        ([50] * 5 + [0] * 4, 0),  # it has stopped
+    ],
+)
+def test_rate_is_steady_if_the_halves_of_the_last_seconds_agree(rates, steady):
+    """Only then the time that is left can be told."""
+    meter, count = RateMeter(), 0
+    for now, grown in enumerate([0, *rates], start=300):
+        count += grown
+        meter.add(count, float(now))
+
+    assert meter.steady == pytest.approx(steady, rel=0.1)
 
 
 @given(

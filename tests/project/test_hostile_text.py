@@ -29,7 +29,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 ELEMENTS = {"div", "span", "b", "br", "p", "pre", "table", "caption", "thead", "tbody", "tr", "th",
             "td", "img", "code"}  # fmt: skip
 ATTRIBUTES = {"class", "style", "alt", "src", "width", "height", "decoding",
-              "scope", "tabindex", "role", "aria-label"}  # fmt: skip
+              "scope", "tabindex", "title", "role", "aria-label"}  # fmt: skip
 
 each_payload = pytest.mark.parametrize("text", PAYLOADS, ids=range(len(PAYLOADS)))
 

@@ -10,6 +10,7 @@ from mousetrap.display.table import Table
 from mousetrap.flows.flow import Step
 from mousetrap.flows.recording import RecordedMessage
 from mousetrap.flows.send import SendResult
+from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.model.outcome import Outcome, Output
 from mousetrap.model.summary import StageSummary
 from mousetrap.model.topology import Queue
@@ -102,13 +103,27 @@ def hostile_receipt(text: str, outcome: str) -> Receipt:
     return receipt
 
 
-def hostile_view(text: str) -> View:
+def hostile_view(text: str, lost: str = "") -> View:
     steps = [Step(text, f"in {text}", (text,)), Step(f"2 {text}", text)]
     stages = tuple(
-        StageView(step, 1, 2, 3, 4.5, (1, 2), 6, 7, 8, oldest=text, state=text, problem=text)
+        StageView(step, 1, 2, 3, 4.5, (1, 2), 6, 7, 8, 9, text, 12.0, text, text, 1.0)
         for step in steps
     )
-    return View(text, text, text, stages, {text: 1}, text, (text, text))
+    return View(
+        text,
+        text,
+        text,
+        stages,
+        {text: 1},
+        text,
+        (text, text),
+        reconnects=(text,),
+        jobs=JobCounts(9, 3, 2, 4),
+        started=1.0,
+        ended=2.0,
+        left=3.0,
+        lost=lost,
+    )
 
 
 class HostilePanel(Panel):
@@ -119,7 +134,7 @@ class HostilePanel(Panel):
         self.text = text
 
     def poll(self) -> list[View]:
-        return [hostile_view(self.text)] * 9
+        return [hostile_view(self.text), *[hostile_view(self.text, self.text)] * 8]
 
 
 def shown(text: str) -> dict[str, object]:

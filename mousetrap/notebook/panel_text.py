@@ -1,0 +1,34 @@
+"""A panel as text: for a terminal, and for whoever reads a notebook without HTML."""
+
+from __future__ import annotations
+
+from mousetrap.display import sparkline
+from mousetrap.display.safe_text import safe
+from mousetrap.display.table import Table
+from mousetrap.notebook import panel_words as words
+from mousetrap.notebook.freshness import AsOf
+from mousetrap.notebook.stats_source import View
+
+
+def text(view: View, at: AsOf, rows: int) -> str:
+    """Return *view* with up to *rows* stages."""
+    table = Table(
+        words.COLUMNS,
+        [
+            (
+                safe(each.step.name, words.MAX_TEXT),
+                *words.cells(each, is_finished=view.is_finished),
+                sparkline.bars(each.history),
+            )
+            for each in view.stages[:rows]
+        ],
+    )
+    lines = [
+        str(words.verdict(view)),
+        " · ".join(words.totals(view)),
+        *words.problems(view, rows),
+        repr(table),
+        *(" · ".join(parts) for parts in words.foot(view, at)),
+        *words.remarks(view, rows),
+    ]
+    return "\n".join(lines)
