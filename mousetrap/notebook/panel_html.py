@@ -17,7 +17,7 @@ from mousetrap.notebook import panel_words as words
 from mousetrap.notebook.freshness import AsOf
 from mousetrap.notebook.stats_source import StageView, View
 
-MAX_NAME = 28  # characters of a stage's name; a longer one is cut in its middle
+MAX_STAGE_NAME = 28  # characters of a stage's name; a longer one is cut in its middle
 # The least width of each column, in digits; the columns with counts are wider in large runs.
 WIDTHS = (10, 7, 7, 7, 6, 7, 9, 7)
 MAX_DIGITS = 7  # characters of a count for which these are enough: 999,999
@@ -88,7 +88,7 @@ def _table(view: View, rows: int, *, is_drawn: bool) -> str:
 
 def _row(stage: StageView, view: View, top: float, *, is_drawn: bool) -> str:
     name = safe(stage.step.name, words.MAX_TEXT)
-    shown = html.escape(shortened(name, MAX_NAME))
+    shown = html.escape(shortened(name, MAX_STAGE_NAME))
     *figures, retried, dead = map(html.escape, words.cells(stage, is_finished=view.is_finished))
     if stage.retried:
         retried = f"{_sign(tokens.RETRIED_SIGN)} {retried}"
