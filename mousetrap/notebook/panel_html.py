@@ -71,12 +71,12 @@ def _table(view: View, rows: int, *, is_drawn: bool) -> str:
     wider = 0 if digits <= MAX_DIGITS else 2 if digits <= MAX_DIGITS + 2 else 6
     widths = [
         width + wider * (name in ("waiting", "done", "retried"))
-        for name, width in zip(words.COLUMNS, WIDTHS, strict=False)
+        for name, width in zip(words.PANEL_COLUMNS, WIDTHS, strict=False)
     ]
     styles = [f"{RIGHT if n else LEFT};min-width:{width}ch" for n, width in enumerate(widths)]
     head = "".join(
         f'<th scope="col" style="{style}">{name}</th>'
-        for name, style in zip(words.COLUMNS, [*styles, LEFT], strict=True)
+        for name, style in zip(words.PANEL_COLUMNS, [*styles, LEFT], strict=True)
     )
     top = words.scale(view)
     body = "".join(_row(each, view, top, is_drawn=is_drawn) for each in view.stages[:rows])

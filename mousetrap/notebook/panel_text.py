@@ -13,7 +13,7 @@ from mousetrap.notebook.stats_source import View
 def text(view: View, at: AsOf, rows: int) -> str:
     """Return *view* with up to *rows* stages."""
     table = Table(
-        words.COLUMNS,
+        words.PANEL_COLUMNS,
         [
             (
                 safe(each.step.name, words.MAX_TEXT),

@@ -21,7 +21,7 @@ MAX_REMARKS = 10
 WELL = ("", "new", "open", "replaced", "closed", "ended")  # states of which nothing is said
 RESULT = "result"  # the word for messages in the queues that no stage of a run reads
 MIN_IN_WORK = 1.0  # seconds after which it is said how long a message is in work
-COLUMNS = (
+PANEL_COLUMNS = (
     "stage", "waiting", "oldest", "in work", "per s", "done", "retried", "dead", "last minute",
 )  # fmt: skip
 
@@ -217,7 +217,7 @@ def _prefetch(stages: Sequence[StageView]) -> list[str]:
 
 
 def cells(stage: StageView, *, is_finished: bool) -> tuple[str, ...]:
-    """Return the cells of `COLUMNS` for *stage*, without the first and the last."""
+    """Return the cells of `PANEL_COLUMNS` for *stage*, without the first and the last."""
 
     def count(value: int | None) -> str:
         return UNKNOWN if value is None else f"{value:,}"
