@@ -20,7 +20,7 @@ from mousetrap.settings import Settings
 app = new_app("Start a broker, stop it, and show which brokers there are.")
 
 
-@app.command()
+@app.command(short_help="Start a broker that stays, unless one answers.")
 def up(
     broker: Kind = None,
     timeout: Annotated[
@@ -48,7 +48,7 @@ def up(
         print_json({"kind": found.kind, "url": found.settings.url, "broker": str(found)})
 
 
-@app.command()
+@app.command(short_help="Stop what `up` started; its data stay.")
 def down(broker: Kind = None) -> None:
     """Stop what `up` started; the next `up` finds its data.
 
@@ -62,7 +62,7 @@ def down(broker: Kind = None) -> None:
     )
 
 
-@app.command()
+@app.command(short_help="Show which kinds of broker run, and where.")
 def status(json: Json = False) -> None:
     """Show the status of each kind of broker; exit code 3 if none runs.
 
@@ -77,6 +77,7 @@ def status(json: Json = False) -> None:
             ((each.kind,
               "running" if each.is_running else "available" if each.is_available else "–",
               each.address, each.version, each.note) for each in kinds),
+            prose=["note"],
         )  # fmt: skip
     if not any(each.is_running for each in kinds):
         raise typer.Exit(ExitCode.NO_BROKER)

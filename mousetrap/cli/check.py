@@ -225,7 +225,7 @@ def _show_parameters(notebooks: list[Path], json: bool) -> None:
     for notebook, parameters in found.items():
         rows = ((each.name, each.type or "any", each.default_text, each.help)
                 for each in parameters)  # fmt: skip
-        print_table(("name", "type", "default", "help"), rows, str(notebook))
+        print_table(("name", "type", "default", "help"), rows, str(notebook), prose=["help"])
 
 
 def _masked(parameter: Parameter) -> dict[str, object]:

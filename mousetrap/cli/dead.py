@@ -28,7 +28,7 @@ from mousetrap.settings import Settings
 app = new_app("Dead letters of a queue: list, replay, delete. QUEUE is the work queue.")
 
 
-@app.command("list")
+@app.command("list", short_help="Show the kinds of error, or each dead letter.")
 def list_dead_letters(
     queue: Name,
     n: Annotated[int, typer.Option("-n", min=1, help="How many at most.")] = 100,
@@ -73,7 +73,7 @@ def _print_each(found: Messages, place: str) -> Sequence[Message]:
         for each in found
     )  # fmt: skip
     title = counted(len(found), "dead letter") + place
-    print_table(("id", "attempts", "age", "size", "reason"), rows, title)
+    print_table(("id", "attempts", "age", "size", "reason"), rows, title, prose=["reason"])
     return found
 
 
@@ -85,12 +85,13 @@ def _print_kinds(found: Messages, place: str, queue: str) -> Sequence[Message]:
     console.print(Text(table.text(width)))
     print_message(
         f"next: mousetrap dead list {queue} --each, or --traceback; "
-        f"mousetrap peek {queue}.dead; mousetrap dead replay {queue}"
+        f"mousetrap peek {queue}.dead; mousetrap dead replay {queue}",
+        is_folded=False,
     )
     return [found[kind.members[0]] for kind in kinds_of(found)[:MAX_KINDS]]
 
 
-@app.command()
+@app.command(short_help="Send dead letters back to their queue.")
 def replay(
     queue: Name,
     limit: Annotated[int | None, typer.Option(min=1, help="The highest number to replay.")] = None,
@@ -130,7 +131,7 @@ def replay(
         raise typer.Exit(ExitCode.FAILED)
 
 
-@app.command()
+@app.command(short_help="Delete the dead letters of QUEUE for good.")
 def purge(
     queue: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

@@ -182,7 +182,9 @@ def _print_messages(messages: list[Message], full: bool, json: bool) -> None:
         (message.id[:8], message.attempt, f"{len(message.body):,} B", _body(message, full))
         for message in messages
     )
-    print_table(("id", "attempt", "size", "body"), rows, counted(len(messages), "message"))
+    print_table(
+        ("id", "attempt", "size", "body"), rows, counted(len(messages), "message"), prose=["body"]
+    )
 
 
 def _as_line(message: Message, full: bool) -> str:

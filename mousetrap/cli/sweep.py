@@ -35,6 +35,7 @@ def sweep(json: Json = False) -> None:
             ("run", "process", "age", "queues deleted", "problem"),
             ((each.namespace, each.process, age(each.age), len(each.queues), each.problem)
              for each in stale_runs),
+            prose=["problem"],
         )  # fmt: skip
     else:
         print_message("no run has left anything behind")

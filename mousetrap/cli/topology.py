@@ -74,7 +74,8 @@ def topology(
         print_message(f"expected to exist, and not in the file: {each}")
     permissions = ["-p", settings.vhost, user or "USER", *needed.permissions.values()]
     if user is None:
-        print_message(f"permissions: {join(['rabbitmqctl', 'set_permissions', *permissions])}")
+        command = join(["rabbitmqctl", "set_permissions", *permissions])
+        print_message(f"permissions: {command}", is_folded=False)
 
 
 def _print_table(needed: Definitions, settings: Settings) -> None:
@@ -85,4 +86,4 @@ def _print_table(needed: Definitions, settings: Settings) -> None:
     rows += [("exchange", each.name, each.type) for each in needed.exchanges.values()]
     rows += [("binding", f"{e.exchange} → {e.queue}", f"key {e.key!r}") for e in needed.bindings]
     rows += [("permission", name, pattern) for name, pattern in needed.permissions.items()]
-    print_table(("kind", "name", "details"), rows, f"vhost {settings.vhost}")
+    print_table(("kind", "name", "details"), rows, f"vhost {settings.vhost}", prose=["details"])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mousetrap.display.design_tokens import ACCENT_MARK, OK_MARK
 from mousetrap.display.safe_text import safe
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.atomic_file import write_atomically
@@ -42,9 +43,7 @@ class Row:
     key: object = None  # tells rows with the same name apart
 
     def __str__(self) -> str:
-        count = "" if self.done is None else f"{self.done:,}"
-        if count and self.total:
-            count += f" of {self.total:,}"
+        count = "" if self.done is None else _count(self.done, self.total, " of ")
         head = ": ".join(each for each in (self.name, count) if each)
         return "; ".join(each for each in (head, self.note) if each)
 
@@ -250,19 +249,34 @@ class _TerminalView:
                     _print(str(row))
 
 
+def _count(done: float, total: float | None, of: str) -> str:
+    """Return ``1,200 of 2,000``; nothing while nothing is done and the total is not known."""
+    if not total:
+        return f"{done:,.0f}" if done else ""
+    return f"{done:,.0f}{of}{total:,.0f}"
+
+
 def _new_bars(*, is_counted: bool) -> Bars:
     from rich import progress  # not at the top: `import mousetrap` stays light
     from rich.console import Console
     from rich.table import Column
+    from rich.text import Text
 
     note = progress.TextColumn(
         "{task.fields[note]}", markup=False,
         table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
     )  # fmt: skip
+
+    class Count(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text(_count(task.completed, task.total, "/"))
+
     counted = (
         progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(BAR_WIDTH),
-        progress.MofNCompleteColumn(),
+        progress.BarColumn(
+            BAR_WIDTH, complete_style=ACCENT_MARK, finished_style=OK_MARK, pulse_style=ACCENT_MARK
+        ),
+        Count(),
         progress.TimeElapsedColumn(),
     )
     return progress.Progress(

@@ -13,12 +13,17 @@ import time
 import pytest
 from support.command_line import send
 from support.waiting import wait_for
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from mousetrap import errors
+from mousetrap.cli import app
 from mousetrap.cli.commands import COMMANDS
 from mousetrap.cli.errors import ExitCode, code_of
 from mousetrap.job_queue import declare, depth, open_channel
 from mousetrap.model.topology import Queue
+
+MAX_SUMMARY = 55  # characters
 
 
 @pytest.mark.parametrize(
@@ -50,6 +55,25 @@ def test_help_has_an_example(run, command):
     assert result.exit_code == 0
     assert f"mousetrap {command}" in result.output
     assert "Example" in result.output
+
+
+def test_help_cuts_no_summary(monkeypatch):
+    """Each command's line fits into 80 columns, in the list of all and in that of its group."""
+    monkeypatch.setenv("COLUMNS", "80")
+    runner = CliRunner()
+    root = get_command(app)
+    groups = [[], *([name] for name in root.commands if hasattr(root.commands[name], "commands"))]
+    lines = {}
+    for words in groups:
+        text = runner.invoke(app, [*words, "--help"]).output.partition("Commands:\n")[2]
+        shown = text.partition("\n\n")[0].splitlines()
+        assert len(shown) == len(COMMANDS if not words else root.commands[words[0]].commands)
+        for each in shown:
+            name, summary = each.split(None, 1)
+            lines[*words, name] = summary
+
+    assert {command: line for command, line in lines.items() if len(line) > MAX_SUMMARY} == {}
+    assert not [line for line in lines.values() if line.endswith("...")]
 
 
 @pytest.mark.parametrize(

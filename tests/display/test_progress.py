@@ -30,6 +30,32 @@ def test_row_reads_as_a_sentence():
     assert str(Row(note="3 open")) == "3 open"
 
 
+def test_row_has_no_count_before_anything_is_known():
+    """Nothing done of an unknown total is no information."""
+    assert str(Row("cells", 0, None, "starting")) == "cells; starting"
+    assert str(Row("cells", 0, 1_200)) == "cells: 0 of 1,200"
+    assert str(Row("cells", 3, None)) == "cells: 3"
+
+
+def test_terminal_has_no_count_before_anything_is_known(now, monkeypatch):
+    """Not even a question mark; then done and total."""
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "100")
+    display = ProgressDisplay("cells")
+    now.seconds += SHOWN_AFTER
+    display.advance(0)
+    unknown = stream.getvalue()
+    now.seconds += progress.UPDATE_INTERVAL
+    display.advance(1, 1_200)
+    display.close()
+
+    assert "cells" in unknown
+    assert "0/" not in unknown
+    assert "1/1,200" in stream.getvalue()
+
+
 def test_log_shows_nothing_of_a_short_wait(now, capsys):
     """A wait that ends before `SHOWN_AFTER` prints no line."""
     with ProgressDisplay("sending", 10) as display:
