@@ -18,7 +18,8 @@ from mousetrap.cli.help import NotebookCommand
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.progress import watch_notebook
 from mousetrap.errors import CheckError, SettingsError
-from mousetrap.model.summary import STAGE_COLUMNS, RunSummary, stage_line
+from mousetrap.model.summary import RunSummary
+from mousetrap.model.summary_view import STAGE_COLUMNS, stage_line
 
 if TYPE_CHECKING:
     from mousetrap.check import CheckResult, Parameter

@@ -87,3 +87,8 @@ def shortened(name: str, width: int) -> str:
 def counted(number: int, singular: str, plural: str = "") -> str:
     """Return ``"1 message"`` or ``"2,000 messages"``; *plural* if it has not only an s more."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def yes_or_no(value: object) -> object:
+    """Return a truth value as a word, and any other value as it is."""
+    return value if not isinstance(value, bool) else "yes" if value else "no"

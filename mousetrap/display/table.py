@@ -32,7 +32,8 @@ class Table(Sequence[Mapping[str, Any]]):
     Numbers are on the right of their columns, and so are the columns *right*. *units* are shown
     with the names of columns: ``wait, s``. *shows* has for a column the function that returns what
     is shown for a value, a text or a `TableCell`: `formats.size`. It is not called for None. In a
-    terminal the column *wrapped* is the last one, and its lines are wrapped.
+    terminal the column *wrapped* is the last one, and its lines are wrapped. If no column has a
+    name, there is no line of headings: the first column heads the rows.
     """
 
     def __init__(
@@ -95,11 +96,11 @@ class Table(Sequence[Mapping[str, Any]]):
 
     def text(self, width: int | None = None) -> str:
         """Return the table as text; the column *wrapped* so that no line exceeds *width*."""
-        cells = [self._heads()]
+        cells = [self._heads()] if any(self.columns) else []
         cells += [[each.text() for each in row] for row in self._shown()]
         is_right = self._sides()
         order = sorted(range(len(self.columns)), key=lambda n: self.columns[n] == self._wrapped)
-        widths = [max(len(row[n]) for row in cells) for n in range(len(self.columns))]
+        widths = [max((len(row[n]) for row in cells), default=0) for n in range(len(self.columns))]
         before = sum(widths[n] + 2 for n in order[:-1])
         lines = []
         for row in cells:
@@ -115,22 +116,15 @@ class Table(Sequence[Mapping[str, Any]]):
 
     def _repr_html_(self) -> str:
         sides = [RIGHT if right else LEFT for right in self._sides()]
-        head = "".join(
+        names = "".join(
             f"<th scope='col' style='{side}'>{html.escape(name)}</th>"
             for side, name in zip(sides, self._heads(), strict=True)
         )
-        body = "".join(
-            "<tr style='vertical-align:top'>"
-            + "".join(
-                f"<td style='{side}{_wrapping(cell) if side == LEFT else ''}'>{cell.html()}</td>"
-                for side, cell in zip(sides, row, strict=True)
-            )
-            + "</tr>"
-            for row in self._shown()
-        )
+        head = f"<thead><tr>{names}</tr></thead>" if any(self.columns) else ""
+        body = "".join(_row(row, sides, is_headed=not head) for row in self._shown())
         rest = "".join(f"<p>{html.escape(line)}</p>" for line in self._rest())
-        table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-        return f"<div class='{NO_FORMULAS}'>{scrollable(table, self.title)}{rest}</div>"
+        table = _scrollable(f"{head}<tbody>{body}</tbody>", self.title)
+        return f"<div class='{NO_FORMULAS}'>{table}{rest}</div>"
 
     def _like(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
         return Table(
@@ -165,7 +159,7 @@ class Table(Sequence[Mapping[str, Any]]):
         return [*rest, *([safe(self.note)] if self.note else [])]
 
 
-def scrollable(table: str, title: str) -> str:
+def _scrollable(table: str, title: str) -> str:
     """Return the element table with the rows *table*; a wide one is scrolled, also by keyboard."""
     shown = html.escape(safe(title))
     caption = ""
@@ -178,9 +172,15 @@ def scrollable(table: str, title: str) -> str:
     )
 
 
-def _wrapping(cell: TableCell) -> str:
-    """Return the style of a short cell, such as an id or an age: it is never wrapped."""
-    return ";white-space:nowrap" if len(cell.text()) <= 20 else ""
+def _row(row: Sequence[TableCell], sides: Sequence[str], *, is_headed: bool) -> str:
+    """Return the element tr; with *is_headed* its first cell is its heading."""
+    cells = []
+    for n, (side, cell) in enumerate(zip(sides, row, strict=True)):
+        # a short cell, such as an id or an age, is never wrapped
+        nowrap = ";white-space:nowrap" if side == LEFT and len(cell.text()) <= 20 else ""
+        name, scope = ("th", " scope='row'") if is_headed and not n else ("td", "")
+        cells.append(f"<{name}{scope} style='{side}{nowrap}'>{cell.html()}</{name}>")
+    return f"<tr style='vertical-align:top'>{''.join(cells)}</tr>"
 
 
 def _is_numeric(values: Sequence[Any], shows: Callable[[Any], str | TableCell] | None) -> bool:

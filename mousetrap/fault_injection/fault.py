@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mousetrap.display.formats import counted, duration
 from mousetrap.display.table import Table
 from mousetrap.errors import FaultError
 from mousetrap.runtime import clock, threads
@@ -101,8 +102,11 @@ class Fault:
             return self._changed.wait_for(condition, max(0.0, timeout))
 
 
-def table(injected: Sequence[Fault], began: float, title: str) -> Table:
-    """Return *injected* as rows, with times in seconds since *began*."""
+def table(injected: Sequence[Fault], began: float, name: str) -> Table:
+    """Return *injected* as rows by time: `at` in seconds since *began*, `healed after` in seconds.
+
+    The title has their number, *name*, and how many of them were triggered and healed.
+    """
     rows = [
         (
             each.kind,
@@ -111,6 +115,24 @@ def table(injected: Sequence[Fault], began: float, title: str) -> Table:
             "yes" if each.triggered else each.state,
             each.seconds,
         )
-        for each in injected
+        for each in sorted(injected, key=lambda each: each.triggered or each.requested)
     ]
-    return Table(FAULT_COLUMNS, rows, title)
+    return Table(
+        FAULT_COLUMNS, rows, f"{counted(len(injected), 'fault')}{name}{_totals(injected)}",
+        units={"at": "s"}, shows={"healed after": _healed_after},
+    )  # fmt: skip
+
+
+def _totals(injected: Sequence[Fault]) -> str:
+    if not injected:
+        return ""
+    healed = [each.seconds for each in injected if each.seconds is not None]
+    triggered = sum(each.triggered is not None for each in injected)
+    longest = f", longest {duration(max(healed))}" if any(healed) else ""
+    if len(healed) == len(injected):
+        return f": {'all ' if len(healed) > 1 else ''}healed{longest}"
+    return f": {triggered:,} triggered, {len(healed):,} healed{longest}"
+
+
+def _healed_after(seconds: float) -> str:
+    return duration(seconds) if seconds else "at once"

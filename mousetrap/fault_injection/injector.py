@@ -121,7 +121,7 @@ class Faults:
         The ack does not arrive, so the broker delivers the message again. The acks of a run, which
         consumes events, do not count.
         """
-        return self._cut_at_ack("lose_ack", "ack of a worker", "to broker", _is_worker)
+        return self._cut_at_ack("lose_ack", "acknowledgement", "to broker", _is_worker)
 
     def lose_confirm(self) -> Fault:
         """Reset a connection when one of the next confirms of a publish is about to pass.
@@ -147,6 +147,7 @@ class Faults:
         fault = self._add("duplicate", f"message {number} from now")
 
         def on_reached(_: Link) -> None:
+            fault.what = "message published twice"
             fault.mark_triggered(0, self._running_proxy.opened)
 
         trigger = self._running_proxy.replay(number=number, matches=matches, on_reached=on_reached)
@@ -260,7 +261,7 @@ class Faults:
 
     def table(self) -> Table:
         """Return one row for each fault: what, when, whether it was triggered, time to heal."""
-        return table(self.injected, self._began, f"faults, seed {self.seed}")
+        return table(self.injected, self._began, f" with seed {self.seed}")
 
     def __repr__(self) -> str:
         return repr(self.table())
@@ -296,6 +297,7 @@ class Faults:
         fault = self._add(kind, f"{noun} {number} from now")
 
         def on_reached(link: Link) -> None:
+            fault.what = f"{noun} lost"
             if link.consumers:
                 fault.mark_triggered(link.consumers, self._running_proxy.opened)
             else:

@@ -55,6 +55,8 @@ def messages(
     with ledger.figures() as figures:
         found = MessageOrder(figures, reads, outcome, stage, order)
         title = found.totals(name) + f" ({', '.join(chosen)})" * bool(chosen)
+        if not found.has_outputs:  # each message is a job of its own
+            columns = tuple(each for each in columns if each != "job")
         rows: Sequence[tuple[Any, ...]] = _MessageRows(
             ledger, found, figures.first_queued_at(), reads, printed
         )
@@ -63,7 +65,7 @@ def messages(
     return Table(
         columns, rows, title, page=page,
         more=".to_pandas() for all, page=…, outcome='dead', stage='…', order='slowest'",
-        units={"sent": "s", "wait": "s", "handling": "s"},
+        units={"sent": "s", "wait": "s", "handling": "s"}, wrapped="reason",
     )  # fmt: skip
 
 
@@ -213,7 +215,7 @@ class _MessageRows(Sequence[tuple[Any, ...]]):
             path.append(step.outcome.stage if step.outcome else step.queue)
         row = (
             entry.id[:8],
-            entry.of_job[:8],
+            *((entry.of_job[:8],) if self._order.has_outputs else ()),
             " → ".join(reversed(path)),
             None if queued_at is None else queued_at - self._first,
             next((wait for _, wait in ledger.waits(entry)), None),

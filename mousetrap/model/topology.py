@@ -4,8 +4,7 @@ A work queue is declared durable and **without arguments**, so that a notebook t
 plain pika gets no 406; only its `Queue`, the queue type quorum, and the expiry of runs, checks and
 tests, add arguments. Retries and dead letters have queues of their own beside it, which are
 declared when the first message needs them. Outcomes are published to one exchange. Nothing here
-talks to a broker; each declaration says how it is made (`How`).
-Prototyped in ``notebooks/05_failures.ipynb``.
+talks to a broker; each says how it is made (`How`). Prototyped in ``notebooks/05_failures.ipynb``.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from mousetrap.display.field_table import field_table
 from mousetrap.errors import SettingsError
 from mousetrap.model.exchanges import UNROUTED, Bindings, Exchange, RoutingKey
 from mousetrap.model.names import name_problem
@@ -109,7 +109,8 @@ class Queue:
         check_queue_name(self.name)
         checked = check_arguments(self.name, self.arguments, is_declared=self.declare)
         object.__setattr__(self, "arguments", checked)
-        object.__setattr__(self, "bindings", tuple(map(self._binding, _many(self.bindings))))
+        many = self.bindings if isinstance(self.bindings, (list, tuple)) else (self.bindings,)
+        object.__setattr__(self, "bindings", tuple(map(self._binding, many)))
         object.__setattr__(self, "retry_delays", tuple(float(delay) for delay in self.retry_delays))
         for delay in self.retry_delays:
             if not 0 < delay <= MAX_DELAY:  # NaN fails this as well
@@ -127,6 +128,9 @@ class Queue:
             f"queue {self.name!r} cannot be bound by {given if given is None else str(given)!r}: "
             f"give an exchange with a text as the key, as in bindings=[orders['order.*']]"
         )
+
+    def _repr_html_(self) -> str:
+        return field_table(self, f"Queue {self.name}", units={"retry_delays": "s"})._repr_html_()
 
     @property
     def dead(self) -> str:
@@ -390,10 +394,6 @@ def check_queue_name(name: str) -> str:
     if problem:
         raise SettingsError(f"queue name {name[:60]!r} {problem}; use a short plain word")
     return name
-
-
-def _many(given: Any) -> Iterable[Any]:
-    return given if isinstance(given, (list, tuple)) else (given,)
 
 
 def _milliseconds(seconds: float) -> int:

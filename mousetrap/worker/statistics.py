@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from mousetrap.amqp.connection import Connection
+from mousetrap.display.formats import duration, yes_or_no
 from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError
 from mousetrap.worker.processor import Processor
@@ -38,9 +39,13 @@ class Statistics:
     dropped_answers: int = 0  # answers to requests that the broker did not accept
 
     def table(self, worker: str, queues: Sequence[tuple[str, object]]) -> Table:
-        """Return the figures as a table of *worker*, after what it reads and writes."""
-        rows = [*queues, *asdict(self).items()]
-        return Table(("worker", worker), [(name, value) for name, value in rows if value != ""])
+        """Return the figures of *worker*: a problem first, then what it reads and writes."""
+        figures = {name: value for name, value in asdict(self).items() if value != ""}
+        first = [(name, figures.pop(name)) for name in ("problem", "state") if name in figures]
+        figures["oldest"] = duration(self.oldest) if self.oldest else None
+        rows = [(name, yes_or_no(value)) for name, value in [*first, *queues, *figures.items()]]
+        counts = f"{self.done:,} done, {self.retried:,} retried, {self.dead:,} dead"
+        return Table(("", ""), rows, f"worker {worker}: {counts}")
 
 
 def collect(

@@ -108,3 +108,14 @@ def test_table_says_that_pandas_is_missing(monkeypatch):
 
     with pytest.raises(ImportError, match="pip install pandas"):
         TABLE.to_pandas()
+
+
+def test_a_table_without_names_of_columns_has_no_line_of_headings():
+    """The first cell of a row is its heading."""
+    table = Table(("", ""), [("host", "far"), ("port", 5672)], "settings")
+
+    assert repr(table).splitlines() == ["settings", "host  far", "port  5,672"]
+    assert "<thead>" not in table._repr_html_()
+    assert "<th scope='row' style='text-align:left;white-space:nowrap'>host</th>" in (
+        table._repr_html_()
+    )

@@ -53,5 +53,23 @@ def test_fault_that_was_not_triggered_says_why():
     with pytest.raises(FaultError, match="cut was not triggered: there was no connection"):
         missed.wait(0)
     assert (missed.seconds, triggered.not_triggered) == (None, "")
-    rows = [row["triggered"] for row in table([missed, triggered], 0.0, "faults")]
+    rows = [row["triggered"] for row in table([missed, triggered], 0.0, "")]
     assert rows == ["not triggered: there was no connection", "yes"]
+
+
+def test_table_of_faults_is_in_the_order_of_time_and_has_units_and_totals():
+    """The title says how many were triggered and healed, and how long the longest took."""
+    faults = [Fault("cut", "2 connections", requested=at) for at in (30.0, 10.0, 20.0)]
+    for fault, seconds in zip(faults, (0.16, 2.5, None), strict=True):
+        fault.triggered = fault.requested
+        fault.healed = None if seconds is None else fault.requested + seconds
+
+    lines = repr(table(faults, 5.0, " with seed 7")).splitlines()
+
+    assert lines[0] == "3 faults with seed 7: 3 triggered, 2 healed, longest 2.5 s"
+    assert lines[1].split("  ")[-1] == "healed after"
+    assert "at, s" in lines[1]
+    assert [line.split()[3] for line in lines[2:]] == ["5", "15", "25"]
+    assert [line.split()[-1] for line in lines[2:]] == ["s", "–", "ms"]
+    assert repr(table(faults[:2], 0.0, "")).startswith("2 faults: all healed, longest 2.5 s\n")
+    assert repr(table([], 0.0, " with seed 7")).startswith("0 faults with seed 7\n")

@@ -121,6 +121,19 @@ def test_messages_says_how_many_there_are_and_how_to_see_more():
     assert "rows 701 to 707 of 707; " in repr(messages(ledger, READS, "it", page=99))
 
 
+def test_messages_have_no_column_for_the_job_if_each_is_one():
+    """With a message that came of another there is one, also if the shown ones are jobs."""
+    ledger = Ledger(READS)
+    ledger.sent("a", "work", START)
+    ledger.add([outcome("a")], START + 5)
+    before = messages(ledger, READS, "it").columns
+    ledger.add([outcome("b", job="a")], START + 6)
+
+    assert "job" not in before
+    assert "job" in messages(ledger, READS, "it").columns
+    assert [row["job"] for row in messages(ledger, READS, "it")] == ["a", "a"]
+
+
 def test_own_sends_are_counted_once(ledger):
     """A message that a handler sent itself counts once, however often it was handled."""
     for at in (1, 2):

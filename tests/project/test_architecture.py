@@ -19,7 +19,7 @@ PACKAGE = Path(mousetrap.__file__).parent
 
 # A folder, or a module at the top, imports only what stands above it in this list.
 ORDER = [
-    "errors", "runtime", "settings", "display", "embedded_broker", "model", "amqp", "worker",
+    "errors", "runtime", "display", "settings", "embedded_broker", "model", "amqp", "worker",
     "job_queue", "flows", "broker", "runs", "sink",
     # the tutorial's bricks
     "fetch_data", "process_data", "start_fetch", "run_fetch_worker", "run_processing_worker",

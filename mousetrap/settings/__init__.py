@@ -16,10 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from mousetrap.display.field_table import field_table
 from mousetrap.errors import SettingsError
 from mousetrap.model.topology import EVENTS_EXCHANGE, Topology
+from mousetrap.settings.amqp_url import parts_of_url
 
 T = TypeVar("T")
 
@@ -130,7 +132,7 @@ class Settings:
         environment = os.environ if environment is None else environment
         _warn_of_misspelt(environment)
         url = _read(environment, "RABBITMQ_URL")
-        values = _parts_of(url) if url else {}
+        values = parts_of_url(url) if url else {}
         in_url = set(values)
         for name, (variable, convert) in _VARIABLES.items():
             text = environment.get(variable)
@@ -160,6 +162,11 @@ class Settings:
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with some values changed: ``settings.replace(namespace="run-7f3a")``."""
         return dataclasses.replace(self, **changes)
+
+    def _repr_html_(self) -> str:
+        variables = {name: variable for name, (variable, _) in _VARIABLES.items()}
+        table = field_table(self, "Settings", units=_UNITS, variables=variables, names=("port",))
+        return table._repr_html_()
 
     @property
     def url(self) -> str:
@@ -316,6 +323,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "confirm_timeout": ("MOUSETRAP_CONFIRM_TIMEOUT", _number(float)),
     "max_in_flight": ("MOUSETRAP_MAX_IN_FLIGHT", _number(int)),
 }
+_UNITS = {"keep_bodies": "bytes", "max_in_flight": "messages"} | dict.fromkeys(
+    ("queue_expiry", "heartbeat", "connect_timeout", "confirm_timeout"), "s"
+)
 _MAY_BE_EMPTY = ("password", "namespace", "events_exchange")
 _URL_PARTS = ("host", "port", "user", "password", "vhost", "tls")
 # Other variables of mousetrap, read where they are used.
@@ -328,73 +338,3 @@ _MISTAKES = {  # what other programs call it
     "RABBITMQ_URL_FILE": "RABBITMQ_URL", "RABBITMQ_USER_FILE": "RABBITMQ_USER",
 }  # fmt: skip
 _warned: set[str] = set()
-_NO_COUNTERPART = "remove it, it has no counterpart here"
-_CONNECT = "remove it and set MOUSETRAP_CONNECT_TIMEOUT (seconds)"
-_CERTIFICATES = "remove it; amqps:// uses the certificates of the system"
-# Parameters that other clients take in a URL, with what to do here.
-_QUERY = {
-    "heartbeat": "", "connection_timeout": _CONNECT, "socket_timeout": _CONNECT,
-    "stack_timeout": _CONNECT,
-    "blocked_connection_timeout": "remove it and set MOUSETRAP_CONFIRM_TIMEOUT (seconds)",
-    **dict.fromkeys(("ssl_options", "verify", "cacertfile", "certfile", "keyfile",
-                     "server_name_indication"), _CERTIFICATES),
-    **dict.fromkeys(("connection_attempts", "retry_delay", "channel_max", "frame_max", "locale",
-                     "client_properties", "tcp_options", "auth_mechanism"), _NO_COUNTERPART),
-}  # fmt: skip
-
-
-def _parts_of(url: str) -> dict[str, Any]:
-    """Split an AMQP URL (https://www.rabbitmq.com/docs/uri-spec); an error never quotes it."""
-    problem = SettingsError(
-        "RABBITMQ_URL must look like amqp://user:password@host:5672/vhost, with /, @, :, ? and # "
-        "in a user, password or vhost written as %2F, %40, %3A, %3F and %23"
-    )
-    several = SettingsError(
-        "RABBITMQ_URL names several hosts: give one; several need a load balancer or a DNS name"
-    )
-    has_several = False
-    try:
-        parts = urlsplit(url)
-        has_several = "," in parts.netloc.rpartition("@")[2]
-        port = parts.port
-        user, password, vhost, host = (
-            unquote(each or "", errors="strict")
-            for each in (parts.username, parts.password, parts.path[1:], parts.hostname)
-        )
-    except ValueError:
-        raise (several if has_several else problem) from None
-    if parts.scheme not in ("amqp", "amqps") or not host:
-        raise problem
-    if has_several:
-        raise several
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if query and set(query) <= set(_QUERY):
-        return _parts_of(url.partition("?")[0]) | _from_query(query)
-    # A query, a fragment or a second @: the password contains a ?, # or / that is not escaped.
-    if parts.query or parts.fragment or "@" in parts.path:
-        raise problem
-    tls = parts.scheme == "amqps"
-    values: dict[str, Any] = {"host": host, "port": port}
-    if port is None:
-        values["port"] = 5671 if tls else 5672
-    values["tls"] = tls
-    if parts.username is not None:
-        values["user"] = user
-    if parts.password is not None:
-        values["password"] = password
-    if parts.path not in ("", "/"):
-        values["vhost"] = vhost
-    return values
-
-
-def _from_query(query: dict[str, str]) -> dict[str, Any]:
-    """Return the settings in a URL's query; each parameter that has none is an error by name."""
-    for name in query:
-        if what_to_do := _QUERY[name]:
-            raise SettingsError(
-                f"RABBITMQ_URL has the parameter {name}, which is not supported: {what_to_do}"
-            )
-    try:
-        return {"heartbeat": float(query["heartbeat"])}
-    except ValueError:
-        raise SettingsError("RABBITMQ_URL: heartbeat must be a number of seconds") from None
