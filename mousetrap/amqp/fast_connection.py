@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import pika
 from pika import data as values
 from pika import frame, spec
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.channel import Channel
 from pika.heartbeat import HeartbeatChecker
 
@@ -66,6 +68,8 @@ class FastConnection(pika.SelectConnection):
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = MAX_RECEIVE_BYTES
+        if type(transport) is _AsyncPlaintextTransport:  # with TLS, bytes may wait where none polls
+            transport._MAX_CONSUME_BYTES = 1  # one read per turn, and not until a read gets nothing
         super()._proto_connection_made(transport)
 
     def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
@@ -150,9 +154,22 @@ class FastConnection(pika.SelectConnection):
 
     def _send_outgoing(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None:  # else the connection was lost in this turn
-            # a memoryview: pika slices off what a full socket did not take, without a copy
-            self._transport.write(memoryview(b"".join(outgoing)))  # type: ignore[arg-type]  # pika's hint says bytes; a view works
+        transport: Any = self._transport
+        if transport is None:  # the connection was lost in this turn
+            return
+        # a memoryview: what a full socket did not take is sliced off without a copy
+        data = memoryview(b"".join(outgoing))
+        # pika would first wait until the socket can be written, which costs a turn of the loop and
+        # two more system calls. It does so only with what is left, and it notices a broken socket.
+        if (
+            type(transport) is _AsyncPlaintextTransport
+            and transport._state == transport._STATE_ACTIVE
+            and not transport._tx_buffers
+        ):
+            with suppress(OSError):  # full or broken
+                data = data[transport._sock.send(data) :]
+        if data:
+            transport.write(data)
 
     def _on_data_available(self, data_in: bytes) -> None:
         # pika's own method copies the rest of the buffer for each frame that it takes off

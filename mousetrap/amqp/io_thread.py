@@ -1,7 +1,7 @@
 """The thread on which connections do their input and output.
 
-A worker's two connections share one: a confirm on one connection causes an ack on the other, and
-switching threads for that would cost more than the work itself.
+A worker's two connections share one, and all connections of a run: a confirm on one connection
+causes an ack on another, and switching threads for that would cost more than the work itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,41 @@ _loops_of_parent: list[Any] = []
 log = logging.getLogger("mousetrap.amqp.io_thread")
 
 
+class Loop(IOLoop):
+    """pika's I/O loop, which is woken only while it sleeps.
+
+    It also has functions that are called at the end of the present turn. pika's own way, a timer of
+    zero seconds, costs more than most of these functions, and its search for a timer as well.
+    """
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], object]] = []  # I/O thread only
+        self._may_sleep = False
+        super().__init__()
+
+    def add_callback_threadsafe(self, callback: Callable[[], None]) -> None:
+        """Call *callback* soon on the loop's thread."""
+        # In this order: the loop looks for callbacks after it has set `_may_sleep`.
+        self._callbacks.append(callback)
+        if self._may_sleep:
+            self._poller.wake_threadsafe()
+
+    def process_timeouts(self) -> None:
+        """Call what is due; the poller calls this once per turn, after it has read and written."""
+        self._may_sleep = False
+        for _ in range(len(self._callbacks)):  # those that these add belong to the next turn
+            self._callbacks.popleft()()
+        self._timer.process_timeouts()
+        for function in self.soon:  # grows while these functions submit others
+            function()
+        self.soon.clear()
+
+    def _get_remaining_interval(self) -> float | None:
+        """Return how long the poller may sleep, in seconds; it asks before each turn."""
+        self._may_sleep = True
+        return super()._get_remaining_interval()
+
+
 class Member(Protocol):
     """A connection that runs on an `IOThread`."""
 
@@ -38,10 +73,9 @@ class IOThread:
     """
 
     def __init__(self, name: str) -> None:
-        self.io: Any = IOLoop()
+        self.io: Any = Loop()
         self._members: set[Member] = set()
         self._lock = forks.released_in_child(threads.Lock())  # guards the members
-        self._soon: list[Callable[[], object]] = []
         self._is_over = False
         self._is_parents = False  # the thread is one of the process that this one was forked from
         self._thread = threads.Thread(target=self._run, name=f"mousetrap-io {name}", daemon=True)
@@ -92,12 +126,10 @@ class IOThread:
         A function submitted on this thread runs at the end of the present turn of the loop, after
         those that were submitted before it. Functions that it submits run in the same turn.
         """
-        if not self.is_current_thread:
+        if self.is_current_thread:
+            self.io.soon.append(function)
+        else:
             self.call(function)
-            return
-        self._soon.append(function)
-        if len(self._soon) == 1:
-            self.io.call_later(0, self._do_soon)
 
     def join(self, timeout: float) -> None:
         """Wait up to *timeout* seconds for the thread's end, if its last member was detached."""
@@ -120,16 +152,11 @@ class IOThread:
             return
         _loops_of_parent.append(self.io)  # never closed
         if not self.has_started:
-            self.io = IOLoop()
+            self.io = Loop()
             return
         self._is_over = self._is_parents = True
         for member in tuple(self._members):
             member.forked()
-
-    def _do_soon(self) -> None:
-        for function in self._soon:  # grows while these functions submit others
-            function()
-        self._soon.clear()
 
     def _run(self) -> None:
         try:

@@ -62,14 +62,15 @@ class Publisher(forks.OfOneProcess):
         on_demand: QueuesOnDemand | None = None,
         io_thread: IOThread | None = None,
         lost_queues: LostQueues | None = None,
+        is_finished_at_exit: bool = True,
     ) -> None:
         self.settings = settings or Settings.from_environment()
         self.connection = Connection(self.settings, purpose, self, io_thread, lost_queues)
         self._receipt = NewReceipts(self.settings).make
         self.window = PublishWindow(self.settings, self.connection, self._write)
         self._on_failed = on_failed
-        # A worker's does not: its messages come of others that are not acked, so none gets lost.
-        self._is_finished_at_exit = io_thread is None
+        # Not a worker's: its messages come of others that are not acked, so none gets lost.
+        self._is_finished_at_exit = is_finished_at_exit
         # I/O thread only:
         self._channel: Channel | None = None
         self._unconfirmed = UnconfirmedPublishes()

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from mousetrap.amqp.io_thread import IOThread
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import SettingsError
 from mousetrap.flows.joins import join_points
@@ -167,12 +168,13 @@ class Stage(Generic[P, R]):
         timeout: float | None = None,
         queues: Mapping[str, Queue] | None = None,
         stages: Iterable[Stage[..., Any]] | None = None,
+        io_thread: IOThread | None = None,
     ) -> Worker:
         """Return a worker for this stage, not started; arguments replace the decorator's values.
 
         *queues* are those of its flow that have arguments or exist already, by their names, and
         *stages* are its stages: one of them may join what this one makes. Without these they are
-        those in the same module.
+        those in the same module. *io_thread* is shared with other workers of one run.
 
         Raises:
             SettingsError: no way leads from this stage to one that joins what it makes.
@@ -189,6 +191,7 @@ class Stage(Generic[P, R]):
             concurrency=self.concurrency if concurrency is None else concurrency,
             prefetch=self.prefetch if prefetch is None else prefetch,
             timeout=self.timeout if timeout is None else timeout,
+            io_thread=io_thread,
         )
         worker.targets.joins = self.joined_by(stages)
         return worker

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from mousetrap.amqp.confirming import RESEND_DELAY
+from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.formats import counted
@@ -35,10 +36,11 @@ class JobSender:
         ledger: Ledger,
         queues: Callable[[], Collection[str]] = tuple,
         on_delay_queue: Callable[[str], object] = lambda _: None,
+        io_thread: IOThread | None = None,
     ) -> None:
         self._queues = queues
         self._on_delay_queue = on_delay_queue
-        self.publisher = Publisher(settings, f"run {settings.namespace}")
+        self.publisher = Publisher(settings, f"run {settings.namespace}", io_thread=io_thread)
         self._settings = settings
         self._ledger = ledger
         self._lock = forks.released_in_child(threads.Lock())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mousetrap.amqp.consumer import Consumer
 from mousetrap.amqp.delivery import Delivery
+from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.formats import counted
 from mousetrap.display.safe_text import safe
@@ -103,12 +104,14 @@ class Run(RunFigures, RunCalls):
         self._queues = RunQueues(self.settings, self.flow, queues, self.ledger)
         delays_and_limit = {"retry_delays": retry_delays, "timeout": timeout}
         options = {"concurrency": concurrency, "prefetch": prefetch, **delays_and_limit}
-        self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options)
+        # one for all connections: an outcome is mostly read in the turn in which it is confirmed
+        io = IOThread(f"run {self.namespace}")
+        self._workers = RunWorkers(self.flow.stages, workers, processes, self.settings, options, io)
         self._state, self._process = "new", 0  # of the process that started it; a fork is another
         self.queues_lost: QueuesLost | None = None  # why the run cannot go on
         self._product = ""
         own = self._queues
-        self._sender = JobSender(self.settings, self.ledger, own.known, own.add)
+        self._sender = JobSender(self.settings, self.ledger, own.known, own.add, io)
         holders = Holders(self.settings, self._sender.publisher)
         self._settlement = Settlement(
             self.namespace, self.ledger, self._sender, self.flow, queues, self._workers,
@@ -123,6 +126,7 @@ class Run(RunFigures, RunCalls):
             on_delivery=self._on_event,
             on_failed=self._settlement.fail,
             exclusive_queue=holders.own_queue,
+            io_thread=io,
         )
         self._queues.count_over(self._events.connection)
         self._marker = RunMarker(self.settings, self._on_queues_lost)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
+from mousetrap.amqp.io_thread import IOThread
 from mousetrap.flows.flow import reference
 from mousetrap.flows.joins import check_importable
 from mousetrap.flows.known_queues import known_queues, packed
@@ -26,7 +27,8 @@ class RunWorkers:
     """Starts, checks and stops the workers of *stages*, all with *settings*.
 
     *kind* and *processes* are `Run`'s arguments; *options* are those of `Stage.worker`. In a
-    kernel, what handlers on threads print is recorded with the message that they handle.
+    kernel, what handlers on threads print is recorded with the message that they handle. The
+    connections of workers on threads share *io_thread*.
 
     Raises:
         SettingsError: another process cannot import a stage, or *processes* names no stage.
@@ -41,6 +43,7 @@ class RunWorkers:
         processes: int | Mapping[str, int],
         settings: Settings,
         options: Mapping[str, Any],
+        io_thread: IOThread | None = None,
     ) -> None:
         self.threads: list[Worker] = []
         self.processes: Supervisor | None = None
@@ -53,7 +56,7 @@ class RunWorkers:
             self.processes = Supervisor.of(references, processes, settings, options)
         self._stages = stages if kind == "threads" else []
         self._settings = settings
-        self._options = {**options, "queues": known}
+        self._options = {**options, "queues": known, "io_thread": io_thread}
         self._capture: OutputCapture | None = None
 
     def start(self) -> None:

@@ -270,7 +270,7 @@ def new_publisher(
     purpose = f"worker {queue} publishes"
     publisher = Publisher(
         settings, purpose, on_failed=on_failed, on_demand=on_demand, io_thread=io_thread,
-        lost_queues=lost_queues,
+        lost_queues=lost_queues, is_finished_at_exit=False,
     )  # fmt: skip
     publisher.declare(declarations)
     if settings.events_exchange:

@@ -64,7 +64,7 @@ class Worker(forks.OfOneProcess):
 
     A worker has two connections, one that consumes and one that publishes, because a broker with a
     memory alarm stops reading from connections that publish, and acks must still reach it. Both
-    live on one I/O thread, because what arrives on one of them makes the other one send.
+    live on *io_thread*, because what arrives on one makes the other one send; default: a new one.
 
     Threads: every method from any thread; `stop` not from inside a handler.
     """
@@ -81,6 +81,7 @@ class Worker(forks.OfOneProcess):
         prefetch: int | None = None,
         timeout: float | None = None,
         hooks: Iterable[Hook] = (),
+        io_thread: IOThread | None = None,
     ) -> None:
         handler = Handler.of(handler)
         check_options(concurrency, prefetch, timeout, handler.batch)
@@ -94,7 +95,7 @@ class Worker(forks.OfOneProcess):
         targets = OutputTargets(writes, routes)
         declarations = topology.of_worker(self.queue, targets.as_queues(), targets.exchanges)
         name = topology.wire_name(self.queue.name)
-        io_thread = IOThread(f"worker {self.queue.name}")
+        io_thread = io_thread or IOThread(f"worker {self.queue.name}")
         self._failure_queues = QueuesOnDemand(topology.failure_queues(self.queue))
         self._lost_queues = LostQueues(topology.not_theirs(self.queue, *targets.as_queues()))
         self._publisher = new_publisher(
@@ -124,8 +125,7 @@ class Worker(forks.OfOneProcess):
         )  # fmt: skip
         self._changed = self._processor.changed  # also notified when the worker ends
         self._lock = forks.released_in_child(threads.Lock())  # guards `error`, `_has_stopped`
-        self._is_started = False
-        self._has_stopped = False
+        self._is_started = self._has_stopped = False
         self._closing = forks.released_in_child(threads.Lock())  # a second `stop` waits
         self._is_parents = False  # it runs in the process that forked this one
         forks.watch(self)

@@ -95,6 +95,78 @@ def test_fast_connection_drops_frames_after_the_connection_is_lost():
     assert connection.written == []
 
 
+class Socket:
+    """A socket that takes *room* bytes and then is full, or is broken; it is its own I/O loop."""
+
+    def __init__(self, room):
+        self.room, self.taken, self.watched = room, b"", []
+
+    def send(self, data):
+        if self.room is None:
+            raise BrokenPipeError
+        if not self.room:
+            raise BlockingIOError
+        data = bytes(data[: self.room])
+        self.room -= len(data)
+        self.taken += data
+        return len(data)
+
+    def fileno(self):
+        return 3
+
+    def set_reader(self, *_):
+        pass
+
+    def set_writer(self, *_):
+        self.watched.append("on")
+
+    def remove_writer(self, *_):
+        self.watched.append("off")
+
+
+@pytest.mark.parametrize(
+    ("room", "at_once", "watched"),
+    [(100, b"abcd", []), (3, b"abc", ["on"]), (0, b"", ["on"]), (None, b"", ["on"])],
+    ids=["room", "nearly full", "full", "broken"],
+)
+def test_fast_connection_writes_at_once_and_waits_only_if_the_socket_is_full(
+    room, at_once, watched
+):
+    """No wait for a socket that has room. What it did not take follows first, before new frames."""
+    connection, socket = Recorder(), Socket(room)
+    transport = connection._transport = io_services_utils._AsyncPlaintextTransport(
+        socket, connection, socket
+    )
+
+    connection._adapter_emit_data(b"abcd")
+    connection.later.pop()()
+    assert (socket.taken, socket.watched) == (at_once, watched)
+
+    connection._adapter_emit_data(b"ef")
+    connection.later.pop()()
+    if watched:
+        assert socket.taken == at_once, "new frames overtook what was left"
+        socket.room = 100
+        transport._on_socket_writable()
+
+    assert socket.taken == b"abcdef"
+    assert socket.watched == watched + ["off"] * bool(watched)
+    assert transport.get_write_buffer_size() == 0
+
+
+def test_fast_connection_sends_nothing_on_a_transport_that_is_given_up():
+    """An aborted transport still has its socket for a turn of the loop."""
+    connection, socket = Recorder(), Socket(100)
+    transport = io_services_utils._AsyncPlaintextTransport(socket, connection, socket)
+    connection._transport = transport
+    transport._state = transport._STATE_ABORTED_BY_USER
+
+    connection._adapter_emit_data(b"abcd")
+    connection.later.pop()()
+
+    assert socket.taken == b""
+
+
 class Channel:
     """Number 7, open until it is closed; it keeps what pika would publish."""
 
@@ -221,7 +293,9 @@ def test_pika_still_has_what_we_override():
     assert publishing.count("self.") == 2, "pika does something new when it publishes"
     assert "_body_max_length" in inspect.getsource(own._send_message)
     assert isinstance(io_services_utils._AsyncTransportBase._MAX_RECV_BYTES, int)
-    assert "_MAX_RECV_BYTES" in inspect.getsource(io_services_utils._AsyncTransportBase._consume)
+    reading = inspect.getsource(io_services_utils._AsyncTransportBase._consume)
+    assert "_MAX_RECV_BYTES" in reading
+    assert "bytes_consumed < self._MAX_CONSUME_BYTES" in reading
 
 
 class Plain(pika.SelectConnection):

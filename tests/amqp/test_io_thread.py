@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 
 import pytest
+from pika.adapters.select_connection import IOLoop, _PollerBase
 from support.waiting import wait_for
 
 from mousetrap.amqp.io_thread import IOThread
@@ -69,6 +71,40 @@ def test_call_soon_runs_at_the_end_of_the_turn_with_what_it_submits(io_thread):
     wait_for(lambda: len(order) == 4)
 
     assert order == ["turn", "a", "b", "c"]
+
+
+def test_loop_is_woken_only_while_it_sleeps(io_thread, monkeypatch):
+    """Functions that other threads submit while it is awake run in its next turn all the same."""
+    wakes, ran = [], []
+    poller, submitted, awake = io_thread.io._poller, threading.Event(), threading.Event()
+    wake = poller.wake_threadsafe
+    monkeypatch.setattr(poller, "wake_threadsafe", lambda: (wakes.append(1), wake()))
+
+    io_thread.call(lambda: (awake.set(), submitted.wait(10)))
+    assert awake.wait(10)
+    assert len(wakes) == 1
+    for n in range(100):
+        io_thread.call(lambda n=n: ran.append(n))
+    submitted.set()
+    wait_for(lambda: len(ran) == 100)
+
+    assert ran == list(range(100))
+    assert len(wakes) == 1
+
+
+def test_pika_still_has_what_the_loop_overrides():
+    """If this fails, read pika's changes."""
+    calls = inspect.getsource(IOLoop.process_timeouts)
+    assert "self._callbacks.popleft()" in calls
+    assert "self._timer.process_timeouts()" in calls
+    assert calls.count("self.") == 3, "pika does something new in each turn"
+    adding = inspect.getsource(IOLoop.add_callback_threadsafe)
+    assert "self._callbacks.append(callback)" in adding
+    assert "self._poller.wake_threadsafe()" in adding
+    assert "self._callbacks" in inspect.getsource(IOLoop._get_remaining_interval)
+    assert "self._get_wait_seconds()" in inspect.getsource(_PollerBase._get_max_wait)
+    turn = inspect.getsource(_PollerBase.start)
+    assert turn.index("self.poll()") < turn.index("self._process_timeouts()")
 
 
 def test_thread_runs_until_its_last_member_is_detached(io_thread):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
+import mousetrap
 from mousetrap import stage
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError, SettingsError
@@ -56,6 +59,16 @@ def test_check_raises_when_a_process_ended_by_itself(settings):
         workers.stop()
 
     assert workers.threads == []
+
+
+def test_all_connections_of_a_run_share_one_io_thread(settings):
+    """Those of its workers, too: a job causes fewer switches between threads."""
+    before = set(threading.enumerate())
+    with mousetrap.run([fetch, fail], settings) as run:
+        started = [each.name for each in threading.enumerate() if each not in before]
+        io_threads = [name for name in started if name.startswith("mousetrap-io")]
+        assert len(run.workers) == 2
+        assert io_threads == [f"mousetrap-io run {run.namespace}"]
 
 
 def test_none_starts_no_worker(settings):
