@@ -12,6 +12,8 @@ from mousetrap.errors import SettingsError
 from mousetrap.model.topology import check_queue_name
 from mousetrap.worker.options import check_options
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 
 def queue_name(value: str) -> str:
     """Check a queue's name before the command runs."""
@@ -34,6 +36,13 @@ def time_limit(value: float | None) -> float | None:
     """Refuse what is no number of seconds above 0."""
     check_options(1, None, value)
     return value
+
+
+def log_level(value: str) -> str:
+    """Refuse what is no level of a log."""
+    if value.lower() not in LOG_LEVELS:
+        raise SettingsError(f"{value!r} is no log level: use one of {', '.join(LOG_LEVELS)}")
+    return value.lower()
 
 
 Kind = Annotated[

@@ -10,8 +10,10 @@ from typing import Any
 
 from mousetrap.broker import probe
 from mousetrap.cli.console import print_json, print_message
-from mousetrap.display.formats import counted
+from mousetrap.display.formats import counted, rate
 from mousetrap.display.progress import ProgressDisplay, Row
+from mousetrap.notebook.rate import RateMeter
+from mousetrap.runtime import clock
 from mousetrap.runtime.signals import run_until_signalled
 from mousetrap.settings import Settings
 from mousetrap.worker.statistics import LONG_HANDLING
@@ -84,6 +86,7 @@ class _Supervision:
         self._supervisor = supervisor
         self._display = display
         self._shown = ""
+        self._rate = RateMeter()
 
     def on_started(self) -> None:
         self.is_working = True
@@ -96,7 +99,10 @@ class _Supervision:
 
     def show(self) -> None:
         now = self._supervisor.statistics()
+        self._rate.add(now.get("done", 0), clock.monotonic())
         line = f"{now['consuming']} of {now['processes']} working: {_counts(now)}"
+        if self._rate.rate:
+            line += f", {rate(self._rate.rate)}"
         if now.get("in_progress"):
             line += f", {now['in_progress']:,} in progress"
         if now["oldest"] >= LONG_HANDLING:
@@ -118,7 +124,7 @@ class _Supervision:
             print_json(now)
         else:
             print_message(
-                f"{self._name}: {_counts(now)}, {now.get('reconnects', 0)} reconnects, "
+                f"{self._name}: {_counts(now)}, {counted(now.get('reconnects', 0), 'reconnect')}, "
                 f"{now['replaced']} replaced"
             )
 

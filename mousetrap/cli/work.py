@@ -17,9 +17,11 @@ from mousetrap.broker.probe import EMBEDDED
 from mousetrap.cli.console import print_json, print_message
 from mousetrap.cli.errors import ExitCode, code_of
 from mousetrap.cli.find_stage import find_stage, parse_delays
-from mousetrap.cli.options import Json, finite, time_limit
+from mousetrap.cli.options import Json, finite, log_level, time_limit
 from mousetrap.cli.supervise import health_server, supervise
+from mousetrap.cli.work_report import DeadLetterKinds, WorkSummary
 from mousetrap.cli.work_warnings import WorkWarnings
+from mousetrap.display.formats import counted
 from mousetrap.display.progress import write_values
 from mousetrap.display.safe_text import safe
 from mousetrap.embedded_broker import PRODUCT
@@ -90,6 +92,15 @@ HealthAddress = Annotated[
     str | None,
     typer.Option(metavar="PORT", help="Serve its health over HTTP: 8080, or 0.0.0.0:8080."),
 ]
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        "--log-level",
+        metavar="LEVEL",
+        callback=log_level,
+        help="debug; info: also each retry; warning: what needs a person; error.",
+    ),
+]
 WithParent = Annotated[bool, typer.Option("--with-parent", help="End when standard input does.")]
 
 
@@ -105,6 +116,7 @@ def work(
     processes: Processes = None,
     health: HealthAddress = None,
     with_parent: WithParent = False,
+    log_level: LogLevel = "warning",
     report: Annotated[Path | None, typer.Option(hidden=True)] = None,
     queue_arguments: Annotated[str | None, typer.Option(hidden=True)] = None,
     json: Json = False,
@@ -114,13 +126,14 @@ def work(
     Queues that exist are used as they are. If it may declare none, or MOUSETRAP_DECLARE=never, it
     names at its start all that is missing (see mousetrap topology). It warns if workers of another
     stage consume the same queue, and if messages are left in a queue that no stage uses any more.
+    Every ten seconds it prints what it has done. It logs lost connections, and one dead letter of
+    each kind of error; with --log-level info each failed attempt.
 
     After the first signal it finishes the messages in progress, or gives them back after --grace.
 
     With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
     with its exit code. They end when this process ends, however it ends.
-
     With --timeout, or a stage's, what takes longer has failed and is retried. When as many
     handlers hang as run at a time, it gives its messages back and ends with exit code 1.
 
@@ -133,9 +146,7 @@ def work(
     The ids of its outputs are computed from the stage's name. After you rename its function, give
     the stage the old name (@stage(..., name="old_name")), or a sink stores some results twice.
 
-    Example: mousetrap work fetch --concurrency 4
-
-    Example: mousetrap work fetch --processes 2 --health 8080
+    Example: mousetrap work fetch --concurrency 4 --processes 2 --health 8080
 
     Example: mousetrap work my_flow:measure --reads words --writes lengths
     """
@@ -143,7 +154,7 @@ def work(
     if processes is not None:
         options = {"concurrency": concurrency, "prefetch": prefetch, "timeout": timeout,
                    "retry-delays": retry_delays, "reads": reads, "writes": writes,
-                   "grace": grace}  # fmt: skip
+                   "grace": grace, "log-level": log_level}  # fmt: skip
         supervise(name, processes, options, settings, health=health,
                   with_parent=with_parent, json=json)  # fmt: skip
         return
@@ -152,7 +163,7 @@ def work(
         retry_delays=None if retry_delays is None else parse_delays(retry_delays),
         queues=None if queue_arguments is None else unpacked(queue_arguments),
     )  # fmt: skip
-    _Work(worker, settings, grace, report, json).run(health, with_parent)
+    _Work(worker, settings, grace, report, json, log_level).run(health, with_parent)
 
 
 class _Work:
@@ -162,7 +173,13 @@ class _Work:
     """
 
     def __init__(
-        self, worker: Worker, settings: Settings, grace: float, report: Path | None, json: bool
+        self,
+        worker: Worker,
+        settings: Settings,
+        grace: float,
+        report: Path | None,
+        json: bool,
+        log_level: str,
     ) -> None:
         self._worker = worker
         self._settings = settings
@@ -172,6 +189,11 @@ class _Work:
         self._is_working = False
         self._stopping = -math.inf  # when the signal came, on the monotonic clock
         self._warnings = WorkWarnings(worker, settings, log.warning)
+        self._level = logging.getLevelNamesMapping()[log_level.upper()]
+        self._kinds = DeadLetterKinds(has_all=self._level < logging.WARNING)
+        self._summary = WorkSummary(
+            worker.handler.name, worker.statistics, self._kinds, print_message
+        )
 
     def run(self, health: str | None, with_parent: bool) -> None:
         """Work until a signal."""
@@ -186,7 +208,7 @@ class _Work:
                     stop_timeout=self._grace,
                     with_parent=with_parent,
                     on_started=self._on_started,
-                    on_poll=self._write_report,
+                    on_poll=self._on_poll,
                     on_stopping=self._on_stopping,
                 )
         except BaseException as error:
@@ -209,11 +231,12 @@ class _Work:
         handler = logging.StreamHandler()
         # A worker that does not start logs an error; the command prints the same error.
         handler.addFilter(lambda record: self._is_working or record.levelno < logging.ERROR)
+        handler.addFilter(self._kinds)
         process = f"{self._report.stem}: " if self._report else ""
         handler.setFormatter(_OneLine(f"%(asctime)s %(levelname)s {process}%(message)s"))
         logger = logging.getLogger("mousetrap")
         logger.handlers[:] = [handler]
-        logger.setLevel(logging.INFO)
+        logger.setLevel(self._level)
 
     def _on_started(self) -> None:
         self._is_working = True
@@ -228,6 +251,11 @@ class _Work:
                 f"working: {route}, concurrency {worker.concurrency}, on "
                 f"{settings.url}{embedded}{namespace}"
             )
+
+    def _on_poll(self) -> None:
+        self._write_report()
+        if self._report is None:
+            self._summary.poll()
 
     def _on_stopping(self) -> None:
         self._stopping = clock.monotonic()
@@ -253,10 +281,8 @@ class _Work:
         if self._json:
             print_json(asdict(now))
         else:
-            print_message(
-                f"{self._worker.handler.name}: {now.done:,} done, {now.retried:,} retried, "
-                f"{now.dead:,} dead, {now.reconnects} reconnects"
-            )
+            reconnects = counted(now.reconnects, "reconnect")
+            print_message(f"{self._summary.counts(now)}, {reconnects}")
 
 
 class _OneLine(logging.Formatter):

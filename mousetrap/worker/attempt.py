@@ -23,6 +23,9 @@ from mousetrap.worker.hooks import Hooks
 from mousetrap.worker.join_routes import addressed
 from mousetrap.worker.publications import OnOutcome, Publication
 
+# In the log for each failed attempt: queue, message, attempt, kind of the error, and where it goes.
+FAILED_LINE = "%s: message %s, attempt %d: %s -> %s"
+
 
 class Attempt:
     """An attempt to handle *message* by *handler*, which begins when this object is made."""

@@ -28,7 +28,7 @@ from mousetrap.model.topology import AnyDeclaration, Queue
 from mousetrap.runtime.interrupt import Waiter
 from mousetrap.settings import Settings
 from mousetrap.worker.answers import Answers
-from mousetrap.worker.attempt import Attempt, HandlerCall
+from mousetrap.worker.attempt import FAILED_LINE, Attempt, HandlerCall
 from mousetrap.worker.attempts import Attempts
 from mousetrap.worker.consumer_discovery import ConsumerDiscovery
 from mousetrap.worker.events import Events
@@ -318,8 +318,8 @@ class Processor:
         # No error text here: it may quote the body, and logs are read where bodies must not be.
         log.log(
             logging.WARNING if failure.delay is None else logging.INFO,
-            "%s: message %s, attempt %d: %s -> %s", safe(self._queue.name), message.short_id,
-            message.attempt, class_name(error), safe(failure.target),
+            FAILED_LINE, safe(self._queue.name), message.short_id, message.attempt,
+            class_name(error), safe(failure.target),
         )  # fmt: skip
         properties = kept_properties(attempt.delivery.properties)
         if failure.delay is None and properties.reply_to:

@@ -21,6 +21,10 @@ def wait(seconds: float) -> float:
     threading.Event().wait(seconds)
     return seconds
 
+@stage(reads="work", retry_delays=(0.05,))
+def fail(n: int) -> None:
+    raise KeyError(n) if n == 3 else ValueError(n)
+
 def double(n: int) -> int:
     print("doubling")
     return 2 * n

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 from support.command_line import drain_when_there, send
@@ -40,6 +41,29 @@ def test_work_prints_what_it_waits_for_after_a_signal(start, settings):
 
     assert process.returncode == 128 + signal.SIGINT
     wait_for(lambda: depth("work", settings).messages == 1)  # it comes again
+
+
+def test_work_logs_one_dead_letter_of_each_kind(start, settings):
+    """The others are counted; with `--log-level info` there is a line for each failed attempt."""
+    found = {}
+    for level in ("warning", "info"):
+        send(settings, 1, 2, 3, 4)
+        process = start("work", "flow:fail", "--log-level", level)
+        assert len(drain_when_there("work.dead", 4, settings)) == 4
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+        assert "fail: 0 done, 4 retried, 4 dead (3 ValueError, 1 KeyError), 0 reconnects" in errors
+        found[level] = re.findall(r"attempt (\d): (\w+) -> work\.(\w+)", errors)
+
+    assert sorted(found["warning"]) == [("2", "KeyError", "dead"), ("2", "ValueError", "dead")]
+    assert sorted(kind for _, kind, _ in found["info"]) == ["KeyError"] * 2 + ["ValueError"] * 6
+
+
+def test_work_refuses_an_unknown_log_level(start):
+    """It names those that there are."""
+    _, problems = start("work", "flow:fail", "--log-level", "loud").communicate(timeout=20)
+
+    assert "'loud' is no log level: use one of debug, info, warning, error" in problems
 
 
 def test_work_runs_a_plain_function(start, settings):
