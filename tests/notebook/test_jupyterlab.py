@@ -335,7 +335,7 @@ def test_panel_says_that_its_kernel_is_gone(open_notebook, settings):
     page.screenshot(path=SCREENSHOTS / "panel_gone_saved.png")
 
     assert is_green(alive)
-    assert text.startswith("Waiting for messages")
+    assert text.lstrip().startswith("Waiting for messages")
     assert re.search(r" as of [\d-]+ [\d:]+\n", text)
 
 
