@@ -20,7 +20,7 @@ from mousetrap.errors import UndecodableMessage
 from mousetrap.model import ledger_progress
 from mousetrap.model.ledger_entry import LedgerEntry, precedence
 from mousetrap.model.ledger_figures import LedgerFigures
-from mousetrap.model.ledger_progress import RunProgress
+from mousetrap.model.ledger_progress import JobTotal, RunProgress
 from mousetrap.model.ledger_rows import LedgerRows
 from mousetrap.model.ledger_times import LedgerTimes
 from mousetrap.model.message import copy_id
@@ -63,6 +63,7 @@ class Ledger(LedgerTimes):
         self._rows = LedgerRows(None if reads is None else frozenset(reads))
         self._counts: Counter[tuple[str, str]] = Counter()  # attempts by stage and outcome
         self._published: Counter[str] = Counter()  # messages that stages published, by queue
+        self._jobs = JobTotal()
         self._dead: set[int] = set()  # rows of the messages that are dead
         self._packed: deque[tuple[bytes, float]] = deque()  # not decoded so far
         self._backlog = 0  # bytes that were received since the last decoding began
@@ -251,7 +252,9 @@ class Ledger(LedgerTimes):
         """Return how far the run is now: its jobs, and the open messages of each queue."""
         with self._lock:
             self._unpack_all()
-            return ledger_progress.progress(self, self._rows, self._dead, clock.steady_time())
+            return ledger_progress.progress(
+                self, self._rows, self._dead, self._jobs, clock.steady_time()
+            )
 
     def last_minute(self) -> tuple[float, dict[str, tuple[int, ...]]]:
         """Return when the last message was settled, and the attempts of the 60 s before that.

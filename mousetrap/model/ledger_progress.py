@@ -60,39 +60,63 @@ class RunProgress:
     open: Mapping[str, OpenMessages] = field(default_factory=dict)  # by queue
 
 
+class JobTotal:
+    """Counts the jobs among the rows of a ledger; looks at most rows only once.
+
+    A message whose parent is not known yet seems to be a job. So the rows from the first such
+    message on are looked at again.
+    """
+
+    def __init__(self) -> None:
+        self._rows = self._jobs = 0  # rows that are counted for good, and the jobs among them
+
+    def of(self, rows: LedgerRows) -> int:
+        """Return the number of jobs in *rows*, which are those of the last call, and new ones."""
+        for row in range(self._rows, len(rows)):
+            is_job = rows.job[row] == row + 1
+            if is_job and rows.sent[row] != rows.sent[row]:  # this run did not send it
+                break
+            self._rows, self._jobs = row + 1, self._jobs + is_job
+        rest: int = sum(map(eq, rows.job[self._rows :], count(self._rows + 1)))
+        return self._jobs + rest
+
+
 def progress(
-    times: LedgerTimes, rows: LedgerRows, dead: Collection[int], now: float
+    times: LedgerTimes, rows: LedgerRows, dead: Collection[int], total: JobTotal, now: float
 ) -> RunProgress:
     """Return how far the run with these *rows* is at time *now*; *dead* are rows of dead messages.
 
     Threads: as long as the ledger is locked.
     """
     is_open = bytes(rows.flags).translate(_IS_OPEN)
-    open_jobs = set(compress(rows.job, is_open)) if rows.open else set()
+    start = max(0, is_open.find(1))  # what is open came late, most of the time
+    is_open = is_open[start:]
+    open_jobs = set(compress(rows.job[start:], is_open)) if rows.open else set()
     dead_jobs = {rows.job[row] for row in dead} - open_jobs
-    total = sum(map(eq, rows.job, count(1)))  # a job is its own job
-    done = total - len(open_jobs) - len(dead_jobs)
+    jobs = total.of(rows)
+    done = jobs - len(open_jobs) - len(dead_jobs)
     return RunProgress(
-        JobCounts(total, done, len(open_jobs), len(dead_jobs)),
+        JobCounts(jobs, done, len(open_jobs), len(dead_jobs)),
         next((at for at in rows.sent if at == at), None),
-        _open_messages(times, rows, is_open, now) if rows.open else {},
+        _open_messages(times, rows, start, is_open, now) if rows.open else {},
     )
 
 
 def _open_messages(
-    times: LedgerTimes, rows: LedgerRows, is_open: bytes, now: float
+    times: LedgerTimes, rows: LedgerRows, start: int, is_open: bytes, now: float
 ) -> dict[str, OpenMessages]:
-    found = list(compress(range(len(rows)), is_open))
-    queues = list(compress(rows.queue, is_open))
-    first = dict(zip(reversed(queues), reversed(found), strict=True))
+    """Return the open messages of each queue; *is_open* has a 1 for each, from row *start* on."""
+    found = list(compress(range(start, len(rows)), is_open))
+    queues = list(compress(rows.queue[start:], is_open))
+    is_special = map(SPECIAL.__eq__, compress(rows.done[start:], is_open))
     retries: dict[int, list[float]] = {}  # when each retry is due, by number of the queue
-    for row in compress(found, map(SPECIAL.__eq__, compress(rows.done, is_open))):
+    for row in compress(found, is_special):
         due = _retry_due(times, rows.entry(row))
         if due > now:
             retries.setdefault(rows.queue[row], []).append(due)
     opened: dict[str, OpenMessages] = {}
     for number, amount in Counter(queues).items():
-        since = times.queued_at(rows.entry(first[number]))
+        since = times.queued_at(rows.entry(found[queues.index(number)]))
         delays = retries.get(number, [])
         next_retry = min(delays) if delays else None
         opened[rows.queues[number]] = OpenMessages(amount, since, len(delays), next_retry)

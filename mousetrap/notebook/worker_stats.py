@@ -26,6 +26,9 @@ from mousetrap.worker.statistics import Statistics
 from mousetrap.worker.worker import Worker
 
 DISCOVERY_INTERVAL = 5.0  # seconds between two requests which other processes consume a queue
+# Seconds after which a queue that was not there is asked for again. A retry queue is declared when
+# it is needed, and a question for a queue that is not there takes longer than any other.
+MISSING_INTERVAL = 10.0
 WorkerOrHandle = Worker | Handle
 _ENDED = ("failed", "closed", "replaced")
 
@@ -43,6 +46,8 @@ class WorkersStatsSource(StatsSource):
         self.settings = settings
         self._arrivals: dict[str, ArrivalHistory] = {}  # by stage
         self._discovered_at = 0.0  # on the monotonic clock
+        self._missing: dict[str, float] = {}  # queues that were not there, and when; as above
+        self._retried = 0  # when these were asked for
 
     def discover(self) -> None:
         """Let each handle find out which other processes consume its queue.
@@ -59,12 +64,19 @@ class WorkersStatsSource(StatsSource):
         """Return the work queues, the retry queues and the output queues of the workers."""
         workers = [worker_of(each) for each in self.members]
         names = [name for each in workers for name in each.queue.names() if name != each.queue.dead]
-        outputs = [name for each in workers for name in each.targets.queues]
-        return list(dict.fromkeys([*names, *outputs]))
+        names += [name for each in workers for name in each.targets.queues]
+        retried = sum(_statistics(each).retried for each in self.members)
+        if self._retried != retried:
+            self._retried = retried
+            self._missing.clear()
+        since = clock.monotonic() - MISSING_INTERVAL
+        missing = {name for name, at in self._missing.items() if at > since}
+        return [name for name in dict.fromkeys(names) if name not in missing]
 
     def record_depths(self, depths: Mapping[str, Depth | None], now: float) -> None:
         """Record *depths*, and how many messages have arrived so far."""
         self._depths = dict(depths)
+        self._missing |= {name: now for name, depth in depths.items() if depth is None}
         for step, members in self._steps().items():
             if (ready := self._ready(step.reads)) is not None:
                 statistics = [_statistics(each) for each in members]
