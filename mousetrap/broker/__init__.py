@@ -24,9 +24,10 @@ from mousetrap.broker.broker import Broker
 from mousetrap.broker.broker_status import BrokerStatus
 from mousetrap.broker.embedded import serve as _serve
 from mousetrap.broker.kind import BrokerKind
-from mousetrap.broker.probe import Log, log_to_stderr
+from mousetrap.broker.probe import Log
 from mousetrap.broker.rabbitmq_node import RabbitMQNode
 from mousetrap.broker.registry import KINDS, choose, kind_named
+from mousetrap.display.notices import print_notice
 from mousetrap.embedded_broker import OVERVIEW_QUEUE
 from mousetrap.job_queue import take_one
 from mousetrap.settings import Settings
@@ -53,7 +54,7 @@ def ensure(
     settings: Settings | None = None,
     *,
     timeout: float = 120.0,
-    log: Log = log_to_stderr,
+    log: Log = print_notice,
 ) -> Broker:
     """Return a broker that works, and start one if none does; *log* gets a line for each step.
 
@@ -72,7 +73,7 @@ def ensure(
 
 
 def private(
-    settings: Settings | None = None, *, timeout: float = 120.0, log: Log = log_to_stderr
+    settings: Settings | None = None, *, timeout: float = 120.0, log: Log = print_notice
 ) -> Broker:
     """Start a private node, which no other program uses, for this process.
 
@@ -89,7 +90,7 @@ def up(
     settings: Settings | None = None,
     *,
     timeout: float = 120.0,
-    log: Log = log_to_stderr,
+    log: Log = print_notice,
 ) -> Broker:
     """Like `ensure`, but what it starts stays up after this process, until `down`.
 
@@ -99,7 +100,7 @@ def up(
     return choose(kind, settings, timeout, log, stays=True)
 
 
-def down(kind: str | None = None, *, log: Log = log_to_stderr) -> list[str]:
+def down(kind: str | None = None, *, log: Log = print_notice) -> list[str]:
     """Stop what `up` left running, of one kind or of all, and keep its data; return the kinds."""
     kinds = KINDS.values() if kind is None else [kind_named(kind)]
     return [each.name for each in kinds if each.down(log)]
@@ -112,7 +113,7 @@ def status(settings: Settings | None = None) -> list[BrokerStatus]:
 
 
 def serve(
-    settings: Settings | None = None, *, with_parent: bool = False, log: Log = log_to_stderr
+    settings: Settings | None = None, *, with_parent: bool = False, log: Log = print_notice
 ) -> None:
     """Run an embedded broker on the port of the settings until SIGTERM or Ctrl-C ends it.
 

@@ -25,12 +25,6 @@ PING_INTERVAL = 0.1  # seconds between two attempts to reach a broker that is st
 WAITING_LOG_INTERVAL = 10.0  # seconds between two "still waiting" lines
 
 
-def log_to_stderr(line: str) -> None:
-    """Print *line* on stderr; stdout is for data."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
 def version(settings: Settings, timeout: float = 3.0) -> str | None:
     """Return the product and version in the greeting, ``RabbitMQ 4.3.6``; None if none comes.
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from mousetrap.broker.configuration import LOOPBACK
-from mousetrap.broker.probe import Log, log_to_stderr, wait_until_ready
+from mousetrap.broker.probe import Log, wait_until_ready
+from mousetrap.display.notices import print_notice
 from mousetrap.errors import BrokerSetupError
 from mousetrap.runtime import clock
 from mousetrap.settings import MASK, Settings
@@ -49,7 +50,7 @@ class RabbitMQNode:
         self._owner = os.getpid()
         self._supervisor: subprocess.Popen[bytes] | None = None
 
-    def start(self, timeout: float = 120.0, log: Log = log_to_stderr) -> None:
+    def start(self, timeout: float = 120.0, log: Log = print_notice) -> None:
         """Start the node, or start it again, and return when a message has gone to it and back.
 
         Raises:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mousetrap.display.design_tokens import ACCENT_MARK, OK_MARK
+from mousetrap.display.notices import print_notice
 from mousetrap.display.safe_text import safe
 from mousetrap.runtime import clock, forks, threads
 from mousetrap.runtime.atomic_file import write_atomically
@@ -123,9 +124,7 @@ def _view() -> _View:
 
 
 def _print(line: str) -> None:
-    if sys.stderr is not None:  # as in a program without a console on Windows
-        sys.stderr.write(f"{safe(line)}\n")
-        sys.stderr.flush()
+    print_notice(safe(line))
 
 
 class _NoView:

@@ -7,11 +7,11 @@ there is never a second consumer that receives half of the messages.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from mousetrap.display.notices import print_notice
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import MousetrapError, SettingsError
 from mousetrap.flows.stage import Stage, stage, with_delays
@@ -228,15 +228,14 @@ def _name_and_version(consumer: _BackgroundConsumer) -> str:
 
 
 def _report(line: str, handle: Handle | None = None) -> None:
-    """Print *line*, and who else consumes, to the person in the cell: on stderr."""
+    """Print *line*, and who else consumes, to the person in the cell."""
     lines = [line] if line else []
     if handle is not None:
         with suppress(MousetrapError):
             attached = handle.attached()
             lines += attached.lines() if attached is not None else []
-    if lines and sys.stderr is not None:
-        sys.stderr.write("mousetrap: " + "\n  ".join(lines) + "\n")
-        sys.stderr.flush()
+    if lines:
+        print_notice("mousetrap: " + "\n  ".join(lines))
 
 
 # ---- after each cell, and at the end of the process ----------------------------------------------

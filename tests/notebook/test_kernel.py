@@ -35,12 +35,12 @@ def test_consumer_cell_with_other_settings_each_time_is_one_consumer(kernel, set
 
 
 def test_consumer_cell_says_that_it_replaced_one(kernel):
-    """A cell that replaces a consumer says so once, on its own stderr."""
+    """A cell that replaces a consumer says so once, in its own output."""
     first = kernel.run(HANDLER.format(version=1) + "handle = consume('work', work)")
     second = kernel.run("handle = consume('work', work)")
 
-    assert first.stderr == ""
-    assert second.stderr == "mousetrap: replaced the consumer of 'work': work v1 goes on\n"
+    assert first.stdout == second.stderr == ""
+    assert second.stdout == "mousetrap: replaced the consumer of 'work': work v1 goes on\n"
 
 
 def test_handle_shows_itself_in_a_cell(kernel):
@@ -66,8 +66,8 @@ def test_function_that_is_defined_again_takes_over(kernel, settings):
     kernel.run("handle.wait_until(done=2)")
 
     assert kernel.value("seen") == [(1, 1), (2, 2)]
-    assert edited.stderr == "mousetrap: 'work': work v2 takes over from v1 with the next message\n"
-    assert again.stderr == ""  # the same code again
+    assert edited.stdout == "mousetrap: 'work': work v2 takes over from v1 with the next message\n"
+    assert again.stdout == edited.stderr == ""  # the same code again
     assert ", v2 (" in kernel.run("repr(handle)").result
     assert kernel.value("handle.statistics().reconnects, handle.replaced") == (0, "")
 
@@ -94,8 +94,8 @@ def test_function_that_cannot_take_over_leaves_the_one_that_runs(kernel, setting
     send(settings, 1)
     kernel.run("handle.wait_until(done=1)")
 
-    assert edited.stderr.startswith("mousetrap: 'work': v1 goes on, because ")
-    assert later.stderr == ""
+    assert edited.stdout.startswith("mousetrap: 'work': v1 goes on, because ")
+    assert later.stdout == edited.stderr == ""
     assert "stale: v1 goes on" in kernel.run("repr(handle)").result
     kernel.run(HANDLER.format(version=2))
     assert kernel.value("handle.stale") == ""
@@ -282,10 +282,13 @@ def test_consume_is_the_same_in_a_terminal_and_in_a_notebook(start_kernel, setti
         env=os.environ | papermill.to_environment(), capture_output=True, timeout=120, check=True,
     )  # fmt: skip
     executed = nbformat.read(tmp_path / "out.ipynb", 4)
-    streams = {each.name: each.text for each in executed.cells[0].outputs}
+    outputs = executed.cells[0].outputs
 
-    assert run.stdout == cell.stdout == streams["stdout"] == EXPECTED
-    assert run.stderr == cell.stderr == streams["stderr"]
+    assert run.stdout == EXPECTED
     assert run.stderr.startswith("mousetrap: replaced the consumer of 'words': shout v1 goes on")
+    # in a cell, what is written to stderr would look like an error
+    assert cell.stdout == "".join(each.text for each in outputs) == run.stderr + EXPECTED
+    assert cell.stderr == ""
+    assert {each.name for each in outputs} == {"stdout"}
     # the kernel still runs, the others have ended
     assert [consumers(each, "words") for each in (script, kernel, papermill)] == [0, 1, 0]
