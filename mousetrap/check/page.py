@@ -23,7 +23,6 @@ from mousetrap.check.pictures import PictureCollector
 from mousetrap.check.results import JUNIT_FILE, RESULTS_FILE, GridResult, PointResult
 from mousetrap.check.safe_text import safe_text
 from mousetrap.check.table import (
-    MAX_DRAWN_NUMBER,
     VERDICT_SIGNS,
     comparison_table,
     notebooks_of,
@@ -32,7 +31,7 @@ from mousetrap.check.table import (
     verdict_class,
 )
 from mousetrap.errors import CheckError
-from mousetrap.model.error_kinds import MAX_KINDS, ErrorKind, error_kinds, further
+from mousetrap.model.error_kinds import MAX_KINDS, ErrorKind, further, kinds_in_summary
 from mousetrap.model.summary import RunSummary
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def _details(grid: GridResult, point: PointResult) -> _Details:
     order = [field.name for field in fields(RunSummary) if field.name in summary]
     counts = {name: summary[name] for name in order} | summary
     stages = counts.pop("stages", None)
-    kinds = _kinds(counts.get("reasons"))
+    kinds = kinds_in_summary(counts.get("reasons"))
     if kinds:
         del counts["reasons"]
     columns, rows = _stage_table(stages) if isinstance(stages, Mapping) else ([], [])
@@ -148,16 +147,6 @@ def _details(grid: GridResult, point: PointResult) -> _Details:
         [(kind, kind.number / kinds[0].number) for kind in kinds[:MAX_KINDS]],
         further(kinds, "message"),
     )
-
-
-def _kinds(reasons: object) -> list[ErrorKind]:
-    """Return the kinds of error in a summary; none if it is not one of ours."""
-    if not isinstance(reasons, Mapping):
-        return []
-    numbers = list(reasons.values())
-    if not all(isinstance(each, int) and 0 < each < MAX_DRAWN_NUMBER for each in numbers):
-        return []
-    return error_kinds([safe_text(each) for each in reasons], numbers)
 
 
 def _shared_parameters(grid: GridResult) -> list[tuple[str, object]]:

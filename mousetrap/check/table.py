@@ -23,7 +23,7 @@ _TITLES = {
 }
 _NUMERIC = "n"  # the CSS class of a cell with a number
 _MAX_VALUE_LENGTH = 400  # characters of a value; the executed copy has the rest
-MAX_DRAWN_NUMBER = 10**15  # larger numbers are shown as the text that they are
+_MAX_NUMBER = 10**15  # larger numbers are shown as the text that they are
 
 
 @dataclass(frozen=True)
@@ -134,4 +134,4 @@ def _number(value: object) -> float | None:
     """Return *value* as a float if it is a number that can be drawn; else None."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if abs(value) < MAX_DRAWN_NUMBER else None  # False for NaN, too
+    return float(value) if abs(value) < _MAX_NUMBER else None  # False for NaN, too

@@ -18,6 +18,7 @@ from mousetrap.cli.help import NotebookCommand
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.progress import watch_notebook
 from mousetrap.errors import CheckError, SettingsError
+from mousetrap.model.error_kinds import MAX_KINDS, kinds_in_summary
 from mousetrap.model.summary import RunSummary
 from mousetrap.model.summary_view import STAGE_COLUMNS, stage_line
 
@@ -205,6 +206,10 @@ def _show(result: CheckResult, json: bool) -> None:
         known = {name: result.summary[name] for name in names if name in result.summary}
         pairs = known | result.summary
         stages = pairs.pop("stages", None) or {}
+        if kinds := kinds_in_summary(pairs.get("reasons")):
+            pairs["reasons"] = {str(kind): kind.number for kind in kinds[:MAX_KINDS]}
+            rest = sum(kind.number for kind in kinds[MAX_KINDS:])
+            pairs["reasons"] |= {"others": rest} if rest else {}
         print_pairs(pairs)
         if stages:
             rows = (stage_line(name, stage) for name, stage in stages.items())

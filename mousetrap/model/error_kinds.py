@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mousetrap.display.formats import ELLIPSIS, counted, shortened
@@ -19,6 +19,7 @@ MAX_COMPARED = 400  # characters that are compared; what follows is left out
 MAX_KINDS = 8  # that are shown; the others are counted
 MAX_VALUES = 3  # of a variable part that are shown
 MAX_VALUE_CHARS = 24
+MAX_ERRORS = 10**15  # larger numbers count no errors
 NO_REASON = "no reason given"
 
 _WORD = r"[\w.:@/%+\\~-]"
@@ -79,6 +80,16 @@ def error_kinds(reasons: Sequence[str], numbers: Sequence[int] | None = None) ->
     counts = [1] * len(reasons) if numbers is None else numbers
     kinds = [_kind(*key, members, counts) for key, members in groups.items()]
     return sorted(kinds, key=lambda each: (-each.number, each.error, each.text, each.values))
+
+
+def kinds_in_summary(reasons: object) -> list[ErrorKind]:
+    """Return the kinds of error of a summary's *reasons*; none if it is not a summary of ours."""
+    if not isinstance(reasons, Mapping):
+        return []
+    numbers = list(reasons.values())
+    if not all(isinstance(each, int) and 0 < each < MAX_ERRORS for each in numbers):
+        return []
+    return error_kinds(list(map(str, reasons)), numbers)
 
 
 def further(kinds: Sequence[ErrorKind], noun: str = "dead letter") -> str:

@@ -151,6 +151,27 @@ def test_hostile_text_is_inert_in_the_page(tmp_path, text):
     assert safe_text(text) in Page(notebook_view(make_grid(hostile, text=text))).text
 
 
+def test_page_counts_dead_messages_by_kind_of_error(tmp_path):
+    """The largest kind is the first; further kinds are counted; text is escaped."""
+    reasons = {f"KeyError: 'EU-<b>{n}'": 2 for n in range(3)} | {"Reject: no": 4}
+    words = {f"{word}: x": 1 for word in "abcdefghij"}
+    write_report(make_grid(tmp_path, summary={"dead": 20, "reasons": reasons | words}))
+    text = (tmp_path / "index.html").read_text()
+
+    assert text.index("<b>KeyError</b>: …<br>") < text.index("<b>Reject</b>: no</td>")
+    assert "EU-&lt;b&gt;0 2, EU-&lt;b&gt;1 2, EU-&lt;b&gt;2 2" in text
+    assert "and 4 further kinds: 4 messages" in text
+    assert "<dt>reasons</dt>" not in text
+
+
+@pytest.mark.parametrize("odd", [["x"], {"x": "y"}, {"x": -1}, {"x": 10**400}, {"x": 1.5}, 3])
+def test_page_shows_reasons_of_others_as_they_are(tmp_path, odd):
+    """A notebook can display any summary."""
+    write_report(make_grid(tmp_path, summary={"reasons": odd}))
+
+    assert "<dt>reasons</dt>" in (tmp_path / "index.html").read_text()
+
+
 def test_page_escapes_a_value_that_is_markup(tmp_path):
     """Jinja2 does not escape Markup; a parameter or figure of that type is escaped here."""
     markup = Markup("<b>bold</b>")
