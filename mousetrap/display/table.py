@@ -33,7 +33,8 @@ class Table(Sequence[Mapping[str, Any]]):
     with the names of columns: ``wait, s``. *shows* has for a column the function that returns what
     is shown for a value, a text or a `TableCell`: `formats.size`. It is not called for None. In a
     terminal the column *wrapped* is the last one, and its lines are wrapped. If no column has a
-    name, there is no line of headings: the first column heads the rows.
+    name, there is no line of headings: the first column heads the rows. A column of *repeats* is
+    left out if in each row that is shown it has the value of another: ``{"job": "message"}``.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Table(Sequence[Mapping[str, Any]]):
         shows: Mapping[str, Callable[[Any], str | TableCell]] | None = None,
         right: Collection[str] = (),
         wrapped: str = "",
+        repeats: Mapping[str, str] | None = None,
     ) -> None:
         self.columns = tuple(columns)
         self.title = title
@@ -58,6 +60,7 @@ class Table(Sequence[Mapping[str, Any]]):
         self._shows = shows or {}
         self._right = right
         self._wrapped = wrapped
+        self._repeats = repeats or {}
         self._rows = rows
         pages = max(1, -(-len(rows) // MAX_TABLE_ROWS))
         self._start = (min(max(1, page), pages) - 1) * MAX_TABLE_ROWS
@@ -99,8 +102,9 @@ class Table(Sequence[Mapping[str, Any]]):
         cells = [self._heads()] if any(self.columns) else []
         cells += [[each.text() for each in row] for row in self._shown()]
         is_right = self._sides()
-        order = sorted(range(len(self.columns)), key=lambda n: self.columns[n] == self._wrapped)
-        widths = [max((len(row[n]) for row in cells), default=0) for n in range(len(self.columns))]
+        names = [self.columns[n] for n in self._kept()]
+        order = sorted(range(len(names)), key=lambda n: names[n] == self._wrapped)
+        widths = [max((len(row[n]) for row in cells), default=0) for n in range(len(names))]
         before = sum(widths[n] + 2 for n in order[:-1])
         lines = []
         for row in cells:
@@ -129,25 +133,38 @@ class Table(Sequence[Mapping[str, Any]]):
     def _like(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
         return Table(
             columns, rows, self.title, self.note, more=self._more, units=self._units,
-            shows=self._shows, right=self._right, wrapped=self._wrapped,
+            shows=self._shows, right=self._right, wrapped=self._wrapped, repeats=self._repeats,
         )  # fmt: skip
 
+    def _page(self) -> Sequence[Sequence[Any]]:
+        return self._rows[self._start : self._start + MAX_TABLE_ROWS]
+
+    def _kept(self) -> list[int]:
+        """Return the indexes of the columns that are shown."""
+        index = {name: n for n, name in enumerate(self.columns)}
+        repeats = {index[name]: index[other] for name, other in self._repeats.items()}
+        rows = self._page()
+        return [
+            n for n in range(len(self.columns))
+            if n not in repeats or any(row[n] != row[repeats[n]] for row in rows)
+        ]  # fmt: skip
+
     def _shown(self) -> list[list[TableCell]]:
-        rows = self._rows[self._start : self._start + MAX_TABLE_ROWS]
-        shows = [self._shows.get(name) for name in self.columns]
-        return [[_cell(*each) for each in zip(row, shows, strict=True)] for row in rows]
+        kept = [(n, self._shows.get(self.columns[n])) for n in self._kept()]
+        return [[_cell(row[n], shows) for n, shows in kept] for row in self._page()]
 
     def _sides(self) -> list[bool]:
-        """Return for each column whether it stands on the right."""
-        rows = self._rows[self._start : self._start + MAX_TABLE_ROWS]
+        """Return for each column that is shown whether it stands on the right."""
+        rows, names = self._page(), self.columns
         return [
-            name in self._right or _is_numeric([row[n] for row in rows], self._shows.get(name))
-            for n, name in enumerate(self.columns)
+            names[n] in self._right
+            or _is_numeric([row[n] for row in rows], self._shows.get(names[n]))
+            for n in self._kept()
         ]
 
     def _heads(self) -> list[str]:
-        units = self._units
-        return [safe(f"{each}, {units[each]}" if each in units else each) for each in self.columns]
+        names, units = [self.columns[n] for n in self._kept()], self._units
+        return [safe(f"{each}, {units[each]}" if each in units else each) for each in names]
 
     def _rest(self) -> list[str]:
         more = len(self) - MAX_TABLE_ROWS

@@ -19,7 +19,7 @@ MAX_COMPARED = 400  # characters that are compared; what follows is left out
 MAX_KINDS = 8  # that are shown; the others are counted
 MAX_VALUES = 3  # of a variable part that are shown
 MAX_VALUE_CHARS = 24
-MAX_ERRORS = 10**15  # larger numbers count no errors
+MAX_COUNT = 10**15  # larger numbers count no errors
 NO_REASON = "no reason given"
 
 _WORD = r"[\w.:@/%+\\~-]"
@@ -61,10 +61,13 @@ class ErrorKind:
     @property
     def most_frequent(self) -> str:
         """The most frequent values: ``EU-0 8, EU-1 7, EU-2 5, and 4 more``; "" for none."""
-        values = [(_QUOTED.sub(r"\2", value), n) for value, n in self.values[:MAX_VALUES]]
-        found = [f"{shortened(value, MAX_VALUE_CHARS)} {n:,}" for value, n in values]
-        more = len(self.values) - MAX_VALUES
-        return ", ".join([*found, f"and {more:,} more"] if more > 0 else found)
+        values = self.values
+        if len(values) > MAX_VALUES + 1:  # instead of a single one there may be its number
+            values = values[:MAX_VALUES]
+        plain = [(_QUOTED.sub(r"\2", value), number) for value, number in values]
+        found = [f"{shortened(value, MAX_VALUE_CHARS)} {number:,}" for value, number in plain]
+        more = len(self.values) - len(values)
+        return ", ".join([*found, f"and {more:,} more"] if more else found)
 
 
 def error_kinds(reasons: Sequence[str], numbers: Sequence[int] | None = None) -> list[ErrorKind]:
@@ -87,7 +90,7 @@ def kinds_in_summary(reasons: object) -> list[ErrorKind]:
     if not isinstance(reasons, Mapping):
         return []
     numbers = list(reasons.values())
-    if not all(isinstance(each, int) and 0 < each < MAX_ERRORS for each in numbers):
+    if not all(isinstance(each, int) and 0 < each < MAX_COUNT for each in numbers):
         return []
     return error_kinds(list(map(str, reasons)), numbers)
 

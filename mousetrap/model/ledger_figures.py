@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import chain, compress
 from operator import add, ne
 
-from mousetrap.model.error_kinds import error_kinds
+from mousetrap.model.error_kinds import ErrorKind, error_kinds
 from mousetrap.model.ledger_entry import LedgerEntry
 from mousetrap.model.ledger_rows import CONFIRMED, NEVER, OPEN, PUBLISHED, SPECIAL, LedgerRows
 from mousetrap.model.ledger_times import LedgerTimes
@@ -267,11 +267,14 @@ class LedgerFigures:
 
     def _reasons(self) -> dict[str, int]:
         reasons, others = self._special.reasons, 0
-        if len(reasons) > MAX_REASONS:  # they are counted by kind of error
+        if len(reasons) > MAX_REASONS:  # those of the widest kinds of error are counted together
             most = dict(reasons.most_common(MAX_COMPARED_REASONS))
-            others, reasons = reasons.total() - sum(most.values()), Counter()
-            for kind in error_kinds(list(most), list(most.values())):
-                reasons[str(kind)] += kind.number
+            others, reasons, names = reasons.total() - sum(most.values()), Counter(most), list(most)
+            for kind in sorted(error_kinds(names, list(most.values())), key=_narrowness):
+                if len(reasons) > MAX_REASONS and len(kind.members) > 1:
+                    for n in kind.members:
+                        del reasons[names[n]]
+                    reasons[str(kind)] += kind.number
         ranked = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
         rest = others + sum(count for _, count in ranked[MAX_REASONS:])
         return dict(ranked[:MAX_REASONS]) | ({"other reasons": rest} if rest else {})
@@ -381,6 +384,10 @@ class LedgerFigures:
     def special(self) -> Iterator[tuple[int, LedgerEntry]]:
         """Yield the row and the entry of each message that is not plain."""
         return self.rows.special_entries()
+
+
+def _narrowness(kind: ErrorKind) -> int:
+    return -len(kind.members)
 
 
 def _after(first: float, times: Iterable[float]) -> array[float]:

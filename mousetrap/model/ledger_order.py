@@ -9,7 +9,7 @@ import heapq
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import compress
-from operator import ne, neg
+from operator import neg
 from typing import Any
 
 from mousetrap.display.formats import counted, duration
@@ -46,7 +46,6 @@ class MessageOrder:
         self._attempts = array("i", map(neg, rows.attempt))  # negative
         self._seconds = self._seconds_of_plain(figures)  # waited and handled; negative
         self._queued = figures.known_at()
-        self.has_outputs = any(map(ne, rows.job, range(1, len(rows) + 1)))  # of other messages
         for row, entry in figures.special():
             self._add_special(row, entry, figures.times, reads)
         self._rows: Sequence[int] = range(len(rows))
@@ -108,7 +107,6 @@ class MessageOrder:
     ) -> None:
         wait = next((wait for _, wait in times.waits(entry)), None)
         handling = entry.outcome.seconds if entry.outcome else 0.0
-        self.has_outputs = self.has_outputs or entry.of_job != entry.id
         self._ranks[row] = OUTCOMES.index(outcome_of(entry, reads))
         self._attempts[row] = -max((each.attempt for each in entry.outcomes), default=0)
         self._seconds[row] = -((wait or 0.0) + handling)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mousetrap.display.formats import age, counted
+from mousetrap.display.formats import age, counted, duration
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import MAX_CELL_CHARS, Table
 from mousetrap.errors import SettingsError
@@ -55,8 +55,6 @@ def messages(
     with ledger.figures() as figures:
         found = MessageOrder(figures, reads, outcome, stage, order)
         title = found.totals(name) + f" ({', '.join(chosen)})" * bool(chosen)
-        if not found.has_outputs:  # each message is a job of its own
-            columns = tuple(each for each in columns if each != "job")
         rows: Sequence[tuple[Any, ...]] = _MessageRows(
             ledger, found, figures.first_queued_at(), reads, printed
         )
@@ -65,7 +63,8 @@ def messages(
     return Table(
         columns, rows, title, page=page,
         more=".to_pandas() for all, page=…, outcome='dead', stage='…', order='slowest'",
-        units={"sent": "s", "wait": "s", "handling": "s"}, wrapped="reason",
+        shows=dict.fromkeys(("sent", "wait", "handling"), duration), wrapped="reason",
+        repeats={"job": "message"},
     )  # fmt: skip
 
 
@@ -215,7 +214,7 @@ class _MessageRows(Sequence[tuple[Any, ...]]):
             path.append(step.outcome.stage if step.outcome else step.queue)
         row = (
             entry.id[:8],
-            *((entry.of_job[:8],) if self._order.has_outputs else ()),
+            entry.of_job[:8],
             " → ".join(reversed(path)),
             None if queued_at is None else queued_at - self._first,
             next((wait for _, wait in ledger.waits(entry)), None),

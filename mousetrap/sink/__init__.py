@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mousetrap.display.formats import counted
+from mousetrap.display.formats import UNKNOWN, counted
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.errors import SinkBusy, SinkError
@@ -214,7 +214,8 @@ class Sink(forks.OfOneProcess):
             )
             found = _rows(cursor)
         rows = [(*row[:3], None if row[3] is None else decode(row[3].encode())) for row in found]
-        return Table(SINK_COLUMNS, rows, title=f"{self.name} in {self.place}")
+        title = f"{counted(len(rows), 'row')} of {self.name} in {self.place}"
+        return Table(SINK_COLUMNS, rows, title, shows={"stored": _date}, wrapped="data")
 
     def __len__(self) -> int:
         deadline = clock.monotonic() + self.timeout
@@ -332,6 +333,10 @@ class Sink(forks.OfOneProcess):
             connection.close()
             raise
         return connection
+
+
+def _date(seconds: float) -> str:
+    return clock.local_date_time(seconds) if 0 <= seconds < 1e11 else UNKNOWN
 
 
 def _rows(cursor: Any) -> list[tuple[Any, ...]]:

@@ -65,6 +65,8 @@ def test_what_is_equal_in_all_errors_of_a_kind_is_shown():
     assert str(kind) == "KeyError: no tariff for … in 2026"
     assert (kind.error, kind.text) == ("KeyError", "no tariff for … in 2026")
     assert kind.most_frequent == "EU-0 3, EU-1 2, EU-2 1, and 2 more"
+    [four] = error_kinds([f"KeyError: no tariff for {each} in 2026" for each in regions[:-1]])
+    assert four.most_frequent == "EU-0 3, EU-1 2, EU-2 1, EU-3 1"
     assert str(*error_kinds(["E: no 'x' in 2026"] * 2)) == "E: no 'x' in 2026"
     assert error_kinds(["E: 1", "E: 2"])[0].most_frequent == ""  # each is another
     assert str(*error_kinds([""])) == "no reason given"

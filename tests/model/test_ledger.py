@@ -267,6 +267,19 @@ def test_ledger_corrects_the_clock_of_a_worker(ahead):
     assert ledger.summary().stages["first"].wait["max"] == pytest.approx(1.0, abs=0.05)
 
 
+def test_summary_keeps_the_reasons_of_a_kind_as_long_as_they_are_few():
+    """Only the kind with the most reasons is counted as one, if that is enough."""
+    ledger = Ledger(READS)
+    for n in range(30):
+        add(ledger, outcome(f"y{n}", "dead", reason=f"ValueError: {n} is bad"))
+        add(ledger, outcome(f"r{n}", "dead", reason=f"KeyError: 'EU-{n % 3}'"))
+
+    assert ledger.summary().reasons == {
+        "ValueError: … is bad": 30, "KeyError: 'EU-0'": 10, "KeyError: 'EU-1'": 10,
+        "KeyError: 'EU-2'": 10,
+    }  # fmt: skip
+
+
 def test_summary_keeps_the_most_frequent_reasons():
     """A thousand different reasons do not make a summary of a thousand lines.
 
@@ -277,12 +290,14 @@ def test_summary_keeps_the_most_frequent_reasons():
         add(ledger, outcome(f"x{n}", "dead", reason="ValueError: often"))
         add(ledger, outcome(f"y{n}", "dead", reason=f"ValueError: {n} is bad"))
         add(ledger, outcome(f"z{n}", "dead", reason=f"KeyError: no {'x' * n}"))
+        add(ledger, outcome(f"r{n}", "dead", reason=f"KeyError: 'EU-{n % 3}'"))
 
     reasons = ledger.summary().reasons
 
     assert reasons["ValueError: often"] == reasons["ValueError: … is bad"] == 50
-    assert sum(reasons.values()) == 150
-    assert reasons["other reasons"] == 32
+    assert sum(reasons.values()) == 200
+    assert reasons["other reasons"] == 33
+    assert reasons["KeyError: …"] == 50
     assert len(reasons) == 21
 
 
