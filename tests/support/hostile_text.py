@@ -88,7 +88,8 @@ def hostile_run(text: str) -> Run:
     run.ledger.sent(f"{short_string(text)}1", "words", 1.0, body)
     one, two, three = (f"{short_string(text)}{n}" for n in (1, 2, 3))
     run.ledger.add([
-        Outcome(id=one, kind="dead", stage=text, worker=text, body=body, job=text, **facts),
+        Outcome(id=one, kind="dead", stage=text, worker=text, body=body, job=f"job {text}",
+                **facts),
         Outcome(id=two, kind="retried", stage=text, worker=text, parent=text, delay=1, **facts),
         Outcome(id=three, kind="done", stage="share", worker=text, queue="words", begun=1,
              seconds=1, outputs=(Output(text, text, body),)),
