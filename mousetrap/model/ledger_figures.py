@@ -7,25 +7,26 @@ Nothing here talks to a broker.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, compress
+from itertools import chain, compress, filterfalse
+from math import isnan
 from operator import add, ne
+from typing import NamedTuple
 
 from mousetrap.model.error_kinds import ErrorKind, error_kinds
 from mousetrap.model.ledger_entry import LedgerEntry
 from mousetrap.model.ledger_rows import CONFIRMED, NEVER, OPEN, PUBLISHED, SPECIAL, LedgerRows
 from mousetrap.model.ledger_times import LedgerTimes
-from mousetrap.model.outcome import Outcome
+from mousetrap.model.special_facts import DEAD, MEMBER, SpecialFacts, StageTimes
 from mousetrap.model.summary import RunSummary, StageSummary, percentiles
 
 TIME_PARTS = 256  # that messages are distributed over before they are put in order
 MAX_REASONS = 20  # of a summary, the most frequent; each may have a thousand characters
 MAX_COMPARED_REASONS = 2000  # that are counted by kind of error, which takes 20 µs for each
-
-_MEMBER, _DEAD = 1, 8  # of the state of a job, with `OPEN`: it has messages; one of them is dead
 
 
 @dataclass
@@ -37,81 +38,24 @@ class Moments:
 
     sent: array[float]
     stages: list[tuple[str, array[float]]]
-    deaths: array[float]
+    deaths: dict[str, array[float]]  # by stage
+
+    def dead(self) -> array[float]:
+        """Return when messages died, in any stage."""
+        return array("d", sorted(chain(*self.deaths.values())))
 
 
-class _StageTimes:
-    """Times of the attempts of one stage, in seconds; `first` is when its first attempt began."""
+class JobCounts(NamedTuple):
+    """How many jobs were sent, and what has become of them; the rest is open."""
 
-    def __init__(self) -> None:
-        self.waits = array("d")
-        self.handling = array("d")
-        self.ends = array("d")  # when it was done with each special message
-        self.first = float("inf")
+    sent: int
+    done: int
+    dead: int
 
-    def add(self, other: _StageTimes) -> None:
-        """Add the times of other attempts."""
-        self.waits.extend(other.waits)
-        self.handling.extend(other.handling)
-        self.first = min(self.first, other.first)
-
-
-class _SpecialFacts:
-    """What the figures need to know of the special messages, each of which is unpacked once."""
-
-    def __init__(self, times: LedgerTimes, rows: LedgerRows) -> None:
-        self.queued: dict[int, float] = {}  # by row; also of the plain ones that they published
-        self.states: dict[int, int] = {}  # of jobs, by row
-        self.last: dict[int, float] = {}  # when the last of a job's messages was settled, by row
-        self.confirmed: list[int] = []  # rows
-        self.stages: dict[str, _StageTimes] = {}
-        self.reasons: Counter[str] = Counter()
-        self.deaths = array("d")
-        self.own_sends: set[str] = set()
-        self.duplicates = 0
-        self._times = times
-        self._rows = rows
-        for row, entry in rows.special_entries():
-            self._add(row, entry)
-            for outcome in entry.outcomes:
-                self._add_outcome(outcome)
-
-    def _add(self, row: int, entry: LedgerEntry) -> None:
-        times, outcome = self._times, entry.outcome
-        queued = times.queued_at(entry)
-        self.queued[row] = NEVER if queued is None else queued
-        if (job := self._rows.ids.find(entry.of_job)) >= 0:
-            dead = _DEAD if entry.is_dead else 0
-            state = self._rows.flags[row] & OPEN | _MEMBER | dead
-            self.states[job] = self.states.get(job, 0) | state
-            if entry.outcomes:
-                self.last[job] = max(self.last.get(job, 0.0), entry.ended or 0.0)
-        if entry.is_confirmed or entry.outcomes:
-            self.confirmed.append(row)
-        self.duplicates += max(0, entry.finals - 1 - entry.replays)
-        if outcome is not None and outcome.is_final:
-            end = times.time(outcome, outcome.ended)
-            (self.deaths if entry.is_dead else self._stage(outcome.stage).ends).append(end)
-            if entry.is_dead:
-                self.reasons[outcome.reason or "no reason given"] += 1
-        for attempt, wait in times.waits(entry):
-            self._stage(attempt.stage).waits.append(wait)
-
-    def _add_outcome(self, outcome: Outcome) -> None:
-        stage, times = self._stage(outcome.stage), self._times
-        stage.handling.append(outcome.seconds)
-        stage.first = min(stage.first, times.time(outcome, outcome.begun))
-        for output in outcome.outputs:
-            if output.is_own:
-                self.own_sends.add(output.id)
-            row = self._rows.ids.find(output.id)
-            if row >= 0 and self._rows.done[row] != SPECIAL:
-                self.queued[row] = times.time(outcome, outcome.ended)
-
-    def _stage(self, name: str) -> _StageTimes:
-        if (found := self.stages.get(name)) is None:
-            found = self.stages[name] = _StageTimes()
-        return found
+    @property
+    def open(self) -> int:
+        """How many jobs have a message that is not settled."""
+        return self.sent - self.done - self.dead
 
 
 class LedgerFigures:
@@ -167,14 +111,14 @@ class LedgerFigures:
         found = bytearray(len(self))
         for job, flags, number in zip(self.rows.job, self.rows.flags, self.rows.done, strict=True):
             if number != SPECIAL:
-                found[job - 1] |= flags & OPEN | _MEMBER
+                found[job - 1] |= flags & OPEN | MEMBER
         for job, state in self._special.states.items():
             found[job] |= state
         return found
 
     @cached_property
-    def _special(self) -> _SpecialFacts:
-        return _SpecialFacts(self.times, self.rows)
+    def _special(self) -> SpecialFacts:
+        return SpecialFacts(self.times, self.rows)
 
     def known_at(self) -> array[float]:
         """Return when each message was put into its queue, or else began; 0.0 if neither is known.
@@ -199,7 +143,7 @@ class LedgerFigures:
         memory as their times.
         """
         times, ids = self.known_at(), self.rows.ids
-        first, last = self._first, max(times, default=0.0)
+        first, last = self.first_queued_at(), max(times, default=0.0)
         scale = (TIME_PARTS - 1) / (last - first) if last > first else 0.0
         parts = [array("I") for _ in range(TIME_PARTS)]
         for row, at in enumerate(times):
@@ -213,11 +157,23 @@ class LedgerFigures:
 
     def first_queued_at(self) -> float:
         """Return when the first message of the run was put into its queue; 0.0 if none was."""
-        return self._first
+        first = self._first_job
+        return min(_known(self.queued), default=0.0) if first is None else first
 
     @cached_property
-    def _first(self) -> float:
-        return min((at for at in self.queued if at == at), default=0.0)
+    def _first_job(self) -> float | None:
+        """When the first job was put into its queue; None if another message may be older.
+
+        It is found without `queued`: no output is older than the first handling that began.
+        """
+        rows, special, states = self.rows, self._special.queued.items(), self._states
+        is_plain = map(SPECIAL.__ne__, rows.done)
+        sent = compress(rows.sent, is_plain)  # these are jobs
+        first = min(_known(chain(sent, (at for row, at in special if states[row]))), default=None)
+        others = chain(self.begun(), (at for row, at in special if not states[row]))
+        if first is None or first > min(_known(others), default=first):
+            return None
+        return first
 
     def latencies(self) -> array[float]:
         """Return what `Ledger.latencies` returns."""
@@ -228,34 +184,43 @@ class LedgerFigures:
                 last[job - 1] = ended
         for row, ended in self._special.last.items():
             last[row] = max(last[row], ended)
-        columns = zip(self._states, last, rows.sent, strict=True)
-        return array("d", (end - sent for state, end, sent in columns
-                           if state == _MEMBER and end >= 0.0 and sent == sent))  # fmt: skip
+        is_done = self._states.translate(bytes(each == MEMBER for each in range(256)))
+        columns = zip(compress(last, is_done), compress(rows.sent, is_done), strict=True)
+        return array("d", (end - sent for end, sent in columns if end >= 0.0 and sent == sent))
 
     def summary(self, counts: Mapping[tuple[str, str], int]) -> RunSummary:
         """Return the figures of the run; *counts* are the attempts by stage and outcome."""
-        rows, states = self.rows, self._states
-        queued = zip(states, self.queued, strict=True)
-        first = min((at for state, at in queued if state and at == at), default=0.0)
-        last = max((at for at in rows.ended if at == at), default=first)
-        done = states.count(_MEMBER)
-        dead = states.count(_MEMBER | _DEAD)
+        sent, done, dead = self.jobs()
         confirmed = self._confirmed()
         return RunSummary(
-            sent=len(states) - states.count(0),
+            sent=sent,
             confirmed=confirmed,
             done=done,
             retried=sum(number for (_, what), number in counts.items() if what == "retried"),
             dead=dead,
             lost=confirmed - done - dead,
             duplicates=self._special.duplicates,
-            seconds=round(max(0.0, last - first), 3),
+            seconds=self.seconds(),
             latency=percentiles(self.latencies()),
             reasons=self._reasons(),
             stages=self._stages(counts),
             messages=len(self),
             own_sends=len(self._special.own_sends),
         )
+
+    def jobs(self) -> JobCounts:
+        """Return how many jobs there are, and how many of them are done and dead."""
+        states = self._states
+        sent = len(states) - states.count(0)
+        return JobCounts(sent, states.count(MEMBER), states.count(MEMBER | DEAD))
+
+    def seconds(self) -> float:
+        """Return the time from sending the first job to the last outcome of the run."""
+        first = self._first_job
+        if first is None:
+            first = min(_known(compress(self.queued, self._states)), default=0.0)
+        last = max(_known(self.rows.ended), default=first)
+        return round(max(0.0, last - first), 3)
 
     def _confirmed(self) -> int:
         rows, states = self.rows, self._states
@@ -287,14 +252,14 @@ class LedgerFigures:
         for stage, is_done in chain(done, others):  # one at a time, to need little memory
             if stage in found:
                 continue
-            times = _StageTimes()
+            times = StageTimes()
             if is_done:
                 times.first = min(compress(begun, is_done))
                 times.handling.extend(array("d", compress(self.rows.seconds, is_done)))
                 columns = zip(compress(begun, is_done), compress(self.queued, is_done), strict=True)
                 times.waits = array("d", (at - since if at > since else 0.0
                                           for at, since in columns if since == since))  # fmt: skip
-            times.add(special.get(stage, _StageTimes()))
+            times.add(special.get(stage, StageTimes()))
             first[stage] = times.first
             found[stage] = StageSummary(
                 done=counts.get((stage, "done"), 0),
@@ -326,9 +291,7 @@ class LedgerFigures:
     def moments(self) -> Moments:
         """Return when jobs were sent, and when each stage was done with each message."""
         rows, first, special = self.rows, self.first_queued_at(), self._special
-        self.__dict__.pop(
-            "queued", None
-        )  # 24 MB of a million jobs; it is made again if it is needed
+        self.__dict__.pop("queued", None)  # 24 MB of a million jobs; made again if it is needed
         all_ends = self._ends()
         ends = {stage: each.ends[:] for stage, each in special.stages.items()}
         for stage, is_done in self._done_by_stage():
@@ -336,21 +299,24 @@ class LedgerFigures:
         del all_ends  # as above; and one stage at a time, for the same reason
         stages = [(name, _after(first, ends.pop(name))) for name in list(ends)]
         stages = [(name, each) for name, each in stages if each]
-        sent = array("d", sorted(at - first for at in rows.sent if at == at))
+        sent = _after(first, _known(rows.sent))
         stages.sort(key=lambda stage: stage[1][0])
-        return Moments(sent, stages, _after(first, special.deaths))
+        deaths = {stage: _after(first, each) for stage, each in special.deaths.items()}
+        return Moments(sent, stages, deaths)
 
-    def ends_of_jobs(self) -> array[float]:
+    def ends_of_jobs(self, *, is_dead: bool | None = None) -> array[float]:
         """Return when the last message of each settled job was first done or dead, in order.
 
-        In seconds after the first message was put into its queue.
+        In seconds after the first message was put into its queue. With *is_dead* only of the jobs
+        that are dead, or of those that are not.
         """
         last = array("d", [NEVER]) * len(self)
         for job, ended in zip(self.rows.job, self.rows.ended, strict=True):
             if ended == ended and not last[job - 1] >= ended:
                 last[job - 1] = ended
         states = zip(self._states, last, strict=True)
-        settled = [at for state, at in states if at == at and not state & OPEN]
+        settled = [at for state, at in states if at == at and not state & OPEN
+                   and (is_dead is None or is_dead == bool(state & DEAD))]  # fmt: skip
         return _after(self.first_queued_at(), settled)
 
     def by_queue(self) -> dict[str, int]:
@@ -390,6 +356,14 @@ def _narrowness(kind: ErrorKind) -> int:
     return -len(kind.members)
 
 
+def _known(times: Iterable[float]) -> Iterator[float]:
+    """Yield *times* without `NEVER`."""
+    return filterfalse(isnan, times)
+
+
 def _after(first: float, times: Iterable[float]) -> array[float]:
     """Return how long after *first* each of *times* is, at least 0, in ascending order."""
-    return array("d", sorted(at - first if at > first else 0.0 for at in times))
+    found = array("d", map((-first).__add__, sorted(times)))
+    early = bisect_left(found, 0.0)
+    found[:early] = array("d", bytes(8 * early))
+    return found

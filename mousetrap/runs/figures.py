@@ -78,7 +78,7 @@ class RunFigures(forks.OfOneProcess):
         from mousetrap.runs import plot
 
         if faults is None:
-            plot.run(self.ledger)
+            plot.run(self.ledger, self.flow.steps)
         else:
             plot.recovery(self.ledger, faults.rows())
 

@@ -1,0 +1,55 @@
+"""Draws places on a map, for the tutorial. Prototyped in ``notebooks/00_start_here.ipynb``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
+
+from mousetrap.display.design_tokens import ACCENT_MARK, DEAD_MARK, MUTED_MARK, RETRIED_MARK
+from mousetrap.runs.plot_canvas import TEXT, dress, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Place: TypeAlias = tuple[float | str, float | str, str, str, str]
+"""Latitude, longitude, name, country, timezone, as `mousetrap.fetch_data` returns them."""
+
+
+class PlacesSummary(TypedDict):
+    """The part of `mousetrap.process_data.Summary` that `places` draws."""
+
+    most_northerly: list[float | str]  # latitude, longitude, name, country, timezone
+    centroid: list[float]  # latitude, longitude
+
+
+def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = None) -> None:
+    """Draw *places* by latitude and longitude; mark the most northerly one and the centroid."""
+    if axes is None:
+        _, [axes] = new_figure(500, [(40, 410)], 60, 40)
+    else:
+        dress(axes)
+    axes.set(xlim=(-180, 180), ylim=(-90, 90))
+    axes.grid(axis="x", color=MUTED_MARK, alpha=0.3, linewidth=0.8)
+    axes.set_xticks(range(-180, 181, 60), [_degrees(lon, "EW", 0) for lon in range(-180, 181, 60)])
+    axes.set_yticks(range(-90, 91, 30), [_degrees(lat, "NS", 0) for lat in range(-90, 91, 30)])
+    axes.set_aspect("equal")
+    axes.axhline(0, color=MUTED_MARK, linewidth=1.2, zorder=1)  # the equator
+
+    points = [(float(lat), float(lon)) for lat, lon, *_ in places]
+    lats, lons = zip(*points, strict=True) if points else ((), ())
+    axes.scatter(lons, lats, s=40, color=ACCENT_MARK, alpha=0.8, zorder=3,
+                 label=f"{len(points)} places")  # fmt: skip
+    north, east, name, country, _ = summary["most_northerly"]
+    axes.scatter(float(east), float(north), s=130, marker="^", color=DEAD_MARK, zorder=4,
+                 label=f"most northerly: {name}, {country}")  # fmt: skip
+    lat, lon = summary["centroid"]
+    axes.scatter(lon, lat, s=130, marker="P", color=RETRIED_MARK, edgecolor="white", zorder=4,
+                 label=f"centroid: {_degrees(lat, 'NS')}, {_degrees(lon, 'EW')}")  # fmt: skip
+    axes.set_title(f"The most northerly of {len(points)} places is {name}", color=MUTED_MARK,
+                   parse_math=False)  # fmt: skip
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False,
+                labelcolor=MUTED_MARK, fontsize=TEXT)  # fmt: skip
+
+
+def _degrees(value: float, directions: str, digits: int = 1) -> str:
+    return f"{abs(value):.{digits}f}° {directions[value < 0] if value else ''}".strip()
