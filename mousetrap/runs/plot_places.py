@@ -1,4 +1,4 @@
-"""Draws places on a map, for the tutorial. Prototyped in ``notebooks/00_start_here.ipynb``."""
+"""Draws places on a map, for the tutorial."""
 
 from __future__ import annotations
 
