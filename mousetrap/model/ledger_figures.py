@@ -15,10 +15,10 @@ from functools import cached_property
 from itertools import chain, compress, filterfalse
 from math import isnan
 from operator import add, ne
-from typing import NamedTuple
 
 from mousetrap.model.error_kinds import ErrorKind, error_kinds
 from mousetrap.model.ledger_entry import LedgerEntry
+from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.model.ledger_rows import CONFIRMED, NEVER, OPEN, PUBLISHED, SPECIAL, LedgerRows
 from mousetrap.model.ledger_times import LedgerTimes
 from mousetrap.model.special_facts import DEAD, MEMBER, SpecialFacts, StageTimes
@@ -43,19 +43,6 @@ class Moments:
     def dead(self) -> array[float]:
         """Return when messages died, in any stage."""
         return array("d", sorted(chain(*self.deaths.values())))
-
-
-class JobCounts(NamedTuple):
-    """How many jobs were sent, and what has become of them; the rest is open."""
-
-    sent: int
-    done: int
-    dead: int
-
-    @property
-    def open(self) -> int:
-        """How many jobs have a message that is not settled."""
-        return self.sent - self.done - self.dead
 
 
 class LedgerFigures:
@@ -190,15 +177,14 @@ class LedgerFigures:
 
     def summary(self, counts: Mapping[tuple[str, str], int]) -> RunSummary:
         """Return the figures of the run; *counts* are the attempts by stage and outcome."""
-        sent, done, dead = self.jobs()
-        confirmed = self._confirmed()
+        jobs, confirmed = self.jobs(), self._confirmed()
         return RunSummary(
-            sent=sent,
+            sent=jobs.total,
             confirmed=confirmed,
-            done=done,
+            done=jobs.done,
             retried=sum(number for (_, what), number in counts.items() if what == "retried"),
-            dead=dead,
-            lost=confirmed - done - dead,
+            dead=jobs.dead,
+            lost=confirmed - jobs.done - jobs.dead,
             duplicates=self._special.duplicates,
             seconds=self.seconds(),
             latency=percentiles(self.latencies()),
@@ -209,10 +195,10 @@ class LedgerFigures:
         )
 
     def jobs(self) -> JobCounts:
-        """Return how many jobs there are, and how many of them are done and dead."""
-        states = self._states
-        sent = len(states) - states.count(0)
-        return JobCounts(sent, states.count(MEMBER), states.count(MEMBER | DEAD))
+        """Return what became of the jobs."""
+        total = len(self) - self._states.count(0)
+        done, dead = self._states.count(MEMBER), self._states.count(MEMBER | DEAD)
+        return JobCounts(total, done, total - done - dead, dead)
 
     def seconds(self) -> float:
         """Return the time from sending the first job to the last outcome of the run."""

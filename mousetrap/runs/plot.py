@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["FaultRow", "HasFaultRows", "Place", "PlacesSummary", "latencies", "places",
            "recovery", "run"]  # fmt: skip
 
-HEIGHT = 560  # pixels
-LEFT = 64  # pixels beside the axes, for the numbers
+PLOT_HEIGHT = 560  # pixels
+LEFT_MARGIN = 64  # pixels beside the axes, for the numbers
 
 
 def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
@@ -36,7 +36,7 @@ def latencies(seconds: Sequence[float], axes: Axes | None = None) -> None:
     the axis is logarithmic.
     """
     if axes is None:
-        _, [axes] = new_figure(250, [(60, 222)], LEFT, 24)
+        _, [axes] = new_figure(250, [(60, 222)], LEFT_MARGIN, 24)
     else:
         dress(axes)
     plot_times.draw(seconds, axes)
@@ -58,7 +58,7 @@ def run(ledger: Ledger, steps: Sequence[Step] = ()) -> None:
         done = found.sent[:0] if is_plain else figures.ends_of_jobs(is_dead=False)
     curves = plot_progress.curves_of(found, done, dead)
     right = max(text_width(each.label) for each in curves) + 30
-    _, (flow, times) = new_figure(HEIGHT, [(60, 290), (384, 530)], LEFT, right)
+    _, (flow, times) = new_figure(PLOT_HEIGHT, [(60, 290), (384, 530)], LEFT_MARGIN, right)
     heading = plot_progress.finding(jobs, elapsed, percentiles(seconds).get("p50"))
     plot_progress.draw(flow, heading, curves, plot_progress.waiting_of(found, steps, curves))
     plot_times.draw(seconds, times)

@@ -27,7 +27,7 @@ TEXT, HEADING = 9.5, 12.0  # points: 13 and 17 pixels; with a cell of 720 pixels
 LINE = 16  # pixels from one label to the next
 GAP = 14  # pixels from the end of a line to its label
 MAX_STEPS = 2000  # of a line, which is some 700 pixels wide
-MAX_NAME = 22  # characters of a stage's name
+MAX_LABEL_NAME = 22  # characters of a stage's name
 DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 2, 2)))
 
 Band = tuple[float, float]  # pixels from the top of the figure to those of the axes and their end
@@ -171,7 +171,7 @@ def text_width(text: str) -> float:
 
 def named(name: str) -> str:
     """Return the name of a stage or a fault as it fits beside a picture."""
-    return shortened(safe(name), MAX_NAME)
+    return shortened(safe(name), MAX_LABEL_NAME)
 
 
 def styles() -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mousetrap.display.design_tokens import DEAD_MARK, DEAD_SIGN, MUTED_MARK
 from mousetrap.display.formats import counted, duration
 from mousetrap.flows.flow import Step
-from mousetrap.model.ledger_figures import JobCounts, Moments
+from mousetrap.model.ledger_figures import Moments
+from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.runs.plot_canvas import (
     LINE,
     TEXT,
@@ -33,7 +34,7 @@ from mousetrap.runs.plot_canvas import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = 300  # in which the shaded parts are computed
+SHADED_COLUMNS = 300  # in which the shaded parts are computed
 NARROWEST = 1.25 * LINE  # pixels of a shaded part that a word fits into
 
 
@@ -63,14 +64,14 @@ def finding(jobs: JobCounts, seconds: float, half: float | None) -> str:
 
     For example ``"All 1,500 jobs done in 12.1 s; half within 590 ms"``.
     """
-    if not jobs.sent:
+    if not jobs.total:
         return "No job was sent"
     time = duration(seconds)
-    if jobs.open:
-        rest = [f"{jobs.dead:,} dead"] * bool(jobs.dead) + [f"{jobs.open:,} open"]
-        of = f"{jobs.done:,} of {counted(jobs.sent, 'job')}"
+    if jobs.under_way:
+        rest = [f"{jobs.dead:,} dead"] * bool(jobs.dead) + [f"{jobs.under_way:,} under way"]
+        of = f"{jobs.done:,} of {counted(jobs.total, 'job')}"
         return f"{of} done after {time}; {'; '.join(rest)}"
-    each = "The job was" if jobs.sent == 1 else f"All {jobs.sent:,} jobs"
+    each = "The job was" if jobs.total == 1 else f"All {counted(jobs.total, 'job')}"
     within = f"; half within {duration(half)}" if half is not None and jobs.done > 1 else ""
     if not jobs.dead:
         return f"{each} done in {time}{within}"
@@ -142,7 +143,7 @@ def _shade(axes: Axes, waiting: Sequence[Waiting], last: float, unit: float) -> 
     """Shade what is waiting; the largest shaded part, if it has room, says for which stage."""
     import numpy
 
-    grid = numpy.linspace(0, last, COLUMNS)
+    grid = numpy.linspace(0, last, SHADED_COLUMNS)
     width, height = size_of(axes)
     scale = height / axes.get_ylim()[1]
     best: tuple[float, float, float, Waiting] | None = None
@@ -151,8 +152,8 @@ def _shade(axes: Axes, waiting: Sequence[Waiting], last: float, unit: float) -> 
         lower = numpy.minimum(numpy.searchsorted(each.settled, grid, "right"), upper)
         axes.fill_between(grid / unit, lower, upper, color=each.color, alpha=0.16, linewidth=0)
         text = text_width(f"waiting for {named(each.stage)}")
-        columns = int((text + 12) / width * COLUMNS) + 1
-        for at in range(0, COLUMNS - columns, 4):
+        columns = int((text + 12) / width * SHADED_COLUMNS) + 1
+        for at in range(0, SHADED_COLUMNS - columns, 4):
             low, high = lower[at : at + columns].max(), upper[at : at + columns].min()
             if (room := (high - low) * scale) > max(NARROWEST, best[0] if best else 0.0):
                 best = (room, grid[at + columns // 2] / unit, (low + high) / 2, each)

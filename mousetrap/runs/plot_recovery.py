@@ -12,7 +12,7 @@ from typing import Protocol
 from mousetrap.display.design_tokens import ACCENT_MARK, DEAD_MARK, MUTED_MARK
 from mousetrap.display.formats import counted, duration
 from mousetrap.model.ledger import Ledger
-from mousetrap.model.ledger_figures import JobCounts
+from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.runs.plot_canvas import (
     LINE,
     PIXELS_PER_INCH,
@@ -28,10 +28,10 @@ from mousetrap.runs.plot_canvas import (
     write_heading,
 )
 
-BINS = 80  # intervals of time in which messages are counted
-MAX_LISTED = 12  # faults with a number; a table has the others
-HEIGHT = 560  # pixels
-HEADROOM = 1.35  # of the rates, in heights of the highest bar: numbers stand above the bars
+RATE_BINS = 80  # intervals of time in which messages are counted
+MAX_FAULTS_LISTED = 12  # faults with a number; a table has the others
+RECOVERY_HEIGHT = 560  # pixels
+ABOVE_RATES = 1.35  # of the rates, in heights of the highest bar: numbers stand above the bars
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ def finding(faults: Sequence[FaultRow], jobs: JobCounts) -> str:
                          else f"after {duration(max(times))}")  # fmt: skip
     idle = len(faults) - len(triggered)
     what = ", ".join(parts) + (f"; {idle:,} not triggered" if idle and triggered else "")
-    return f"{what}; {counted(jobs.open, 'job')} open" if jobs.open else f"{what}; 0 lost"
+    return (
+        f"{what}; {counted(jobs.under_way, 'job')} under way"
+        if jobs.under_way
+        else f"{what}; 0 lost"
+    )
 
 
 def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
@@ -85,15 +89,15 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
 
     listed = _listed([each for _, each in marks])
     right = max([text_width(text) for text in listed], default=0.0) + 24
-    _, (rate, backlog) = new_figure(HEIGHT, [(60, 270), (356, 530)], 64, right)
-    width = last / BINS
-    counts = [0] * BINS
+    _, (rate, backlog) = new_figure(RECOVERY_HEIGHT, [(60, 270), (356, 530)], 64, right)
+    width = last / RATE_BINS
+    counts = [0] * RATE_BINS
     for end in ends:
-        counts[min(BINS - 1, int(end / width))] += 1
-    edges = [width * n / unit for n in range(BINS + 1)]
+        counts[min(RATE_BINS - 1, int(end / width))] += 1
+    edges = [width * n / unit for n in range(RATE_BINS + 1)]
     rates = [count / width for count in counts]
     rate.stairs(rates, edges, fill=True, color=ACCENT_MARK, alpha=0.8)
-    count_ticks(rate, HEADROOM * max(rates))
+    count_ticks(rate, ABOVE_RATES * max(rates))
     write_heading(rate, finding(faults, jobs),
                   f"messages done per second, {len(ends):,} in all")  # fmt: skip
 
@@ -102,18 +106,18 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
     moments = [0.0, *(at / unit for at, _ in changes)]
     backlog.step(moments, open_jobs, where="post", color=ACCENT_MARK, linewidth=1.8)
     count_ticks(backlog, 1.05 * max(open_jobs))
-    below = f"of {counted(jobs.sent, 'job')}; {unit_name} since the first was sent"
-    write_heading(backlog, "Jobs that are open", below)
+    below = f"of {counted(jobs.total, 'job')}; {unit_name} since the first was sent"
+    write_heading(backlog, "Jobs under way", below)
     for axes in (rate, backlog):
         axes.set_xlim(min([0.0, *(at / unit for at, _ in marks)]), last / unit)
         number_ticks(axes)
         for number, (at, _) in enumerate(marks):  # many lines would hide the picture
-            height = 0.0 if number < MAX_LISTED else 0.95
+            height = 0.0 if number < MAX_FAULTS_LISTED else 0.95
             axes.axvline(at / unit, height, color=DEAD_MARK, linewidth=1.2)
         for at, end in _united(zip((at for at, _ in marks), healed, strict=True)):
             axes.axvspan(at / unit, end / unit, color=DEAD_MARK, alpha=0.18, linewidth=0)
     points = POINTS_PER_INCH / PIXELS_PER_INCH
-    for number, (at, _) in enumerate(marks[:MAX_LISTED], start=1):
+    for number, (at, _) in enumerate(marks[:MAX_FAULTS_LISTED], start=1):
         height = -LINE * points * (1 + (number - 1) % 3)  # numbers of simultaneous faults
         rate.annotate(f"{number}", (at / unit, 1.0), (3, height), ("data", "axes fraction"),
                       "offset points", color=DEAD_MARK, fontsize=TEXT)  # fmt: skip
@@ -132,19 +136,19 @@ def _marks(faults: Sequence[FaultRow], first: float) -> list[tuple[float, FaultR
     marks = [(each.triggered_at - first, each) for each in faults if each.triggered_at is not None]
     marks.sort(key=lambda mark: -(inf if mark[1].healed_after is None else mark[1].healed_after))
     by_time = partial(sorted, key=lambda mark: mark[0])
-    return [*by_time(marks[:MAX_LISTED]), *by_time(marks[MAX_LISTED:])]
+    return [*by_time(marks[:MAX_FAULTS_LISTED]), *by_time(marks[MAX_FAULTS_LISTED:])]
 
 
 def _listed(faults: Sequence[FaultRow]) -> list[str]:
     """Return a line for each fault beside the picture, and one for those without a line."""
     lines = []
-    for number, each in enumerate(faults[:MAX_LISTED], start=1):
+    for number, each in enumerate(faults[:MAX_FAULTS_LISTED], start=1):
         if each.healed_after is None:
             how = "not healed"
         else:
             how = f"healed after {duration(each.healed_after)}" if each.healed_after else "healed"
         lines.append(f"{number}  {named(each.name)}, {how}")
-    more = len(faults) - MAX_LISTED
+    more = len(faults) - MAX_FAULTS_LISTED
     return [*lines, f"{more:,} more in the table of faults"] if more > 0 else lines
 
 

@@ -18,10 +18,10 @@ from mousetrap.runs.plot_canvas import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BARS = 50
+HISTOGRAM_BARS = 50
 LOGARITHMIC_FROM = 10  # times as long as the median: the 99th percentile
-HEADROOM = 1.45  # of the y axis, in heights of the highest bar: words stand above the bars
-FEW = 100  # jobs; of fewer, the 99th percentile is the last one
+ABOVE_BARS = 1.45  # of the y axis, in heights of the highest bar: words stand above the bars
+FEW_JOBS = 100  # jobs; of fewer, the 99th percentile is the last one
 
 # Seconds at which a logarithmic axis may have ticks; each is a short text in its unit
 DECADES = (*(10.0**n for n in range(-6, 2)), 60.0, 600.0, 3600.0, 36_000.0, 360_000.0)
@@ -43,17 +43,17 @@ def draw(seconds: Sequence[float], axes: Axes) -> None:
     if is_logarithmic:
         unit, unit_name = 1.0, ""
         lowest = max(float(times[0]), half / 1000)
-        edges = numpy.geomspace(lowest, longest, BARS + 1)
+        edges = numpy.geomspace(lowest, longest, HISTOGRAM_BARS + 1)
         times = numpy.clip(times, lowest, longest)
     else:
         unit, unit_name = unit_of_time(longest)
-        edges = numpy.linspace(0, (longest or 1.0) / unit, BARS + 1)
+        edges = numpy.linspace(0, (longest or 1.0) / unit, HISTOGRAM_BARS + 1)
     counts, _ = numpy.histogram(times / unit, edges)
     axes.stairs(counts, edges, fill=True, color=ACCENT_MARK)
     highest = int(counts.max())
     count_ticks(axes, highest)
     axes.set_yticks([0, highest])
-    axes.set_ylim(0, highest * HEADROOM)
+    axes.set_ylim(0, highest * ABOVE_BARS)
     if is_logarithmic:
         _logarithmic_ticks(axes, edges)
     else:
@@ -63,7 +63,7 @@ def draw(seconds: Sequence[float], axes: Axes) -> None:
     write_heading(axes, f"How long {counted(len(times), 'job')} took",
                   f"jobs, by {scale} from sending one to its last result")  # fmt: skip
     marks = [(half, f"half within {duration(half)}")] if len(times) > 1 else []
-    share = "99 % within" if len(times) >= FEW else "all within"
+    share = "99 % within" if len(times) >= FEW_JOBS else "all within"
     marks.append((most, f"{share} {duration(most)}"))
     _mark(axes, [(at / unit, text) for at, text in marks])
 

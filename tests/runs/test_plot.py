@@ -14,7 +14,7 @@ from mousetrap.display.design_tokens import DEAD_MARK, MUTED_MARK, SERIES_MARKS
 from mousetrap.fetch_data import fetch_data
 from mousetrap.flows.flow import Step
 from mousetrap.model.ledger import Ledger
-from mousetrap.model.ledger_figures import JobCounts
+from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.model.message import child_id
 from mousetrap.model.outcome import Outcome, outputs_to, pack
 from mousetrap.process_data import process_data
@@ -104,14 +104,14 @@ def test_run_says_what_became_of_the_jobs_and_labels_each_line(pyplot, ledger):
 @pytest.mark.parametrize(
     ("jobs", "expected"),
     [
-        (JobCounts(0, 0, 0), "No job was sent"),
-        (JobCounts(1, 1, 0), "The job was done in 12.1 s"),
-        (JobCounts(1500, 1500, 0), "All 1,500 jobs done in 12.1 s; half within 590 ms"),
-        (JobCounts(1500, 1488, 12),
+        (JobCounts(0, 0, 0, 0), "No job was sent"),
+        (JobCounts(1, 1, 0, 0), "The job was done in 12.1 s"),
+        (JobCounts(1500, 1500, 0, 0), "All 1,500 jobs done in 12.1 s; half within 590 ms"),
+        (JobCounts(1500, 1488, 0, 12),
          "All 1,500 jobs accounted for in 12.1 s: 1,488 done, 12 dead; half within 590 ms"),
-        (JobCounts(3, 0, 3), "All 3 jobs dead after 12.1 s"),
-        (JobCounts(1500, 967, 4), "967 of 1,500 jobs done after 12.1 s; 4 dead; 529 open"),
-        (JobCounts(1, 0, 0), "0 of 1 job done after 12.1 s; 1 open"),
+        (JobCounts(3, 0, 0, 3), "All 3 jobs dead after 12.1 s"),
+        (JobCounts(1500, 967, 529, 4), "967 of 1,500 jobs done after 12.1 s; 4 dead; 529 under way"),
+        (JobCounts(1, 0, 1, 0), "0 of 1 job done after 12.1 s; 1 under way"),
     ],
 )  # fmt: skip
 def test_the_heading_of_a_run_is_the_finding(jobs, expected):
@@ -228,14 +228,14 @@ def test_recovery_draws_triggered_faults_only(pyplot, ledger):
         ([0.16, 0.1, 0.02, 0.0], 0, "4 faults, all healed, longest 160 ms; 0 lost"),
         ([0.16], 0, "1 fault, healed, after 160 ms; 0 lost"),
         ([0.0], 0, "1 fault, healed; 0 lost"),
-        ([None], 2, "1 fault, 0 healed, 1 not healed; 2 jobs open"),
+        ([None], 2, "1 fault, 0 healed, 1 not healed; 2 jobs under way"),
         ([], 0, "No fault was triggered; 0 lost"),
     ],
 )
 def test_the_heading_of_faults_is_the_finding(times, open_jobs, expected):
     faults = [FaultRow("cut", START, each) for each in times]
 
-    assert plot_recovery.finding(faults, JobCounts(10, 10 - open_jobs, 0)) == expected
+    assert plot_recovery.finding(faults, JobCounts(10, 10 - open_jobs, open_jobs, 0)) == expected
 
 
 def test_latencies_says_so_when_no_job_was_done(pyplot):
