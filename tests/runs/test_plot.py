@@ -110,7 +110,8 @@ def test_run_says_what_became_of_the_jobs_and_labels_each_line(pyplot, ledger):
         (JobCounts(1500, 1488, 0, 12),
          "All 1,500 jobs accounted for in 12.1 s: 1,488 done, 12 dead; half within 590 ms"),
         (JobCounts(3, 0, 0, 3), "All 3 jobs dead after 12.1 s"),
-        (JobCounts(1500, 967, 529, 4), "967 of 1,500 jobs done after 12.1 s; 4 dead; 529 under way"),
+        (JobCounts(1500, 967, 529, 4),
+         "967 of 1,500 jobs done after 12.1 s; 4 dead; 529 under way"),
         (JobCounts(1, 0, 1, 0), "0 of 1 job done after 12.1 s; 1 under way"),
     ],
 )  # fmt: skip
