@@ -5,6 +5,7 @@ Plain text, for the HTML and for the terminal alike. Each fact is said once.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,18 +47,20 @@ def verdict(view: View) -> Verdict:
     if view.is_finished:
         return _end(view)
     troubled = [each for each in view.stages if each.state not in WELL]
-    trouble = ""
     if troubled:
-        trouble = f", but {safe(troubled[0].step.name, MAX_TEXT)} is {safe(troubled[0].state, 30)}"
-        if len(troubled) > 1:
-            trouble += f" and {len(troubled) - 1:,} more stages are not well"
+        view = dataclasses.replace(view, left=None)
     found = _of_run(view) if view.unit == "job" else _of_workers(view)
-    return found._replace(rest=found.rest + trouble)
+    if not troubled:
+        return found
+    others = f" and {counted(len(troubled) - 1, 'other stage')}" if len(troubled) > 1 else ""
+    what = f"{safe(troubled[0].step.name, MAX_TEXT)} {_state(troubled[0])}"
+    return found._replace(rest=f"{found.rest}, but {what}{others}")
 
 
 def _end(view: View) -> Verdict:
     if view.state == "failed":
-        return Verdict(tokens.DEAD_SIGN, "Failed", "")
+        names = [safe(each.step.name, MAX_TEXT) for each in view.stages if each.state == "failed"]
+        return Verdict(tokens.DEAD_SIGN, "Failed", f": {', '.join(names[:3])}" if names else "")
     if view.unit != "job" or view.jobs is None:
         words = {"closed": "Stopped", "ended": "Ended with the kernel"}
         word = words.get(view.state, safe(view.state, MAX_TEXT).capitalize())
@@ -144,10 +147,14 @@ def problems(view: View, rows: int) -> list[str]:
     for each in view.stages[:rows]:
         is_well = each.state in WELL
         if each.problem or not is_well:
-            state = "" if is_well else f" is {safe(each.state, MAX_TEXT)}"
+            state = "" if is_well else f" {_state(each)}"
             problem = f": {each.problem}" if each.problem else ""
             lines.append(f"{each.step.name}{state}{problem}")
     return [safe(line, 300) for line in lines[:MAX_REMARKS]]
+
+
+def _state(stage: StageView) -> str:
+    return "has failed" if stage.state == "failed" else f"is {safe(stage.state, MAX_TEXT)}"
 
 
 def remarks(view: View, rows: int) -> list[str]:
@@ -159,7 +166,8 @@ def remarks(view: View, rows: int) -> list[str]:
 
 def foot(view: View, at: AsOf) -> list[list[str]]:
     """Return the two lines below the table as parts: what changes, and what does not."""
-    changes = [*_retries(view.stages), *_in_work(view.stages)]
+    now = () if view.is_finished else view.stages
+    changes = [*_retries(now), *_in_work(now)]
     changes += _others(view)
     if any(each.history for each in view.stages):
         changes.append(f"bars to {rate(scale(view))}")

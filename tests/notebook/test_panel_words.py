@@ -71,8 +71,10 @@ def in_stage(**changes) -> View:
         (replace(RUN, state="new"), "○ Not started"),
         (replace(RUN, jobs=JobCounts()), "● Ready: no job was sent so far"),
         (replace(RUN, jobs=ENDED.jobs), "● Open: all 1,500 jobs accounted for so far"),
-        (replace(in_stage(state="connecting"), left=None),
-         "● Running for 7 s, but price is connecting"),
+        (in_stage(state="connecting"), "● Running for 7 s, but price is connecting"),
+        (in_stage(state="failed"), "● Running for 7 s, but price has failed"),
+        (replace(RUN, stages=(replace(PRICE, state="blocked"),) * 3),
+         "● Running for 7 s, but price is blocked and 2 other stages"),
         (LOST, "✕ Lost its queues: 529 of 1,500 jobs have no outcome"),
         (ENDED, "■ Settled: all 1,500 jobs accounted for in 12.1 s"),
         (replace(ENDED, jobs=JobCounts(1, 1)), "■ Settled: the only job accounted for in 12.1 s"),
@@ -85,7 +87,7 @@ def in_stage(**changes) -> View:
         (replace(WORKERS, stages=()), "● Waiting for messages"),
         (replace(WORKERS, state="closed"), "■ Stopped"),
         (replace(WORKERS, state="replaced"), "■ Replaced"),
-        (replace(WORKERS, state="failed"), "✕ Failed"),
+        (replace(in_stage(state="failed"), state="failed"), "✕ Failed: price"),
     ],
 )  # fmt: skip
 def test_verdict_answers_first(view, says, now):
