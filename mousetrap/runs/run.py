@@ -43,7 +43,7 @@ from mousetrap.runs.send_recording import send_recording
 from mousetrap.runs.settle import Settlement
 from mousetrap.runs.workers import RunWorkers, WorkerKind
 from mousetrap.runtime import clock, randomness
-from mousetrap.runtime.interrupt import run_uninterrupted
+from mousetrap.runtime.interrupt import run_at_once, run_uninterrupted
 from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
@@ -150,15 +150,16 @@ class Run(RunFigures, RunCalls):
         _started.add(self)
         try:
             self._queues.claim()
-            self._events.open()  # first: no outcome may be published before its queue is bound
+            self._sender.publisher.declare(self._queues.declarations())
+            # before the workers: no outcome may be published before its queue is bound
+            run_at_once([self._events.open, self._sender.publisher.open])
             self._product = _described(self._events.connection.product)
             self._queues.note_broker(self._product)
-            self._sender.publisher.declare(self._queues.declarations())
-            self._sender.publisher.open()
             self._marker.put(self._sender.publisher)
             self._workers.start()
         except BaseException as error:  # without a broker there is nothing to delete
-            is_nothing_there = not self._product and isinstance(error, BrokerUnreachable)
+            has_begun = self._events.connection.product or self._sender.publisher.connection.product
+            is_nothing_there = not has_begun and isinstance(error, BrokerUnreachable)
             with suppress(MousetrapError, TimeoutError):  # the first error explains more
                 self.stop(keep_queues=is_nothing_there and self._queues.forget())
             raise

@@ -239,6 +239,7 @@ class RunQueues:
                 steps.callback(lambda: self.delete(clock.remaining(deadline)))
             steps.callback(events.close, 1.0)
             steps.callback(publisher.close, 1.0)
+            steps.callback(events.close, 0.0)  # without a wait, so that both close at the same time
 
     def delete(self, timeout: float) -> None:
         """Delete all queues with their messages, and let `sweep` forget the run.

@@ -60,7 +60,7 @@ class RunWorkers:
         self._capture: OutputCapture | None = None
 
     def start(self) -> None:
-        """Start all workers.
+        """Start all workers at the same time.
 
         Raises:
             BrokerUnreachable, AccessRefused, TopologyMismatch: a worker did not start; the others
@@ -76,7 +76,8 @@ class RunWorkers:
             if self._capture is not None:
                 worker.add_hook(self._capture)
             self.threads.append(worker)
-            worker.start()
+        # side by side: each waits for its broker's answers. After an interrupt, `stop` ends them.
+        run_at_once([worker.start for worker in self.threads])
         if self.processes is not None:
             self.processes.start()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
+from support.messages import existing_queues
+from support.waiting import wait_for
 
 import mousetrap
 from mousetrap import stage
@@ -14,6 +17,7 @@ from mousetrap.job_queue import declare
 from mousetrap.model.message import Message
 from mousetrap.run_fetch_worker import fetch
 from mousetrap.runs.workers import RunWorkers
+from mousetrap.worker.worker import Worker
 
 
 @stage(reads="numbers", retry_delays=())
@@ -69,6 +73,54 @@ def test_all_connections_of_a_run_share_one_io_thread(settings):
         io_threads = [name for name in started if name.startswith("mousetrap-io")]
         assert len(run.workers) == 2
         assert io_threads == [f"mousetrap-io run {run.namespace}"]
+
+
+def test_a_run_connects_side_by_side(settings, monkeypatch):
+    """First to its outcomes and for its jobs, then all its workers: each pair waits for the other.
+
+    One after the other, the first would wait for ever.
+    """
+    start, run = Worker.start, mousetrap.run([fetch, fail], settings)
+    own, workers = threading.Barrier(2, timeout=20), threading.Barrier(2, timeout=20)
+    monkeypatch.setattr(Worker, "start", lambda worker: (workers.wait(), start(worker)))
+    for each in (run._events, run._sender.publisher):
+        monkeypatch.setattr(each, "open", lambda do=each.open: (own.wait(), do()))
+
+    with run:
+        assert [each.statistics().state for each in run.workers] == ["open", "open"]
+
+
+def test_an_interrupt_while_workers_start_leaves_none(settings, monkeypatch):
+    """Ctrl-C ends the wait of the caller; what workers begin after they were stopped is closed."""
+
+    def interrupt():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    def late(worker):
+        try:
+            begun.wait()
+            assert go.wait(20)
+            return start(worker)
+        finally:
+            ended.release()
+
+    begun = threading.Barrier(2, action=interrupt, timeout=20)
+    start, go, ended = Worker.start, threading.Event(), threading.Semaphore(0)
+    monkeypatch.setattr(Worker, "start", late)
+    run = mousetrap.run([fetch, fail], settings)
+    with pytest.raises(KeyboardInterrupt):
+        run.start()
+    go.set()
+    assert all(ended.acquire(timeout=20) for _ in run.workers)
+
+    assert run.state == "closed"
+    wait_for(lambda: f"mousetrap-io run {run.namespace}" not in thread_names())
+    assert [each.statistics().state for each in run.workers] == ["closed", "closed"]
+    assert existing_queues(run) == {}
+
+
+def thread_names():
+    return [each.name for each in threading.enumerate()]
 
 
 def test_none_starts_no_worker(settings):
