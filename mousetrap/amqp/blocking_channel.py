@@ -13,6 +13,7 @@ from typing import Any
 
 from pika.adapters.blocking_connection import BlockingChannel
 
+from mousetrap.amqp import pika_log
 from mousetrap.amqp.error_translation import PIKA_ERRORS, parameters, translated
 from mousetrap.amqp.timed_connection import TimedConnection
 from mousetrap.errors import ConnectionLost
@@ -263,7 +264,7 @@ def connect(settings: Settings, purpose: str, deadline: float | None = None) -> 
         BrokerUnreachable, AccessRefused: the message names the variable to check.
         ConnectionLost: the connection broke while it was opened, or the broker did not answer.
     """
-    with translated(settings, deadline):
+    with translated(settings, deadline), pika_log.quiet():
         timed = TimedConnection(parameters(settings, purpose), settings.confirm_timeout, deadline)
         with timed.limited(deadline):
             return JobChannel(_SharedConnection(timed, settings.heartbeat), settings)

@@ -19,6 +19,7 @@ DECLARED_VARIABLE = "MOUSETRAP_DECLARED"
 
 # not a work queue
 _DERIVED = re.compile(r"\.((retry|delay)\.[0-9.e+-]+s(\.2)?|dead|quarantine|join)$|(^|\.)events$")
+_OF_A_RUN = re.compile(r"[\w-]+-[0-9a-f]{8}\.")
 _declared_here: set[str] = set()  # by this process
 _written: set[tuple[str, str]] = set()  # (path, name) that this process has written
 
@@ -50,10 +51,27 @@ def note_exchange(name: str) -> None:
         _append(_exchanges_file(path), name)
 
 
-def similar_names(name: str, n: int = 5) -> list[str]:
-    """Return up to *n* work queues that this process has declared, the most similar first."""
-    known = [each for each in tuple(_declared_here) if not _DERIVED.search(each) and each != name]
-    return get_close_matches(name, known, n, cutoff=0.5)
+def similar_names(name: str, n: int = 2) -> list[str]:
+    """Return up to *n* work queues of this process that may be meant, the most similar first.
+
+    Those of another run, check or test are not meant. Two names in the same namespace are compared
+    without it: it would make them all similar.
+    """
+    namespace, plain = _split(name)
+    known = [
+        own
+        for each in tuple(_declared_here)
+        if not _DERIVED.search(each) and each != name
+        for other, own in [_split(each)]
+        if other == namespace
+    ]
+    return [namespace + each for each in get_close_matches(plain, known, n, cutoff=0.7)]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the namespace of a run, a check or a test with its dot, if there is one; the rest."""
+    found = _OF_A_RUN.match(name)
+    return (found[0], name[found.end() :]) if found else ("", name)
 
 
 def names_in(path: str | os.PathLike[str]) -> list[str]:

@@ -22,7 +22,7 @@ from pika.adapters.utils.connection_workflow import (
 from pika.channel import Channel
 from pika.exchange_type import ExchangeType
 
-from mousetrap.amqp import pika_patches
+from mousetrap.amqp import pika_log, pika_patches
 from mousetrap.amqp.declared_queues import note, note_exchange
 from mousetrap.amqp.reply_codes import channel_closed, login_refused, not_allowed, not_supported
 from mousetrap.amqp.timed_connection import AnswerTimeout
@@ -39,6 +39,7 @@ from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 
 pika_patches.install()
+pika_log.install()
 
 PIKA_ERRORS = (pika_errors.AMQPError, AMQPConnectorException, OSError)
 _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pika.adapters.select_connection import IOLoop
 
+from mousetrap.amqp.pika_log import silence_thread
 from mousetrap.errors import ConnectionLost
 from mousetrap.model.retry_policy import traceback_of
 from mousetrap.runtime import forks, threads
@@ -159,6 +160,7 @@ class IOThread:
             member.forked()
 
     def _run(self) -> None:
+        silence_thread()
         try:
             self.io.start()
         except BaseException as error:  # noqa: BLE001 -- its connections fail with it

@@ -99,12 +99,11 @@ class Receipt:
                         f"as soon as the broker allows that"
                     )
                 known = [repr(safe(name)) for name in similar_names(self.queue)]
-                hint = f" Did you mean {known[0]}?" if known else ""
-                others = f" Others declared here: {', '.join(known[1:])}." if known[1:] else ""
+                hint = f" Did you mean {' or '.join(known)}?" if known else ""
                 return Unroutable(
                     f"message {self.message.short_id} was returned: there is no queue "
                     f"{self.queue!r}; declare it (mousetrap.job_queue.declare) or check its name "
-                    f"and namespace.{hint}{others}"
+                    f"and namespace.{hint}"
                 )
             case "refused":
                 return PublishRefused(

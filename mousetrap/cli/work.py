@@ -229,8 +229,6 @@ class _Work:
 
     def _log_to_stderr(self) -> None:
         handler = logging.StreamHandler()
-        # A worker that does not start logs an error; the command prints the same error.
-        handler.addFilter(lambda record: self._is_working or record.levelno < logging.ERROR)
         handler.addFilter(self._kinds)
         process = f"{self._report.stem}: " if self._report else ""
         handler.setFormatter(_OneLine(f"%(asctime)s %(levelname)s {process}%(message)s"))

@@ -28,6 +28,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.one_or_many import is_many
 from mousetrap.model.targets import Address, Target, address_of, check_can_wait
 from mousetrap.runtime import clock
+from mousetrap.runtime.cell_end import at_cell_end
 from mousetrap.settings import Settings
 from mousetrap.worker.handling import Handling, current_handling
 
@@ -50,6 +51,7 @@ class SendResult:
         self.receipts = receipts
         self.seconds = seconds
         self.is_output = is_output
+        self._is_shown = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -71,10 +73,15 @@ class SendResult:
         return len(self.receipts)
 
     def __repr__(self) -> str:
+        self._is_shown = True
+        return self._text()
+
+    def _text(self) -> str:
         why = f"\n{safe(self.error)}" if self.error else ""
         return f"{self._summary()} → {safe(self.queue)}{why}"
 
     def _repr_html_(self) -> str:
+        self._is_shown = True
         mark, color = (tokens.DEAD_SIGN, tokens.DEAD_MARK) if self.error else ("✓", tokens.OK_MARK)
         why = f"<br>{html.escape(safe(self.error))}" if self.error else ""
         to = html.escape(safe(self.queue))
@@ -82,6 +89,11 @@ class SendResult:
             f"<div class='{NO_FORMULAS}'><span style='color:{color}'>{mark}</span> "
             f"<b>{html.escape(self._summary())}</b> → {to}{why}</div>"
         )
+
+    def _log(self) -> None:
+        """Log the error, unless a cell shows this result."""
+        if not self._is_shown:
+            log.warning("%s", self._text())
 
     def _summary(self) -> str:
         if self.is_output:
@@ -118,7 +130,7 @@ def send(
     so many seconds after this call dead-letters it, with the reason ``Expired``.
 
     If the broker does not confirm a message, no exception is raised: the returned result says how
-    many were not confirmed and why, and a warning is logged.
+    many were not confirmed and why, and a warning is logged, in a cell only if it does not show it.
 
     Inside a handler, also in threads and tasks that it starts, the messages are outputs of the
     message that is handled, like the values that the handler returns: they go to the queues of the
@@ -221,8 +233,8 @@ def _send_now(
     publisher.close()
     if options.delay and result.error is None:
         remember(publisher.settings, str(address))
-    if result.error is not None:
-        log.warning("%s", result)
+    if result.error is not None and not at_cell_end(result._log):
+        result._log()
     return result
 
 

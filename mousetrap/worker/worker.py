@@ -125,9 +125,9 @@ class Worker(forks.OfOneProcess):
         )  # fmt: skip
         self._changed = self._processor.changed  # also notified when the worker ends
         self._lock = forks.released_in_child(threads.Lock())  # guards `error`, `_has_stopped`
-        self._is_started = self._has_stopped = False
+        self._is_started = self._has_stopped = self._is_parents = False
+        self._failure_level = logging.DEBUG  # until it has started: `start` raises the error
         self._closing = forks.released_in_child(threads.Lock())  # a second `stop` waits
-        self._is_parents = False  # it runs in the process that forked this one
         forks.watch(self)
 
     # ---- life ----------------------------------------------------------------------------------
@@ -156,6 +156,7 @@ class Worker(forks.OfOneProcess):
             self._processor.start()
             self._consumer.open()
             self._discovery.start_answering(self.handler.name)
+            self._failure_level = logging.ERROR
         except BaseException:
             started.discard(self)
             # if it was interrupted just after it began, finish the messages that are in progress
@@ -205,7 +206,7 @@ class Worker(forks.OfOneProcess):
             TimeoutError: the broker did not confirm a message that was given back. It will be
                 delivered again, and counts as held by a worker that was lost.
         """
-        if not self._is_parents:
+        if not self._is_parents:  # it does not run in the process that forked this one
             run_uninterrupted(lambda: self._stop(timeout, process_ends=process_ends))
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -371,7 +372,7 @@ class Worker(forks.OfOneProcess):
         with self._lock:
             is_first = self.error is None and not self.is_stopping
             if is_first:
-                log.error("worker of %r stopped: %s", self.queue.name, error)
+                log.log(self._failure_level, "worker of %r stopped: %s", self.queue.name, error)
                 self.error = error
                 if not can_publish:
                     self._processor.fail()

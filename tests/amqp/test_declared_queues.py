@@ -101,3 +101,26 @@ def test_exchanges_are_noted_beside_the_queues(notes):
 
     assert declared_queues.exchanges_in(notes) == ["orders", "alarms"]
     assert declared_queues.names_in(notes) == ["words"]
+
+
+DECLARED_HERE = {
+    "start_fetch", "start_fetch.dead", "start_fetch.retry.5s", "results", "words",
+    "run-1234abcd.start_fetch", "run-1234abcd.words", "run-99999999.start_fetch",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("start_fetsh", ["start_fetch"]),
+        ("result", ["results"]),
+        ("run-1234abcd.start_fetsh", ["run-1234abcd.start_fetch"]),
+        ("run-1234abcd.numbers", []),  # the same namespace alone is no similarity
+        ("payments", []),
+    ],
+)
+def test_similar_names_are_near_and_in_the_same_namespace(monkeypatch, name, suggested):
+    """Neither a queue of another run, nor one that is merely there."""
+    monkeypatch.setattr(declared_queues, "_declared_here", DECLARED_HERE)
+
+    assert declared_queues.similar_names(name) == suggested

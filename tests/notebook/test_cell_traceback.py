@@ -34,10 +34,29 @@ def cells():
         kernel.run("import mousetrap\nfrom mousetrap.errors import *" + DEFINITIONS)
 
         def run(code):
-            cell = kernel.finish(kernel.start(code))
+            cell = run.last = kernel.finish(kernel.start(code))
             return cell.error, COLOURS.sub("", cell.traceback)
 
         yield run
+
+
+@pytest.mark.parametrize(
+    ("code", "is_logged"),
+    [
+        ("mousetrap.send('nowhere', 1, settings=embedded)", False),
+        ("print(mousetrap.send('nowhere', 1, settings=embedded))", False),
+        ("result = mousetrap.send('nowhere', 1, settings=embedded)", True),
+        ("result", False),
+    ],
+)
+def test_messages_that_were_not_sent_are_reported_once(cells, code, is_logged):
+    """By the value of the cell; if the cell does not show it, by the log."""
+    cells(f"embedded = mousetrap.broker.ensure('embedded', log=lambda _: None).settings\n{code}")
+    shown = cells.last
+
+    assert shown.stderr.count("there is no queue") == is_logged
+    texts = [shown.stdout, *(each.get("text/plain", "") for each in shown.shown)]
+    assert sum(text.count("there is no queue") for text in texts) == (not is_logged)
 
 
 KINDS = {  # code: what its traceback has, in this order

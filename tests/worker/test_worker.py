@@ -383,23 +383,25 @@ def test_worker_keeps_its_namespace_alive(settings):
         assert depth("out", short).messages == 1
 
 
-def test_worker_does_not_start_without_access(settings):
-    """With a wrong password `start` raises and leaves no thread behind."""
+def test_worker_does_not_start_without_access(settings, caplog):
+    """With a wrong password `start` raises, logs nothing, and leaves no thread behind."""
     before = set(threading.enumerate())
     with pytest.raises(AccessRefused):
         Worker(QUICK, double, settings.replace(password="x")).start()
 
     assert not set(threading.enumerate()) - before
+    assert [each for each in caplog.records if each.levelname in ("WARNING", "ERROR")] == []
 
 
-def test_worker_does_not_start_on_a_mismatched_queue(settings):
-    """When the queue has other arguments, `start` raises an error that names them."""
+def test_worker_does_not_start_on_a_mismatched_queue(settings, caplog):
+    """When the queue has other arguments, `start` raises an error that names them, and no log."""
     name = settings.topology.wire_name("work")
     with open_channel(settings) as channel:
         channel.queue_declare(name, durable=True, arguments={"x-max-length": 5})
         with pytest.raises(TopologyMismatch, match="the broker's"):
             Worker(QUICK, double, settings).start()
         channel.queue_delete(name)
+    assert [each for each in caplog.records if each.levelname in ("WARNING", "ERROR")] == []
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
