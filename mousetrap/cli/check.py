@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mousetrap import broker as brokers
-from mousetrap.cli.console import print_error, print_json, print_message, print_pairs, print_table
+from mousetrap.cli.console import print_error, print_json, print_message, print_table
 from mousetrap.cli.errors import ExitCode, code_of, new_app
 from mousetrap.cli.grid import run_grid
 from mousetrap.cli.help import NotebookCommand
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.progress import watch_notebook
+from mousetrap.cli.summary import print_summary
 from mousetrap.errors import CheckError, SettingsError
-from mousetrap.model.error_kinds import MAX_KINDS, kinds_in_summary
-from mousetrap.model.summary import RunSummary
-from mousetrap.model.summary_view import STAGE_COLUMNS, stage_line
 
 if TYPE_CHECKING:
     from mousetrap.check import CheckResult, Parameter
@@ -201,19 +199,7 @@ def _show(result: CheckResult, json: bool) -> None:
     if json:
         print_json(_as_dict(result))
     elif result.summary is not None:
-        # in the order of the fields; the file has the names sorted
-        names = [each.name for each in fields(RunSummary)]
-        known = {name: result.summary[name] for name in names if name in result.summary}
-        pairs = known | result.summary
-        stages = pairs.pop("stages", None) or {}
-        if kinds := kinds_in_summary(pairs.get("reasons")):
-            pairs["reasons"] = {str(kind): kind.number for kind in kinds[:MAX_KINDS]}
-            rest = sum(kind.number for kind in kinds[MAX_KINDS:])
-            pairs["reasons"] |= {"others": rest} if rest else {}
-        print_pairs(pairs)
-        if stages:
-            rows = (stage_line(name, stage) for name, stage in stages.items())
-            print_table(STAGE_COLUMNS, rows)
+        print_summary(result.summary)
 
 
 def _show_parameters(notebooks: list[Path], json: bool) -> None:

@@ -52,15 +52,10 @@ def tables(values: Mapping[str, Any]) -> list[Table]:
     if values["own_sends"]:
         counts["own sends"], shows["own sends"] = values["own_sends"], shows["messages"]
     found = [Table(tuple(counts), [tuple(counts.values())], note=_note(values), shows=shows)]
-    if latency := values["latency"]:
-        found.append(
-            Table(
-                [_PERCENTILES.get(name, name) for name in latency],
-                [tuple(latency.values())],
-                "Latency of done jobs, from sending one to its last outcome",
-                shows={_PERCENTILES.get(name, name): duration for name in latency},
-            )
-        )
+    if latency := {_PERCENTILES.get(name, name): at for name, at in values["latency"].items()}:
+        title = "Latency of done jobs, from sending one to its last outcome"
+        times = dict.fromkeys(latency, duration)
+        found.append(Table(tuple(latency), [tuple(latency.values())], title, shows=times))
     if reasons:
         found.append(reasons_table(reasons))
     if values["stages"]:
@@ -68,6 +63,18 @@ def tables(values: Mapping[str, Any]) -> list[Table]:
         times = dict.fromkeys(STAGE_COLUMNS[4:], duration)
         found.append(Table(STAGE_COLUMNS, rows, "Attempts of each stage", shows=times))
     return found
+
+
+def facts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the counts and the latency by name, with units: ``{"sent": "1,500 jobs", …}``."""
+    latency = [
+        f"{_PERCENTILES[name]} {duration(values['latency'][name])}"
+        for name in _PERCENTILES if name in values["latency"]
+    ]  # fmt: skip
+    found = {name: counted(values[name], noun) for name, noun in _COUNTS.items()}
+    if values["own_sends"]:
+        found["own sends"] = counted(values["own_sends"], "message")
+    return found | {"latency": ", ".join(latency) or UNKNOWN, "broker": values["broker"]}
 
 
 def reasons_table(reasons: Mapping[str, int]) -> Table:
