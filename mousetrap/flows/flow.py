@@ -26,6 +26,8 @@ class Step(NamedTuple):
 
     *exchanges* are those that it sends to, and *routed* the queues of *writes* that get a message
     only by one of them. *bound* are the exchanges to which the queue that it reads is bound.
+    *routes* are the queues of *writes* that get only what a `Send` names them for. *shape* says
+    what is special about the stage: ``"batch of 100"``, ``"join of split"``.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Step(NamedTuple):
     exchanges: tuple[str, ...] = ()
     routed: tuple[str, ...] = ()
     bound: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    shape: str = ""
 
     @property
     def path(self) -> str:
@@ -83,11 +87,15 @@ class Flow:
     def steps(self) -> list[Step]:
         """The stages as steps."""
         found = edges(self.stages)
-        return [
-            step_of(stage.name, stage.queue, stage.targets,
-                    dict.fromkeys(each.queue for each in found if each.writer is stage))
-            for stage in self.stages
-        ]  # fmt: skip
+        steps = []
+        for stage in self.stages:
+            own = [each for each in found if each.writer is stage]
+            plain = {each.queue for each in own if not each.is_route}
+            queues = dict.fromkeys(each.queue for each in own)
+            step = step_of(stage.name, stage.queue, stage.targets, queues)
+            routes = tuple(each for each in queues if each not in plain)
+            steps.append(step._replace(routes=routes, shape=_shape(stage)))
+        return steps
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -163,6 +171,12 @@ def step_of(name: str, queue: Queue, targets: OutputTargets, writes: Iterable[st
         tuple(each for each in names if each not in targets.queues),
         tuple(dict.fromkeys(each.exchange.name for each in queue.bindings)),
     )  # fmt: skip
+
+
+def _shape(stage: Stage[..., Any]) -> str:
+    if stage.joins is not None:
+        return f"join of {stage.joins.stage}"
+    return f"batch of {stage.batch.size:,}" if stage.batch is not None else ""
 
 
 def _several_readers(queue: str, readers: list[str]) -> str:

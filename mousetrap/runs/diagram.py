@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 from mousetrap.display import design_tokens as tokens
 from mousetrap.display import sparkline
+from mousetrap.display.formats import counted
 from mousetrap.display.safe_text import NO_FORMULAS, safe
+from mousetrap.display.text_width import name_in_lines, text_width
 from mousetrap.flows.flow import Step
 from mousetrap.model.exchanges import UNROUTED
 from mousetrap.model.summary import StageSummary
@@ -25,8 +27,8 @@ from mousetrap.runs.diagram_layout import Box, Node, edges_of, layout
 QUEUE_WIDTH, STAGE_WIDTH, EXCHANGE_WIDTH = 104, 124, 104
 QUEUE_HEIGHT, STAGE_HEIGHT, LIVE_STAGE_HEIGHT = 44, 64, 124
 PLAIN_HEIGHT, LINE = 34, 14  # of a box without counts; of a further line of text
-MAX_FAILED = 23  # characters of "3 retried · 2 dead" at 11 pixels
-NARROW = 0.6  # width of a character, in parts of its height: an average of the fonts of browsers
+BESIDE = 12  # of a box, that its words leave free
+MAX_NAME_LINES = 3
 
 # In a dark theme, by the class of a shape or a text
 _DARK = (
@@ -36,6 +38,7 @@ _DARK = (
     f".d{{fill:{tokens.MUTED.dark}}}.done{{fill:{tokens.ACCENT.dark}}}"
     f".retried{{fill:{tokens.RETRIED.dark}}}.dead{{fill:{tokens.DEAD.dark}}}.a{{fill:#1d3c66}}}}</style>"
 )
+_BACK, _ROUTE = ' stroke-dasharray="4 3"', ' stroke-dasharray="1.5 2.5"'
 _NO_COUNTS = StageSummary(0, 0, 0, {}, {})
 
 
@@ -113,7 +116,7 @@ class Diagram:
         """Return the picture as an image in HTML, which is shown in a notebook without trust."""
         svg = self.svg()
         data = base64.b64encode(svg.encode()).decode()
-        words = html.escape(repr(self)[:500].replace("\n", "; "))
+        words = html.escape(f"{self.finding()}. {repr(self)[:500]}".replace("\n", "; "))
         # with a size, the page does not move when it loads
         size = " ".join(re.findall(r'(?:width|height)="[\d.]+"', svg)[:2])
         return (
@@ -121,16 +124,31 @@ class Diagram:
             f'style="max-width:100%;height:auto;margin:4px 0">'
         )
 
+    def finding(self) -> str:
+        """Return in a sentence what the picture shows."""
+        words = f"A flow of {counted(len(self.steps), 'stage')}"
+        if not self.is_counted:
+            return words
+        now = [self.stages.get(step.name, _NO_COUNTS) for step in self.steps]
+        waiting = sum(self.queues.get(name) or 0 for name in self._reads)
+        done, retried, dead = (
+            sum(getattr(each, name) for each in now) for name in ("done", "retried", "dead")
+        )
+        return f"{words}: {done:,} done, {waiting:,} waiting, {retried:,} retried, {dead:,} dead"
+
     def svg(self) -> str:
         """Return the picture as an SVG document, at most 848 pixels wide."""
-        found = layout(edges_of(self.steps, self._is_hidden), self._size)
-        dash = ' stroke-dasharray="4 3"'
+        edges = edges_of(self.steps, self._is_hidden)
+        found = layout(edges, self._size)
+        routes = {
+            (("stage", step.name), ("queue", name)) for step in self.steps for name in step.routes
+        }
         arrows = "".join(
             f'<path d="{each.path}" fill="none" stroke="{tokens.MUTED_MARK}" stroke-width="1.5"'
-            f"{dash if each.is_back else ''}/>"
+            f"{_BACK if each.is_back else _ROUTE if edge in routes else ''}/>"
             f'<path d="M{each.tip[0] - 7:g} {each.tip[1] - 4:g}l7 4l-7 4Z" '
             f'fill="{tokens.MUTED_MARK}"/>'
-            for each in found.arrows
+            for each, edge in zip(found.arrows, edges, strict=True)
         )
         shapes = "".join(self._draw(node, box) for node, box in found.boxes.items())
         width, height = found.width, found.height
@@ -148,9 +166,17 @@ class Diagram:
             height = PLAIN_HEIGHT
         elif kind == "stage" and self.activity:
             height = LIVE_STAGE_HEIGHT
-        if kind == "queue" and self.oldest.get(name):
+        if (kind == "queue" and self.oldest.get(name)) or (kind == "stage" and self._shape(name)):
             height += LINE
-        return width, height + LINE * (len(_label(name, width)) - 1)
+        if kind == "stage" and self.is_counted:
+            height += LINE * max(0, len(self._counts(name)) - 2)
+        lines = _label(name, width, is_bold=kind == "stage")
+        return width, height + LINE * (len(lines) - 1)
+
+    def _shape(self, stage: str) -> list[str]:
+        """Return in one line that *stage* takes batches, or joins; in none if it does neither."""
+        shape = next((each.shape for each in self.steps if each.name == stage), "")
+        return _label(shape, STAGE_WIDTH, 11, most=1) if shape else []
 
     # ---- boxes -----------------------------------------------------------------------------------
 
@@ -164,7 +190,7 @@ class Diagram:
             number = self.queues.get(name, 0)
             word = "waiting" if name in self._reads else self.end
             count = "–" if number is None else f"{number:,}"
-            lines.append(_Line([f"{count} {word}"], "d", 11))
+            lines.append(_Line(_label(f"{count} {word}", QUEUE_WIDTH, 11, most=1), "d", 11))
         if oldest := self.oldest.get(name, ""):
             lines.append(_Line([f"oldest {safe(oldest, 9)}"], "retried", 11))
         shape = (
@@ -189,7 +215,8 @@ class Diagram:
     def _draw_stage(self, name: str, box: Box) -> str:
         activity = self.activity.get(name)
         is_troubled = activity is not None and bool(activity.trouble)
-        lines = [_Line(_label(name, STAGE_WIDTH), "stage", is_name=True)]
+        lines = [_Line(_label(name, STAGE_WIDTH, is_bold=True), "stage", is_name=True)]
+        lines.append(_Line(self._shape(name), "d", 11))
         inside = ""
         if activity is not None:
             lines += _activity_lines(activity)
@@ -200,7 +227,7 @@ class Diagram:
             inside = _lines(lines, box, _centered(lines, box))
         else:
             inside += _lines(lines, box, box.y + 17)
-            inside += _lines(counts, box, box.y + box.height - 22)
+            inside += _lines(counts, box, box.y + box.height + 6 - LINE * max(2, len(counts)))
         edge = tokens.DEAD.light if is_troubled else tokens.ACCENT.light
         return (
             f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" '
@@ -209,15 +236,24 @@ class Diagram:
         )
 
     def _counts(self, name: str) -> list[_Line]:
+        """Return the counts of a stage in two lines, or in three if they are very large."""
         now = self.stages.get(name, _NO_COUNTS)
-        failed = [(f"{now.retried:,} retried", "retried")] if now.retried else []
-        failed += [(f"{now.dead:,} dead", "dead")] if now.dead else []
-        if sum(len(text) + 3 for text, _ in failed) > MAX_FAILED:
-            failed = [(f"↻ {now.retried:,}", "retried"), (f"✕ {now.dead:,}", "dead")]
-        parts = f'<tspan class="d" fill="{tokens.MUTED.light}"> · </tspan>'.join(
-            f'<tspan class="{kind}" fill="{_COLORS[kind]}">{text}</tspan>' for text, kind in failed
-        )
-        return [_Line([f"{now.done:,} done"], "done", 11), _Line([parts], "d", 11, is_ready=True)]
+        lines = [_Line(_label(f"{now.done:,} done", STAGE_WIDTH, 11, most=1), "done", 11)]
+        words = [(f"{now.retried:,} retried", "retried")] * bool(now.retried)
+        words += [(f"{now.dead:,} dead", "dead")] * bool(now.dead)
+        signs = [(f"{tokens.RETRIED_SIGN} {now.retried:,}", "retried"),
+                 (f"{tokens.DEAD_SIGN} {now.dead:,}", "dead")]  # fmt: skip
+        for parts in (words, signs) if len(words) == 2 else ():
+            if text_width(" · ".join(text for text, _ in parts), 11) <= STAGE_WIDTH - BESIDE:
+                dot = f'<tspan class="d" fill="{tokens.MUTED.light}"> · </tspan>'
+                line = dot.join(
+                    f'<tspan class="{kind}" fill="{_COLORS[kind]}">{text}</tspan>'
+                    for text, kind in parts
+                )
+                return [*lines, _Line([line], "d", 11, is_ready=True)]
+        return lines + [
+            _Line(_label(text, STAGE_WIDTH, 11, most=1), kind, 11) for text, kind in words
+        ]
 
     def _draw_minute(self, activity: Activity, box: Box) -> str:
         """Draw a sparkline of the last minute."""
@@ -280,8 +316,8 @@ def _lines(lines: Sequence[_Line], box: Box, y: float) -> str:
         parts = [part if each.is_ready else html.escape(part) for part in each.parts]
         if not any(parts):
             continue
-        if each.is_name and len(parts) == 1:
-            parts.append("")  # the same elements, whatever the name is
+        if each.is_name:  # the same elements, whatever the name is
+            parts += [""] * (MAX_NAME_LINES - len(parts))
         inner = "".join(
             part if not n else f'<tspan x="{x:g}" dy="{LINE}">{part}</tspan>'
             for n, part in enumerate(parts)
@@ -295,23 +331,11 @@ def _lines(lines: Sequence[_Line], box: Box, y: float) -> str:
     return found
 
 
-def _label(name: str, width: float, size: int = 12) -> list[str]:
-    """Return *name* in one line or two of this width, each cut in its middle if it is too long."""
-    text = safe(name, 80)
-    room = int((width - 10) / (size * NARROW))
-    if len(text) <= room:
-        return [text]
-    places = [found.end() for found in re.finditer(r"[._\-/ ]", text)]
-    split = min(places, key=lambda at: max(at, len(text) - at), default=0)
-    if not 0 < split < len(text):
-        return [_cut(text, room)]
-    return [_cut(text[:split], room), _cut(text[split:], room)]
-
-
-def _cut(text: str, room: int) -> str:
-    """Return *text* in *room* characters, without its middle if it is longer."""
-    head = (room - 1) // 2
-    return text if len(text) <= room else f"{text[:head]}…{text[len(text) - (room - 1 - head) :]}"
+def _label(
+    name: str, width: float, size: int = 12, most: int = MAX_NAME_LINES, *, is_bold: bool = False
+) -> list[str]:
+    """Return *name* in lines that fit a box of this width, cut in its middle if it is too long."""
+    return name_in_lines(safe(name, 80), width - BESIDE, size, most, is_bold=is_bold)
 
 
 def _title(name: str) -> str:

@@ -54,12 +54,16 @@ OUTSIDE = """() => [...document.querySelectorAll('g')].flatMap(group => {
 @pytest.mark.parametrize("shown", ["counts", "live", "plain"])
 def test_ten_stages_are_legible_in_a_cell(page, shown):
     """A picture is at most 860 pixels wide, and its words are in their boxes, in 11 pixels."""
-    names = [*(f"queue_{n}" for n in range(10)), "customer_archive_price_normalised_v2"]
-    steps = [Step(f"stage_{n}", names[n], (names[n + 1],), ("exchange_" * 3,)) for n in range(10)]
+    names = [f"customer_archive_price_normalised_v{n}" for n in range(11)]
+    steps = [
+        Step(f"WRITE_the_prices_of_Mm_customer_{n}", names[n], (names[n + 1],), ("exchange_" * 3,),
+             shape="join of WRITE_the_prices_of_Mm_customer_1")
+        for n in range(10)
+    ]  # fmt: skip
     counts = {each.name: StageSummary(1_234_567, 98_765, 4_321, {}, {}) for each in steps}
     activity = Activity(1234.5, (1, 2), 250)
     diagram = Diagram(
-        steps, counts, dict.fromkeys(names, 1_234_567), oldest={"queue_3": "> 3600 s"},
+        steps, counts, dict.fromkeys(names, 1_234_567), oldest={names[3]: "> 3600 s"},
         activity={each.name: activity for each in steps} if shown == "live" else None,
         is_counted=shown != "plain",
     )  # fmt: skip
