@@ -15,20 +15,24 @@ from mousetrap.display import design_tokens as tokens
 
 BAR_WIDTH, BAR_HEIGHT = 560, 12  # pixels, as are all sizes here
 MIN_PART = 3.0  # width of a part that is not empty
-SECOND_WIDTH, MINUTE_HEIGHT = 2, 20  # of one bar; of the picture
+SECOND_WIDTH, MINUTE_HEIGHT = 1.5, 20  # of one bar; of the picture
 
 
-def image(svg: str, width: int, height: int, alt: str) -> str:
-    """Return *svg*, the content of an SVG document, as an image in HTML that reads *alt*."""
+def image(svg: str, width: int, height: int, alt: str, *, shrinks: bool = False) -> str:
+    """Return *svg*, the content of an SVG document, as an image in HTML that reads *alt*.
+
+    If it *shrinks*, it is never wider than its cell, and as high as ever.
+    """
     document = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}">{svg}</svg>'
+        f'viewBox="0 0 {width} {height}" preserveAspectRatio="none">{svg}</svg>'
     )
     data = base64.b64encode(document.encode()).decode()
     return (
         f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}" width="{width}" '
         f'height="{height}" decoding="sync" '
-        f'style="display:inline-block;vertical-align:middle;max-width:none;margin:0">'
+        f'style="display:inline-block;vertical-align:middle;'
+        f'max-width:{"100%" if shrinks else "none"};margin:0">'
     )
 
 
@@ -50,7 +54,8 @@ def part_of_whole(done: float, dead: float, whole: float, alt: str) -> str:
         f'fill="none" stroke="{tokens.MUTED_MARK}"/>'
     )
     clip = f'<clipPath id="c"><rect width="{BAR_WIDTH}" height="{BAR_HEIGHT}" rx="3"/></clipPath>'
-    return image(f'{clip}<g clip-path="url(#c)">{parts}</g>{frame}', BAR_WIDTH, BAR_HEIGHT, alt)
+    drawn = f'{clip}<g clip-path="url(#c)">{parts}</g>{frame}'
+    return image(drawn, BAR_WIDTH, BAR_HEIGHT, alt, shrinks=True)
 
 
 def _width(part: float, whole: float) -> float:
@@ -65,7 +70,7 @@ def seconds(values: Sequence[float], top: float, alt: str, number: int = 60) -> 
 
     The newest value is at the right end. A value above 0 is always visible.
     """
-    width, base = SECOND_WIDTH * number, MINUTE_HEIGHT - 1
+    width, base = round(SECOND_WIDTH * number), MINUTE_HEIGHT - 1
     latest = list(values)[-number:]
     path, at = "", 0.0
     for value in [0.0] * (number - len(latest)) + latest:

@@ -19,9 +19,11 @@ from mousetrap.notebook.stats_source import StageView, View
 
 MAX_STAGE_NAME = 28  # characters of a stage's name; a longer one is cut in its middle
 # The least width of each column, in digits; the columns with counts are wider in large runs.
-WIDTHS = (10, 7, 7, 7, 6, 7, 9, 7)
+WIDTHS = (9, 7, 6, 6, 6, 7, 8, 6)
 MAX_DIGITS = 7  # characters of a count for which these are enough: 999,999
-LEFT, RIGHT = "text-align:left;white-space:nowrap", "text-align:right;white-space:nowrap"
+# In JupyterLab, 600 pixels are left in a window of 800: all but the last column is seen there.
+CELL = "padding:.5em .35em;white-space:nowrap"
+LEFT, RIGHT = f"text-align:left;{CELL}", f"text-align:right;{CELL}"
 
 
 def section(view: View, at: AsOf, rows: int, *, is_drawn: bool, is_one_of_many: bool) -> str:
@@ -38,7 +40,9 @@ def section(view: View, at: AsOf, rows: int, *, is_drawn: bool, is_one_of_many: 
     troubles = "".join(f"<div>{_sign(tokens.DEAD_SIGN)} {html.escape(line)}</div>"
                        for line in words.problems(view, rows))  # fmt: skip
     feet = "".join(
-        f'<div style="white-space:nowrap;font-size:12px">{html.escape(" · ".join(parts))}</div>'
+        # an empty line is kept, so that nothing moves when something waits for a retry
+        f'<div style="white-space:nowrap;font-size:12px">'
+        f"{html.escape(' · '.join(parts)) or '&nbsp;'}</div>"
         for parts in words.foot(view, at)
     )
     remarks = html.escape("\n".join(words.remarks(view, rows)))

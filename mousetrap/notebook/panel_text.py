@@ -28,7 +28,7 @@ def text(view: View, at: AsOf, rows: int) -> str:
         " · ".join(words.totals(view)),
         *words.problems(view, rows),
         repr(table),
-        *(" · ".join(parts) for parts in words.foot(view, at)),
+        *(" · ".join(parts) for parts in words.foot(view, at) if parts),
         *words.remarks(view, rows),
     ]
     return "\n".join(lines)

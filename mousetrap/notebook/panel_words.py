@@ -165,10 +165,11 @@ def remarks(view: View, rows: int) -> list[str]:
 
 
 def foot(view: View, at: AsOf) -> list[list[str]]:
-    """Return the two lines below the table as parts: what changes, and what does not."""
-    now = () if view.is_finished else view.stages
-    changes = [*_retries(now), *_in_work(now)]
-    changes += _others(view)
+    """Return the lines below the table as parts: what changes, what does not, what waits.
+
+    The last one may be empty, and is not there once *view* is finished.
+    """
+    changes = _others(view)
     if any(each.history for each in view.stages):
         changes.append(f"bars to {rate(scale(view))}")
     if view.is_finished and view.ended and not at.end:
@@ -176,7 +177,9 @@ def foot(view: View, at: AsOf) -> list[list[str]]:
     else:
         changes.append(str(at))
     stays = [safe(view.title, MAX_TEXT), safe(view.broker, 120), *_prefetch(view.stages)]
-    return [changes, stays + [safe(each, MAX_TEXT) for each in view.reconnects[:3]]]
+    stays += [safe(each, MAX_TEXT) for each in view.reconnects[:3]]
+    now = [*_retries(view.stages), *_in_work(view.stages)]
+    return [changes, stays] if view.is_finished else [changes, stays, now]
 
 
 def scale(view: View) -> float:

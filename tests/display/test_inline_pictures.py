@@ -45,11 +45,11 @@ def test_bar_is_as_long_as_its_parts(done, dead, whole, widths):
 
 @given(rates)
 def test_picture_of_a_minute_is_always_a_minute_wide(values):
-    """Whatever there is to show: 60 s are 120 pixels, and no bar leaves the picture."""
+    """Whatever there is to show: 60 s are 90 pixels, and no bar leaves the picture."""
     picture = drawn(seconds(values, scale_of(values), "it"))
     path = "".join(each.get("d") for each in picture.iter(f"{SVG}path"))
 
-    assert (picture.get("width"), picture.get("height")) == ("120", "20")
+    assert (picture.get("width"), picture.get("height")) == ("90", "20")
     height, heights = 0.0, [0.0]
     for step in re.findall(r"v(-?[\d.]+)", path):
         height -= float(step)

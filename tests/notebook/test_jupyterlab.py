@@ -336,7 +336,7 @@ def test_panel_says_that_its_kernel_is_gone(open_notebook, settings):
 
     assert is_green(alive)
     assert text.lstrip().startswith("Waiting for messages")
-    assert re.search(r" as of [\d-]+ [\d:]+\n", text)
+    assert re.search(r"as of [\d-]+ [\d:]+\n", text)
 
 
 def test_panel_says_that_its_kernel_was_shut_down(open_notebook, settings):

@@ -115,10 +115,10 @@ def test_foot_has_what_else_is_known():
     """What waits for a retry or is long in work, results, the scale; and what does not change."""
     slow = replace(in_stage(in_work=75.2), reconnects=("price reconnected 2×",))
 
-    changes, stays = panel_words.foot(slow, AsOf("2026-11-30 00:13:48", ""))
+    changes, stays, now = panel_words.foot(slow, AsOf("2026-11-30 00:13:48", ""))
 
+    assert now == ["price: 12 wait for a retry, the next in 0.4 s", "longest in work 75 s (price)"]
     assert changes == [
-        "price: 12 wait for a retry, the next in 0.4 s", "longest in work 75 s (price)",
         "967 results in invoices", "bars to 200 per s", "as of 2026-11-30 00:13:48",
     ]  # fmt: skip
     assert stays == [
