@@ -26,6 +26,7 @@ from mousetrap.amqp.overdue_acks import OverdueAcks, quorum_queues
 from mousetrap.amqp.prefetch import QUIET_TIME, AutomaticPrefetch, FixedPrefetch, cancel
 from mousetrap.amqp.properties import AMQPProperties, is_near_delivery_limit
 from mousetrap.amqp.queues_on_demand import QueuesOnDemand
+from mousetrap.amqp.recovered_messages import RecoveredMessages
 from mousetrap.amqp.reply_codes import ack_timed_out
 from mousetrap.display.safe_text import repr_of
 from mousetrap.errors import ChannelLost, ConnectionLost, MousetrapError
@@ -99,6 +100,7 @@ class Consumer:
         if isinstance(self.prefetch, AutomaticPrefetch):
             self.prefetch.attach(self.connection, self._outstanding, lambda held: self.ack(*held))
         self._has_consumed = False
+        self._recovered = RecoveredMessages(filter(None, (queue, quarantine)))
         self._holds_acks = False  # until the consumer is cancelled
         self._last_ack = 0.0  # when acks were sent last, on the monotonic clock
         self._watched = ""  # the name on the wire of the queue that is counted
@@ -193,6 +195,8 @@ class Consumer:
         channel.add_on_cancel_callback(self._on_cancelled)
         self.connection.declarer.declare(channel)
         self._count_watched(channel)
+        if self._recovered.is_due:
+            self._recovered.count(channel)
         self._consumer_tags = []
         if self._quarantine:
             # In RabbitMQ, basic.qos sets the prefetch of each consumer that is started after it.
@@ -220,7 +224,9 @@ class Consumer:
         """
         self._channel = None
         self._generation += 1
-        if not isinstance(error, ConnectionLost):
+        if isinstance(error, ConnectionLost):
+            self._recovered.connection_lost(self._outstanding.values())
+        else:
             mark_ack_timeouts(self._outstanding.values(), self._being_handled())
         held = [
             each.as_held
@@ -263,6 +269,9 @@ class Consumer:
             has_ack_timed_out = redeliveries.recall(self.queue, properties.message_id)
             if has_ack_timed_out is not None:
                 delivery.was_survived(has_ack_timed_out=has_ack_timed_out)
+        if self._recovered.are_left:
+            queue = self._quarantine if method.consumer_tag in self._consumer_tags else self.queue
+            delivery.was_recovered = self._recovered.includes(queue, properties, method.redelivered)
         self._outstanding[delivery.tag] = delivery
         if self.prefetch.is_switching:
             self.prefetch.delivered(method.consumer_tag, delivery.tag)

@@ -27,6 +27,7 @@ class Delivery:
     __slots__ = (
         "body", "exchange", "generation", "handling_started", "has_ack_timed_out",
         "is_near_delivery_limit", "is_possible_poison", "properties", "received", "tag",
+        "was_recovered",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,7 @@ class Delivery:
         self.is_near_delivery_limit = is_near_delivery_limit
         self.exchange = exchange  # that it was published to; "": to its queue
         self.received = clock.monotonic()
+        self.was_recovered = False  # by a restarted broker; see `recovered_messages`
         self.handling_started: float | None = None  # when its handler started, on the same clock
 
     @property

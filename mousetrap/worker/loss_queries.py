@@ -55,6 +55,7 @@ class LossQueries:
         self._deadlines: dict[Delivery, float] = {}  # on the monotonic clock
         self._query_is_due = False
         self._is_repeating = False
+        self._unknown_since: int | None = None  # generation in which nobody had a recovered message
         discovery.when_survived(self._on_answer, self._query)
 
     def ask(self, delivery: Delivery) -> bool:
@@ -70,6 +71,9 @@ class LossQueries:
             or poison_messages.is_first_loss(delivery.as_held.losses)
         ):
             return False
+        if delivery.was_recovered and delivery.generation == self._unknown_since:
+            self._is_no_loss(delivery)
+            return True
         self._deadlines[delivery] = clock.monotonic() + SURVIVOR_TIMEOUT
         if not self._query_is_due:  # one query for all that were delivered together
             self._query_is_due = True
@@ -98,11 +102,20 @@ class LossQueries:
                 self._deadlines[each] = now + SURVIVOR_TIMEOUT
             if not self._discovery.can_ask or self._deadlines[each] < now:
                 del self._deadlines[each]
-                self._on_lost(each)
+                if each.was_recovered and self._discovery.can_ask:
+                    self._unknown_since = each.generation
+                    self._is_no_loss(each)
+                else:
+                    self._on_lost(each)
         self._is_repeating = bool(self._deadlines)
         if self._is_repeating:
             self._query()
             self._consumer.connection.call_later(ASK_AGAIN_INTERVAL, self._repeat)
+
+    def _is_no_loss(self, delivery: Delivery) -> None:
+        """Nobody had it: a restarted broker marks what waited (see `recovered_messages`)."""
+        delivery.was_survived(has_ack_timed_out=delivery.has_ack_timed_out)
+        self._on_survived(delivery)
 
     def _on_answer(self, answer: SurvivorAnswer) -> None:
         survived = {(id, losses): timed_out for id, losses, timed_out in answer.messages}

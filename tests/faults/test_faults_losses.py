@@ -7,14 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
-from rig.trial import LONG, Trial
+from rig.trial import LONG, Trial, trial_counts
 from rig.work_stage import DELAYS
 from rig.worker_pool import PoolProcess
 from support.waiting import wait_for
 
 from mousetrap.fault_injection.proxy import Proxy
+from mousetrap.model.message import current_message
 from mousetrap.model.poison_messages import ALONE_FROM, MAX_LOSSES
 from mousetrap.model.topology import Queue
+from mousetrap.worker.worker import Worker
 
 WORK = Queue("work", DELAYS)
 PROCESSES = MAX_LOSSES + 1  # each one that gets the job for the first time would count a loss
@@ -109,3 +111,36 @@ def test_broken_connections_of_a_long_job(
     if how == "cut_its_worker":
         holders = {pid for pid, _ in job.begins}
         assert len(holders) > ALONE_FROM  # fewer cannot count so many losses
+
+
+@pytest.mark.fault("F52")
+@trial_counts(2, MAX_LOSSES + 1)
+def test_backlog_when_the_broker_is_killed(rabbit, rabbit_settings, fault_row, times):
+    """RabbitMQ marks all of a classic queue as redelivered, but what waited was held by nobody.
+
+    The first mark counts as a loss, from which nothing follows. The others do not.
+    """
+    losses = []
+
+    def work(id: str) -> str:
+        losses.append(current_message.get().losses)
+        time.sleep(0.02)  # the work
+        return id
+
+    with Trial(rabbit_settings, WORK) as trial:
+        trial.send(str(n) for n in range(200 * times))
+        with Worker(WORK, work, rabbit_settings, writes="out", prefetch=20) as worker:
+            for n in range(times):
+                wait_for(lambda n=n: len(losses) > 100 * n)
+                rabbit.kill()
+                rabbit.start()
+                began, done = time.monotonic(), len(losses)
+                wait_for(lambda n=n: worker.statistics().reconnects > n, 60)
+                # the last of those that were asked for at the same time; then all others go on
+                wait_for(lambda done=done: len(losses) > done + 50, 60)
+                fault_row.heal_seconds.append(time.monotonic() - began)
+            trial.settle(120)
+            trial.wait_until_idle(worker)
+        fault_row.add(trial.drain_queues(), times)
+
+    assert max(losses) < ALONE_FROM
