@@ -219,9 +219,9 @@ def fault_row(request, record_property):
     """The row of this test in the table of faults; the marker `fault` says of which fault."""
     mark = request.node.get_closest_marker("fault")
     parameters = getattr(request.node, "callspec", None)
-    parts = (
-        parameters.id.split("-")[: -("times" in parameters.params) or None] if parameters else []
-    )
+    parts = parameters.id.split("-") if parameters else []
+    if parameters and "times" in parameters.params:  # which has a column of its own
+        parts.remove(str(parameters.params["times"]))
     what = " ".join([request.node.originalname.removeprefix("test_").replace("_", " "), *parts])
     settings = request.getfixturevalue(
         "rabbit_settings" if "rabbit_settings" in request.fixturenames else "settings"

@@ -26,6 +26,7 @@ from mousetrap.job_queue import declare, depth, drain
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
+from mousetrap.worker.worker_process import MAX_RESTART_DELAY
 
 WORK = Queue("work", ())
 LONG = pytest.mark.long
@@ -175,7 +176,9 @@ def test_handlers_beyond_their_limit_in_processes(settings, work, fault_row, tim
     for n in range(times):
         send(settings, f"hang{n}", f"go{n}")
         wait_for(lambda n=n: f"go{n}" in [m.data for m in drain("out", settings=settings)], 20)
-        wait_for(lambda n=n: worker.health("")[1].get("replaced") == n + 1, 20)
+        # the pause before the next process doubles while each ends soon
+        timeout = MAX_RESTART_DELAY + 20
+        wait_for(lambda n=n: worker.health("")[1].get("replaced") == n + 1, timeout)
         fault_row.trials += 1
     dead = found_in(WORK.dead, settings)
     assert dead == {f"hang{n}": 0 for n in range(times)}
