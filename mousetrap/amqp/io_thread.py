@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from pika.adapters.select_connection import IOLoop
 
 from mousetrap.amqp.pika_log import silence_thread
+from mousetrap.display.cell_log import install_cell_log
 from mousetrap.errors import ConnectionLost
 from mousetrap.model.retry_policy import traceback_of
 from mousetrap.runtime import forks, threads
@@ -79,6 +80,7 @@ class IOThread:
         self._lock = forks.released_in_child(threads.Lock())  # guards the members
         self._is_over = False
         self._is_parents = False  # the thread is one of the process that this one was forked from
+        install_cell_log()
         self._thread = threads.Thread(target=self._run, name=f"mousetrap-io {name}", daemon=True)
         forks.watch(self)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -21,6 +20,7 @@ from mousetrap.amqp.delivery import Delivery
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.formats import counted
+from mousetrap.display.notices import print_notice
 from mousetrap.display.safe_text import safe
 from mousetrap.errors import BrokerUnreachable, MousetrapError, QueuesLost, RunError, SettingsError
 from mousetrap.flows.flow import Flow
@@ -196,7 +196,7 @@ class Run(RunFigures, RunCalls):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self.state == "open":
-            sys.stderr.write(self._queues.kept_text() + "\n")
+            print_notice(self._queues.kept_text())
         self.stop(keep_queues=kind is not None)
 
     # ---- sending and waiting ---------------------------------------------------------------------
