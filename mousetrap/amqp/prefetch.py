@@ -37,11 +37,8 @@ SHRINK_INTERVAL = 1.0  # seconds between two checks whether fewer are enough
 
 # After so many messages in so many seconds whose handlers then waited for more, the number grows. A
 # few quick messages change nothing; nor do slow handlers that wait once because of a slow broker.
-# Nor does it grow while most messages come alone, up to so many of them in the seconds before: at a
-# steady rate that handlers keep up with, some messages always come together.
 STARVED_MESSAGES = 16
 STARVED_TIME = 1.0
-MAX_ALONE = 64
 
 # A queue with a single active consumer delivers nothing to the second one. After so many messages
 # for the first one alone the number stays as it is: a switch would make another worker active.
@@ -100,8 +97,7 @@ class AutomaticPrefetch(FixedPrefetch):
     """As many messages as the handlers need, at least *least*.
 
     It grows when all messages that the broker may send have been handled and a handler waits for
-    more, and that is so for most messages. It shrinks at most once a second, to what was in
-    progress at most in that second.
+    more. It shrinks at most once a second, to what was in progress at most in that second.
 
     *load* returns how many messages are in progress, begun and not acked, and whether a handler has
     nothing to do. *release* acks what was held back. *unacked* are the deliveries without an ack.
@@ -116,7 +112,7 @@ class AutomaticPrefetch(FixedPrefetch):
         self._least = least
         self._load = load
         self._most = MAX_AUTOMATIC
-        self._starved, self._alone, self._counted_since = 0, 0, 0.0  # messages
+        self._starved, self._starved_since = 0, 0.0
         self._needed = 0  # the most messages in progress since the last check
         self._has_switched = False  # so the queue has not a single active consumer
         self._is_fixed = False
@@ -157,17 +153,13 @@ class AutomaticPrefetch(FixedPrefetch):
         in_progress, is_idle = self._load()
         begun = in_progress + settled
         self._needed = max(self._needed, begun)
-        if self.number >= self._most:
+        if not (is_idle and begun >= unacked >= self.number and self.number < self._most):
             return
         now = clock.monotonic()
-        if now > self._counted_since + STARVED_TIME:
-            self._starved, self._alone = 0, min(self._alone, MAX_ALONE)
-            self._counted_since = now
-        if not (is_idle and begun >= unacked >= self.number):
-            self._alone += settled
-            return
+        if now > self._starved_since + STARVED_TIME:
+            self._starved, self._starved_since = 0, now
         self._starved += settled
-        if self._starved >= max(STARVED_MESSAGES, self._alone):
+        if self._starved >= STARVED_MESSAGES:
             factor = 2 if self.number == self._least else 8
             self._switch(min(factor * self.number, self._limit()))
 
@@ -211,7 +203,7 @@ class AutomaticPrefetch(FixedPrefetch):
             return
         self.number = number
         self.is_switching = True
-        self._starved = self._alone = 0
+        self._starved = 0
         self._held = set(self._unacked)
         self._for_first_alone, self._has_begun = 0, False
         if len(self._retired) == KEPT_CALLBACKS:

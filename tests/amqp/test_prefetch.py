@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 
 import pytest
 from support.messages import send
@@ -79,32 +78,6 @@ def test_quick_handlers_get_many_messages(settings, queue_type):
         assert sorted(numbers) == list(range(start + 2_000))
         assert worker.statistics().received == len(numbers)
     delete("work", settings=settings)
-
-
-def test_messages_that_come_together_now_and_then_change_nothing(monkeypatch):
-    """At a steady rate the number is steady, after a pause as well; if a queue is full it grows.
-
-    A pair of messages counts as starved: two are all that the broker may send.
-    """
-    now, numbers = [100.0], []
-    monkeypatch.setattr(prefetch, "clock", SimpleNamespace(monotonic=lambda: now[0]))
-    number = AutomaticPrefetch(2, lambda: (0, True))
-    number.attach(None, {}, None)
-    monkeypatch.setattr(number, "_switch", numbers.append)
-
-    def come(together, times, interval):
-        for _ in range(times):
-            now[0] += interval
-            number.observe(together, together)
-
-    for _ in range(10):  # seconds with 100 messages, 30 of them in pairs
-        come(together=1, times=70, interval=0.01)
-        come(together=2, times=15, interval=0.02)
-    come(together=2, times=10, interval=0.001)  # those of a pause of 0.2 s
-    assert numbers == []
-
-    come(together=2, times=50, interval=0.001)
-    assert numbers[0] == 4
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
