@@ -1,17 +1,24 @@
-"""Makes the picture in the README: ``python tests/make_pictures.py`` in the project's environment.
+"""Makes pictures in a real JupyterLab; run it in the project's environment.
 
-It runs all cells of 08_watching in a real JupyterLab and takes a screenshot of the cell whose panel
-shows a run, while messages are handled.
+``python tests/make_pictures.py readme`` makes the picture in the README: it runs all cells of
+08_watching and takes a screenshot of the cell whose panel shows a run, while messages are handled.
+
+``python tests/make_pictures.py surfaces`` draws everything that a notebook shows anew, and replaces
+the pictures in ``tests/pictures`` that the tests compare with. It writes a page with the pictures
+before and after, side by side, and prints its path: look at it before you commit them.
 """
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-from support.jupyterlab import NOTEBOOKS, chromium, jupyter_lab
+from support.jupyterlab import NOTEBOOKS, SCREENSHOTS, chromium, jupyter_lab
+from support.shown_surfaces import PICTURES, shown_surfaces
 
 from mousetrap.broker import ensure
 
@@ -26,8 +33,46 @@ AT_WORK = """() => {
 }"""
 
 
-def main() -> None:
-    """Write the picture; needs Chromium, a broker and the extra ``test``."""
+def make_surfaces() -> None:
+    """Replace the pictures of all surfaces; write a page of those before and after."""
+    now, before = SCREENSHOTS / "now", SCREENSHOTS / "before"
+    for folder in (now, before):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    PICTURES.mkdir(exist_ok=True)
+    for file in PICTURES.glob("*.png"):
+        shutil.move(file, before / file.name)
+    with tempfile.TemporaryDirectory() as place, shown_surfaces(Path(place), now) as shown:
+        for each in shown:
+            shutil.copy(each.file, PICTURES / each.file.name)
+            for rule in each.broken_rules:
+                print(f"{each.name}: {rule}")
+    page = SCREENSHOTS / "before_and_after.html"
+    page.write_text(side_by_side([each.file.name for each in shown]), encoding="utf-8")
+    print(page)
+
+
+def side_by_side(names: list[str]) -> str:
+    """Return a page with the pictures of these names in the folders ``before`` and ``now``."""
+    rows = "".join(
+        f"<h2>{html.escape(name.removesuffix('.png'))}</h2><div>"
+        + "".join(
+            f"<figure><figcaption>{folder}</figcaption>"
+            f"<img src='{folder}/{name}' alt='{name} {folder}'></figure>"
+            for folder in ("before", "now")
+        )
+        + "</div>"
+        for name in names
+    )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>before and after</title><style>"
+        "body{font-family:sans-serif;background:#888}div{display:flex;gap:1rem}"
+        "figure{flex:1;min-width:0;margin:0}img{max-width:100%}</style>" + rows
+    )
+
+
+def make_readme() -> None:
+    """Write the picture of the README; needs Chromium, a broker and the extra ``test``."""
     with tempfile.TemporaryDirectory() as place, ensure() as broker:
         folder = Path(place) / "notebooks"
         folder.mkdir()
@@ -52,4 +97,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    makers = {"readme": make_readme, "surfaces": make_surfaces}
+    if len(sys.argv) != 2 or sys.argv[1] not in makers:
+        sys.exit(f"usage: python tests/make_pictures.py [{' | '.join(makers)}]")
+    makers[sys.argv[1]]()

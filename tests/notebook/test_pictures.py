@@ -1,7 +1,7 @@
 """What a notebook shows, in a real JupyterLab: legible by rule, and as in the committed pictures.
 
-The pictures are in ``tests/pictures``; ``python tests/make_pictures.py`` draws them anew. Text has
-a font that comes with matplotlib, so that another machine draws the same.
+The pictures are in ``tests/pictures``; ``python tests/make_pictures.py surfaces`` draws them anew.
+Text has a font that comes with matplotlib, so that another machine draws the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def shown(tmp_path_factory):
         return {each.name: each for each in found}
 
 
-NAMES = [f"{name}-{theme}-{width}" for name in surfaces() for theme in THEMES for width in WIDTHS]
+BUNDLES = surfaces()
+NAMES = [f"{name}-{theme}-{width}" for name in BUNDLES for theme in THEMES for width in WIDTHS]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,9 +48,9 @@ def test_what_is_shown_is_as_in_its_picture(shown, name):
     assert difference == "", f"{difference}; now: {shown[name].file}"
 
 
-@pytest.mark.parametrize("name", surfaces())
-def test_a_picture_in_a_notebook_is_small(name):
-    data = surfaces()[name]
+@pytest.mark.parametrize("name", BUNDLES)
+def test_what_a_notebook_keeps_is_small(name):
+    data = BUNDLES[name]
     sizes = {mime: len(text) for mime, text in data.items() if mime != "text/plain"}
 
     assert all(size <= LARGEST for size in sizes.values()), sizes

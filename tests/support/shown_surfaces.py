@@ -12,10 +12,10 @@ from pathlib import Path
 import matplotlib
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from support.jupyterlab import chromium, jupyter_lab
-from support.surfaces import surfaces
 
 from mousetrap.display.design_tokens import MIN_FONT
+from support.jupyterlab import chromium, jupyter_lab
+from support.surfaces import surfaces
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 RULES = Path(__file__).with_name("page_rules.js").read_text(encoding="utf-8")
@@ -52,18 +52,21 @@ def shown_surfaces(place: Path, pictures: Path) -> Iterator[list[Shown]]:
     nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / "surfaces.ipynb")
     environment = dict(os.environ)
     with jupyter_lab(folder, environment) as address, chromium() as browser:
+        url = address.format("surfaces.ipynb")
         yield [
             each
             for theme in THEMES
             for width in WIDTHS
-            for each in _draw(browser, address.format("surfaces.ipynb"), shown, theme, width, pictures)
+            for each in _draw(
+                browser, address.format("surfaces.ipynb"), shown, theme, width, pictures
+            )
         ]
 
 
-def _draw(browser, address, shown, theme, width, pictures) -> Iterator[Shown]:
+def _draw(browser, url, names, theme, width, pictures) -> Iterator[Shown]:
     page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)
     page.set_default_timeout(60_000)  # milliseconds
-    page.goto(f"{address}&reset")
+    page.goto(f"{url}&reset")
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
     page.click(".jp-Dialog button:has-text('No Kernel')")
     page.wait_for_selector(".jp-Dialog", state="detached")
@@ -72,8 +75,8 @@ def _draw(browser, address, shown, theme, width, pictures) -> Iterator[Shown]:
     page.add_style_tag(content=_style())
     page.evaluate("document.fonts.ready")
     outputs = page.locator(OUTPUT)
-    page.wait_for_function(f"document.querySelectorAll('{OUTPUT}').length === {len(shown)}")
-    for number, name in enumerate(shown):
+    page.wait_for_function(f"document.querySelectorAll('{OUTPUT}').length === {len(names)}")
+    for number, name in enumerate(names):
         output = outputs.nth(number)
         output.scroll_into_view_if_needed()
         broken = output.evaluate(f"root => ({RULES})(root, {MIN_FONT})")
@@ -97,7 +100,7 @@ def _style() -> str:
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     faces = "".join(
         f"@font-face {{font-family: {name}; font-weight: {weight};"
-        f"src: url(data:font/ttf;base64,{base64.b64encode((folder / file).read_bytes()).decode()})}}"
+        f"src: url(data:font/ttf;base64,{_base64(folder / file)})}}"
         for name, weight, file in (
             ("surface", "normal", "DejaVuSans.ttf"), ("surface", "bold", "DejaVuSans-Bold.ttf"),
             ("surface-mono", "normal", "DejaVuSansMono.ttf"),
@@ -108,3 +111,7 @@ def _style() -> str:
         f"{OUTPUT} * {{font-family: inherit !important}}"
         f"{OUTPUT} :is(pre, code) {{font-family: surface-mono !important}}"
     )
+
+
+def _base64(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()

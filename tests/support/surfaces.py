@@ -143,7 +143,7 @@ STATISTICS = Statistics(
 
 def surfaces() -> dict[str, dict[str, str]]:
     """Return, by name, the MIME bundle of each thing that a notebook shows; the clock stands."""
-    with mock.patch.object(clock, "time", lambda: NOW):
+    with mock.patch.object(clock, "time", return_value=NOW):
         run = fed_run()
         bundles = {name: bundle(value) for name, value in _shown(run).items()}
     bundles["plot"] = picture(lambda: plot.run(run.ledger))
