@@ -57,9 +57,7 @@ def shown_surfaces(place: Path, pictures: Path) -> Iterator[list[Shown]]:
             each
             for theme in THEMES
             for width in WIDTHS
-            for each in _draw(
-                browser, address.format("surfaces.ipynb"), shown, theme, width, pictures
-            )
+            for each in _draw(browser, url, list(shown), theme, width, pictures)
         ]
 
 
