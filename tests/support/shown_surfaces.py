@@ -22,7 +22,7 @@ RULES = Path(__file__).with_name("page_rules.js").read_text(encoding="utf-8")
 THEMES = ("light", "dark")
 WIDTHS = (800, 1300)  # pixels of the window
 OUTPUT = ".jp-OutputArea-output"
-MARGIN = 140  # pixels beside an output: the prompt, the scroll bar
+HEIGHT = 2400  # pixels of the window: the largest output fits into it
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def shown_surfaces(place: Path, pictures: Path) -> Iterator[list[Shown]]:
 
 
 def _draw(browser, url, names, theme, width, pictures) -> Iterator[Shown]:
-    page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)
+    page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=theme)
     page.set_default_timeout(60_000)  # milliseconds
     page.goto(f"{url}&reset")
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
