@@ -6,6 +6,7 @@ Text has a font that comes with matplotlib, so that another machine draws the sa
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +50,23 @@ def test_what_is_shown_is_as_in_its_picture(shown, name):
 
 
 @pytest.mark.parametrize("name", BUNDLES)
+def test_what_is_scrolled_is_reached_by_keyboard(name):
+    """By the source: JupyterLab removes the attribute from a notebook that it does not trust."""
+    scrolled = re.findall(r"<[^>]*overflow(?:-x)?: ?(?:auto|scroll)[^>]*>", html_of(name))
+
+    assert [each for each in scrolled if not re.search(r"tabindex=['\"]0", each)] == []
+
+
+@pytest.mark.parametrize("name", BUNDLES)
 def test_what_a_notebook_keeps_is_small(name):
     data = BUNDLES[name]
     sizes = {mime: len(text) for mime, text in data.items() if mime != "text/plain"}
 
     assert all(size <= LARGEST for size in sizes.values()), sizes
+
+
+def html_of(name: str) -> str:
+    return BUNDLES[name].get("text/html", "")
 
 
 def compare(expected: Path, shown: Shown) -> str:

@@ -20,7 +20,7 @@ from mousetrap.model.ledger import Ledger
 from mousetrap.model.outcome import Outcome, outputs_of
 from mousetrap.model.topology import Queue
 from mousetrap.runs import plot
-from mousetrap.runs.dead_letter_list import dead
+from mousetrap.runs.find_dead_letters import dead
 from mousetrap.runs.run import Run
 from mousetrap.runtime import clock
 from mousetrap.worker.statistics import Statistics
