@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 from collections.abc import Callable, Sequence
@@ -15,10 +16,14 @@ from matplotlib import pyplot
 from mousetrap import Message, Messages, Settings, stage
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display.table import Table
+from mousetrap.flows.flow import Step
 from mousetrap.flows.send import SendResult
 from mousetrap.model.ledger import Ledger
+from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.model.outcome import Outcome, outputs_of
 from mousetrap.model.topology import Queue
+from mousetrap.notebook.panel import Panel
+from mousetrap.notebook.stats_source import StageView, View
 from mousetrap.runs import plot
 from mousetrap.runs.find_dead_letters import dead
 from mousetrap.runs.run import Run
@@ -28,6 +33,7 @@ from support.hostile_text import bundle
 
 START = 1_700_000_000.0  # seconds since 1970
 NOW = START + 90.0
+AT = "2023-11-14 22:14:50"  # the local time is then that of any machine
 JOBS = 700
 LONG = "customer_archive_price_normalised"
 REASONS = ("ValueError: no price for customer {}", "Reject: country 'XX' is unknown (row {})",
@@ -141,9 +147,64 @@ STATISTICS = Statistics(
 )  # fmt: skip
 
 
+class FixedPanel(Panel):
+    """A panel of one view, which does not change."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__([])
+        self.view = view
+
+    def poll(self) -> list[View]:
+        return [self.view]
+
+
+def running_view() -> View:
+    """Return what a panel knows of a run of two stages in its middle."""
+    steps = [Step("price", "orders", ("prices",)), Step("invoice", "prices", ("invoices",))]
+    rates = [tuple([0.0] * 52 + [20.0, 150, 190, 185, 201, 192, 190, 192]),
+             tuple([0.0] * 53 + [90.0, 120, 131, 138, 130, 129, 131])]  # fmt: skip
+    return View(
+        "run visl-dc7ecf98", "RabbitMQ 4.3.6 on localhost:5672", "open",
+        (
+            StageView(steps[0], 1_218, 207, 4, 192.0, rates[0], 364, 5, 64, 12, "7 s", 0.1, "open",
+                      next_retry=0.4),
+            StageView(steps[1], 967, 0, 0, 131.0, rates[1], 231, 4, 32, 0, "1 s", 0.1, "open"),
+        ),
+        {"invoices": 967}, "result", unit="job", jobs=JobCounts(1_500, 967, 529, 4),
+        started=NOW - 7, left=4.0,
+    )  # fmt: skip
+
+
+def settled_view() -> View:
+    """Return what a panel knows of the same run at its end."""
+    running = running_view()
+    ended = [
+        dataclasses.replace(each, done=1_488, waiting=0, in_progress=0, waiting_retry=0, oldest="",
+                            in_work=0.0, state="closed", dead=12 - 12 * n, retried=265 - 265 * n)
+        for n, each in enumerate(running.stages)
+    ]  # fmt: skip
+    return dataclasses.replace(
+        running, state="settled", stages=tuple(ended), queues={"invoices": 1_488},
+        jobs=JobCounts(1_500, 1_488, 0, 12), started=NOW - 12.1, ended=NOW, left=None,
+    )  # fmt: skip
+
+
+def troubled_view() -> View:
+    """Return what a panel knows of a run whose second stage has no connection."""
+    running = running_view()
+    first, second = running.stages
+    broken = dataclasses.replace(
+        second, state="reconnecting", rate=0.0,
+        problem="the connection to localhost:5672 broke; next try in 2 s",
+    )  # fmt: skip
+    return dataclasses.replace(running, stages=(first, broken), left=None)
+
+
 def surfaces() -> dict[str, dict[str, str]]:
     """Return, by name, the MIME bundle of each thing that a notebook shows; the clock stands."""
-    with mock.patch.object(clock, "time", return_value=NOW):
+    with mock.patch.multiple(
+        clock, time=lambda: NOW, steady_time=lambda: NOW, local_date_time=lambda _=None: AT
+    ):
         run = fed_run()
         bundles = {name: bundle(value) for name, value in _shown(run).items()}
     bundles["plot"] = picture(lambda: plot.run(run.ledger))
@@ -172,4 +233,7 @@ def _shown(run: Run) -> dict[str, object]:
         "sent": sent("confirmed"),
         "sent_failed": sent("returned"),
         "diagram": run.diagram(),
+        "panel_running": FixedPanel(running_view()),
+        "panel_settled": FixedPanel(settled_view()),
+        "panel_troubled": FixedPanel(troubled_view()),
     }
