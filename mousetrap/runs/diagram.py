@@ -113,15 +113,19 @@ class Diagram:
         return is_unrouted and not self.queues.get(name)
 
     def image(self) -> str:
-        """Return the picture as an image in HTML, which is shown in a notebook without trust."""
+        """Return the picture as an image in HTML, which is shown in a notebook without trust.
+
+        Where there is less room it is scrolled: made smaller, its words could not be read.
+        """
         svg = self.svg()
         data = base64.b64encode(svg.encode()).decode()
         words = html.escape(f"{self.finding()}. {repr(self)[:500]}".replace("\n", "; "))
         # with a size, the page does not move when it loads
         size = " ".join(re.findall(r'(?:width|height)="[\d.]+"', svg)[:2])
         return (
-            f'<img alt="{words}" src="data:image/svg+xml;base64,{data}" {size} decoding="sync" '
-            f'style="max-width:100%;height:auto;margin:4px 0">'
+            f'<div style="overflow-x:auto" tabindex="0"><img alt="{words}" '
+            f'src="data:image/svg+xml;base64,{data}" {size} decoding="sync" '
+            f'style="max-width:none;margin:4px 0"></div>'
         )
 
     def finding(self) -> str:
