@@ -1,4 +1,4 @@
-"""Everything that a notebook shows, with fixed data: what `test_pictures` compares and measures."""
+"""Everything that a notebook shows, with fixed data: what `test_surfaces` compares and measures."""
 
 from __future__ import annotations
 
