@@ -215,6 +215,7 @@ def test_frozen_broker(rabbit, rabbit_settings, fault_row, times):
 
 @pytest.mark.fault("F48")
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_frozen_node(node, fault_row):
     """The same with a node outside of a container, by SIGSTOP."""
     check_frozen(node, node.settings.replace(namespace="rig", queues_expire=True), 20)
