@@ -12,10 +12,11 @@ from mousetrap.runtime.environment import is_kernel
 _logger = logging.getLogger("mousetrap")
 
 
-class _CellLog(logging.Handler):
+class CellLog(logging.Handler):
     """Prints what Python prints without a handler, unless the program has handlers of its own."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print *record*, unless the program has logging of its own."""
         if logging.root.handlers or _logger.handlers != [self]:
             return
         with suppress(Exception):  # as when Python ends, and ipykernel has closed its streams
@@ -29,5 +30,5 @@ class _CellLog(logging.Handler):
 
 def install_cell_log() -> None:
     """Have warnings printed on stdout if this is a kernel; a second call does nothing."""
-    if is_kernel() and not any(isinstance(each, _CellLog) for each in _logger.handlers):
-        _logger.addHandler(_CellLog(logging.WARNING))
+    if is_kernel() and not any(isinstance(each, CellLog) for each in _logger.handlers):
+        _logger.addHandler(CellLog(logging.WARNING))

@@ -108,7 +108,7 @@ def _seconds(view: View) -> float | None:
     """Return how long the run has worked; None if that is not known."""
     if view.started is None or view.ended is None:
         return None
-    return max(0.0, view.ended - view.started) or None
+    return round(max(0.0, view.ended - view.started), 3) or None  # as a summary has it
 
 
 def totals(view: View) -> list[str]:

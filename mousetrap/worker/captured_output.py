@@ -24,6 +24,7 @@ from contextvars import ContextVar, Token
 from types import FrameType
 from typing import Any
 
+from mousetrap.display.cell_log import CellLog
 from mousetrap.display.safe_text import safe
 from mousetrap.model.message import Message
 from mousetrap.runtime import clock, forks, threads
@@ -315,7 +316,8 @@ class _Writer:
             log_call = _log_call_of_ours()
             if log_call is None:
                 return output.write(text)
-            if not log_call["found"]:  # no handler is configured: this is `logging.lastResort`
+            # No handler is configured: this is `logging.lastResort`, or its like of a kernel.
+            if not log_call["found"] or isinstance(log_call.get("hdlr"), CellLog):
                 return len(text)
         # `write` is looked up each time: it may have been a cell's writer when this object was made
         return (self._other or self._stream.write)(text, *args, **kwargs)

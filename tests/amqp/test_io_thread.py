@@ -80,6 +80,7 @@ def test_loop_is_woken_only_while_it_sleeps(io_thread, monkeypatch):
     wake = poller.wake_threadsafe
     monkeypatch.setattr(poller, "wake_threadsafe", lambda: (wakes.append(1), wake()))
 
+    wait_for(lambda: io_thread.io._may_sleep)
     io_thread.call(lambda: (awake.set(), submitted.wait(10)))
     assert awake.wait(10)
     assert len(wakes) == 1

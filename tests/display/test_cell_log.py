@@ -44,4 +44,4 @@ def test_log_of_a_program_is_left_to_it():
     """Only a kernel has the handler."""
     cell_log.install_cell_log()
 
-    assert not [each for each in cell_log._logger.handlers if isinstance(each, cell_log._CellLog)]
+    assert not [each for each in cell_log._logger.handlers if isinstance(each, cell_log.CellLog)]
