@@ -296,23 +296,24 @@ class Consumer:
         channel = self._channel
         if channel is None or not channel.is_open:
             return
-        for tag in (*self._consumer_tags, *self.prefetch.end()):
-            cancel(channel, tag)
-        self._consumer_tags = []
-        self._release_acks()
-
+        self.prefetch.keep()
         answers = 0
 
         def on_answer(_: Any) -> None:
             nonlocal answers
             answers += 1
-            if answers == 2:  # all deliveries have come
+            if answers == 3:  # all deliveries have come
                 on_cancelled()
             elif channel.is_open:
+                if answers == 1:
+                    for tag in (*self._consumer_tags, *self.prefetch.end()):
+                        cancel(channel, tag)
+                    self._consumer_tags = []
+                    self._release_acks()
                 channel.basic_qos(prefetch_count=1, callback=on_answer)
 
-        # Two, one after the other: a delivery may come after the answer to what was sent together
-        # with the cancel.
+        # The first answer shows that each consumer has begun: pika holds requests back, and a cancel
+        # must not overtake them. Then two: a delivery may come after the next one.
         channel.basic_qos(prefetch_count=1, callback=on_answer)
 
     def _release_acks(self) -> None:

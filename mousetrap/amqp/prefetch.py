@@ -87,6 +87,9 @@ class FixedPrefetch:
         """Return those of *settled* to ack now; called while it is switching."""
         return settled
 
+    def keep(self) -> None:
+        """Begin no other consumer: the number changes no more."""
+
     def end(self) -> list[str]:
         """Change the number no more; return the consumers to cancel."""
         tags, self.tags = self.tags, []
@@ -182,6 +185,10 @@ class AutomaticPrefetch(FixedPrefetch):
         for each in settled:
             (self._kept if each.tag in self._held else now).append(each)
         return now
+
+    def keep(self) -> None:
+        """Begin no other consumer: the number changes no more, unless a switch is under way."""
+        self._is_fixed = True
 
     def end(self) -> list[str]:
         """Change the number no more, and release the acks that were held back."""
