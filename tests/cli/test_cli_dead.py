@@ -20,7 +20,7 @@ def test_dead_list_replay_and_purge(run, start, settings):
     """A dead letter is listed with its reason, sent back to its queue, or deleted."""
     send(settings, "not a number")
     process = start("work", "flow:wait", "--retry-delays", "")
-    [letter] = drain("work.dead", 1, timeout=10, settings=settings)
+    [letter] = drain("work.dead", 1, timeout=30, settings=settings)
     with Publisher(settings) as publisher:  # put it back where it was: drained only to wait for it
         publisher.publish(letter, "work.dead").wait()
     process.terminate()
