@@ -312,8 +312,8 @@ class Consumer:
                     self._release_acks()
                 channel.basic_qos(prefetch_count=1, callback=on_answer)
 
-        # The first answer shows that each consumer has begun: pika holds requests back, and a cancel
-        # must not overtake them. Then two: a delivery may come after the next one.
+        # The first answer shows that each consumer has begun: pika holds requests back, and a
+        # cancel must not overtake them. Then two: a delivery may come after the next one.
         channel.basic_qos(prefetch_count=1, callback=on_answer)
 
     def _release_acks(self) -> None:
