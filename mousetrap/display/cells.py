@@ -6,11 +6,11 @@ from messages and exceptions: it is made safe here. Nothing here talks to a brok
 
 from __future__ import annotations
 
-import base64
 import html
 from dataclasses import dataclass
 
 from mousetrap.display import design_tokens as tokens
+from mousetrap.display.inline_pictures import image
 from mousetrap.display.safe_text import safe
 
 BAR_WIDTH, BAR_HEIGHT = 80, 10  # px
@@ -59,16 +59,8 @@ class Bar(TableCell):
         """Return a picture, which also a sanitizer of HTML keeps."""
         length = min(BAR_WIDTH, BAR_WIDTH * self.part / self.whole) if self.whole else 0.0
         length = max(length, 1.0 if self.part > 0 else 0.0)
-        picture = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{BAR_WIDTH}" height="{BAR_HEIGHT}">'
-            f'<rect width="{length:.1f}" height="{BAR_HEIGHT}" fill="{self.color}"/></svg>'
-        )
-        data = base64.b64encode(picture.encode()).decode()
-        return (
-            f'<img alt="{self.part:,} of {self.whole:,}" width="{BAR_WIDTH}" '
-            f'height="{BAR_HEIGHT}" style="vertical-align:middle;max-width:none" '
-            f'src="data:image/svg+xml;base64,{data}">'
-        )
+        bar = f'<rect width="{length:.1f}" height="{BAR_HEIGHT}" fill="{self.color}"/>'
+        return image(bar, BAR_WIDTH, BAR_HEIGHT, f"{self.part:,} of {self.whole:,}")
 
 
 @dataclass(frozen=True)

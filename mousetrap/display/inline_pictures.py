@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 
 from mousetrap.display import design_tokens as tokens
@@ -27,11 +28,19 @@ def image(svg: str, width: int, height: int, alt: str, *, shrinks: bool = False)
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" preserveAspectRatio="none">{svg}</svg>'
     )
+    return embedded(document, alt, shrinks=shrinks)
+
+
+def embedded(document: str, alt: str, *, shrinks: bool = False) -> str:
+    """Return *document*, an SVG document with a width and a height, as `image` does.
+
+    Its size is that of the image, too: so the page does not move when the image is loaded.
+    """
     data = base64.b64encode(document.encode()).decode()
+    size = " ".join(re.findall(r'(?:width|height)="[\d.]+"', document)[:2])
     return (
-        f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}" width="{width}" '
-        f'height="{height}" decoding="sync" '
-        f'style="display:inline-block;vertical-align:middle;'
+        f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}" {size} '
+        f'decoding="sync" style="display:inline-block;vertical-align:middle;'
         f'max-width:{"100%" if shrinks else "none"};margin:0">'
     )
 

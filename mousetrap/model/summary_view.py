@@ -38,7 +38,7 @@ def verdict(values: Mapping[str, Any]) -> str:
     if lost:
         return (
             f"{tokens.RUNNING_SIGN} {lost:,} of {jobs} without an outcome after {took}: {ends}; "
-            f"once the run is settled, they are lost"
+            f"a job without an outcome counts as lost"
         )
     every = "All " if confirmed > 1 else ""
     return f"{tokens.ENDED_SIGN} {every}{jobs} accounted for in {took}: {ends}, 0 lost"

@@ -1,4 +1,4 @@
-"""A panel as text: for a terminal, and for whoever reads a notebook without HTML."""
+"""A panel as plain text, for terminals and for notebooks that are shown without HTML."""
 
 from __future__ import annotations
 

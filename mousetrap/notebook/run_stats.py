@@ -29,8 +29,8 @@ _NO_COUNTS = dict.fromkeys(("done", "retried", "dead"), 0)
 class RunStatsSource(StatsSource):
     """Statistics of a run. Its ledger has each open message, and since when the message waits.
 
-    Once the run has ended, they are those of its ledger alone: whoever draws it later gets the
-    same.
+    After the end of the run all figures come from its ledger, so a panel that is drawn later shows
+    the same.
     """
 
     def __init__(self, run: Run) -> None:

@@ -7,15 +7,13 @@ and no font. Names are escaped.
 
 from __future__ import annotations
 
-import base64
 import html
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mousetrap.display import design_tokens as tokens
-from mousetrap.display import sparkline
 from mousetrap.display.formats import counted
+from mousetrap.display.inline_pictures import embedded
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.display.text_width import name_in_lines, text_width
 from mousetrap.flows.flow import Step
@@ -25,7 +23,7 @@ from mousetrap.runs.diagram_layout import Box, Node, edges_of, layout
 
 # pixels
 QUEUE_WIDTH, STAGE_WIDTH, EXCHANGE_WIDTH = 104, 124, 104
-QUEUE_HEIGHT, STAGE_HEIGHT, LIVE_STAGE_HEIGHT = 44, 64, 124
+QUEUE_HEIGHT, STAGE_HEIGHT = 44, 64
 PLAIN_HEIGHT, LINE = 34, 14  # of a box without counts; of a further line of text
 BESIDE = 12  # of a box, that its words leave free
 MAX_NAME_LINES = 3
@@ -34,24 +32,12 @@ MAX_NAME_LINES = 3
 _DARK = (
     "<style>@media(prefers-color-scheme:dark){"
     f".q{{fill:#20242b}}.s{{fill:#12233a;stroke:{tokens.ACCENT_MARK}}}.x{{fill:#2a2338}}"
-    f".t{{stroke:{tokens.DEAD_MARK}}}.l,.stage{{fill:{tokens.TEXT.dark}}}"
+    f".l,.stage{{fill:{tokens.TEXT.dark}}}"
     f".d{{fill:{tokens.MUTED.dark}}}.done{{fill:{tokens.ACCENT.dark}}}"
-    f".retried{{fill:{tokens.RETRIED.dark}}}.dead{{fill:{tokens.DEAD.dark}}}.a{{fill:#1d3c66}}}}</style>"
+    f".retried{{fill:{tokens.RETRIED.dark}}}.dead{{fill:{tokens.DEAD.dark}}}}}</style>"
 )
 _BACK, _ROUTE = ' stroke-dasharray="4 3"', ' stroke-dasharray="1.5 2.5"'
 _NO_COUNTS = StageSummary(0, 0, 0, {}, {})
-
-
-@dataclass(frozen=True)
-class Activity:
-    """What a stage is doing now."""
-
-    rate: float  # messages settled per second
-    minute: Sequence[float] = ()  # messages settled in each interval of the last minute
-    in_progress: int | None = (
-        None  # messages that a worker has taken and not settled; None: unknown
-    )
-    trouble: str = ""  # a word or two: "reconnecting"
 
 
 class Diagram:
@@ -59,9 +45,7 @@ class Diagram:
 
     *stages* has the counts of each step. *queues* has the number of messages in each queue, or
     None if it is unknown; for a queue that no step reads, it is the number of messages that were
-    sent to it, and *end* is the word for them. With *activity* each stage shows what it is doing
-    now, and with *oldest* each queue shows the age of its oldest message. With *is_counted* False
-    it has no counts at all.
+    sent to it, and *end* is the word for them. With *is_counted* False it has no counts at all.
     """
 
     def __init__(
@@ -70,16 +54,12 @@ class Diagram:
         stages: Mapping[str, StageSummary],
         queues: Mapping[str, int | None],
         *,
-        activity: Mapping[str, Activity] | None = None,
-        oldest: Mapping[str, str] | None = None,
         end: str = "out",
         is_counted: bool = True,
     ) -> None:
         self.steps = steps
         self.stages = stages
         self.queues = queues
-        self.activity = activity or {}
-        self.oldest = oldest or {}
         self.end = end
         self.is_counted = is_counted
         self._reads = {step.reads for step in steps}
@@ -117,16 +97,8 @@ class Diagram:
 
         Where there is less room it is scrolled: made smaller, its words could not be read.
         """
-        svg = self.svg()
-        data = base64.b64encode(svg.encode()).decode()
-        words = html.escape(f"{self.finding()}. {repr(self)[:500]}".replace("\n", "; "))
-        # with a size, the page does not move when it loads
-        size = " ".join(re.findall(r'(?:width|height)="[\d.]+"', svg)[:2])
-        return (
-            f'<div style="overflow-x:auto" tabindex="0"><img alt="{words}" '
-            f'src="data:image/svg+xml;base64,{data}" {size} decoding="sync" '
-            f'style="max-width:none;margin:4px 0"></div>'
-        )
+        words = f"{self.finding()}. {repr(self)[:500]}".replace("\n", "; ")
+        return f'<div style="overflow-x:auto" tabindex="0">{embedded(self.svg(), words)}</div>'
 
     def finding(self) -> str:
         """Return in a sentence what the picture shows."""
@@ -168,9 +140,7 @@ class Diagram:
         height = {"queue": QUEUE_HEIGHT, "stage": STAGE_HEIGHT, "exchange": QUEUE_HEIGHT}[kind]
         if not self.is_counted and kind != "exchange":
             height = PLAIN_HEIGHT
-        elif kind == "stage" and self.activity:
-            height = LIVE_STAGE_HEIGHT
-        if (kind == "queue" and self.oldest.get(name)) or (kind == "stage" and self._shape(name)):
+        if kind == "stage" and self._shape(name):
             height += LINE
         if kind == "stage" and self.is_counted:
             height += LINE * max(0, len(self._counts(name)) - 2)
@@ -195,8 +165,6 @@ class Diagram:
             word = "waiting" if name in self._reads else self.end
             count = "–" if number is None else f"{number:,}"
             lines.append(_Line(_label(f"{count} {word}", QUEUE_WIDTH, 11, most=1), "d", 11))
-        if oldest := self.oldest.get(name, ""):
-            lines.append(_Line([f"oldest {safe(oldest, 9)}"], "retried", 11))
         shape = (
             f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" '
             f'rx="{min(box.height, QUEUE_HEIGHT) / 2:g}" fill="#edf2f7" '
@@ -217,26 +185,14 @@ class Diagram:
         return shape + _lines(lines, box, _centered(lines, box))
 
     def _draw_stage(self, name: str, box: Box) -> str:
-        activity = self.activity.get(name)
-        is_troubled = activity is not None and bool(activity.trouble)
         lines = [_Line(_label(name, STAGE_WIDTH, is_bold=True), "stage", is_name=True)]
         lines.append(_Line(self._shape(name), "d", 11))
-        inside = ""
-        if activity is not None:
-            lines += _activity_lines(activity)
-            inside = self._draw_minute(activity, box)
-        counts = self._counts(name) if self.is_counted else []
-        if not activity:
-            lines += counts
-            inside = _lines(lines, box, _centered(lines, box))
-        else:
-            inside += _lines(lines, box, box.y + 17)
-            inside += _lines(counts, box, box.y + box.height + 6 - LINE * max(2, len(counts)))
-        edge = tokens.DEAD.light if is_troubled else tokens.ACCENT.light
+        if self.is_counted:
+            lines += self._counts(name)
         return (
             f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" '
-            f'rx="6" fill="#ebf4ff" stroke="{edge}" stroke-width="1.5" '
-            f'class="s{" t" if is_troubled else ""}"/>{inside}'
+            f'rx="6" fill="#ebf4ff" stroke="{tokens.ACCENT.light}" stroke-width="1.5" '
+            f'class="s"/>{_lines(lines, box, _centered(lines, box))}'
         )
 
     def _counts(self, name: str) -> list[_Line]:
@@ -259,26 +215,6 @@ class Diagram:
             _Line(_label(text, STAGE_WIDTH, 11, most=1), kind, 11) for text, kind in words
         ]
 
-    def _draw_minute(self, activity: Activity, box: Box) -> str:
-        """Draw a sparkline of the last minute."""
-        left, width, height = box.x + 8, box.width - 16, 26
-        top = box.y + box.height - 36 - height
-        corners = sparkline.points(activity.minute, left, top, width, height)
-        if not corners:
-            return ""
-        line = " ".join(f"{cx:.0f},{cy:.1f}" for cx, cy in corners)
-        area = f"{left:g},{top + height:g} {line} {corners[-1][0]:.0f},{top + height:g}"
-        return (
-            f'<polygon points="{area}" fill="#bee3f8" class="a"/>'
-            f'<polyline points="{line}" fill="none" '
-            f'stroke="{tokens.ACCENT_MARK}" stroke-width="1.5"/>'
-        )
-
-
-def format_rate(value: float) -> str:
-    """Return a rate with as many digits as are useful: ``0.2``, ``3.1``, ``48``, ``1,204``."""
-    return f"{value:.1f}" if 0 < value < 10 else f"{value:,.0f}"
-
 
 # ---- text ----------------------------------------------------------------------------------------
 
@@ -297,15 +233,6 @@ class _Line:
     size: int = 12
     is_name: bool = False
     is_ready: bool = False
-
-
-def _activity_lines(activity: Activity) -> list[_Line]:
-    if activity.trouble:
-        return [_Line(_label(activity.trouble, STAGE_WIDTH, 11), "dead", 11, is_name=True)]
-    lines = [_Line([f"{format_rate(activity.rate)}/s"], "d", 11)]
-    if activity.in_progress is not None:
-        lines.append(_Line([f"{activity.in_progress:,} in progress"], "d", 11))
-    return lines
 
 
 def _centered(lines: Sequence[_Line], box: Box) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mousetrap.display.sparkline import BARS, bars, points
+from mousetrap.display.sparkline import BARS, bars
 
 counts = st.lists(st.integers(0, 10**6), max_size=80)
 
@@ -27,9 +27,3 @@ def test_bars_are_at_most_as_many_as_wanted(values, width):
     assert (BARS[-1] in shown) == any(values)
     if len(values) <= width:
         assert [bar == BARS[0] for bar in shown] == [value == 0 for value in values]
-
-
-def test_points_fill_their_box():
-    """The largest value is at the top of the box, zero at the bottom."""
-    assert points([0, 2, 1], 10, 10, 20, 8) == [(10, 18), (20, 10), (30, 14)]
-    assert points([], 0, 0, 1, 1) == []

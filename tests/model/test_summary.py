@@ -67,7 +67,7 @@ def test_summary_begins_with_the_verdict_and_has_units():
     [
         ({"lost": 1, "confirmed": 1500, "done": 1496},
          "● 1 of 1,500 jobs without an outcome after 1.5 s: 1,496 done (99.7 %), 1 dead; "
-         "once the run is settled, they are lost"),
+         "a job without an outcome counts as lost"),
         ({"confirmed": 1, "done": 1, "dead": 0},
          "■ 1 job accounted for in 1.5 s: 1 done (100 %), 0 dead, 0 lost"),
         ({"sent": 0, "confirmed": 0, "done": 0, "dead": 0}, "■ No jobs were sent"),

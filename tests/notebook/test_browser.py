@@ -15,7 +15,7 @@ from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.model.summary import StageSummary
 from mousetrap.notebook.stats_source import StageView, View
 from mousetrap.run_fetch_worker import fetch
-from mousetrap.runs.diagram import Activity, Diagram
+from mousetrap.runs.diagram import Diagram
 from mousetrap.runtime import clock
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -51,7 +51,7 @@ OUTSIDE = """() => [...document.querySelectorAll('g')].flatMap(group => {
 })"""
 
 
-@pytest.mark.parametrize("shown", ["counts", "live", "plain"])
+@pytest.mark.parametrize("shown", ["counts", "plain"])
 def test_ten_stages_are_legible_in_a_cell(page, shown):
     """A picture is at most 860 pixels wide, and its words are in their boxes, in 11 pixels."""
     names = [f"customer_archive_price_normalised_v{n}" for n in range(11)]
@@ -61,12 +61,8 @@ def test_ten_stages_are_legible_in_a_cell(page, shown):
         for n in range(10)
     ]  # fmt: skip
     counts = {each.name: StageSummary(1_234_567, 98_765, 4_321, {}, {}) for each in steps}
-    activity = Activity(1234.5, (1, 2), 250)
-    diagram = Diagram(
-        steps, counts, dict.fromkeys(names, 1_234_567), oldest={names[3]: "> 3600 s"},
-        activity={each.name: activity for each in steps} if shown == "live" else None,
-        is_counted=shown != "plain",
-    )  # fmt: skip
+    waiting = dict.fromkeys(names, 1_234_567)
+    diagram = Diagram(steps, counts, waiting, is_counted=shown != "plain")
 
     page.set_content(diagram.svg())
 

@@ -11,28 +11,15 @@ import threading
 import nbformat
 import pytest
 from PIL import Image
+from support.lengths import measure, show
 from support.waiting import wait_for
 
 import mousetrap
-from mousetrap import Panel, Worker, declare, open_channel, panel, send, stage
-from mousetrap.flows.flow import Step
+from mousetrap import Panel, Worker, declare, open_channel, panel, send
 from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.notebook.freshness import LIVE_COLOR, AsOf
-from mousetrap.runs.diagram import Activity, Diagram
 
 TIMEOUT = 20.0  # seconds
-
-
-@stage(reads="words", writes="lengths", retry_delays=(0.05,))
-def measure(word: str) -> int:
-    if not word:
-        raise ValueError("no word")
-    return len(word)
-
-
-@stage(reads="lengths", writes="shown")
-def show(length: int) -> str:
-    return str(length)
 
 
 # ---- what is shown -------------------------------------------------------------------------------
@@ -204,20 +191,6 @@ def test_panel_of_a_handle_says_who_else_consumes(settings, watch):
         drawn = repr(shown)
 
     assert "2 attached, 1 is not from this process: you will see about half" in drawn
-
-
-# ---- how it looks --------------------------------------------------------------------------------
-
-
-def test_live_diagram_marks_what_is_in_trouble():
-    """A stage with a problem shows its state in place of its rate."""
-    svg = Diagram([Step("measure", "words")], {}, {"words": None},
-                  activity={"measure": Activity(0.0, (), 1, "connecting")},
-                  oldest={"words": "12 s"}).svg()  # fmt: skip
-
-    for text in ("– waiting", "oldest 12 s", ">connecting<"):
-        assert text in svg
-    assert ">0/s" not in svg
 
 
 def test_panel_outside_a_notebook_is_text(settings, capsys):

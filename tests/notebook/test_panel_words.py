@@ -8,9 +8,10 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from support.lengths import measure, show
 
 import mousetrap
-from mousetrap import Panel, stage
+from mousetrap import Panel
 from mousetrap.display.formats import duration
 from mousetrap.flows.flow import Step
 from mousetrap.model.ledger_progress import JobCounts
@@ -40,18 +41,6 @@ ENDED = replace(
 )  # fmt: skip
 WORKERS = replace(RUN, title="2 workers", unit="message", left=None, queue_label="waiting")
 LOST = replace(RUN, lost="the queues of run visl-dc7ecf98 are gone")
-
-
-@stage(reads="words", writes="lengths", retry_delays=(0.05,))
-def measure(word: str) -> int:
-    if not word:
-        raise ValueError("no word")
-    return len(word)
-
-
-@stage(reads="lengths", writes="shown")
-def show(length: int) -> str:
-    return str(length)
 
 
 @pytest.fixture

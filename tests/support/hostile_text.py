@@ -17,7 +17,7 @@ from mousetrap.model.topology import Queue
 from mousetrap.notebook.panel import Panel
 from mousetrap.notebook.stats_source import StageView, View
 from mousetrap.runs.dead_letter_list import DeadLetterList, ReplayResult
-from mousetrap.runs.diagram import Activity, Diagram
+from mousetrap.runs.diagram import Diagram
 from mousetrap.runs.find_dead_letters import dead
 from mousetrap.runs.run import Run
 from mousetrap.runtime import clock
@@ -172,8 +172,7 @@ def shown(text: str) -> dict[str, object]:
         "recording": Recording([RecordedMessage(text, text, text, reason=text)]).differences(
             Recording([RecordedMessage(text, text, text, outcome="done", reason=text)])
         ),
-        "diagram": Diagram([Step(text, f"in {text}", (text,))], records, {text: 1},
-                           activity={text: Activity(1.0, (1, 2), 1, text)}, oldest={text: text}),
+        "diagram": Diagram([Step(text, f"in {text}", (text,))], records, {text: 1}),
     }  # fmt: skip
     for outcome in ("waiting", "confirmed", "returned", "refused", "unknown"):
         receipt = hostile_receipt(text, outcome)
