@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from mousetrap.check.page_style import style_sheet
 from mousetrap.check.parameters import INSTALL
 from mousetrap.check.pictures import PictureCollector
 from mousetrap.check.results import JUNIT_FILE, RESULTS_FILE, GridResult, PointResult
@@ -105,7 +106,7 @@ def _environment() -> jinja2.Environment:
     }
     environment.globals |= {
         "policy": POLICY,
-        "style": Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
+        "style": Markup(style_sheet()),  # noqa: S704 -- our own file and colours
         "signs": VERDICT_SIGNS,
         "data": RESULTS_FILE,
         "junit": JUNIT_FILE,

@@ -33,6 +33,15 @@ RETRIED = Pair("#8f4700", "#f2a44b")
 DEAD = Pair("#b3261e", "#ff8a80")
 ACCENT = Pair("#0b5cad", "#78b4ff")
 
+# Grounds of our own, on which the colours above are legible, too: of a page, of boxes, of bars.
+GROUND = Pair(LIGHT_GROUND, DARK_GROUND)
+WASH = Pair("#f6f7f9", "#1c2027")
+QUEUE_GROUND = Pair("#edf2f7", "#20242b")
+STAGE_GROUND = Pair("#ebf4ff", "#12233a")
+EXCHANGE_GROUND = Pair("#f3eefb", "#2a2338")
+BAR_GROUND = Pair("#dbe7ff", "#23395f")
+LINE = Pair("#e4e7ec", "#2d333d")  # between rows: it says nothing
+
 # Marks on either ground.
 MUTED_MARK = "#767d88"
 OK_MARK = "#1f8a63"

@@ -53,8 +53,8 @@ def part_of_whole(done: float, dead: float, whole: float, alt: str) -> str:
     if red:  # the lines begin with the part, so that a narrow one has one, too
         parts += (
             f'<defs><pattern id="h" width="6" height="12" patternUnits="userSpaceOnUse" '
-            f'patternTransform="translate({blue:.1f})"><path d="M0 12L6 0" stroke="#fff"/>'
-            f"</pattern></defs>"
+            f'patternTransform="translate({blue:.1f})">'
+            f'<path d="M0 12L6 0" stroke="{tokens.LIGHT_GROUND}"/></pattern></defs>'
             f'<rect x="{blue:.1f}" width="{red:.1f}" height="12" fill="{tokens.DEAD_MARK}"/>'
             f'<rect x="{blue:.1f}" width="{red:.1f}" height="12" fill="url(#h)"/>'
         )

@@ -31,7 +31,8 @@ MAX_NAME_LINES = 3
 # In a dark theme, by the class of a shape or a text
 _DARK = (
     "<style>@media(prefers-color-scheme:dark){"
-    f".q{{fill:#20242b}}.s{{fill:#12233a;stroke:{tokens.ACCENT_MARK}}}.x{{fill:#2a2338}}"
+    f".q{{fill:{tokens.QUEUE_GROUND.dark}}}.x{{fill:{tokens.EXCHANGE_GROUND.dark}}}"
+    f".s{{fill:{tokens.STAGE_GROUND.dark};stroke:{tokens.ACCENT_MARK}}}"
     f".l,.stage{{fill:{tokens.TEXT.dark}}}"
     f".d{{fill:{tokens.MUTED.dark}}}.done{{fill:{tokens.ACCENT.dark}}}"
     f".retried{{fill:{tokens.RETRIED.dark}}}.dead{{fill:{tokens.DEAD.dark}}}}}</style>"
@@ -167,7 +168,7 @@ class Diagram:
             lines.append(_Line(_label(f"{count} {word}", QUEUE_WIDTH, 11, most=1), "d", 11))
         shape = (
             f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" '
-            f'rx="{min(box.height, QUEUE_HEIGHT) / 2:g}" fill="#edf2f7" '
+            f'rx="{min(box.height, QUEUE_HEIGHT) / 2:g}" fill="{tokens.QUEUE_GROUND.light}" '
             f'stroke="{tokens.MUTED_MARK}" class="q"/>'
         )
         return shape + _lines(lines, box, _centered(lines, box))
@@ -180,7 +181,7 @@ class Diagram:
         x, y, right, bottom = box.x, box.y, box.x + box.width, box.y + box.height
         shape = (
             f'<path d="M{x + 9:g} {y:g}H{right:g}L{right - 9:g} {bottom:g}H{x:g}Z" '
-            f'fill="#f3eefb" stroke="{tokens.MUTED_MARK}" class="x"/>'
+            f'fill="{tokens.EXCHANGE_GROUND.light}" stroke="{tokens.MUTED_MARK}" class="x"/>'
         )
         return shape + _lines(lines, box, _centered(lines, box))
 
@@ -191,8 +192,8 @@ class Diagram:
             lines += self._counts(name)
         return (
             f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" '
-            f'rx="6" fill="#ebf4ff" stroke="{tokens.ACCENT.light}" stroke-width="1.5" '
-            f'class="s"/>{_lines(lines, box, _centered(lines, box))}'
+            f'rx="6" fill="{tokens.STAGE_GROUND.light}" stroke="{tokens.ACCENT.light}" '
+            f'stroke-width="1.5" class="s"/>{_lines(lines, box, _centered(lines, box))}'
         )
 
     def _counts(self, name: str) -> list[_Line]:

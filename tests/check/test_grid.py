@@ -22,7 +22,9 @@ MEET = """\
 import os, pathlib, time
 namespace = os.environ["MOUSETRAP_NAMESPACE"]
 pathlib.Path(namespace).touch()
+until = time.monotonic() + 60
 while len(list(pathlib.Path().glob("given-*"))) < 2:
+    assert time.monotonic() < until
     time.sleep(0.02)
 """
 

@@ -1,6 +1,8 @@
 // Returns what breaks a rule of legibility inside *root*, an output in a page; [] if nothing does.
 // Rules: no text under *smallest* pixels; text against the ground it is drawn on has a contrast of
-// 4.5, a sign alone 3 (WCAG 2.2); nothing is wider than the output unless it can be scrolled; each picture is loaded and has a text; each heading of a table says what it heads.
+// 4.5, a sign alone 3 (WCAG 2.2), and it has one colour wherever it stands, so that no meaning is in
+// the colour alone; nothing is wider than the output unless it can be scrolled; each picture is
+// loaded and has a text; each heading of a table says what it heads.
 (root, smallest) => {
   const found = [];
   const quote = text => JSON.stringify(text.trim().slice(0, 40));
@@ -29,6 +31,7 @@
     return false;
   };
 
+  const colors = {};  // of each sign
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const element = node.parentElement;
@@ -38,7 +41,13 @@
       found.push(`${quote(node.data)} has ${style.fontSize}`);
     const behind = ground(element), { rgb, alpha } = parse(style.color);
     const ratio = contrast(over(rgb, behind, alpha), behind);
-    const least = /[\p{L}\p{N}]/u.test(node.data) ? 4.5 : 3;
+    const isSign = !/[\p{L}\p{N}]/u.test(node.data);
+    const least = isSign ? 3 : 4.5;
+    if (isSign && element.style.color) {
+      const sign = node.data.trim();
+      if ((colors[sign] ??= style.color) !== style.color)
+        found.push(`${sign} has two colours: ${colors[sign]} and ${style.color}`);
+    }
     if (ratio < least)
       found.push(`${quote(node.data)} has a contrast of ${ratio.toFixed(2)}, not ${least}`);
   }
