@@ -243,6 +243,24 @@ def test_a_stop_in_a_switch_leaves_no_message_as_lost(settings, consume, handler
     assert left + len(handlers.deliveries) == 2_000
 
 
+def test_a_stop_ends_a_consumer_that_is_about_to_begin(settings, consume, handlers, monkeypatch):
+    """The second one of a switch, whose `basic.consume` waits for the answer to `basic.qos`."""
+    send(settings, *range(2_000))
+    cancelled, switch = threading.Event(), AutomaticPrefetch._switch
+
+    def switch_and_stop(self, number):
+        switch(self, number)
+        if self.is_switching and not cancelled.is_set():
+            handlers.consumer._cancel(cancelled.set)  # in the same turn of the I/O loop
+
+    monkeypatch.setattr(AutomaticPrefetch, "_switch", switch_and_stop)
+    consumer = consume(settings)
+    assert cancelled.wait(20)
+    wait_for(lambda: depth("work", settings).consumers == 0)
+    consumer.close(5)
+    assert depth("work", settings).messages + len(handlers.deliveries) == 2_000
+
+
 def test_after_a_lost_connection_it_begins_again(settings, proxy, consume, handlers, monkeypatch):
     """Each message arrives, and the number grows again."""
     monkeypatch.setattr(prefetch, "QUIET_TIME", 5.0)  # so long the switch lasts
