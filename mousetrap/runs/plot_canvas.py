@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WIDTH = 840  # pixels at the usual 100 per inch: a notebook's cell of 860 does not scale it
 PIXELS_PER_INCH, POINTS_PER_INCH = 100, 72
 TEXT, HEADING = 9.5, 12.0  # points: 13 and 17 pixels; with a cell of 720 pixels still above 11
-LINE = 16  # pixels from one label to the next
+LABEL_HEIGHT = 16  # pixels from one label to the next
 GAP = 14  # pixels from the end of a line to its label
 MAX_STEPS = 2000  # of a line, which is some 700 pixels wide
 MAX_LABEL_NAME = 22  # characters of a stage's name
@@ -97,7 +97,7 @@ def write_heading(axes: Axes, heading: str, below: str = "") -> None:
     lines += [(below, {"fontsize": TEXT})] * bool(below)
     for row, (text, style) in enumerate(reversed(lines)):
         axes.annotate(
-            safe(text), (0, 1), (beside, (11 + row * (LINE + 3)) * points), "axes fraction",
+            safe(text), (0, 1), (beside, (11 + row * (LABEL_HEIGHT + 3)) * points), "axes fraction",
             "offset points", color=MUTED_MARK, annotation_clip=False, parse_math=False, **style,
         )  # fmt: skip
 
@@ -109,7 +109,7 @@ def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
     """
     points = POINTS_PER_INCH / PIXELS_PER_INCH
     _, height = size_of(axes)
-    most = int(height / LINE) + 1
+    most = int(height / LABEL_HEIGHT) + 1
     if (left_out := len(labels) - most + 1) > 1:
         head = most // 2
         middle = labels[head : head + left_out]
@@ -117,7 +117,9 @@ def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
         labels = [*labels[:head], more, *labels[head + left_out :]]
     low, high = axes.get_ylim()
     ends = [(each.y - low) / (high - low) * height for each in labels]
-    for each, end, at in zip(labels, ends, spread(ends, LINE, height + LINE / 2), strict=True):
+    for each, end, at in zip(
+        labels, ends, spread(ends, LABEL_HEIGHT, height + LABEL_HEIGHT / 2), strict=True
+    ):
         axes.annotate(
             each.text, (1, end / height), (GAP * points, (at - end) * points),
             "axes fraction", "offset points", va="center_baseline", fontsize=TEXT,

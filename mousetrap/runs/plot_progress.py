@@ -16,7 +16,7 @@ from mousetrap.flows.flow import Step
 from mousetrap.model.ledger_figures import Moments
 from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.runs.plot_canvas import (
-    LINE,
+    LABEL_HEIGHT,
     TEXT,
     Label,
     count_ticks,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHADED_COLUMNS = 300  # in which the shaded parts are computed
-NARROWEST = 1.25 * LINE  # pixels of a shaded part that a word fits into
+NARROWEST = 1.25 * LABEL_HEIGHT  # pixels of a shaded part that a word fits into
 
 
 @dataclass(frozen=True)

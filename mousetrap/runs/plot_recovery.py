@@ -14,7 +14,7 @@ from mousetrap.display.formats import counted, duration
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.runs.plot_canvas import (
-    LINE,
+    LABEL_HEIGHT,
     PIXELS_PER_INCH,
     POINTS_PER_INCH,
     TEXT,
@@ -118,11 +118,11 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
             axes.axvspan(at / unit, end / unit, color=DEAD_MARK, alpha=0.18, linewidth=0)
     points = POINTS_PER_INCH / PIXELS_PER_INCH
     for number, (at, _) in enumerate(marks[:MAX_FAULTS_LISTED], start=1):
-        height = -LINE * points * (1 + (number - 1) % 3)  # numbers of simultaneous faults
+        height = -LABEL_HEIGHT * points * (1 + (number - 1) % 3)  # numbers of simultaneous faults
         rate.annotate(f"{number}", (at / unit, 1.0), (3, height), ("data", "axes fraction"),
                       "offset points", color=DEAD_MARK, fontsize=TEXT)  # fmt: skip
     for row, text in enumerate(listed):
-        rate.annotate(text, (1, 1), (12 * points, -LINE * points * (row + 1)), "axes fraction",
+        rate.annotate(text, (1, 1), (12 * points, -LABEL_HEIGHT * points * (row + 1)), "axes fraction",
                       "offset points", color=MUTED_MARK, fontsize=TEXT, annotation_clip=False,
                       parse_math=False, gid="fault")  # fmt: skip
 
