@@ -122,8 +122,8 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
         rate.annotate(f"{number}", (at / unit, 1.0), (3, height), ("data", "axes fraction"),
                       "offset points", color=DEAD_MARK, fontsize=TEXT)  # fmt: skip
     for row, text in enumerate(listed):
-        below = -LABEL_HEIGHT * points * (row + 1)
-        rate.annotate(text, (1, 1), (12 * points, below), "axes fraction", "offset points",
+        offset = -LABEL_HEIGHT * points * (row + 1)
+        rate.annotate(text, (1, 1), (12 * points, offset), "axes fraction", "offset points",
                       color=MUTED_MARK, fontsize=TEXT, annotation_clip=False,
                       parse_math=False, gid="fault")  # fmt: skip
 
