@@ -43,6 +43,7 @@ class Declarer:
         self.absent: set[str] = set()  # optional exchanges that do not exist
         self.is_restricted = False  # the user may not declare queues
         self.missing: list[str] = []  # what must exist and does not: "queue 'jobs'"
+        self.old: set[str] = set()  # queues of which the session wants to know if they are new ones
         self._settings = settings
         self._declarations: list[AnyDeclaration] = []
         self._later: list[Declaration] = []
@@ -102,6 +103,8 @@ class Declarer:
             if way == "ask":
                 declare(channel, each, passive=True)
             elif way == "declare":
+                if isinstance(each, Declaration) and each.name in self.old:
+                    declare(channel, each, passive=True)
                 declare(channel, each)
         return len(self._declarations)
 
@@ -139,7 +142,9 @@ class Declarer:
         if not (found := _NAMED.search(text)) or not (each := self._of(found[1], found[2])):
             return False
         key, way = _key(each), self._way(each)
-        if code == 404 and way == "ask" and f"no {found[0]}" in text:
+        if code == 404 and way == "declare" and each.name in self.old and "no queue" in text:
+            self.old.discard(each.name)
+        elif code == 404 and way == "ask" and f"no {found[0]}" in text:
             self._not_found(each)
         elif code == 403 and not is_setup and _is_optional(each):
             self._do_without(each.name, "it needs the permission to write to it")

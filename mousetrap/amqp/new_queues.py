@@ -5,6 +5,10 @@ RabbitMQ writes the name of a new quorum queue to its disk up to a second after 
 begins the queue again without these messages; before 4.3 that queue also has no leader and answers
 nothing. So the source of such a message is acked only when the queue has been there for a while,
 and `mousetrap.job_queue.declare` returns only then.
+
+A queue that was there for so long is old: the broker forgets it no more, but somebody may delete
+it. So before an old queue is declared, the publisher asks for it on the same channel, and waits for
+no answer. If it is gone, the broker closes the channel, and the queue is a new one.
 """
 
 from __future__ import annotations
@@ -22,16 +26,18 @@ NEW_QUEUE_TIME = 2.0  # seconds after the first confirm of a new queue; twice th
 class NewQueues:
     """Keeps the receipts of new quorum queues until their confirms count.
 
-    A queue is taken for new at its first declaration on each connection: the broker may have been
-    killed and have forgotten it. To ask whether it exists would cost every worker a question; this
-    only makes the acks of the first retries later. Each new queue makes RabbitMQ postpone the
-    writing, so the last one counts for all.
+    A queue is taken for new at its first declaration, and until it is old at the first one on each
+    connection: the broker may have been killed and have forgotten it. Each new queue makes RabbitMQ
+    postpone the writing, so the last one counts for all.
 
     Threads: the I/O thread.
     """
 
     def __init__(self) -> None:
         self.is_active = False  # the broker is a RabbitMQ
+        self.old: set[str] = (
+            set()
+        )  # those that were there long enough, on any connection
         self._until: dict[str, float] = {}  # new queue -> when confirms count; inf: none has come
         self._declared: set[str] = set()
         self._held: list[Receipt] = []
@@ -51,9 +57,14 @@ class NewQueues:
 
     def declared(self, queue: str) -> None:
         """Remember that *queue* is declared now."""
-        if self.is_active and queue not in self._declared:
+        if self.is_active and queue not in self._declared and queue not in self.old:
             self._until[queue] = math.inf
         self._declared.add(queue)
+
+    def deleted(self, queue: str) -> None:
+        """Remember that *queue* does not exist."""
+        self.old.discard(queue)
+        self._declared.discard(queue)
 
     def declared_again(self, queue: str) -> None:
         """Remember that *queue* is declared now, and was perhaps deleted before.
@@ -61,16 +72,16 @@ class NewQueues:
         The time of one that is new already goes on: what is held must not wait for a next confirm.
         """
         if queue not in self._until:
-            self._declared.discard(queue)
+            self.deleted(queue)
             self.declared(queue)
 
     def exist(self, queues: Iterable[str], now: float) -> None:
         """Remember that *queues* were declared at the beginning of a connection, and exist *now*.
 
-        They may be old; that the broker does not say.
+        They may be older than this publisher knows; that the broker does not say.
         """
         for queue in queues:
-            if self.is_active:
+            if self.is_active and queue not in self.old:
                 self._until[queue] = now + NEW_QUEUE_TIME
             self._declared.add(queue)
 
@@ -93,6 +104,7 @@ class NewQueues:
         """Take the held receipts whose confirms count by *now*."""
         if not self._until:
             return []
+        self.old.update(queue for queue, until in self._until.items() if until <= now)
         self._until = {queue: until for queue, until in self._until.items() if until > now}
         taken = [each for each in self._held if each.queue not in self._until]
         self._held = [each for each in self._held if each.queue in self._until]

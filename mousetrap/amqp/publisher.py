@@ -77,6 +77,7 @@ class Publisher(forks.OfOneProcess):
         self._last_answer = 0.0  # when the broker last answered a publish, on the monotonic clock
         self.on_demand = on_demand or QueuesOnDemand()
         self.connection.declarer.add_later(self.on_demand.declarations)
+        self.connection.declarer.old = self.on_demand.new.old
 
     def open(self) -> Publisher:
         """Connect; safe to call while it is open. Raises what `Connection.open` raises.

@@ -21,7 +21,7 @@ from mousetrap.amqp.error_translation import declare
 from mousetrap.amqp.new_queues import NewQueues, is_quorum, is_waiting_queue
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.amqp.reply_codes import how_to_delete
-from mousetrap.errors import MousetrapError, TopologyMismatch
+from mousetrap.errors import MousetrapError, QueueMissing, TopologyMismatch
 from mousetrap.model.topology import SUBSTITUTE, Declaration
 from mousetrap.runtime import clock
 
@@ -112,6 +112,8 @@ class QueuesOnDemand:
             self._missing.discard(name)
             self._used[name] = declaration
             if is_quorum(declaration):
+                if name in self.new.old:
+                    declare(channel, declaration, passive=True)
                 self.new.declared(name)
             declare(channel, declaration)
 
@@ -148,7 +150,11 @@ class QueuesOnDemand:
         text = str(error)
         for name in list(self._used):
             if repr(name) in text or f"'{name}'" in text:
-                self._refused(self._used.pop(name), error)
+                declaration = self._used.pop(name)
+                if isinstance(error, QueueMissing):
+                    self.new.deleted(name)
+                else:
+                    self._refused(declaration, error)
 
     def _refused(self, declaration: Declaration, error: MousetrapError) -> None:
         name = declaration.name

@@ -41,6 +41,21 @@ def test_queue_that_is_missing_is_declared_on_the_next_channel(declarer):
     assert declarer.declares_later
 
 
+def test_old_queue_that_is_gone_is_a_new_one(declarer):
+    """It is asked for before it is declared, so that its loss is noticed."""
+    declarer.old = {"work.quarantine", "another"}
+    channel = Mock()
+    declarer.declare(channel)
+    asked_first = [e.kwargs.get("passive", False) for e in channel.queue_declare.mock_calls
+                   if e.args[0] == "work.quarantine"]  # fmt: skip
+
+    assert asked_first == [True, False]
+    gone = ChannelClosedByBroker(404, MISSING.format("work.quarantine"))
+    assert declarer.learn(gone, is_setup=True)
+    assert declarer.old == {"another"}
+    assert not declarer.learn(gone, is_setup=True)
+
+
 def test_user_who_may_declare_nothing_needs_the_failure_queues_from_the_start(declarer):
     """They are asked for, and not declared when a message needs them."""
     reason = ChannelClosedByBroker(403, REFUSED.format("work.quarantine"))

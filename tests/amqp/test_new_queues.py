@@ -68,11 +68,27 @@ def test_receipts_of_a_lost_channel_are_taken(new):
     assert new.take(100.0 + NEW_QUEUE_TIME) == [again]
 
 
-def test_a_queue_is_new_again_on_the_next_connection(new):
-    """The broker may have been killed, and have forgotten it."""
+def test_an_old_queue_is_old_on_the_next_connection(new):
+    """Until it is deleted: then it begins again."""
     new.declared("a")
     new.counted([receipt("a")], 100.0)
     assert len(new.take(100.0 + NEW_QUEUE_TIME)) == 1
+
+    new.connected("RabbitMQ 4.3.6")
+    new.declared("a")
+    new.exist(["a"], 200.0)
+    assert new.counted([receipt("a")], 200.0) != []
+
+    new.deleted("a")
+    new.declared("a")
+    assert new.counted([receipt("a")], 201.0) == []
+
+
+def test_a_queue_that_is_not_old_is_new_again_on_the_next_connection(new):
+    """The broker may have been killed, and have forgotten it."""
+    new.declared("a")
+    new.counted([receipt("a")], 100.0)
+    assert new.take(100.0 + NEW_QUEUE_TIME / 2) == []
 
     new.connected("RabbitMQ 4.3.6")
     new.declared("a")

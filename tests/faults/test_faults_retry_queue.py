@@ -15,7 +15,9 @@ from rig import brokers
 from rig.trial import Trial, trial_counts
 from support.waiting import wait_for
 
+from mousetrap.amqp.new_queues import NEW_QUEUE_TIME
 from mousetrap.broker import probe
+from mousetrap.fault_injection.proxy import Proxy
 from mousetrap.job_queue import delete, depth
 from mousetrap.model.topology import Queue
 from mousetrap.worker.worker import Worker
@@ -182,4 +184,55 @@ def test_retry_queue_does_not_answer(rabbit, rabbit_settings, fault_row, caplog)
         assert f"{name!r} has confirmed no message" in worker.statistics().problem
         assert caplog.text.count("has confirmed no message") == 1
         assert depth("work.retry.0.2s.2", settings).messages == 0
+        fault_row.add(trial.drain_queues())
+
+
+@pytest.mark.fault("F39")
+@trial_counts(10, 100)
+def test_no_connection_lives_long(rabbit_settings, fault_row, times):
+    """The confirms of an old retry queue count at once on each new connection.
+
+    Each connection is shorter than the time for which those of a new queue do not count.
+    """
+    handler = OddFailsOnce()
+    with (
+        Proxy(rabbit_settings) as proxy,
+        Trial(rabbit_settings, Queue("work", (0.2,))) as trial,
+        Worker(trial.queue, handler, proxy.settings, writes="out", prefetch=2) as worker,
+    ):
+        trial.send(["1"])
+        trial.settle()
+        trial.wait_until_idle(worker)  # from now on the queue is old
+        trial.send(f"{n}" for n in range(3, 2 * times + 3, 2))
+        cuts = 0
+        while trial.missing:
+            assert cuts < 3 * times
+            wait_for(lambda: worker.statistics().consuming, 20)
+            time.sleep(NEW_QUEUE_TIME / 2)  # the fault: so long is the connection open
+            proxy.cut()
+            cuts += 1
+            trial.collect()
+        trial.wait_until_idle(worker)
+        fault_row.add(trial.drain_queues(), cuts)
+
+
+@pytest.mark.fault("F39")
+def test_old_queue_is_deleted_and_the_broker_killed(rabbit, rabbit_settings, fault_row):
+    """A retry queue that somebody deletes is new again when it is declared for the next message."""
+    handler = OddFailsOnce()
+    with (
+        Trial(rabbit_settings, Queue("work", (4.0,))) as trial,
+        Worker(trial.queue, handler, rabbit_settings, writes="out", prefetch=256) as worker,
+    ):
+        trial.send(["1"])
+        trial.settle()
+        trial.wait_until_idle(worker)
+        delete(trial.queue.retry_queue(4.0), settings=rabbit_settings)
+        trial.send(f"{n}" for n in range(2, 102))
+        wait_for(lambda: len(handler.failed) == 51)
+        wait_for(lambda: depth("work.retry.4s", rabbit_settings).messages == 50)
+        rabbit.kill()
+        rabbit.start()
+        trial.settle(60)
+        trial.wait_until_idle(worker)
         fault_row.add(trial.drain_queues())
