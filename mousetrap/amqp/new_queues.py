@@ -35,9 +35,7 @@ class NewQueues:
 
     def __init__(self) -> None:
         self.is_active = False  # the broker is a RabbitMQ
-        self.old: set[str] = (
-            set()
-        )  # those that were there long enough, on any connection
+        self.old: set[str] = set()  # those that were there long enough, on any connection
         self._until: dict[str, float] = {}  # new queue -> when confirms count; inf: none has come
         self._declared: set[str] = set()
         self._held: list[Receipt] = []
