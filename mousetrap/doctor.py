@@ -277,9 +277,9 @@ def _stale_runs() -> Finding:
         return _bad("stale runs", error)
     if stale:
         names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
-        text = f"left behind by {counted(len(stale), 'killed run')}: the queues of {names}"
-        return Finding("stale runs", "note", text, "mousetrap sweep")
-    return Finding("stale runs", "good", "none: no killed run has left queues behind")
+        text = f"left behind by {counted(len(stale), 'killed run')} of this user: {names}"
+        return Finding("stale runs", "note", text, "mousetrap sweep deletes their queues")
+    return Finding("stale runs", "good", "none: no killed run of this user has left queues behind")
 
 
 def _bad(what: str, error: Exception) -> Finding:

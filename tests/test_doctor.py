@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from mousetrap import doctor
 from mousetrap.broker.configuration import free_ports
+from mousetrap.cli import app
 from mousetrap.doctor import examine
 from mousetrap.runs.run_lock import RunLock
 
@@ -131,8 +133,23 @@ def test_doctor_names_killed_runs_and_touches_nothing(settings, monkeypatch):
     alive.delete()
 
     assert first == second
-    assert first.text == "left behind by 1 killed run: the queues of dead"
+    assert first.text == "left behind by 1 killed run of this user: dead"
     assert first.fix.startswith("mousetrap sweep")
+
+
+@pytest.mark.usefixtures("broker_only")
+def test_doctor_names_the_next_step_when_nothing_is_wrong(monkeypatch):
+    """The last line is a command to go on with; where something is wrong, the fix is the step."""
+    good = doctor.Finding("login", "good", "as guest")
+    bad = doctor.Finding("login", "bad", "no user", "make one")
+    shown = {}
+    for finding in (good, bad):
+        monkeypatch.setattr(doctor, "examine", lambda finding=finding: [finding])
+        shown[finding] = CliRunner().invoke(app, ["doctor"])
+
+    assert "next: mousetrap demo" in shown[good].output
+    assert (shown[good].exit_code, shown[bad].exit_code) == (0, 1)
+    assert "next:" not in shown[bad].output
 
 
 def test_doctor_command_exits_1_and_prints_the_fix(settings):

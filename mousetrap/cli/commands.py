@@ -32,6 +32,11 @@ COMMANDS = {  # name: the function or the app, its line in `mousetrap --help`
     "version": ("broker:version", "Print the versions of mousetrap, pika and the broker."),
 }
 
+FIRST_STEPS = {  # in this order, for somebody who has just installed it
+    "doctor": "is all there that is needed?",
+    "demo": "an example, and what became of each job",
+}
+
 
 class Commands(UserDict[str, Any]):
     """typer's commands by name; before one is looked up, its value is its home as text."""
@@ -58,6 +63,8 @@ class LazyGroup(Group):
         """Write a line for each command, without importing anything."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        with formatter.section("First steps"):
+            formatter.write_dl([(f"mousetrap {name}", why) for name, why in FIRST_STEPS.items()])
 
 
 def _load(name: str, home: str) -> Any:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import typer
 
-from mousetrap.cli.console import print_error, print_findings, print_json
+from mousetrap.cli.commands import FIRST_STEPS
+from mousetrap.cli.console import print_error, print_findings, print_json, print_message
 from mousetrap.cli.errors import ExitCode
 from mousetrap.cli.options import Json
 
@@ -33,3 +34,6 @@ def doctor(json: Json = False) -> None:
     if wrong := [each.what for each in findings if each.state == "bad"]:
         print_error(f"wrong: {', '.join(dict.fromkeys(wrong))}; the fix is below each")
         raise typer.Exit(ExitCode.FAILED)
+    if not json:
+        steps = [f"mousetrap {name} ({why})" for name, why in FIRST_STEPS.items()]
+        print_message(f"nothing is wrong; next: {', '.join(steps[1:])}")

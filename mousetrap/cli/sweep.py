@@ -38,7 +38,7 @@ def sweep(json: Json = False) -> None:
             prose=["problem"],
         )  # fmt: skip
     else:
-        print_message("no run has left anything behind")
+        print_message("none: no killed run of this user has left queues behind")
     if problems := sum(bool(each.problem) for each in stale_runs):
         print_error(f"{problems} of {len(stale_runs)} could not be deleted: see above")
         raise typer.Exit(ExitCode.FAILED)

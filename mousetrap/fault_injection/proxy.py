@@ -36,8 +36,11 @@ When = Literal["before", "after"]
 CONNECT_TIMEOUT = 10.0  # seconds to reach the broker
 
 # commands that are read in passing, to know the names of connections and which of them consume
-_RECORDED = {"Connection.StartOk", "Connection.TuneOk", "Connection.OpenOk", "Basic.ConsumeOk",
-             "Basic.CancelOk", "Basic.Cancel"}  # fmt: skip
+_RECORDED = {
+    "to broker": {"Connection.StartOk", "Connection.TuneOk"},
+    "from broker": {"Connection.OpenOk", "Channel.OpenOk", "Basic.ConsumeOk", "Basic.CancelOk",
+                    "Basic.Cancel"},
+}  # fmt: skip
 
 
 class Link:
@@ -47,9 +50,14 @@ class Link:
         self.client, self.broker = client, broker
         self.is_closed = threads.Event()
         self.name = ""  # as the client calls it: "mousetrap worker start_fetch host:pid"
-        self.consumers = 0  # at present
+        self.consumers_on: Counter[int] = Counter()  # channel -> how many at present
         self.channel_max = 0
         self.replay_channel = 0  # the channel on which messages are sent again; 0: none so far
+
+    @property
+    def consumers(self) -> int:
+        """How many channels consume. A change of the prefetch begins a second consumer on one."""
+        return sum(number > 0 for number in list(self.consumers_on.values()))
 
     def reset(self, *, gently: socket.socket | None = None) -> None:
         """Close it by RST on both sides.
@@ -277,14 +285,18 @@ class Proxy:
             link.name = connection_name(command)
         elif command.name == "Connection.TuneOk":
             link.channel_max = channel_max(command)
+        elif command.name == "Channel.OpenOk":  # consumers of an earlier channel are gone
+            link.consumers_on[command.channel] = 0
         elif command.name in ("Connection.OpenOk", "Basic.ConsumeOk"):
             is_consumer = command.name == "Basic.ConsumeOk"
-            link.consumers += is_consumer
+            link.consumers_on[command.channel] += is_consumer
+            if link.consumers_on[command.channel] > 1:
+                return
             with self._lock:
                 self.opened["consumers" if is_consumer else "connections"] += 1
             self.on_opened()
         else:  # cancelled, by the client or by the broker
-            link.consumers -= 1
+            link.consumers_on[command.channel] -= 1
 
     def _reached(
         self, link: Link, command: Command, direction: Direction, when: When
@@ -341,7 +353,7 @@ class _Forwarder:
                     return
                 if self._direction in proxy._held or self._is_answer_to_replay(command):
                     continue
-                if command.name in _RECORDED:
+                if command.name in _RECORDED[self._direction]:
                     proxy._record(link, command)
                 self._send(command.data)
                 if self._act(command, "after"):

@@ -1,8 +1,13 @@
-"""Draws places on a map, for the tutorial."""
+"""Draws places on a map with coastlines, for the tutorial.
+
+The coastlines are in ``coastlines.txt``, whose first lines have their source.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from mousetrap.display.design_tokens import ACCENT_MARK, DEAD_MARK, MUTED_MARK, RETRIED_MARK
@@ -34,6 +39,9 @@ def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = 
     axes.set_yticks(range(-90, 91, 30), [_degrees(lat, "NS", 0) for lat in range(-90, 91, 30)])
     axes.set_aspect("equal")
     axes.axhline(0, color=MUTED_MARK, linewidth=1.2, zorder=1)  # the equator
+    for line in _coastlines():
+        lons, lats = zip(*line, strict=True)
+        axes.plot(lons, lats, color=MUTED_MARK, alpha=0.7, linewidth=0.6, zorder=2)
 
     points = [(float(lat), float(lon)) for lat, lon, *_ in places]
     lats, lons = zip(*points, strict=True) if points else ((), ())
@@ -49,6 +57,19 @@ def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = 
                    parse_math=False)  # fmt: skip
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False,
                 labelcolor=MUTED_MARK, fontsize=TEXT)  # fmt: skip
+
+
+@cache
+def _coastlines() -> list[list[tuple[float, float]]]:
+    """Return the coastlines of the Earth, each as points of longitude and latitude in degrees."""
+    text = Path(__file__).with_name("coastlines.txt").read_text(encoding="ascii")
+    lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    return [[_point(pair) for pair in line] for line in lines]
+
+
+def _point(pair: str) -> tuple[float, float]:
+    lon, _, lat = pair.partition(",")
+    return float(lon), float(lat)
 
 
 def _degrees(value: float, directions: str, digits: int = 1) -> str:

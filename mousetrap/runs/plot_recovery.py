@@ -119,8 +119,10 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
     points = POINTS_PER_INCH / PIXELS_PER_INCH
     for number, (at, _) in enumerate(marks[:MAX_FAULTS_LISTED], start=1):
         height = -LABEL_HEIGHT * points * (1 + (number - 1) % 3)  # numbers of simultaneous faults
-        rate.annotate(f"{number}", (at / unit, 1.0), (3, height), ("data", "axes fraction"),
-                      "offset points", color=DEAD_MARK, fontsize=TEXT)  # fmt: skip
+        is_last = rate.transLimits.transform((at / unit, 0))[0] > 0.95  # the list is on its right
+        rate.annotate(f"{number}", (at / unit, 1.0), (-3 if is_last else 3, height),
+                      ("data", "axes fraction"), "offset points", color=DEAD_MARK, fontsize=TEXT,
+                      ha="right" if is_last else "left")  # fmt: skip
     for row, text in enumerate(listed):
         offset = -LABEL_HEIGHT * points * (row + 1)
         rate.annotate(text, (1, 1), (12 * points, offset), "axes fraction", "offset points",

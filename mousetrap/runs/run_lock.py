@@ -135,13 +135,16 @@ class StaleRun:
 
 
 def stale_runs() -> list[str]:
-    """Return the namespaces of the runs that `sweep` would remove; change nothing.
+    """Return the namespaces of the runs that `sweep` would list; change nothing.
+
+    A run whose broker ended with its process is none of them: its queues are gone.
 
     Raises:
         SettingsError: the state folder cannot be used.
     """
     with closing(_unlocked()) as files:
-        return [file.path.stem for file in files if _facts(file)]
+        facts = [_facts(file) for file in files]
+    return [str(each["namespace"]) for each in facts if each and not _has_gone(each)]
 
 
 def sweep(settings: Settings | None = None) -> list[StaleRun]:
@@ -165,7 +168,8 @@ def sweep(settings: Settings | None = None) -> list[StaleRun]:
                 _delete(file)
                 continue
             stale = _delete_queues(facts, settings, file.path, silent)
-            found.append(stale)
+            if stale.queues or stale.problem or not _has_gone(facts):
+                found.append(stale)
             if not stale.problem:
                 _delete(file)
     return found
@@ -174,11 +178,24 @@ def sweep(settings: Settings | None = None) -> list[StaleRun]:
 def _unlocked() -> Generator[LockedFile]:
     """Yield the files whose lock is free, each locked until the next one is asked for."""
     for path in sorted(state_folder("runs").glob("*.json")):
-        if (file := LockedFile.try_open(path)) is not None:
+        if _is_of_this_user(path) and (file := LockedFile.try_open(path)) is not None:
             try:
                 yield file
             finally:
                 file.release()
+
+
+def _is_of_this_user(path: Path) -> bool:
+    """Return whether this user made the file: two can have one state folder, and root opens all."""
+    try:
+        return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
+    except OSError:  # deleted meanwhile
+        return False
+
+
+def _has_gone(facts: dict[str, Any]) -> bool:
+    """Return whether the run's broker, and all queues with it, ended with the run's process."""
+    return bool(facts.get("has_temporary_broker"))
 
 
 def _facts(file: LockedFile) -> dict[str, Any]:
@@ -237,7 +254,7 @@ def _delete_queues(
     except BrokerUnreachable as error:
         silent[there] = error
         queues = list(getattr(error, "deleted", ()))
-        if not facts.get("has_temporary_broker"):  # otherwise its queues are gone with it
+        if not _has_gone(facts):
             problem = f"{error}; if that broker is gone for good, delete {path}"
     except (WireError, TimeoutError) as error:
         if isinstance(error, ConnectionLost):

@@ -38,14 +38,17 @@ class Statistics:
     stuck: int = 0  # handlers that were given up after a time-out and still run
     dropped_answers: int = 0  # answers to requests that the broker did not accept
 
-    def table(self, worker: str, queues: Sequence[tuple[str, object]]) -> Table:
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+    def table(self, worker: str = "", queues: Sequence[tuple[str, object]] = ()) -> Table:
         """Return the figures of *worker*: a problem first, then what it reads and writes."""
         figures = {name: value for name, value in asdict(self).items() if value != ""}
         first = [(name, figures.pop(name)) for name in ("problem", "state") if name in figures]
         figures["oldest"] = duration(self.oldest) if self.oldest else None
         rows = [(name, yes_or_no(value)) for name, value in [*first, *queues, *figures.items()]]
         counts = f"{self.done:,} done, {self.retried:,} retried, {self.dead:,} dead"
-        return Table(("", ""), rows, f"worker {worker}: {counts}")
+        return Table(("", ""), rows, f"{f'worker {worker}' if worker else 'a worker'}: {counts}")
 
 
 def collect(

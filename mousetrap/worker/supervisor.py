@@ -186,6 +186,24 @@ class Supervisor:
             self.check()
         return False
 
+    def wait_until_consuming(self, timeout: float = 30.0) -> None:
+        """Return when the broker delivers messages to each process.
+
+        `start` returns earlier: an interpreter that imports the stages takes a second or more.
+
+        Raises:
+            ProcessEnded: as by `check`.
+            TimeoutError: not all consume after *timeout* seconds; it says how many do.
+        """
+        deadline = clock.monotonic() + timeout
+        while (found := self.statistics())["consuming"] < found["processes"]:
+            if clock.monotonic() >= deadline:
+                raise TimeoutError(
+                    f"{found['consuming']} of {found['processes']} worker processes consume after "
+                    f"{timeout:g} s: their output is in logs()"
+                )
+            self.wait(PROCESS_CHECK_INTERVAL)
+
     def kill(self, name: str) -> None:
         """End one process by SIGKILL, as a crash would; it is not replaced."""
         self._processes.pop(name).kill()

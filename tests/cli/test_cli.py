@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from mousetrap import errors
 from mousetrap.cli import app
-from mousetrap.cli.commands import COMMANDS
+from mousetrap.cli.commands import COMMANDS, FIRST_STEPS
 from mousetrap.cli.errors import ExitCode, code_of
 from mousetrap.job_queue import declare, depth, open_channel
 from mousetrap.model.topology import Queue
@@ -55,6 +55,16 @@ def test_help_has_an_example(run, command):
     assert result.exit_code == 0
     assert f"mousetrap {command}" in result.output
     assert "Example" in result.output
+
+
+def test_first_steps_are_commands_and_the_help_names_them(run):
+    """``mousetrap`` without a command says where to begin, and each step is a command."""
+    result = run()
+
+    assert next(iter(FIRST_STEPS)) == "doctor"
+    assert set(FIRST_STEPS) <= set(COMMANDS)
+    for name in FIRST_STEPS:
+        assert f"mousetrap {name}" in result.output
 
 
 def test_help_cuts_no_summary(monkeypatch):
@@ -195,7 +205,7 @@ def test_sweep_lists_what_it_deletes(run, start, settings, tmp_path, monkeypatch
         "events",
     }
     assert (first.exit_code, second.exit_code) == (0, 0)
-    assert "no run has left anything behind" in second.stderr
+    assert "no killed run of this user has left queues behind" in second.stderr
 
 
 def test_version_names_the_broker(run, broker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mousetrap import open_channel
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.errors import MousetrapError
 from mousetrap.job_queue import declare, depth
@@ -58,3 +59,20 @@ def test_proxy_delays_and_slices_without_breaking_the_stream(settings, proxy):
 
         assert all(receipt.confirmed for receipt in receipts)
         assert publisher.connection.reconnects == 0
+
+
+def test_proxy_counts_the_channels_that_consume(settings, proxy):
+    """A second consumer on a channel, as in a change of the prefetch, is no further one."""
+    declare("work", settings=settings)
+    queue = settings.topology.wire_name("work")
+    with open_channel(proxy.settings) as channel:
+        [link] = proxy.links()
+        first = channel.basic_consume(queue, print)
+        second = channel.basic_consume(queue, print)
+        assert (link.consumers, proxy.opened["consumers"]) == (1, 1)
+
+        channel.basic_cancel(first)
+        assert link.consumers == 1
+
+        channel.basic_cancel(second)
+        assert link.consumers == 0

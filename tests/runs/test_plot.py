@@ -272,6 +272,21 @@ def test_places_draws_each_place_the_most_northerly_one_and_the_centroid(pyplot)
     assert labels[2].startswith("centroid: ")
 
 
+def test_map_has_coastlines_where_the_coasts_are(pyplot):
+    """No line leaves the map or crosses it, and one passes through Gibraltar."""
+    places = fetch_data(7, places=1)
+
+    plot.places(places, process_data(places))
+
+    _equator, *coasts = [line.get_xydata() for line in pyplot.gcf().axes[0].lines]
+    assert len(coasts) > 100
+    for line in coasts:
+        assert abs(line[:, 0]).max() <= 180
+        assert abs(line[:, 1]).max() <= 90
+        assert max(abs(two[0] - one[0]) for one, two in pairwise(line)) < 45
+    assert min(abs(line - (-5.4, 36.1)).max(axis=1).min() for line in coasts) < 0.6
+
+
 def test_a_picture_has_no_ground_and_words_that_are_legible_on_any(pyplot, ledger):
     """It is transparent; each of its words has a colour with a contrast of 4 on white and black."""
     plot.run(ledger, [Step("count", "numbers", ())])

@@ -43,6 +43,24 @@ def test_run_is_stale_when_its_lock_is_free(settings, own_state):
     assert list(own_state.iterdir()) == []
 
 
+@pytest.mark.parametrize("names_one", ["ended with its process", "is of another user", "neither"])
+def test_sweep_lists_the_runs_that_doctor_names(settings, own_state, monkeypatch, names_one):
+    """Not those whose broker is gone with all its queues, and not those of another user."""
+    lock = RunLock(settings.replace(namespace="run-1", port=1), ["run-1.numbers"])
+    if names_one == "ended with its process":
+        lock.add({"has_temporary_broker": True})
+    lock.release()
+    if names_one == "is of another user":
+        monkeypatch.setattr(os, "getuid", lambda: 4_294_967_294)
+
+    named = stale_runs()
+    listed = sweep(settings.replace(connect_timeout=0.5))
+
+    assert named == [each.namespace for each in listed]
+    assert named == (["run-1"] if names_one == "neither" else [])
+    assert any(own_state.iterdir()) == (names_one != "ended with its process")
+
+
 def test_sweep_removes_a_file_that_was_not_finished(settings, own_state):
     """The process was killed while it wrote the file, so it had not declared a queue."""
     RunLock(settings.replace(namespace="run-1"), []).release()
@@ -141,9 +159,9 @@ def test_sweep_forgets_a_run_whose_broker_ended_with_it(own_state):
         run._queues._lock = None
         run.stop(keep_queues=True)
 
-    [stale] = sweep(run.settings)
+    listed = sweep(run.settings)
 
-    assert (stale.namespace, stale.problem) == (run.namespace, "")
+    assert listed == []  # there is nothing to say about it
     assert list(own_state.iterdir()) == []
 
 

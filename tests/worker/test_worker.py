@@ -34,8 +34,10 @@ def test_worker_sends_results_on_and_acks(settings):
     send(settings, *range(50))
 
     with Worker(QUICK, double, settings, writes="out") as worker:
-        worker.wait_until(done=50, timeout=10)
+        statistics = worker.wait_until(done=50, timeout=10)
 
+    assert "<caption" in (shown := statistics._repr_html_())  # a table in a notebook
+    assert "a worker: 50 done, 0 retried, 0 dead" in shown
     assert sorted(m.data for m in drain("out", settings=settings)) == [2 * n for n in range(50)]
     assert depth("work", settings).messages == 0
 
