@@ -6,6 +6,7 @@ not check what only an administrator may see (feature flags, other users).
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -35,6 +36,7 @@ from mousetrap.settings import Settings
 ANSWER_TIMEOUT = 3.0  # seconds for each answer of the broker
 ADDRESSES_TIMEOUT = 9.0  # seconds for all addresses of a host together
 IMPORT_TIMEOUT = 30.0  # seconds for another interpreter to import mousetrap; a cold disk is slow
+OTHER_DISTRIBUTION = "mousetrap"  # a tool of others that hides the mouse pointer
 OLDEST_RABBITMQ = (3, 10)  # the oldest version that the tests run on
 
 FindingState = Literal["good", "bad", "note"]
@@ -66,6 +68,7 @@ def examine(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
             settings.replace(connect_timeout=ANSWER_TIMEOUT, confirm_timeout=ANSWER_TIMEOUT)
         )
     yield from _interpreters()
+    yield from _other_distribution()
     yield _stale_runs()
 
 
@@ -268,6 +271,24 @@ def _import_problem(python: str) -> str:
         return str(error)
     lines = done.stderr.strip().splitlines() or ["no reason given"]
     return lines[-1][:200] if done.returncode else ""
+
+
+def _other_distribution() -> Iterator[Finding]:
+    """Report the program called `mousetrap` on the package index, which is not this project."""
+    try:
+        other = importlib.metadata.distribution(OTHER_DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return
+    text = (
+        f"'{OTHER_DISTRIBUTION}' {other.version} is installed here: another project, which may "
+        f"overwrite the files and the command of this one, 'mousetrap-mq'"
+    )
+    python = f"{sys.executable} -m pip"
+    fix = (
+        f"{python} uninstall {OTHER_DISTRIBUTION}, then "
+        f"{python} install --force-reinstall --no-deps mousetrap-mq"
+    )
+    yield Finding("other mousetrap", "bad", text, fix)
 
 
 def _stale_runs() -> Finding:

@@ -172,3 +172,20 @@ def test_doctor_command_exits_1_and_prints_the_fix(settings):
     assert (bad["what"], bad["fix"][:5]) == ("login", "check")
     assert "Exit code 1" in help.stdout
     assert "Example:" in help.stdout
+
+
+def test_doctor_finds_the_other_project_of_that_name(tmp_path, monkeypatch):
+    """The package index has a `mousetrap` of others; beside ours it is a finding with a fix."""
+    other = tmp_path / "mousetrap-9.9.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: mousetrap\nVersion: 9.9\n")
+    monkeypatch.setattr(doctor, "_broker", lambda _: ())
+    monkeypatch.setattr(doctor, "_interpreters", lambda: ())
+    assert [each for each in examine({}) if each.state == "bad"] == []
+
+    monkeypatch.syspath_prepend(tmp_path)
+    [bad] = [each for each in examine({}) if each.state == "bad"]
+
+    assert "9.9 is installed here" in bad.text
+    assert "pip uninstall mousetrap, then" in bad.fix
+    assert bad.fix.endswith("mousetrap-mq")

@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mousetrap.errors import BrokerSetupError, SettingsError
+from mousetrap.errors import BrokerSetupError, MousetrapError, SettingsError
+from mousetrap.runtime.bundled_files import bundled_folder
 
 
 def deploy_file(name: str) -> Path:
-    """Find a file of ``deploy/``: inside the installed package, else in the checkout.
+    """Return the path of a file of ``deploy/``, in the installed package or in the checkout.
 
     Raises:
         BrokerSetupError: it is in neither place.
     """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "deploy", package.parents[1] / "deploy"):
-        if (folder / name).is_file():
-            return folder / name
-    raise BrokerSetupError(f"deploy/{name} is missing from this installation: install it again")
+    try:
+        path = bundled_folder("deploy") / name
+    except MousetrapError as error:
+        raise BrokerSetupError(str(error)) from None
+    if not path.is_file():
+        raise BrokerSetupError(
+            f"deploy/{name} is missing from this installation: install mousetrap-mq again"
+        )
+    return path
 
 
 def state_folder(name: str = "broker") -> Path:

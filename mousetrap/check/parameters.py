@@ -16,12 +16,14 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mousetrap.check import notebook_format
-from mousetrap.errors import CheckError, ParameterError
+from mousetrap.errors import CheckError, MousetrapError, ParameterError
+from mousetrap.runtime.bundled_files import bundled_folder
 from mousetrap.settings import MASK
 
 INSTALL = "pip install 'mousetrap-mq[notebook]'"
@@ -307,7 +309,12 @@ def _quoted(value: object) -> str:
 def _similar_file(path: Path) -> str:
     names = [neighbour.name for neighbour in path.parent.glob("*.ipynb")]
     close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.with_name(close[0])}?" if close else ""
+    if close:
+        return f"; did you mean {path.with_name(close[0])}?"
+    with suppress(MousetrapError):  # the installation has no notebooks
+        if (bundled_folder("notebooks") / path.name).is_file():
+            return ": copy it here with `mousetrap notebooks`"
+    return ""
 
 
 def _error_text(error: Exception) -> str:

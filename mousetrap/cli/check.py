@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +21,7 @@ from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.progress import watch_notebook
 from mousetrap.cli.summary import print_summary
 from mousetrap.errors import CheckError, SettingsError
+from mousetrap.runtime.bundled_files import PACKAGE, bundled_folder
 
 if TYPE_CHECKING:
     from mousetrap.check import CheckResult, Parameter
@@ -79,12 +82,12 @@ def demo(
     """
     from mousetrap.check import parse_parameters
 
-    notebook = _find_notebook("check_pipeline.ipynb")
+    notebook = bundled_folder("notebooks") / "check_pipeline.ipynb"
     given = parse_parameters(parameters or [])
     if jobs is not None:
         given["jobs"] = str(jobs)
     with brokers.ensure(broker, log=print_message) as found:
-        _run(notebook, given, None, deadline, found.environment(), json)
+        _run(notebook, given, _demo_output(notebook), deadline, found.environment(), json)
 
 
 @app.command("check", cls=NotebookCommand)
@@ -224,15 +227,13 @@ def _masked(parameter: Parameter) -> dict[str, object]:
     return {"default": parameter.default_text} if parameter.is_secret else {}
 
 
-def _find_notebook(name: str) -> Path:
-    checkout = Path(__file__).parents[2]
-    for folder in (Path.cwd(), checkout):
-        if (found := folder / "notebooks" / name).is_file():
-            return found
-    raise SettingsError(
-        f"there is no notebooks/{name} here or in {checkout}: the demo needs a checkout of the "
-        f"repository, so clone it and run `python3 deploy/demo.py` in it"
-    )
+def _demo_output(notebook: Path) -> Path | None:
+    """Return where the demo's executed copy goes: in a checkout beside the notebook, else here."""
+    if not notebook.is_relative_to(PACKAGE):
+        return None
+    here = Path.cwd()
+    folder = here if os.access(here, os.W_OK) else Path(tempfile.mkdtemp(prefix="mousetrap-demo-"))
+    return folder / "_build" / notebook.name
 
 
 def _short(path: Path) -> Path:

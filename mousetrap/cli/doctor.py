@@ -19,8 +19,9 @@ def doctor(json: Json = False) -> None:
 
     Checks: the settings and their variables; each address that the host's name stands for; what
     answers there; the login, the vhost, alarms, and the user's permissions, by using them; whether
-    the notebook kernel, papermill and pytest run an interpreter that can import mousetrap; what
-    killed runs have left behind. Changes nothing. Exit code 1 if something is wrong.
+    the notebook kernel, papermill and pytest run an interpreter that can import mousetrap; whether
+    the other project of this name is installed; what killed runs have left behind. Changes
+    nothing. Exit code 1 if something is wrong.
 
     Example: RABBITMQ_HOST=broker.example mousetrap doctor
     """

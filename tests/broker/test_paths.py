@@ -34,5 +34,5 @@ def test_state_folder_on_linux_is_in_local_state(monkeypatch, tmp_path):
 def test_deploy_file_is_found_in_the_checkout():
     """The compose file is there; a missing file is an error that says what to do."""
     assert paths.deploy_file("development.yml").parent == Path(__file__).parents[2] / "deploy"
-    with pytest.raises(BrokerSetupError, match="install it again"):
+    with pytest.raises(BrokerSetupError, match="install mousetrap-mq again"):
         paths.deploy_file("no such file")

@@ -89,3 +89,37 @@ def test_check_lists_parameters_as_json(run, notebook):
     assert json.loads(run("check", path, "--parameters", "--json").stdout) == {
         str(path): [{"name": "n", "type": "int", "default": 1, "help": "a number"}]
     }
+
+
+def test_notebooks_are_copied_and_nothing_is_overwritten(run, tmp_path):
+    """A second time the command names the first file that is there, and changes nothing."""
+    folder = tmp_path / "learn"
+    first = run("notebooks", folder)
+    (folder / "00_start_here.ipynb").write_text("mine")
+    (folder / "01_channel.ipynb").unlink()
+
+    second = run("notebooks", folder)
+
+    assert first.exit_code == 0, first.output
+    assert f"jupyter lab {folder}" in first.output
+    assert second.exit_code == 2
+    assert "00_start_here.ipynb exists already" in second.output
+    assert (folder / "00_start_here.ipynb").read_text() == "mine"
+    assert not (folder / "01_channel.ipynb").exists()
+
+
+def test_notebooks_names_what_it_copied_as_json(run, tmp_path):
+    """The JSON has the folder, and every file that is there now."""
+    answer = json.loads(run("notebooks", tmp_path / "learn", "--json").stdout)
+
+    files = {str(each) for each in (tmp_path / "learn").rglob("*") if each.is_file()}
+    assert set(answer["files"]) == files
+    assert answer["folder"] == str(tmp_path / "learn")
+
+
+def test_check_of_a_notebook_that_is_in_the_package_says_how_to_get_it(run, tmp_path):
+    """Outside a checkout, the path of the documentation is not there yet."""
+    result = run("check", tmp_path / "check_pipeline.ipynb")
+
+    assert result.exit_code == 1
+    assert "copy it here with `mousetrap notebooks`" in result.output

@@ -21,7 +21,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NAME = PROJECT["project"]["name"]
 LOCK = (ROOT / "deploy" / "requirements.lock").read_text()
 README = (ROOT / "README.md").read_text()
-SCRIPTS = sorted((ROOT / "deploy").glob("*.py"))
+BUILD_HOOK = "hatch_urls.py"  # hatchling runs it
+SCRIPTS = [each for each in sorted((ROOT / "deploy").glob("*.py")) if each.name != BUILD_HOOK]
 COMPOSE_FILES = sorted((ROOT / "deploy").glob("*.yml"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
