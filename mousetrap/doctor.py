@@ -285,8 +285,7 @@ def _other_distribution() -> Iterator[Finding]:
     )
     python = f"{sys.executable} -m pip"
     fix = (
-        f"{python} uninstall {OTHER_DISTRIBUTION}, then "
-        f"{python} install --force-reinstall --no-deps mousetrap-mq"
+        f"{python} uninstall {OTHER_DISTRIBUTION} mousetrap-mq, then {python} install mousetrap-mq"
     )
     yield Finding("other mousetrap", "bad", text, fix)
 

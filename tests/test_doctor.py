@@ -187,5 +187,5 @@ def test_doctor_finds_the_other_project_of_that_name(tmp_path, monkeypatch):
     [bad] = [each for each in examine({}) if each.state == "bad"]
 
     assert "9.9 is installed here" in bad.text
-    assert "pip uninstall mousetrap, then" in bad.fix
-    assert bad.fix.endswith("mousetrap-mq")
+    assert "pip uninstall mousetrap mousetrap-mq, then" in bad.fix
+    assert bad.fix.endswith("pip install mousetrap-mq")
