@@ -27,3 +27,9 @@ def burn(seconds: float) -> float:
     while time.thread_time() < end:
         sum(range(100))
     return time.time()
+
+
+@stage(reads="relayed", writes="arrived")
+def relay(text: str) -> str:
+    """Do nothing, so the library and the broker take all the time."""
+    return text

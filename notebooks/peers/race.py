@@ -50,8 +50,21 @@ class Racer:
 
     def ask(self, do: str, timeout: float = 120.0, **wish: Any) -> dict[str, Any]:
         """Make it do something; RuntimeError with its traceback if it fails."""
+        self.begin(do, **wish)
+        return self.end(timeout)
+
+    def begin(self, do: str, **wish: Any) -> None:
+        """Make it begin something, and do not wait."""
         self._write({"do": do} | wish)
+
+    def end(self, timeout: float) -> dict[str, Any]:
+        """Return the answer to what was begun; RuntimeError with its traceback if it fails."""
         return self._answer(timeout)
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
 
     def close(self) -> None:
         """End the process."""
@@ -126,7 +139,7 @@ class Race:
         share = racer.peer.share if window else racer.peer.default_share
         messages = max(2, round(messages * share))
         place = self._fresh(name, "published")
-        found = racer.ask("publish", queue=place, body=_body(size), messages=messages,
+        found = racer.ask("publish", queue=place, body=body_of(size), messages=messages,
                           window=window)  # fmt: skip
         self._await(name, place, messages)
         self._drop(place)
@@ -145,7 +158,7 @@ class Race:
         racer = self.racers[name]
         messages = max(2, round(messages * racer.peer.share))
         source, target = self._fresh(name, "source"), self._fresh(name, "target")
-        racer.ask("publish", queue=source, body=_body(size), messages=messages, window=window)
+        racer.ask("publish", queue=source, body=body_of(size), messages=messages, window=window)
         racer.ask("start", source=source, target=target, prefetch=prefetch, handlers=handlers)
         rate = self._watch(name, target, messages)
         racer.ask("stop")
@@ -161,7 +174,7 @@ class Race:
         """
         racer = self.racers[name]
         source, target = self._fresh(name, "source"), self._fresh(name, "target")
-        racer.ask("publish", queue=source, body=_body(size), messages=2, window=1)
+        racer.ask("publish", queue=source, body=body_of(size), messages=2, window=1)
         self._await(name, source, 2)
         channel = self._connection.channel()
         # the library's own message, with its envelope, is published again and again
@@ -242,5 +255,6 @@ def save(figures: dict[str, Any], name: str) -> Path:
     return path
 
 
-def _body(size: int) -> str:
+def body_of(size: int) -> str:
+    """Return a JSON text of *size* bytes."""
     return '"' + "x" * (size - 2) + '"'

@@ -34,6 +34,7 @@ FIGURES = {  # of each, some that it must have computed
     "bench_batch": ["batch / single", "batch / single, by hand without a broker"],
     "bench_join": ["part / hop", "rounds, seconds"],
     "bench_prefetch": ["default / best", "prefetch found", "shares of 12 slow messages"],
+    "bench_scaling": ["work, processes / 1", "microseconds a message, broker"],
     "bench_latency": [
         "two stages / bare pika, p50", "two stages / bare pika, safe, p99", "scaling",
         "import mousetrap / import pika", "one hop, defaults",
