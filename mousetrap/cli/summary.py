@@ -30,6 +30,8 @@ def print_summary(values: Mapping[str, Any]) -> None:
         print_pairs(pairs)
         return
     out().print(Text(safe(summary_view.verdict(values)), style="bold"))
+    if slowest := summary_view.slowest_stage(values):
+        out().print(Text(slowest))
     print_pairs(summary_view.facts(values))
     if kinds := kinds_in_summary(values["reasons"]):
         rows = ((kind.number, _line(str(kind), kind.most_frequent)) for kind in kinds[:MAX_KINDS])

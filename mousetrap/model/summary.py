@@ -6,10 +6,12 @@ Nothing here talks to a broker. Prototyped in ``notebooks/check_pipeline.ipynb``
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mousetrap.display import next_calls
 from mousetrap.display.safe_text import NO_FORMULAS
 from mousetrap.model import summary_view
 
@@ -42,7 +44,8 @@ class RunSummary:
     `latency` is the time from sending a done job to the last outcome of its messages, in seconds,
     by percentile. `reasons` counts the dead messages by reason. `broker` names the broker, and says
     so if it keeps messages in memory only. `messages` counts the jobs and all messages that came of
-    them, `own_sends` those that handlers sent themselves, by `mousetrap.send`.
+    them, `own_sends` those that handlers sent themselves, by `mousetrap.send`. `next` has
+    calls that help next, in the notebook that has the run.
     """
 
     sent: int
@@ -59,10 +62,13 @@ class RunSummary:
     broker: str = ""
     messages: int = 0
     own_sends: int = 0
+    next: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the summary as plain values, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Return the summary as plain values, ready for JSON; without `next`."""
+        values = dataclasses.asdict(self)
+        del values["next"]
+        return values
 
     def counts(self) -> dict[str, Any]:
         """Return the figures to compare two runs of the same jobs by: no times, no broker."""
@@ -75,12 +81,16 @@ class RunSummary:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         values = self.as_dict()
         first, tables = summary_view.verdict(values), summary_view.tables(values)
-        shown = "".join(
+        slowest = summary_view.slowest_stage(values)
+        head = [f"<b>{first}</b>", html.escape(slowest), next_calls.html_of(self.next)]
+        shown = "".join(f"<div>{line}</div>" for line in head if line)
+        shown += "".join(
             f"<div style='margin-top:10px'>{each._repr_html_()}</div>" for each in tables
         )
+        lines = filter(None, [first, slowest, next_calls.text_of(self.next)])
         return {
-            "text/plain": "\n\n".join([first, *map(repr, tables)]),
-            "text/html": f"<div class='{NO_FORMULAS}'><div><b>{first}</b></div>{shown}</div>",
+            "text/plain": "\n\n".join(["\n".join(lines), *map(repr, tables)]),
+            "text/html": f"<div class='{NO_FORMULAS}'>{shown}</div>",
             SUMMARY_TYPE: values,
         }
 

@@ -15,9 +15,10 @@ from mousetrap.display.formats import UNKNOWN, counted, duration, share
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.model.error_kinds import MAX_KINDS, error_kinds, further
+from mousetrap.model.slowest_stage import seconds_measured, sentence
 
-STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait p50", "wait p99", "handling p50",
-                 "handling p99")  # fmt: skip
+STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait, half within", "wait, 99 % within",
+                 "handling, half within", "handling, 99 % within")  # fmt: skip
 _COUNTS = {"sent": "job", "confirmed": "job", "done": "job", "dead": "job", "lost": "job",
            "retried": "attempt", "duplicates": "outcome", "messages": "message"}  # fmt: skip
 _PERCENTILES = {"p50": "half within", "p90": "90 % within", "p99": "99 % within", "max": "longest"}
@@ -42,6 +43,11 @@ def verdict(values: Mapping[str, Any]) -> str:
         )
     every = "All " if confirmed > 1 else ""
     return f"{tokens.ENDED_SIGN} {every}{jobs} accounted for in {took}: {ends}, 0 lost"
+
+
+def slowest_stage(values: Mapping[str, Any]) -> str:
+    """Return which stage is the slowest, in words; "" if there are no two to compare."""
+    return sentence(seconds_measured(values["stages"]))
 
 
 def tables(values: Mapping[str, Any]) -> list[Table]:

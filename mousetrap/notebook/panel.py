@@ -192,7 +192,7 @@ def _ended(view: View) -> View:
         dataclasses.replace(each, state="ended" if each.state == "open" else each.state)
         for each in view.stages
     )
-    return dataclasses.replace(view, state="ended", stages=tuple(stages))
+    return dataclasses.replace(view, state="ended", stages=tuple(stages), next=())
 
 
 # ---- drawing -------------------------------------------------------------------------------------

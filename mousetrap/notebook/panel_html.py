@@ -11,6 +11,7 @@ import html
 
 from mousetrap.display import design_tokens as tokens
 from mousetrap.display import inline_pictures as pictures
+from mousetrap.display import next_calls
 from mousetrap.display.formats import number, shortened
 from mousetrap.display.safe_text import safe
 from mousetrap.notebook import panel_words as words
@@ -45,6 +46,11 @@ def section(view: View, at: AsOf, rows: int, *, is_drawn: bool, is_one_of_many: 
         f"{html.escape(' · '.join(parts)) or '&nbsp;'}</div>"
         for parts in words.foot(view, at)
     )
+    slowest, calls = html.escape(words.slowest(view)), next_calls.html_of(view.next)
+    if len(view.stages) > 1:  # the line is kept while no stage is named
+        slowest = f"<div>{slowest or '&nbsp;'}</div>"
+    if calls:
+        calls = f'<div style="white-space:nowrap;margin:0 0 4px 0">{calls}</div>'
     remarks = html.escape("\n".join(words.remarks(view, rows)))
     if remarks:
         remarks = f'<pre style="font-family:monospace;margin:4px 0">{remarks}</pre>'
@@ -53,9 +59,9 @@ def section(view: View, at: AsOf, rows: int, *, is_drawn: bool, is_one_of_many: 
         f"<div>{title}{mark} <b>{html.escape(found.word)}</b>{html.escape(found.rest)}</div>"
         f'<div style="margin:4px 0">{_bar(view)}</div>'
         f'<div style="font-variant-numeric:tabular-nums">{" · ".join([f"<b>{first}</b>", *others])}'
-        f"</div>{troubles}"
-        f'<div style="overflow-x:auto" tabindex="0">{_table(view, rows, is_drawn=is_drawn)}{feet}'
-        f"</div>{remarks}</div>"
+        f"</div>{slowest}{troubles}"
+        f'<div style="overflow-x:auto" tabindex="0">{_table(view, rows, is_drawn=is_drawn)}'
+        f"{calls}{feet}</div>{remarks}</div>"
     )
 
 
@@ -113,8 +119,8 @@ def _row(stage: StageView, view: View, top: float, *, is_drawn: bool) -> str:
 
 def _state(stage: StageView, view: View) -> str:
     """Return the sign of the state of *stage*."""
-    if stage.state not in words.WELL:
-        return tokens.DEAD_SIGN if stage.state == "failed" else "○"
+    if words.is_troubled(stage, view):
+        return words.trouble_sign(stage)
     is_over = view.is_finished or stage.state in ("closed", "replaced", "ended")
     return tokens.ENDED_SIGN if is_over else "○" if stage.state == "new" else tokens.RUNNING_SIGN
 

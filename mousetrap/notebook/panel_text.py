@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mousetrap.display import sparkline
+from mousetrap.display import next_calls, sparkline
 from mousetrap.display.safe_text import safe
 from mousetrap.display.table import Table
 from mousetrap.notebook import panel_words as words
@@ -26,8 +26,10 @@ def text(view: View, at: AsOf, rows: int) -> str:
     lines = [
         str(words.verdict(view)),
         " · ".join(words.totals(view)),
+        *filter(None, [words.slowest(view)]),
         *words.problems(view, rows),
         repr(table),
+        *filter(None, [next_calls.text_of(view.next)]),
         *(" · ".join(parts) for parts in words.foot(view, at) if parts),
         *words.remarks(view, rows),
     ]

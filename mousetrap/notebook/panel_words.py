@@ -13,6 +13,7 @@ from mousetrap.display import design_tokens as tokens
 from mousetrap.display.formats import UNKNOWN, age, counted, duration, number, rate, share
 from mousetrap.display.inline_pictures import scale_of
 from mousetrap.display.safe_text import safe
+from mousetrap.model import slowest_stage
 from mousetrap.notebook.freshness import AsOf
 from mousetrap.notebook.stats_source import StageView, View
 from mousetrap.runtime import clock
@@ -20,6 +21,7 @@ from mousetrap.runtime import clock
 MAX_TEXT = 60  # characters of a name or a state
 MAX_REMARKS = 10
 WELL = ("", "new", "open", "replaced", "closed", "ended")  # states of which nothing is said
+STOPPED_STATES = ("closed", "ended")  # states of which nothing is said when all has ended
 RESULT = "result"  # the word for messages in the queues that no stage of a run reads
 MIN_IN_WORK = 1.0  # seconds after which it is said how long a message is in work
 PANEL_COLUMNS = (
@@ -46,7 +48,7 @@ def verdict(view: View) -> Verdict:
         return Verdict("○", "Not started", "")
     if view.is_finished:
         return _end(view)
-    troubled = [each for each in view.stages if each.state not in WELL]
+    troubled = [each for each in view.stages if is_troubled(each, view)]
     if troubled:
         view = dataclasses.replace(view, left=None)
     found = _of_run(view) if view.unit == "job" else _of_workers(view)
@@ -54,7 +56,20 @@ def verdict(view: View) -> Verdict:
         return found
     others = f" and {counted(len(troubled) - 1, 'other stage')}" if len(troubled) > 1 else ""
     what = f"{safe(troubled[0].step.name, MAX_TEXT)} {_state(troubled[0])}"
-    return found._replace(rest=f"{found.rest}, but {what}{others}")
+    signs = [trouble_sign(each) for each in troubled]
+    sign = tokens.DEAD_SIGN if tokens.DEAD_SIGN in signs else signs[0]
+    return found._replace(sign=sign, rest=f"{found.rest}, but {what}{others}")
+
+
+def is_troubled(stage: StageView, view: View) -> bool:
+    """Return whether *stage* does not work, although *view* goes on."""
+    is_stopped = view.unit == "job" and not view.is_finished and stage.state in STOPPED_STATES
+    return stage.state not in WELL or is_stopped
+
+
+def trouble_sign(stage: StageView) -> str:
+    """Return the sign of a stage that does not work: it has ended, or it tries again."""
+    return tokens.DEAD_SIGN if stage.state in ("failed", *STOPPED_STATES) else tokens.RETRIED_SIGN
 
 
 def _end(view: View) -> Verdict:
@@ -141,11 +156,16 @@ def _percent(view: View) -> str:
     return f" ({share(jobs.done, jobs.total)})" if jobs and jobs.total else ""
 
 
+def slowest(view: View) -> str:
+    """Return which stage is the slowest, in words; "" if that cannot be known."""
+    return slowest_stage.sentence(view.spent)
+
+
 def problems(view: View, rows: int) -> list[str]:
     """Return a line for each thing that is wrong."""
     lines = [view.lost] if view.lost else []
     for each in view.stages[:rows]:
-        is_well = each.state in WELL
+        is_well = not is_troubled(each, view)
         if each.problem or not is_well:
             state = "" if is_well else f" {_state(each)}"
             problem = f": {each.problem}" if each.problem else ""
@@ -154,7 +174,9 @@ def problems(view: View, rows: int) -> list[str]:
 
 
 def _state(stage: StageView) -> str:
-    return "has failed" if stage.state == "failed" else f"is {safe(stage.state, MAX_TEXT)}"
+    if stage.state in ("failed", *STOPPED_STATES):
+        return "has failed" if stage.state == "failed" else "has stopped"
+    return f"is {safe(stage.state, MAX_TEXT)}"
 
 
 def remarks(view: View, rows: int) -> list[str]:

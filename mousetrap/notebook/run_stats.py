@@ -8,6 +8,7 @@ from mousetrap.amqp.queue_depth import Depth
 from mousetrap.display.formats import age
 from mousetrap.flows.flow import Step
 from mousetrap.model.ledger_progress import JobCounts, OpenMessages, RunProgress
+from mousetrap.model.slowest_stage import seconds_measured
 from mousetrap.notebook.stats_source import (
     StageView,
     StatsSource,
@@ -15,11 +16,14 @@ from mousetrap.notebook.stats_source import (
     address,
     measured,
     reconnects,
+    spent_now,
 )
+from mousetrap.runs.next_calls import next_calls
 from mousetrap.runs.run import Run
 from mousetrap.runtime import clock
 from mousetrap.worker.statistics import Statistics
 
+MAX_MEASURED = 100_000  # attempts of an open run; of more it takes too long again and again
 SENDING = 5.0  # seconds without a new job, after which no more are expected
 
 _NONE_OPEN = OpenMessages(0, None, 0, None)
@@ -39,6 +43,8 @@ class RunStatsSource(StatsSource):
         self.settings = run.settings
         self._total, self._grew_at = 0, 0.0  # jobs; the last time there were more, monotonic clock
         self._last: tuple[object, View] | None = None  # of a run that has ended
+        self._measured: dict[str, float] = {}  # seconds of a message, by stage
+        self._spent_until = -1  # attempts that had ended when they were measured
 
     def queues(self) -> list[str]:
         """Return the work queues of stages whose workers run elsewhere: see `view`."""
@@ -130,7 +136,21 @@ class RunStatsSource(StatsSource):
             run.state, stages, results, "result",
             unit="job", jobs=progress.jobs, started=progress.first, ended=ended, left=left,
             reconnects=reconnects(workers), lost=str(run.queues_lost or ""),
+            spent=self._spent(progress.jobs, stages), next=next_calls(run, progress.jobs),
         )  # fmt: skip
+
+    def _spent(self, jobs: JobCounts, stages: tuple[StageView, ...]) -> Mapping[str, float]:
+        """Return how long a message spends in each stage, or spent there if none is under way.
+
+        What it spent is computed again only after another message was settled.
+        """
+        ended = sum(each.done + each.retried + each.dead for each in stages)
+        if self.run.state != "closed" and (jobs.under_way or ended > MAX_MEASURED):
+            return spent_now(stages)
+        if self._spent_until != ended:
+            self._spent_until = ended
+            self._measured = seconds_measured(self.run.summary().as_dict()["stages"])
+        return self._measured
 
     def _left(self, jobs: JobCounts, now: float) -> float | None:
         """Return in how many seconds all jobs are settled; None if nobody can say.

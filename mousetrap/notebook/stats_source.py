@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mousetrap.amqp.queue_depth import Depth
 from mousetrap.flows.flow import Step
 from mousetrap.model.ledger_progress import JobCounts
+from mousetrap.model.slowest_stage import seconds_under_way
 from mousetrap.notebook.rate import RateMeter
 from mousetrap.runtime import forks, threads
 from mousetrap.settings import Settings
@@ -61,11 +62,28 @@ class View:
     left: float | None = None  # seconds until nothing is under way, if it goes on as it does
     reconnects: tuple[str, ...] = ()
     lost: str = ""  # why the run cannot go on
+    spent: Mapping[str, float] = field(default_factory=dict)  # seconds of a message, by stage
+    next: tuple[str, ...] = ()  # calls that help next
 
     @property
     def is_finished(self) -> bool:
         """Whether it will not change any more."""
         return self.state not in ("open", "new")
+
+
+def spent_now(stages: Sequence[StageView]) -> dict[str, float]:
+    """Return the seconds that a message spends in each of *stages*, as it goes at present.
+
+    Empty if a queue was not measured, or nothing is under way.
+    """
+    here = {each.step.name: (each.waiting, each.in_progress, each.rate) for each in stages}
+    if not any(waiting or in_work for waiting, in_work, _ in here.values()):
+        return {}
+    return {
+        name: seconds_under_way(waiting + (in_work or 0), per_second)
+        for name, (waiting, in_work, per_second) in here.items()
+        if waiting is not None
+    }
 
 
 class StatsSource(ABC):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from operator import add
 
 from mousetrap.amqp.queue_depth import Depth
+from mousetrap.display.next_calls import call_of, name_of
+from mousetrap.errors import SettingsError
 from mousetrap.flows.flow import Step, step_of
 from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.notebook.handle import Handle
@@ -19,6 +22,7 @@ from mousetrap.notebook.stats_source import (
     address,
     measured,
     reconnects,
+    spent_now,
 )
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
@@ -101,7 +105,7 @@ class WorkersStatsSource(StatsSource):
             _worst_state(states) if is_finished else "open", tuple(stages),
             {name: depth for name, depth in outputs.items() if name not in reads}, "waiting",
             self._remarks(), jobs=None if is_finished else _messages(stages),
-            reconnects=reconnects(latest),
+            reconnects=reconnects(latest), spent=spent_now(stages), next=self._next(stages),
         )  # fmt: skip
 
     def _stage(
@@ -154,6 +158,16 @@ class WorkersStatsSource(StatsSource):
         number = len(self.members)
         title = "1 worker" if number == 1 else f"{number} workers"
         return title + f" in namespace {self.settings.namespace}" * bool(self.settings.namespace)
+
+    def _next(self, stages: Sequence[StageView]) -> tuple[str, ...]:
+        """Return how to see the dead letters, of the stage that has most of them."""
+        most = max(stages, key=lambda each: each.dead, default=None)
+        if most is None or not most.dead:
+            return ()
+        settings = f", settings={name_of(self.settings, 'settings')}"
+        with suppress(SettingsError):  # the environment may have changed since
+            settings = settings * (self.settings != Settings.from_environment())
+        return (call_of("dead", f"{most.step.reads!r}{settings}"),)
 
     def _remarks(self) -> tuple[str, ...]:
         handles = [each for each in self.members if isinstance(each, Handle)]

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import recorded, save_recorded
 from mousetrap.model import ledger_tables
+from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.runs.diagram import Diagram
+from mousetrap.runs.next_calls import next_calls
 from mousetrap.runtime import forks
 
 if TYPE_CHECKING:
     from mousetrap.display.table import Table
+    from mousetrap.errors import QueuesLost
     from mousetrap.model.ledger import Ledger
     from mousetrap.model.summary import RunSummary
     from mousetrap.runs.plot import HasFaultRows
@@ -31,8 +34,14 @@ class RunFigures(forks.OfOneProcess):
     flow: Flow
     ledger: Ledger
     namespace: str
+    queues_lost: QueuesLost | None
     _workers: RunWorkers
     _product: str  # the broker's name and version, as the broker gives them
+
+    @property
+    def state(self) -> str:
+        """``new``, ``open`` or ``closed``."""
+        raise NotImplementedError
 
     @property
     def broker(self) -> str:
@@ -41,7 +50,10 @@ class RunFigures(forks.OfOneProcess):
 
     def summary(self) -> RunSummary:
         """Return the counts and times of the run as they are known now."""
-        return dataclasses.replace(self.ledger.summary(), broker=self._product)
+        found = self.ledger.summary()
+        under_way = found.sent - found.done - found.dead
+        jobs = JobCounts(found.sent, found.done, under_way, found.dead)
+        return dataclasses.replace(found, broker=self._product, next=next_calls(self, jobs))
 
     def messages(
         self,

@@ -15,7 +15,7 @@ from mousetrap import Panel
 from mousetrap.display.formats import duration
 from mousetrap.flows.flow import Step
 from mousetrap.model.ledger_progress import JobCounts
-from mousetrap.notebook import panel_words
+from mousetrap.notebook import panel_html, panel_text, panel_words
 from mousetrap.notebook.freshness import AsOf
 from mousetrap.notebook.stats_source import StageView, View
 from mousetrap.runtime import clock
@@ -60,10 +60,11 @@ def in_stage(**changes) -> View:
         (replace(RUN, state="new"), "○ Not started"),
         (replace(RUN, jobs=JobCounts()), "● Ready: no job was sent so far"),
         (replace(RUN, jobs=ENDED.jobs), "● Open: all 1,500 jobs accounted for so far"),
-        (in_stage(state="connecting"), "● Running for 7 s, but price is connecting"),
-        (in_stage(state="failed"), "● Running for 7 s, but price has failed"),
+        (in_stage(state="connecting"), "↻ Running for 7 s, but price is connecting"),
+        (in_stage(state="failed"), "✕ Running for 7 s, but price has failed"),
+        (in_stage(state="closed"), "✕ Running for 7 s, but price has stopped"),
         (replace(RUN, stages=(replace(PRICE, state="blocked"),) * 3),
-         "● Running for 7 s, but price is blocked and 2 other stages"),
+         "↻ Running for 7 s, but price is blocked and 2 other stages"),
         (LOST, "✕ Lost its queues: 529 of 1,500 jobs have no outcome"),
         (ENDED, "■ Settled: all 1,500 jobs accounted for in 12.1 s"),
         (replace(ENDED, jobs=JobCounts(1, 1)), "■ Settled: the only job accounted for in 12.1 s"),
@@ -98,6 +99,30 @@ def test_verdict_answers_first(view, says, now):
 def test_totals_add_up(view, says):
     """Done, under way, dead and lost are all there is."""
     assert " · ".join(panel_words.totals(view)) == says
+
+
+def test_the_slowest_stage_and_the_next_calls_have_a_line_each(now):
+    """In the text and, from the same words, in the HTML; a line without words stays there."""
+    known = replace(RUN, spent={"price": 0.4, "invoice": 3.4}, next=("run.settle()", "dead(run)"))
+    at = AsOf("2026-11-30 00:13:48", "")
+    lines = panel_text.text(known, at, 20).splitlines()
+    html = panel_html.section(known, at, 20, is_drawn=True, is_one_of_many=False)
+
+    assert lines[2] == "Slowest stage: invoice, 3.4 s per message (wait and handling)"
+    assert "Next: run.settle() · dead(run)" in lines
+    assert f"<div>{lines[2]}</div>" in html
+    assert ">dead(run)</code>" in html
+    empty = panel_html.section(RUN, at, 20, is_drawn=True, is_one_of_many=False)
+    assert empty.count("<div>&nbsp;</div>") == 1
+
+
+def test_a_stopped_worker_is_no_trouble_beside_others_or_at_the_end():
+    """Somebody has stopped it; of a run, no worker may stop before the run does."""
+    stopped = in_stage(state="closed").stages
+
+    assert panel_words.verdict(replace(WORKERS, stages=stopped)).sign == "●"
+    assert panel_words.problems(replace(ENDED, stages=stopped), 20) == []
+    assert panel_words.problems(replace(RUN, stages=stopped), 20) == ["price has stopped"]
 
 
 def test_foot_has_what_else_is_known():

@@ -119,6 +119,8 @@ def hostile_view(text: str, lost: str = "") -> View:
         text,
         (text, text),
         reconnects=(text,),
+        spent={text: 2.0, "next": 1.0},
+        next=(text, text),
         jobs=JobCounts(9, 3, 2, 4),
         started=1.0,
         ended=2.0,
@@ -144,7 +146,10 @@ def shown(text: str) -> dict[str, object]:
     dead_letters = DeadLetterList(
         [message], {message.id: Queue("words")}, Settings(password=PASSWORD), title=text, note=text
     )
-    records = {text: StageSummary(1, 2, 3, {"p50": 1.0}, {})}
+    records = {
+        text: StageSummary(1, 2, 3, {"p50": 1.0}, {"p50": 1.0}),
+        "other": StageSummary(1, 2, 3, {}, {"p50": 0.1}),
+    }
     sent = SendResult(text, [hostile_receipt(text, "returned")], 1.0)
     tables = {
         "table": Table((text, "b"), [(text, 1), (None, text)] * 15, text, text),

@@ -23,7 +23,7 @@ from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.model.outcome import Outcome, outputs_of
 from mousetrap.model.topology import Queue
 from mousetrap.notebook.panel import Panel
-from mousetrap.notebook.stats_source import StageView, View
+from mousetrap.notebook.stats_source import StageView, View, spent_now
 from mousetrap.runs import plot
 from mousetrap.runs.find_dead_letters import dead
 from mousetrap.runs.run import Run
@@ -60,12 +60,13 @@ FLOW = (price, invoice, archive_with_a_long_name, mail)
 
 
 def fed_run() -> Run:
-    """Return a run that was not started, whose ledger knows 700 jobs through four stages.
+    """Return a run that seems to be open, whose ledger knows 700 jobs through four stages.
 
     Some are retried, some are dead, two are open.
     """
     run = Run(FLOW, Settings(namespace="visl-dc7ecf98"))
     feed(run.ledger)
+    run._state = "open"
     return run
 
 
@@ -163,15 +164,16 @@ def running_view() -> View:
     steps = [Step("price", "orders", ("prices",)), Step("invoice", "prices", ("invoices",))]
     rates = [tuple([0.0] * 52 + [20.0, 150, 190, 185, 201, 192, 190, 192]),
              tuple([0.0] * 53 + [90.0, 120, 131, 138, 130, 129, 131])]  # fmt: skip
+    stages = (
+        StageView(steps[0], 1_418, 207, 4, 192.0, rates[0], 61, 5, 64, 12, "0 s", 0.1, "open",
+                  next_retry=0.4),
+        StageView(steps[1], 967, 0, 0, 131.0, rates[1], 447, 4, 32, 0, "3 s", 0.1, "open"),
+    )  # fmt: skip
     return View(
-        "run visl-dc7ecf98", "RabbitMQ 4.3.6 on localhost:5672", "open",
-        (
-            StageView(steps[0], 1_218, 207, 4, 192.0, rates[0], 261, 5, 64, 12, "7 s", 0.1, "open",
-                      next_retry=0.4),
-            StageView(steps[1], 967, 0, 0, 131.0, rates[1], 247, 4, 32, 0, "1 s", 0.1, "open"),
-        ),
+        "run visl-dc7ecf98", "RabbitMQ 4.3.6 on localhost:5672", "open", stages,
         {"invoices": 967}, "result", unit="job", jobs=JobCounts(1_500, 967, 529, 4),
-        started=NOW - 7, left=4.0,
+        started=NOW - 7, left=4.0, spent=spent_now(stages),
+        next=("run.settle()", "mousetrap.dead(run)"),
     )  # fmt: skip
 
 
@@ -186,6 +188,7 @@ def settled_view() -> View:
     return dataclasses.replace(
         running, state="settled", stages=tuple(ended), queues={"invoices": 1_488},
         jobs=JobCounts(1_500, 1_488, 0, 12), started=NOW - 12.1, ended=NOW, left=None,
+        next=("mousetrap.dead(run)", "run.plot()"),
     )  # fmt: skip
 
 
@@ -197,7 +200,8 @@ def troubled_view() -> View:
         second, state="reconnecting", rate=0.0,
         problem="the connection to localhost:5672 broke; next try in 2 s",
     )  # fmt: skip
-    return dataclasses.replace(running, stages=(first, broken), left=None)
+    stages = (first, broken)
+    return dataclasses.replace(running, stages=stages, left=None, spent=spent_now(stages))
 
 
 def surfaces() -> dict[str, dict[str, str]]:
