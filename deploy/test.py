@@ -29,7 +29,8 @@ def main() -> int:
     """Prepare what is missing, then run pytest."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n\n")[2],
-        usage="python3 deploy/test.py [--quick] [--broker KIND] [--coverage] [pytest arguments]",
+        usage="python3 deploy/test.py [--quick] [--broker KIND] [--coverage] [--junitxml FILE] "
+        "[pytest arguments]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -48,6 +49,9 @@ def main() -> int:
         action="store_true",
         help="report which lines were run, in kernels and workers, too; takes longer",
     )
+    parser.add_argument(
+        "--junitxml", metavar="FILE", help="write the results there, in the format of JUnit"
+    )
     arguments, for_pytest = parser.parse_known_args()
     kind = arguments.broker or os.environ.get("MOUSETRAP_BROKER")
     if arguments.quick:
@@ -59,6 +63,8 @@ def main() -> int:
     command = [str(bootstrap.PYTHON), "-m", "pytest", SLOWEST]
     if arguments.coverage:
         command += ["--cov", "--cov-report=term"]
+    if arguments.junitxml:
+        command += [f"--junitxml={arguments.junitxml}"]
     if arguments.quick:
         command += ["-m", "quick", *IN_PARALLEL, "tests"]
     else:

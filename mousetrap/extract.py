@@ -225,7 +225,7 @@ def _formatted(text: str) -> tuple[str, bool]:
     for arguments in (["check", "--select", "I,F401", "--fix", "--exit-zero"], ["format"]):
         done = subprocess.run(
             [ruff, *arguments, "--quiet", "--isolated", "--line-length", "100", "-"],
-            input=text, capture_output=True, text=True, timeout=60, check=False,
+            input=text, capture_output=True, encoding="utf-8", timeout=60, check=False,
         )  # fmt: skip
         if done.returncode:
             return text, False

@@ -256,7 +256,7 @@ def _compose(
     started = clock.monotonic()
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
     ) as process:  # fmt: skip
         while True:
             try:
@@ -277,8 +277,8 @@ def _compose(
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=DOCKER_TIMEOUT, check=False,
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+            errors="replace", timeout=DOCKER_TIMEOUT, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", "no answer")

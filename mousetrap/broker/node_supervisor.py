@@ -34,6 +34,8 @@ import time
 from pathlib import Path
 from typing import IO
 
+assert sys.platform != "win32"  # also for type checkers: they skip the rest there
+
 NODE_STOP_TIMEOUT = 30.0  # seconds; a guess: RabbitMQ on an idle laptop needs one or two
 EPMD_ATTEMPTS = 100  # of 0.05 seconds
 LOCK_ATTEMPTS = 50  # of 0.1 seconds

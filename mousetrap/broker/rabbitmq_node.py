@@ -121,6 +121,8 @@ class RabbitMQNode:
     @property
     def is_supervised(self) -> bool:
         """Whether a supervisor runs and holds the lock on the folder."""
+        if sys.platform == "win32":  # no private node runs there: `executables.problem`
+            return False
         import fcntl  # not at the top: this module is imported on Windows too
 
         try:
@@ -180,7 +182,8 @@ class RabbitMQNode:
         else:
             assert supervisor.stdin is not None
             # A forked child that held the pipe open would keep the node alive after this process.
-            os.register_at_fork(after_in_child=supervisor.stdin.close)
+            if sys.platform != "win32":  # there is no fork
+                os.register_at_fork(after_in_child=supervisor.stdin.close)
         return supervisor
 
     def _exit_reason(self, starts_before: int) -> str | None:
@@ -212,7 +215,7 @@ class RabbitMQNode:
     def sweep(self) -> bool:
         """End what a killed supervisor left running; return whether anything was."""
         state = self.state()
-        if not state:
+        if not state or sys.platform == "win32":  # no private node runs there
             return False
         epmd_port = self._spec()["environment"]["ERL_EPMD_PORT"]
         arguments = {"node": str(self.folder), "epmd": f"-port {epmd_port}"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mousetrap.check.progress import PROGRESS_VARIABLE
 from mousetrap.check.safe_text import plain_text
 from mousetrap.runtime import clock, threads
+from mousetrap.runtime.processes import own_group
 from mousetrap.runtime.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class PapermillProcess:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env={**os.environ, **self._environment, **ours},
-            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the child
+            **own_group(session=True),  # Ctrl-C reaches only this process, which ends the child
         )
         self._descendants: Descendants = Descendants(self._process.pid, self._job["run_id"])
         threads.Thread(target=self._read_events, daemon=True).start()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import defaultdict
 from contextlib import suppress
 
@@ -63,7 +64,7 @@ class Descendants:
 
         The cell that runs then raises KeyboardInterrupt, so the executed copy shows where it was.
         """
-        if os.name == "nt":
+        if sys.platform == "win32":
             return  # Windows has no such signal; `terminate` follows
         with suppress(psutil.Error):
             children = psutil.Process(self._root).children()  # None is this process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def kernel_sockets(folder: Path, language: str) -> Any:
     prefix = str(folder / "kernel")
     # Some kernels of other languages do not support it. The path of a socket has a maximum length:
     # 103 bytes on macOS, and zmq adds "-1".
-    if os.name == "nt" or language != "python" or len(os.fsencode(prefix)) > 95:
+    if sys.platform == "win32" or language != "python" or len(os.fsencode(prefix)) > 95:
         return Config()
     return Config({"KernelManager": {"transport": "ipc", "ip": prefix}})
 

@@ -8,6 +8,8 @@ once, because a lock that a child inherits would outlive its parent.
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import lock_descriptor, unlock_descriptor
@@ -104,10 +106,22 @@ class LockedFile:
             left = left[os.write(self._descriptor, left) :]
 
     def delete(self) -> None:
-        """Delete the file, then release the lock."""
-        if self.is_locked:
-            if self._is_at_path():
+        """Delete the file, then release the lock.
+
+        Windows deletes no file that is open, so there the lock is released first. If another
+        process has opened the file meanwhile, an empty file stays, which that process deletes.
+        """
+        if not self.is_locked:
+            return
+        if not self._is_at_path():
+            self.release()
+        elif sys.platform == "win32":
+            os.ftruncate(self._descriptor, 0)
+            self.release()
+            with suppress(PermissionError):
                 self.path.unlink(missing_ok=True)
+        else:
+            self.path.unlink(missing_ok=True)
             self.release()
 
     def release(self) -> None:

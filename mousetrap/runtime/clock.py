@@ -8,6 +8,7 @@ times that people read or other processes compare.
 
 from __future__ import annotations
 
+import sys
 import time as _time
 from datetime import UTC, datetime
 
@@ -22,7 +23,7 @@ def uptime() -> float:
 
     All processes of the machine see the same value. Changes of the system's clock do not affect it.
     """
-    if hasattr(_time, "CLOCK_BOOTTIME"):
+    if sys.platform != "win32" and hasattr(_time, "CLOCK_BOOTTIME"):
         return _time.clock_gettime(_time.CLOCK_BOOTTIME)
     return _time.monotonic()
 

@@ -272,7 +272,7 @@ def _password_from(path: str, environment: Mapping[str, str]) -> str:
     if environment.get("RABBITMQ_PASSWORD"):
         raise SettingsError(f"RABBITMQ_PASSWORD and {PASSWORD_FILE} are both set: set one of them")
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not valid UTF-8"
         raise SettingsError(f"{PASSWORD_FILE} is {path!r}, which cannot be read: {why}") from None

@@ -17,6 +17,7 @@ from typing import Any
 from mousetrap.model.backoff import backoff
 from mousetrap.runtime import clock
 from mousetrap.runtime.exit_codes import ExitCause, classify
+from mousetrap.runtime.processes import own_group
 
 SUMMED_COUNTS = ("received", "done", "retried", "dead", "reconnects")
 FACTS = ("alive", "connected", "consuming")
@@ -65,12 +66,6 @@ class WorkerProcess:
             self._report.unlink()
         self._last, self._changed = {}, (0, 0.0)
         self._started = clock.monotonic()
-        # A process group of its own: Ctrl-C reaches this process only, which stops the others.
-        own_group: dict[str, Any] = (
-            {"process_group": 0}
-            if os.name == "posix"
-            else {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-        )
         with open(self._log or os.devnull, "wb") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -78,7 +73,7 @@ class WorkerProcess:
                 stdout=log if self._log else self._out,
                 stderr=subprocess.STDOUT if self._log else None,
                 env=self._environment,
-                **own_group,
+                **own_group(),  # Ctrl-C reaches this process only, which stops the others
             )
 
     def exit_cause(self) -> tuple[ExitCause, int] | None:

@@ -22,6 +22,9 @@ from mousetrap.runs.run import Run
 from mousetrap.runs.run_lock import RunLock, sweep
 from mousetrap.worker.worker import Worker
 
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)
+]
 NUMBER = 300  # values before the end: more than one batch of `publish_many`
 
 
@@ -92,7 +95,7 @@ def test_send_in_a_handler_keeps_nothing_of_a_generator_that_raises(settings):
     assert [each.data for each in drain("out", settings=settings)] == [-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGALRM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_signal_while_a_batch_is_submitted(settings, number):
     """Whichever signal has a handler that raises: the batch is sent once, and counted."""
     declare("work", settings=settings)

@@ -79,7 +79,7 @@ def test_run_makes_all_queues_in_its_namespace(settings):
 
 def test_worker_processes_of_a_run_know_the_queues_of_its_flow(settings, monkeypatch):
     """They are told on their command line: the stages may be in several modules."""
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     flow = [their_flow.accept, their_flow.price, their_flow.book]
 
     with mousetrap.run(flow, settings, workers="processes", retry_delays=(0.1,)) as run:

@@ -20,6 +20,8 @@ from mousetrap.run_fetch_worker import fetch
 from mousetrap.start_fetch import FetchJob
 from mousetrap.worker.worker import Worker
 
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
 
 def leave_in_fork(context):
     """Leave *context* in a forked child, as an exception or the end of the block does."""
@@ -32,6 +34,7 @@ def leave_in_fork(context):
     os.waitpid(child, 0)
 
 
+@needs_fork
 def test_proxy_goes_on(settings):
     """The child's shutdown would reach the parent's sockets."""
     with Proxy(settings) as proxy, job_queue.open_channel(proxy.settings) as channel:
@@ -41,6 +44,7 @@ def test_proxy_goes_on(settings):
         assert job_queue.ping(proxy.settings)
 
 
+@needs_fork
 def test_worker_processes_go_on(settings):
     """The child does not stop the processes of its parent."""
     with mousetrap.run(fetch, settings, workers="processes") as run:
@@ -49,6 +53,7 @@ def test_worker_processes_go_on(settings):
         assert run.settle(timeout=40).done == 1
 
 
+@needs_fork
 def test_namespace_of_a_test_goes_on(settings):
     """Neither its queues nor its files are deleted; the end of the parent deletes both."""
     with TestNamespace(ensure("external", settings.replace(namespace="")), "test") as namespace:

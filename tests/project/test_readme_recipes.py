@@ -6,6 +6,7 @@ import ast
 import asyncio
 import dataclasses
 import importlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ def names(settings, monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     example = re.findall(r"```python\n(.*?)```", EXAMPLE, re.S)[0].partition("\n\nwith ")[0]
     (tmp_path / "readme_flow.py").write_text(example)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(mousetrap.__file__).parents[1]}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(mousetrap.__file__).parents[1]}")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     measure = importlib.import_module("readme_flow").measure

@@ -16,6 +16,8 @@ from mousetrap.settings import Settings
 
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
 START_TIMEOUT = 20.0  # seconds for the fork server to answer
+# Windows, where the pool is not used, has no SIGKILL.
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 @dataclass
@@ -28,7 +30,7 @@ class PoolProcess:
     waited: float = 0.0  # seconds; what it computed, on a machine however busy, does not count
     _ended: threading.Event = field(default_factory=threading.Event, repr=False)
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
+    def kill(self, number: int = KILL) -> None:
         """Send it a signal, by default SIGKILL."""
         if not self._ended.is_set():
             with contextlib.suppress(ProcessLookupError):  # it has just ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def embedded():
 @pytest.fixture(params=["threads", "processes", "embedded", "quorum"])
 def join_run(request, monkeypatch):
     """A function that runs a flow: with each kind of workers, broker and queue."""
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{TESTS.parent}")
     kind = request.param
     settings = request.getfixturevalue("embedded" if kind == "embedded" else "settings")
     if kind == "quorum":

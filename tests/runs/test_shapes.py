@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -36,7 +37,7 @@ EXCHANGES = [publish, audit, german, ship, police, press]
 @pytest.fixture(params=["threads", "processes"])
 def shape_run(request, settings, monkeypatch):
     """A function that runs a flow, whose worker processes can import it."""
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{TESTS.parent}")
     return lambda flow: mousetrap.run(flow, settings, workers=request.param, keep_bodies=100)
 
 

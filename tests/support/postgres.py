@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -39,6 +38,8 @@ class Postgres:
         self.port = free_ports(1)[0]
         self._user = None
         if os.getuid() == 0:  # PostgreSQL does not run as root
+            import pwd  # not at the top: Windows has no such module, and imports this one
+
             names = {each.pw_name for each in pwd.getpwall()}
             self._user = "postgres" if "postgres" in names else "nobody"
             shutil.chown(self.folder, self._user)
