@@ -6,20 +6,21 @@ pages, has Sphinx build them, and checks every link. Then it needs no network. T
 
 The pages are ``deploy/docs/``, README, the notebooks as they are committed, and the documents of
 the other folders. Each keeps its place, so that a link between two documents leads to the same one
-on GitHub and in the site. A link to any other file of the repository leads to its source.
+on GitHub and in the site. A link to any other file of the repository leads to its source: to GitHub
+if a workflow builds the site, else to a copy of the file in the site.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -127,8 +128,6 @@ def stage() -> None:
 
 def _notebook(text: str, path: Path, all_places: dict[Path, Path]) -> str:
     """Return the notebook with the links of its Markdown cells changed."""
-    import json
-
     notebook = json.loads(text)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
@@ -152,9 +151,14 @@ def with_links(text: str, path: Path, all_places: dict[Path, Path]) -> str:
             return f"{begin}{_relative(all_places[target], all_places[path])}{anchor}{end}"
         if not (ROOT / target).exists():
             raise SystemExit(f"{path}: the link {file} leads nowhere")
-        if not (address := repository()):
-            return begin.removesuffix("](").lstrip("![")
-        return f"{begin}{address}/blob/main/{target.as_posix()}{anchor}{end}"
+        if address := repository():
+            return f"{begin}{address}/blob/main/{target.as_posix()}{anchor}{end}"
+        if (ROOT / target).is_dir():
+            return begin[1:].removesuffix("](")
+        copy = SOURCE / "source" / target
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / target, copy)
+        return f"{begin}{_relative(Path('source') / target, all_places[path])}{end}"
 
     parts = FENCE.split(text)  # every second part is a code block
     parts[::2] = [LINK.sub(link, part) for part in parts[::2]]
@@ -166,13 +170,9 @@ def _relative(target: Path, page: Path) -> str:
 
 
 def repository() -> str:
-    """Return the address of the repository, as pyproject.toml has it; empty if it has none."""
-    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
-    by_name = {name.lower(): url for name, url in urls.items()}
-    for name in ("source", "repository", "homepage"):
-        if name in by_name:
-            return by_name[name].rstrip("/")
-    return ""
+    """Return the address of the repository; empty if no workflow of GitHub builds the site."""
+    server, name = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
+    return f"{server}/{name}" if server and name else ""
 
 
 def split_recipes(readme: str) -> tuple[str, str]:

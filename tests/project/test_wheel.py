@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # These prepare a checkout: `mousetrap demo` is demo.py for those who have none.
-FOR_A_CHECKOUT = ["deploy/*.py", "deploy/*.lock"]
+FOR_A_CHECKOUT = ["deploy/*.py", "deploy/*.lock", "deploy/docs/*"]
 NAMES_OF_GITHUB = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "Some/fork"}
 
 
