@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from support.committed_outputs import EXERCISES, solutions
 
 from mousetrap.check import parameters_of
 from mousetrap.model.summary import SUMMARY_TYPE
@@ -64,12 +65,51 @@ def test_notebook_is_valid_and_stripped(path):
 
 @every_notebook
 def test_notebook_begins_with_a_question_and_ends_with_roads_not_taken(path):
-    """The title asks, and the last section says what was not done, and why."""
+    """The title asks, and the last section says what was not done, and why; then come exercises."""
     prose = "\n\n".join(cell.source for cell in cells(path, "markdown"))
     headings = re.findall(r"^#+ .*$", prose, re.MULTILINE)
 
     assert re.fullmatch(r"# .+\?", headings[0])
-    assert headings[-1] == "## Roads not taken"
+    last = ["## Roads not taken", *["## Exercises"] * (path in NUMBERED)]
+    assert headings[-len(last) :] == last
+
+
+def test_first_notebook_begins_with_a_flow_on_the_embedded_broker():
+    """Its first cell of code is the second one, and needs nothing: no broker, no cell before it."""
+    title, first, *_ = nbformat.read(NUMBERED[0], as_version=4).cells
+
+    assert title.cell_type == "markdown"
+    assert 'ensure("embedded"' in first.source
+    assert "run.settle(" in first.source
+
+
+@every_numbered
+def test_notebook_has_two_exercises_with_folded_solutions(path):
+    """The solutions run after the notebook: `notebooks/conftest.py`."""
+    notebook = nbformat.read(path, as_version=4)
+    [exercises] = [cell.source for cell in notebook.cells if cell.id == EXERCISES]
+
+    assert len(solutions(notebook)) == exercises.count("<details>") == 2
+    assert re.findall(r"^\*\*(\d)\.\*\* ", exercises, re.M) == ["1", "2"]
+    for solution in solutions(notebook):
+        assert any(
+            isinstance(node, (ast.Assert, ast.Assign)) for node in ast.walk(ast.parse(solution))
+        )
+
+
+@every_numbered
+def test_notebook_ends_with_links_to_its_neighbours(path):
+    """The text of a link is the title of the notebook it leads to; the last leads to the check."""
+    at = NUMBERED.index(path)
+    after = NUMBERED[at + 1] if path != NUMBERED[-1] else path.with_name("check_pipeline.ipynb")
+    last = nbformat.read(path, as_version=4).cells[-1].source
+
+    links = {target: text for text, target in re.findall(r"\[([^]]+)\]\(([^)]+)\)", last)}
+
+    assert list(links) == [each.name for each in [*NUMBERED[at - 1 : at], after]]
+    for target, text in links.items():
+        title = cells(path.with_name(target), "markdown")[0].source.splitlines()[0]
+        assert title.removeprefix("# ").lower() == text.lower()
 
 
 def test_modules_and_notebooks_name_each_other():
