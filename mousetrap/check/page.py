@@ -34,6 +34,7 @@ from mousetrap.check.table import (
 from mousetrap.errors import CheckError
 from mousetrap.model.error_kinds import MAX_KINDS, ErrorKind, further, kinds_in_summary
 from mousetrap.model.summary import RunSummary
+from mousetrap.model.summary_view import PERCENTILES
 
 if TYPE_CHECKING:
     import jinja2
@@ -163,11 +164,20 @@ def _shared_parameters(grid: GridResult) -> list[tuple[str, object]]:
 
 
 def _stage_table(stages: Mapping[str, object]) -> tuple[list[str], list[tuple[str, list[object]]]]:
-    """Return columns, and a row per stage: ``{"wait": {"p50": 0.1}}`` is in column "wait p50"."""
+    """Return columns, and a row per stage.
+
+    ``{"wait": {"p50": 0.1}}`` is 0.1 in the column "wait, half within, s".
+    """
     flat = {name: _flat(stage) for name, stage in list(stages.items())[:_MAX_ENTRIES]}
     columns = list(dict.fromkeys(column for row in flat.values() for column in row))
     columns = columns[:_MAX_STAGE_COLUMNS]
     return columns, [(name, [row.get(each, "") for each in columns]) for name, row in flat.items()]
+
+
+def _column(name: str, part: str) -> str:
+    if part in PERCENTILES:
+        return f"{name}, {PERCENTILES[part]}, s"
+    return f"{name} {part}" if part else name
 
 
 def _flat(stage: object) -> dict[str, Any]:
@@ -176,7 +186,7 @@ def _flat(stage: object) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in stage.items():
         parts = value if isinstance(value, Mapping) else {"": value}
-        flat |= {f"{name} {part}" if part else name: each for part, each in parts.items()}
+        flat |= {_column(name, part): each for part, each in parts.items()}
     return flat
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mousetrap.check.results import FIGURES, GridResult, PointResult
+from mousetrap.model.summary_view import PERCENTILES
 
 VERDICT_SIGNS = {"passed": "✓", "failed": "✗", "not run": "–"}  # colour alone is not enough
 
@@ -54,7 +55,7 @@ def comparison_table(grid: GridResult) -> ComparisonTable:
         *([Cell("notebook")] if with_notebook else []),
         *(Cell(name, _value_class(_first_value(grid, name))) for name in grid.axes),
         Cell("verdict"),
-        *(Cell(name, _NUMERIC, title=_TITLES.get(name)) for name in figures),
+        *(Cell(_heading(name), _NUMERIC, title=_TITLES.get(name)) for name in figures),
     ]
     rows = []
     for index, point in enumerate(grid):
@@ -66,6 +67,10 @@ def comparison_table(grid: GridResult) -> ComparisonTable:
         ]
         rows.append((point, cells))
     return ComparisonTable(headings, rows)
+
+
+def _heading(figure: str) -> str:
+    return f"{PERCENTILES[figure]}, s" if figure in PERCENTILES else figure
 
 
 def notebooks_of(grid: GridResult) -> list[str]:

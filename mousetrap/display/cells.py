@@ -64,6 +64,22 @@ class Bar(TableCell):
 
 
 @dataclass(frozen=True)
+class Marked(TableCell):
+    """A name that stands out, with a sign before it."""
+
+    sign: str
+    name: str
+
+    def text(self) -> str:
+        """Return both."""
+        return f"{self.sign} {safe(self.name, MAX_CELL_CHARS)}"
+
+    def html(self) -> str:
+        """Return both in bold."""
+        return f"<b>{html.escape(self.text())}</b>"
+
+
+@dataclass(frozen=True)
 class Code(TableCell):
     """What a person types or copies: an id, a command."""
 

@@ -9,10 +9,12 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mousetrap.display.cells import Marked, Plain
 from mousetrap.display.formats import UNKNOWN, counted, duration, number, yes_or_no
 from mousetrap.display.table import Table
 
 NONE = "none"
+DIFFERS = "≠"
 HIDDEN = "********"
 
 
@@ -43,12 +45,22 @@ def field_table(
         if variables is not None:
             row.append(variables.get(field.name, UNKNOWN))
         (others if has == default else changed).append(row)
-    columns = ("setting", "value", "default", *(["variable"] if variables is not None else []))
+    columns = (
+        "setting",
+        "value",
+        "default",
+        *(["environment variable"] if variables is not None else []),
+    )
     differ = "differs" if len(changed) == 1 else "differ"
     all_ = counted(len(changed) + len(others), "setting")
+    mark = f" ({DIFFERS})" if changed else ""
+    marked = {row[0] for row in changed}
     return Table(
-        columns, [*changed, *others], f"{title}: {len(changed)} of {all_} {differ} from the default"
-    )  # fmt: skip
+        columns,
+        [*changed, *others],
+        f"{title}: {len(changed)} of {all_} {differ} from the default{mark}",
+        shows={"setting": lambda name: Marked(DIFFERS, name) if name in marked else Plain(name)},
+    )
 
 
 def _default_of(field: dataclasses.Field[Any]) -> Any:

@@ -6,14 +6,13 @@ variables of the notebook; a program, or an object without a name there, gets th
 
 from __future__ import annotations
 
+import html
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 
-from mousetrap.display.cells import Code
 from mousetrap.display.safe_text import safe
 from mousetrap.runtime.environment import ipython_shell
-
-MAX_CALLS = 4  # that are shown
 
 
 def name_of(value: object, usual: str) -> str:
@@ -27,16 +26,18 @@ def name_of(value: object, usual: str) -> str:
 def call_of(function: str, arguments: str) -> str:
     """Return a call of this *function* of the package: ``mousetrap.dead(run)``."""
     package = sys.modules["mousetrap"]
-    alone = name_of(getattr(package, function), "")
+    alone = name_of(attrgetter(function)(package), "")
     name = alone or f"{name_of(package, 'mousetrap')}.{function}"
     return f"{name}({arguments})"
 
 
 def text_of(calls: Sequence[str]) -> str:
     """Return *calls* as a line: ``Next: run.results() · run.plot()``; "" if there are none."""
-    return f"Next: {safe(' · '.join(calls[:MAX_CALLS]))}" if calls else ""
+    return f"Next: {safe(' · '.join(calls))}" if calls else ""
 
 
 def html_of(calls: Sequence[str]) -> str:
-    """Return the same as HTML."""
-    return f"Next: {' · '.join(Code(each).html() for each in calls[:MAX_CALLS])}" if calls else ""
+    """Return the same as HTML; a call is broken only where a line is too short for it."""
+    style = "white-space:normal;overflow-wrap:anywhere"
+    shown = (f"<code style='{style}'>{html.escape(safe(each))}</code>" for each in calls)
+    return f"Next: {' · '.join(shown)}" if calls else ""

@@ -121,7 +121,7 @@ class Table(Sequence[Mapping[str, Any]]):
     def _repr_html_(self) -> str:
         sides = [RIGHT if right else LEFT for right in self._sides()]
         names = "".join(
-            f"<th scope='col' style='{side}'>{html.escape(name)}</th>"
+            f"<th scope='col' style='{side};white-space:normal'>{html.escape(name)}</th>"
             for side, name in zip(sides, self._heads(), strict=True)
         )
         head = f"<thead><tr>{names}</tr></thead>" if any(self.columns) else ""

@@ -18,6 +18,8 @@ from typing import Any
 from mousetrap.amqp.publisher import Publisher
 from mousetrap.amqp.receipt import Receipt
 from mousetrap.display import design_tokens as tokens
+from mousetrap.display import next_calls
+from mousetrap.display.formats import counted, duration
 from mousetrap.display.progress import UPDATE_INTERVAL, ProgressDisplay
 from mousetrap.display.safe_text import NO_FORMULAS, safe
 from mousetrap.errors import MousetrapError, PublishError
@@ -27,6 +29,7 @@ from mousetrap.model.delays import SendOptions
 from mousetrap.model.message import Message
 from mousetrap.model.one_or_many import is_many
 from mousetrap.model.targets import Address, Target, address_of, check_can_wait
+from mousetrap.model.topology import work_queue_of
 from mousetrap.runtime import clock
 from mousetrap.runtime.cell_end import at_cell_end
 from mousetrap.settings import Settings
@@ -74,21 +77,39 @@ class SendResult:
 
     def __repr__(self) -> str:
         self._is_shown = True
-        return self._text()
+        return self._text("_")  # what a cell showed last
 
-    def _text(self) -> str:
-        why = f"\n{safe(self.error)}" if self.error else ""
-        return f"{self._summary()} → {safe(self.queue)}{why}"
+    def _text(self, usual: str = "sent") -> str:
+        lines = [f"{self._summary()} → {safe(self.queue)}"]
+        lines += [safe(self.error)] * bool(self.error)
+        return "\n".join(filter(None, [*lines, next_calls.text_of(self._next(usual))]))
 
     def _repr_html_(self) -> str:
         self._is_shown = True
         mark, color = (tokens.DEAD_SIGN, tokens.DEAD_MARK) if self.error else ("✓", tokens.OK_MARK)
         why = f"<br>{html.escape(safe(self.error))}" if self.error else ""
+        calls = next_calls.html_of(self._next("_"))
         to = html.escape(safe(self.queue))
         return (
             f"<div class='{NO_FORMULAS}'><span style='color:{color}'>{mark}</span> "
-            f"<b>{html.escape(self._summary())}</b> → {to}{why}</div>"
+            f"<b>{html.escape(self._summary())}</b> → {to}{why}"
+            f"{f'<br>{calls}' * bool(calls)}</div>"
         )
+
+    def _next(self, usual: str) -> list[str]:
+        """Return what a person would call next if messages are not confirmed.
+
+        *usual* is what this result is called if the notebook has no name for it.
+        """
+        failed = [each for each in self.receipts if each.error]
+        if not failed or failed[0].exchange:
+            return []
+        receipts = f"{next_calls.name_of(self, usual)}.receipts"
+        again = f"[each.message for each in {receipts} if each.error]"
+        calls = [next_calls.call_of("send", f"{self.queue!r}, {again}")]
+        if failed[0].state == "returned" and not work_queue_of(self.queue):
+            calls.insert(0, next_calls.call_of("job_queue.declare", repr(self.queue)))
+        return calls
 
     def _log(self) -> None:
         """Log the error, unless a cell shows this result."""
@@ -98,8 +119,15 @@ class SendResult:
     def _summary(self) -> str:
         if self.is_output:
             return f"{len(self):,} will be sent when the handler returns"
-        counts = ", ".join(f"{n:,} {state}" for state, n in self.counts.items())
-        return f"{counts or 'nothing to send'} in {self.seconds:.2f} s"
+        took, counts = duration(self.seconds), self.counts
+        shown = ", ".join(f"{n:,} {state}" for state, n in counts.items() if state != "confirmed")
+        if self.error:
+            failed = len(self) - counts.get("confirmed", 0)
+            of = f"{failed:,} of {counted(len(self), 'message')}"
+            return f"{of} not confirmed: {shown} in {took}"
+        if number := counts.get("confirmed"):
+            shown = ", ".join(filter(None, [f"{number:,} confirmed", shown]))
+        return f"{shown or 'nothing to send'} in {took}"
 
 
 def send(

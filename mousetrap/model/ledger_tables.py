@@ -11,7 +11,7 @@ from typing import Any
 
 from mousetrap.display.formats import age, counted, duration
 from mousetrap.display.safe_text import safe
-from mousetrap.display.table import MAX_CELL_CHARS, Table
+from mousetrap.display.table import MAX_CELL_CHARS, MAX_TABLE_ROWS, Table
 from mousetrap.errors import SettingsError
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.ledger_entry import LedgerEntry
@@ -33,13 +33,15 @@ def messages(
     stage: str | None = None,
     order: str = "attention",
     page: int = 1,
+    call: str = "run.messages",
 ) -> Table:
-    """Return a row for each message: its path, times in seconds, attempts, outcome and reason.
+    """Return a row for each message: stage, times in seconds, attempts, outcome and reason.
 
-    A message without an outcome is *open* if its queue is one of *reads* (the plain name of a
-    queue, with the stage that reads it), else it is a *result*. With *printed* (message id -> text)
+    The stage has those before it: ``fetch → process``. A message without an outcome is *open* if
+    its queue is one of *reads* (the plain name of a queue, with the stage that reads it), else it
+    is a *result*. With *printed* (message id -> text)
     there is a column for what its handler printed. *outcome* and *stage* keep only such messages.
-    *page* is the one that is shown, from 1.
+    *page* is the one that is shown, from 1; *call* is the name of the method that shows others.
 
     Raises:
         SettingsError: there is no such outcome, stage or order; the text says which there are.
@@ -48,7 +50,7 @@ def messages(
         if given not in known and not (given is None and known is not ORDERS):
             raise SettingsError(f"there is no {given!r} here: use one of {', '.join(known)}")
     columns: tuple[str, ...] = (
-        "message", "job", "path", "sent", "wait", "handling", "attempts", "outcome", "reason"
+        "message", "job", "stage", "sent", "wait", "handling", "attempts", "outcome", "reason"
     )  # fmt: skip
     columns = (*columns, "printed") if printed else columns
     chosen = [text for text in (outcome, stage and f"in {stage}") if text]
@@ -62,10 +64,21 @@ def messages(
             rows = list(rows)
     return Table(
         columns, rows, title, page=page,
-        more=".to_pandas() for all, page=…, outcome='dead', stage='…', order='slowest'",
+        more=_more(call, {"outcome": outcome, "stage": stage}, order, page, len(rows)),
         shows=dict.fromkeys(("sent", "wait", "handling"), duration), wrapped="reason",
         repeats={"job": "message"},
     )  # fmt: skip
+
+
+def _more(call: str, chosen: Mapping[str, str | None], order: str, page: int, number: int) -> str:
+    """Return the calls that show those of *number* messages which *page* does not show."""
+    following = page + 1 if page * MAX_TABLE_ROWS < number else 1
+    given = [f"{name}={value!r}" for name, value in chosen.items() if value is not None]
+    ordered = [f"order={order!r}"] if order != ORDERS[0] else []
+    calls = [f"{call}({', '.join([*given, *ordered, f'page={following}'])})"]
+    if not ordered:
+        calls.append(f"{call}({', '.join([*given, 'order=' + repr('slowest')])})")
+    return " · ".join([*calls, f"{call}({', '.join([*given, *ordered])}).to_pandas()"])
 
 
 def open_messages(ledger: Ledger, now: float) -> Table:

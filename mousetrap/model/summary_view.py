@@ -5,7 +5,7 @@ Nothing here talks to a broker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,12 @@ from mousetrap.model.slowest_stage import seconds_measured, sentence
 
 STAGE_COLUMNS = ("stage", "done", "retried", "dead", "wait, half within", "wait, 99 % within",
                  "handling, half within", "handling, 99 % within")  # fmt: skip
-_COUNTS = {"sent": "job", "confirmed": "job", "done": "job", "dead": "job", "lost": "job",
-           "retried": "attempt", "duplicates": "outcome", "messages": "message"}  # fmt: skip
-_PERCENTILES = {"p50": "half within", "p90": "90 % within", "p99": "99 % within", "max": "longest"}
+_JOBS = partial(counted, singular="job")
+_COUNTS: dict[str, Callable[[int], str]] = {
+    "sent": _JOBS, "confirmed": _JOBS, "done": _JOBS, "dead": _JOBS, "lost": _JOBS,
+    "retried": "{:,}×".format, "duplicates": "{:,}".format, "messages": "{:,}".format,
+}  # fmt: skip
+PERCENTILES = {"p50": "half within", "p90": "90 % within", "p99": "99 % within", "max": "longest"}
 
 
 def verdict(values: Mapping[str, Any]) -> str:
@@ -54,11 +57,11 @@ def tables(values: Mapping[str, Any]) -> list[Table]:
     """Return the counts, the latency, the kinds of error and the stages, those that there are."""
     reasons: Mapping[str, int] = values["reasons"]
     counts = {name: values[name] for name in _COUNTS}
-    shows = {name: partial(counted, singular=noun) for name, noun in _COUNTS.items()}
+    shows = dict(_COUNTS)
     if values["own_sends"]:
         counts["own sends"], shows["own sends"] = values["own_sends"], shows["messages"]
     found = [Table(tuple(counts), [tuple(counts.values())], note=_note(values), shows=shows)]
-    if latency := {_PERCENTILES.get(name, name): at for name, at in values["latency"].items()}:
+    if latency := {PERCENTILES.get(name, name): at for name, at in values["latency"].items()}:
         title = "Latency of done jobs, from sending one to its last outcome"
         times = dict.fromkeys(latency, duration)
         found.append(Table(tuple(latency), [tuple(latency.values())], title, shows=times))
@@ -74,12 +77,12 @@ def tables(values: Mapping[str, Any]) -> list[Table]:
 def facts(values: Mapping[str, Any]) -> dict[str, str]:
     """Return the counts and the latency by name, with units: ``{"sent": "1,500 jobs", …}``."""
     latency = [
-        f"{_PERCENTILES[name]} {duration(values['latency'][name])}"
-        for name in _PERCENTILES if name in values["latency"]
+        f"{PERCENTILES[name]} {duration(values['latency'][name])}"
+        for name in PERCENTILES if name in values["latency"]
     ]  # fmt: skip
-    found = {name: counted(values[name], noun) for name, noun in _COUNTS.items()}
+    found = {name: shown(values[name]) for name, shown in _COUNTS.items()}
     if values["own_sends"]:
-        found["own sends"] = counted(values["own_sends"], "message")
+        found["own sends"] = f"{values['own_sends']:,}"
     return found | {"latency": ", ".join(latency) or UNKNOWN, "broker": values["broker"]}
 
 

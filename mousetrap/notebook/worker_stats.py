@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import reduce
 from operator import add
 
 from mousetrap.amqp.queue_depth import Depth
-from mousetrap.display.next_calls import call_of, name_of
-from mousetrap.errors import SettingsError
+from mousetrap.display.next_calls import call_of
 from mousetrap.flows.flow import Step, step_of
 from mousetrap.model.ledger_progress import JobCounts
 from mousetrap.notebook.handle import Handle
@@ -24,6 +22,7 @@ from mousetrap.notebook.stats_source import (
     reconnects,
     spent_now,
 )
+from mousetrap.runs.next_calls import settings_argument
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
 from mousetrap.worker.statistics import Statistics
@@ -164,10 +163,7 @@ class WorkersStatsSource(StatsSource):
         most = max(stages, key=lambda each: each.dead, default=None)
         if most is None or not most.dead:
             return ()
-        settings = f", settings={name_of(self.settings, 'settings')}"
-        with suppress(SettingsError):  # the environment may have changed since
-            settings = settings * (self.settings != Settings.from_environment())
-        return (call_of("dead", f"{most.step.reads!r}{settings}"),)
+        return (call_of("dead", f"{most.step.reads!r}{settings_argument(self.settings)}"),)
 
     def _remarks(self) -> tuple[str, ...]:
         handles = [each for each in self.members if isinstance(each, Handle)]

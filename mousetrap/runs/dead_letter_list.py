@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mousetrap.display.cells import Code
 from mousetrap.display.formats import age, counted, size
+from mousetrap.display.next_calls import call_of, html_of, name_of, text_of
 from mousetrap.display.safe_text import NO_FORMULAS, SafeText, safe
 from mousetrap.display.table import Table
 from mousetrap.errors import MousetrapError, SettingsError
@@ -28,6 +28,7 @@ from mousetrap.model.message import Message
 from mousetrap.model.message_list import Messages
 from mousetrap.model.topology import Queue
 from mousetrap.runs.edited_messages import edited, editor
+from mousetrap.runs.next_calls import settings_argument
 from mousetrap.runs.run import Run
 from mousetrap.settings import Settings
 
@@ -133,23 +134,33 @@ class DeadLetterList(Messages):
         if not self:
             return safe(f"no dead letters{self.title}")
         table = shown_kinds(self, self._taken, self.title, self.note)
-        return f"{table!r}\nNext: {safe(' · '.join(self._next()))}"
+        return f"{table!r}\n{text_of(self._next())}"
 
     def _repr_html_(self) -> str:
         if not self:
             return f"<div class='{NO_FORMULAS}'>{html.escape(repr(self))}</div>"
         table = shown_kinds(self, self._taken, self.title, self.note)
-        commands = " · ".join(Code(each).html() for each in self._next())
-        return f"<div class='{NO_FORMULAS}'>{table._repr_html_()}<div>Next: {commands}</div></div>"
+        calls = html_of(self._next())
+        return f"<div class='{NO_FORMULAS}'>{table._repr_html_()}<div>{calls}</div></div>"
 
     def _next(self) -> list[str]:
-        """Return what a person would call next on this list, by the name ``letters``."""
+        """Return what a person would call next on this list, by its name or as ``letters``."""
         first, *others = kinds_of(self)
         calls = [f"traceback({self[first.members[0]].id[:8]!r})"]
         calls += [f"where({first.error!r})"] if others and first.error else []
         calls += ["bodies()"] if len(self._without_body) < len(self) else []
         calls += ["replay()"] if self._run is None or self._run.state == "open" else []
-        return ["letters = mousetrap.dead(…)", *(f"letters.{each}" for each in [*calls, "table()"])]
+        name = name_of(self, "")
+        before = [] if name else [f"letters = {self._call()}"]
+        return [*before, *(f"{name or 'letters'}.{each}" for each in [*calls, "table()"])]
+
+    def _call(self) -> str:
+        """Return the call that makes this list, as far as it is known here."""
+        if self._run is not None:
+            return call_of("dead", name_of(self._run, "run"))
+        names = list({queue.name for queue in self._queues.values()})
+        queue = repr(names[0]) if len(names) == 1 else "…"
+        return call_of("dead", f"{queue}{settings_argument(self._settings)}")
 
     def bodies(self, type: Any = None) -> Table:
         """Return one row for each with its body, truncated; decoded to *type*, if one is given."""

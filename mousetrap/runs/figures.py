@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mousetrap.display.next_calls import name_of
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import recorded, save_recorded
 from mousetrap.model import ledger_tables
@@ -63,7 +64,9 @@ class RunFigures(forks.OfOneProcess):
         order: str = "attention",
         page: int = 1,
     ) -> Table:
-        """Return one row for each message: path, times in seconds, attempts, outcome and reason.
+        """Return one row for each message: stage, times in seconds, attempts, outcome and reason.
+
+        The stage has those before it: ``fetch → process``.
 
         In a notebook, also the last line that its handler printed, if any. Twenty rows are shown:
         those of *page*, from 1; `to_pandas` has all. *outcome* (``"dead"``, ``"open"``,
@@ -79,6 +82,7 @@ class RunFigures(forks.OfOneProcess):
         return ledger_tables.messages(
             self.ledger, reads, self.namespace, printed,
             outcome=outcome, stage=stage, order=order, page=page,
+            call=f"{name_of(self, 'run')}.messages",
         )  # fmt: skip
 
     def plot(self, faults: HasFaultRows | None = None) -> None:

@@ -61,15 +61,14 @@ def _of_run(run: Run, n: int) -> DeadLetterList:
     entries = run.ledger.dead_entries()
     queues = {queue.name: queue for queue in run.queues}
     listed = [each for each in entries if each.queue in queues][:n]
-    with run.ledger.figures() as figures:
-        known = len(figures)
-    of_messages = f", {share(len(entries), known)} of {counted(known, 'message')}"
+    jobs = run.ledger.progress().jobs
+    of_jobs = f", {jobs.dead:,} of {counted(jobs.total, 'job')} ({share(jobs.dead, jobs.total)})"
     return DeadLetterList(
         [_message(run, each) for each in listed],
         {each.id: queues[each.queue] for each in listed},
         run.settings, stages=run.flow.stages, run=run,
         without_body=[each.id for each in listed if each.body is None],
-        title=f" of {run.namespace}" + _of_all(n, len(entries)) + of_messages,
+        title=f" of {run.namespace}" + _of_all(n, len(entries)) + of_jobs,
     )  # fmt: skip
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from mousetrap.display.next_calls import call_of, name_of
+from mousetrap.errors import SettingsError
 from mousetrap.model.ledger_progress import JobCounts
+from mousetrap.settings import Settings
 
 if TYPE_CHECKING:
     from mousetrap.errors import QueuesLost
@@ -44,3 +47,11 @@ def next_calls(run: HasWork, jobs: JobCounts) -> tuple[str, ...]:
     published = run.ledger.published()
     has_results = any(published.get(queue) for queue in run.flow.results)
     return (*dead, *[f"{name}.results()"] * has_results, f"{name}.plot()")
+
+
+def settings_argument(settings: Settings) -> str:
+    """Return what a call needs to use *settings*: "" if these are those of the environment."""
+    with suppress(SettingsError):  # the environment may have changed since
+        if settings == Settings.from_environment():
+            return ""
+    return f", settings={name_of(settings, 'settings')}"

@@ -81,8 +81,18 @@ def test_page_shows_the_result_of_each_point(report_folder):
     assert "✗ failed" in text
     assert "cell 4, In [3]: assert lost == 0" in text
     assert "AssertionError: lost 5" in text
-    assert "wait p50" in text
-    for name in ("prefetch", "done", "dead", "lost", "seconds", "p50", "p99", "took", "plots"):
+    assert "wait, half within, s" in text
+    for name in (
+        "prefetch",
+        "done",
+        "dead",
+        "lost",
+        "seconds",
+        "half within, s",
+        "99 % within, s",
+        "took",
+        "plots",
+    ):
         assert name in text
 
 

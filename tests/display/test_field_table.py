@@ -25,7 +25,11 @@ def test_fields_that_differ_are_the_first():
         units={"wait": "s", "delays": "s"}, variables={"wait": "WAIT"},
     )  # fmt: skip
 
-    assert table.title == "Options: 3 of 6 settings differ from the default"
+    assert table.title == "Options: 3 of 6 settings differ from the default (≠)"
+    assert [line.split("  ")[0] for line in repr(table).splitlines()[2:6]] == [
+        "≠ name", "≠ secret", "≠ is_on", "delays",
+    ]  # fmt: skip
+    assert "<b>≠ name</b>" in table._repr_html_()
     assert [tuple(row.values()) for row in table] == [
         ("name", "x", "–", "–"),
         ("secret", HIDDEN, HIDDEN, "–"),
@@ -41,6 +45,7 @@ def test_settings_and_queues_are_tables_in_a_notebook():
     html = Settings(host="far", password="s3cret")._repr_html_()
 
     assert "Settings: 2 of 17 settings differ from the default" in html
+    assert ">environment variable</th>" in html
     assert html.index(">RABBITMQ_HOST<") < html.index(">RABBITMQ_PORT<")
     assert "s3cret" not in html
     assert ">5672<" in html

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mousetrap import Message, declare, depth, drain, stage
+import mousetrap
+from mousetrap import Message, declare, depth, drain, peek, stage
 from mousetrap.display.progress import ProgressDisplay
 from mousetrap.errors import BrokerUnreachable, Unroutable
 from mousetrap.flows.send import send
@@ -133,8 +134,22 @@ def test_send_reports_messages_that_are_not_confirmed(settings, caplog):
     assert sent.counts == {"returned": 3}
     assert isinstance(sent.error, Unroutable)
     for said in (repr(sent), sent._repr_html_(), caplog.text):
-        assert "3 returned" in said
+        assert "3 of 3 messages not confirmed: 3 returned in " in said
         assert "declare it" in said
+        assert "job_queue.declare(" in said
+
+
+def test_send_says_what_to_call_after_a_failure(settings, monkeypatch):
+    """Both calls work as they are: the queue is declared, and what failed is sent, nothing else."""
+    sent = send("later", range(3), settings=settings)
+    for variable, value in settings.to_environment().items():
+        monkeypatch.setenv(variable, value)
+
+    assert repr(sent).startswith("3 of 3 messages not confirmed: ")
+    for call in repr(sent).splitlines()[-1].removeprefix("Next: ").split(" · "):
+        eval(call, {"mousetrap": mousetrap, "_": sent})
+
+    assert [each.data for each in peek("later", settings=settings)] == [0, 1, 2]
 
 
 def test_send_says_how_many_were_sent_before_a_bad_value(work):

@@ -53,12 +53,12 @@ def test_messages_has_a_row_for_each_message(ledger):
     assert {id: row["outcome"] for id, row in rows.items()} == {
         "a": "done", "a/0": "done", "a/0/0": "result", "b": "retried", "c": "dead", "d": "open",
     }  # fmt: skip
-    assert rows["a/0/0"]["path"] == "first → second → out"
+    assert rows["a/0/0"]["stage"] == "first → second → out"
     assert (rows["a/0"]["job"], rows["a/0"]["sent"]) == ("a", pytest.approx(1.01))
     assert rows["a"]["wait"] == pytest.approx(1.0)
     assert rows["a"]["handling"] == pytest.approx(0.01)
     assert (rows["c"]["attempts"], rows["c"]["reason"]) == (2, "ValueError: never")
-    assert (rows["d"]["path"], rows["d"]["wait"]) == ("work", None)
+    assert (rows["d"]["stage"], rows["d"]["wait"]) == ("work", None)
 
 
 ROWS = {
@@ -113,10 +113,19 @@ def test_messages_says_how_many_there_are_and_how_to_see_more():
     assert first[0] == "707 messages of 707 jobs in it: 1 dead, 706 open, 2 retries, slowest 1.47 s"
     assert first[2].startswith("007")
     assert "  1.47 s  " in first[2]
-    assert first[-1].startswith("687 more: .to_pandas() for all, page=…")
-    assert second[-1].startswith("rows 21 to 40 of 707; ")
+    assert first[-1] == (
+        "687 more: run.messages(page=2) · run.messages(order='slowest') · "
+        "run.messages().to_pandas()"
+    )
+    assert second[-1].startswith("rows 21 to 40 of 707; more: run.messages(page=3) · ")
     assert len(messages(ledger, READS, "it", page=2)) == 707
-    assert "rows 701 to 707 of 707; " in repr(messages(ledger, READS, "it", page=99))
+    last = repr(messages(ledger, READS, "it", page=99))
+    assert "rows 701 to 707 of 707; more: run.messages(page=1) · " in last
+    some = repr(messages(ledger, READS, "it", outcome="open", order="slowest", call="r.messages"))
+    assert some.endswith(
+        "686 more: r.messages(outcome='open', order='slowest', page=2) · "
+        "r.messages(outcome='open', order='slowest').to_pandas()"
+    )
 
 
 def test_the_job_of_a_message_is_shown_where_it_is_another():

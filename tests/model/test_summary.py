@@ -42,7 +42,7 @@ def test_summary_begins_with_the_verdict_and_has_units():
     assert blocks[0][0].startswith("■ All 3 jobs accounted for in 1.5 s: ")
     assert blocks[1][0].split()[:3] == ["sent", "confirmed", "done"]
     assert blocks[1][1].split()[:6] == ["3", "jobs", "3", "jobs", "2", "jobs"]
-    assert blocks[1][1].endswith("1 attempt  0 outcomes  0 messages")
+    assert blocks[1][1].split()[-3:] == ["1×", "0", "0"]
     assert blocks[2][1:] == ["half within", "     500 ms"]
     assert blocks[3][0] == "✕ 8 dead messages: 2 kinds of error"
     assert [line.split()[0] for line in blocks[3][2:]] == ["6", "2"]
@@ -93,7 +93,7 @@ def test_summary_tells_jobs_and_messages_apart():
     lines = str(dataclasses.replace(SUMMARY, messages=1000, own_sends=1)).splitlines()
 
     assert lines[2].endswith("messages  own sends")
-    assert lines[3].endswith("1,000 messages  1 message")
+    assert lines[3].split()[-2:] == ["1,000", "1"]
 
 
 def test_summary_escapes_markup():

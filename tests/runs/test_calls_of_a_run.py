@@ -35,6 +35,9 @@ def test_calls_of_a_run_work_from_its_start_to_its_end(settings):
     check_calls(run, ("run.send_many(…)",))
     run.settle(20)
     check_calls(run, ("mousetrap.dead(run)", "run.results()", "run.plot()"))
+    letters = repr(mousetrap.dead(run))
+    assert f"✕ 1 dead letter of {run.namespace}, 1 of 2 jobs (50 %): 1 kind of error" in letters
+    assert "Next: letters = mousetrap.dead(run) · " in letters
     run.stop()
     check_calls(run, ("mousetrap.dead(run)", "run.plot()"))
 

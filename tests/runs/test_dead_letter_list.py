@@ -69,6 +69,11 @@ def test_dead_is_shown_by_kind_of_error(two_dead):
     assert text.startswith("✕ 2 dead letters of words: 2 kinds of error\nletters  share ")
     assert "ZeroDivisionError: division by zero\n" in text
     example = ids["UndecodableMessage"][:8]
+    names: dict = {"mousetrap": mousetrap, "settings": two_dead}
+    first = text.splitlines()[-1].removeprefix("Next: ").split(" · ")[0]
+    exec(first, names)
+    assert first == "letters = mousetrap.dead('words', settings=settings)"
+    assert len(names["letters"]) == 2
     assert f"letters.traceback('{example}') · letters.where('UndecodableMessage') · " in text
     assert "<b>ZeroDivisionError</b>: division by zero" in html
     assert html.count("<img ") == 2

@@ -135,7 +135,7 @@ def test_run_shows_itself(settings):
         run.plot()
         picture = run.diagram()._repr_mimebundle_()
 
-    assert {row["path"] for row in rows} == {"double", "double → show", "double → show → shown"}
+    assert {row["stage"] for row in rows} == {"double", "double → show", "double → show → shown"}
     assert {row["outcome"] for row in rows} == {"done", "dead", "result"}
     assert "1 done" in picture["text/plain"]
     assert picture["image/svg+xml"].startswith("<svg")
@@ -156,7 +156,7 @@ def test_summary_counts_what_handlers_sent_themselves(settings):
         summary = run.settle(timeout=10)
 
     assert (summary.sent, summary.messages, summary.own_sends) == (5, 20, 10)
-    assert str(summary).splitlines()[3].endswith("20 messages  10 messages")
+    assert any(line.split()[-2:] == ["20", "10"] for line in str(summary).splitlines())
 
 
 def test_run_is_shown_by_the_panel_outside_a_kernel_too(settings):
