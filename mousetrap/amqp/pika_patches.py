@@ -1,10 +1,14 @@
-"""Corrections for header values that pika decodes wrongly or cannot encode.
+"""Corrections of pika: for header values, and for sockets that fail while a connection opens.
 
 A copy of a message must carry the values that the message had. pika decodes a double as an integer:
 1.5 would become 1 in a retry, and 1e300 an integer that pika cannot encode, so that the retry could
 never be published. It raises for a timestamp after the year 9999, and for a table that is nested
 deeper than Python's stack, which would end the I/O thread. It encodes a text that is not UTF-8 as a
 byte array, and 1.50 as 1.5. An integer keeps its value, but not its width.
+
+If a socket cannot be made (no file descriptor is left), or the peer resets it just after it was
+connected, pika raises inside the I/O loop. That would end the I/O thread with all its connections.
+Here it is a failed attempt, like any other.
 
 This is the only module that replaces functions of pika; `tests/amqp/test_pika_patches.py` fails
 when pika changes them.
@@ -15,9 +19,11 @@ from __future__ import annotations
 import math
 import struct
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from pika import data
+from pika.adapters.utils.connection_workflow import AMQPConnector, AMQPConnectorSocketConnectError
 
 from mousetrap.model.headers import EncodedValue, FarTimestamp, RawText, scaled
 
@@ -26,6 +32,7 @@ from mousetrap.model.headers import EncodedValue, FarTimestamp, RawText, scaled
 MAX_HEADER_DEPTH = 50
 
 _decode, _encode = data.decode_value, data.encode_value
+_start, _on_connected = AMQPConnector.start, AMQPConnector._on_tcp_connection_done
 
 
 def decode_value(encoded: bytes, offset: int, depth: int = 0) -> tuple[Any, int]:
@@ -89,6 +96,28 @@ def encode_value(pieces: list[bytes], value: Any) -> int:
     return len(pieces[-1])
 
 
+def start(connector: AMQPConnector, *args: Any, **kwargs: Any) -> None:
+    """Begin to connect; report a socket that cannot be made."""
+    try:
+        _start(connector, *args, **kwargs)
+    except OSError as error:
+        connector._nbio.add_callback_threadsafe(partial(_report, connector, error))
+
+
+def on_connected(connector: AMQPConnector, error: BaseException | None) -> None:
+    """Go on with a socket that is connected; report one that was reset in this moment."""
+    try:
+        _on_connected(connector, error)
+    except ValueError as raised:
+        _report(connector, ConnectionResetError(*raised.args))
+
+
+def _report(connector: AMQPConnector, error: OSError) -> None:
+    connector._report_completion_and_cleanup(AMQPConnectorSocketConnectError(error))
+
+
 def install() -> None:
-    """Replace pika's two functions, which it also uses for tables and arrays."""
+    """Replace pika's functions; it uses those for values also for tables and arrays."""
     data.decode_value, data.encode_value = decode_value, encode_value
+    AMQPConnector.start = start  # type: ignore[assignment, method-assign]
+    AMQPConnector._on_tcp_connection_done = on_connected  # type: ignore[assignment, method-assign]

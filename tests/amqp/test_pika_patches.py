@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import socket
 import struct
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,8 +13,11 @@ import pika
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.waiting import wait_for
 
 from mousetrap.amqp import pika_patches
+from mousetrap.amqp.publisher import Publisher
+from mousetrap.errors import ConnectionLost
 from mousetrap.model.headers import entry_size
 
 plain = (
@@ -118,3 +123,26 @@ def test_pika_needs_this():
         pika_patches._encode([], 1.5)
     with pytest.raises((OverflowError, ValueError, OSError)):
         pika_patches._decode(struct.pack(">cQ", b"T", 2**62), 0)
+
+
+@pytest.mark.parametrize("what", ["reset", "no descriptor"])
+def test_socket_that_fails_while_it_connects_is_a_failed_attempt(settings, monkeypatch, what):
+    """The I/O thread goes on, so the publisher is connected at the next attempt."""
+    failures = []
+
+    def fail(*_):
+        monkeypatch.undo()
+        failures.append(what)
+        raise OSError(errno.ENOTCONN if what == "reset" else errno.EMFILE, "planted")
+
+    with Publisher(settings) as publisher:
+        monkeypatch.setattr(
+            *{
+                "reset": (socket.socket, "getpeername", fail),
+                "no descriptor": (pika.tcp_socket_opts, "set_sock_opts", fail),
+            }[what],
+            raising=False,
+        )
+        publisher.connection.call(lambda: publisher.connection.reconnect(ConnectionLost("cut")))
+        wait_for(lambda: failures and publisher.connection.is_open)
+        assert publisher.connection.reconnects == 1
