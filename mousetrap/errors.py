@@ -37,6 +37,7 @@
     ├── BrokerSetupError       a broker could not be started
     ├── FaultError             a fault could not be injected, or had no effect
     ├── ExtractError           a notebook cell cannot become part of a module (also a ValueError)
+    ├── ScaffoldError          a new project cannot have this name or place (also a ValueError)
     └── CheckError             the check of a notebook
         ├── ParameterError     a parameter is unknown, mistyped or secret (also a ValueError)
         ├── Drifted            a function in the notebook differs from the package's
@@ -355,6 +356,10 @@ class FaultError(MousetrapError):
 
 class ExtractError(MousetrapError, ValueError):
     """A cell cannot become part of a module; the text names the cell. Nothing was written."""
+
+
+class ScaffoldError(MousetrapError, ValueError):
+    """A new project cannot have this name or this place. Nothing was written."""
 
 
 class CheckError(MousetrapError):

@@ -17,6 +17,7 @@ from mousetrap.cli.console import print_error, print_json, print_message, print_
 from mousetrap.cli.errors import ExitCode, code_of, new_app
 from mousetrap.cli.grid import run_grid
 from mousetrap.cli.help import NotebookCommand
+from mousetrap.cli.import_path import import_from_here, import_variables
 from mousetrap.cli.options import Json, Kind, finite
 from mousetrap.cli.progress import watch_notebook
 from mousetrap.cli.summary import print_summary
@@ -107,7 +108,8 @@ def check_notebooks(
     """Run notebooks from first cell to last under strict rules; exit code 1 if one does not pass.
 
     An unknown, mistyped or secret-like parameter is an error before a kernel starts. The executed
-    copy is always kept. If a notebook is named, this help also lists its parameters.
+    copy is always kept. Notebooks can import from the current folder. If a notebook is named, this
+    help also lists its parameters.
 
     With a grid, a report, or several runs at a time, all points are validated first, each runs in a
     namespace of its own, and a failure does not stop the others.
@@ -144,12 +146,13 @@ def check_notebooks(
 
 @contextmanager
 def _broker_environment(kind: str | None) -> Iterator[dict[str, str]]:
-    """Start a broker of *kind*, if one is asked for; yield the variables that lead to it."""
+    """Start a broker of *kind*, if one is asked for; yield the variables for the kernels."""
+    import_from_here()  # where functions that the notebook marks are looked for
     if kind is None:  # the notebook itself calls `ensure`, if it needs a broker
-        yield {}
+        yield import_variables()
         return
     with brokers.ensure(kind, log=print_message) as broker:
-        yield broker.environment()
+        yield broker.environment() | import_variables()
 
 
 def _run_each(

@@ -17,6 +17,7 @@ from mousetrap.cli.errors import Group, new_app
 COMMANDS = {  # name: the function or the app, its line in `mousetrap --help`
     "demo": ("check:demo", "Run the example pipeline and report what happened."),
     "check": ("check:app", "Run notebooks under strict rules: do they pass?"),
+    "new": ("new:new", "Make a project: notebook, package, tests, check."),
     "notebooks": ("notebooks:notebooks", "Copy mousetrap's notebooks here, to read and to run."),
     "work": ("work:work", "Run a stage on the messages of its queue, until Ctrl-C."),
     "describe": ("describe:describe", "Show a flow: its stages, queues and types."),

@@ -20,6 +20,7 @@ from mousetrap.errors import (
     MousetrapError,
     ParameterError,
     ProcessEnded,
+    ScaffoldError,
     SettingsError,
     TopologyMismatch,
 )
@@ -34,7 +35,7 @@ EXIT_CODES = (
 )
 
 _CODES: list[tuple[tuple[type[BaseException], ...], ExitCode]] = [
-    ((ExtractError, ParameterError, SettingsError), ExitCode.USAGE),
+    ((ExtractError, ParameterError, ScaffoldError, SettingsError), ExitCode.USAGE),
     ((BrokerUnreachable, BrokerSetupError, ConnectionLost), ExitCode.NO_BROKER),
     ((AccessRefused,), ExitCode.REFUSED),
     ((TopologyMismatch,), ExitCode.TOPOLOGY),

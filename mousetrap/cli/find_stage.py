@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import pkgutil
-import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from mousetrap.cli.import_path import import_from_here
 from mousetrap.errors import SettingsError
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.stage import Stage, stage
@@ -107,8 +106,7 @@ def _stages_in(module: ModuleType) -> list[Stage[Any, Any]]:
 
 
 def _import(name: str) -> ModuleType:
-    if os.getcwd() not in sys.path:  # `python -m` puts it there, an installed script does not
-        sys.path.insert(0, os.getcwd())
+    import_from_here()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

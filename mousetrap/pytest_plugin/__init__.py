@@ -3,7 +3,8 @@
 Fixtures: `broker`, `namespace`, `channel`, `run`.
 
 With ``pytest --nbmake`` each notebook that uses mousetrap gets a broker and a namespace of its own
-in its environment, a deadline, and after a failure a report of its queues. A notebook with a table
+in its environment, a deadline, and after a failure a report of its queues; it can import from the
+folders of pytest's option `pythonpath`, as tests can. A notebook with a table
 of parameter sets (`mousetrap.pytest_plugin.table`) has one item for each set, which
 `mousetrap.check` runs. A notebook with marked functions (`mousetrap.check.drift`) has an item that
 compares them.

@@ -46,11 +46,18 @@ def notebook_namespace(item: pytest.Item) -> Iterator[None]:
         item.stash[NAMESPACE_ERROR] = f"no broker: {error}"
         yield
         return
-    with TestNamespace(
-        broker, item.path.stem, {RUN_ID_VARIABLE: randomness.new_id()}
-    ) as test_namespace:
+    variables = {RUN_ID_VARIABLE: randomness.new_id(), **_import_path(item.config)}
+    with TestNamespace(broker, item.path.stem, variables) as test_namespace:
         item.stash[TEST_NAMESPACE] = test_namespace
         yield
+
+
+def _import_path(config: pytest.Config) -> dict[str, str]:
+    """Return the variable by which kernels import from the folders of pytest's own `pythonpath`."""
+    folders = [str(each) for each in config.getini("pythonpath")]
+    if not folders:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [*folders, os.environ.get("PYTHONPATH")]))}
 
 
 @contextmanager

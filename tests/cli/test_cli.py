@@ -31,6 +31,7 @@ MAX_SUMMARY = 55  # characters
     [
         "demo",
         "check",
+        "new",
         "notebooks",
         "work",
         "describe",

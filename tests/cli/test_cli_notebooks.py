@@ -123,3 +123,16 @@ def test_check_of_a_notebook_that_is_in_the_package_says_how_to_get_it(run, tmp_
 
     assert result.exit_code == 1
     assert "copy it here with `mousetrap notebooks`" in result.output
+
+
+def test_check_lets_a_notebook_import_from_the_current_folder(start, notebook, tmp_path):
+    """As `mousetrap work` does: the notebook is in a folder of its own, and marks a function."""
+    (tmp_path / "notebooks").mkdir()
+    source = "from flow import double\n\n# same as flow:double\ndef twice(n: int) -> int:\n"
+    path = notebook(source + '    print("doubling")\n    return 2 * n\n\nassert double(2) == 4')
+    path = path.rename(tmp_path / "notebooks" / path.name)
+
+    process = start("check", f"notebooks/{path.name}", PYTHONSAFEPATH="1")  # as a program installed
+    _, problems = process.communicate(timeout=60)
+
+    assert process.returncode == 0, problems

@@ -60,7 +60,6 @@ def test_that_fails(namespace):
 WRITE_ENVIRONMENT = """
 import json, os, sys
 from pathlib import Path
-sys.path.insert(0, "..")
 names = ("MOUSETRAP_NAMESPACE", "MOUSETRAP_BROKER", "RABBITMQ_URL", "MOUSETRAP_QUEUE_EXPIRY")
 seen = {name: os.environ.get(name) for name in names}
 with open("seen.jsonl", "a") as file:
