@@ -1,4 +1,4 @@
-"""With a notebook to read run the solutions of its exercises: see `support.committed_outputs`."""
+"""Holds the committed outputs of the notebooks to read to what comes out when nbmake runs them."""
 
 import pytest
 from support import committed_outputs
@@ -9,5 +9,5 @@ def pytest_runtest_call(item):
     """Watch nbmake, if it runs a notebook to read."""
     if not (getattr(item, "nbmake", False) and item.path.stem[0].isdigit()):
         return (yield)
-    with committed_outputs.watched():
+    with committed_outputs.watched(item.path):
         return (yield)

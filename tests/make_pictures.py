@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from support.committed_outputs import strip
 from support.jupyterlab import NOTEBOOKS, SCREENSHOTS, chromium, jupyter_lab
 from support.shown_surfaces import PICTURES, shown_surfaces
 
@@ -77,6 +78,7 @@ def make_readme() -> None:
         folder = Path(place) / "notebooks"
         folder.mkdir()
         notebook = Path(shutil.copy(NOTEBOOKS / "08_watching.ipynb", folder))
+        strip(notebook)
         text = notebook.read_text(encoding="utf-8")
         assert LATENCY in text
         notebook.write_text(text.replace(LATENCY, LATENCY.replace("0.02", "0.08")), "utf-8")

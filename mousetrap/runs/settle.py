@@ -291,7 +291,9 @@ class Settlement:
         *open* is how many messages are open, if that was counted before.
         """
         open = self._ledger.open if open is None else open
-        counts = self._ledger.counts()
+        counts = self._ledger.counts()  # in the order of the first outcomes; shown in the flow's
+        order = dict.fromkeys([*(each.name for each in self._flow.stages), *counts])
+        counts = {name: counts[name] for name in order if name in counts}
         done = ", ".join(
             f"{stage} {each['done']:,}" + (f" ({each['dead']:,} dead)" if each["dead"] else "")
             for stage, each in counts.items()

@@ -2,7 +2,8 @@
 
 The processes run ``mousetrap work``, as in production, so a check that passes with them has tested
 the real program. One of them is started and stopped by `mousetrap.worker.worker_process`.
-Prototyped in ``notebooks/check_pipeline.ipynb``.
+Prototyped in ``notebooks/check_pipeline.ipynb``. Prototyped in ``notebooks/bench_scaling.ipynb``:
+how far more processes carry.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
+from support.committed_outputs import strip
 from support.jupyterlab import (
     ALL_DONE,
     NOTEBOOKS,
@@ -56,6 +57,8 @@ def lab(broker, tmp_path_factory):
     """One JupyterLab and one browser for all tests of this file, because both are slow to start."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("_build"))
+    for path in folder.glob("*.ipynb"):  # with numbers, cells would seem to have run already
+        strip(path)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     environment = os.environ | broker.environment()
     with jupyter_lab(folder, environment) as address, chromium() as browser:

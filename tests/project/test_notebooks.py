@@ -52,14 +52,14 @@ def test_notebooks_are_all_there():
 
 
 @every_notebook
-def test_notebook_is_valid_and_stripped(path):
-    """A notebook is nbformat 4.5 for the kernel python3, and is committed without outputs."""
+def test_notebook_is_valid_and_those_to_run_are_stripped(path):
+    """A notebook is nbformat 4.5 for the kernel python3; only those to read have outputs."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
 
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
-    for cell in cells(path, "code"):
+    for cell in cells(path, "code") if path in CHECKS else ():
         assert (cell.outputs, cell.execution_count) == ([], None), cell.id
 
 
