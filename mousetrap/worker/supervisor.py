@@ -201,7 +201,7 @@ class Supervisor:
             if clock.monotonic() >= deadline:
                 raise TimeoutError(
                     f"{found['consuming']} of {found['processes']} worker processes consume after "
-                    f"{timeout:g} s: their output is in logs()"
+                    f"{timeout:g} s: `logs` returns what they wrote"
                 )
             self.wait(PROCESS_CHECK_INTERVAL)
 
