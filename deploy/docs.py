@@ -42,7 +42,6 @@ DOCUMENTS = (
     "notebooks/*.ipynb",
 )  # fmt: skip
 PICTURES = ("notebooks/pictures/*",)
-RECIPES = "recipes.md"  # a page of its own, made of README's section
 LINK = re.compile(r"(!?\[(?:[^\]\[]|\[[^\]]*\])*\]\()([^)\s#]*)(#[^)\s]*)?(\))")
 FENCE = re.compile(r"(^ *(?:```|~~~).*?^ *(?:```|~~~) *$)", re.MULTILINE | re.DOTALL)
 
@@ -117,11 +116,9 @@ def stage() -> None:
         if path.suffix == ".ipynb":
             target.write_text(_notebook((ROOT / path).read_text("utf-8"), path, all_places))
         elif path.suffix == ".md":
-            text = with_links((ROOT / path).read_text("utf-8"), path, all_places)
-            if path.name == "README.md" and path.parent == Path():
-                text, recipes = split_recipes(text)
-                (SOURCE / RECIPES).write_text(recipes, "utf-8")
-            target.write_text(text, "utf-8")
+            target.write_text(
+                with_links((ROOT / path).read_text("utf-8"), path, all_places), "utf-8"
+            )
         else:
             shutil.copyfile(ROOT / path, target)
 
@@ -141,12 +138,8 @@ def with_links(text: str, path: Path, all_places: dict[Path, Path]) -> str:
     def link(found: re.Match[str]) -> str:
         begin, file, anchor, end = found[1], found[2], found[3] or "", found[4]
         if not file or urlsplit(file).scheme:
-            if path == Path("README.md") and anchor == "#recipes":
-                return f"{begin}{RECIPES}{end}"
             return found[0]
         target = Path(os.path.normpath(path.parent / unquote(file)))
-        if target == Path("README.md") and anchor == "#recipes":
-            return f"{begin}{_relative(Path(RECIPES), all_places[path])}{end}"
         if target in all_places:
             return f"{begin}{_relative(all_places[target], all_places[path])}{anchor}{end}"
         if not (ROOT / target).exists():
@@ -173,17 +166,6 @@ def repository() -> str:
     """Return the address of the repository; empty if no workflow of GitHub builds the site."""
     server, name = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
     return f"{server}/{name}" if server and name else ""
-
-
-def split_recipes(readme: str) -> tuple[str, str]:
-    """Return README without its section of recipes, and that as a page with a heading for each."""
-    before, _, after = readme.partition("\n## Recipes\n")
-    section, *rest = re.split(r"(?=^## )", after, maxsplit=1, flags=re.MULTILINE)
-    recipes = re.sub(
-        r"^\*\*(.+?)\.?\*\*(?: |$)", r"## \1\n\n", section, flags=re.MULTILINE | re.DOTALL
-    )
-    heading = f"\n## Recipes\n\nThey are on [a page of their own]({RECIPES}).\n\n"
-    return f"{before}{heading}{''.join(rest)}", f"# Recipes\n{recipes}"
 
 
 # ---- the site ----------------------------------------------------------------------------------

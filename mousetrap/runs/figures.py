@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mousetrap.display.next_calls import name_of
+from mousetrap.display.notices import print_notice
 from mousetrap.flows.flow import Flow
 from mousetrap.flows.recording import recorded, save_recorded
 from mousetrap.model import ledger_tables
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mousetrap.model.summary import RunSummary
     from mousetrap.runs.plot import HasFaultRows
     from mousetrap.runs.workers import RunWorkers
+    from mousetrap.settings import Settings
 
 _view: Callable[[Any], str] | None = None  # returns the HTML of a run
 
@@ -35,6 +37,7 @@ class RunFigures(forks.OfOneProcess):
     flow: Flow
     ledger: Ledger
     namespace: str
+    settings: Settings
     queues_lost: QueuesLost | None
     _workers: RunWorkers
     _product: str  # the broker's name and version, as the broker gives them
@@ -112,10 +115,19 @@ class RunFigures(forks.OfOneProcess):
         The messages are written one at a time: the memory needed does not grow with their number.
         While the run goes on, they are those known when this begins.
 
+        Without ``run(..., keep_bodies=)`` the file has no bodies, so no test can replay it. A
+        notice says so at once: later, when the test is written, the bodies are gone.
+
         Raises:
             OSError: the file cannot be written; it is as it was before.
         """
-        return save_recorded(path, *recorded(self.ledger, self.flow.reads))
+        saved = save_recorded(path, *recorded(self.ledger, self.flow.reads))
+        if not self.settings.keep_bodies:
+            print_notice(
+                f"{path} has times and outcomes, and no bodies: a test can replay it only if the "
+                f"run keeps them, with keep_bodies=100_000"
+            )
+        return saved
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         if _view is None:  # imported by name, and only now: most runs are never displayed

@@ -139,10 +139,10 @@ TAGS = {  # of a cell that raises, or not: who calls the notebook red
     ("skip-execution", "1 / 0"): {"check"},
     ("any-other", "1 / 0"): {"papermill", "check", "nbmake"},
 }
-"""The same verdicts as in README, which explains where they differ."""
+"""The same verdicts as in deploy/docs/recipes.md, which explains where they differ."""
 
 
-def test_tags_have_the_verdicts_that_readme_promises(tmp_path, broker):
+def test_tags_have_the_verdicts_that_the_recipe_names(tmp_path, broker):
     """A tag that accepts an error, or skips a cell, counts for some programs only."""
     expected = {}
     for number, ((tag, source), red) in enumerate(TAGS.items()):

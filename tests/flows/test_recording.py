@@ -121,13 +121,14 @@ def test_recording_is_sent_at_its_recorded_speed(settings):
     assert sent["a"] < 0.25 <= sent["b"] < 0.5
 
 
-def test_recording_without_bodies_cannot_be_replayed(settings, tmp_path):
-    """Bodies are not kept by default; the error says how to keep them."""
+def test_recording_without_bodies_cannot_be_replayed(settings, tmp_path, capsys):
+    """Bodies are not kept by default; `save` and the error say how to keep them."""
     with mousetrap.run(halve, settings) as run:
         run.send(4)
         run.settle(timeout=10)
         recording = Recording.load(run.save(tmp_path / "recording.jsonl"))
 
+    assert "recording.jsonl has times and outcomes, and no bodies" in capsys.readouterr().err
     assert all(each.body is None for each in recording.messages.values())
     assert "body" not in (tmp_path / "recording.jsonl").read_text()
     with pytest.raises(SettingsError, match=r"1 of 1 bodies were not kept.*keep_bodies="):

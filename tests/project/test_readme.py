@@ -17,6 +17,7 @@ DOCUMENTS = [
     *(ROOT / ".github").glob("*.md"),
     *(ROOT / "mousetrap").glob("*.md"),
     *(ROOT / "tests").glob("*.md"),
+    *(ROOT / "deploy" / "docs").glob("*.md"),
 ]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -44,6 +45,7 @@ def test_documents_are_all_there():
     assert names >= {
         "README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md", "mousetrap/ARCHITECTURE.md",
         "mousetrap/CHANGELOG.md", "tests/README.md", "tests/FAULTS.md", "tests/MEASURED.md",
+        "deploy/docs/recipes.md", "deploy/docs/failures.md",
     }  # fmt: skip
 
 

@@ -44,6 +44,8 @@ SLOW_PATHS = (
     "project/test_readme.py",
     "project/test_readme_recipes.py",
     "project/test_wheel.py",
+    "project/test_readme_blocks.py",
+    "project/test_recipes.py",
     "pytest_plugin",
     "runs",
     "runtime/test_interrupt.py",

@@ -1,4 +1,4 @@
-"""Every Python block of README runs as it stands, and does what its recipe says."""
+"""Every Python block of the recipes runs as it stands, and does what its recipe says."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import pytest
 import mousetrap
 from mousetrap.job_queue import delete
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-EXAMPLE, RECIPES = README.split("## Recipes")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECIPES = (ROOT / "deploy" / "docs" / "recipes.md").read_text(encoding="utf-8")
 # Recipes whose block goes on with what the block before has left, in this order.
 STORY = ["Consume in the background", "Find out why messages died", "Ask a stage", "Send later"]
 
@@ -28,8 +29,8 @@ def blocks() -> dict[str, str]:
     """Return the Python block of each recipe that has one, by the beginning of its title."""
     found: dict[str, str] = {}
     title = ""
-    for bold, block in re.findall(r"^\*\*(.+?)\*\*|^```python\n(.*?)^```", RECIPES, re.M | re.S):
-        title = bold or title
+    for heading, block in re.findall(r"^## (.+?)$|^```python\n(.*?)^```", RECIPES, re.M | re.S):
+        title = heading or title
         if block:
             assert title not in found, f"{title}: a recipe has one block"
             found[title] = block
@@ -44,7 +45,7 @@ def block(beginning: str) -> str:
 def run_block(beginning: str, names: dict[str, Any]) -> dict[str, Any]:
     """Run the block of a recipe, as a notebook would; *names* is what it knows, and then has."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    code = compile(block(beginning), f"README: {beginning}", "exec", flags, dont_inherit=True)
+    code = compile(block(beginning), f"recipes.md: {beginning}", "exec", flags, dont_inherit=True)
     coroutine = eval(code, names)
     if coroutine is not None:
         asyncio.run(coroutine)
@@ -56,7 +57,7 @@ def names(settings, monkeypatch, tmp_path):
     """What the recipes begin with: the stage of the first example, in a module of its own."""
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
-    example = re.findall(r"```python\n(.*?)```", EXAMPLE, re.S)[0].partition("\n\nwith ")[0]
+    example = re.findall(r"```python\n(.*?)```", README, re.S)[0].partition("\n\nwith ")[0]
     (tmp_path / "readme_flow.py").write_text(example)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(mousetrap.__file__).parents[1]}")
     monkeypatch.syspath_prepend(tmp_path)
