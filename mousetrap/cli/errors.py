@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -53,6 +54,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM was received; it ends a command as Ctrl-C does."""
 
 
+_report: Callable[[str], object] | None = None  # prints errors, if it is not `print_error`
 _running = 0  # commands that run and turn an exception into an exit code
 
 
@@ -110,7 +112,16 @@ def _silence_stdout() -> None:
     os.close(nowhere)
 
 
+def report_errors_by(function: Callable[[str], object]) -> None:
+    """Have *function* print the text of the error that ends the command."""
+    global _report
+    _report = function
+
+
 def _print_error(text: str) -> None:
+    if _report is not None:
+        _report(text)
+        return
     from mousetrap.cli.console import print_error  # late: `mousetrap --help` needs no rich
 
     print_error(text)

@@ -12,6 +12,7 @@ from mousetrap.errors import SettingsError
 from mousetrap.model.topology import check_queue_name
 from mousetrap.worker.options import check_options
 
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -42,6 +43,13 @@ def log_level(value: str) -> str:
     """Refuse what is no level of a log."""
     if value.lower() not in LOG_LEVELS:
         raise SettingsError(f"{value!r} is no log level: use one of {', '.join(LOG_LEVELS)}")
+    return value.lower()
+
+
+def log_format(value: str) -> str:
+    """Refuse what is no format of a log."""
+    if value.lower() not in LOG_FORMATS:
+        raise SettingsError(f"{value!r} is no log format: use one of {', '.join(LOG_FORMATS)}")
     return value.lower()
 
 

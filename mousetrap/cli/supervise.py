@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mousetrap.broker import probe
-from mousetrap.cli.console import print_json, print_message
+from mousetrap.cli.console import print_json
+from mousetrap.cli.work_log import printer
 from mousetrap.display.formats import counted, rate
 from mousetrap.display.progress import ProgressDisplay, Row
 from mousetrap.notebook.rate import RateMeter
@@ -42,7 +43,8 @@ def supervise(
         for value in (given if isinstance(given, list) else [given])
         for argument in (f"--{option}", str(value))
     ]  # fmt: skip
-    display = ProgressDisplay()
+    log_format = options["log-format"]
+    display = ProgressDisplay(write=printer(log_format) if log_format == "json" else None)
     supervisor = Supervisor(
         {name: number},
         settings,
@@ -55,7 +57,7 @@ def supervise(
     )
     command = _Supervision(name, number, settings, supervisor, display)
     try:
-        with health_server(health, supervisor.statistics), display:
+        with health_server(health, supervisor.statistics, display.print), display:
             run_until_signalled(
                 supervisor,
                 # theirs, and the time to close and exit
@@ -123,7 +125,7 @@ class _Supervision:
         if json:
             print_json(now)
         else:
-            print_message(
+            self._display.print(
                 f"{self._name}: {_counts(now)}, {counted(now.get('reconnects', 0), 'reconnect')}, "
                 f"{now['replaced']} replaced"
             )
@@ -135,7 +137,9 @@ def _counts(now: Mapping[str, Any]) -> str:
 
 @contextmanager
 def health_server(
-    address: str | None, statistics: Callable[[], Mapping[str, Any]]
+    address: str | None,
+    statistics: Callable[[], Mapping[str, Any]],
+    show: Callable[[str], object],
 ) -> Iterator[None]:
     """Serve health over HTTP at *address*, if any, while the block runs."""
     if address is None:
@@ -144,5 +148,5 @@ def health_server(
     from mousetrap.worker.health import Health  # not at the top: most workers need no HTTP server
 
     with Health(address, statistics) as health:
-        print_message(f"health: {health.url}")
+        show(f"health: {health.url}")
         yield

@@ -14,16 +14,16 @@ import typer
 
 from mousetrap.amqp.process_end import finish_publishers
 from mousetrap.broker.probe import EMBEDDED
-from mousetrap.cli.console import print_json, print_message
+from mousetrap.cli.console import print_json
 from mousetrap.cli.errors import ExitCode, code_of
 from mousetrap.cli.find_stage import find_stage, parse_delays
-from mousetrap.cli.options import Json, finite, log_level, time_limit
+from mousetrap.cli.options import Json, finite, log_format, log_level, time_limit
 from mousetrap.cli.supervise import health_server, supervise
+from mousetrap.cli.work_log import DoneLog, printer, report_errors_in, write_log
 from mousetrap.cli.work_report import DeadLetterKinds, WorkSummary
 from mousetrap.cli.work_warnings import WorkWarnings
 from mousetrap.display.formats import counted
 from mousetrap.display.progress import write_values
-from mousetrap.display.safe_text import safe
 from mousetrap.embedded_broker import PRODUCT
 from mousetrap.flows.known_queues import unpacked
 from mousetrap.runtime import clock
@@ -98,7 +98,16 @@ LogLevel = Annotated[
         "--log-level",
         metavar="LEVEL",
         callback=log_level,
-        help="debug; info: also each retry; warning: what needs a person; error.",
+        help="debug: each message; info: each retry; warning: what needs a person; error.",
+    ),
+]
+LogFormat = Annotated[
+    str,
+    typer.Option(
+        "--log-format",
+        metavar="FORMAT",
+        callback=log_format,
+        help="text, or json: one object a line, with the ids of message and job.",
     ),
 ]
 WithParent = Annotated[bool, typer.Option("--with-parent", help="End when standard input does.")]
@@ -117,6 +126,7 @@ def work(
     health: HealthAddress = None,
     with_parent: WithParent = False,
     log_level: LogLevel = "warning",
+    log_format: LogFormat = "text",
     report: Annotated[Path | None, typer.Option(hidden=True)] = None,
     queue_arguments: Annotated[str | None, typer.Option(hidden=True)] = None,
     json: Json = False,
@@ -127,7 +137,7 @@ def work(
     names at its start all that is missing (see mousetrap topology). It warns if workers of another
     stage consume the same queue, and if messages are left in a queue that no stage uses any more.
     Every ten seconds it prints what it has done. It logs lost connections, and one dead letter of
-    each kind of error; with --log-level info each failed attempt.
+    each kind of error. Your own loggers are printed too, from INFO on or from the level they have.
 
     After the first signal it finishes the messages in progress, or gives them back after --grace.
 
@@ -150,11 +160,12 @@ def work(
 
     Example: mousetrap work my_flow:measure --reads words --writes lengths
     """
+    report_errors_in(log_format)
     settings = Settings.from_environment()
     if processes is not None:
         options = {"concurrency": concurrency, "prefetch": prefetch, "timeout": timeout,
                    "retry-delays": retry_delays, "reads": reads, "writes": writes,
-                   "grace": grace, "log-level": log_level}  # fmt: skip
+                   "grace": grace, "log-level": log_level, "log-format": log_format}  # fmt: skip
         supervise(name, processes, options, settings, health=health,
                   with_parent=with_parent, json=json)  # fmt: skip
         return
@@ -162,8 +173,9 @@ def work(
         settings, concurrency=concurrency, prefetch=prefetch, timeout=timeout,
         retry_delays=None if retry_delays is None else parse_delays(retry_delays),
         queues=None if queue_arguments is None else unpacked(queue_arguments),
+        hooks=[DoneLog()] if log_level == "debug" else (),
     )  # fmt: skip
-    _Work(worker, settings, grace, report, json, log_level).run(health, with_parent)
+    _Work(worker, settings, grace, report, json, (log_level, log_format)).run(health, with_parent)
 
 
 class _Work:
@@ -179,7 +191,7 @@ class _Work:
         grace: float,
         report: Path | None,
         json: bool,
-        log_level: str,
+        level_and_format: tuple[str, str],
     ) -> None:
         self._worker = worker
         self._settings = settings
@@ -189,20 +201,23 @@ class _Work:
         self._is_working = False
         self._stopping = -math.inf  # when the signal came, on the monotonic clock
         self._warnings = WorkWarnings(worker, settings, log.warning)
-        self._level = logging.getLevelNamesMapping()[log_level.upper()]
+        level, self._format = level_and_format
+        self._level = logging.getLevelNamesMapping()[level.upper()]
+        self._print = printer(self._format)
         self._kinds = DeadLetterKinds(has_all=self._level < logging.WARNING)
         self._summary = WorkSummary(
-            worker.handler.name, worker.statistics, self._kinds, print_message
+            worker.handler.name, worker.statistics, self._kinds, self._print
         )
 
     def run(self, health: str | None, with_parent: bool) -> None:
         """Work until a signal."""
-        self._log_to_stderr()
+        process = self._report.stem if self._report else ""
+        write_log(self._level, self._format, process, self._kinds)
         # what a handler prints must not mix with the JSON
         out = sys.stderr if self._json else sys.stdout
         code = ExitCode.OK
         try:
-            with health_server(health, self._health), redirect_stdout(out):
+            with health_server(health, self._health, self._print), redirect_stdout(out):
                 run_until_signalled(
                     WorkerService(self._worker, self._grace),
                     stop_timeout=self._grace,
@@ -227,15 +242,6 @@ class _Work:
                 left = max(HANDLERS_EXIT_TIMEOUT, clock.remaining(self._stopping + self._grace))
                 exit_within(left, code, finish_publishers)
 
-    def _log_to_stderr(self) -> None:
-        handler = logging.StreamHandler()
-        handler.addFilter(self._kinds)
-        process = f"{self._report.stem}: " if self._report else ""
-        handler.setFormatter(_OneLine(f"%(asctime)s %(levelname)s {process}%(message)s"))
-        logger = logging.getLogger("mousetrap")
-        logger.handlers[:] = [handler]
-        logger.setLevel(self._level)
-
     def _on_started(self) -> None:
         self._is_working = True
         self._write_report()
@@ -245,7 +251,7 @@ class _Work:
             route = f"{worker.queue.name} → {worker.handler.name}{worker.targets}"
             embedded = f", {EMBEDDED}" if worker.broker.startswith(PRODUCT) else ""
             namespace = f", namespace {settings.namespace}" if settings.namespace else ""
-            print_message(
+            self._print(
                 f"working: {route}, concurrency {worker.concurrency}, on "
                 f"{settings.url}{embedded}{namespace}"
             )
@@ -258,7 +264,7 @@ class _Work:
     def _on_stopping(self) -> None:
         self._stopping = clock.monotonic()
         if self._report is None and (in_progress := self._worker.statistics().in_progress):
-            print_message(
+            self._print(
                 f"stopping: {in_progress} in progress, which may take up to {self._grace:g} s; "
                 f"those that are not finished then go back to their queue. A second signal ends it "
                 f"at once"
@@ -280,9 +286,4 @@ class _Work:
             print_json(asdict(now))
         else:
             reconnects = counted(now.reconnects, "reconnect")
-            print_message(f"{self._summary.counts(now)}, {reconnects}")
-
-
-class _OneLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return safe(super().format(record).replace("\n", " | "))
+            self._print(f"{self._summary.counts(now)}, {reconnects}")

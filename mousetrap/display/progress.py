@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,18 +53,24 @@ class ProgressDisplay:
     """Shows how far a wait is, once it has taken `SHOWN_AFTER` seconds.
 
     As a context manager it shows its first row even if no update comes. Without, the last `update`
-    says ``is_last=True``. Names and notes may be any text: what acts on a terminal is escaped.
+    says ``is_last=True``. Names and notes may be any text: what acts on a terminal is escaped. With
+    *write* it is always the lines of a log, which that function prints.
 
     Threads: any for `print`; one for the rest.
     """
 
     def __init__(
-        self, name: str = "", total: int | None = None, *, is_hidden: bool = False
+        self,
+        name: str = "",
+        total: int | None = None,
+        *,
+        is_hidden: bool = False,
+        write: Callable[[str], None] | None = None,
     ) -> None:
         self._name, self._total = name, total
         self._file = os.environ.get("MOUSETRAP_PROGRESS")
         self._due = 0.0
-        self._view = _NoView() if is_hidden else _view()
+        self._view = _NoView() if is_hidden else _LogView(write) if write else _view()
 
     def update(
         self, line: str, values: Mapping[str, Any] | None = None, *, is_last: bool = False
@@ -161,7 +167,8 @@ class _CellView(_NoView):
 class _LogView:
     """A stream that is no terminal: a line for each row, now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[str], None] = _print) -> None:
+        self._write = write
         self._due = clock.monotonic() + SHOWN_AFTER
         self._unprinted: Sequence[Row] = ()
         self._was_shown = False
@@ -177,7 +184,7 @@ class _LogView:
             self._print_rows()
 
     def print(self, line: str, /) -> None:
-        _print(line)
+        self._write(line)
 
     def close(self, *, is_last_kept: bool = False) -> None:
         if is_last_kept and self._was_shown:
@@ -185,7 +192,7 @@ class _LogView:
 
     def _print_rows(self) -> None:
         for row in self._unprinted:
-            _print(str(row))
+            self._write(str(row))
         self._unprinted = ()
 
 

@@ -319,7 +319,7 @@ class Processor:
         log.log(
             logging.WARNING if failure.delay is None else logging.INFO,
             FAILED_LINE, safe(self._queue.name), message.short_id, message.attempt,
-            class_name(error), safe(failure.target),
+            class_name(error), safe(failure.target), extra={"of_message": message},
         )  # fmt: skip
         properties = kept_properties(attempt.delivery.properties)
         if failure.delay is None and properties.reply_to:

@@ -228,7 +228,7 @@ def test_broker_status_is_a_table_and_json(run):
 
 
 CODES = {
-    "ExtractError": 2,
+    "ExtractError": 2, "ScaffoldError": 2,
     "SettingsError": 2, "ParameterError": 2, "BrokerUnreachable": 3, "BrokerSetupError": 3,
     "ConnectionLost": 3, "LimitReached": 3, "AccessRefused": 4, "TopologyMismatch": 5,
 }  # fmt: skip
