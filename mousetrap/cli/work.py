@@ -136,22 +136,20 @@ def work(
     Queues that exist are used as they are. If it may declare none, or MOUSETRAP_DECLARE=never, it
     names at its start all that is missing (see mousetrap topology). It warns if workers of another
     stage consume the same queue, and if messages are left in a queue that no stage uses any more.
-    Every ten seconds it prints what it has done. It logs lost connections, and one dead letter of
-    each kind of error. Your own loggers are printed too, from INFO on or from the level they have.
-
+    Every ten seconds it prints what it has done. It logs lost connections, one dead letter of each
+    kind of error, and what your own loggers say, from INFO on or from the level they have.
     After the first signal it finishes the messages in progress, or gives them back after --grace.
 
     With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
     that doubles up to half a minute, and a line reports it. A wrong setting ends all processes,
-    with its exit code. They end when this process ends, however it ends.
-    With --timeout, or a stage's, what takes longer has failed and is retried. When as many
-    handlers hang as run at a time, it gives its messages back and ends with exit code 1.
+    with its exit code. They end when this process ends, however it ends. With --timeout, or a
+    stage's, what takes longer has failed and is retried. When as many handlers hang as run at a
+    time, it gives its messages back and ends with exit code 1.
 
     With --health, GET / answers 200 while the worker is alive, connected and consuming, else 503;
     GET /live checks only that it is alive. The body is JSON. By default it listens on 127.0.0.1.
-
-    With RESULTS_SINK in the environment (a file, or postgresql://...) the messages that are sent to
-    the queue `results` are stored there as well, each once.
+    With RESULTS_SINK in the environment (a file, or postgresql://...) what is sent to the queue
+    `results` is stored there as well, each message once.
 
     The ids of its outputs are computed from the stage's name. After you rename its function, give
     the stage the old name (@stage(..., name="old_name")), or a sink stores some results twice.
@@ -173,7 +171,6 @@ def work(
         settings, concurrency=concurrency, prefetch=prefetch, timeout=timeout,
         retry_delays=None if retry_delays is None else parse_delays(retry_delays),
         queues=None if queue_arguments is None else unpacked(queue_arguments),
-        hooks=[DoneLog()] if log_level == "debug" else (),
     )  # fmt: skip
     _Work(worker, settings, grace, report, json, (log_level, log_format)).run(health, with_parent)
 
@@ -203,6 +200,8 @@ class _Work:
         self._warnings = WorkWarnings(worker, settings, log.warning)
         level, self._format = level_and_format
         self._level = logging.getLevelNamesMapping()[level.upper()]
+        if self._level <= logging.DEBUG:
+            worker.add_hook(DoneLog())
         self._print = printer(self._format)
         self._kinds = DeadLetterKinds(has_all=self._level < logging.WARNING)
         self._summary = WorkSummary(
