@@ -51,5 +51,7 @@ class NewReceipts:
     def _checked_name(self, queue: str) -> str:
         name = self._topology.wire_name(queue)
         if not 0 < len(name.encode()) <= 255:  # a lone surrogate is a ValueError here as well
-            raise ValueError(f"queue name {name[:60]!r} is empty or longer than 255 bytes")
+            raise ValueError(
+                f"queue name {name[:60]!r} is empty or longer than 255 bytes: give a shorter one"
+            )
         return name

@@ -73,4 +73,6 @@ def choose(
         except (BrokerSetupError, WireError) as error:
             log(f"not using {kind.name}: {error}")
             reasons.append(f"{kind.name}: {error}")
-    raise BrokerSetupError("no broker could be started.\n  " + "\n  ".join(reasons))
+    raise BrokerSetupError(
+        "no broker could be started; what each kind needs:\n  " + "\n  ".join(reasons)
+    )

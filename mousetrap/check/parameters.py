@@ -314,7 +314,7 @@ def _similar_file(path: Path) -> str:
     with suppress(MousetrapError):  # the installation has no notebooks
         if (bundled_folder("notebooks") / path.name).is_file():
             return ": copy it here with `mousetrap notebooks`"
-    return ""
+    return ": check the name and the folder"
 
 
 def _error_text(error: Exception) -> str:

@@ -37,6 +37,8 @@ COMMANDS = {  # name: the function or the app, its line in `mousetrap --help`
 FIRST_STEPS = {  # in this order, for somebody who has just installed it
     "doctor": "is all there that is needed?",
     "demo": "an example, and what became of each job",
+    "notebooks": "copies of the notebooks, to read and to run",
+    "new": "a project of your own",
 }
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mousetrap.display.formats import counted
 from mousetrap.fault_injection.frames import (
     COMMAND_NAMES,
     Command,
@@ -188,7 +187,7 @@ class Proxy:
         with self._changed:
             if not self._changed.wait_for(lambda: self.connections >= number, timeout):
                 raise TimeoutError(
-                    f"{counted(self.connections, 'connection')} in {timeout:g} s, not {number}"
+                    f"{self.connections} of {number} connections in {timeout:g} s: wait longer"
                 )
 
     def links(self) -> list[Link]:

@@ -145,7 +145,10 @@ def open_requests(settings: Settings, timeout: float) -> Requests:
     if found is not None and found.connection.state not in ("closed", "failed"):
         return found
     if not _lock.acquire(timeout=max(0.0, timeout)):
-        raise CallTimedOut(f"the connection to {settings.url} was not open within {timeout:g} s")
+        raise CallTimedOut(
+            f"the connection to {settings.url} was not open within {timeout:g} s: wait longer "
+            f"(timeout=), or check the broker by mousetrap doctor"
+        )
     try:
         found = _requests.get(key)
         if found is None or found.connection.state in ("closed", "failed"):

@@ -133,7 +133,10 @@ class Recording:
         ]  # fmt: skip
         if not ours:
             queues = ", ".join(by_queue)
-            raise SettingsError(f"no message of this recording was handled from {queues}")
+            raise SettingsError(
+                f"no message of this recording was handled from {queues}: give the stages whose "
+                f"messages it has, or record a run of these"
+            )
         missing = sum(each.body is None for each in ours)
         if missing:
             raise SettingsError(

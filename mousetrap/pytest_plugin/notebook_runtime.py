@@ -187,7 +187,9 @@ class NbmakeRun:
             finally:
                 nb_run.NotebookClient = client
         if place := self._refused_cell():
-            raise CheckFailed(f"the kernel did not run {place}")
+            raise CheckFailed(
+                f"the kernel did not run {place}: a cell before it failed without an error output"
+            )
 
     def place(self) -> str:
         """Return the cell in which the run ended: ``cell 3 (In [2]): job(1)``; empty before it."""

@@ -333,7 +333,9 @@ class DeadLetterList(Messages):
             if not id:
                 raise SettingsError("an id is empty: leave ids out to select all dead letters")
             if not any(each.id.startswith(id) for each in self):
-                raise SettingsError(f"no dead letter in this list begins with {id[:40]!r}")
+                raise SettingsError(
+                    f"no dead letter in this list begins with {id[:40]!r}: .table() shows their ids"
+                )
         return [each for each in self if each.id.startswith(tuple(wanted))]
 
     def _check_bodies(self, messages: Iterable[Message]) -> None:

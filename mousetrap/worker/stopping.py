@@ -97,7 +97,8 @@ def one_at_a_time(lock: threads.Lock, timeout: float, queue: str) -> Iterator[No
     """
     if not lock.acquire(timeout=timeout + GIVE_BACK_TIMEOUT):
         raise TimeoutError(
-            f"another thread has been stopping the worker of {queue!r} for more than {timeout:g} s"
+            f"another thread has been stopping the worker of {queue!r} for over {timeout:g} s: "
+            f"wait longer (timeout=), or find out why its handler does not return"
         )
     try:
         yield

@@ -200,8 +200,8 @@ class Supervisor:
         while (found := self.statistics())["consuming"] < found["processes"]:
             if clock.monotonic() >= deadline:
                 raise TimeoutError(
-                    f"{found['consuming']} of {found['processes']} worker processes consume after "
-                    f"{timeout:g} s: `logs` returns what they wrote"
+                    f"{found['consuming']:d} of {found['processes']} worker processes consume "
+                    f"after {timeout:g} s: mousetrap doctor checks what they need"
                 )
             self.wait(PROCESS_CHECK_INTERVAL)
 

@@ -19,7 +19,7 @@ import typer
 from test_architecture import FILES, PACKAGE, name, tree
 
 import mousetrap
-from mousetrap import settings
+from mousetrap import errors, settings
 from mousetrap.cli import app
 
 ROOT = PACKAGE.parent
@@ -203,6 +203,48 @@ def test_what_a_text_advises_exists(find, docstrings):
     ]
 
     assert found == []
+
+
+WAY_OUT = re.compile(r"[:;(]|\b(?:give|use|set|must|try|wait)\b|…$")  # a value may have it, too
+ABOUT_A_MESSAGE = {"UndecodableMessage", "WrongType", "Malformed"}  # the reason of a dead letter
+OURS = {"TimeoutError"} | {
+    word for word, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.MousetrapError)
+} - ABOUT_A_MESSAGE  # fmt: skip
+
+
+def errors_without_way_out(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each error of ours that says only what has happened."""
+    for node in ast.walk(module):
+        call = node.exc if isinstance(node, ast.Raise) else None
+        if not (isinstance(call, ast.Call) and call.args and ast.unparse(call.func) in OURS):
+            continue
+        argument = ast.Module([ast.Expr(call.args[0])], [])
+        _, text = next(texts_of(argument, docstrings=True), (0, ""))  # none: of a variable
+        if text and not WAY_OUT.search(text):
+            yield node.lineno, text
+
+
+def test_each_error_says_what_to_do():
+    """After what has happened, a colon or a semicolon, and what the user can do now."""
+    found = [
+        f"{name(path)}:{line}: {text}"
+        for path in FILES
+        for line, text in errors_without_way_out(tree(path))
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [("the queue {1} is full", True), ("the queue {1} is full: drain it", False)],
+)
+def test_an_error_that_only_complains_is_found(text, is_found):
+    """The function above tells the two kinds of text apart."""
+    module = ast.parse(f"raise RunError(f'{text}')")
+
+    assert bool(list(errors_without_way_out(module))) == is_found
 
 
 WRONG = [

@@ -18,6 +18,7 @@ from mousetrap.job_queue import declare, depth, drain, open_channel
 from mousetrap.model.message import Message
 from mousetrap.model.topology import Queue
 from mousetrap.settings import Settings
+from mousetrap.worker.supervisor import Supervisor
 
 FLOW = """
 import os, sys, threading
@@ -135,6 +136,19 @@ def consumers(settings, number):
 
 
 # ---- processes that end are replaced ------------------------------------------------------------
+
+
+def test_wait_until_consuming_says_how_many_consume(settings):
+    """It returns when all do; without a broker it says that none does, and what to do."""
+    with Supervisor({"mousetrap.run_fetch_worker:fetch": 2}, settings) as workers:
+        workers.wait_until_consuming(30)
+        assert workers.statistics()["consuming"] == 2
+
+    with (
+        Supervisor({"mousetrap.run_fetch_worker:fetch": 1}, settings.replace(port=1)) as workers,
+        pytest.raises(TimeoutError, match="0 of 1 worker processes consume after 1 s: mousetrap"),
+    ):
+        workers.wait_until_consuming(1.0)
 
 
 def test_processes_share_the_work(start, settings):
