@@ -219,7 +219,7 @@ def _interpreters() -> Iterator[Finding]:
         ("pytest", _python_of("pytest")),
     ):
         if python is None:
-            text = "not installed here: pip install 'mousetrap-mq[test]' brings it"
+            text = "not installed here: pip install 'mousetrap-mq[project]' brings it"
             yield Finding(what, "note", text)
             continue
         problem = _import_problem(python)

@@ -6,6 +6,7 @@ says what to do next.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import socket
@@ -45,6 +46,8 @@ PIKA_ERRORS = (pika_errors.AMQPError, AMQPConnectorException, OSError)
 _REFUSED_LOGIN = (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)
 _REFUSED = (*_REFUSED_LOGIN, pika_errors.ProbableAccessDeniedError)
 _NO_AMQP = (pika_errors.IncompatibleProtocolError, AMQPConnectorStackTimeout, TimeoutError)
+# `localhost` is tried as ::1 last, also where there is no IPv6, as in many containers
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PROBE_TIMEOUT = 0.5  # seconds per connection that is tried to explain a failure
 
@@ -134,7 +137,9 @@ def translate(
         return BrokerUnreachable(
             f"no host is called {settings.host!r}: check RABBITMQ_HOST (or RABBITMQ_URL)"
         )
-    if isinstance(error, ConnectionRefusedError):
+    if isinstance(error, ConnectionRefusedError) or (
+        isinstance(error, OSError) and error.errno in _NO_SUCH_ADDRESS
+    ):
         return BrokerUnreachable(_connection_refused(settings, may_probe))
     if isinstance(error, ssl.SSLError):
         return BrokerUnreachable(_tls_failed(error, where))

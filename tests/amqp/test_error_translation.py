@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 
@@ -57,6 +58,8 @@ def tls_error(**attributes):
         (AMQPConnectorStackTimeout("x"), BrokerUnreachable, "no AMQP answer"),
         (socket.gaierror(-2, "unknown"), BrokerUnreachable, "no host is called 'broker.invalid'"),
         (ConnectionRefusedError(111, "refused"), BrokerUnreachable, "mousetrap broker up"),
+        (OSError(errno.EADDRNOTAVAIL, "no such"), BrokerUnreachable, "mousetrap broker up"),
+        (OSError(errno.EAFNOSUPPORT, "no IPv6"), BrokerUnreachable, "mousetrap broker up"),
         (tls_error(verify_message="self-signed", reason=None), BrokerUnreachable, "SSL_CERT_FILE"),
         (tls_error(reason="WRONG_VERSION_NUMBER"), BrokerUnreachable, "use amqp://"),
         (tls_error(reason="INTERNAL"), BrokerUnreachable, "check the broker's TLS settings"),
