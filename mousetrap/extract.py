@@ -29,6 +29,7 @@ from mousetrap.errors import ExtractError
 from mousetrap.runtime.atomic_file import write_atomically
 
 TAG = "extract:"
+_BELOW_IMPORT = "# Those of the package from here on: to try a change above, do not run this cell."
 _ALWAYS_DEFINED = set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom,
           ast.Assign, ast.AnnAssign)  # fmt: skip
@@ -248,7 +249,7 @@ def _import_module(
                 if above == 0 or lines[above - 1] != mark:
                     lines.insert(above, mark)
         each.cell.source = "\n".join(lines)
-    statement = f"from {module} import {', '.join(names)}"
+    statement = f"from {module} import {', '.join(names)}\n{_BELOW_IMPORT}"
     following = document.cells[tagged[-1].number : tagged[-1].number + 1]
     if not following or not following[0].source.startswith(f"from {module} import "):
         cell = nbformat.v4.new_code_cell(statement)  # type: ignore[no-untyped-call]  # half annotated

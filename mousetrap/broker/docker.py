@@ -37,8 +37,8 @@ def problem() -> str | None:
     """Return in one sentence why Docker cannot be used here; None if it can."""
     if shutil.which("docker") is None:
         return (
-            "Docker is not installed (no `docker` on the PATH): install it, or use another "
-            "broker: --broker local"
+            "Docker is not installed (no `docker` on the PATH): install it, or use another kind "
+            "of broker"
         )
     if _run("docker", "compose", "version").returncode:
         return (

@@ -165,8 +165,9 @@ def _problems(document: Any, path: Path) -> Iterator[str]:
             continue
         if difference:
             yield (
-                f"{what}: it is not the same any more. Make one of the two equal to the other, "
-                f"or remove the mark\n{difference}"
+                f"{what}: it is not the same any more. Make one of the two equal to the other: "
+                f"write the cell to the package (mousetrap extract --replace), or copy it from "
+                f"there; or remove the mark\n{difference}"
             )
 
 

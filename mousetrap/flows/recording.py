@@ -121,7 +121,8 @@ class Recording:
     def replay(self, *stages: Stage[..., Any]) -> Recording:
         """Call each stage with the messages that it handled, without a broker; record what happens.
 
-        Each message is handled once, with the number of the attempt that had the final outcome.
+        Each message is handled once, with its recorded body and the number of the attempt that had
+        the final outcome. One that a stage sends has the body that the stage returns now.
 
         Raises:
             SettingsError: a body was not kept, or none of these stages handled a message.
@@ -155,8 +156,13 @@ class Recording:
 
         found: dict[str, RecordedMessage] = {}
         for each in ours:
-            for message in _handled(each, by_queue[each.queue], copies):
-                found[message.id] = message
+            handled, *outputs = _handled(each, by_queue[each.queue], copies)
+            if sent := found.get(handled.id):  # by a stage before: its body is what it returns now
+                handled = dataclasses.replace(handled, body=sent.body)
+            found[handled.id] = handled
+            for output in outputs:
+                known = found.get(output.id)
+                found[output.id] = dataclasses.replace(known, body=output.body) if known else output
         return Recording(found.values())
 
     def differences(self, other: Recording) -> Table:

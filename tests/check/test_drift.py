@@ -306,7 +306,7 @@ def test_check_refuses_a_drifted_notebook_before_a_kernel_starts(project, monkey
 
     message = str(caught.value)
     assert f"{notebook}, cell 3, same as lengths:measure: " in message
-    assert "Make one of the two equal to the other, or remove the mark" in message
+    assert "mousetrap extract --replace" in message
     assert "-def measure(word: str, *, twice: bool=False) -> int:" in message
     assert isinstance(caught.value, CheckError)
     assert caught.value.output is None

@@ -73,6 +73,20 @@ FOUR = Recording([RecordedMessage("a", "halves", "a", body=b"4", outcome="done")
 test_recording_is_a_test_in_one_line = FOUR.test(stage("halves")(print))
 
 
+def test_recording_finds_what_changed_between_two_stages(monday):
+    """An output that the next stage handles is compared with what the stage returns now."""
+    recording = Recording.load(monday)
+
+    @stage(reads="numbers", writes="halves", name="halve")
+    def halve_and_add(n: int) -> int:
+        return halve.function(n) + 10 * (n == 4)
+
+    differences = list(recording.differences(recording.replay(halve_and_add, spell)))
+
+    [row] = differences
+    assert (row["queue"], row["what"]) == ("halves", "body")
+
+
 def test_recording_finds_what_changed(monday):
     """Another body, outcome or number of outputs is one row each, and the test fails."""
     recording = Recording.load(monday)

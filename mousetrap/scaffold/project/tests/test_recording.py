@@ -1,7 +1,7 @@
 """The functions still do what they did in a recorded run.
 
-To record another run: give `mousetrap.run` the option ``keep_bodies=100_000``, as the notebook
-does, and call ``run.save("tests/first_run.jsonl")`` when it is settled.
+If they are meant to do something else now, record another run: change the package, run the
+notebook, and then, in a new cell of it, ``run.save("../tests/first_run.jsonl")``.
 """
 
 from pathlib import Path
