@@ -148,10 +148,12 @@ def with_links(text: str, path: Path, all_places: dict[Path, Path]) -> str:
             return f"{begin}{address}/blob/main/{target.as_posix()}{anchor}{end}"
         if (ROOT / target).is_dir():
             return begin[1:].removesuffix("](")
-        copy = SOURCE / "source" / target
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / target, copy)
-        return f"{begin}{_relative(Path('source') / target, all_places[path])}{end}"
+        copy = Path("source") / target
+        if copy.suffix in (".md", ".ipynb"):  # else Sphinx takes it for a page
+            copy = copy.with_name(f"{copy.name}.txt")
+        (SOURCE / copy).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / target, SOURCE / copy)
+        return f"{begin}{_relative(copy, all_places[path])}{end}"
 
     parts = FENCE.split(text)  # every second part is a code block
     parts[::2] = [LINK.sub(link, part) for part in parts[::2]]
