@@ -73,6 +73,9 @@ def choose(
         except (BrokerSetupError, WireError) as error:
             log(f"not using {kind.name}: {error}")
             reasons.append(f"{kind.name}: {error}")
+    embedded = "\nOr run one in memory, in a terminal of its own: mousetrap broker up --embedded"
     raise BrokerSetupError(
-        "no broker could be started; what each kind needs:\n  " + "\n  ".join(reasons)
+        "no broker could be started; what each kind needs:\n  "
+        + "\n  ".join(reasons)
+        + embedded * stays
     )

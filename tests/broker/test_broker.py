@@ -72,8 +72,9 @@ def test_ensure_tries_docker_then_local_then_embedded(unreachable, logged):
 
 
 def test_up_reports_every_reason(unreachable, logged):
-    """`up` does not try the embedded broker; the error has a sentence for each kind."""
-    with pytest.raises(BrokerSetupError, match=r"docker: docker cannot.*\n.*local: local cannot"):
+    """`up` does not try the embedded broker, but names it; each kind has a sentence."""
+    expected = r"docker: docker cannot.*\n.*local: local cannot.*\n.*broker up --embedded$"
+    with pytest.raises(BrokerSetupError, match=expected):
         brokers.up(settings=unreachable, log=logged.append)
 
 
