@@ -25,6 +25,7 @@ from mousetrap.scaffold import create_project
 from mousetrap.scaffold.project_names import MAX_PROJECT_NAME, check_project_name
 
 TEMPLATES = Path(mousetrap.scaffold.__file__).parent
+FIRST_HOUR = TEMPLATES.parents[1] / "deploy" / "docs" / "first_hour.md"
 NEW_STAGE = '''\
 @stage(reads="reports", writes="lines")
 def describe(report: Report) -> str:
@@ -209,7 +210,7 @@ def test_a_project_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_command_says_what_to_type_next(tmp_path, monkeypatch):
-    """The steps are commands in order; an error has exit code 2 and no traceback."""
+    """The steps are commands in order, as the documentation shows them; an error has code 2."""
     monkeypatch.chdir(tmp_path)
     first = CliRunner().invoke(app, ["new", "my_flow"])
     second = CliRunner().invoke(app, ["new", "my_flow"])
@@ -218,6 +219,7 @@ def test_command_says_what_to_type_next(tmp_path, monkeypatch):
     assert first.exit_code == 0, first.output
     steps = [line.split("#")[0].strip() for line in first.stderr.splitlines()[1:]]
     assert steps == ["cd my_flow", "pytest", "pip install -e .", "jupyter lab notebooks"]
+    assert first.stderr in FIRST_HOUR.read_text(encoding="utf-8")
     assert second.exit_code == 2
     assert "my_flow exists already" in second.stderr
     answer = json.loads(as_json.stdout)
