@@ -114,7 +114,7 @@ REFUSED = [
     ({"RABBITMQ_URL": "amqp://me:hunter2@host?heartbeat=often"}, "RABBITMQ_URL", "seconds"),
     ({"RABBITMQ_URL": "amqp://host?heartbeat=-1"}, "RABBITMQ_URL", "heartbeat"),
     ({"RABBITMQ_URL": "amqp://me:hunter2@host?frame_max=9"}, "RABBITMQ_URL", "frame_max"),
-    ({"RABBITMQ_URL": "amqps://h?cacertfile=x"}, "RABBITMQ_URL", "certificates of the system"),
+    ({"RABBITMQ_URL": "amqps://h?cacertfile=x"}, "RABBITMQ_URL", "RABBITMQ_TLS_CA"),
     ({"RABBITMQ_URL": "amqp://h?socket_timeout=1"}, "RABBITMQ_URL", "MOUSETRAP_CONNECT_TIMEOUT"),
     ({"RABBITMQ_URL": "amqp://me:hunt?er2@host"}, "RABBITMQ_URL", "%3F"),
     ({"RABBITMQ_URL": "host:5672"}, "RABBITMQ_URL", "amqp://"),

@@ -95,7 +95,7 @@ class Connection:
         self._failures = 0  # losses and failed tries in a row; see `reset_backoff`
         self._was_open = False
         self._opened = 0.0  # when it was opened last, on the monotonic clock
-        self._is_new_loss = False  # the next loss is logged as a warning
+        self._is_new_loss = False  # the next one is logged as a warning
         self._closing = False
         self._is_detached = False  # from the I/O thread: it runs nothing any more
 
@@ -103,10 +103,10 @@ class Connection:
         """Connect and return when the session is ready; a second call does nothing.
 
         Raises:
+            SettingsError: a file of a certificate cannot be used.
             BrokerUnreachable: no broker answered within ``settings.connect_timeout`` seconds.
             ConnectionLost, ChannelLost: all tries within that time failed; this is the last error.
-            AccessRefused, QueueMissing, TopologyMismatch: at once; another try would get the same
-                answer.
+            AccessRefused, QueueMissing, TopologyMismatch: at once; the next try would be the same.
             KeyboardInterrupt: the wait was interrupted and the connection closed. If it had just
                 been opened, `is_open` is true instead, and the caller has to close it.
         """
@@ -116,6 +116,7 @@ class Connection:
             self.state = "connecting"
         timeout = self.settings.connect_timeout
         try:
+            parameters(self.settings, self.purpose)  # refuses bad files of certificates
             self.io_thread.attach(self)
             self.call(self._connect)
             self._changed.wait_for(lambda: self.state != "connecting", timeout)
@@ -264,18 +265,18 @@ class Connection:
         if self._closing:
             self._end()
             return
-        self._connection = FastConnection(
-            parameters(self.settings, self.purpose),
-            on_open_callback=self._on_open,
-            on_open_error_callback=lambda _, error: self._on_closed(error),
-            on_close_callback=lambda _, error: self._on_closed(error),
-            custom_ioloop=self.io_thread.io,
-            call_soon=self.io_thread.call_soon,
-        )
-        self._connection.add_on_connection_blocked_callback(
-            lambda _, blocked: self._blocked(True, safe(blocked.method.reason))
-        )
-        self._connection.add_on_connection_unblocked_callback(lambda *_: self._blocked(False))
+        try:
+            self._connection = FastConnection(
+                parameters(self.settings, self.purpose),
+                on_open_callback=self._on_open,
+                on_open_error_callback=lambda _, error: self._on_closed(error),
+                on_close_callback=lambda _, error: self._on_closed(error),
+                custom_ioloop=self.io_thread.io,
+                call_soon=self.io_thread.call_soon,
+                on_blocked=self._blocked,
+            )
+        except MousetrapError as error:  # a file of a certificate is being replaced, perhaps
+            self._on_closed(error)
 
     def _on_open(self, connection: FastConnection) -> None:
         server = connection.server_properties or {}
@@ -354,10 +355,9 @@ class Connection:
     def _retry_later(self, step: Callable[[], None]) -> None:
         self._failures += 1
         delay = backoff(self._failures)
-        log.log(  # a warning when it breaks and when it is restored; the tries between are debug
-            logging.WARNING if self._is_new_loss else logging.DEBUG,
-            "%s: %s; next try in %.1f s", self.purpose, self.error, delay,
-        )  # fmt: skip
+        # a warning when it breaks and when it is restored; the tries between are debug
+        level = logging.WARNING if self._is_new_loss else logging.DEBUG
+        log.log(level, "%s: %s; next try in %.1f s", self.purpose, self.error, delay)
         self._is_new_loss = False
         self._later(delay, step)
 
@@ -378,7 +378,7 @@ class Connection:
         self._session.failed(error)
         self._close()
 
-    def _blocked(self, is_blocked: bool, reason: str = "") -> None:
+    def _blocked(self, is_blocked: bool, reason: str) -> None:
         log.warning("%s is %s", self.purpose,
                     f"blocked: the broker is {reason} (an alarm) and accepts no messages until the "
                     f"alarm ends; publishes wait. Drain or purge queues, or raise its limit: "

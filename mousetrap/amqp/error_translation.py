@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ from mousetrap.errors import (
 from mousetrap.model.topology import AnyDeclaration, Declaration, ExchangeDeclaration
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
+from mousetrap.settings.tls import alert_explained, explained, tls_context
 
 pika_patches.install()
 pika_log.install()
@@ -56,13 +58,13 @@ def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
     """Return pika's connection parameters; *purpose* is shown by RabbitMQ's management UI."""
     tls = None
     if settings.tls:  # the default context verifies certificate and host name
-        tls = pika.SSLOptions(ssl.create_default_context(), settings.host)
+        tls = pika.SSLOptions(tls_context(settings), settings.host)
     name = f"mousetrap {purpose} {socket.gethostname()}:{os.getpid()}"
     return pika.ConnectionParameters(
         host=settings.host,
         port=settings.port,
         virtual_host=settings.vhost,
-        credentials=pika.PlainCredentials(settings.user, settings.password),
+        credentials=pika.PlainCredentials(settings.user, settings.present_password()),
         heartbeat=math.ceil(settings.heartbeat),  # AMQP counts heartbeats in whole seconds
         connection_attempts=1,  # `Connection` decides about further tries, not pika
         socket_timeout=settings.connect_timeout,
@@ -142,12 +144,15 @@ def translate(
     ):
         return BrokerUnreachable(_connection_refused(settings, may_probe))
     if isinstance(error, ssl.SSLError):
-        return BrokerUnreachable(_tls_failed(error, where))
+        return BrokerUnreachable(explained(error, settings))
     if isinstance(error, AnswerTimeout):
         return ConnectionLost(
             f"{where} stopped answering ({error.args[0]}): it is paused, overloaded or cut off; "
             f"look at the broker, then try again"
         )
+    # With TLS 1.3 the broker refuses a client's certificate after the handshake; pika has the text.
+    if settings.tls and (alert := re.search(r"\[SSL: (\w*ALERT\w*)\]", str(error.args))):
+        return BrokerUnreachable(alert_explained(alert[1], settings))
     if isinstance(error, _NO_AMQP) or "Timeout while setting up AMQP" in str(error):
         return BrokerUnreachable(_no_amqp(settings, may_probe))
     if isinstance(error, (pika_errors.AMQPHeartbeatTimeout, pika_errors.AMQPError, OSError)):
@@ -191,21 +196,6 @@ def _original(error: BaseException) -> BaseException:
             return error
         error = inner[-1] if isinstance(inner, (list, tuple)) else inner
     return error
-
-
-def _tls_failed(error: ssl.SSLError, where: str) -> str:
-    if error.reason == "WRONG_VERSION_NUMBER":  # the answer was not TLS
-        return (
-            f"{where} does not speak TLS on this port: use amqp:// for it, or the broker's TLS "
-            f"port (usually 5671)"
-        )
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"the certificate of {where} is not trusted ({error.verify_message}): set "
-            f"SSL_CERT_FILE to the file of the authority that signed it, or use the host name in "
-            f"the certificate"
-        )
-    return f"TLS with {where} failed ({error.reason}): check the broker's TLS settings"
 
 
 def _connection_refused(settings: Settings, may_probe: bool) -> str:

@@ -26,6 +26,7 @@ from pika.channel import Channel
 from pika.heartbeat import HeartbeatChecker
 
 from mousetrap.amqp.properties import basic_properties, decode_properties, encode_properties
+from mousetrap.display.safe_text import safe
 from mousetrap.model.message import Message
 
 # Heartbeat intervals without a byte from the broker after which the connection counts as lost; the
@@ -56,7 +57,11 @@ class FastConnection(pika.SelectConnection):
     """A `pika.SelectConnection` that sends many frames by one call and reads large pieces."""
 
     def __init__(
-        self, *args: Any, call_soon: Callable[[Callable[[], object]], object], **kwargs: Any
+        self,
+        *args: Any,
+        call_soon: Callable[[Callable[[], object]], object],
+        on_blocked: Callable[[bool, str], object] = lambda *_: None,
+        **kwargs: Any,
     ) -> None:
         self._call_soon = call_soon  # runs a function at the end of the I/O loop's turn
         self._outgoing: list[bytes] = []
@@ -65,6 +70,10 @@ class FastConnection(pika.SelectConnection):
         # have names that are used once or a few times: they are not kept.
         self._method_frames: dict[tuple[int, str, str], bytes] = {}
         super().__init__(*args, **kwargs)
+        self.add_on_connection_blocked_callback(
+            lambda _, blocked: on_blocked(True, safe(blocked.method.reason))
+        )
+        self.add_on_connection_unblocked_callback(lambda *_: on_blocked(False, ""))
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = MAX_RECEIVE_BYTES

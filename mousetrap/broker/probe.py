@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import ssl
 import sys
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from mousetrap.errors import AccessRefused, BrokerSetupError, WireError
 from mousetrap.job_queue import ping
 from mousetrap.runtime import clock
 from mousetrap.settings import Settings
+from mousetrap.settings.tls import tls_context
 
 Log = Callable[[str], None]
 """Receives a line of text for each step of a start or a stop."""
@@ -39,7 +39,7 @@ def version(settings: Settings, timeout: float = 3.0) -> str | None:
             limit = _TimeLimit(timeout)
             connection = stack.enter_context(_connected(settings, limit))
             if settings.tls:
-                context = ssl.create_default_context()
+                context = tls_context(settings)
                 limit.set(connection)  # for the whole handshake
                 secured = context.wrap_socket(connection, server_hostname=settings.host)
                 connection = stack.enter_context(secured)

@@ -25,13 +25,14 @@ def field_table(
     units: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
     names: Collection[str] = (),
+    unshown: Collection[str] = (),
 ) -> Table:
     """Return a row for each field of the data class *value*: name, value and default.
 
     The fields that differ from their defaults are the first. *units* are shown with the values; the
     numbers of the fields *names* only name something, as a port does, and have no separators. A
     field that is not part of the `repr` is hidden. With *variables* (field -> environment variable)
-    there is a column for them.
+    there is a column for them. The fields *unshown* have no row while they are as by default.
     """
     changed: list[list[str]] = []
     others: list[list[str]] = []
@@ -44,7 +45,10 @@ def field_table(
         row = [field.name, shown, _readable(default, unit) if field.repr else HIDDEN]
         if variables is not None:
             row.append(variables.get(field.name, UNKNOWN))
-        (others if has == default else changed).append(row)
+        if has != default:
+            changed.append(row)
+        elif field.name not in unshown:
+            others.append(row)
     columns = (
         "setting",
         "value",
@@ -52,7 +56,7 @@ def field_table(
         *(["environment variable"] if variables is not None else []),
     )
     differ = "differs" if len(changed) == 1 else "differ"
-    all_ = counted(len(changed) + len(others), "setting")
+    all_ = counted(len(dataclasses.fields(value)), "setting")
     mark = f" ({DIFFERS})" if changed else ""
     marked = {row[0] for row in changed}
     return Table(

@@ -51,7 +51,11 @@ class Settings:
     user: str = "DEV_USER"
     password: str = field(default="CHANGE_ME", repr=False)
     vhost: str = "/"
+    password_file: str = ""  # read again at each connection attempt; "": the password stays
     tls: bool = False  # amqps://: certificate and host name are verified
+    tls_ca: str = ""  # file of the authorities that are trusted; "": those of the system
+    tls_cert: str = ""  # file of this client's certificate, if the broker wants one
+    tls_key: str = ""  # file of its key; "": in the file of the certificate
 
     namespace: str = ""  # prefix of all queue names: "run-7f3a" -> "run-7f3a.start_fetch"
     queue_type: str = "classic"  # or "quorum"
@@ -91,6 +95,8 @@ class Settings:
         for name in ("user", "password", "vhost"):
             if re.search(r"[\ud800-\udfff]", getattr(self, name)):  # from bytes that are not UTF-8
                 raise SettingsError(f"{name} is not valid UTF-8: check how the variable was set")
+        if self.tls_key and not self.tls_cert:
+            raise SettingsError("tls_key is set and tls_cert is not: set it to the certificate")
         if self.queue_type not in ("classic", "quorum"):
             raise SettingsError(f"queue_type is {self.queue_type!r}: use 'classic' or 'quorum'")
         if self.declare not in ("missing", "never"):
@@ -144,10 +150,19 @@ class Settings:
                 values[name] = convert(_clean(text, is_password=name == "password"))
             except ValueError as error:
                 raise SettingsError(f"{variable} is {_shown(text)}: {error}") from None
-        if "password" not in in_url and (path := _read(environment, PASSWORD_FILE)):
-            values["password"] = _password_from(path, environment)
+        if "password" in in_url:
+            values.pop("password_file", None)
+        elif path := values.get("password_file"):
+            if environment.get("RABBITMQ_PASSWORD"):
+                raise SettingsError(
+                    f"RABBITMQ_PASSWORD and {PASSWORD_FILE} are both set: set one of them"
+                )
+            values["password"] = _password_from(path)
         if environment.get("RABBITMQ_TLS", "").strip().lower() in _YES and not values.get("tls"):
             _warn_once("RABBITMQ_TLS", "RABBITMQ_URL begins with amqp://, without TLS")
+        for name in ("tls_ca", "tls_cert", "tls_key"):
+            if values.get(name) and not values.get("tls"):
+                _warn_once(_VARIABLES[name][0], "TLS is off: use amqps://, or RABBITMQ_TLS=1")
         if values.get("tls") and "port" not in values:
             values["port"] = TLS_PORT
         try:
@@ -165,20 +180,34 @@ class Settings:
 
     def _repr_html_(self) -> str:
         variables = {name: variable for name, (variable, _) in _VARIABLES.items()}
-        table = field_table(self, "Settings", units=_UNITS, variables=variables, names=("port",))
+        table = field_table(
+            self, "Settings", units=_UNITS, variables=variables, names=("port",), unshown=_FILES
+        )
         return table._repr_html_()
 
     @property
     def url(self) -> str:
         """The address with a masked password, for logs: ``amqp://me:********@host:5672/%2F``."""
-        return self._url(MASK)
+        return self._url(f":{MASK}")
+
+    def present_password(self) -> str:
+        """Return the password as it stands in `password_file` now, or the one that was given.
+
+        A file that cannot be read at this moment, because it is being replaced, changes nothing.
+        """
+        try:
+            return _password_from(self.password_file) if self.password_file else self.password
+        except SettingsError:
+            return self.password
 
     def to_environment(self) -> dict[str, str]:
         """Return the variables that give a child process the same settings.
 
-        The password is among them: use them only as the environment of a child process.
+        The password is among them, if it is in no file: use them only as the environment of a child
+        process.
         """
-        return {"RABBITMQ_URL": self._url(quote(self.password, safe=""))} | {
+        password = "" if self.password_file else f":{quote(self.password, safe='')}"
+        return {"RABBITMQ_URL": self._url(password), "RABBITMQ_PASSWORD": ""} | {
             variable: str(getattr(self, name))
             for name, (variable, _) in _VARIABLES.items()
             if name not in _URL_PARTS
@@ -194,7 +223,7 @@ class Settings:
         scheme = "amqps" if self.tls else "amqp"
         host = f"[{self.host}]" if ":" in self.host else self.host
         vhost = quote(self.vhost, safe="")
-        return f"{scheme}://{quote(self.user, safe='')}:{password}@{host}:{self.port}/{vhost}"
+        return f"{scheme}://{quote(self.user, safe='')}{password}@{host}:{self.port}/{vhost}"
 
 
 def _number(kind: Callable[[str], T]) -> Callable[[str], T]:
@@ -268,9 +297,7 @@ def _shown(text: str) -> str:
     return "no valid value" if "@" in text or "//" in text else repr(text[:80])
 
 
-def _password_from(path: str, environment: Mapping[str, str]) -> str:
-    if environment.get("RABBITMQ_PASSWORD"):
-        raise SettingsError(f"RABBITMQ_PASSWORD and {PASSWORD_FILE} are both set: set one of them")
+def _password_from(path: str) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -309,8 +336,12 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "port": ("RABBITMQ_PORT", _port),
     "user": ("RABBITMQ_USER", str),
     "password": ("RABBITMQ_PASSWORD", str),
+    "password_file": ("RABBITMQ_PASSWORD_FILE", str),
     "vhost": ("RABBITMQ_VHOST", _vhost),
     "tls": ("RABBITMQ_TLS", _yes_or_no),
+    "tls_ca": ("RABBITMQ_TLS_CA", str),
+    "tls_cert": ("RABBITMQ_TLS_CERT", str),
+    "tls_key": ("RABBITMQ_TLS_KEY", str),
     "namespace": ("MOUSETRAP_NAMESPACE", str),
     "queue_type": ("MOUSETRAP_QUEUE_TYPE", str),
     "declare": ("MOUSETRAP_DECLARE", str),
@@ -326,6 +357,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 _UNITS = {"keep_bodies": "bytes", "max_in_flight": "messages"} | dict.fromkeys(
     ("queue_expiry", "heartbeat", "connect_timeout", "confirm_timeout"), "s"
 )
+_FILES = ("password_file", "tls_ca", "tls_cert", "tls_key")
 _MAY_BE_EMPTY = ("password", "namespace", "events_exchange")
 _URL_PARTS = ("host", "port", "user", "password", "vhost", "tls")
 # Other variables of mousetrap, read where they are used.
@@ -335,6 +367,9 @@ _MISTAKES = {  # what other programs call it
     "RABBITMQ_USERNAME": "RABBITMQ_USER", "RABBITMQ_PASS": "RABBITMQ_PASSWORD",
     "RABBITMQ_HOSTNAME": "RABBITMQ_HOST", "RABBITMQ_VIRTUAL_HOST": "RABBITMQ_VHOST",
     "RABBITMQ_URI": "RABBITMQ_URL", "RABBITMQ_SSL": "RABBITMQ_TLS",
+    "RABBITMQ_CA_CERT": "RABBITMQ_TLS_CA", "RABBITMQ_CACERT": "RABBITMQ_TLS_CA",
+    "RABBITMQ_TLS_CA_FILE": "RABBITMQ_TLS_CA", "RABBITMQ_TLS_CERT_FILE": "RABBITMQ_TLS_CERT",
+    "RABBITMQ_TLS_KEY_FILE": "RABBITMQ_TLS_KEY",
     "RABBITMQ_URL_FILE": "RABBITMQ_URL", "RABBITMQ_USER_FILE": "RABBITMQ_USER",
 }  # fmt: skip
 _warned: set[str] = set()

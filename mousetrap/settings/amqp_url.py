@@ -9,7 +9,10 @@ from mousetrap.errors import SettingsError
 
 _NO_COUNTERPART = "remove it, it has no counterpart here"
 _CONNECT = "remove it and set MOUSETRAP_CONNECT_TIMEOUT (seconds)"
-_CERTIFICATES = "remove it; amqps:// uses the certificates of the system"
+_CERTIFICATES = (
+    "remove it; amqps:// verifies the broker, and RABBITMQ_TLS_CA, RABBITMQ_TLS_CERT and "
+    "RABBITMQ_TLS_KEY name the files of certificates"
+)
 # Parameters that other clients take in a URL, with what to do here.
 _QUERY = {
     "heartbeat": "", "connection_timeout": _CONNECT, "socket_timeout": _CONNECT,

@@ -60,7 +60,7 @@ def tls_error(**attributes):
         (ConnectionRefusedError(111, "refused"), BrokerUnreachable, "mousetrap broker up"),
         (OSError(errno.EADDRNOTAVAIL, "no such"), BrokerUnreachable, "mousetrap broker up"),
         (OSError(errno.EAFNOSUPPORT, "no IPv6"), BrokerUnreachable, "mousetrap broker up"),
-        (tls_error(verify_message="self-signed", reason=None), BrokerUnreachable, "SSL_CERT_FILE"),
+        (tls_error(verify_message="self-signed", reason=None), BrokerUnreachable, "TLS_CA"),
         (tls_error(reason="WRONG_VERSION_NUMBER"), BrokerUnreachable, "use amqp://"),
         (tls_error(reason="INTERNAL"), BrokerUnreachable, "check the broker's TLS settings"),
         (OSError(113, "no route"), ConnectionLost, "113 no route"),
