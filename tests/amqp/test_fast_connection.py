@@ -301,7 +301,7 @@ def test_pika_still_has_what_we_override():
 class Plain(pika.SelectConnection):
     """pika's connection: it sends each frame alone, and is closed instead of dropped."""
 
-    def __init__(self, *args, call_soon, **options):  # noqa: ARG002 -- it sends at once
+    def __init__(self, *args, call_soon, on_blocked, **options):  # noqa: ARG002 -- of ours
         super().__init__(*args, **options)
 
     def abort(self):
