@@ -184,6 +184,17 @@ def test_volatile_output_is_compared_by_its_kinds():
     assert differences(before, notebook_of(shown(text_plain="1"), tags=[VOLATILE]))
 
 
+@pytest.mark.parametrize("tag", [VOLATILE, "times"])
+def test_a_progress_may_be_shown_or_not(tag):
+    """It appears only if a wait is long; another line of text that appears is found."""
+    before = notebook_of(shown(text_plain="1", text_html="1"), tags=[tag])
+
+    for line, is_found in [("runs-c3bf1f0f-ac0016aa: 0 messages open; done: fetch 58", False),
+                           ("0 messages are open", True)]:  # fmt: skip
+        after = notebook_of(shown(text_plain=line), *before.cells[1].outputs, tags=[tag])
+        assert bool(differences(before, after)) == is_found
+
+
 @pytest.mark.parametrize(("shade", "size", "is_equal"), [(101, 20, True), (150, 20, False),
                                                         (100, 21, False)])  # fmt: skip
 def test_pictures_are_equal_within_a_small_distance(shade, size, is_equal):

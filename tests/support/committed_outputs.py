@@ -45,9 +45,11 @@ def watched(path: Path) -> Iterator[None]:
     nbmake has no hook for this; `mousetrap.pytest_plugin.notebook_runtime` uses the same way.
 
     Raises:
-        AssertionError: a cell did not run, or its output is not the committed one.
+        NotebookFailedException: a cell did not run, or its output is not the committed one.
     """
     from nbmake import nb_run
+    from nbmake.nb_result import NotebookError, NotebookResult
+    from nbmake.pytest_items import NotebookFailedException
 
     client = nb_run.NotebookClient
     executed: list[Any] = []
@@ -64,14 +66,17 @@ def watched(path: Path) -> Iterator[None]:
     finally:
         nb_run.NotebookClient = client
     [document] = executed
-    not_run = [cell.id for cell in document.cells if cell.get("execution_count", 0) is None]
-    assert not_run == [], "these cells did not run"
+    found = [f"the cell {cell.id!r} did not run" for cell in document.cells
+             if cell.get("execution_count", 0) is None]  # fmt: skip
     fresh = cleaned(document)
-    if refresh := os.environ.get(REFRESH):
+    if (refresh := os.environ.get(REFRESH)) and not found:
         write(path, fresh, keeps_equal=refresh != "all")
         return
-    found = differences(nbformat.read(path, as_version=4), fresh)
-    assert not found, "\n\n".join([*found, "python tests/make_outputs.py refreshes the outputs"])
+    found += differences(nbformat.read(path, as_version=4), fresh)
+    if found:
+        text = "\n\n".join([*found, "python tests/make_outputs.py refreshes the outputs"])
+        error = NotebookError(found[0].partition("\n")[0], text, -1)
+        raise NotebookFailedException(NotebookResult(document, error))
 
 
 def cleaned(document: Any) -> Any:
@@ -139,13 +144,10 @@ def write(path: Path, fresh: Any, *, keeps_equal: bool = True) -> None:
 def comparable(outputs: list[Any], tags: Collection[str]) -> list[tuple[str, Any]]:
     """Return the kind and the normalised content of each of *outputs*."""
     found: list[tuple[str, Any]] = []
-    for output in outputs:
+    for output in _lasting(outputs):
         if output.output_type == "stream":
             found.append((output.name, normalised(output.text, tags)))
-        data = sorted(output.get("data", {}).items())
-        if [kind for kind, _ in data] == ["text/plain"] and not normalised(data[0][1], tags):
-            continue  # a progress that was shown
-        for kind, content in data:
+        for kind, content in sorted(output.get("data", {}).items()):
             if kind == PICTURE:
                 found.append((kind, base64.b64decode(content)))
             elif isinstance(content, str):
@@ -163,7 +165,15 @@ def _svg(found: re.Match[str]) -> str:
 
 def _kinds(outputs: list[Any]) -> list[tuple[str, Any]]:
     """Return the kinds of data; streams are left out, as what a log says may come or not."""
-    return [(kind, "") for each in outputs for kind in sorted(each.get("data", {}))]
+    return [(kind, "") for each in _lasting(outputs) for kind in sorted(each.get("data", {}))]
+
+
+def _lasting(outputs: list[Any]) -> list[Any]:
+    """Return *outputs* without a progress, which is shown only if a wait is a long one."""
+    return [
+        each for each in outputs
+        if list(each.get("data", {})) != ["text/plain"] or normalised(each.data["text/plain"])
+    ]  # fmt: skip
 
 
 def _is_same(had: list[tuple[str, Any]], has: list[tuple[str, Any]]) -> bool:
