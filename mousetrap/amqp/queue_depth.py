@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pika
 
+from mousetrap.amqp import pika_log
 from mousetrap.amqp.blocking_channel import JobChannel, connect
 from mousetrap.amqp.error_translation import translated
 from mousetrap.model.topology import work_queue_of
@@ -70,7 +71,7 @@ class QueueDepthReader:
         """
         deadline = clock.monotonic() + timeout
         try:
-            with translated(self._settings):
+            with translated(self._settings), pika_log.quiet():  # a missing queue is no error
                 connection = self._connection
                 if connection is None:
                     connection = connect(self._settings, self._purpose, deadline)
@@ -85,7 +86,8 @@ class QueueDepthReader:
         """Close the connection; the next `read` opens another."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
-            connection.close()
+            with pika_log.quiet():
+                connection.close()
 
     def _read(self, connection: JobChannel, queue: str) -> Depth | None:
         # A missing queue closes the channel, not the connection: the next read opens another.

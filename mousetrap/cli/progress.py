@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mousetrap.cli.live_panel import CheckPanel, drawn
 from mousetrap.display import progress
 from mousetrap.display.progress import Row
 from mousetrap.display.safe_text import safe
@@ -20,8 +22,19 @@ MAX_LINE = 25  # characters of a cell's first line before the counts of stages; 
 @contextmanager
 def watch_notebook(name: str) -> Iterator[Callable[[CheckProgress], None]]:
     """Show the progress of one run; yields the ``on_progress`` of `mousetrap.check.check`."""
-    with progress.ProgressDisplay(f"{name}: cells") as display:
-        yield lambda seen: display.advance(seen.done, seen.total, describe(seen))
+    title = f"{name}: cells"
+    panel = CheckPanel(name)
+    with progress.ProgressDisplay(title) as display:
+
+        def show(seen: CheckProgress) -> None:
+            if not (display.is_live and seen.stages):
+                display.advance(seen.done, seen.total, describe(seen))
+                return
+            # the panel below has the counts
+            row = Row(title, seen.done, seen.total, describe(replace(seen, stages={}, open=None)))
+            display.show([row], drawn(panel.view(seen.stages, seen.open)))
+
+        yield show
 
 
 @contextmanager

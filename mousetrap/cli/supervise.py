@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from mousetrap.broker import probe
 from mousetrap.cli.console import print_json
 from mousetrap.cli.work_log import printer
 from mousetrap.display.formats import counted, rate
-from mousetrap.display.progress import ProgressDisplay, Row
+from mousetrap.display.progress import ProgressDisplay, Row, restore_terminal
 from mousetrap.notebook.rate import RateMeter
 from mousetrap.runtime import clock
 from mousetrap.runtime.signals import run_until_signalled
@@ -115,10 +114,7 @@ class _Supervision:
 
     def kill_all(self) -> None:
         self._supervisor.kill_all()
-        # The bars hid the cursor. To close them would wait for locks, which the interrupted main
-        # thread may hold: this runs in the handler of a second signal.
-        if os.isatty(2):
-            os.write(2, b"\r\x1b[K\x1b[?25h")
+        restore_terminal()
 
     def print_summary(self, json: bool) -> None:
         now = self._supervisor.statistics()

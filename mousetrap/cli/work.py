@@ -17,13 +17,14 @@ from mousetrap.broker.probe import EMBEDDED
 from mousetrap.cli.console import print_json
 from mousetrap.cli.errors import ExitCode, code_of
 from mousetrap.cli.find_stage import find_stage, parse_delays
+from mousetrap.cli.live_panel import WorkPanel
 from mousetrap.cli.options import Json, finite, log_format, log_level, time_limit
 from mousetrap.cli.supervise import health_server, supervise
 from mousetrap.cli.work_log import DoneLog, printer, report_errors_in, write_log
 from mousetrap.cli.work_report import DeadLetterKinds, WorkSummary
 from mousetrap.cli.work_warnings import WorkWarnings
 from mousetrap.display.formats import counted
-from mousetrap.display.progress import write_values
+from mousetrap.display.progress import restore_terminal, write_values
 from mousetrap.embedded_broker import PRODUCT
 from mousetrap.flows.known_queues import unpacked
 from mousetrap.runtime import clock
@@ -136,8 +137,8 @@ def work(
     Queues that exist are used as they are. If it may declare none, or MOUSETRAP_DECLARE=never, it
     names at its start all that is missing (see mousetrap topology). It warns if workers of another
     stage consume the same queue, and if messages are left in a queue that no stage uses any more.
-    Every ten seconds it prints what it has done. It logs lost connections, one dead letter of each
-    kind of error, and what your own loggers say, from INFO on or from the level they have.
+    It shows a panel on a terminal, or else prints what it has done every ten seconds. It logs lost
+    connections, one dead letter of each kind of error, and what your loggers say, from INFO on.
     After the first signal it finishes the messages in progress, or gives them back after --grace.
 
     With --processes, a process that crashes, is killed or finds no broker is replaced, after a wait
@@ -207,6 +208,9 @@ class _Work:
         self._summary = WorkSummary(
             worker.handler.name, worker.statistics, self._kinds, self._print
         )
+        is_for_people = report is None and not json and self._format == "text"
+        self._has_panel = is_for_people and sys.stderr is not None and sys.stderr.isatty()
+        self._panel: WorkPanel | None = None
 
     def run(self, health: str | None, with_parent: bool) -> None:
         """Work until a signal."""
@@ -224,11 +228,14 @@ class _Work:
                     on_started=self._on_started,
                     on_poll=self._on_poll,
                     on_stopping=self._on_stopping,
+                    before_exit=restore_terminal if self._has_panel else lambda: None,
                 )
         except BaseException as error:
             code = code_of(error)
             raise
         finally:
+            if self._panel is not None:
+                self._panel.close()
             self._warnings.stop()
             self._write_report()
             if self._is_working and self._report is None:
@@ -254,10 +261,14 @@ class _Work:
                 f"working: {route}, concurrency {worker.concurrency}, on "
                 f"{settings.url}{embedded}{namespace}"
             )
+        if self._has_panel:
+            self._panel = WorkPanel(self._worker, self._kinds)
 
     def _on_poll(self) -> None:
         self._write_report()
-        if self._report is None:
+        if self._panel is not None:
+            self._panel.poll()
+        elif self._report is None:
             self._summary.poll()
 
     def _on_stopping(self) -> None:

@@ -38,7 +38,7 @@ def write_log(level: int, format: str, process: str, kinds: logging.Filter) -> N
     in this format; its other handlers stay. *process* names this one among others; *kinds* is a
     further filter.
     """
-    handler = logging.StreamHandler()
+    handler = _OnStandardError()
     handler.addFilter(kinds)
     handler.setFormatter(_JSON(process) if format == "json" else _Text(process))
     root = logging.getLogger()
@@ -94,6 +94,17 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
         if trace := _trace(message):
             found["trace"] = trace
     return found | getattr(record, "fields", {})
+
+
+class _OnStandardError(logging.StreamHandler[Any]):
+    """Writes to what is standard error at the time: a panel takes its place while it is shown."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
 
 
 class _Text(logging.Formatter):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from mousetrap.runtime.atomic_file import write_atomically
 from mousetrap.runtime.environment import is_kernel
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
@@ -54,7 +55,8 @@ class ProgressDisplay:
 
     As a context manager it shows its first row even if no update comes. Without, the last `update`
     says ``is_last=True``. Names and notes may be any text: what acts on a terminal is escaped. With
-    *write* it is always the lines of a log, which that function prints.
+    *write* it is always the lines of a log, which that function prints. With *takes_stdout* a
+    terminal has what is written to standard output above the rows, as what goes to standard error.
 
     Threads: any for `print`; one for the rest.
     """
@@ -66,11 +68,12 @@ class ProgressDisplay:
         *,
         is_hidden: bool = False,
         write: Callable[[str], None] | None = None,
+        takes_stdout: bool = False,
     ) -> None:
         self._name, self._total = name, total
         self._file = os.environ.get("MOUSETRAP_PROGRESS")
         self._due = 0.0
-        self._view = _NoView() if is_hidden else _LogView(write) if write else _view()
+        self._view = _NoView() if is_hidden else _LogView(write) if write else _view(takes_stdout)
 
     def update(
         self, line: str, values: Mapping[str, Any] | None = None, *, is_last: bool = False
@@ -93,9 +96,14 @@ class ProgressDisplay:
         """Show that *done* of *total* are done, and what is going on."""
         self.show([Row(self._name, done, total or self._total, note)])
 
-    def show(self, rows: Sequence[Row]) -> None:
-        """Show *rows* in place of the rows before."""
-        self._view.show(rows)
+    @property
+    def is_live(self) -> bool:
+        """Whether it is drawn on a terminal, so that what `show` has *below* is seen."""
+        return isinstance(self._view, _TerminalView)
+
+    def show(self, rows: Sequence[Row], below: RenderableType | None = None) -> None:
+        """Show *rows* in place of the rows before; a terminal has *below* under them."""
+        self._view.show(rows, below)
 
     def print(self, line: str) -> None:
         """Print a line that stays, above the rows."""
@@ -117,16 +125,16 @@ class _View(Protocol):
     """Where the rows are shown."""
 
     def open(self, rows: Sequence[Row], /) -> None: ...
-    def show(self, rows: Sequence[Row], /) -> None: ...
+    def show(self, rows: Sequence[Row], below: RenderableType | None = None, /) -> None: ...
     def print(self, line: str, /) -> None: ...
     def close(self, *, is_last_kept: bool = False) -> None: ...
 
 
-def _view() -> _View:
+def _view(takes_stdout: bool) -> _View:
     if is_kernel():
         return _CellView()
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    return _TerminalView() if is_terminal else _LogView()
+    return _TerminalView(takes_stdout) if is_terminal else _LogView()
 
 
 def _print(line: str) -> None:
@@ -137,7 +145,7 @@ class _NoView:
     """Shows nothing."""
 
     def open(self, rows: Sequence[Row], /) -> None: ...
-    def show(self, rows: Sequence[Row], /) -> None: ...
+    def show(self, rows: Sequence[Row], below: RenderableType | None = None, /) -> None: ...
     def print(self, line: str, /) -> None: ...
     def close(self, *, is_last_kept: bool = False) -> None: ...
 
@@ -149,7 +157,7 @@ class _CellView(_NoView):
         self._shown_at = clock.monotonic() + SHOWN_AFTER
         self._display: Any = None
 
-    def show(self, rows: Sequence[Row], /) -> None:
+    def show(self, rows: Sequence[Row], _: RenderableType | None = None, /) -> None:
         if clock.monotonic() < self._shown_at:
             return
         data = {"text/plain": "\n".join(map(str, rows))}
@@ -176,7 +184,7 @@ class _LogView:
     def open(self, rows: Sequence[Row], /) -> None:
         """A line about nothing done yet is of no use."""
 
-    def show(self, rows: Sequence[Row], /) -> None:
+    def show(self, rows: Sequence[Row], _: RenderableType | None = None, /) -> None:
         self._unprinted = rows
         if (now := clock.monotonic()) >= self._due:
             self._due = now + REPORT_INTERVAL
@@ -202,14 +210,23 @@ class _TerminalView:
     Threads: the timer of `open` starts the bars in a thread of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, takes_stdout: bool) -> None:
         self._shown_at = clock.monotonic() + SHOWN_AFTER
-        self._bars: Bars | None = None
+        self._takes_stdout = takes_stdout
+        self._streams = (sys.stdout, sys.stderr)  # which Rich replaces
+        self._bars: Any = None
         self._tasks: dict[tuple[str, object], TaskID] = {}
         self._rows: Sequence[Row] = ()
         self._lock = forks.released_in_child(threads.RLock())
         self._is_closed = False
         self._timer: Any = None
+        forks.watch(self)
+
+    def forked(self) -> None:
+        """Print past the bars, which need locks that a thread of the parent may have held."""
+        if self._bars is not None:
+            self._bars = None
+            sys.stdout, sys.stderr = self._streams
 
     def open(self, rows: Sequence[Row], /) -> None:
         self._rows = rows
@@ -217,13 +234,17 @@ class _TerminalView:
         self._timer.daemon = True
         self._timer.start()
 
-    def show(self, rows: Sequence[Row], /) -> None:
+    def show(self, rows: Sequence[Row], below: RenderableType | None = None, /) -> None:
         with self._lock:
             self._rows = rows
-            if self._is_closed or not rows or clock.monotonic() < self._shown_at:
+            is_empty = not rows and below is None
+            if self._is_closed or is_empty or clock.monotonic() < self._shown_at:
                 return
             if self._bars is None:
-                self._bars = _new_bars(is_counted=rows[0].done is not None)
+                is_counted = bool(rows) and rows[0].done is not None
+                self._streams = (sys.stdout, sys.stderr)
+                self._bars = _new_bars(is_counted=is_counted, takes_stdout=self._takes_stdout)
+            self._bars.below = below
             for gone in self._tasks.keys() - {(row.name, row.key) for row in rows}:
                 self._bars.remove_task(self._tasks.pop(gone))
             for row in rows:
@@ -262,7 +283,7 @@ def _count(done: float, total: float | None, of: str) -> str:
     return f"{done:,.0f}{of}{total:,.0f}"
 
 
-def _new_bars(*, is_counted: bool) -> Bars:
+def _new_bars(*, is_counted: bool, takes_stdout: bool) -> Bars:
     from rich import progress  # not at the top: `import mousetrap` stays light
     from rich.console import Console
     from rich.table import Column
@@ -277,6 +298,15 @@ def _new_bars(*, is_counted: bool) -> Bars:
         def render(self, task: progress.Task) -> Text:
             return Text(_count(task.completed, task.total, "/"))
 
+    class AllBars(progress.Progress):
+        below: RenderableType | None = None
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            if self.tasks:
+                yield from super().get_renderables()
+            if self.below is not None:
+                yield self.below
+
     counted = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(
@@ -285,16 +315,26 @@ def _new_bars(*, is_counted: bool) -> Bars:
         Count(),
         progress.TimeElapsedColumn(),
     )
-    return progress.Progress(
+    return AllBars(
         *(counted if is_counted else ()),
         note,
         console=Console(file=sys.stderr, highlight=False, soft_wrap=True),
         transient=True,
         refresh_per_second=1 / UPDATE_INTERVAL,
         # Rich would take stdout, too, and print data that is meant for a file on the terminal.
-        redirect_stdout=False,
+        redirect_stdout=takes_stdout,
         expand=True,
     )
+
+
+def restore_terminal() -> None:
+    """Show the cursor again, which bars hide, before this process ends at once.
+
+    For the handler of a signal. To close the bars would wait for locks, which the interrupted
+    thread may hold.
+    """
+    if os.isatty(2):
+        os.write(2, b"\r\x1b[K\x1b[?25h")
 
 
 def write_values(path: Path, values: Mapping[str, Any]) -> None:

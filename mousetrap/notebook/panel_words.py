@@ -102,6 +102,8 @@ def _of_run(view: View) -> Verdict:
 
 def _of_workers(view: View) -> Verdict:
     is_busy = any(each.waiting or each.in_progress or each.waiting_retry for each in view.stages)
+    if view.stages and all(each.waiting is None for each in view.stages):  # no queue is measured
+        is_busy = is_busy or bool(view.jobs and view.jobs.under_way)
     word = "Working" if is_busy else "Waiting for messages"
     return Verdict(tokens.RUNNING_SIGN, word, "")
 

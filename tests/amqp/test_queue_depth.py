@@ -38,6 +38,14 @@ def test_reader_keeps_its_connection(reader, proxy):
     assert proxy.connections == before + 1
 
 
+def test_a_missing_queue_is_not_logged(reader, caplog):
+    """pika warns of the channel that the broker closes; the answer is None and no problem."""
+    with caplog.at_level("INFO"):
+        assert reader.read(["nowhere"]) == {"nowhere": None}
+
+    assert [each for each in caplog.records if each.name.startswith("pika")] == []
+
+
 def test_reader_opens_another_connection_after_an_error(reader, proxy):
     """The first read raises; the next one works."""
     declare("one", settings=proxy.settings)

@@ -51,11 +51,14 @@ def start(settings, tmp_path):
     (tmp_path / "flow.py").write_text(SLOW_STAGE)
     running = []
 
-    def start(*arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, **environment):
+    def start(
+        *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        **environment,
+    ):  # fmt: skip
         process = subprocess.Popen(
             [sys.executable, "-m", "mousetrap", *arguments], cwd=tmp_path,
             env=os.environ | settings.to_environment() | environment,
-            stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True,
+            stdin=stdin, stdout=stdout, stderr=stderr, text=True,
         )  # fmt: skip
         running.append(process)
         return process
