@@ -47,9 +47,11 @@ def test_every_error_is_explained():
     assert sorted(leaves - set(re.findall(r"(?<=\[`)\w+(?=`\])", PAGE))) == []
 
 
-def test_advice_of_the_page_can_be_followed():
+@pytest.mark.parametrize("name", ["troubleshooting", "not_supported"])
+def test_advice_of_a_page_can_be_followed(name):
     """Each command, option and variable that it names exists."""
-    spans = re.findall(r"`([^`]+)`", re.sub(r"^###.*$", "", PAGE, flags=re.MULTILINE))
+    page = re.sub(r"^###.*$", "", (PAGES / f"{name}.md").read_text("utf-8"), flags=re.MULTILINE)
+    spans = re.findall(r"`([^`]+)`", page)
 
     assert [wrong for each in spans for wrong in wrong_commands(each)] == []
     assert [wrong for each in spans for wrong in wrong_variables(each)] == []
