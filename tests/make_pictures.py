@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
 from support.committed_outputs import strip
 from support.jupyterlab import NOTEBOOKS, SCREENSHOTS, chromium, jupyter_lab
 from support.shown_surfaces import PICTURES, shown_surfaces
@@ -95,7 +96,15 @@ def make_readme() -> None:
             page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
             page.wait_for_function(AT_WORK)
             page.locator(".jp-CodeCell:has(.mousetrap)").nth(1).screenshot(path=PICTURE)
+    reduce(PICTURE)
     print(PICTURE)
+
+
+def reduce(picture: Path) -> None:
+    """Write *picture* again with 256 colours, which makes it less than half as large."""
+    Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+        picture, optimize=True
+    )
 
 
 if __name__ == "__main__":

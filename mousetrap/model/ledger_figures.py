@@ -28,6 +28,8 @@ TIME_PARTS = 256  # that messages are distributed over before they are put in or
 MAX_REASONS = 20  # of a summary, the most frequent; each may have a thousand characters
 MAX_COMPARED_REASONS = 2000  # that are counted by kind of error, which takes 20 µs for each
 
+_IS_OPEN = bytes(flags & OPEN > 0 for flags in range(256))
+
 
 @dataclass
 class Moments:
@@ -95,10 +97,13 @@ class LedgerFigures:
     @cached_property
     def _states(self) -> bytearray:
         """What is known of the job with the id of each message; 0: no message is of such a job."""
-        found = bytearray(len(self))
-        for job, flags, number in zip(self.rows.job, self.rows.flags, self.rows.done, strict=True):
-            if number != SPECIAL:
-                found[job - 1] |= flags & OPEN | MEMBER
+        found, rows = bytearray(len(self)), self.rows
+        for job in compress(rows.job, map(SPECIAL.__ne__, rows.done)):
+            found[job - 1] = MEMBER
+        if 1 in (is_open := bytes(rows.flags).translate(_IS_OPEN)):
+            for job, number in compress(zip(rows.job, rows.done, strict=True), is_open):
+                if number != SPECIAL:
+                    found[job - 1] |= OPEN
         for job, state in self._special.states.items():
             found[job] |= state
         return found

@@ -1,8 +1,9 @@
 """What all pictures of a run share: the figure, its colours, headings, ticks, and labels of lines.
 
-A picture is transparent, because a page may change its theme after it was drawn: its words and
-lines have colours that are legible on white and on JupyterLab's dark ground (see `design_tokens`),
-and a line has its name at its end, in place of a legend. The figure has the same size whatever is
+A picture has a light ground of its own, because a page may change its theme after it was drawn, and
+no colour of words is legible on white and on JupyterLab's dark ground (see `design_tokens`). A line
+has its name at its end, in place of a legend: the words are dark, the line between has the colour.
+The figure has the same size whatever is
 drawn in it. matplotlib is imported when something is drawn.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.display.design_tokens import MUTED_MARK, SERIES_MARKS
+from mousetrap.display import design_tokens as tokens
 from mousetrap.display.formats import number, shortened
 from mousetrap.display.safe_text import safe
 
@@ -68,7 +69,7 @@ def new_figure(
     pyplot = import_pyplot()
     size = (WIDTH / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
     figure: Figure = pyplot.figure(figsize=size)
-    figure.patch.set_alpha(0)
+    figure.patch.set_facecolor(tokens.GROUND.light)
     width = max(200.0, WIDTH - left - right)
     for top, bottom in bands:
         place = (left / WIDTH, 1 - bottom / height, width / WIDTH, (bottom - top) / height)
@@ -79,11 +80,11 @@ def new_figure(
 def dress(axes: Axes) -> None:
     """Give *axes* the colours and the type of our pictures."""
     axes.patch.set_alpha(0)
-    axes.grid(axis="y", color=MUTED_MARK, alpha=0.3, linewidth=0.8)
+    axes.grid(axis="y", color=tokens.MUTED.light, alpha=0.3, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(MUTED_MARK)
-    axes.tick_params(color=MUTED_MARK, labelcolor=MUTED_MARK, labelsize=TEXT)
+    axes.spines["bottom"].set_color(tokens.MUTED.light)
+    axes.tick_params(color=tokens.MUTED.light, labelcolor=tokens.MUTED.light, labelsize=TEXT)
     axes.tick_params(axis="y", length=0)
 
 
@@ -91,14 +92,13 @@ def write_heading(axes: Axes, heading: str, below: str = "") -> None:
     """Write *heading* above the axes, and *below* in a line of its own under it."""
     points = POINTS_PER_INCH / PIXELS_PER_INCH
     beside = (6 - axes.get_position().x0 * WIDTH) * points
-    lines: list[tuple[str, dict[str, Any]]] = [
-        (heading, {"fontsize": HEADING, "fontweight": "bold"})
-    ]
-    lines += [(below, {"fontsize": TEXT})] * bool(below)
+    heading_style = {"fontsize": HEADING, "fontweight": "bold", "color": tokens.TEXT.light}
+    lines: list[tuple[str, dict[str, Any]]] = [(heading, heading_style)]
+    lines += [(below, {"fontsize": TEXT, "color": tokens.MUTED.light})] * bool(below)
     for row, (text, style) in enumerate(reversed(lines)):
         axes.annotate(
             safe(text), (0, 1), (beside, (11 + row * (LABEL_HEIGHT + 3)) * points), "axes fraction",
-            "offset points", color=MUTED_MARK, annotation_clip=False, parse_math=False, **style,
+            "offset points", annotation_clip=False, parse_math=False, **style,
         )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
     if (left_out := len(labels) - most + 1) > 1:
         head = most // 2
         middle = labels[head : head + left_out]
-        more = Label(f"{left_out:,} more", middle[left_out // 2].y, MUTED_MARK)
+        more = Label(f"{left_out:,} more", middle[left_out // 2].y, tokens.MUTED.light)
         labels = [*labels[:head], more, *labels[head + left_out :]]
     low, high = axes.get_ylim()
     ends = [(each.y - low) / (high - low) * height for each in labels]
@@ -123,7 +123,7 @@ def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
         axes.annotate(
             each.text, (1, end / height), (GAP * points, (at - end) * points),
             "axes fraction", "offset points", va="center_baseline", fontsize=TEXT,
-            color=each.color, annotation_clip=False, parse_math=False,
+            color=tokens.TEXT.light, annotation_clip=False, parse_math=False,
             arrowprops={"arrowstyle": "-", "color": each.color, "shrinkA": 0, "shrinkB": 1,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
@@ -178,9 +178,10 @@ def named(name: str) -> str:
 
 def styles() -> Iterator[tuple[str, Any]]:
     """Yield the colour and the dashes of each line; the first 24 differ."""
+    colors = tokens.SERIES_MARKS
     for n in count():
-        rounds = n // (2 * len(SERIES_MARKS))  # after so many, each colour has its dashes again
-        yield SERIES_MARKS[n % len(SERIES_MARKS)], DASHES[(n + rounds) % len(DASHES)]
+        rounds = n // (2 * len(colors))  # after so many, each colour has its dashes again
+        yield colors[n % len(colors)], DASHES[(n + rounds) % len(DASHES)]
 
 
 def unit_of_time(seconds: float) -> tuple[float, str]:

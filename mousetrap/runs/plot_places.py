@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
-from mousetrap.display.design_tokens import ACCENT_MARK, DEAD_MARK, MUTED_MARK, RETRIED_MARK
+from mousetrap.display.design_tokens import ACCENT_MARK, DEAD_MARK, MUTED, RETRIED_MARK
 from mousetrap.runs.plot_canvas import TEXT, dress, new_figure
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = 
     else:
         dress(axes)
     axes.set(xlim=(-180, 180), ylim=(-90, 90))
-    axes.grid(axis="x", color=MUTED_MARK, alpha=0.3, linewidth=0.8)
+    axes.grid(axis="x", color=MUTED.light, alpha=0.3, linewidth=0.8)
     axes.set_xticks(range(-180, 181, 60), [_degrees(lon, "EW", 0) for lon in range(-180, 181, 60)])
     axes.set_yticks(range(-90, 91, 30), [_degrees(lat, "NS", 0) for lat in range(-90, 91, 30)])
     axes.set_aspect("equal")
-    axes.axhline(0, color=MUTED_MARK, linewidth=1.2, zorder=1)  # the equator
+    axes.axhline(0, color=MUTED.light, linewidth=1.2, zorder=1)  # the equator
     for line in _coastlines():
         lons, lats = zip(*line, strict=True)
-        axes.plot(lons, lats, color=MUTED_MARK, alpha=0.7, linewidth=0.6, zorder=2)
+        axes.plot(lons, lats, color=MUTED.light, alpha=0.7, linewidth=0.6, zorder=2)
 
     points = [(float(lat), float(lon)) for lat, lon, *_ in places]
     lats, lons = zip(*points, strict=True) if points else ((), ())
@@ -53,10 +53,10 @@ def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = 
     lat, lon = summary["centroid"]
     axes.scatter(lon, lat, s=130, marker="P", color=RETRIED_MARK, edgecolor="white", zorder=4,
                  label=f"centroid: {_degrees(lat, 'NS')}, {_degrees(lon, 'EW')}")  # fmt: skip
-    axes.set_title(f"The most northerly of {len(points)} places is {name}", color=MUTED_MARK,
+    axes.set_title(f"The most northerly of {len(points)} places is {name}", color=MUTED.light,
                    parse_math=False)  # fmt: skip
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False,
-                labelcolor=MUTED_MARK, fontsize=TEXT)  # fmt: skip
+                labelcolor=MUTED.light, fontsize=TEXT)  # fmt: skip
 
 
 @cache

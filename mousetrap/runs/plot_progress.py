@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.display.design_tokens import DEAD_MARK, DEAD_SIGN, MUTED_MARK
+from mousetrap.display.design_tokens import DEAD_MARK, DEAD_SIGN, MUTED
 from mousetrap.display.formats import counted, duration
 from mousetrap.flows.flow import Step
 from mousetrap.model.ledger_figures import Moments
@@ -86,12 +86,12 @@ def curves_of(found: Moments, done: Sequence[float], dead: Sequence[float]) -> l
     *done* and *dead* are when jobs were. If no stage has done as many messages as there are done
     jobs, there is a curve of these, too: what is done and what is dead add up to what was sent.
     """
-    curves = [Curve("sent", found.sent, MUTED_MARK, (0, (1, 2)), f"{len(found.sent):,} sent")]
+    curves = [Curve("sent", found.sent, MUTED.light, (0, (1, 2)), f"{len(found.sent):,} sent")]
     for (name, moments), (color, dashes) in zip(found.stages, styles(), strict=False):
         curves.append(Curve(name, moments, color, dashes, f"{len(moments):,} {named(name)}"))
     if done and all(len(moments) != len(done) for _, moments in found.stages):
         label = f"{counted(len(done), 'job')} done"
-        curves.append(Curve("done", done, MUTED_MARK, "-", label))
+        curves.append(Curve("done", done, MUTED.light, "-", label))
     if dead:
         messages = sum(map(len, found.deaths.values()))
         label = f"{DEAD_SIGN} {len(dead):,} dead"
@@ -160,4 +160,4 @@ def _shade(axes: Axes, waiting: Sequence[Waiting], last: float, unit: float) -> 
     if best is not None:
         _, x, y, each = best
         axes.text(x, y, f"waiting for {named(each.stage)}", ha="center", va="center",
-                  fontsize=TEXT, color=MUTED_MARK, parse_math=False)  # fmt: skip
+                  fontsize=TEXT, color=MUTED.light, parse_math=False)  # fmt: skip

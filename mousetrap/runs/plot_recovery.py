@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 from math import inf
 from typing import Protocol
 
-from mousetrap.display.design_tokens import ACCENT_MARK, DEAD_MARK, MUTED_MARK
+from mousetrap.display.design_tokens import ACCENT_MARK, DEAD, DEAD_MARK, MUTED
 from mousetrap.display.formats import counted, duration
 from mousetrap.model.ledger import Ledger
 from mousetrap.model.ledger_progress import JobCounts
@@ -121,12 +121,12 @@ def recovery(ledger: Ledger, faults: Sequence[FaultRow]) -> None:
         height = -LABEL_HEIGHT * points * (1 + (number - 1) % 3)  # numbers of simultaneous faults
         is_last = rate.transLimits.transform((at / unit, 0))[0] > 0.95  # the list is on its right
         rate.annotate(f"{number}", (at / unit, 1.0), (-3 if is_last else 3, height),
-                      ("data", "axes fraction"), "offset points", color=DEAD_MARK, fontsize=TEXT,
+                      ("data", "axes fraction"), "offset points", color=DEAD.light, fontsize=TEXT,
                       ha="right" if is_last else "left")  # fmt: skip
     for row, text in enumerate(listed):
         offset = -LABEL_HEIGHT * points * (row + 1)
         rate.annotate(text, (1, 1), (12 * points, offset), "axes fraction", "offset points",
-                      color=MUTED_MARK, fontsize=TEXT, annotation_clip=False,
+                      color=MUTED.light, fontsize=TEXT, annotation_clip=False,
                       parse_math=False, gid="fault")  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mousetrap.display.design_tokens import ACCENT_MARK, MUTED_MARK
+from mousetrap.display.design_tokens import ACCENT_MARK, MUTED
 from mousetrap.display.formats import counted, duration
 from mousetrap.runs.plot_canvas import (
     TEXT,
@@ -32,7 +32,7 @@ def draw(seconds: Sequence[float], axes: Axes) -> None:
     import numpy
 
     if not len(seconds):
-        axes.text(0.5, 0.5, "no job was done", ha="center", color=MUTED_MARK, fontsize=TEXT,
+        axes.text(0.5, 0.5, "no job was done", ha="center", color=MUTED.light, fontsize=TEXT,
                   transform=axes.transAxes)  # fmt: skip
         axes.set(xticks=[], yticks=[])
         write_heading(axes, "How long jobs took")
@@ -77,12 +77,12 @@ def _mark(axes: Axes, marks: Sequence[tuple[float, str]]) -> None:
     """Draw a line at each of *marks*, with its text beside it, above the bars."""
     transform = axes.transScale + axes.transLimits  # to parts of the axes
     for row, (at, text) in enumerate(marks):
-        axes.axvline(at, color=MUTED_MARK, linewidth=1.4)
+        axes.axvline(at, color=MUTED.light, linewidth=1.4)
         is_right = transform.transform((at, 1))[0] > 0.75
         axes.annotate(
             text, (at, 1 - 0.14 * (row % 2)), (-4 if is_right else 4, -2),
             ("data", "axes fraction"), "offset points", ha="right" if is_right else "left",
-            va="top", color=MUTED_MARK, fontsize=TEXT, parse_math=False,
+            va="top", color=MUTED.light, fontsize=TEXT, parse_math=False,
         )  # fmt: skip
 
 
