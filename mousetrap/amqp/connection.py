@@ -44,7 +44,7 @@ log = logging.getLogger("mousetrap.amqp.connection")
 CHANNEL_SETUP_TIMEOUT = 15.0
 
 # Seconds in which the broker notices that a connection broke and delivers its messages again: a
-# guess. Mostly it notices at once; in about one of 30 runs the new connection was open before that.
+# guess. Mostly that is at once; in one of 30 runs or so the new connection was open before that.
 REDELIVERY_DELAY = 0.5
 CLOSE_HANDSHAKE_TIMEOUT = 0.2  # seconds at least for the handshake that ends a connection
 STABLE_CONNECTION_TIME = 5.0  # seconds after which a connection counts as working, even if idle
@@ -104,9 +104,9 @@ class Connection:
 
         Raises:
             SettingsError: a file of a certificate cannot be used.
-            BrokerUnreachable: no broker answered within ``settings.connect_timeout`` seconds.
+            BrokerUnreachable: no broker answered within ``settings.connect_timeout`` for each host.
             ConnectionLost, ChannelLost: all tries within that time failed; this is the last error.
-            AccessRefused, QueueMissing, TopologyMismatch: at once; the next try would be the same.
+            AccessRefused, QueueMissing, TopologyMismatch: at once, as each try would end so.
             KeyboardInterrupt: the wait was interrupted and the connection closed. If it had just
                 been opened, `is_open` is true instead, and the caller has to close it.
         """
@@ -114,7 +114,7 @@ class Connection:
             if self.state != "new":
                 return
             self.state = "connecting"
-        timeout = self.settings.connect_timeout
+        timeout = self.settings.connect_timeout * len(self.settings.places)
         try:
             parameters(self.settings, self.purpose)  # refuses bad files of certificates
             self.io_thread.attach(self)
@@ -143,8 +143,7 @@ class Connection:
         """
         with self._lock:
             self._closing = True
-            never_ran = self.state == "new" or not self.io_thread.has_started
-            if never_ran:
+            if never_ran := self.state == "new" or not self.io_thread.has_started:
                 self._is_detached = True
                 self._set_state("closed")
         if never_ran:
@@ -268,6 +267,7 @@ class Connection:
         try:
             self._connection = FastConnection(
                 parameters(self.settings, self.purpose),
+                self._failures,
                 on_open_callback=self._on_open,
                 on_open_error_callback=lambda _, error: self._on_closed(error),
                 on_close_callback=lambda _, error: self._on_closed(error),

@@ -54,15 +54,25 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PROBE_TIMEOUT = 0.5  # seconds per connection that is tried to explain a failure
 
 
-def parameters(settings: Settings, purpose: str) -> pika.ConnectionParameters:
-    """Return pika's connection parameters; *purpose* is shown by RabbitMQ's management UI."""
+def parameters(settings: Settings, purpose: str) -> list[pika.ConnectionParameters]:
+    """Return pika's parameters for each host; *purpose* is shown by RabbitMQ's management UI.
+
+    Raises:
+        SettingsError: a file of a certificate cannot be used.
+    """
+    return [_parameters(settings, purpose, *place) for place in settings.places]
+
+
+def _parameters(
+    settings: Settings, purpose: str, host: str, port: int
+) -> pika.ConnectionParameters:
     tls = None
     if settings.tls:  # the default context verifies certificate and host name
-        tls = pika.SSLOptions(tls_context(settings), settings.host)
+        tls = pika.SSLOptions(tls_context(settings), host)
     name = f"mousetrap {purpose} {socket.gethostname()}:{os.getpid()}"
     return pika.ConnectionParameters(
-        host=settings.host,
-        port=settings.port,
+        host=host,
+        port=port,
         virtual_host=settings.vhost,
         credentials=pika.PlainCredentials(settings.user, settings.present_password()),
         heartbeat=math.ceil(settings.heartbeat),  # AMQP counts heartbeats in whole seconds

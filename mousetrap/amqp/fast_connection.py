@@ -13,7 +13,7 @@ Most overrides only save time; a few correct pika's behaviour, and their comment
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -58,7 +58,9 @@ class FastConnection(pika.SelectConnection):
 
     def __init__(
         self,
-        *args: Any,
+        parameters: Sequence[pika.ConnectionParameters],
+        first: int = 0,
+        *,
         call_soon: Callable[[Callable[[], object]], object],
         on_blocked: Callable[[bool, str], object] = lambda *_: None,
         **kwargs: Any,
@@ -69,11 +71,20 @@ class FastConnection(pika.SelectConnection):
         # `mandatory`: it is the same for all publishes to one exchange, except for answers, which
         # have names that are used once or a few times: they are not kept.
         self._method_frames: dict[tuple[int, str, str], bytes] = {}
-        super().__init__(*args, **kwargs)
+        # Each attempt begins with another host: pika goes on to the next one only if a host does
+        # not accept the connection, and not if it fails after that.
+        first %= len(parameters)
+        self._hosts = [*parameters[first:], *parameters[:first]]
+        super().__init__(self._hosts[0], **kwargs)
         self.add_on_connection_blocked_callback(
             lambda _, blocked: on_blocked(True, safe(blocked.method.reason))
         )
         self.add_on_connection_unblocked_callback(lambda *_: on_blocked(False, ""))
+
+    def _adapter_connect_stream(self) -> None:
+        super()._adapter_connect_stream()
+        workflow: Any = self._connection_workflow  # it begins in the next turn
+        workflow._connection_configs = self._hosts
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = MAX_RECEIVE_BYTES

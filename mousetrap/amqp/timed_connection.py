@@ -7,7 +7,7 @@ with the usual heartbeat, and while it connects up to a time-out for each addres
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,7 +44,7 @@ class TimedConnection(pika.BlockingConnection):
 
     def __init__(
         self,
-        parameters: pika.ConnectionParameters,
+        parameters: Sequence[pika.ConnectionParameters],
         answer_timeout: float,
         deadline: float | None = None,
     ) -> None:

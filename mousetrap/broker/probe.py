@@ -37,11 +37,12 @@ def version(settings: Settings, timeout: float = 3.0) -> str | None:
     try:
         with contextlib.ExitStack() as stack:
             limit = _TimeLimit(timeout)
-            connection = stack.enter_context(_connected(settings, limit))
+            connection, host = _connected(settings, limit)
+            stack.enter_context(connection)
             if settings.tls:
                 context = tls_context(settings)
                 limit.set(connection)  # for the whole handshake
-                secured = context.wrap_socket(connection, server_hostname=settings.host)
+                secured = context.wrap_socket(connection, server_hostname=host)
                 connection = stack.enter_context(secured)
             limit.set(connection)
             connection.sendall(PROTOCOL_HEADER)
@@ -82,21 +83,28 @@ class _TimeLimit:
         connection.settimeout(left)
 
 
-def _connected(settings: Settings, limit: _TimeLimit) -> socket.socket:
-    """Connect to the first address of the host that accepts; raises an OSError if none does."""
+def _connected(settings: Settings, limit: _TimeLimit) -> tuple[socket.socket, str]:
+    """Connect to the first address of a host that accepts; return the host as well.
+
+    Raises:
+        OSError: none does.
+    """
     refused: OSError = ConnectionRefusedError()
-    for family, kind, protocol, _, address in socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM
-    ):
-        connection = socket.socket(family, kind, protocol)
+    for host, port in settings.places:
         try:
-            limit.set(connection)
-            connection.connect(address)
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            connection.close()
-            refused = error
-        else:
-            return connection
+            refused, found = error, []
+        for family, kind, protocol, _, address in found:
+            connection = socket.socket(family, kind, protocol)
+            try:
+                limit.set(connection)
+                connection.connect(address)
+            except OSError as error:
+                connection.close()
+                refused = error
+            else:
+                return connection, host
     raise refused
 
 

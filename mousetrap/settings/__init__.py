@@ -47,6 +47,7 @@ class Settings:
     """
 
     host: str = "localhost"
+    more_hosts: tuple[str, ...] = ()  # tried if `host` does not answer: "host2", "host3:5673"
     port: int = 5672
     user: str = "DEV_USER"
     password: str = field(default="CHANGE_ME", repr=False)
@@ -95,6 +96,7 @@ class Settings:
         for name in ("user", "password", "vhost"):
             if re.search(r"[\ud800-\udfff]", getattr(self, name)):  # from bytes that are not UTF-8
                 raise SettingsError(f"{name} is not valid UTF-8: check how the variable was set")
+        _ = self.places  # refuses what is no host
         if self.tls_key and not self.tls_cert:
             raise SettingsError("tls_key is set and tls_cert is not: set it to the certificate")
         if self.queue_type not in ("classic", "quorum"):
@@ -163,6 +165,9 @@ class Settings:
         for name in ("tls_ca", "tls_cert", "tls_key"):
             if values.get(name) and not values.get("tls"):
                 _warn_once(_VARIABLES[name][0], "TLS is off: use amqps://, or RABBITMQ_TLS=1")
+        if "," in str(values.get("host", "")):
+            values["host"], *others = map(str.strip, values["host"].split(","))
+            values["more_hosts"] = tuple(others)
         if values.get("tls") and "port" not in values:
             values["port"] = TLS_PORT
         try:
@@ -181,7 +186,7 @@ class Settings:
     def _repr_html_(self) -> str:
         variables = {name: variable for name, (variable, _) in _VARIABLES.items()}
         table = field_table(
-            self, "Settings", units=_UNITS, variables=variables, names=("port",), unshown=_FILES
+            self, "Settings", units=_UNITS, variables=variables, names=("port",), unshown=_UNSHOWN
         )
         return table._repr_html_()
 
@@ -214,6 +219,11 @@ class Settings:
         }
 
     @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """The host and port of each node that may be connected to, in the order of the tries."""
+        return ((self.host, self.port), *(_place(each, self.port) for each in self.more_hosts))
+
+    @property
     def topology(self) -> Topology:
         """The topology that these settings describe."""
         expiry = self.queue_expiry if self.queues_expire else None
@@ -221,9 +231,11 @@ class Settings:
 
     def _url(self, password: str) -> str:
         scheme = "amqps" if self.tls else "amqp"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        places = ",".join(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.places
+        )
         vhost = quote(self.vhost, safe="")
-        return f"{scheme}://{quote(self.user, safe='')}{password}@{host}:{self.port}/{vhost}"
+        return f"{scheme}://{quote(self.user, safe='')}{password}@{places}/{vhost}"
 
 
 def _number(kind: Callable[[str], T]) -> Callable[[str], T]:
@@ -246,11 +258,27 @@ def _yes_or_no(text: str) -> bool:
 def _host(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):  # an IPv6 address as URLs have it
         return text[1:-1]
-    if "," in text or ";" in text:
-        raise ValueError("give one host; several need a load balancer or a DNS name in front")
-    if (text.count(":") == 1 and "/" not in text) or re.fullmatch(r"\[.*\]:\d+", text):
+    if ";" in text:
+        raise ValueError("write commas between several hosts")
+    if (
+        "," not in text
+        and (text.count(":") == 1 and "/" not in text)
+        or re.fullmatch(r"\[.*\]:\d+", text)
+    ):
         raise ValueError("give the port in RABBITMQ_PORT")
     return text
+
+
+def _place(text: str, port: int) -> tuple[str, int]:
+    """Return the host and the port of *text*; *port* if it has none."""
+    try:
+        parts = urlsplit(f"//{text}")
+        if not parts.hostname or re.search(r"[/@\s\x00-\x1f]", text):
+            raise ValueError
+        return parts.hostname, parts.port or port
+    except ValueError:
+        problem = "more_hosts has what is no host: write them like host2 or host3:5673"
+        raise SettingsError(problem) from None
 
 
 def _vhost(text: str) -> str:
@@ -357,9 +385,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 _UNITS = {"keep_bodies": "bytes", "max_in_flight": "messages"} | dict.fromkeys(
     ("queue_expiry", "heartbeat", "connect_timeout", "confirm_timeout"), "s"
 )
-_FILES = ("password_file", "tls_ca", "tls_cert", "tls_key")
+_UNSHOWN = ("more_hosts", "password_file", "tls_ca", "tls_cert", "tls_key")
 _MAY_BE_EMPTY = ("password", "namespace", "events_exchange")
-_URL_PARTS = ("host", "port", "user", "password", "vhost", "tls")
+_URL_PARTS = ("host", "more_hosts", "port", "user", "password", "vhost", "tls")
 # Other variables of mousetrap, read where they are used.
 _OTHERS = ("BROKER", "CHECK", "COMPOSE_PROJECT", "CONFORMANCE", "DECLARED", "PROGRESS")
 _KNOWN = {variable for variable, _ in _VARIABLES.values()} | {f"MOUSETRAP_{o}" for o in _OTHERS}

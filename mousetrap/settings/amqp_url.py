@@ -29,26 +29,22 @@ def parts_of_url(url: str) -> dict[str, Any]:
     """Split an AMQP URL (https://www.rabbitmq.com/docs/uri-spec); an error never quotes it."""
     problem = SettingsError(
         "RABBITMQ_URL must look like amqp://user:password@host:5672/vhost, with /, @, :, ? and # "
-        "in a user, password or vhost written as %2F, %40, %3A, %3F and %23"
+        "in a user, password or vhost written as %2F, %40, %3A, %3F and %23; several hosts have "
+        "commas between them: @host1,host2:5673/"
     )
-    several = SettingsError(
-        "RABBITMQ_URL names several hosts: give one; several need a load balancer or a DNS name"
-    )
-    has_several = False
     try:
-        parts = urlsplit(url)
-        has_several = "," in parts.netloc.rpartition("@")[2]
+        _, at, places = urlsplit(url).netloc.rpartition("@")
+        first, *others = places.split(",")
+        parts = urlsplit(url.replace(f"{at}{places}", f"{at}{first}", 1) if others else url)
         port = parts.port
         user, password, vhost, host = (
             unquote(each or "", errors="strict")
             for each in (parts.username, parts.password, parts.path[1:], parts.hostname)
         )
     except ValueError:
-        raise (several if has_several else problem) from None
+        raise problem from None
     if parts.scheme not in ("amqp", "amqps") or not host:
         raise problem
-    if has_several:
-        raise several
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if query and set(query) <= set(_QUERY):
         return parts_of_url(url.partition("?")[0]) | _from_query(query)
@@ -60,6 +56,8 @@ def parts_of_url(url: str) -> dict[str, Any]:
     if port is None:
         values["port"] = 5671 if tls else 5672
     values["tls"] = tls
+    if others:
+        values["more_hosts"] = tuple(others)
     if parts.username is not None:
         values["user"] = user
     if parts.password is not None:

@@ -121,10 +121,10 @@ def test_translated_raises_our_error_with_pikas_as_the_cause():
 
 def test_parameters_carry_the_settings_and_a_name():
     """pika tries once; the management UI shows the purpose in the name."""
-    made = parameters(SETTINGS.replace(heartbeat=2.5, connect_timeout=7.0), "test")
+    [made] = parameters(SETTINGS.replace(heartbeat=2.5, connect_timeout=7.0), "test")
 
     assert (made.host, made.credentials.username, made.heartbeat) == ("broker.invalid", "user", 3)
     assert (made.connection_attempts, made.socket_timeout, made.stack_timeout) == (1, 7.0, 7.0)
     assert made.client_properties["connection_name"].startswith("mousetrap test ")
     assert made.ssl_options is None
-    assert parameters(SETTINGS.replace(tls=True), "test").ssl_options.context.check_hostname
+    assert parameters(SETTINGS.replace(tls=True), "test")[0].ssl_options.context.check_hostname

@@ -301,8 +301,8 @@ def test_pika_still_has_what_we_override():
 class Plain(pika.SelectConnection):
     """pika's connection: it sends each frame alone, and is closed instead of dropped."""
 
-    def __init__(self, *args, call_soon, on_blocked, **options):  # noqa: ARG002 -- of ours
-        super().__init__(*args, **options)
+    def __init__(self, parameters, _, *, call_soon, on_blocked, **options):  # noqa: ARG002 -- ours
+        super().__init__(parameters[0], **options)
 
     def abort(self):
         pass

@@ -44,7 +44,7 @@ def test_settings_and_queues_are_tables_in_a_notebook():
     """With the environment variable of each setting."""
     html = Settings(host="far", password="s3cret")._repr_html_()
 
-    assert "Settings: 2 of 21 settings differ from the default" in html
+    assert "Settings: 2 of 22 settings differ from the default" in html
     assert ">environment variable</th>" in html
     assert html.index(">RABBITMQ_HOST<") < html.index(">RABBITMQ_PORT<")
     assert "s3cret" not in html
