@@ -260,11 +260,7 @@ def _host(text: str) -> str:
         return text[1:-1]
     if ";" in text:
         raise ValueError("write commas between several hosts")
-    if (
-        "," not in text
-        and (text.count(":") == 1 and "/" not in text)
-        or re.fullmatch(r"\[.*\]:\d+", text)
-    ):
+    if re.fullmatch(r"[^:/,]*:[^:/,]*|\[[^,]*\]:\d+", text):
         raise ValueError("give the port in RABBITMQ_PORT")
     return text
 

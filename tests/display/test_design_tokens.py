@@ -13,7 +13,7 @@ from mousetrap.display.design_tokens import DARK_GROUND, LIGHT_GROUND, Pair
 
 PAIRS = {name: value for name, value in vars(tokens).items() if isinstance(value, Pair)}
 NO_TEXT = {name for name in PAIRS if name.endswith("GROUND")} | {"WASH", "LINE"}
-GROUNDS = {name: PAIRS[name] for name in NO_TEXT - {"LINE"}}
+GROUNDS = {name: PAIRS[name] for name in sorted(NO_TEXT - {"LINE"})}
 PAIRS = {name: pair for name, pair in PAIRS.items() if name not in NO_TEXT}
 PAIRS |= {f"SERIES[{n}]": pair for n, pair in enumerate(tokens.SERIES)}
 COLOUR = re.compile(r"[\"':; ](#(?:[0-9a-fA-F]{3}){1,2})\b(?![\w-])")
