@@ -15,7 +15,7 @@ import pytest
 from support.documentation import PAGES, ROOT, entries, examples, pages, run_examples
 from test_architecture import FILES, PACKAGE
 
-from mousetrap import errors
+from mousetrap import Exchange, Message, Queue, errors, faults, send
 from mousetrap.broker import ensure
 from mousetrap.settings import _VARIABLES, PASSWORD_FILE, Settings
 
@@ -123,6 +123,37 @@ def test_every_variable_is_in_the_table():
     variables = {"RABBITMQ_URL", PASSWORD_FILE, *(name for name, _ in _VARIABLES.values())}
 
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == variables
+
+
+REFUSED = {  # what not_supported.md says; the call that is refused, and what the error says to do
+    "**Streams.**": (
+        lambda: Queue("a", arguments={"x-queue-type": "stream"}), "use 'classic' or 'quorum'"
+    ),
+    "**Exchanges** of the type `headers`": (
+        lambda: Exchange("a", "headers"), "use one of direct, topic, fanout"
+    ),
+    "**Several addresses of a broker**": (
+        lambda: Settings.from_environment({"RABBITMQ_URL": "amqp://a,b"}), "load balancer"
+    ),
+    "**Delays** over seven days": (lambda: send("a", 1, delay=86_400 * 8), "seven days"),
+    "delays to an exchange": (lambda: send(Exchange("a")["b"], 1, delay=1), "only queues"),
+    "**Priorities on quorum queues**": (
+        lambda: Queue("a", arguments={"x-queue-type": "quorum", "x-max-priority": 5}), "'classic'"
+    ),
+    "A body has at most 16 MB": (lambda: Message(body=b"x" * 17_000_000), "path or URL"),
+    "**Faults over TLS.**": (lambda: faults(Settings(tls=True)).start(), "without TLS"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", REFUSED)
+def test_what_is_not_supported_is_refused(row):
+    """The page says so, and the error says what to do."""
+    page = (PAGES / "not_supported.md").read_text(encoding="utf-8")
+    refused, way_out = REFUSED[row]
+
+    assert row in page
+    with pytest.raises((errors.MousetrapError, ValueError), match=way_out):
+        refused()
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ SLOW_PATHS = (
     "notebook/test_registry.py",
     "project/test_benchmarks.py",
     "project/test_coming_from.py",
+    "project/test_documentation.py",
     "project/test_notebooks.py",
     "project/test_readme.py",
     "project/test_readme_blocks.py",
