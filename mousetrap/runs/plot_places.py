@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
-from mousetrap.display.design_tokens import ACCENT_MARK, DEAD_MARK, MUTED, RETRIED_MARK
+from mousetrap.display.design_tokens import ACCENT_MARK, DEAD_MARK, MUTED, MUTED_MARK, RETRIED_MARK
 from mousetrap.runs.plot_canvas import TEXT, dress, new_figure
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def places(places: Sequence[Place], summary: PlacesSummary, axes: Axes | None = 
     axes.axhline(0, color=MUTED.light, linewidth=1.2, zorder=1)  # the equator
     for line in _coastlines():
         lons, lats = zip(*line, strict=True)
-        axes.plot(lons, lats, color=MUTED.light, alpha=0.7, linewidth=0.6, zorder=2)
+        axes.plot(lons, lats, color=MUTED_MARK, linewidth=0.7, zorder=2, antialiased=False)
 
     points = [(float(lat), float(lon)) for lat, lon, *_ in places]
     lats, lons = zip(*points, strict=True) if points else ((), ())
