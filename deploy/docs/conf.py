@@ -57,8 +57,6 @@ html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
 html_use_index = True
-pygments_style = "friendly"
-pygments_dark_style = "github-dark"
 # What the theme would fetch from another host: nothing.
 html_theme_options = {"source_repository": "", "footer_icons": []}
 
