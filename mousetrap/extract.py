@@ -29,7 +29,9 @@ from mousetrap.errors import ExtractError
 from mousetrap.runtime.atomic_file import write_atomically
 
 TAG = "extract:"
-_BELOW_IMPORT = "# Below, the package's functions are used. To try a change above, do not run this cell."
+_BELOW_IMPORT = (
+    "# Below, the package's functions are used. To try a change above, do not run this cell."
+)
 _ALWAYS_DEFINED = set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom,
           ast.Assign, ast.AnnAssign)  # fmt: skip
