@@ -78,7 +78,14 @@ async def call_async(
     *,
     priority: int | None = None,
 ) -> Any:
-    """Send *data* to *target* and return the answer, as `call` does, without stopping the loop."""
+    """Send *data* to *target* and return the answer, as `call` does, without stopping the loop.
+
+    If the task is cancelled, the request stays at the broker until it expires.
+
+    It raises the errors of `call`.
+
+    Threads: any with a running event loop.
+    """
     deadline = clock.monotonic() + timeout
     message, queue, where = _prepare(target, data, timeout, settings, priority)
     loop = asyncio.get_running_loop()

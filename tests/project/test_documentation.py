@@ -132,9 +132,6 @@ REFUSED = {  # what not_supported.md says; the call that is refused, and what th
     "**Exchanges** of the type `headers`": (
         lambda: Exchange("a", "headers"), "use one of direct, topic, fanout"
     ),
-    "**Several addresses of a broker**": (
-        lambda: Settings.from_environment({"RABBITMQ_URL": "amqp://a,b"}), "load balancer"
-    ),
     "**Delays** over seven days": (lambda: send("a", 1, delay=86_400 * 8), "seven days"),
     "delays to an exchange": (lambda: send(Exchange("a")["b"], 1, delay=1), "only queues"),
     "**Priorities on quorum queues**": (
