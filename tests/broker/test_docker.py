@@ -23,7 +23,7 @@ DOCKER = brokers.KINDS["docker"]
 @pytest.mark.parametrize(
     ("script", "sentence"),
     [
-        (None, "Docker is not installed .* --broker local"),
+        (None, "Docker is not installed .* another kind of broker"),
         ('[ "$1" = info ]', "no `docker compose`.*docker-compose-plugin"),
         ('[ "$1" = compose ] || { echo "Cannot connect" >&2; exit 1; }', "daemon is not running"),
         (

@@ -165,6 +165,7 @@ OTHER = {  # those that wait for something else than a broker that is silent, an
     "Faults.kill_worker": "for a process to end",
     "Faults.wait_until_healed": "for a worker, until it has recovered from an injected fault",
     "Run.call": "for an answer, as `call` does",
+    "Supervisor.wait_until_consuming": "for processes: it looks at the files that they write",
     "Stage.worker": "for nothing: the time limit of the handler",
     "stage": "for nothing: the time limit of the handler",
     "private": "for a node that it starts",
@@ -174,7 +175,13 @@ OTHER = {  # those that wait for something else than a broker that is silent, an
     "wait_until_ready": "for a broker that starts; also tested by tests/broker",
     "short_channel": "for nothing by itself: the other functions use it",
     **dict.fromkeys(
-        ("mousetrap extract", "mousetrap describe", "mousetrap topology"),
+        (
+            "mousetrap extract",
+            "mousetrap describe",
+            "mousetrap topology",
+            "mousetrap new",
+            "mousetrap notebooks",
+        ),
         "for nothing: it asks no broker",
     ),
     "mousetrap broker down": "for the end of a process or a container",
