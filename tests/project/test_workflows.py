@@ -147,11 +147,11 @@ def test_ci_runs_the_scripts_that_people_run():
 
 
 def test_release_publishes_the_distribution_of_the_project():
-    """The name that the workflow checks and shows is the project's; nothing else is published."""
+    """The name that the workflow checks is the project's; nothing else is published."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
     publish = PARSED["release.yml"]["jobs"]["publish"]
 
-    assert publish["environment"]["url"] == f"https://pypi.org/project/{project}/"
+    assert publish["environment"] == {"name": "pypi"}
     assert any(f"dist/{project.replace('-', '_')}-" in step.get("run", "")
                for step in publish["steps"])  # fmt: skip
     assert publish["needs"] == "package"
