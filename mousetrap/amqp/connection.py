@@ -15,7 +15,7 @@ from typing import Literal
 from pika.channel import Channel
 
 from mousetrap.amqp.declarer import Declarer
-from mousetrap.amqp.error_translation import parameters, translate
+from mousetrap.amqp.error_translation import parameters, refuse_bad_files, translate
 from mousetrap.amqp.fast_connection import FastConnection
 from mousetrap.amqp.io_thread import IOThread
 from mousetrap.amqp.lost_queues import LostQueues
@@ -116,7 +116,7 @@ class Connection:
             self.state = "connecting"
         timeout = self.settings.connect_timeout * len(self.settings.places)
         try:
-            parameters(self.settings, self.purpose)  # refuses bad files of certificates
+            refuse_bad_files(self.settings)
             self.io_thread.attach(self)
             self.call(self._connect)
             self._changed.wait_for(lambda: self.state != "connecting", timeout)

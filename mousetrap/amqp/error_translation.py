@@ -60,15 +60,20 @@ def parameters(settings: Settings, purpose: str) -> list[pika.ConnectionParamete
     Raises:
         SettingsError: a file of a certificate cannot be used.
     """
-    return [_parameters(settings, purpose, *place) for place in settings.places]
+    context = tls_context(settings) if settings.tls else None
+    return [_parameters(settings, purpose, context, *place) for place in settings.places]
+
+
+def refuse_bad_files(settings: Settings) -> None:
+    """Raise the `SettingsError` of `parameters`, before anything is connected."""
+    if settings.tls and (settings.tls_ca or settings.tls_cert):
+        tls_context(settings)
 
 
 def _parameters(
-    settings: Settings, purpose: str, host: str, port: int
+    settings: Settings, purpose: str, context: ssl.SSLContext | None, host: str, port: int
 ) -> pika.ConnectionParameters:
-    tls = None
-    if settings.tls:  # the default context verifies certificate and host name
-        tls = pika.SSLOptions(tls_context(settings), host)
+    tls = None if context is None else pika.SSLOptions(context, host)
     name = f"mousetrap {purpose} {socket.gethostname()}:{os.getpid()}"
     return pika.ConnectionParameters(
         host=host,
