@@ -42,7 +42,7 @@ from mousetrap.runs.run_lock import RunLock
 JOBS = 60  # messages in the queue of each trial
 MARGIN = 1.0  # seconds that a call may take beyond its time-out
 STOPPING = 10.0  # seconds after which a container engine kills a command that has got SIGTERM
-AT_ONCE = 8  # waits at the same time: they share one interpreter, and each has to be in time
+AT_ONCE = 4  # waits at the same time: they share one interpreter, and each has to be in time
 
 
 def test_each_public_wait_has_a_row():
