@@ -6,9 +6,10 @@ begins the queue again without these messages; before 4.3 that queue also has no
 nothing. So the source of such a message is acked only when the queue has been there for a while,
 and `mousetrap.job_queue.declare` returns only then.
 
-A queue that was there for so long is old: the broker forgets it no more, but somebody may delete
-it. So before an old queue is declared, the publisher asks for it on the same channel, and waits for
-no answer. If it is gone, the broker closes the channel, and the queue is a new one.
+A queue that was there for so long is old: RabbitMQ keeps it when it is killed, and only a client
+can delete it. So a publisher asks for an old queue before it declares it, on the same channel,
+without waiting for an answer. If the queue is gone, the broker closes the channel, and the queue is
+new.
 """
 
 from __future__ import annotations

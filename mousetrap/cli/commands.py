@@ -34,7 +34,7 @@ COMMANDS = {  # name: the function or the app, its line in `mousetrap --help`
     "version": ("broker:version", "Print the versions of mousetrap, pika and the broker."),
 }
 
-FIRST_STEPS = {  # in this order, for somebody who has just installed it
+FIRST_STEPS = {  # what a new user does first, in this order
     "doctor": "is all there that is needed?",
     "demo": "an example, and what became of each job",
     "notebooks": "copies of the notebooks, to read and to run",

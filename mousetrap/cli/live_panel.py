@@ -53,7 +53,7 @@ class WorkPanel:
         threads.Thread(target=self._measure, name="mousetrap-panel", daemon=True).start()
 
     def poll(self) -> None:
-        """Draw it anew if that is due."""
+        """Draw the panel again if its interval is over."""
         now = clock.monotonic()
         if now < self._due:
             return
